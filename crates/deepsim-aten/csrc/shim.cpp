@@ -1,0 +1,87 @@
+// C ABI over the parts of libtorch that tch does not bind. Every function catches all C++
+// exceptions: nothing may unwind into Rust. An error leaves its text in `err` and returns 1.
+#include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/ops/_fused_adam.h>
+#include <torch/version.h>
+
+#include <cstring>
+#include <exception>
+#include <vector>
+
+namespace {
+
+template <typename F>
+int guarded(char* err, size_t err_len, F body) {
+  try {
+    body();
+    return 0;
+  } catch (const std::exception& e) {
+    if (err_len > 0) {
+      std::strncpy(err, e.what(), err_len - 1);
+      err[err_len - 1] = 0;
+    }
+  } catch (...) {
+    if (err_len > 0) {
+      std::strncpy(err, "unknown C++ exception", err_len - 1);
+      err[err_len - 1] = 0;
+    }
+  }
+  return 1;
+}
+
+std::vector<at::Tensor> list(void* const* tensors, size_t n) {
+  std::vector<at::Tensor> out;
+  out.reserve(n);
+  for (size_t i = 0; i < n; ++i) out.push_back(*static_cast<at::Tensor*>(tensors[i]));
+  return out;
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* deepsim_torch_version() { return TORCH_VERSION; }
+
+// One step of Adam with L2 decay in the gradient, in place over all tensors. The caller has
+// already advanced the step tensors by one: libtorch divides by 1 - beta^step.
+int deepsim_fused_adam(void* const* params, void* const* grads, void* const* exp_avgs,
+                       void* const* exp_avg_sqs, void* const* steps, size_t n, double lr,
+                       double beta1, double beta2, double weight_decay, double eps, char* err,
+                       size_t err_len) {
+  return guarded(err, err_len, [&] {
+    at::NoGradGuard no_grad;
+    auto p = list(params, n), g = list(grads, n), m = list(exp_avgs, n), v = list(exp_avg_sqs, n),
+         s = list(steps, n);
+    at::_fused_adam_(p, g, m, v, /*max_exp_avg_sqs=*/{}, s, lr, beta1, beta2, weight_decay, eps,
+                     /*amsgrad=*/false, /*maximize=*/false);
+  });
+}
+
+// Autocast state of this thread for a device type (0 = CPU, 1 = CUDA).
+int deepsim_autocast_get(int cuda, int* enabled, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] {
+    *enabled = at::autocast::is_autocast_enabled(cuda ? at::kCUDA : at::kCPU);
+  });
+}
+
+int deepsim_autocast_set(int cuda, int enabled, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] {
+    auto device = cuda ? at::kCUDA : at::kCPU;
+    if (enabled) at::autocast::set_autocast_dtype(device, at::kBFloat16);
+    at::autocast::set_autocast_enabled(device, enabled != 0);
+    // Casts of weights are cached within one region only: a cached bf16 copy must not outlive
+    // the optimiser step that changes its fp32 original.
+    at::autocast::clear_cache();
+  });
+}
+
+// leaky_relu_ with a slope of the caller's (tch binds only the default slope), in place and
+// recorded by autograd.
+int deepsim_leaky_relu_(void* x, double slope, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] { at::leaky_relu_(*static_cast<at::Tensor*>(x), slope); });
+}
+
+int deepsim_set_flush_denormal(int on) { return at::globalContext().setFlushDenormal(on != 0); }
+
+}  // extern "C"

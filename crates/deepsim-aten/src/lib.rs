@@ -1,0 +1,71 @@
+//! A small C ABI over libtorch for what tch lacks: the fused Adam kernel, autocast that works on
+//! the CPU, and loading the CUDA half of libtorch.
+//!
+//! This is the only crate of the workspace with `unsafe` code. Every C++ exception is caught in
+//! the shim and comes back as [`AtenError`].
+#![allow(unsafe_code)]
+
+mod activation;
+mod adam;
+mod autocast;
+mod cuda;
+
+pub use activation::leaky_relu;
+pub use adam::{AdamParameters, fused_adam};
+pub use autocast::{AutocastGuard, Precision};
+pub use cuda::{CudaLoad, load_cuda};
+
+use std::ffi::{CStr, c_char, c_int};
+
+/// An error that libtorch raised inside the shim.
+#[derive(Debug, thiserror::Error)]
+pub enum AtenError {
+    /// libtorch threw; the text is its own.
+    #[error("libtorch: {0}")]
+    Torch(String),
+    /// The parallel lists of an optimiser step differ in length.
+    #[error("fused Adam got {params} parameters but {what} has {len} tensors")]
+    Lengths {
+        /// Number of parameters.
+        params: usize,
+        /// The list that differs.
+        what: &'static str,
+        /// Its length.
+        len: usize,
+    },
+}
+
+unsafe extern "C" {
+    fn deepsim_torch_version() -> *const c_char;
+    fn deepsim_set_flush_denormal(on: c_int) -> c_int;
+}
+
+/// Runs a shim call that writes its error text into a buffer.
+fn checked(call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), AtenError> {
+    let mut buffer = [0 as c_char; 2048];
+    if call(buffer.as_mut_ptr(), buffer.len()) == 0 {
+        return Ok(());
+    }
+    // SAFETY: the shim always leaves a terminating zero inside the buffer.
+    let text = unsafe { CStr::from_ptr(buffer.as_ptr()) }
+        .to_string_lossy()
+        .into_owned();
+    Err(AtenError::Torch(
+        text.lines().next().unwrap_or("unknown error").to_owned(),
+    ))
+}
+
+/// The version of libtorch that this build was compiled against, such as `2.13.0`.
+pub fn torch_version() -> String {
+    // SAFETY: returns a static, zero-terminated string literal.
+    unsafe { CStr::from_ptr(deepsim_torch_version()) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Makes this process treat denormal floats as zero (they slow CPU arithmetic by a factor of
+/// a hundred). Returns false where the processor cannot.
+pub fn flush_denormals() -> bool {
+    // SAFETY: only sets the floating-point mode of libtorch's threads.
+    unsafe { deepsim_set_flush_denormal(1) != 0 }
+}

@@ -1,0 +1,316 @@
+//! The DeePSiM discriminator: real photograph or generated.
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{NetError, Result};
+use crate::init::{he_deviation, normal, zeros};
+use crate::params::{Param, Params};
+use crate::pictures;
+
+/// Probability of dropping a value before each fully connected layer.
+pub const DROPOUT: f64 = 0.5;
+/// The last map must be at least this large: an average over less is no local statistic.
+const MIN_MAP: i64 = 3;
+
+/// Whether dropout acts. Its masks come from libtorch's generator, which the caller seeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropout {
+    /// Training.
+    Active,
+    /// Evaluation.
+    Off,
+}
+
+/// Whether the discriminator also sees the features that are inverted (the released training
+/// does, the paper's text does not).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureBranch {
+    /// The picture alone, as the paper says.
+    Off,
+    /// Features of this length go through fc 1024 and fc 512 and join the pooled picture.
+    Features(i64),
+}
+
+/// Everything that determines a discriminator's architecture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiscriminatorSpec {
+    /// Side of the pictures, pixels.
+    pub crop: i64,
+    /// The feature branch.
+    pub features: FeatureBranch,
+}
+
+/// A convolution: name, output channels, kernel, stride, whether it is left out where crops are
+/// too small for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Conv(&'static str, i64, i64, i64);
+
+/// Sizes are for 227×227 pictures. Every convolution is followed by a ReLU.
+const CONVOLUTIONS: [Conv; 5] = [
+    Conv("Dconv1", 32, 7, 4),  // 56
+    Conv("Dconv2", 64, 5, 1),  // 52
+    Conv("Dconv3", 128, 3, 2), // 25
+    Conv("Dconv4", 256, 3, 1), // 23
+    Conv("Dconv5", 256, 3, 2), // 11, then the average over all positions
+];
+const HIDDEN: i64 = 512;
+
+impl DiscriminatorSpec {
+    /// The convolutions that fit: later stride-2 layers are dropped first.
+    fn convolutions(&self) -> Result<Vec<Conv>> {
+        for dropped in [&[][..], &["Dconv5"], &["Dconv5", "Dconv3"]] {
+            let kept: Vec<Conv> = CONVOLUTIONS
+                .into_iter()
+                .filter(|c| !dropped.contains(&c.0))
+                .collect();
+            let last = kept
+                .iter()
+                .try_fold(self.crop, |size, Conv(_, _, kernel, stride)| {
+                    (size >= *kernel).then(|| (size - kernel) / stride + 1)
+                });
+            if last.is_some_and(|size| size >= MIN_MAP) {
+                return Ok(kept);
+            }
+        }
+        Err(NetError::TooSmall {
+            what: "the discriminator".to_owned(),
+            height: self.crop,
+            width: self.crop,
+            layer: "Dpool5".to_owned(),
+        })
+    }
+
+    /// Checks that a discriminator of this size can be built.
+    ///
+    /// # Errors
+    /// [`NetError::TooSmall`] or [`NetError::Spec`].
+    pub fn validate(&self) -> Result<()> {
+        if let FeatureBranch::Features(n) = self.features
+            && n < 1
+        {
+            return Err(NetError::Spec(
+                "the discriminator's feature branch needs features".into(),
+            ));
+        }
+        self.convolutions().map(drop)
+    }
+
+    /// Names, weight shapes and initialisation coefficients of all layers.
+    fn layers(&self) -> Result<Vec<(&'static str, Vec<i64>, f64)>> {
+        let mut out = Vec::new();
+        let mut channels = 3;
+        for Conv(name, output, kernel, _) in self.convolutions()? {
+            let c = if name == "Dconv1" { 0.1 } else { 1.0 };
+            out.push((name, vec![output, channels, kernel, kernel], c));
+            channels = output;
+        }
+        if let FeatureBranch::Features(length) = self.features {
+            out.push(("Dfeat1", vec![1024, length], 1.0));
+            out.push(("Dfeat2", vec![512, 1024], 1.0));
+            channels += 512;
+        }
+        out.push(("Dfc6", vec![HIDDEN, channels], 0.1));
+        out.push(("Dfc7", vec![2, HIDDEN], 0.1));
+        Ok(out)
+    }
+}
+
+/// A discriminator with its weights.
+#[derive(Debug)]
+pub struct Discriminator {
+    spec: DiscriminatorSpec,
+    convolutions: Vec<Conv>,
+    params: Params,
+}
+
+impl Discriminator {
+    /// The authors' initialisation: N(0, c²·2/fan_in), c = 0.1 for Dconv1, Dfc6 and Dfc7, else 1;
+    /// biases zero. All weights and biases decay.
+    ///
+    /// # Errors
+    /// A crop that is too small.
+    pub fn new(spec: DiscriminatorSpec, seed: u64, device: Device) -> Result<Discriminator> {
+        spec.validate()?;
+        let mut params = Params::default();
+        for (name, shape, c) in spec.layers()? {
+            let deviation = c * he_deviation(shape[1..].iter().product());
+            let weight = normal(
+                &format!("discriminator.{name}.weight"),
+                &shape,
+                deviation,
+                seed,
+            )?;
+            for (suffix, tensor) in [("weight", weight), ("bias", zeros(&shape[..1])?)] {
+                params.push(Param {
+                    name: format!("{name}.{suffix}"),
+                    tensor: tensor.f_to_device(device)?.f_set_requires_grad(true)?,
+                    trains: true,
+                    decays: true,
+                });
+            }
+        }
+        Ok(Discriminator {
+            convolutions: spec.convolutions()?,
+            spec,
+            params,
+        })
+    }
+
+    /// What it was built from.
+    pub fn spec(&self) -> &DiscriminatorSpec {
+        &self.spec
+    }
+
+    /// Its weights.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Its weights, to load values into.
+    pub fn params_mut(&mut self) -> &mut Params {
+        &mut self.params
+    }
+
+    fn weight(&self, name: &str, suffix: &str) -> Result<&Tensor> {
+        let name = format!("{name}.{suffix}");
+        self.params
+            .get(&name)
+            .ok_or_else(|| NetError::Spec(format!("no tensor {name}")))
+    }
+
+    fn fc(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_linear(
+            self.weight(name, "weight")?,
+            Some(self.weight(name, "bias")?),
+        )?)
+    }
+
+    /// Pictures `[N,3,H,W]` in Caffe units → logits `[N,2]`, index 0 = real. `features` are the
+    /// inverted features of the real pictures, needed exactly where the spec has the branch.
+    ///
+    /// # Errors
+    /// Pictures too small, or features missing or superfluous.
+    pub fn forward(
+        &self,
+        caffe: &Tensor,
+        features: Option<&Tensor>,
+        dropout: Dropout,
+    ) -> Result<Tensor> {
+        pictures::check_pictures("the discriminator", caffe)?;
+        let size = caffe.size();
+        let mut x = caffe.shallow_clone();
+        let (mut h, mut w) = (size[2], size[3]);
+        for &Conv(name, _, kernel, stride) in &self.convolutions {
+            if h < kernel || w < kernel {
+                return Err(NetError::TooSmall {
+                    what: "the discriminator".to_owned(),
+                    height: size[2],
+                    width: size[3],
+                    layer: name.to_owned(),
+                });
+            }
+            (h, w) = ((h - kernel) / stride + 1, (w - kernel) / stride + 1);
+            let (weight, bias) = (self.weight(name, "weight")?, self.weight(name, "bias")?);
+            x = x
+                .f_conv2d(weight, Some(bias), [stride, stride], [0, 0], [1, 1], 1)?
+                .f_relu_()?;
+        }
+        let mut x = x.f_mean_dim([2i64, 3].as_slice(), false, Kind::Float)?; // [N,256]
+        match (self.spec.features, features) {
+            (FeatureBranch::Off, None) => {}
+            (FeatureBranch::Features(length), Some(f)) => {
+                let flat = f.f_flatten(1, -1)?;
+                if flat.size() != [size[0], length] {
+                    return Err(NetError::InputShape {
+                        what: "the discriminator's feature branch".to_owned(),
+                        expected: format!("[{},{length}]", size[0]),
+                        got: f.size(),
+                    });
+                }
+                let f = self.fc("Dfeat1", &flat)?.f_relu()?;
+                let f = self.fc("Dfeat2", &f)?.f_relu()?;
+                x = Tensor::f_cat(&[x, f.f_to_kind(Kind::Float)?], 1)?; // [N,768]
+            }
+            (FeatureBranch::Off, Some(_)) => {
+                return Err(NetError::Spec(
+                    "this discriminator has no feature branch".into(),
+                ));
+            }
+            (FeatureBranch::Features(_), None) => {
+                return Err(NetError::Spec(
+                    "this discriminator has a feature branch and needs the features".into(),
+                ));
+            }
+        }
+        let active = dropout == Dropout::Active;
+        let x = self.fc("Dfc6", &x.f_dropout(DROPOUT, active)?)?.f_relu()?;
+        self.fc("Dfc7", &x.f_dropout(DROPOUT, active)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(crop: i64) -> DiscriminatorSpec {
+        DiscriminatorSpec {
+            crop,
+            features: FeatureBranch::Off,
+        }
+    }
+
+    #[test]
+    fn small_crops_drop_strided_layers() {
+        let names = |crop| -> Vec<_> {
+            spec(crop)
+                .convolutions()
+                .unwrap()
+                .iter()
+                .map(|c| c.0)
+                .collect()
+        };
+        assert_eq!(names(227).len(), 5);
+        assert_eq!(names(128).len(), 5);
+        assert_eq!(names(64), ["Dconv1", "Dconv2", "Dconv3", "Dconv4"]);
+        assert_eq!(names(48), ["Dconv1", "Dconv2", "Dconv4"]);
+        assert!(matches!(
+            spec(32).validate(),
+            Err(NetError::TooSmall { .. })
+        ));
+    }
+
+    #[test]
+    fn the_feature_branch_is_needed_exactly_where_it_is() {
+        let x = Tensor::zeros([2, 3, 64, 64], (Kind::Float, Device::Cpu));
+        let f = Tensor::zeros([2, 5, 1, 2], (Kind::Float, Device::Cpu));
+        let plain = Discriminator::new(spec(64), 1, Device::Cpu).unwrap();
+        assert_eq!(
+            plain.forward(&x, None, Dropout::Off).unwrap().size(),
+            [2, 2]
+        );
+        assert!(plain.forward(&x, Some(&f), Dropout::Off).is_err());
+        let with = DiscriminatorSpec {
+            features: FeatureBranch::Features(10),
+            ..spec(64)
+        };
+        let with = Discriminator::new(with, 1, Device::Cpu).unwrap();
+        assert_eq!(
+            with.forward(&x, Some(&f), Dropout::Off).unwrap().size(),
+            [2, 2]
+        );
+        assert!(with.forward(&x, None, Dropout::Off).is_err());
+    }
+
+    #[test]
+    fn dropout_follows_the_seed() {
+        let d = Discriminator::new(spec(64), 1, Device::Cpu).unwrap();
+        let x = Tensor::rand([2, 3, 64, 64], (Kind::Float, Device::Cpu)) * 255.0;
+        let draw =
+            |seed| crate::init::seeded(seed, || d.forward(&x, None, Dropout::Active).unwrap());
+        assert_eq!(draw(5), draw(5));
+        assert_ne!(draw(5), draw(6));
+    }
+}

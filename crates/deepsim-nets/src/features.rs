@@ -1,0 +1,230 @@
+//! Feature networks: CaffeNet and torchvision's AlexNet with a tap at every layer.
+
+use std::path::Path;
+
+use tch::{Device, Tensor};
+
+use crate::error::{NetError, Result};
+use crate::init::{he_deviation, normal, zeros};
+use crate::params::{NamedTensors, check_exact, read_safetensors};
+use crate::tables::{FC_MAP, NetKind, Op, Rounding, Row, Tap};
+use crate::{lrn, pictures};
+
+/// A network that turns pictures into features. Its weights never take a gradient: nothing
+/// here can train it by accident. Gradients pass through to the pictures.
+#[derive(Debug)]
+pub struct FeatureNet {
+    net: NetKind,
+    rows: &'static [Row],
+    layers: Vec<Weights>,
+}
+
+/// Tensors of one row.
+#[derive(Debug)]
+enum Weights {
+    None,
+    Affine { weight: Tensor, bias: Tensor },
+    Band(Tensor),
+}
+
+impl FeatureNet {
+    /// Builds the network up to `tap` from named tensors.
+    ///
+    /// The tensors must be exactly those of the whole network, or, for taps up to pool5,
+    /// exactly those of its convolutions; layers beyond the tap are checked and not kept.
+    ///
+    /// # Errors
+    /// [`NetError::Mismatch`] with every difference; `origin` names the weights in it.
+    pub fn from_tensors(
+        net: NetKind,
+        tap: Tap,
+        values: &NamedTensors,
+        origin: &str,
+        device: Device,
+    ) -> Result<FeatureNet> {
+        let rows = net.rows_to(tap)?;
+        let convolutions = net.convolutional_rows();
+        // A file without any fully connected layer is held against the convolutions alone.
+        let conv_only = NetKind::weight_shapes(convolutions);
+        let has_fc = values
+            .keys()
+            .any(|k| !conv_only.iter().any(|(n, _)| n == k));
+        let (expected, what) = if rows.len() <= convolutions.len() && !has_fc {
+            (conv_only, format!("{net} (convolutions)"))
+        } else {
+            (NetKind::weight_shapes(net.table()), net.to_string())
+        };
+        check_exact(values, &expected, &what, origin)?;
+        FeatureNet::build(net, rows, device, |name, _| match values.get(name) {
+            Some(t) => Ok(t.shallow_clone()),
+            None => Err(NetError::Spec(format!("{origin} lost tensor {name}"))),
+        })
+    }
+
+    /// Reads weights from a safetensors file.
+    ///
+    /// # Errors
+    /// An unreadable or damaged file, or any difference from the network's tensors.
+    pub fn load(net: NetKind, tap: Tap, path: &Path, device: Device) -> Result<FeatureNet> {
+        let values = read_safetensors(path)?;
+        FeatureNet::from_tensors(net, tap, &values, &path.display().to_string(), device)
+    }
+
+    /// Random weights N(0, 2/fan_in) and zero biases, the same for the same seed.
+    ///
+    /// # Errors
+    /// An unknown tap.
+    pub fn random(net: NetKind, tap: Tap, seed: u64, device: Device) -> Result<FeatureNet> {
+        FeatureNet::build(net, net.rows_to(tap)?, device, |name, shape| {
+            if shape.len() == 1 {
+                zeros(shape)
+            } else {
+                normal(name, shape, he_deviation(shape[1..].iter().product()), seed)
+            }
+        })
+    }
+
+    fn build(
+        net: NetKind,
+        rows: &'static [Row],
+        device: Device,
+        get: impl Fn(&str, &[i64]) -> Result<Tensor>,
+    ) -> Result<FeatureNet> {
+        let mut layers = Vec::with_capacity(rows.len());
+        let mut channels = 3;
+        for row in rows {
+            layers.push(match row.1 {
+                Op::Conv { key, output, .. } | Op::Fc { key, output, .. } => {
+                    channels = output;
+                    let mut found = Vec::new();
+                    for (name, shape) in NetKind::weight_shapes(std::slice::from_ref(row)) {
+                        found.push(get(&name, &shape)?.f_to_device(device)?.f_detach()?);
+                    }
+                    // weight_shapes gives the bias first.
+                    match (found.pop(), found.pop()) {
+                        (Some(weight), Some(bias)) => Weights::Affine { weight, bias },
+                        _ => return Err(NetError::Spec(format!("no tensors for layer {key}"))),
+                    }
+                }
+                Op::Lrn => Weights::Band(lrn::band(channels, device)?),
+                Op::Relu | Op::MaxPool(_) => Weights::None,
+            });
+        }
+        Ok(FeatureNet { net, rows, layers })
+    }
+
+    /// Which network this is.
+    pub fn kind(&self) -> NetKind {
+        self.net
+    }
+
+    /// Features at several taps in one pass, in the order of `taps`: raw activations,
+    /// `[N,C,H,W]` or `[N,length]`. `caffe` are pictures in Caffe units.
+    ///
+    /// # Errors
+    /// A tap beyond what was built, or pictures of an illegal size.
+    pub fn features(&self, caffe: &Tensor, taps: &[Tap]) -> Result<Vec<Tensor>> {
+        pictures::check_pictures(&self.net.to_string(), caffe)?;
+        let mut last = 0;
+        for &tap in taps {
+            let at = self.rows.iter().position(|(t, _)| *t == tap);
+            last = last.max(at.ok_or_else(|| NetError::NoSuchTap {
+                net: self.net,
+                tap,
+                known: self.rows.iter().map(|(t, _)| t.name()).collect(),
+            })?);
+        }
+        let size = caffe.size();
+        self.net.shape_at(self.rows[last].0, size[2], size[3])?;
+        let mut x = match self.net {
+            NetKind::CaffeNet => caffe.shallow_clone(),
+            NetKind::AlexNet => pictures::caffe_to_torchvision(caffe)?,
+        };
+        let mut found: Vec<(Tap, Tensor)> = Vec::with_capacity(taps.len());
+        for ((tap, op), weights) in self.rows.iter().zip(&self.layers).take(last + 1) {
+            x = self.apply(*op, weights, &x)?;
+            if taps.contains(tap) {
+                found.push((*tap, x.shallow_clone()));
+            }
+        }
+        let pick = |t: &Tap| {
+            found
+                .iter()
+                .find(|(at, _)| at == t)
+                .map(|(_, x)| x.shallow_clone())
+        };
+        Ok(taps.iter().filter_map(pick).collect())
+    }
+
+    fn apply(&self, op: Op, weights: &Weights, x: &Tensor) -> Result<Tensor> {
+        Ok(match (op, weights) {
+            (
+                Op::Conv {
+                    stride,
+                    pad,
+                    groups,
+                    ..
+                },
+                Weights::Affine { weight, bias },
+            ) => x.f_conv2d(
+                weight,
+                Some(bias),
+                [stride, stride],
+                [pad, pad],
+                [1, 1],
+                groups,
+            )?,
+            (Op::Relu, _) => x.f_relu()?,
+            (Op::MaxPool(rounding), _) => {
+                x.f_max_pool2d([3, 3], [2, 2], [0, 0], [1, 1], rounding == Rounding::Ceil)?
+            }
+            (Op::Lrn, Weights::Band(band)) => lrn::lrn(x, band)?,
+            (Op::Fc { .. }, Weights::Affine { weight, bias }) => {
+                let map = match (x.dim(), self.net) {
+                    (4, NetKind::AlexNet) => x.f_adaptive_avg_pool2d([FC_MAP, FC_MAP])?,
+                    _ => x.shallow_clone(),
+                };
+                map.f_flatten(1, -1)?.f_linear(weight, Some(bias))?
+            }
+            (op, _) => return Err(NetError::Spec(format!("no tensors for {op:?}"))),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    #[test]
+    fn conv_only_weights_serve_taps_up_to_pool5_and_no_further() {
+        let rows = NetKind::CaffeNet.convolutional_rows();
+        let values: NamedTensors = NetKind::weight_shapes(rows)
+            .into_iter()
+            .map(|(n, s)| (n, Tensor::zeros(s, (Kind::Float, Device::Cpu))))
+            .collect();
+        assert_eq!(values.len(), 10);
+        let load =
+            |tap| FeatureNet::from_tensors(NetKind::CaffeNet, tap, &values, "t", Device::Cpu);
+        assert!(load(Tap::Pool5).is_ok());
+        assert!(load(Tap::Conv1).is_ok());
+        let text = load(Tap::Fc6).unwrap_err().to_string();
+        assert!(text.contains("missing: fc6.weight [4096, 9216]"), "{text}");
+        assert!(text.contains("missing: fc8.bias [1000]"), "{text}");
+    }
+
+    #[test]
+    fn gradients_reach_the_picture_and_never_the_weights() {
+        let net = FeatureNet::random(NetKind::AlexNet, Tap::Pool2, 1, Device::Cpu).unwrap();
+        let x = Tensor::randn([1, 3, 64, 64], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let y = net.features(&x, &[Tap::Relu1, Tap::Pool2]).unwrap();
+        assert_eq!(y.len(), 2);
+        y[1].sum(Kind::Float).backward();
+        assert!(x.grad().abs().sum(Kind::Float).double_value(&[]) > 0.0);
+        for w in &net.layers {
+            if let Weights::Affine { weight, .. } = w {
+                assert!(!weight.requires_grad());
+            }
+        }
+    }
+}

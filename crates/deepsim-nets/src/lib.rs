@@ -1,0 +1,32 @@
+//! Networks, losses, optimiser and weight import of DeepSim: pure functions of tensors.
+//!
+//! Nothing here reads a file other than weights, reads a clock, or draws randomness that the
+//! caller did not seed.
+//!
+//! # Units
+//! Pictures are float tensors `[N,3,H,W]` in one of two units, and every function says which:
+//! - **RGB**: red, green, blue, 0–255. What people and the command line use.
+//! - **Caffe**: blue, green, red, 0–255 minus the mean (104, 117, 123). What the generator puts
+//!   out and what CaffeNet and the discriminator take. [`pictures`] converts.
+
+pub mod discriminator;
+pub mod error;
+pub mod features;
+pub mod generator;
+pub mod init;
+pub mod losses;
+pub mod lrn;
+pub mod optim;
+pub mod params;
+pub mod pictures;
+pub mod tables;
+
+pub use deepsim_aten::{AutocastGuard, Precision};
+pub use discriminator::{Discriminator, DiscriminatorSpec, Dropout, FeatureBranch};
+pub use error::NetError;
+pub use features::FeatureNet;
+pub use generator::{Generator, GeneratorSpec};
+pub use losses::Reduction;
+pub use optim::{Adam, AdamOptions};
+pub use params::{Param, Params};
+pub use tables::{FeatureShape, NetKind, Tap};

@@ -1,0 +1,129 @@
+//! The three terms of the DeePSiM loss (paper, Eq. 1–4) and the discriminator's loss.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::error::{NetError, Result};
+
+/// How a sum of squares over a batch becomes a number. Weights of the loss terms are only
+/// comparable under the same reduction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduction {
+    /// 1/(2N) Σ‖a−b‖²: half the squared distance, averaged over the N pictures of the batch,
+    /// as Caffe's EuclideanLoss. The authors' training used this. Cross entropy: batch mean.
+    Caffe,
+    /// Σ‖a−b‖² over the batch, as the paper prints it. Cross entropy: batch sum.
+    Paper,
+    /// Mean over all elements of the batch. Cross entropy: batch mean.
+    Mean,
+}
+
+/// Squared distance of two tensors `[N,…]` of equal shape, reduced as `reduction` says; fp32.
+/// The feature loss (features of the comparator) and the image loss (pictures in 0–255 units).
+///
+/// # Errors
+/// Tensors of different shapes: nothing is broadcast silently.
+pub fn squared_distance(a: &Tensor, b: &Tensor, reduction: Reduction) -> Result<Tensor> {
+    let size = a.size();
+    if size != b.size() || size.is_empty() {
+        return Err(NetError::InputShape {
+            what: "the squared distance".to_owned(),
+            expected: format!("two tensors of one shape; the first has {size:?}"),
+            got: b.size(),
+        });
+    }
+    let sum = a
+        .f_to_kind(Kind::Float)?
+        .f_sub(&b.f_to_kind(Kind::Float)?)?
+        .f_square()?
+        .f_sum(Kind::Float)?;
+    let divisor = match reduction {
+        Reduction::Caffe => 2.0 * size[0] as f64,
+        Reduction::Paper => 1.0,
+        Reduction::Mean => size.iter().product::<i64>() as f64,
+    };
+    Ok(sum.f_mul_scalar(1.0 / divisor)?)
+}
+
+/// What a discriminator is asked to call its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label {
+    /// Class 0.
+    Real,
+    /// Class 1.
+    Fake,
+}
+
+/// Cross entropy of the discriminator's logits `[N,2]` (index 0 = real) towards one label;
+/// computed from logits in fp32, so that a confident discriminator gives no infinities.
+///
+/// # Errors
+/// Logits of another shape.
+pub fn cross_entropy(logits: &Tensor, label: Label, reduction: Reduction) -> Result<Tensor> {
+    if logits.dim() != 2 || logits.size()[1] != 2 {
+        return Err(NetError::InputShape {
+            what: "the adversarial loss".to_owned(),
+            expected: "logits [N,2]".to_owned(),
+            got: logits.size(),
+        });
+    }
+    let index = match label {
+        Label::Real => 0,
+        Label::Fake => 1,
+    };
+    let log_p = logits
+        .f_to_kind(Kind::Float)?
+        .f_log_softmax(1, Kind::Float)?;
+    let own = log_p.f_select(1, index)?.f_neg()?;
+    Ok(match reduction {
+        Reduction::Caffe | Reduction::Mean => own.f_mean(Kind::Float)?,
+        Reduction::Paper => own.f_sum(Kind::Float)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn reductions_differ_by_their_stated_factors() {
+        let a = Tensor::ones([4, 3, 2, 2], (Kind::Float, Device::Cpu));
+        let b = &a * 3.0; // squared difference 4 at each of 48 elements
+        let value = |r| squared_distance(&a, &b, r).unwrap().double_value(&[]);
+        assert_eq!(value(Reduction::Paper), 192.0);
+        assert_eq!(value(Reduction::Caffe), 24.0);
+        assert_eq!(value(Reduction::Mean), 4.0);
+    }
+
+    #[test]
+    fn an_undecided_discriminator_costs_ln_2() {
+        let logits = Tensor::zeros([5, 2], (Kind::Float, Device::Cpu));
+        for label in [Label::Real, Label::Fake] {
+            let l = cross_entropy(&logits, label, Reduction::Caffe)
+                .unwrap()
+                .double_value(&[]);
+            assert!((l - std::f64::consts::LN_2).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn certainty_keeps_loss_and_gradient_finite() {
+        let logits = Tensor::from_slice(&[300f32, -300.0])
+            .view([1, 2])
+            .set_requires_grad(true);
+        let l = cross_entropy(&logits, Label::Fake, Reduction::Caffe).unwrap();
+        assert_eq!(l.double_value(&[]), 600.0);
+        l.backward();
+        assert!(bool::try_from(logits.grad().isfinite().all()).unwrap());
+    }
+
+    #[test]
+    fn shapes_are_never_broadcast() {
+        let a = Tensor::ones([4, 3], (Kind::Float, Device::Cpu));
+        let b = Tensor::ones([1, 3], (Kind::Float, Device::Cpu));
+        assert!(squared_distance(&a, &b, Reduction::Caffe).is_err());
+        assert!(cross_entropy(&a, Label::Real, Reduction::Caffe).is_err());
+    }
+}

@@ -1,0 +1,235 @@
+//! Adam with state that a checkpoint can hold.
+
+use deepsim_aten::{AdamParameters, fused_adam};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::error::{NetError, Result};
+use crate::params::{NamedTensors, Params, check_exact};
+
+/// Adam's hyper-parameters (Kingma & Ba), as experiment files name them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdamOptions {
+    /// Learning rate before the schedule.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// L2 decay in the gradient, for the weights that decay.
+    pub weight_decay: f64,
+}
+
+/// Both moments and the step counter of one network. The counter is the network's own: it
+/// advances only when the network is updated.
+#[derive(Debug)]
+pub struct Adam {
+    options: AdamOptions,
+    names: Vec<String>,
+    m: Vec<Tensor>,
+    v: Vec<Tensor>,
+    steps: Vec<Tensor>,
+    count: u64,
+}
+
+impl Adam {
+    /// Zero moments for every weight of `params` that trains.
+    ///
+    /// # Errors
+    /// What libtorch refuses (out of memory).
+    pub fn new(params: &Params, options: AdamOptions) -> Result<Adam> {
+        let trained = params.trained();
+        let zeros = || -> Result<Vec<Tensor>> {
+            trained
+                .iter()
+                .map(|p| Ok(p.tensor.f_zeros_like()?.f_detach()?))
+                .collect()
+        };
+        let mut steps = Vec::with_capacity(trained.len());
+        for p in &trained {
+            steps.push(Tensor::f_zeros([], (Kind::Float, p.tensor.device()))?);
+        }
+        Ok(Adam {
+            options,
+            names: trained.iter().map(|p| p.name.clone()).collect(),
+            m: zeros()?,
+            v: zeros()?,
+            steps,
+            count: 0,
+        })
+    }
+
+    /// Number of updates so far.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// One update of `params` with the learning rate multiplied by `schedule`; `grads` are in
+    /// the order of [`Params::trained`].
+    ///
+    /// # Errors
+    /// Another number of gradients than weights, or what libtorch refuses.
+    pub fn step(&mut self, params: &Params, grads: &[Tensor], schedule: f64) -> Result<()> {
+        let trained = params.trained();
+        if grads.len() != trained.len() || self.m.len() != trained.len() {
+            return Err(NetError::Spec(format!(
+                "Adam holds the state of {} weights, got {} weights and {} gradients",
+                self.m.len(),
+                trained.len(),
+                grads.len()
+            )));
+        }
+        for s in &mut self.steps {
+            let _ = s.f_add_scalar_(1.0)?;
+        }
+        // The kernel takes one decay for all its tensors: two groups.
+        for decays in [false, true] {
+            let pick = |list: &[Tensor]| -> Vec<Tensor> {
+                let both = list.iter().zip(&trained);
+                both.filter(|(_, p)| p.decays == decays)
+                    .map(|(t, _)| t.shallow_clone())
+                    .collect()
+            };
+            let tensors: Vec<Tensor> = trained.iter().map(|p| p.tensor.shallow_clone()).collect();
+            let group = pick(&tensors);
+            if group.is_empty() {
+                continue;
+            }
+            let o = self.options;
+            let with = AdamParameters {
+                lr: o.lr * schedule,
+                beta1: o.beta1,
+                beta2: o.beta2,
+                eps: o.eps,
+                weight_decay: if decays { o.weight_decay } else { 0.0 },
+            };
+            let (g, m, v, s) = (pick(grads), pick(&self.m), pick(&self.v), pick(&self.steps));
+            fused_adam(&group, &g, &m, &v, &s, with)?;
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The moments, for a checkpoint: `{prefix}.m.{weight}` and `{prefix}.v.{weight}`.
+    pub fn state(&self, prefix: &str) -> Vec<(String, Tensor)> {
+        let named = |kind: &str, list: &[Tensor]| -> Vec<(String, Tensor)> {
+            let both = self.names.iter().zip(list);
+            both.map(|(n, t)| (format!("{prefix}.{kind}.{n}"), t.shallow_clone()))
+                .collect()
+        };
+        let mut out = named("m", &self.m);
+        out.extend(named("v", &self.v));
+        out
+    }
+
+    /// Takes the moments and the counter back from a checkpoint.
+    ///
+    /// # Errors
+    /// [`NetError::Mismatch`] if names or shapes differ in any way; nothing is changed then.
+    pub fn restore(
+        &mut self,
+        prefix: &str,
+        values: &NamedTensors,
+        count: u64,
+        origin: &str,
+    ) -> Result<()> {
+        let own: NamedTensors = values
+            .iter()
+            .filter(|(n, _)| n.starts_with(&format!("{prefix}.")))
+            .map(|(n, t)| (n.clone(), t.shallow_clone()))
+            .collect();
+        let state = self.state(prefix);
+        let expected: Vec<_> = state.iter().map(|(n, t)| (n.clone(), t.size())).collect();
+        check_exact(
+            &own,
+            &expected,
+            &format!("the {prefix}'s Adam state"),
+            origin,
+        )?;
+        let _guard = tch::no_grad_guard();
+        for (name, mut tensor) in state {
+            if let Some(value) = own.get(&name) {
+                tensor.f_copy_(value)?;
+            }
+        }
+        for s in &mut self.steps {
+            // f32 counts exactly to 16.7 million updates.
+            let _ = s.f_fill_(count as f64)?;
+        }
+        self.count = count;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::Param;
+    use tch::Device;
+
+    fn params() -> Params {
+        let mut params = Params::default();
+        for (name, trains) in [("a", true), ("frozen", false), ("b", true)] {
+            let tensor = Tensor::ones([3], (Kind::Float, Device::Cpu)).set_requires_grad(trains);
+            params.push(Param {
+                name: name.into(),
+                tensor,
+                trains,
+                decays: name == "b",
+            });
+        }
+        params
+    }
+
+    const OPTIONS: AdamOptions = AdamOptions {
+        lr: 0.1,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 1.0,
+    };
+
+    #[test]
+    fn decay_reaches_only_the_weights_that_decay() {
+        let params = params();
+        let mut adam = Adam::new(&params, OPTIONS).unwrap();
+        let zero = || Tensor::zeros([3], (Kind::Float, Device::Cpu));
+        adam.step(&params, &[zero(), zero()], 1.0).unwrap();
+        let first = |n| params.get(n).unwrap().double_value(&[0]);
+        assert_eq!(first("a"), 1.0);
+        assert_eq!(first("frozen"), 1.0);
+        assert!((first("b") - 0.9).abs() < 1e-6);
+        assert_eq!(adam.count(), 1);
+    }
+
+    #[test]
+    fn restored_state_continues_as_if_never_stopped() {
+        let one_grad = |i: i64| Tensor::full([3], i as f64, (Kind::Float, Device::Cpu));
+        let grad = |i| [one_grad(i), one_grad(i)];
+        let (one, two) = (params(), params());
+        let mut whole = Adam::new(&one, OPTIONS).unwrap();
+        let mut first = Adam::new(&two, OPTIONS).unwrap();
+        for i in 1..=6 {
+            whole.step(&one, &grad(i), 0.5).unwrap();
+            if i <= 3 {
+                first.step(&two, &grad(i), 0.5).unwrap();
+            }
+        }
+        let saved: NamedTensors = first
+            .state("g")
+            .into_iter()
+            .map(|(n, t)| (n, t.copy()))
+            .collect();
+        let mut second = Adam::new(&two, OPTIONS).unwrap();
+        assert!(second.restore("d", &saved, 3, "test").is_err());
+        second.restore("g", &saved, 3, "test").unwrap();
+        for i in 4..=6 {
+            second.step(&two, &grad(i), 0.5).unwrap();
+        }
+        assert_eq!(one.get("a"), two.get("a"));
+        assert_eq!(one.get("b"), two.get("b"));
+    }
+}

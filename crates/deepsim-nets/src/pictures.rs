@@ -1,0 +1,131 @@
+//! Conversions between the units of pictures.
+
+use tch::{Kind, Tensor};
+
+use crate::error::{NetError, Result};
+
+/// CaffeNet's channel means, blue, green, red, in 0–255.
+pub const MEAN_BGR: [f32; 3] = [104.0, 117.0, 123.0];
+/// torchvision's ImageNet means, red, green, blue, of pictures in 0–1.
+pub const TORCHVISION_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// torchvision's ImageNet deviations, red, green, blue.
+pub const TORCHVISION_STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+fn per_channel(values: &[f32; 3], like: &Tensor) -> Tensor {
+    Tensor::from_slice(values)
+        .to_device(like.device())
+        .view([1, 3, 1, 1])
+}
+
+/// Fails unless `x` is `[N,3,H,W]`.
+///
+/// # Errors
+/// [`NetError::InputShape`] naming `what`.
+pub fn check_pictures(what: &str, x: &Tensor) -> Result<()> {
+    match x.size().as_slice() {
+        [_, 3, _, _] => Ok(()),
+        other => Err(NetError::InputShape {
+            what: what.to_owned(),
+            expected: "pictures [N,3,H,W]".to_owned(),
+            got: other.to_vec(),
+        }),
+    }
+}
+
+/// RGB 0–255 (any number type) → Caffe units, f32.
+///
+/// # Errors
+/// A tensor that is not `[N,3,H,W]`.
+pub fn rgb_to_caffe(rgb: &Tensor) -> Result<Tensor> {
+    check_pictures("the conversion from RGB", rgb)?;
+    let bgr = rgb.f_to_kind(Kind::Float)?.f_flip([1])?;
+    Ok(bgr.f_sub(&per_channel(&MEAN_BGR, rgb))?)
+}
+
+/// Caffe units → RGB 0–255, not clipped.
+///
+/// # Errors
+/// A tensor that is not `[N,3,H,W]`.
+pub fn caffe_to_rgb(caffe: &Tensor) -> Result<Tensor> {
+    check_pictures("the conversion to RGB", caffe)?;
+    let bgr = caffe
+        .f_to_kind(Kind::Float)?
+        .f_add(&per_channel(&MEAN_BGR, caffe))?;
+    Ok(bgr.f_flip([1])?)
+}
+
+/// Caffe units → torchvision's units (RGB, 0–1, ImageNet mean and deviation).
+///
+/// # Errors
+/// A tensor that is not `[N,3,H,W]`.
+pub fn caffe_to_torchvision(caffe: &Tensor) -> Result<Tensor> {
+    // One multiplication and one addition: (rgb/255 − mean)/std with rgb = flip(caffe) + mean_rgb.
+    let [b, g, r] = MEAN_BGR;
+    let mut scale = [0f32; 3];
+    let mut shift = [0f32; 3];
+    for (i, mean) in [r, g, b].into_iter().enumerate() {
+        scale[i] = 1.0 / (255.0 * TORCHVISION_STD[i]);
+        shift[i] = (mean / 255.0 - TORCHVISION_MEAN[i]) / TORCHVISION_STD[i];
+    }
+    check_pictures("torchvision's AlexNet", caffe)?;
+    let rgb = caffe.f_to_kind(Kind::Float)?.f_flip([1])?;
+    Ok(rgb
+        .f_mul(&per_channel(&scale, caffe))?
+        .f_add(&per_channel(&shift, caffe))?)
+}
+
+/// Clips pictures in Caffe units to what a screen can show (RGB 0–255).
+///
+/// # Errors
+/// A tensor that is not `[N,3,H,W]`.
+pub fn clip_caffe(caffe: &Tensor) -> Result<Tensor> {
+    check_pictures("clipping", caffe)?;
+    let mean = per_channel(&MEAN_BGR, caffe);
+    Ok(caffe.f_add(&mean)?.f_clamp(0.0, 255.0)?.f_sub(&mean)?)
+}
+
+/// The same values, stored channels-last, which oneDNN and cuDNN prefer.
+///
+/// # Errors
+/// A tensor that is not four-dimensional.
+pub fn channels_last(x: &Tensor) -> Result<Tensor> {
+    Ok(x.f_permute([0, 2, 3, 1])?
+        .f_contiguous()?
+        .f_permute([0, 3, 1, 2])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rgb_survives_the_round_trip_and_channels_are_reversed() {
+        let rgb = Tensor::from_slice(&[200f32, 100.0, 50.0]).view([1, 3, 1, 1]);
+        let caffe = rgb_to_caffe(&rgb).unwrap();
+        let values = Vec::<f32>::try_from(caffe.view([3])).unwrap();
+        assert_eq!(values, [50.0 - 104.0, 100.0 - 117.0, 200.0 - 123.0]);
+        let back = Vec::<f32>::try_from(caffe_to_rgb(&caffe).unwrap().view([3])).unwrap();
+        assert_eq!(back, [200.0, 100.0, 50.0]);
+    }
+
+    #[test]
+    fn torchvision_units_equal_the_two_step_definition() {
+        let rgb = Tensor::from_slice(&[200f32, 100.0, 50.0]).view([1, 3, 1, 1]);
+        let got = caffe_to_torchvision(&rgb_to_caffe(&rgb).unwrap()).unwrap();
+        let got = Vec::<f32>::try_from(got.view([3])).unwrap();
+        for (i, v) in [200f32, 100.0, 50.0].into_iter().enumerate() {
+            let expected = (v / 255.0 - TORCHVISION_MEAN[i]) / TORCHVISION_STD[i];
+            assert!((got[i] - expected).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn clipping_is_to_the_displayable_range() {
+        let rgb = Tensor::from_slice(&[300f32, -20.0, 50.0]).view([1, 3, 1, 1]);
+        let shown = caffe_to_rgb(&clip_caffe(&rgb_to_caffe(&rgb).unwrap()).unwrap()).unwrap();
+        assert_eq!(
+            Vec::<f32>::try_from(shown.view([3])).unwrap(),
+            [255.0, 0.0, 50.0]
+        );
+    }
+}
