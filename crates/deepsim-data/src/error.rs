@@ -1,0 +1,407 @@
+//! What can be wrong, one variant for each broken invariant.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why one picture cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ImageFault {
+    /// The file has no bytes at all.
+    #[error("the file is empty")]
+    Empty,
+    /// The file's first bytes belong to no format that is read here.
+    #[error("its content is no JPEG, PNG, WebP, BMP, GIF, TIFF or PNM picture")]
+    UnknownFormat,
+    /// The file ends before its picture does.
+    #[error("the file is truncated ({0})")]
+    Truncated(String),
+    /// The decoder refuses the content.
+    #[error("the content is damaged or not supported ({0})")]
+    Refused(String),
+    /// The decoder failed in a way that it should not (a bug there, set off by this file).
+    #[error("the decoder crashed on it ({0})")]
+    DecoderCrashed(String),
+    /// Width or height is zero.
+    #[error("it is {width}x{height} pixels: a picture needs at least one")]
+    NoPixels {
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+    },
+    /// Larger than any photograph; refused before memory is taken for it.
+    #[error(
+        "it is {width}x{height} pixels; at most 20000 a side and 200 million in all are decoded: scale it down"
+    )]
+    TooLarge {
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+    },
+    /// A file of more than 2 GiB.
+    #[error("the file has {bytes} bytes; at most 2 GiB are read")]
+    FileTooLarge {
+        /// Size of the file.
+        bytes: u64,
+    },
+    /// The stored bytes are not those that were written.
+    #[error(
+        "its bytes do not match their checksum: the file was damaged or edited; prepare it again"
+    )]
+    Checksum,
+    /// A stored picture of another size than the manifest says.
+    #[error("it is {width}x{height} pixels where the manifest says {expected}x{expected}")]
+    StoredSize {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Side that the manifest promises.
+        expected: u32,
+    },
+}
+
+/// Everything that this crate reports.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// Nothing is at this path.
+    #[error("{} does not exist: check the path", path.display())]
+    Missing {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The system refuses to read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// What was read.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The system refuses to write.
+    #[error("cannot write {}: {source}", path.display())]
+    Unwritable {
+        /// What was written.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file stands where a dataset or a folder of images is expected.
+    #[error("{} is not a folder: give a prepared dataset or a folder of images", path.display())]
+    NotAFolder {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// Something other than a regular file stands where a picture is expected.
+    #[error("{} is not a regular file: give the path of a picture", path.display())]
+    NotAFile {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The source holds no image.
+    #[error(
+        "no image in {} ({skipped}): images are recognised by their extension (jpg, jpeg, png, webp, bmp, ppm, pgm, gif, tif, tiff)",
+        path.display()
+    )]
+    NoImages {
+        /// The source.
+        path: PathBuf,
+        /// What was there instead, in words.
+        skipped: String,
+    },
+    /// The folder is the root of a split dataset.
+    #[error(
+        "{0} holds a dataset in two parts: give {0}/train or {0}/test",
+        path.display()
+    )]
+    SplitRoot {
+        /// The root.
+        path: PathBuf,
+    },
+    /// Training and validation pictures of ILSVRC-2012 in one folder.
+    #[error(
+        "{} holds both training and validation pictures of ILSVRC-2012 ({train} and {val}): prepare the two folders one by one, so that no validation picture is trained on",
+        path.display()
+    )]
+    MixedLayout {
+        /// The source.
+        path: PathBuf,
+        /// A training picture.
+        train: String,
+        /// A validation picture.
+        val: String,
+    },
+    /// Neither a folder nor a tar archive.
+    #[error(
+        "{} is neither a folder nor a tar archive ({reason}): unpack it, or decompress a .tar.gz to a .tar first",
+        path.display()
+    )]
+    NotASource {
+        /// The source.
+        path: PathBuf,
+        /// What the reader met.
+        reason: String,
+    },
+    /// The archive is damaged.
+    #[error("the archive {} is damaged at {member}: {reason}; fetch it again", path.display())]
+    BadArchive {
+        /// The archive.
+        path: PathBuf,
+        /// Where in it.
+        member: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A member that would be unpacked outside the folder.
+    #[error(
+        "the archive {} has a member that leaves its folder: {member:?}; do not trust this archive",
+        path.display()
+    )]
+    ArchiveEscape {
+        /// The archive.
+        path: PathBuf,
+        /// The member's path.
+        member: String,
+    },
+    /// A file name that is not UTF-8.
+    #[error("the file name {} is not UTF-8 and cannot stand in a manifest: rename it", path.display())]
+    NameNotUtf8 {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Fewer photos than one batch needs.
+    #[error(
+        "{} has {have} images and a batch needs {batch}: add photos or lower the batch size",
+        path.display()
+    )]
+    TooFewImages {
+        /// Images in the dataset.
+        have: usize,
+        /// The batch size.
+        batch: usize,
+        /// The dataset.
+        path: PathBuf,
+    },
+    /// A photo that cannot be used.
+    #[error("{}: {fault}", path.display())]
+    BadImage {
+        /// The photo.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: ImageFault,
+    },
+    /// A stored picture that cannot be used.
+    #[error("{} in {}: {fault}", sample, shard.display())]
+    BadSample {
+        /// The shard file.
+        shard: PathBuf,
+        /// The sample's source path.
+        sample: String,
+        /// What is wrong with it.
+        fault: ImageFault,
+    },
+    /// More bad photos than the quarantine may hold.
+    #[error(
+        "{} corrupt images, {budget} allowed:\n{}\nremove or replace them, or raise the quarantine's budget",
+        images.len(), lines(images)
+    )]
+    CorruptImages {
+        /// One line for each: path and reason.
+        images: Vec<String>,
+        /// How many may be left out.
+        budget: usize,
+    },
+    /// The crop is no window of the stored pictures.
+    #[error(
+        "a crop of {crop} pixels does not fit pictures stored at {stored}: choose 1 to {stored}, or prepare the dataset with a larger --size"
+    )]
+    CropSize {
+        /// The crop asked for.
+        crop: u32,
+        /// Side of the stored pictures.
+        stored: u32,
+    },
+    /// The scale range is empty or outside (0, 1].
+    #[error("scale ({low}, {high}) must satisfy 0 < low <= high <= 1")]
+    ScaleRange {
+        /// Lower end.
+        low: f32,
+        /// Upper end.
+        high: f32,
+    },
+    /// A batch of nothing.
+    #[error("the batch size is 0: it must be at least 1")]
+    EmptyBatch,
+    /// A range of images that the dataset does not have.
+    #[error("images {start}..{end} were asked of {} with {len} images", path.display())]
+    Range {
+        /// First index.
+        start: usize,
+        /// One past the last index.
+        end: usize,
+        /// Images in the dataset.
+        len: usize,
+        /// The dataset.
+        path: PathBuf,
+    },
+    /// A stored size outside 1..=8192.
+    #[error("size {size} is not possible: choose 1 to 8192 pixels")]
+    Size {
+        /// The size asked for.
+        size: u32,
+    },
+    /// A resize that the library refuses.
+    #[error("cannot resize: {reason}")]
+    Resize {
+        /// The library's reason.
+        reason: String,
+    },
+    /// A JPEG that cannot be written.
+    #[error("cannot encode a JPEG: {reason}")]
+    Encode {
+        /// The library's reason.
+        reason: String,
+    },
+    /// A manifest that is no JSON of the documented form.
+    #[error("{} is not a deepsim-dataset manifest: {reason}", path.display())]
+    ManifestSyntax {
+        /// The manifest.
+        path: PathBuf,
+        /// What the parser met, with line and column.
+        reason: String,
+    },
+    /// A manifest of another version of the format.
+    #[error(
+        "{} has format version {found} and this program reads {supported}: prepare the dataset again, or use the program that wrote it",
+        path.display()
+    )]
+    ManifestVersion {
+        /// The manifest.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+        /// The one read here.
+        supported: u32,
+    },
+    /// A manifest that contradicts itself.
+    #[error("{}: {reason}; prepare the dataset again", path.display())]
+    ManifestContent {
+        /// The manifest.
+        path: PathBuf,
+        /// The contradiction.
+        reason: String,
+    },
+    /// A shard of another length than the manifest says.
+    #[error(
+        "{} has {found} bytes where the manifest says {expected}: the copy is incomplete; copy or prepare it again",
+        path.display()
+    )]
+    ShardLength {
+        /// The shard.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+        /// The length promised.
+        expected: u64,
+    },
+    /// A holdout that leaves one side empty.
+    #[error(
+        "--holdout {fraction} of {images} images leaves nothing for {part}: choose a fraction strictly between 0 and 1 and give at least two distinct images"
+    )]
+    Holdout {
+        /// The fraction asked for.
+        fraction: f64,
+        /// Images in the source.
+        images: usize,
+        /// The side without images.
+        part: &'static str,
+    },
+    /// The output is another dataset.
+    #[error(
+        "{} already holds another dataset ({difference}): choose another OUT, or replace it with --force",
+        path.display()
+    )]
+    OtherDataset {
+        /// The output.
+        path: PathBuf,
+        /// What differs.
+        difference: String,
+    },
+    /// The output is something else than a dataset; never overwritten.
+    #[error(
+        "{} exists and is no dataset of ours ({found}): choose another OUT; --force only replaces datasets",
+        path.display()
+    )]
+    OutputOccupied {
+        /// The output.
+        path: PathBuf,
+        /// What was met there.
+        found: String,
+    },
+    /// The output's path names no directory.
+    #[error("{} cannot be the output: give the path of a directory to create", path.display())]
+    OutputPath {
+        /// The output.
+        path: PathBuf,
+    },
+    /// Not enough room.
+    #[error(
+        "{} has room for {} and the dataset needs about {}: free some space, choose another disk, a smaller --size or --store jpeg",
+        path.display(), bytes(*free), bytes(*need)
+    )]
+    DiskFull {
+        /// Where the dataset would be written.
+        path: PathBuf,
+        /// Bytes needed.
+        need: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// The threads could not be started.
+    #[error("cannot start the worker threads: {reason}")]
+    Threads {
+        /// The system's reason.
+        reason: String,
+    },
+    /// The caller asked to stop.
+    #[error("interrupted: nothing was written to the output")]
+    Interrupted,
+    /// The loader has already reported why it stopped.
+    #[error("the loader has stopped after an earlier error: make a new one")]
+    LoaderStopped,
+}
+
+impl DataError {
+    /// Is it one picture that is at fault, rather than the disk or the settings?
+    /// Only these may go to quarantine.
+    #[must_use]
+    pub fn is_bad_picture(&self) -> bool {
+        matches!(self, Self::BadImage { .. } | Self::BadSample { .. })
+    }
+}
+
+fn lines(images: &[String]) -> String {
+    let indented: Vec<String> = images.iter().map(|line| format!("  {line}")).collect();
+    indented.join("\n")
+}
+
+/// A number of bytes for people: `12.3 MB`.
+#[must_use]
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{count} bytes"),
+        _ => format!("{value:.1} {}", UNITS[unit]),
+    }
+}

@@ -1,0 +1,44 @@
+//! Photographs to batches.
+//!
+//! The way of a picture through this crate:
+//!
+//! ```text
+//! folder | .tar | tar of tars ──list──► strict decode ──► square (256 px) ──► shards + manifest   (prepare)
+//! prepared dataset | plain folder ──► crop, mirror, scale ──► u8 [N,3,H,W] RGB, in step order    (Loader)
+//! ```
+//!
+//! * [`Dataset`] is a set of images of one stored size: a directory written by [`prepare()`]
+//!   (format: [`manifest`]) or a plain folder whose files are decoded when they are needed.
+//! * [`Loader`] and [`training_batch`] give random crops as a pure function of
+//!   (seed, epoch, position): see [`sampling`]. [`eval_batch`] gives centre crops.
+//! * [`decode_rgb8`] decodes strictly: see [`decode`]. [`square()`] makes a photo square:
+//!   see [`square`](mod@square).
+//!
+//! The crate knows nothing of libtorch; its pixels are RGB, 0–255, `u8`.
+
+mod batch;
+mod dataset;
+pub mod decode;
+mod error;
+mod folder;
+mod jpeg;
+mod loader;
+pub mod manifest;
+mod output;
+pub mod prepare;
+pub mod sampling;
+mod shards;
+mod source;
+pub mod square;
+pub mod verify;
+
+pub use batch::{Augment, Batch, BatchSpec, Mirror, eval_batch, training_batch};
+pub use dataset::{Dataset, DatasetKind};
+pub use decode::decode_rgb8;
+pub use error::{DataError, ImageFault};
+pub use loader::{BadImages, Loader};
+pub use manifest::{Manifest, Part, Store};
+pub use prepare::{Event, Flow, Outcome, Prepare, prepare};
+pub use source::Layout;
+pub use square::{Resize, square};
+pub use verify::{Broken, verify};

@@ -1,0 +1,437 @@
+//! Source → prepared dataset.
+//!
+//! Nothing is visible at the output until everything is written and on the disk: the work
+//! happens in `OUT.partial-…` beside it, which is renamed at the end and removed on failure.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use crate::error::DataError;
+use crate::folder::squared;
+use crate::manifest::{
+    Duplicate, FORMAT, Holdout, Manifest, Part, Quarantined, Sample, SourceInfo, Store, VERSION,
+};
+use crate::output::{self, Stage, Standing};
+use crate::shards::{ShardWriter, encode, expected_bytes};
+use crate::source::{Entry, Layout, Listing};
+use crate::square::{Resize, check_size};
+
+/// From this many images on, the default store is JPEG.
+pub const LARGE_SOURCE: usize = 20_000;
+/// Photos decoded between two progress reports and checks for an interrupt.
+const CHUNK: usize = 64;
+
+/// What to do about an output that holds another dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse.
+    Keep,
+    /// Replace it once the new one is complete.
+    Replace,
+}
+
+/// What to prepare, and how.
+#[derive(Clone, Debug)]
+pub struct Prepare {
+    /// A folder of images, a tar, or a tar of tars.
+    pub source: PathBuf,
+    /// The directory to create.
+    pub out: PathBuf,
+    /// Side of the stored pictures, in pixels (1 to 8192).
+    pub size: u32,
+    /// `None`: squash for ILSVRC-2012, short-crop otherwise.
+    pub resize: Option<Resize>,
+    /// `None`: raw below [`LARGE_SOURCE`] images, JPEG from there on.
+    pub store: Option<Store>,
+    /// Share of the images that goes to OUT/test (strictly between 0 and 1), the rest to
+    /// OUT/train; `None`: no split.
+    pub holdout: Option<f64>,
+    /// Seed of the split.
+    pub seed: u64,
+    /// Most corrupt photos that may be left out.
+    pub quarantine: usize,
+    /// What to do about another dataset at the output.
+    pub existing: Existing,
+}
+
+/// What the caller may want to show while the work goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The source is listed and the settings are resolved; nothing is written yet.
+    Planned {
+        /// What the source is.
+        layout: Layout,
+        /// Its images.
+        images: usize,
+        /// How photos will become square.
+        resize: Resize,
+        /// How they will be stored.
+        store: Store,
+        /// Expected size (exact for raw, before duplicates are dropped).
+        bytes: u64,
+        /// What else the source holds and is skipped, in words.
+        skipped: Option<String>,
+    },
+    /// A directory that a killed run left behind.
+    Leftover(PathBuf),
+    /// So many photos are done.
+    Progress {
+        /// Photos done.
+        done: usize,
+        /// Photos in all.
+        total: usize,
+    },
+    /// A corrupt photo: path and reason.
+    Corrupt(String),
+    /// A photo whose stored pixels equal another's.
+    Duplicate {
+        /// Its path.
+        path: String,
+        /// The path of the one that is kept.
+        of: String,
+    },
+}
+
+/// The caller's answer to an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// Stop and clean up: [`DataError::Interrupted`].
+    Stop,
+}
+
+/// What `prepare` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The output already holds exactly this dataset; nothing was read or written.
+    UpToDate {
+        /// Images in it.
+        images: usize,
+    },
+    /// The dataset was written.
+    Written {
+        /// Images stored (both parts of a split together).
+        images: usize,
+        /// Of those, held out for testing.
+        test: usize,
+        /// Bytes stored.
+        bytes: u64,
+        /// Duplicates left out.
+        duplicates: usize,
+        /// Corrupt photos left out.
+        quarantined: usize,
+    },
+}
+
+/// Everything that decides the result, resolved.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub size: u32,
+    pub resize: Resize,
+    pub store: Store,
+    pub holdout: Option<(f64, u64)>,
+    pub source: SourceInfo,
+    pub quarantine: usize,
+}
+
+impl Plan {
+    /// The parts that will be written; `None` is a dataset without a split.
+    pub fn parts(&self) -> Vec<Option<Part>> {
+        match self.holdout {
+            None => vec![None],
+            Some(_) => vec![Some(Part::Train), Some(Part::Test)],
+        }
+    }
+}
+
+/// Writes a prepared dataset (format: [`crate::manifest`]).
+///
+/// # Errors
+/// Those of listing (missing, unreadable or empty sources, damaged archives), impossible
+/// settings, [`DataError::OtherDataset`], [`DataError::OutputOccupied`],
+/// [`DataError::DiskFull`], [`DataError::CorruptImages`] naming all corrupt photos,
+/// [`DataError::Unwritable`], [`DataError::Interrupted`]. The output is untouched then.
+pub fn prepare(
+    request: &Prepare,
+    events: &mut dyn FnMut(Event) -> Flow,
+) -> Result<Outcome, DataError> {
+    check_size(request.size)?;
+    let listing = Listing::of(&request.source)?;
+    let images = listing.entries.len();
+    let plan = Plan {
+        size: request.size,
+        resize: request.resize.unwrap_or_else(|| listing.layout.resize()),
+        store: request.store.unwrap_or(match images < LARGE_SOURCE {
+            true => Store::Raw,
+            false => Store::Jpeg,
+        }),
+        holdout: request.holdout.map(|fraction| (fraction, request.seed)),
+        source: SourceInfo {
+            name: source_name(&request.source),
+            layout: listing.layout,
+            images,
+            listing: listing.digest(),
+        },
+        quarantine: request.quarantine,
+    };
+    let parts = split(&listing, plan.holdout)?;
+    let bytes = expected_bytes(images, plan.store, plan.size);
+    let planned = Event::Planned {
+        layout: listing.layout,
+        images,
+        resize: plan.resize,
+        store: plan.store,
+        bytes,
+        skipped: listing.skipped.describe(),
+    };
+    go_on(events(planned))?;
+
+    let out = output::locate(&request.out)?;
+    match output::standing(&out, &request.source, &plan)? {
+        Standing::Free => {}
+        Standing::UpToDate { images } => return Ok(Outcome::UpToDate { images }),
+        Standing::Other { difference } => match request.existing {
+            Existing::Keep => {
+                return Err(DataError::OtherDataset {
+                    path: out,
+                    difference,
+                });
+            }
+            Existing::Replace => output::check_replaceable(&out)?,
+        },
+    }
+    for leftover in output::leftovers(&out) {
+        go_on(events(Event::Leftover(leftover)))?;
+    }
+    let stage = Stage::create(&out, bytes)?;
+    let outcome = write(&listing, &plan, &parts, stage.path(), events)?;
+    stage.publish(&out)?;
+    Ok(outcome)
+}
+
+fn go_on(flow: Flow) -> Result<(), DataError> {
+    match flow {
+        Flow::Continue => Ok(()),
+        Flow::Stop => Err(DataError::Interrupted),
+    }
+}
+
+fn source_name(source: &Path) -> String {
+    let named = match source.file_name() {
+        Some(_) => source.to_path_buf(),
+        // "." and ".." say nothing; their place does
+        None => source.canonicalize().unwrap_or_default(),
+    };
+    named
+        .file_name()
+        .map_or_else(|| "/".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The part of every entry: the images with the lowest digests of (seed, path) are held out,
+/// round(fraction·images) of them. Adding photos later moves few others between the parts.
+fn split(listing: &Listing, holdout: Option<(f64, u64)>) -> Result<Vec<Option<Part>>, DataError> {
+    let images = listing.entries.len();
+    let Some((fraction, seed)) = holdout else {
+        return Ok(vec![None; images]);
+    };
+    if !(fraction > 0.0 && fraction < 1.0) || images < 2 {
+        let part = if fraction >= 1.0 { "train" } else { "test" };
+        return Err(DataError::Holdout {
+            fraction,
+            images,
+            part,
+        });
+    }
+    let wanted = ((fraction * images as f64).round() as usize).clamp(1, images - 1);
+    let mut ranked: Vec<(blake3::Hash, usize)> = Vec::with_capacity(images);
+    for (index, entry) in listing.entries.iter().enumerate() {
+        let mut hasher = blake3::Hasher::new_derive_key("deepsim-data v1 holdout");
+        hasher
+            .update(&seed.to_le_bytes())
+            .update(entry.path.as_bytes());
+        ranked.push((hasher.finalize(), index));
+    }
+    ranked.sort_unstable_by(|(a, i), (b, j)| a.as_bytes().cmp(b.as_bytes()).then(i.cmp(j)));
+    let mut parts = vec![Some(Part::Train); images];
+    for (_, index) in ranked.into_iter().take(wanted) {
+        parts[index] = Some(Part::Test);
+    }
+    Ok(parts)
+}
+
+/// A photo ready to be stored.
+struct Ready {
+    pixels: blake3::Hash,
+    stored: Vec<u8>,
+}
+
+fn ready(listing: &Listing, plan: &Plan, entry: &Entry) -> Result<Ready, DataError> {
+    let pixels = squared(listing, entry, plan.size, plan.resize)?;
+    let digest = blake3::hash(&pixels);
+    Ok(Ready {
+        pixels: digest,
+        stored: encode(pixels, plan.store, plan.size)?,
+    })
+}
+
+/// One dataset directory in the making.
+struct PartWriter {
+    part: Option<Part>,
+    directory: PathBuf,
+    shards: ShardWriter,
+    samples: Vec<Sample>,
+    quarantined: Vec<Quarantined>,
+    duplicates: Vec<Duplicate>,
+}
+
+impl PartWriter {
+    fn create(part: Option<Part>, stage: &Path) -> Result<Self, DataError> {
+        let directory = match part {
+            None => stage.to_path_buf(),
+            Some(part) => stage.join(part.name()),
+        };
+        output::make_directory(&directory)?;
+        Ok(Self {
+            part,
+            shards: ShardWriter::new(&directory),
+            directory,
+            samples: Vec::new(),
+            quarantined: Vec::new(),
+            duplicates: Vec::new(),
+        })
+    }
+
+    fn finish(self, plan: &Plan) -> Result<Manifest, DataError> {
+        if self.samples.is_empty() {
+            let (images, part) = (
+                plan.source.images,
+                self.part.map_or("the dataset", Part::name),
+            );
+            let fraction = plan.holdout.map_or(0.0, |(fraction, _)| fraction);
+            return Err(DataError::Holdout {
+                fraction,
+                images,
+                part,
+            });
+        }
+        let holdout = match (self.part, plan.holdout) {
+            (Some(part), Some((fraction, seed))) => Some(Holdout {
+                fraction,
+                seed,
+                part,
+            }),
+            _ => None,
+        };
+        let manifest = Manifest {
+            format: FORMAT.into(),
+            version: VERSION,
+            size: plan.size,
+            resize: plan.resize,
+            store: plan.store,
+            source: plan.source.clone(),
+            holdout,
+            count: self.samples.len(),
+            quarantined: self.quarantined,
+            duplicates: self.duplicates,
+            shards: self.shards.finish()?,
+            samples: self.samples,
+        };
+        output::write_manifest(&self.directory, &manifest)?;
+        Ok(manifest)
+    }
+}
+
+fn write(
+    listing: &Listing,
+    plan: &Plan,
+    parts: &[Option<Part>],
+    stage: &Path,
+    events: &mut dyn FnMut(Event) -> Flow,
+) -> Result<Outcome, DataError> {
+    let mut writers: Vec<PartWriter> = Vec::new();
+    for part in plan.parts() {
+        writers.push(PartWriter::create(part, stage)?);
+    }
+    let total = listing.entries.len();
+    let mut first_with: HashMap<blake3::Hash, usize> = HashMap::new();
+    let mut corrupt = Vec::new();
+    for start in (0..total).step_by(CHUNK) {
+        let end = (start + CHUNK).min(total);
+        let chunk: Vec<Result<Ready, DataError>> = listing.entries[start..end]
+            .par_iter()
+            .map(|entry| ready(listing, plan, entry))
+            .collect();
+        for (index, result) in (start..end).zip(chunk) {
+            let entry = &listing.entries[index];
+            let Some(writer) = writers
+                .iter_mut()
+                .find(|writer| writer.part == parts[index])
+            else {
+                continue;
+            };
+            match result {
+                Ok(_) if corrupt.len() > plan.quarantine => {}
+                Ok(ready) => {
+                    if let Some(&first) = first_with.get(&ready.pixels) {
+                        let of = listing.entries[first].path.clone();
+                        let path = entry.path.clone();
+                        writer.duplicates.push(Duplicate {
+                            path: path.clone(),
+                            of: of.clone(),
+                        });
+                        go_on(events(Event::Duplicate { path, of }))?;
+                        continue;
+                    }
+                    first_with.insert(ready.pixels, index);
+                    let (shard, offset) = writer.shards.push(&ready.stored)?;
+                    writer.samples.push(Sample {
+                        path: entry.path.clone(),
+                        shard,
+                        offset,
+                        bytes: ready.stored.len() as u64,
+                        blake3: blake3::hash(&ready.stored),
+                        label: listing.label(entry),
+                    });
+                }
+                // all corrupt photos are to be named, so the walk goes on after the first
+                Err(DataError::BadImage { path, fault }) => {
+                    let line = format!("{}: {fault}", path.display());
+                    corrupt.push(line.clone());
+                    let (path, reason) = (entry.path.clone(), fault.to_string());
+                    writer.quarantined.push(Quarantined { path, reason });
+                    go_on(events(Event::Corrupt(line)))?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        go_on(events(Event::Progress { done: end, total }))?;
+    }
+    if corrupt.len() > plan.quarantine {
+        return Err(DataError::CorruptImages {
+            images: corrupt,
+            budget: plan.quarantine,
+        });
+    }
+    let (mut images, mut test, mut bytes, mut duplicates) = (0, 0, 0, 0);
+    for writer in writers {
+        let part = writer.part;
+        let manifest = writer.finish(plan)?;
+        images += manifest.count;
+        if part == Some(Part::Test) {
+            test += manifest.count;
+        }
+        bytes += manifest.shards.iter().map(|shard| shard.bytes).sum::<u64>();
+        duplicates += manifest.duplicates.len();
+    }
+    let quarantined = corrupt.len();
+    Ok(Outcome::Written {
+        images,
+        test,
+        bytes,
+        duplicates,
+        quarantined,
+    })
+}

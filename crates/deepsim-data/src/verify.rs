@@ -1,0 +1,116 @@
+//! Checking every byte of a dataset.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use crate::dataset::{Dataset, DatasetKind, is_split_root};
+use crate::error::DataError;
+use crate::manifest::{Part, Shard};
+
+/// Samples checked between two progress reports.
+const CHUNK: usize = 256;
+
+/// Something that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// The shard or picture.
+    pub what: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// The places of the datasets at a path: the path itself, or the two parts of a split.
+#[must_use]
+pub fn parts(path: &Path) -> Vec<PathBuf> {
+    match is_split_root(path) {
+        true => [Part::Train, Part::Test]
+            .iter()
+            .map(|part| path.join(part.name()))
+            .collect(),
+        false => vec![path.into()],
+    }
+}
+
+/// Compares every shard and every sample with its checksum and decodes every picture (of a
+/// plain folder: decodes every file). Gives the number of pictures and all that is broken;
+/// reports progress as (pictures done, pictures in all).
+///
+/// # Errors
+/// Those of [`Dataset::open`] except wrong shards, and [`DataError::Unreadable`] when the disk
+/// refuses; broken content is no error here.
+pub fn verify(
+    path: &Path,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<(usize, Vec<Broken>), DataError> {
+    let data = Dataset::open_incomplete(path)?;
+    let mut broken = Vec::new();
+    if let DatasetKind::Prepared(manifest) = data.kind() {
+        let shards: Vec<Result<Option<Broken>, DataError>> = manifest
+            .shards
+            .par_iter()
+            .map(|shard| check_shard(path, shard))
+            .collect();
+        for found in shards {
+            broken.extend(found?);
+        }
+    }
+    for start in (0..data.len()).step_by(CHUNK) {
+        let end = (start + CHUNK).min(data.len());
+        let results: Vec<Result<(), DataError>> = (start..end)
+            .into_par_iter()
+            .map(|index| data.pixels(index).map(drop))
+            .collect();
+        for (index, result) in (start..end).zip(results) {
+            match result {
+                Ok(()) => {}
+                Err(DataError::BadImage { fault, .. } | DataError::BadSample { fault, .. }) => {
+                    let what = data.name(index).to_owned();
+                    broken.push(Broken {
+                        what,
+                        reason: fault.to_string(),
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        progress(end, data.len());
+    }
+    Ok((data.len(), broken))
+}
+
+fn check_shard(root: &Path, shard: &Shard) -> Result<Option<Broken>, DataError> {
+    let path = root.join(&shard.file);
+    let broken = |reason: String| {
+        Ok(Some(Broken {
+            what: shard.file.clone(),
+            reason,
+        }))
+    };
+    let unreadable = |source| DataError::Unreadable {
+        path: path.clone(),
+        source,
+    };
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return broken("the file is missing".into());
+        }
+        Err(error) => return Err(unreadable(error)),
+    };
+    let length = file.metadata().map_err(unreadable)?.len();
+    if length != shard.bytes {
+        return broken(format!(
+            "it has {length} bytes, the manifest says {}",
+            shard.bytes
+        ));
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file).map_err(unreadable)?;
+    match hasher.finalize().to_hex().as_str() == shard.blake3 {
+        true => Ok(None),
+        false => broken("its bytes do not match the checksum in the manifest".into()),
+    }
+}

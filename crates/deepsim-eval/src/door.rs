@@ -1,0 +1,157 @@
+//! `forward`: one network of an experiment, tensors in, tensors out.
+//!
+//! At this door pictures are RGB, 0–255, f32, `[N,3,H,W]`; features are raw activations; the
+//! generator's pictures are cropped, not clipped; the discriminator gives logits `[N,2]`,
+//! index 0 = real; nothing drops out.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use deepsim_experiment::config::{NetSource, Weights};
+use deepsim_experiment::{Checkpoint, Experiment, ExperimentError, networks};
+use deepsim_nets::params::{NamedTensors, f32_bytes, read_safetensors};
+use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
+use deepsim_nets::{Discriminator, Dropout, FeatureBranch, Generator};
+use safetensors::tensor::{Dtype, TensorView};
+use tch::{Device, Tensor};
+
+use crate::error::{EvalError, Result};
+
+/// Which network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Net {
+    /// Pictures → features at the tap to invert.
+    Encoder,
+    /// Pictures → features at the tap to compare.
+    Comparator,
+    /// Features → pictures.
+    Generator,
+    /// Pictures → logits.
+    Discriminator,
+}
+
+/// What to run on what.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Which network.
+    pub net: Net,
+    /// Its weights; else the experiment's, or those of the run's newest checkpoint.
+    pub weights: Option<PathBuf>,
+    /// Where checkpoints of the experiment are looked for.
+    pub run: PathBuf,
+    /// File with key `x` (and `feat` for a discriminator with the feature branch).
+    pub input: PathBuf,
+    /// File to write, key `y`.
+    pub output: PathBuf,
+}
+
+/// Pictures or features that go through a network at a time.
+const CHUNK: i64 = 16;
+
+/// Runs a network and returns the shape of its output.
+///
+/// # Errors
+/// Missing or wrong weights, tensors of the wrong shape, files that cannot be written.
+pub fn forward(experiment: &Experiment, request: &Request, device: Device) -> Result<Vec<i64>> {
+    let _guard = tch::no_grad_guard();
+    let tensors = read_safetensors(&request.input)?;
+    let x = pick(&tensors, "x", &request.input)?.f_to_device(device)?;
+    let n = x.size().first().copied().unwrap_or(0);
+    if n == 0 {
+        return Err(deepsim_nets::NetError::InputShape {
+            what: "forward".to_owned(),
+            expected: "at least one sample in `x`".to_owned(),
+            got: x.size(),
+        }
+        .into());
+    }
+    let apply = network(experiment, request, &tensors, device)?;
+    let mut parts = Vec::new();
+    for from in (0..n).step_by(usize::try_from(CHUNK).unwrap_or(1)) {
+        let length = CHUNK.min(n - from);
+        parts.push(apply(&x.f_narrow(0, from, length)?, from)?);
+    }
+    let y = Tensor::f_cat(&parts, 0)?;
+    write(&y, &request.output)?;
+    Ok(y.size())
+}
+
+type Apply = Box<dyn Fn(&Tensor, i64) -> Result<Tensor>>;
+
+fn network(experiment: &Experiment, request: &Request, tensors: &NamedTensors, device: Device) -> Result<Apply> {
+    let trained = |stem: &'static str| -> Result<(NamedTensors, String)> {
+        if let Some(path) = &request.weights {
+            return Ok((read_safetensors(path)?, path.display().to_string()));
+        }
+        match Checkpoint::newest(&request.run.join("checkpoints"))? {
+            Some(c) => Ok((c.tensors(stem)?, c.path.display().to_string())),
+            None => Err(EvalError::NoWeights { net: stem, run: request.run.clone() }),
+        }
+    };
+    Ok(match request.net {
+        Net::Encoder | Net::Comparator => {
+            let source = match request.net {
+                Net::Encoder => &experiment.encoder,
+                _ => &experiment.comparator,
+            };
+            let weights = request.weights.clone().map_or(source.weights.clone(), Weights::File);
+            let source = NetSource { weights, ..source.clone() };
+            let net = networks::load(&source, device)?;
+            Box::new(move |x, _| {
+                let mut found = net.features(&rgb_to_caffe(x)?, &[source.tap])?;
+                found.pop().ok_or_else(|| deepsim_nets::NetError::Spec("no features".into()).into())
+            })
+        }
+        Net::Generator => {
+            let (values, origin) = trained("generator")?;
+            let mut g = Generator::new(experiment.generator.clone(), 0, device)?;
+            g.params_mut().copy_from(&values, "the generator", &origin)?;
+            Box::new(move |x, _| Ok(caffe_to_rgb(&g.forward(x)?)?))
+        }
+        Net::Discriminator => {
+            let (values, origin) = trained("discriminator")?;
+            let mut d = Discriminator::new(experiment.discriminator.clone(), 0, device)?;
+            d.params_mut().copy_from(&values, "the discriminator", &origin)?;
+            let features = match experiment.discriminator.features {
+                FeatureBranch::Off => None,
+                FeatureBranch::Features(_) => {
+                    Some(pick(tensors, "feat", &request.input)?.f_to_device(device)?)
+                }
+            };
+            Box::new(move |x, from| {
+                let part = match &features {
+                    Some(f) => Some(f.f_narrow(0, from, x.size()[0])?),
+                    None => None,
+                };
+                Ok(d.forward(&rgb_to_caffe(x)?, part.as_ref(), Dropout::Off)?)
+            })
+        }
+    })
+}
+
+fn pick(tensors: &NamedTensors, key: &'static str, path: &Path) -> Result<Tensor> {
+    tensors.get(key).map(Tensor::shallow_clone).ok_or_else(|| EvalError::NoKey {
+        path: path.to_owned(),
+        key,
+        have: tensors.keys().cloned().collect(),
+    })
+}
+
+fn write(y: &Tensor, path: &Path) -> Result<()> {
+    let bytes = f32_bytes(y)?;
+    let shape: Vec<usize> = y.size().iter().map(|&d| usize::try_from(d).unwrap_or(0)).collect();
+    let bad = |e: safetensors::SafeTensorError| EvalError::Format(e.to_string());
+    let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(bad)?;
+    let file = safetensors::serialize([("y", view)], None::<HashMap<String, String>>).map_err(bad)?;
+    // Beside and renamed: a reader never sees half a file.
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let put = || -> std::io::Result<()> {
+        let mut beside = tempfile::NamedTempFile::new_in(parent)?;
+        beside.write_all(&file)?;
+        beside.persist(path)?;
+        Ok(())
+    };
+    Ok(put().map_err(ExperimentError::io(path))?)
+}

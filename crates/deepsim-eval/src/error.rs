@@ -1,0 +1,84 @@
+//! What can stop an evaluation.
+
+use std::path::PathBuf;
+
+use deepsim_experiment::ExperimentError;
+
+/// Why nothing could be evaluated.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// The experiment, run, weights or photographs.
+    #[error(transparent)]
+    Experiment(#[from] ExperimentError),
+    /// The folder of runs that was asked for is not there.
+    #[error("--runs {}: no such folder; train an experiment first, or name the folder of your runs", path.display())]
+    NoRuns {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// A run was made with other weights or photographs than are there now.
+    #[error("{}: {what} is not what this run was trained with (blake3 {was}, now {is}); restore it to evaluate the run", run.display())]
+    InputChanged {
+        /// The run.
+        run: PathBuf,
+        /// Which input.
+        what: &'static str,
+        /// Hash in the checkpoint.
+        was: String,
+        /// Hash now.
+        is: String,
+    },
+    /// An input file of tensors without the key that is needed.
+    #[error("{} has no tensor `{key}`; it has {}", path.display(), .have.join(", "))]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// The keys there.
+        have: Vec<String>,
+    },
+    /// Weights are needed and nowhere to be had.
+    #[error("the {net} has no weights: give --weights FILE, or train the experiment ({} has no checkpoint)", run.display())]
+    NoWeights {
+        /// Which network.
+        net: &'static str,
+        /// The run directory that was looked into.
+        run: PathBuf,
+    },
+    /// A table could not be written.
+    #[error("cannot format the table: {0}")]
+    Format(String),
+}
+
+impl EvalError {
+    /// 1 for what libtorch refused while computing, 2 for everything that the user can mend.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            EvalError::Experiment(e) => e.exit_code(),
+            EvalError::Format(_) => 1,
+            _ => 2,
+        }
+    }
+}
+
+impl From<deepsim_nets::NetError> for EvalError {
+    fn from(e: deepsim_nets::NetError) -> EvalError {
+        EvalError::Experiment(e.into())
+    }
+}
+
+impl From<deepsim_data::DataError> for EvalError {
+    fn from(e: deepsim_data::DataError) -> EvalError {
+        EvalError::Experiment(e.into())
+    }
+}
+
+impl From<tch::TchError> for EvalError {
+    fn from(e: tch::TchError) -> EvalError {
+        EvalError::Experiment(e.into())
+    }
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, EvalError>;

@@ -1,0 +1,97 @@
+//! Tables as text, JSON or CSV.
+
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::{EvalError, Result};
+
+/// How a table is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people, within 80 columns where the names allow.
+    Text,
+    /// A list of objects.
+    Json,
+    /// A header line and one line per row.
+    Csv,
+}
+
+impl Format {
+    /// File name ending.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Format::Text => "txt",
+            Format::Json => "json",
+            Format::Csv => "csv",
+        }
+    }
+}
+
+/// Rows as JSON.
+///
+/// # Errors
+/// Values that JSON cannot hold (none of ours).
+pub fn json<T: Serialize>(rows: &[T]) -> Result<String> {
+    let text = serde_json::to_string_pretty(rows).map_err(|e| EvalError::Format(e.to_string()))?;
+    Ok(text + "\n")
+}
+
+/// Rows as CSV; null is an empty field.
+///
+/// # Errors
+/// As [`json`].
+pub fn csv<T: Serialize>(rows: &[T]) -> Result<String> {
+    let bad = |e: &dyn std::fmt::Display| EvalError::Format(e.to_string());
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row).map_err(|e| bad(&e))?;
+    }
+    let bytes = writer.into_inner().map_err(|e| bad(&e))?;
+    String::from_utf8(bytes).map_err(|e| bad(&e))
+}
+
+/// Lines of aligned columns: the first column to the left, numbers to the right.
+pub fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |i: usize| {
+        let cells = rows.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count());
+        cells.chain([header.get(i).map_or(0, |h| h.chars().count())]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let numeric = |i: usize| {
+        i > 0 && rows.iter().filter_map(|r| r.get(i)).all(|c| {
+            c.is_empty() || c == "-" || c.starts_with(|d: char| d.is_ascii_digit())
+        })
+    };
+    let right: Vec<bool> = (0..header.len()).map(numeric).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut out = String::new();
+        for (i, cell) in cells.enumerate() {
+            let pad = " ".repeat(widths[i].saturating_sub(cell.chars().count()));
+            let (before, after) = if right[i] { (pad.as_str(), "") } else { ("", pad.as_str()) };
+            out.push_str(&format!("{}{before}{cell}{after}", if i == 0 { "" } else { "  " }));
+        }
+        out.trim_end().to_owned() + "\n"
+    };
+    let mut text = line(&mut header.iter().copied());
+    for row in rows {
+        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    text
+}
+
+/// A number that may be missing, for JSON.
+pub fn optional(v: Option<f64>) -> Value {
+    v.map_or(Value::Null, Value::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_to_the_right() {
+        let rows = [vec!["a".into(), "1.5".into()], vec!["long".into(), "-".into()]];
+        assert_eq!(columns(&["name", "value"], &rows), "name  value\na       1.5\nlong      -\n");
+    }
+}

@@ -1,0 +1,104 @@
+//! Any photograph through encoder and generator.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use deepsim_data::{Augment, Resize, decode_rgb8, square};
+use deepsim_experiment::evaluate::{reconstruct, to_caffe};
+use deepsim_experiment::{Clip, ExperimentError, sheet};
+use image::RgbImage;
+use ndarray::Array4;
+use serde::Serialize;
+use tch::Device;
+
+use crate::error::Result;
+use crate::loaded::Loaded;
+
+/// Stored size of prepared photographs, of which crops are taken.
+const STORED: u32 = 256;
+
+/// What was made of one photograph.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inverted {
+    /// The photograph.
+    pub image: String,
+    /// The reconstruction alone.
+    pub inverted: String,
+    /// Photograph above reconstruction.
+    pub pair: String,
+}
+
+/// The crop of a photograph that a network sees: as an evaluation batch, from a file of any
+/// size and shape.
+fn crop(photo: &RgbImage, augment: &Augment) -> Result<RgbImage> {
+    let whole = square(photo, STORED, Resize::ShortCrop)?;
+    let window = match augment.scale {
+        None => augment.crop,
+        Some((_, hi)) => ((hi * STORED as f32).round() as u32).clamp(1, STORED),
+    };
+    let from = (STORED - window.min(STORED)) / 2;
+    let cut = image::imageops::crop_imm(&whole, from, from, window, window).to_image();
+    Ok(if window == augment.crop { cut } else { square(&cut, augment.crop, Resize::ShortCrop)? })
+}
+
+/// Inverts photographs with a run's generator and writes PNGs into `out`.
+///
+/// # Errors
+/// Photographs that cannot be read (all of them are opened before anything is written), or
+/// files that cannot be written.
+pub fn invert(run: &Loaded, photos: &[PathBuf], out: &Path, device: Device) -> Result<Vec<Inverted>> {
+    let augment = run.experiment.augment();
+    let mut crops = Vec::new();
+    for path in photos {
+        crops.push(crop(&decode_rgb8(path)?, &augment)?);
+    }
+    std::fs::create_dir_all(out).map_err(ExperimentError::io(out))?;
+    let mut taken = BTreeSet::new();
+    let mut made = Vec::new();
+    for (path, crop) in photos.iter().zip(&crops) {
+        let side = crop.width() as usize;
+        let mut images = Array4::<u8>::zeros((1, 3, side, side));
+        for (x, y, pixel) in crop.enumerate_pixels() {
+            for c in 0..3 {
+                images[[0, c, y as usize, x as usize]] = pixel.0[c];
+            }
+        }
+        let x = to_caffe(&images, device)?;
+        let y = reconstruct(&run.perception, &run.generator, &x, Clip::Displayable)?;
+        let stem = unused(&mut taken, path);
+        let (alone, pair) = (out.join(format!("{stem}-inverted.png")), out.join(format!("{stem}-pair.png")));
+        for (file, png) in [(&alone, sheet::single(&y)?), (&pair, sheet::rows(&[&x, &y])?)] {
+            std::fs::write(file, &png.bytes).map_err(ExperimentError::io(file))?;
+        }
+        made.push(Inverted {
+            image: path.display().to_string(),
+            inverted: alone.display().to_string(),
+            pair: pair.display().to_string(),
+        });
+    }
+    Ok(made)
+}
+
+/// The file's name without its ending; numbered where two photographs share it.
+fn unused(taken: &mut BTreeSet<String>, path: &Path) -> String {
+    let stem = path.file_stem().map_or("photo".to_owned(), |s| s.to_string_lossy().into_owned());
+    let mut name = stem.clone();
+    let mut n = 2;
+    while !taken.insert(name.clone()) {
+        name = format!("{stem}-{n}");
+        n += 1;
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn photographs_of_one_name_do_not_overwrite_each_other() {
+        let mut taken = BTreeSet::new();
+        assert_eq!(unused(&mut taken, Path::new("a/x.jpg")), "x");
+        assert_eq!(unused(&mut taken, Path::new("b/x.png")), "x-2");
+    }
+}

@@ -1,0 +1,12 @@
+//! Trained runs to tables, reconstructions and tensors.
+
+pub mod door;
+pub mod error;
+pub mod format;
+pub mod invert;
+pub mod loaded;
+pub mod paper;
+pub mod table1;
+pub mod table2;
+
+pub use error::EvalError;

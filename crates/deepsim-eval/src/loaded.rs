@@ -1,0 +1,62 @@
+//! A trained run, opened for reading.
+
+use std::path::{Path, PathBuf};
+
+use deepsim_data::Dataset;
+use deepsim_experiment::{Checkpoint, Experiment, ExperimentError, Perception};
+use deepsim_nets::Generator;
+use tch::Device;
+
+use crate::error::{EvalError, Result};
+
+/// A run with its networks: the generator of its newest checkpoint, and the frozen networks,
+/// checked to be those that it was trained with.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The run directory.
+    pub path: PathBuf,
+    /// Its experiment.
+    pub experiment: Experiment,
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Encoder and comparator.
+    pub perception: Perception,
+    /// The generator.
+    pub generator: Generator,
+}
+
+impl Loaded {
+    /// Opens a run directory.
+    ///
+    /// # Errors
+    /// No experiment or checkpoint there; damaged files; weights that changed since.
+    pub fn open(path: &Path, device: Device) -> Result<Loaded> {
+        let experiment = Experiment::load(&path.join("experiment.toml"), &[])?;
+        let checkpoint = Checkpoint::newest(&path.join("checkpoints"))?
+            .ok_or_else(|| ExperimentError::NoCheckpoint { path: path.to_owned() })?;
+        let perception = Perception::load(&experiment, device)?;
+        let then = &checkpoint.manifest;
+        same(path, "encoder.weights", &then.encoder_weights, &perception.encoder_hash)?;
+        same(path, "comparator.weights", &then.comparator_weights, &perception.comparator_hash)?;
+        let generator = checkpoint.generator(device)?;
+        Ok(Loaded { path: path.to_owned(), experiment, checkpoint, perception, generator })
+    }
+
+    /// The held-out photographs, checked to be those of the training.
+    ///
+    /// # Errors
+    /// Missing or changed photographs.
+    pub fn test_data(&self) -> Result<Dataset> {
+        let data = Dataset::open(&self.experiment.raw.data.test)?;
+        same(&self.path, "data.test", &self.checkpoint.manifest.test_data, &data.digest())?;
+        Ok(data)
+    }
+}
+
+fn same(run: &Path, what: &'static str, was: &str, is: &str) -> Result<()> {
+    if was == is {
+        return Ok(());
+    }
+    let cut = |s: &str| s.chars().take(16).collect();
+    Err(EvalError::InputChanged { run: run.to_owned(), what, was: cut(was), is: cut(is) })
+}

@@ -1,0 +1,194 @@
+//! `deepsim-eval`: tables, reconstructions and tensors from trained runs.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use deepsim_eval::door::{self, Net};
+use deepsim_eval::format::{Format, csv, json};
+use deepsim_eval::loaded::Loaded;
+use deepsim_eval::{EvalError, invert, table1, table2};
+use deepsim_experiment::{Clip, Experiment, ExperimentError, device};
+
+/// Turn trained runs into tables, reconstructions and tensors.
+#[derive(Parser)]
+#[command(name = "deepsim-eval", version, after_help = "\
+Examples:
+  cargo run -p deepsim-eval -- table2
+  cargo run -p deepsim-eval -- table2 --format json --runs runs
+  cargo run -p deepsim-eval -- invert photo.jpg --run runs/quickstart --out pictures
+  cargo run -p deepsim-eval -- forward experiments/conv5.toml --net generator \\
+      --weights generator.safetensors --input in.safetensors --output out.safetensors
+
+Data goes to stdout, remarks to stderr. Exit codes: 0 done, 1 failed while computing,
+2 something named on the command line is not there or does not fit.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The generator layer by layer (the paper's Table 1, or an experiment's).
+    Table1 {
+        /// Show this experiment's generator instead of the paper's FC6.
+        #[arg(long, value_name = "EXPERIMENT.toml")]
+        experiment: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Normalised errors of all runs beside the paper's Table 2.
+    Table2 {
+        /// Folder of runs, or one run [default: runs, where it exists].
+        #[arg(long, value_name = "DIR")]
+        runs: Option<PathBuf>,
+        /// Held-out photographs at most.
+        #[arg(long, default_value_t = 2000, value_name = "N")]
+        images: usize,
+        /// Judge reconstructions without clipping them to 0–255.
+        #[arg(long)]
+        no_clip: bool,
+        /// Where to compute: auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Reconstruct photographs (any size) from their features.
+    Invert {
+        /// Photographs.
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// The trained run.
+        #[arg(long, value_name = "DIR", default_value = "runs/quickstart")]
+        run: PathBuf,
+        /// Where to compute: auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+        /// Folder for the pictures.
+        #[arg(long, value_name = "DIR", default_value = "inverted")]
+        out: PathBuf,
+        /// Format of the list of pictures on stdout.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Run one network on tensors: key `x` in, key `y` out, f32; pictures RGB 0–255 NCHW.
+    Forward {
+        /// The experiment that says which network, tap and sizes.
+        experiment: PathBuf,
+        /// Which of its networks.
+        #[arg(long, value_enum)]
+        net: Net,
+        /// Weights; else the experiment's own, or those of the run's newest checkpoint.
+        #[arg(long, value_name = "FILE")]
+        weights: Option<PathBuf>,
+        /// Safetensors file with key `x`.
+        #[arg(long)]
+        input: PathBuf,
+        /// Safetensors file to write.
+        #[arg(long)]
+        output: PathBuf,
+        /// Run directory with checkpoints [default: runs/NAME].
+        #[arg(long, value_name = "DIR")]
+        run: Option<PathBuf>,
+        /// Override a key of the experiment (repeatable).
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Where to compute: auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+    },
+}
+
+#[derive(Args)]
+struct Output {
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Also write the table into this folder.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl Output {
+    fn put(&self, name: &str, text: &str) -> Result<(), EvalError> {
+        print!("{text}");
+        if let Some(dir) = &self.out {
+            let file = dir.join(format!("{name}.{}", self.format.extension()));
+            std::fs::create_dir_all(dir)
+                .and_then(|()| std::fs::write(&file, text))
+                .map_err(ExperimentError::io(&file))?;
+            eprintln!("wrote {}", file.display());
+        }
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
+        )
+        .init();
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), EvalError> {
+    match command {
+        Command::Table1 { experiment, output } => {
+            let spec = match experiment {
+                Some(path) => Experiment::load(&path, &[])?.generator,
+                None => table1::paper_spec(),
+            };
+            output.put("table1", &table1::render(&spec, output.format)?)
+        }
+        Command::Table2 { runs, images, no_clip, device, output } => {
+            let folder = match runs {
+                Some(path) if !path.is_dir() => return Err(EvalError::NoRuns { path }),
+                Some(path) => Some(path),
+                None => Some(PathBuf::from("runs")).filter(|p| p.is_dir()),
+            };
+            let clip = if no_clip { Clip::Off } else { Clip::Displayable };
+            let options = table2::Options { images, clip, device: device::choose(&device)? };
+            let rows = table2::rows(folder.as_deref(), options, |w| eprintln!("warning: {w}"))?;
+            if rows.iter().all(|r| r.run.is_none()) {
+                eprintln!(
+                    "hint: no trained runs yet; `cargo xtask quickstart` trains one on sample photos"
+                );
+            }
+            output.put("table2", &table2::render(&rows, output.format)?)
+        }
+        Command::Invert { images, run, device, out, format } => {
+            let device = device::choose(&device)?;
+            let run = Loaded::open(&run, device)?;
+            let made = invert::invert(&run, &images, &out, device)?;
+            print!("{}", list(&made, format)?);
+            Ok(())
+        }
+        Command::Forward { experiment, net, weights, input, output, run, set, device } => {
+            let experiment = Experiment::load(&experiment, &set)?;
+            let run = run.unwrap_or_else(|| Path::new("runs").join(&experiment.raw.name));
+            let request = door::Request { net, weights, run, input, output };
+            let shape = door::forward(&experiment, &request, device::choose(&device)?)?;
+            eprintln!("wrote y {shape:?} to {}", request.output.display());
+            Ok(())
+        }
+    }
+}
+
+fn list(made: &[invert::Inverted], format: Format) -> Result<String, EvalError> {
+    match format {
+        Format::Json => json(made),
+        Format::Csv => csv(made),
+        Format::Text => Ok(made.iter().map(|m| format!("{}\n", m.pair)).collect()),
+    }
+}

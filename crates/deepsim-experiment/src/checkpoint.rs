@@ -1,0 +1,283 @@
+//! Checkpoints: visible only when whole, verified when read.
+//!
+//! A checkpoint is a directory `checkpoints/step-000001000/` with `generator.safetensors`,
+//! `discriminator.safetensors`, `state.safetensors` and `manifest.json`. It is written beside
+//! (`checkpoints/.partial-…`), every file is synced, the manifest with the hash and size of each
+//! comes last, and one rename makes it visible.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use deepsim_nets::params::{NamedTensors, f32_bytes, parse_safetensors};
+use deepsim_nets::{DiscriminatorSpec, Generator, GeneratorSpec};
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Tensor};
+
+use crate::error::{ExperimentError, Result};
+
+/// Version of the checkpoint format.
+pub const FORMAT: u32 = 1;
+
+/// Size and hash of one file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Bytes.
+    pub bytes: u64,
+    /// blake3, hex.
+    pub blake3: String,
+}
+
+/// `manifest.json`: what a checkpoint holds and what it was made with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this format.
+    pub format: u32,
+    /// Iterations done.
+    pub step: u64,
+    /// Seconds of training so far, over all resumptions.
+    pub seconds: f64,
+    /// The generator's architecture.
+    pub generator: GeneratorSpec,
+    /// The discriminator's architecture.
+    pub discriminator: DiscriminatorSpec,
+    /// blake3 of the encoder's weights.
+    pub encoder_weights: String,
+    /// blake3 of the comparator's weights.
+    pub comparator_weights: String,
+    /// Digest of the training photographs.
+    pub train_data: String,
+    /// Digest of the held-out photographs.
+    pub test_data: String,
+    /// Versions that made it.
+    pub versions: BTreeMap<String, String>,
+    /// The files beside this one.
+    #[serde(default)]
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// What goes into a checkpoint besides the manifest: tensors of each file, and counters
+/// (stored as I64 scalars in `state.safetensors`).
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// File stem (`generator`) → its tensors.
+    pub files: BTreeMap<&'static str, Vec<(String, Tensor)>>,
+    /// Integers of the state.
+    pub counters: BTreeMap<String, i64>,
+}
+
+/// A checkpoint on disk whose files all match its manifest.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its manifest.
+    pub manifest: Manifest,
+}
+
+/// Name of the directory for a step.
+pub fn directory_name(step: u64) -> String {
+    format!("step-{step:09}")
+}
+
+/// Writes a checkpoint below `parent` and returns its directory. A complete checkpoint of the
+/// same step is replaced.
+///
+/// # Errors
+/// Anything that cannot be written: earlier checkpoints are untouched then.
+pub fn write(parent: &Path, mut manifest: Manifest, snapshot: &Snapshot) -> Result<PathBuf> {
+    fs::create_dir_all(parent).map_err(ExperimentError::io(parent))?;
+    let name = directory_name(manifest.step);
+    let staging = tempfile::Builder::new()
+        .prefix(&format!(".partial-{name}-"))
+        .tempdir_in(parent)
+        .map_err(ExperimentError::io(parent))?;
+    for (stem, tensors) in &snapshot.files {
+        let counters = if *stem == "state" { Some(&snapshot.counters) } else { None };
+        let bytes = serialise(tensors, counters, staging.path())?;
+        let file = format!("{stem}.safetensors");
+        write_synced(&staging.path().join(&file), &bytes)?;
+        let entry = FileEntry {
+            bytes: bytes.len() as u64,
+            blake3: blake3::hash(&bytes).to_hex().to_string(),
+        };
+        manifest.files.insert(file, entry);
+    }
+    let json = serde_json::to_vec_pretty(&manifest).map_err(|e| ExperimentError::Checkpoint {
+        path: staging.path().to_owned(),
+        reason: e.to_string(),
+    })?;
+    write_synced(&staging.path().join("manifest.json"), &json)?;
+    sync_dir(staging.path())?;
+    // A temporary directory is private; the checkpoint gets its parent's mode (the umask's).
+    let mode = fs::metadata(parent).map_err(ExperimentError::io(parent))?.permissions();
+    fs::set_permissions(staging.path(), mode).map_err(ExperimentError::io(staging.path()))?;
+    let target = parent.join(&name);
+    let from = staging.keep();
+    if target.exists() {
+        fs::remove_dir_all(&target).map_err(ExperimentError::io(&target))?;
+    }
+    fs::rename(&from, &target).map_err(ExperimentError::io(&target))?;
+    sync_dir(parent)?;
+    Ok(target)
+}
+
+fn serialise(
+    tensors: &[(String, Tensor)],
+    counters: Option<&BTreeMap<String, i64>>,
+    at: &Path,
+) -> Result<Vec<u8>> {
+    let bad = |e: safetensors::SafeTensorError| ExperimentError::Checkpoint {
+        path: at.to_owned(),
+        reason: e.to_string(),
+    };
+    let mut data: Vec<(String, Vec<usize>, Dtype, Vec<u8>)> = Vec::new();
+    for (name, tensor) in tensors {
+        let shape = tensor.size().iter().map(|&d| usize::try_from(d).unwrap_or(0)).collect();
+        data.push((name.clone(), shape, Dtype::F32, f32_bytes(tensor)?));
+    }
+    for (name, value) in counters.into_iter().flatten() {
+        data.push((name.clone(), vec![1], Dtype::I64, value.to_le_bytes().to_vec()));
+    }
+    let mut views = Vec::with_capacity(data.len());
+    for (name, shape, dtype, bytes) in &data {
+        views.push((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).map_err(bad)?));
+    }
+    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize(views, Some(about)).map_err(bad)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = File::create(path).map_err(ExperimentError::io(path))?;
+    file.write_all(bytes).map_err(ExperimentError::io(path))?;
+    file.sync_all().map_err(ExperimentError::io(path))
+}
+
+/// Syncs a directory, so that a rename in it survives a power loss.
+///
+/// # Errors
+/// A directory that cannot be opened.
+pub fn sync_dir(path: &Path) -> Result<()> {
+    File::open(path).and_then(|d| d.sync_all()).map_err(ExperimentError::io(path))
+}
+
+/// Steps of the visible checkpoints below `parent`, ascending.
+///
+/// # Errors
+/// A directory that cannot be read.
+pub fn steps(parent: &Path) -> Result<Vec<u64>> {
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        Err(e) => return Err(ExperimentError::io(parent)(e)),
+    };
+    for entry in entries {
+        let name = entry.map_err(ExperimentError::io(parent))?.file_name();
+        let digits = name.to_str().and_then(|n| n.strip_prefix("step-"));
+        let step: Option<u64> = digits.and_then(|n| n.parse().ok());
+        found.extend(step);
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint and verifies every file against the manifest.
+    ///
+    /// # Errors
+    /// [`ExperimentError::Checkpoint`] naming the damaged file.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        let bad = |reason: String| ExperimentError::Checkpoint { path: path.to_owned(), reason };
+        let file = path.join("manifest.json");
+        let text = fs::read(&file).map_err(ExperimentError::io(&file))?;
+        let manifest: Manifest =
+            serde_json::from_slice(&text).map_err(|e| bad(format!("manifest.json: {e}")))?;
+        if manifest.format != FORMAT {
+            return Err(bad(format!("format {} is not known to this build", manifest.format)));
+        }
+        for (name, entry) in &manifest.files {
+            if name.contains('/') || name.contains("..") {
+                return Err(bad(format!("manifest.json names a file elsewhere: {name}")));
+            }
+            let file = path.join(name);
+            let bytes = fs::metadata(&file).map_err(ExperimentError::io(&file))?.len();
+            if bytes != entry.bytes {
+                return Err(bad(format!("{name} has {bytes} bytes, the manifest says {}", entry.bytes)));
+            }
+            if crate::networks::hash_file(&file)? != entry.blake3 {
+                return Err(bad(format!("{name} is damaged: its blake3 is not the manifest's")));
+            }
+        }
+        Ok(Checkpoint { path: path.to_owned(), manifest })
+    }
+
+    /// The newest checkpoint below `parent` that verifies; damaged newer ones are told on the
+    /// log and passed over.
+    ///
+    /// # Errors
+    /// Checkpoints are there but none verifies.
+    pub fn newest(parent: &Path) -> Result<Option<Checkpoint>> {
+        let mut failure = None;
+        for step in steps(parent)?.into_iter().rev() {
+            match Checkpoint::open(&parent.join(directory_name(step))) {
+                Ok(checkpoint) => return Ok(Some(checkpoint)),
+                Err(error) => {
+                    tracing::warn!("passed over: {error}");
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        failure.map_or(Ok(None), Err)
+    }
+
+    /// Tensors of one file (`generator`), f32.
+    ///
+    /// # Errors
+    /// A missing or damaged file.
+    pub fn tensors(&self, stem: &str) -> Result<NamedTensors> {
+        let path = self.path.join(format!("{stem}.safetensors"));
+        let bytes = fs::read(&path).map_err(ExperimentError::io(&path))?;
+        Ok(parse_safetensors(&bytes, &path)?)
+    }
+
+    /// Moments and counters of `state.safetensors`.
+    ///
+    /// # Errors
+    /// A missing or damaged file.
+    pub fn state(&self) -> Result<(NamedTensors, BTreeMap<String, i64>)> {
+        let path = self.path.join("state.safetensors");
+        let bad = |reason: String| ExperimentError::Checkpoint { path: path.clone(), reason };
+        let bytes = fs::read(&path).map_err(ExperimentError::io(&path))?;
+        let file = safetensors::SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
+        let (mut tensors, mut counters) = (NamedTensors::new(), BTreeMap::new());
+        for (name, view) in file.tensors() {
+            match (view.dtype(), view.data().len()) {
+                (Dtype::I64, 8) => {
+                    let mut word = [0; 8];
+                    word.copy_from_slice(view.data());
+                    counters.insert(name, i64::from_le_bytes(word));
+                }
+                (Dtype::F32, _) => {
+                    let shape: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
+                    tensors.insert(name, Tensor::f_from_data_size(view.data(), &shape, tch::Kind::Float)?);
+                }
+                (other, _) => return Err(bad(format!("{name} has the unexpected type {other:?}"))),
+            }
+        }
+        Ok((tensors, counters))
+    }
+
+    /// The generator, rebuilt from the spec in the manifest.
+    ///
+    /// # Errors
+    /// Weights that are not the spec's.
+    pub fn generator(&self, device: Device) -> Result<Generator> {
+        let mut generator = Generator::new(self.manifest.generator.clone(), 0, device)?;
+        let origin = self.path.join("generator.safetensors").display().to_string();
+        generator.params_mut().copy_from(&self.tensors("generator")?, "the generator", &origin)?;
+        Ok(generator)
+    }
+}

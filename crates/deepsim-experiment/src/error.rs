@@ -1,0 +1,170 @@
+//! What can be wrong with an experiment on disk.
+
+use std::path::{Path, PathBuf};
+
+/// A broken invariant of an experiment file, a run directory or a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum ExperimentError {
+    /// A file or folder that cannot be used.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The experiment file is not what it should be; the text shows the place.
+    #[error("{}: {message}", path.display())]
+    Toml {
+        /// The experiment file.
+        path: PathBuf,
+        /// Line, column, the line itself and the reason.
+        message: String,
+    },
+    /// A `--set` that cannot be applied.
+    #[error("--set {assignment}: {reason}")]
+    Override {
+        /// What was typed.
+        assignment: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A value that parses but cannot be used.
+    #[error("{}: `{key}` {reason}", path.display())]
+    Invalid {
+        /// The experiment file.
+        path: PathBuf,
+        /// Dotted key.
+        key: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// Files that the experiment needs are not on this machine.
+    #[error("{} needs what is not on this machine:\n{}\n{help}", path.display(), missing.join("\n"))]
+    MissingInputs {
+        /// The experiment file.
+        path: PathBuf,
+        /// One paragraph for each.
+        missing: Vec<String>,
+        /// What can be run today.
+        help: String,
+    },
+    /// The run directory has checkpoints and neither flag was given.
+    #[error(
+        "{} already holds this experiment up to step {step}; \
+         continue it with --resume, or delete its results and start over with --fresh",
+        path.display()
+    )]
+    RunExists {
+        /// The run directory.
+        path: PathBuf,
+        /// Its newest checkpoint.
+        step: u64,
+    },
+    /// The run directory belongs to an experiment that differs in what may not change.
+    #[error(
+        "{} holds another experiment; these differ:\n  {}\n\
+         use another --out, or delete the old results with --fresh",
+        path.display(), differences.join("\n  ")
+    )]
+    AnotherExperiment {
+        /// The run directory.
+        path: PathBuf,
+        /// `key: there X, here Y`.
+        differences: Vec<String>,
+    },
+    /// The run directory belongs to something else.
+    #[error("{} is not empty and holds no experiment.toml; use another --out", path.display())]
+    NotARun {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process is training into this directory.
+    #[error("{} is in use by {holder}; wait for it, stop it, or use another --out", path.display())]
+    Locked {
+        /// The run directory.
+        path: PathBuf,
+        /// Who holds it.
+        holder: String,
+    },
+    /// Too little room for the checkpoints.
+    #[error(
+        "{} has {available} MB free, but checkpoints of this run need about {needed} MB; \
+         free some space, use another --out, or lower train.keep_checkpoints",
+        path.display()
+    )]
+    DiskFull {
+        /// The run directory.
+        path: PathBuf,
+        /// Megabytes needed.
+        needed: u64,
+        /// Megabytes there.
+        available: u64,
+    },
+    /// A checkpoint that is damaged or was made otherwise.
+    #[error("checkpoint {}: {reason}", path.display())]
+    Checkpoint {
+        /// The checkpoint's directory.
+        path: PathBuf,
+        /// What is wrong with which file or tensor.
+        reason: String,
+    },
+    /// No checkpoint where one is needed.
+    #[error("{} has no checkpoint yet; train it first", path.display())]
+    NoCheckpoint {
+        /// The run directory.
+        path: PathBuf,
+    },
+    /// A run was made with other data or weights than those named now.
+    #[error("{}: {what} changed since this run began (was {was}, is {is}); restore it or use --fresh", path.display())]
+    InputChanged {
+        /// The run directory.
+        path: PathBuf,
+        /// Which input.
+        what: String,
+        /// Hash in the checkpoint.
+        was: String,
+        /// Hash now.
+        is: String,
+    },
+    /// A device that this machine or this libtorch does not have.
+    #[error("device `{asked}`: {reason}")]
+    Device {
+        /// What was asked for.
+        asked: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Networks and weights.
+    #[error(transparent)]
+    Net(#[from] deepsim_nets::NetError),
+    /// Photographs.
+    #[error(transparent)]
+    Data(#[from] deepsim_data::DataError),
+}
+
+impl ExperimentError {
+    /// 1 for what libtorch refused while computing, 2 for everything that the user can mend.
+    pub fn exit_code(&self) -> u8 {
+        use deepsim_nets::NetError;
+        match self {
+            ExperimentError::Net(NetError::Torch(_) | NetError::Aten(_)) => 1,
+            _ => 2,
+        }
+    }
+
+    /// Wraps an I/O error with its path.
+    pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ExperimentError {
+        let path = path.to_owned();
+        move |source| ExperimentError::Io { path, source }
+    }
+}
+
+impl From<tch::TchError> for ExperimentError {
+    fn from(e: tch::TchError) -> ExperimentError {
+        ExperimentError::Net(e.into())
+    }
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, ExperimentError>;

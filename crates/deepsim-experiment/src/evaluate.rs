@@ -1,0 +1,99 @@
+//! Errors on held-out photographs, the same for training and for tables.
+
+use deepsim_data::{Augment, Dataset};
+use deepsim_nets::{Generator, metrics, pictures};
+use ndarray::Array4;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::Result;
+use crate::networks::Perception;
+
+/// Whether reconstructions are clipped to the displayable range before they are judged. The
+/// paper does not say; we clip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clip {
+    /// To RGB 0–255.
+    Displayable,
+    /// Not at all.
+    Off,
+}
+
+/// Errors of a generator on held-out photographs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldOut {
+    /// Photographs.
+    pub n: usize,
+    /// Normalised error of pixels, percent.
+    pub image_error: f64,
+    /// Normalised error of the inverted features, percent.
+    pub feature_error: f64,
+    /// Gradient energy relative to the photographs': 1 is as sharp, below is blur.
+    pub gradient_energy: f64,
+}
+
+/// Photographs in a batch of an evaluation.
+const BATCH: usize = 16;
+
+/// RGB bytes `[N,3,H,W]` → Caffe units on a device.
+///
+/// # Errors
+/// What libtorch refuses.
+pub fn to_caffe(images: &Array4<u8>, device: Device) -> Result<Tensor> {
+    let shape: Vec<i64> = images.shape().iter().map(|&d| d as i64).collect();
+    let bytes = images.as_standard_layout();
+    let flat = bytes.as_slice().unwrap_or(&[]);
+    let rgb = Tensor::f_from_data_size(flat, &shape, Kind::Uint8)?.f_to_device(device)?;
+    Ok(pictures::rgb_to_caffe(&rgb)?)
+}
+
+/// Reconstructs pictures in Caffe units from their own features.
+///
+/// # Errors
+/// Pictures of a size that the networks were not built for.
+pub fn reconstruct(perception: &Perception, generator: &Generator, caffe: &Tensor, clip: Clip) -> Result<Tensor> {
+    let _guard = tch::no_grad_guard();
+    let made = generator.forward(&perception.encode(caffe)?)?;
+    Ok(match clip {
+        Clip::Displayable => pictures::clip_caffe(&made)?,
+        Clip::Off => made.f_contiguous().map_err(deepsim_nets::NetError::from)?,
+    })
+}
+
+/// Judges a generator on the first `limit` photographs of `data`.
+///
+/// # Errors
+/// Unreadable photographs, fewer than two, or what the networks refuse.
+pub fn held_out(
+    data: &Dataset,
+    augment: &Augment,
+    perception: &Perception,
+    generator: &Generator,
+    limit: usize,
+    clip: Clip,
+    device: Device,
+) -> Result<HeldOut> {
+    let _guard = tch::no_grad_guard();
+    let n = data.len().min(limit);
+    let (mut real, mut made, mut wanted, mut got) = (vec![], vec![], vec![], vec![]);
+    let (mut energy_real, mut energy_made) = (0.0, 0.0);
+    for from in (0..n).step_by(BATCH) {
+        let images = deepsim_data::eval_batch(data, from..n.min(from + BATCH), augment)?;
+        let x = to_caffe(&images, device)?;
+        let y = reconstruct(perception, generator, &x, clip)?;
+        energy_real += metrics::gradient_energy(&x)?;
+        energy_made += metrics::gradient_energy(&y)?;
+        wanted.push(perception.encode(&x)?.f_flatten(1, -1)?);
+        got.push(perception.encode(&y)?.f_flatten(1, -1)?);
+        real.push(x.f_flatten(1, -1)?);
+        made.push(y.f_flatten(1, -1)?);
+    }
+    let joined = |parts: &[Tensor]| Tensor::f_cat(parts, 0);
+    Ok(HeldOut {
+        n,
+        image_error: metrics::normalised_error(&joined(&real)?, &joined(&made)?)?,
+        feature_error: metrics::normalised_error(&joined(&wanted)?, &joined(&got)?)?,
+        gradient_energy: energy_made / energy_real.max(f64::MIN_POSITIVE),
+    })
+}

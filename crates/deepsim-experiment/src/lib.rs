@@ -1,0 +1,19 @@
+//! What an experiment is: a strict TOML file, a run directory, checkpoints, and the networks and
+//! held-out errors that training and evaluation both need.
+
+pub mod checkpoint;
+pub mod config;
+pub mod device;
+pub mod error;
+pub mod evaluate;
+pub mod networks;
+pub mod overrides;
+pub mod run_dir;
+pub mod sheet;
+
+pub use checkpoint::{Checkpoint, Manifest, Snapshot};
+pub use config::Experiment;
+pub use error::ExperimentError;
+pub use evaluate::{Clip, HeldOut};
+pub use networks::Perception;
+pub use run_dir::{Intent, RunDir, Start};

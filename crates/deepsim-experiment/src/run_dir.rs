@@ -1,0 +1,245 @@
+//! The directory of one run: who may write into it, and from where it goes on.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::{self, Checkpoint};
+use crate::config::{Experiment, Raw};
+use crate::error::{ExperimentError, Result};
+
+/// What the user wants done with results that are there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// No flag: refuse to choose.
+    Ask,
+    /// `--resume`.
+    Resume,
+    /// `--fresh`.
+    Fresh,
+}
+
+/// Where training begins.
+#[derive(Debug)]
+pub enum Start {
+    /// At step 0.
+    Zero,
+    /// At this checkpoint.
+    From(Box<Checkpoint>),
+    /// Nowhere: the run is finished.
+    Finished(u64),
+}
+
+/// A run directory that this process may write to, until dropped.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    // Held for its lock: the kernel frees it when the process ends, however it ends.
+    _lock: File,
+}
+
+impl RunDir {
+    /// Opens or creates the directory for an experiment and decides where training begins.
+    ///
+    /// # Errors
+    /// Another writer; another experiment; checkpoints and no flag; too little disk space for
+    /// `checkpoint_bytes` times the checkpoints kept.
+    pub fn open(
+        path: &Path,
+        experiment: &Experiment,
+        intent: Intent,
+        checkpoint_bytes: u64,
+    ) -> Result<(RunDir, Start)> {
+        if path.exists() && !path.join("experiment.toml").exists() && !only_ours(path)? {
+            return Err(ExperimentError::NotARun { path: path.to_owned() });
+        }
+        fs::create_dir_all(path).map_err(ExperimentError::io(path))?;
+        let run = RunDir { path: path.to_owned(), _lock: lock(path)? };
+        if intent == Intent::Fresh {
+            run.clear()?;
+        }
+        let start = run.start(experiment, intent)?;
+        if !matches!(start, Start::Finished(_)) {
+            run.check_space(experiment, checkpoint_bytes)?;
+            if matches!(start, Start::Zero) {
+                run.clear()?;
+            }
+            run.remove_partial()?;
+            let file = run.path.join("experiment.toml");
+            write_replacing(&file, experiment.to_toml()?.as_bytes())?;
+        }
+        Ok((run, start))
+    }
+
+    fn start(&self, experiment: &Experiment, intent: Intent) -> Result<Start> {
+        if let Some(there) = read_raw(&self.path)? {
+            let differences = experiment.differences(&there);
+            // A run that never reached a checkpoint holds nothing to lose.
+            if !differences.is_empty() && !checkpoint::steps(&self.checkpoints())?.is_empty() {
+                return Err(ExperimentError::AnotherExperiment { path: self.path.clone(), differences });
+            }
+        }
+        let Some(newest) = Checkpoint::newest(&self.checkpoints())? else { return Ok(Start::Zero) };
+        let step = newest.manifest.step;
+        if step >= experiment.raw.train.steps {
+            return Ok(Start::Finished(step));
+        }
+        match intent {
+            Intent::Ask => Err(ExperimentError::RunExists { path: self.path.clone(), step }),
+            Intent::Resume | Intent::Fresh => Ok(Start::From(Box::new(newest))),
+        }
+    }
+
+    fn check_space(&self, experiment: &Experiment, checkpoint_bytes: u64) -> Result<()> {
+        const MB: u64 = 1_000_000;
+        let available = fs4::available_space(&self.path).map_err(ExperimentError::io(&self.path))?;
+        let kept = experiment.raw.train.keep_checkpoints as u64;
+        // One more while the next is written and the oldest not yet removed, and 10 MB of reports.
+        let there = checkpoint::steps(&self.checkpoints())?.len() as u64;
+        let needed = checkpoint_bytes * (kept + 1).saturating_sub(there).max(1) + 10 * MB;
+        if available < needed {
+            return Err(ExperimentError::DiskFull {
+                path: self.path.clone(),
+                needed: needed.div_ceil(MB),
+                available: available / MB,
+            });
+        }
+        Ok(())
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where checkpoints are.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// Removes all checkpoints but the newest `keep`; never one of a later step.
+    ///
+    /// # Errors
+    /// A directory that cannot be removed.
+    pub fn retain(&self, keep: usize) -> Result<()> {
+        let parent = self.checkpoints();
+        let steps = checkpoint::steps(&parent)?;
+        for step in steps.iter().rev().skip(keep.max(1)) {
+            let path = parent.join(checkpoint::directory_name(*step));
+            fs::remove_dir_all(&path).map_err(ExperimentError::io(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a run leaves, and nothing else.
+    fn clear(&self) -> Result<()> {
+        for name in ["checkpoints", "samples", "tensorboard"] {
+            let path = self.path.join(name);
+            if path.exists() {
+                fs::remove_dir_all(&path).map_err(ExperimentError::io(&path))?;
+            }
+        }
+        for name in ["metrics.jsonl", "experiment.toml"] {
+            let path = self.path.join(name);
+            if path.exists() {
+                fs::remove_file(&path).map_err(ExperimentError::io(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes checkpoints that a killed process left half written.
+    fn remove_partial(&self) -> Result<()> {
+        let Ok(entries) = fs::read_dir(self.checkpoints()) else { return Ok(()) };
+        for entry in entries.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(".partial-") {
+                let path = entry.path();
+                fs::remove_dir_all(&path).map_err(ExperimentError::io(&path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a directory without `experiment.toml` holds nothing but a lock or leftovers of ours.
+fn only_ours(path: &Path) -> Result<bool> {
+    let ours = ["lock", "checkpoints", "samples", "tensorboard", "metrics.jsonl"];
+    for entry in fs::read_dir(path).map_err(ExperimentError::io(path))? {
+        let name = entry.map_err(ExperimentError::io(path))?.file_name();
+        if !ours.iter().any(|o| name == *o) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let file = path.join("lock");
+    let options = File::options().read(true).write(true).create(true).truncate(false).open(&file);
+    let mut lock = options.map_err(ExperimentError::io(&file))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = lock.read_to_string(&mut holder);
+            let holder = match holder.trim() {
+                "" => "another process".to_owned(),
+                pid => format!("process {pid}"),
+            };
+            return Err(ExperimentError::Locked { path: path.to_owned(), holder });
+        }
+        Err(TryLockError::Error(e)) => return Err(ExperimentError::io(&file)(e)),
+    }
+    let write = |lock: &mut File| -> std::io::Result<()> {
+        lock.set_len(0)?;
+        lock.rewind()?;
+        writeln!(lock, "{}", std::process::id())
+    };
+    write(&mut lock).map_err(ExperimentError::io(&file))?;
+    Ok(lock)
+}
+
+/// The experiment that a run directory holds, if it holds one.
+///
+/// # Errors
+/// An unreadable or malformed `experiment.toml`.
+pub fn read_raw(path: &Path) -> Result<Option<Raw>> {
+    let file = path.join("experiment.toml");
+    if !file.exists() {
+        return Ok(None);
+    }
+    Ok(Some(Experiment::load(&file, &[])?.raw))
+}
+
+/// Writes a file beside and renames it into place.
+///
+/// # Errors
+/// Anything that cannot be written; the old file is untouched then.
+pub fn write_replacing(path: &Path, bytes: &[u8]) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let beside = path.with_extension("partial");
+    let mut file = File::create(&beside).map_err(ExperimentError::io(&beside))?;
+    file.write_all(bytes).map_err(ExperimentError::io(&beside))?;
+    file.sync_all().map_err(ExperimentError::io(&beside))?;
+    fs::rename(&beside, path).map_err(ExperimentError::io(path))?;
+    checkpoint::sync_dir(parent)
+}
+
+/// The run directories below `parent` (or `parent` itself), sorted by name.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn find_runs(parent: &Path) -> Result<Vec<PathBuf>> {
+    if parent.join("experiment.toml").exists() {
+        return Ok(vec![parent.to_owned()]);
+    }
+    let mut runs = Vec::new();
+    for entry in fs::read_dir(parent).map_err(ExperimentError::io(parent))? {
+        let path = entry.map_err(ExperimentError::io(parent))?.path();
+        if path.join("experiment.toml").exists() {
+            runs.push(path);
+        }
+    }
+    runs.sort();
+    Ok(runs)
+}

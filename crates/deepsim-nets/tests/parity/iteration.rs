@@ -1,0 +1,136 @@
+//! Whole training iterations, put together from this crate's parts in the authors' order.
+//!
+//! The training crate's own loop is held against the same files there; here it is shown that
+//! the parts (networks, dropout, losses, Adam, which weights train and decay) are right.
+
+use deepsim_nets::init::seeded;
+use deepsim_nets::losses::{Label, cross_entropy, squared_distance};
+use deepsim_nets::pictures::rgb_to_caffe;
+use deepsim_nets::{
+    Adam, Discriminator, Dropout, FeatureNet, Generator, NetKind, Params, Reduction, Tap,
+};
+use tch::{Device, Tensor};
+
+use crate::common::{GRADIENT, OUTPUT, Reference, assert_close, relative};
+use crate::{adam_options, discriminator, generator};
+
+/// Relative L2 error allowed in a network's weights after the iterations.
+const WEIGHTS: f64 = 1e-4;
+/// The same in what the iterations changed: Adam's first steps are all sign, so that rounding
+/// in a gradient near zero shows at full size.
+const MOVEMENT: f64 = 5e-3;
+
+const FEAT: f64 = 0.01;
+const ADV: f64 = 100.0;
+const IMG: f64 = 2e-6;
+
+struct Networks {
+    comparator: FeatureNet,
+    g: Generator,
+    d: Discriminator,
+    adam_g: Adam,
+    adam_d: Adam,
+}
+
+fn gradients_of(loss: &Tensor, params: &Params) -> Vec<Tensor> {
+    let inputs: Vec<&Tensor> = params.trained().into_iter().map(|p| &p.tensor).collect();
+    Tensor::run_backward(&[loss], &inputs, true, false)
+}
+
+/// Losses by the reference's names, and the gradients of D and G.
+fn iterate(n: &mut Networks, x: &Tensor) -> (Vec<(&'static str, Tensor)>, Vec<Tensor>, Vec<Tensor>) {
+    let pool5 = |x: &Tensor| n.comparator.features(x, &[Tap::Pool5]).unwrap().remove(0);
+    let judge = |d: &Discriminator, x: &Tensor, label| {
+        cross_entropy(&d.forward(x, None, Dropout::Active).unwrap(), label, Reduction::Caffe).unwrap()
+    };
+    let wanted = tch::no_grad(|| pool5(x));
+    let fake = n.g.forward(&wanted).unwrap();
+
+    let d_real = judge(&n.d, x, Label::Real);
+    let d_fake = judge(&n.d, &fake.detach(), Label::Fake);
+    let discr = (&d_real + &d_fake) * ADV;
+    let grads_d = gradients_of(&discr, n.d.params());
+    n.adam_d.step(n.d.params(), &grads_d, 1.0).unwrap();
+
+    let adv = judge(&n.d, &fake, Label::Real);
+    let feat = squared_distance(&pool5(&fake), &wanted, Reduction::Caffe).unwrap();
+    let img = squared_distance(&fake, x, Reduction::Caffe).unwrap();
+    let total = &feat * FEAT + &adv * ADV + &img * IMG;
+    let grads_g = gradients_of(&total, n.g.params());
+    n.adam_g.step(n.g.params(), &grads_g, 1.0).unwrap();
+
+    let losses = vec![
+        ("weighted_feat", &feat * FEAT),
+        ("weighted_adv", &adv * ADV),
+        ("weighted_img", &img * IMG),
+        ("weighted_discr", discr),
+        ("feat", feat),
+        ("adv", adv),
+        ("img", img),
+        ("d_real", d_real),
+        ("d_fake", d_fake),
+        ("total", total),
+    ];
+    (losses, grads_d, grads_g)
+}
+
+/// All weights of a network in one vector, in the order of `params`.
+fn flat(params: &Params, get: impl Fn(&str) -> Tensor) -> Tensor {
+    let all: Vec<Tensor> = params.iter().map(|p| get(&p.name).flatten(0, -1)).collect();
+    Tensor::cat(&all, 0).detach()
+}
+
+fn check(net: NetKind, options: &str) {
+    let r = Reference::run(&format!("iteration --net {net} {options}"));
+    let comparator =
+        FeatureNet::from_tensors(net, Tap::Pool5, &r.group("wC/"), "reference", Device::Cpu).unwrap();
+    let (g, d) = (generator(&r, "wG/"), discriminator(&r, "wD/"));
+    let with = adam_options(&r);
+    let (adam_g, adam_d) = (Adam::new(g.params(), with).unwrap(), Adam::new(d.params(), with).unwrap());
+    let mut n = Networks { comparator, g, d, adam_g, adam_d };
+
+    for (it, seed) in r.numbers("torch_seeds").into_iter().enumerate() {
+        let x = rgb_to_caffe(r.get(&format!("x/{it}"))).unwrap();
+        let (losses, grads_d, grads_g) = seeded(seed, || iterate(&mut n, &x));
+        for (name, loss) in losses {
+            let key = format!("loss/{it}/{name}");
+            // The second iteration starts from weights that are equal to WEIGHTS only.
+            let tolerance = if it == 0 { OUTPUT } else { WEIGHTS };
+            assert_close(&format!("{net} {key}"), &loss, r.get(&key), tolerance);
+        }
+        if it > 0 {
+            continue;
+        }
+        for (prefix, params, grads) in [("gD", n.d.params(), grads_d), ("gG", n.g.params(), grads_g)] {
+            assert_eq!(r.group(&format!("{prefix}/")).len(), grads.len(), "{prefix}: other weights train");
+            for (p, grad) in params.trained().into_iter().zip(&grads) {
+                let key = format!("{prefix}/{}", p.name);
+                assert_close(&format!("{net} {key}"), grad, r.get(&key), GRADIENT);
+            }
+        }
+    }
+    for (name, params) in [("G", n.g.params()), ("D", n.d.params())] {
+        let of = |prefix: &str| flat(params, |p| r.get(&format!("{prefix}{name}/{p}")).shallow_clone());
+        let ours = flat(params, |p| params.get(p).unwrap().shallow_clone());
+        let (before, after) = (of("w"), of("out"));
+        assert_close(&format!("{net}: weights of {name}"), &ours, &after, WEIGHTS);
+        let (moved, expected) = (&ours - &before, &after - &before);
+        assert_close(&format!("{net}: movement of {name}"), &moved, &expected, MOVEMENT);
+        // The comparison has content only where training moved the weights well beyond it.
+        let moved = relative(&after, &before);
+        assert!(moved > 10.0 * WEIGHTS, "{name} moved by {moved:.1e} only");
+        for p in params.iter().filter(|p| !p.trains) {
+            assert_eq!(&p.tensor, r.get(&format!("w{name}/{}", p.name)), "{} moved", p.name);
+        }
+    }
+}
+
+#[test]
+fn two_iterations_with_alexnet_at_128() {
+    check(NetKind::AlexNet, "--seed 1 --crop 128 --batch 4");
+}
+
+#[test]
+fn two_iterations_with_caffenet_at_227() {
+    check(NetKind::CaffeNet, "--seed 2 --crop 227 --batch 2");
+}

@@ -1,0 +1,210 @@
+//! One training iteration, in the paper's order.
+
+use deepsim_experiment::Perception;
+use deepsim_experiment::config::{RawGate, RawLoss, RawPrecision};
+use deepsim_nets::init::seeded;
+use deepsim_nets::losses::{Label, cross_entropy, squared_distance};
+use deepsim_nets::params::Params;
+use deepsim_nets::{AutocastGuard, Dropout, FeatureBranch, Precision, pictures};
+use tch::{Kind, Tensor};
+
+use crate::error::{Result, TrainError};
+use crate::state::State;
+
+/// What an iteration needs besides the state, the networks and the pictures.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Weights and reduction of the loss terms.
+    pub loss: RawLoss,
+    /// Updates after which a network's learning rate halves.
+    pub halve_at: Vec<u64>,
+    /// Thresholds of the gate.
+    pub gate: RawGate,
+    /// Arithmetic.
+    pub precision: RawPrecision,
+}
+
+/// Unweighted losses of one iteration, and what the gate made of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Losses {
+    /// Feature loss.
+    pub feat: f64,
+    /// Adversarial loss of the generator.
+    pub adv: f64,
+    /// Image loss.
+    pub img: f64,
+    /// Discriminator's loss on photographs.
+    pub d_real: f64,
+    /// Discriminator's loss on generated pictures.
+    pub d_fake: f64,
+    /// (d_real + d_fake) / adv.
+    pub ratio: f64,
+}
+
+impl Losses {
+    /// The generator's weighted loss.
+    pub fn total(&self, weights: &RawLoss) -> f64 {
+        weights.feat * self.feat + weights.adv * self.adv + weights.img * self.img
+    }
+
+    /// The discriminator's loss: on photographs plus on generated pictures.
+    pub fn discriminator(&self) -> f64 {
+        self.d_real + self.d_fake
+    }
+}
+
+/// Learning-rate factor of a network after so many updates of its own.
+pub fn schedule(halve_at: &[u64], updates: u64) -> f64 {
+    let halvings = halve_at.iter().filter(|&&at| updates >= at).count();
+    0.5f64.powi(i32::try_from(halvings).unwrap_or(i32::MAX))
+}
+
+/// Does one iteration on pictures `x` `[N,3,crop,crop]` in Caffe units and advances the state.
+///
+/// `seed` determines the dropout masks, drawn in this order: D on photographs, D on generated
+/// pictures, updated D on generated pictures.
+///
+/// A loss term of weight 0 is not computed (NaN in the result); without an adversarial term
+/// there is no discriminator step and the gate stays open.
+///
+/// # Errors
+/// [`TrainError::NotFinite`] if a loss is NaN or infinite, and what libtorch refuses.
+pub fn iterate(state: &mut State, perception: &Perception, x: &Tensor, plan: &Plan, seed: i64) -> Result<Losses> {
+    seeded(seed, || in_paper_order(state, perception, x, plan))
+}
+
+fn in_paper_order(state: &mut State, perception: &Perception, x: &Tensor, plan: &Plan) -> Result<Losses> {
+    let precision = match plan.precision {
+        RawPrecision::Fp32 => Precision::Fp32,
+        RawPrecision::Bf16 => Precision::Bf16,
+    };
+    // Autocast keeps the bf16 copies of weights until its region ends: a region for each phase, or
+    // a discriminator updated in 2 would judge with its old weights in 3.
+    let region = || AutocastGuard::new(x.device(), precision);
+    let w = &plan.loss;
+    let adversarial = w.adv > 0.0;
+    let x = &pictures::channels_last(x)?;
+
+    // 1. Features of the photographs; pictures made from them.
+    let (inverted, wanted) = {
+        let _autocast = region()?;
+        let _guard = tch::no_grad_guard();
+        match w.feat > 0.0 {
+            true => {
+                let both = perception.both(x)?;
+                (both.encoder, Some(both.comparator))
+            }
+            false => (perception.encode(x)?, None),
+        }
+    };
+    let fake = with_grad(state.gate.train_g, || {
+        let _autocast = region()?;
+        Ok(state.generator.forward(&inverted)?)
+    })?;
+    let seen = match state.discriminator.spec().features {
+        FeatureBranch::Off => None,
+        FeatureBranch::Features(_) => Some(&inverted),
+    };
+    let judge = |d: &deepsim_nets::Discriminator, pictures: &Tensor, label| -> Result<Tensor> {
+        Ok(cross_entropy(&d.forward(pictures, seen, Dropout::Active)?, label, w.reduction)?)
+    };
+
+    // 2. The discriminator learns to tell them apart. Its losses are computed while it pauses
+    //    too: the gate needs them to let it go on.
+    let (mut d_real, mut d_fake) = (None, None);
+    if adversarial {
+        let d = &state.discriminator;
+        let (real, generated) = with_grad(state.gate.train_d, || {
+            let _autocast = region()?;
+            Ok((judge(d, x, Label::Real)?, judge(d, &fake.f_detach()?, Label::Fake)?))
+        })?;
+        if state.gate.train_d {
+            let loss = real.f_add(&generated)?.f_mul_scalar(w.adv)?;
+            let grads = gradients(&loss, d.params())?;
+            let rate = schedule(&plan.halve_at, state.adam_d.count());
+            state.adam_d.step(d.params(), &grads, rate)?;
+        }
+        (d_real, d_fake) = (Some(real), Some(generated));
+    }
+
+    // 3. The updated discriminator judges the generated pictures; 4. the generator learns.
+    let (feat, adv, img) = with_grad(state.gate.train_g, || {
+        let _autocast = region()?;
+        let adv = if adversarial { Some(judge(&state.discriminator, &fake, Label::Real)?) } else { None };
+        let feat = match &wanted {
+            Some(wanted) => Some(squared_distance(&perception.compare(&fake)?, wanted, w.reduction)?),
+            None => None,
+        };
+        let img = if w.img > 0.0 { Some(squared_distance(&fake, x, w.reduction)?) } else { None };
+        Ok((feat, adv, img))
+    })?;
+    if state.gate.train_g {
+        let mut loss = Tensor::f_zeros([], (Kind::Float, x.device()))?;
+        for (term, weight) in [(&feat, w.feat), (&adv, w.adv), (&img, w.img)] {
+            if let Some(term) = term {
+                loss = loss.f_add(&term.f_mul_scalar(weight)?)?;
+            }
+        }
+        let grads = gradients(&loss, state.generator.params())?;
+        let rate = schedule(&plan.halve_at, state.adam_g.count());
+        state.adam_g.step(state.generator.params(), &grads, rate)?;
+    }
+
+    // One read of all scalars; the gate decides for the next iteration.
+    let terms = [&feat, &adv, &img, &d_real, &d_fake];
+    let mut losses = read(&terms, x.device())?;
+    let named = [
+        ("loss.feat", losses.feat, feat.is_some()),
+        ("loss.adv", losses.adv, adv.is_some()),
+        ("loss.img", losses.img, img.is_some()),
+        ("loss.d_real", losses.d_real, adversarial),
+        ("loss.d_fake", losses.d_fake, adversarial),
+    ];
+    for (term, value, computed) in named {
+        if computed && !value.is_finite() {
+            return Err(TrainError::NotFinite { step: state.step + 1, term, value });
+        }
+    }
+    if adversarial {
+        losses.ratio = state.gate.update(&plan.gate, losses.d_real, losses.d_fake, losses.adv);
+    }
+    state.step += 1;
+    Ok(losses)
+}
+
+fn with_grad<T>(on: bool, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    let _guard = (!on).then(tch::no_grad_guard);
+    body()
+}
+
+/// Gradients of a loss with regard to the weights that train, in their order. Nothing else is
+/// differentiated: no gradient is computed for another network's weights on the way.
+fn gradients(loss: &Tensor, params: &Params) -> Result<Vec<Tensor>> {
+    let inputs: Vec<&Tensor> = params.trained().into_iter().map(|p| &p.tensor).collect();
+    Ok(Tensor::f_run_backward(&[loss], &inputs, false, false)?)
+}
+
+fn read(terms: &[&Option<Tensor>; 5], device: tch::Device) -> Result<Losses> {
+    let nan = Tensor::f_full([], f64::NAN, (Kind::Float, device))?;
+    let present: Vec<&Tensor> = terms.iter().map(|t| t.as_ref().unwrap_or(&nan)).collect();
+    let _guard = tch::no_grad_guard();
+    let all = Tensor::f_stack(&present, 0)?.f_to_kind(Kind::Double)?.f_to_device(tch::Device::Cpu)?;
+    let mut v = [0f64; 5];
+    all.f_copy_data(&mut v, 5)?;
+    let [feat, adv, img, d_real, d_fake] = v;
+    Ok(Losses { feat, adv, img, d_real, d_fake, ratio: f64::NAN })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_halve_at_a_network_s_own_updates() {
+        let at = [300, 500, 700];
+        assert_eq!(schedule(&at, 299), 1.0);
+        assert_eq!(schedule(&at, 300), 0.5);
+        assert_eq!(schedule(&at, 699), 0.25);
+        assert_eq!(schedule(&at, 10_000), 0.125);
+    }
+}

@@ -1,0 +1,16 @@
+//! Experiment to trained run: the paper's training loop and what surrounds it.
+//!
+//! [`run::train`] is the loop, [`iteration::iterate`] one step of it; both read from top to
+//! bottom.
+
+pub mod error;
+pub mod gate;
+pub mod iteration;
+pub mod metrics_log;
+pub mod progress;
+pub mod run;
+pub mod signals;
+pub mod state;
+pub mod tensorboard;
+
+pub use error::TrainError;

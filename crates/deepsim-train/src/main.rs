@@ -1,0 +1,91 @@
+//! `deepsim-train EXPERIMENT.toml`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use deepsim_experiment::{Experiment, Intent};
+use deepsim_train::run::{End, Request, train};
+use deepsim_train::signals::Stop;
+
+/// Train an experiment: a generator that turns features back into pictures.
+///
+/// Writes runs/NAME (or --out): the resolved experiment, checkpoints, metrics.jsonl,
+/// TensorBoard events and sample pictures. Ctrl-C saves a checkpoint and exits; --resume goes
+/// on exactly there.
+#[derive(Parser)]
+#[command(name = "deepsim-train", version, after_help = "\
+Examples:
+  cargo run -p deepsim-train -- experiments/quickstart.toml
+  cargo run -p deepsim-train -- experiments/quickstart.toml --resume
+  cargo run -p deepsim-train -- experiments/conv5.toml --out runs/try \\
+      --steps 10 --set train.log_every=1 --set encoder.weights=random:1
+  tensorboard --logdir runs
+
+Exit codes: 0 done, 1 failed while running, 2 the experiment, its inputs or the run
+directory cannot be used as asked, 130 after Ctrl-C and 143 after SIGTERM (saved).")]
+struct Arguments {
+    /// The experiment file.
+    experiment: PathBuf,
+    /// Total number of iterations; may grow when resuming.
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Go on from the newest checkpoint (from step 0 where there is none).
+    #[arg(long, conflicts_with = "fresh")]
+    resume: bool,
+    /// Delete this run's earlier results and start over.
+    #[arg(long)]
+    fresh: bool,
+    /// Where to compute: auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Run directory [default: runs/NAME].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Override a key of the experiment, such as train.batch_size=16 (repeatable).
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
+        )
+        .init();
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, deepsim_train::TrainError> {
+    let mut sets = arguments.set.clone();
+    sets.extend(arguments.steps.map(|n| format!("train.steps={n}")));
+    let experiment = Experiment::load(&arguments.experiment, &sets)?;
+    let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&experiment.raw.name));
+    let intent = match (arguments.resume, arguments.fresh) {
+        (true, _) => Intent::Resume,
+        (_, true) => Intent::Fresh,
+        _ => Intent::Ask,
+    };
+    let stop = Stop::listen().map_err(deepsim_experiment::ExperimentError::io(&out))?;
+    let request = Request { out: out.clone(), intent, device: arguments.device.clone() };
+    Ok(match train(&experiment, &request, &stop)? {
+        End::Done(step) => {
+            println!("done: step {step}, run {}", out.display());
+            ExitCode::SUCCESS
+        }
+        End::Stopped(step, code) => {
+            eprintln!("stopped: saved step {step} in {}; go on with --resume", out.display());
+            ExitCode::from(code)
+        }
+    })
+}

@@ -1,0 +1,367 @@
+//! The training loop.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use deepsim_data::{Augment, BatchSpec, Dataset, Loader};
+use deepsim_experiment::evaluate::{self, held_out, to_caffe};
+use deepsim_experiment::{
+    Checkpoint, Clip, Experiment, ExperimentError, Intent, Manifest, Perception, RunDir, Start,
+    checkpoint, device, sheet,
+};
+use deepsim_nets::init::derive_seed;
+use serde_json::Value;
+use tch::Device;
+
+use crate::error::{Result, TrainError};
+use crate::gate::Vital;
+use crate::iteration::{Losses, Plan, iterate, schedule};
+use crate::metrics_log::{Means, MetricsLog};
+use crate::progress::Progress;
+use crate::signals::Stop;
+use crate::state::State;
+use crate::tensorboard::EventWriter;
+
+/// Photographs on a sample sheet.
+const SHEET: usize = 8;
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Run directory.
+    pub out: PathBuf,
+    /// What to do with results that are there.
+    pub intent: Intent,
+    /// `auto`, `cpu` or `cuda:N`.
+    pub device: String,
+}
+
+/// How a training ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All steps are done.
+    Done(u64),
+    /// A signal asked to stop; a checkpoint of this step was written. Exit code.
+    Stopped(u64, u8),
+}
+
+/// Trains an experiment to its last step, or until a signal.
+///
+/// # Errors
+/// Everything that is wrong with the experiment, its inputs or the run directory, before the
+/// first step; unreadable photographs, losses that are not finite, and a full disk later. The
+/// last checkpoint is never harmed.
+pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<End> {
+    experiment.check_inputs()?;
+    let device = device::choose(&request.device)?;
+    set_threads(experiment.raw.train.threads)?;
+    deepsim_nets::flush_denormals();
+
+    let settings = &experiment.raw.train;
+    let data = Arc::new(Dataset::open(&experiment.raw.data.train)?);
+    let test = Dataset::open(&experiment.raw.data.test)?;
+    let spec = BatchSpec {
+        batch_size: settings.batch_size,
+        augment: experiment.augment(),
+        seed: settings.seed,
+    };
+    check_size(experiment, &data)?;
+    check_size(experiment, &test)?;
+    let perception = Perception::load(experiment, device)?;
+    let mut state = State::new(experiment, device)?;
+    let (run, start) =
+        RunDir::open(&request.out, experiment, request.intent, state.checkpoint_bytes())?;
+    let mut manifest = describe(experiment, &perception, &data, &test);
+    match start {
+        Start::Finished(step) => return Ok(End::Done(step)),
+        Start::Zero => {}
+        Start::From(checkpoint) => {
+            same_inputs(run.path(), &manifest, &checkpoint.manifest)?;
+            state.restore(&checkpoint)?;
+            manifest.seconds = checkpoint.manifest.seconds;
+        }
+    }
+    let first = state.step;
+    eprintln!(
+        "{}: {} → {}, compared at {}; {} photographs, batch {}, {}",
+        experiment.raw.name,
+        place(&experiment.encoder),
+        pixels(experiment.raw.data.crop),
+        place(&experiment.comparator),
+        data.len(),
+        settings.batch_size,
+        match first {
+            0 => format!("steps 1 to {}", settings.steps),
+            k => format!("resumed at step {k} of {}", settings.steps),
+        }
+    );
+
+    let plan = Plan {
+        loss: experiment.raw.loss.clone(),
+        halve_at: experiment.raw.schedule.halve_at.clone(),
+        gate: experiment.raw.gate,
+        precision: settings.precision,
+    };
+    let mut loader = Loader::new(data, spec, first, experiment.bad_images())?;
+    let mut log = MetricsLog::open(&run.path().join("metrics.jsonl"), first)?;
+    let mut events = event_writer(run.path(), first)?;
+    let progress = Progress::new(first, settings.steps);
+    let (mut means, mut vital) = (Means::default(), Vital::default());
+    let (mut logged_at, mut logged_step) = (Instant::now(), first);
+    let mut saved = first;
+    let begun = Instant::now();
+    let earlier = manifest.seconds;
+    let mut save = |state: &State, saved: &mut u64| -> Result<()> {
+        manifest.step = state.step;
+        manifest.seconds = earlier + begun.elapsed().as_secs_f64();
+        checkpoint::write(&run.checkpoints(), manifest.clone(), &state.snapshot())?;
+        run.retain(settings.keep_checkpoints)?;
+        *saved = state.step;
+        Ok(())
+    };
+
+    while state.step < settings.steps {
+        let batch = loader.next_batch()?;
+        let pictures = to_caffe(&batch.images, device)?;
+        loader.recycle(batch);
+        let seed = derive_seed(settings.seed, "dropout", state.step);
+        let losses = iterate(&mut state, &perception, &pictures, &plan, seed)?;
+        let step = state.step;
+        means.add(&losses);
+        progress.tick();
+        if plan.loss.adv > 0.0 {
+            vital.observe(losses.discriminator(), losses.adv);
+            if vital.should_tell() {
+                progress.say(&dead_discriminator(step));
+            }
+        }
+
+        let due = |every: u64| every > 0 && step.is_multiple_of(every);
+        let last = step == settings.steps;
+        if due(settings.log_every) || last {
+            let l = means.take();
+            let n = (step - logged_step) as f64 * settings.batch_size as f64;
+            let images_per_s = n / logged_at.elapsed().as_secs_f64().max(1e-9);
+            (logged_at, logged_step) = (Instant::now(), step);
+            let entries = log_entries(&l, &state, &plan, experiment, images_per_s, &vital, loader.quarantined().len());
+            log.write(step, &entries)?;
+            scalars(&mut events, step, &entries)?;
+            progress.report(step, &l, images_per_s, gate_name(&state));
+        }
+        if due(settings.sample_every) || last {
+            let png = sample(run.path(), step, &test, &experiment.augment(), &perception, &state, device)?;
+            events
+                .image_png(step, now(), "reconstructions", png.width, png.height, &png.bytes)
+                .map_err(ExperimentError::io(run.path()))?;
+        }
+        if due(settings.eval_every) || last {
+            let e = held_out(&test, &experiment.augment(), &perception, &state.generator, settings.eval_images, Clip::Displayable, device)?;
+            let entries = [
+                ("eval.image_error", Value::from(e.image_error)),
+                ("eval.feature_error", Value::from(e.feature_error)),
+                ("eval.gradient_energy", Value::from(e.gradient_energy)),
+                ("eval.n", Value::from(e.n)),
+            ];
+            log.write(step, &entries)?;
+            scalars(&mut events, step, &entries)?;
+            progress.say(&format!(
+                "step {step}: held-out error: image {:.1} %, feature {:.1} %; gradient energy {:.2} of real",
+                e.image_error, e.feature_error, e.gradient_energy
+            ));
+        }
+        if due(settings.checkpoint_every) || last {
+            save(&state, &mut saved)?;
+        }
+        if let Some(code) = stop.asked()
+            && !last
+        {
+            if saved != step {
+                save(&state, &mut saved)?;
+            }
+            progress.finish();
+            return Ok(End::Stopped(step, code));
+        }
+    }
+    progress.finish();
+    Ok(End::Done(state.step))
+}
+
+fn set_threads(threads: usize) -> Result<()> {
+    if threads > 0 {
+        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+        // Fails where a pool exists already (a second training in one process): the batches are
+        // the same for any number of threads.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    }
+    Ok(())
+}
+
+fn check_size(experiment: &Experiment, data: &Dataset) -> Result<()> {
+    if experiment.raw.data.scale.is_none() && experiment.raw.data.crop > data.stored_size() {
+        let reason = format!(
+            "is {} but the photographs are stored at {} pixels ({}); prepare them larger or lower it",
+            experiment.raw.data.crop,
+            data.stored_size(),
+            data.describe()
+        );
+        let path = experiment.path.clone();
+        return Err(ExperimentError::Invalid { path, key: "data.crop".into(), reason }.into());
+    }
+    Ok(())
+}
+
+fn describe(experiment: &Experiment, perception: &Perception, data: &Dataset, test: &Dataset) -> Manifest {
+    let version = |k: &str, v: String| (k.to_owned(), v);
+    Manifest {
+        format: checkpoint::FORMAT,
+        step: 0,
+        seconds: 0.0,
+        generator: experiment.generator.clone(),
+        discriminator: experiment.discriminator.clone(),
+        encoder_weights: perception.encoder_hash.clone(),
+        comparator_weights: perception.comparator_hash.clone(),
+        train_data: data.digest(),
+        test_data: test.digest(),
+        versions: BTreeMap::from([
+            version("deepsim", env!("CARGO_PKG_VERSION").to_owned()),
+            version("libtorch", deepsim_nets::torch_version()),
+        ]),
+        files: BTreeMap::new(),
+    }
+}
+
+/// A resumed run must see the weights and photographs that it began with.
+fn same_inputs(run: &Path, now: &Manifest, then: &Manifest) -> Result<()> {
+    for (what, is, was) in [
+        ("encoder.weights", &now.encoder_weights, &then.encoder_weights),
+        ("comparator.weights", &now.comparator_weights, &then.comparator_weights),
+        ("data.train", &now.train_data, &then.train_data),
+        ("data.test", &now.test_data, &then.test_data),
+    ] {
+        if is != was {
+            let cut = |s: &str| s.chars().take(16).collect();
+            return Err(ExperimentError::InputChanged {
+                path: run.to_owned(),
+                what: what.to_owned(),
+                was: cut(was),
+                is: cut(is),
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn log_entries(
+    l: &Losses,
+    state: &State,
+    plan: &Plan,
+    experiment: &Experiment,
+    images_per_s: f64,
+    vital: &Vital,
+    quarantined: usize,
+) -> Vec<(&'static str, Value)> {
+    let lr = experiment.raw.optimizer.generator.lr * schedule(&plan.halve_at, state.adam_g.count());
+    vec![
+        ("loss.feat", Value::from(l.feat)),
+        ("loss.adv", Value::from(l.adv)),
+        ("loss.img", Value::from(l.img)),
+        ("loss.discr", Value::from(l.discriminator())),
+        ("loss.discr_real", Value::from(l.d_real)),
+        ("loss.discr_fake", Value::from(l.d_fake)),
+        ("gate.ratio", Value::from(l.ratio)),
+        ("gate.train_d", Value::from(state.gate.train_d)),
+        ("gate.train_g", Value::from(state.gate.train_g)),
+        ("discr.dead", Value::from(vital.is_dead())),
+        ("updates.g", Value::from(state.adam_g.count())),
+        ("updates.d", Value::from(state.adam_d.count())),
+        ("lr", Value::from(lr)),
+        ("images_per_s", Value::from(images_per_s)),
+        ("data.quarantined", Value::from(quarantined)),
+    ]
+}
+
+fn dead_discriminator(step: u64) -> String {
+    format!(
+        "warning: step {step}: the discriminator is dead: for {} steps its loss has been 2 ln 2 and the \
+         adversarial loss ln 2, so that no gradient is left in them. Lower optimizer.discriminator.lr \
+         (1e-4 kept it alive where 5e-4 did not) and start over",
+        Vital::PATIENCE
+    )
+}
+
+fn gate_name(state: &State) -> &'static str {
+    match (state.gate.train_g, state.gate.train_d) {
+        (true, true) => "G+D",
+        (true, false) => "G",
+        _ => "D",
+    }
+}
+
+fn place(source: &deepsim_experiment::config::NetSource) -> String {
+    format!("{}:{}", source.net, source.tap)
+}
+
+fn pixels(crop: u32) -> String {
+    format!("{crop}x{crop} px")
+}
+
+fn now() -> f64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0.0, |d| d.as_secs_f64())
+}
+
+fn event_writer(run: &Path, first: u64) -> Result<EventWriter> {
+    let dir = run.join("tensorboard");
+    let open = || -> std::io::Result<EventWriter> {
+        std::fs::create_dir_all(&dir)?;
+        match first {
+            0 => EventWriter::create(&dir),
+            _ => EventWriter::resume(&dir, first + 1, now()),
+        }
+    };
+    Ok(open().map_err(ExperimentError::io(&dir))?)
+}
+
+fn scalars(events: &mut EventWriter, step: u64, entries: &[(&str, Value)]) -> Result<()> {
+    let as_number = |v: &Value| v.as_f64().or_else(|| v.as_bool().map(f64::from));
+    let numbers: Vec<(&str, f64)> =
+        entries.iter().filter_map(|(k, v)| Some((*k, as_number(v)?))).collect();
+    let written = events.scalars(step, now(), &numbers).and_then(|()| events.flush());
+    Ok(written.map_err(ExperimentError::io(Path::new("tensorboard")))?)
+}
+
+/// Writes `samples/step-….png`: held-out photographs above their reconstructions.
+fn sample(
+    run: &Path,
+    step: u64,
+    test: &Dataset,
+    augment: &Augment,
+    perception: &Perception,
+    state: &State,
+    device: Device,
+) -> Result<sheet::Png> {
+    let images = deepsim_data::eval_batch(test, 0..test.len().min(SHEET), augment)?;
+    let x = to_caffe(&images, device)?;
+    let y = evaluate::reconstruct(perception, &state.generator, &x, Clip::Displayable)?;
+    let png = sheet::rows(&[&x, &y])?;
+    let dir = run.join("samples");
+    let path = dir.join(format!("{}.png", checkpoint::directory_name(step)));
+    std::fs::create_dir_all(&dir)
+        .and_then(|()| std::fs::write(&path, &png.bytes))
+        .map_err(ExperimentError::io(&path))?;
+    Ok(png)
+}
+
+/// The newest checkpoint of a run, for callers that only read.
+///
+/// # Errors
+/// No checkpoint, or none that verifies.
+pub fn newest(run: &Path) -> Result<Checkpoint> {
+    match Checkpoint::newest(&run.join("checkpoints"))? {
+        Some(checkpoint) => Ok(checkpoint),
+        None => Err(TrainError::from(ExperimentError::NoCheckpoint { path: run.to_owned() })),
+    }
+}
