@@ -68,6 +68,14 @@ pub fn fused_adam(
             });
         }
     }
+    // The kernel walks raw memory: a gradient stored in another order than its weight (backward
+    // passes return channels-last ones) would update the wrong elements without a word.
+    let mut ordered = Vec::with_capacity(grads.len());
+    for (p, g) in params.iter().zip(grads) {
+        let same = p.size() != g.size() || p.stride() == g.stride();
+        ordered.push(if same { g.shallow_clone() } else { like(p, g)? });
+    }
+    let grads = ordered.as_slice();
     let pointers = |list: &[Tensor]| -> Vec<*mut c_void> {
         list.iter()
             .map(|t| t.as_ptr().cast::<c_void>().cast_mut())
@@ -99,6 +107,14 @@ pub fn fused_adam(
             len,
         )
     })
+}
+
+fn like(p: &Tensor, g: &Tensor) -> Result<Tensor, AtenError> {
+    let torch = |e: tch::TchError| AtenError::Torch(e.to_string());
+    let _guard = tch::no_grad_guard();
+    let mut out = p.f_empty_like().map_err(torch)?;
+    out.f_copy_(g).map_err(torch)?;
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -155,6 +171,21 @@ mod tests {
             let error = (p - &e[0]).abs().max().double_value(&[]);
             assert!(error < 1e-6, "largest difference {error}");
         }
+    }
+
+    #[test]
+    fn a_gradient_stored_in_another_order_updates_its_own_elements() {
+        let w = AdamParameters { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+        let options = (Kind::Float, tch::Device::Cpu);
+        let signs = Tensor::from_slice(&[1f32, -1.0, 1.0, 1.0, -1.0, 1.0]).view([2, 3]);
+        let stored_by_columns = signs.transpose(0, 1).contiguous().transpose(0, 1);
+        assert_ne!(signs.stride(), stored_by_columns.stride());
+        let zeros = || [Tensor::zeros([2, 3], options)];
+        let (params, m, v) = (zeros(), zeros(), zeros());
+        let step = [Tensor::ones([], options)];
+        fused_adam(&params, &[stored_by_columns], &m, &v, &step, w).unwrap();
+        let error = (&params[0] + signs * 0.1).abs().max().double_value(&[]);
+        assert!(error < 1e-6, "{}", params[0]);
     }
 
     #[test]

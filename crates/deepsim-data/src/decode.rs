@@ -20,7 +20,8 @@ use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
-use crate::error::{DataError, ImageFault};
+use crate::error::DataError;
+use crate::fault::ImageFault;
 use crate::jpeg;
 
 /// Largest width and height, in pixels.
@@ -70,8 +71,12 @@ pub(crate) fn read_picture(path: &Path) -> Result<Vec<u8>, DataError> {
 
 /// Decodes a picture from memory.
 pub(crate) fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
-    // A decoder's bug must cost one picture, not a training run.
-    catch_unwind(AssertUnwindSafe(|| decode_by_content(bytes))).unwrap_or_else(|panic| {
+    guarded(|| decode_by_content(bytes))
+}
+
+/// A decoder's bug must cost one picture, not a training run.
+fn guarded<T>(decode: impl FnOnce() -> Result<T, ImageFault>) -> Result<T, ImageFault> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
         let reason = panic
             .downcast_ref::<String>()
             .map(String::as_str)
@@ -172,5 +177,17 @@ fn check_riff_whole(bytes: &[u8]) -> Result<(), ImageFault> {
         _ => Err(ImageFault::Truncated(
             "shorter than its RIFF header says".into(),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decoders_panic_is_an_error_of_the_picture() {
+        let crash = guarded::<()>(|| panic!("index {} out of bounds", 7));
+        assert!(matches!(crash, Err(ImageFault::DecoderCrashed(why)) if why.contains("index 7")));
+        assert!(matches!(guarded(|| Ok(3)), Ok(3)));
     }
 }

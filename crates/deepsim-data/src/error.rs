@@ -5,65 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why one picture cannot be used.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ImageFault {
-    /// The file has no bytes at all.
-    #[error("the file is empty")]
-    Empty,
-    /// The file's first bytes belong to no format that is read here.
-    #[error("its content is no JPEG, PNG, WebP, BMP, GIF, TIFF or PNM picture")]
-    UnknownFormat,
-    /// The file ends before its picture does.
-    #[error("the file is truncated ({0})")]
-    Truncated(String),
-    /// The decoder refuses the content.
-    #[error("the content is damaged or not supported ({0})")]
-    Refused(String),
-    /// The decoder failed in a way that it should not (a bug there, set off by this file).
-    #[error("the decoder crashed on it ({0})")]
-    DecoderCrashed(String),
-    /// Width or height is zero.
-    #[error("it is {width}x{height} pixels: a picture needs at least one")]
-    NoPixels {
-        /// Width in pixels.
-        width: usize,
-        /// Height in pixels.
-        height: usize,
-    },
-    /// Larger than any photograph; refused before memory is taken for it.
-    #[error(
-        "it is {width}x{height} pixels; at most 20000 a side and 200 million in all are decoded: scale it down"
-    )]
-    TooLarge {
-        /// Width in pixels.
-        width: usize,
-        /// Height in pixels.
-        height: usize,
-    },
-    /// A file of more than 2 GiB.
-    #[error("the file has {bytes} bytes; at most 2 GiB are read")]
-    FileTooLarge {
-        /// Size of the file.
-        bytes: u64,
-    },
-    /// The stored bytes are not those that were written.
-    #[error(
-        "its bytes do not match their checksum: the file was damaged or edited; prepare it again"
-    )]
-    Checksum,
-    /// A stored picture of another size than the manifest says.
-    #[error("it is {width}x{height} pixels where the manifest says {expected}x{expected}")]
-    StoredSize {
-        /// Width in pixels.
-        width: u32,
-        /// Height in pixels.
-        height: u32,
-        /// Side that the manifest promises.
-        expected: u32,
-    },
-}
+use crate::fault::ImageFault;
 
 /// Everything that this crate reports.
 #[derive(Debug, Error)]

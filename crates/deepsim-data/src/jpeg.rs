@@ -8,7 +8,7 @@ use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 
 use crate::decode::{MAX_SIDE, check_dimensions};
-use crate::error::ImageFault;
+use crate::fault::ImageFault;
 
 /// Every JPEG starts with these bytes.
 pub(crate) const MAGIC: [u8; 3] = [0xFF, 0xD8, 0xFF];

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::error::DataError;
 use crate::folder::squared;
+use crate::holdout;
 use crate::manifest::{
     Duplicate, FORMAT, Holdout, Manifest, Part, Quarantined, Sample, SourceInfo, Store, VERSION,
 };
@@ -177,7 +178,7 @@ pub fn prepare(
         },
         quarantine: request.quarantine,
     };
-    let parts = split(&listing, plan.holdout)?;
+    let parts = holdout::split(&listing, plan.holdout)?;
     let bytes = expected_bytes(images, plan.store, plan.size);
     let planned = Event::Planned {
         layout: listing.layout,
@@ -228,38 +229,6 @@ fn source_name(source: &Path) -> String {
     named
         .file_name()
         .map_or_else(|| "/".into(), |name| name.to_string_lossy().into_owned())
-}
-
-/// The part of every entry: the images with the lowest digests of (seed, path) are held out,
-/// round(fraction·images) of them. Adding photos later moves few others between the parts.
-fn split(listing: &Listing, holdout: Option<(f64, u64)>) -> Result<Vec<Option<Part>>, DataError> {
-    let images = listing.entries.len();
-    let Some((fraction, seed)) = holdout else {
-        return Ok(vec![None; images]);
-    };
-    if !(fraction > 0.0 && fraction < 1.0) || images < 2 {
-        let part = if fraction >= 1.0 { "train" } else { "test" };
-        return Err(DataError::Holdout {
-            fraction,
-            images,
-            part,
-        });
-    }
-    let wanted = ((fraction * images as f64).round() as usize).clamp(1, images - 1);
-    let mut ranked: Vec<(blake3::Hash, usize)> = Vec::with_capacity(images);
-    for (index, entry) in listing.entries.iter().enumerate() {
-        let mut hasher = blake3::Hasher::new_derive_key("deepsim-data v1 holdout");
-        hasher
-            .update(&seed.to_le_bytes())
-            .update(entry.path.as_bytes());
-        ranked.push((hasher.finalize(), index));
-    }
-    ranked.sort_unstable_by(|(a, i), (b, j)| a.as_bytes().cmp(b.as_bytes()).then(i.cmp(j)));
-    let mut parts = vec![Some(Part::Train); images];
-    for (_, index) in ranked.into_iter().take(wanted) {
-        parts[index] = Some(Part::Test);
-    }
-    Ok(parts)
 }
 
 /// A photo ready to be stored.

@@ -9,7 +9,8 @@ use image::ExtendedColorType;
 use image::codecs::jpeg::{JpegEncoder, PixelDensity};
 
 use crate::decode::decode_bytes;
-use crate::error::{DataError, ImageFault};
+use crate::error::DataError;
+use crate::fault::ImageFault;
 use crate::manifest::{Manifest, Sample, Shard, Store, shard_name};
 
 /// A shard is closed when it has grown to this size.
@@ -134,12 +135,12 @@ pub(crate) fn encode(pixels: Vec<u8>, store: Store, size: u32) -> Result<Vec<u8>
 }
 
 /// Expected bytes of `count` samples; exact for raw. Photographs of 256 pixels at this quality
-/// take about 1.0 bytes a pixel; a third is added, for the disk must not fill up in the middle.
+/// take about half a byte a pixel; a third is added, for the disk must not fill up half-way.
 pub(crate) fn expected_bytes(count: usize, store: Store, size: u32) -> u64 {
     let pixels = u64::from(size) * u64::from(size);
     let sample = match store {
         Store::Raw => 3 * pixels,
-        Store::Jpeg => pixels * 4 / 3,
+        Store::Jpeg => pixels * 2 / 3,
     };
     sample.saturating_mul(count as u64)
 }

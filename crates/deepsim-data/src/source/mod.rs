@@ -12,7 +12,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::{MAX_FILE, read_picture};
-use crate::error::{DataError, ImageFault};
+use crate::error::DataError;
+use crate::fault::ImageFault;
 use crate::square::Resize;
 
 const EXTENSIONS: [&str; 10] = [

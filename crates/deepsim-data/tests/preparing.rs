@@ -1,0 +1,333 @@
+//! The command line: prepare, inspect, verify.
+// clippy.toml allows these in #[test] functions but not in the helpers beside them
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs;
+
+use common::command::{contents, deepsim_data, names, no_partial_is_left, prepare};
+use common::{folder, photo};
+use deepsim_data::{Dataset, Store};
+use predicates::prelude::*;
+use predicates::str::contains;
+use tempfile::tempdir;
+
+#[test]
+fn prepare_inspect_verify_and_again() {
+    let root = tempdir().unwrap();
+    folder(root.path(), 6);
+    prepare(&root, &["photos", "new/set", "--size", "64"])
+        .success()
+        .stdout("done: 6 images in new/set, 73.73 kB\n")
+        .stderr(contains("resize short-crop, store raw: about 73.73 kB"));
+    let before = contents(&root.path().join("new"));
+    prepare(&root, &["photos", "new/set", "--size", "64"])
+        .success()
+        .stdout("up to date: 6 images in new/set\n");
+    assert_eq!(contents(&root.path().join("new")), before);
+    no_partial_is_left(&root);
+
+    let output = deepsim_data(&root)
+        .args(["inspect", "new/set", "--format", "json"])
+        .output()
+        .unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json[0]["count"], 6);
+    assert_eq!(json[0]["size"], 64);
+    assert_eq!(json[0]["prepared"]["store"], "raw");
+    assert_eq!(json[0]["prepared"]["source"], "photos");
+    deepsim_data(&root)
+        .args(["inspect", "photos"])
+        .assert()
+        .success()
+        .stdout(contains("6 images"));
+    deepsim_data(&root)
+        .args(["verify", "new/set"])
+        .assert()
+        .success()
+        .stdout("whole: new/set: 6 images\n");
+}
+
+#[test]
+fn the_same_source_elsewhere_is_the_same_dataset() {
+    let digests: Vec<String> = (0..2)
+        .map(|_| {
+            let root = tempdir().unwrap();
+            folder(root.path(), 4);
+            let threads = root.path().to_str().unwrap().len() % 3 + 1;
+            prepare(&root, &["photos", "set", "--threads", &threads.to_string()]).success();
+            Dataset::open(&root.path().join("set")).unwrap().digest()
+        })
+        .collect();
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
+fn another_dataset_is_only_replaced_by_force_and_other_things_never() {
+    let root = tempdir().unwrap();
+    folder(root.path(), 4);
+    prepare(&root, &["photos", "set", "--size", "32"]).success();
+    let before = contents(&root.path().join("set"));
+    prepare(&root, &["photos", "set", "--size", "48"])
+        .code(2)
+        .stderr(contains("stored at 32 px").and(contains("--force")));
+    assert_eq!(contents(&root.path().join("set")), before);
+    prepare(&root, &["photos", "set", "--size", "48", "--force"]).success();
+    assert_eq!(
+        Dataset::open(&root.path().join("set"))
+            .unwrap()
+            .stored_size(),
+        48
+    );
+    prepare(
+        &root,
+        &[
+            "photos",
+            "set",
+            "--size",
+            "48",
+            "--holdout",
+            "0.5",
+            "--force",
+        ],
+    )
+    .success();
+    assert!(!root.path().join("set/manifest.json").exists());
+    no_partial_is_left(&root);
+
+    // a foreign file in the dataset, a folder that is none, a file
+    fs::write(root.path().join("set/notes.txt"), "mine").unwrap();
+    prepare(&root, &["photos", "set", "--force"])
+        .code(2)
+        .stderr(contains("notes.txt"));
+    let photos = contents(&root.path().join("photos"));
+    prepare(&root, &["photos", "photos", "--force"])
+        .code(2)
+        .stderr(contains("is no dataset of ours"));
+    prepare(&root, &["photos", "photos/00.jpg", "--force"]).code(2);
+    assert_eq!(contents(&root.path().join("photos")), photos);
+    // an empty directory is fine
+    fs::create_dir(root.path().join("empty")).unwrap();
+    prepare(&root, &["photos", "empty", "--size", "32"]).success();
+}
+
+#[test]
+fn a_holdout_splits_by_source_image() {
+    let root = tempdir().unwrap();
+    let photos = folder(root.path(), 20);
+    // the same photo twice, once as another file: it must not be on both sides
+    fs::copy(photos.join("00.jpg"), photos.join("copy of 00.jpg")).unwrap();
+    let picture = image::open(photos.join("sub/01.png")).unwrap();
+    picture.save(photos.join("same pixels.bmp")).unwrap();
+    let parts = |out: &str, seed: &str| {
+        prepare(
+            &root,
+            &[
+                "photos",
+                out,
+                "--size",
+                "32",
+                "--holdout",
+                "0.25",
+                "--seed",
+                seed,
+            ],
+        )
+        .success()
+        .stderr(contains("copy of 00.jpg shows the same as 00.jpg"))
+        .stdout(contains("2 duplicates left out"));
+        let open = |part| names(&Dataset::open(&root.path().join(out).join(part)).unwrap());
+        (open("train"), open("test"))
+    };
+    let (train, test) = parts("a", "0");
+    assert_eq!(train.len() + test.len(), 20);
+    assert!((3..=6).contains(&test.len()), "{test:?}");
+    assert!(train.iter().all(|name| !test.contains(name)));
+    assert_eq!(parts("b", "0"), (train, test.clone()));
+    assert_ne!(parts("c", "1").1, test);
+    deepsim_data(&root).args(["verify", "a"]).assert().success();
+    deepsim_data(&root)
+        .args(["inspect", "a"])
+        .assert()
+        .success()
+        .stdout(contains("split"));
+    let error = Dataset::open(&root.path().join("a"))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("a/train") && error.contains("a/test"),
+        "{error}"
+    );
+    for fraction in ["0", "1", "1.5", "NaN"] {
+        prepare(&root, &["photos", "d", "--holdout", fraction])
+            .code(2)
+            .stderr(contains("strictly between 0 and 1"));
+    }
+}
+
+#[test]
+fn corrupt_photos_are_all_named_or_go_to_quarantine() {
+    let root = tempdir().unwrap();
+    let photos = folder(root.path(), 6);
+    for name in ["02.jpg", "sub/03.png"] {
+        let bytes = fs::read(photos.join(name)).unwrap();
+        fs::write(photos.join(name), &bytes[..bytes.len() / 2]).unwrap();
+    }
+    for budget in ["0", "1"] {
+        prepare(&root, &["photos", "set", "--quarantine", budget])
+            .code(2)
+            .stderr(contains("2 corrupt images"))
+            .stderr(contains("  photos/02.jpg: the file is truncated"))
+            .stderr(contains("  photos/sub/03.png: "));
+        assert!(!root.path().join("set").exists());
+        no_partial_is_left(&root);
+    }
+    prepare(&root, &["photos", "set", "--quarantine", "2"])
+        .success()
+        .stdout(contains("4 images").and(contains("2 corrupt photos left out")));
+    deepsim_data(&root)
+        .args(["inspect", "set"])
+        .assert()
+        .stdout(contains("left out    sub/03.png: the file is truncated"));
+    // whoever asks for none left out does not get this one silently
+    prepare(&root, &["photos", "set"])
+        .code(2)
+        .stderr(contains("leaves out 2 corrupt photos"));
+    deepsim_data(&root)
+        .args(["verify", "photos"])
+        .assert()
+        .code(1)
+        .stdout(contains("broken: photos: 02.jpg: the file is truncated"));
+}
+
+#[test]
+fn damage_is_found_and_named() {
+    let root = tempdir().unwrap();
+    folder(root.path(), 4);
+    let shard = root.path().join("set/shard-00000.bin");
+    let damaged = |change: fn(&mut Vec<u8>)| {
+        prepare(&root, &["photos", "set", "--size", "32", "--force"]).success();
+        let mut bytes = fs::read(&shard).unwrap();
+        change(&mut bytes);
+        fs::write(&shard, &bytes).unwrap();
+        deepsim_data(&root).args(["verify", "set"]).assert().code(1)
+    };
+    // one byte of the second sample
+    damaged(|bytes| bytes[3 * 32 * 32 + 5] ^= 1)
+        .stdout(contains("set: shard-00000.bin: its bytes do not match"))
+        .stdout(contains("set: 02.jpg: its bytes do not match"))
+        .stdout(contains("00.jpg").not());
+    let data = Dataset::open(&root.path().join("set")).unwrap();
+    assert!(data.image(0).is_ok());
+    let message = data.image(1).unwrap_err().to_string();
+    assert!(
+        message.contains("02.jpg") && message.contains("shard-00000.bin"),
+        "{message}"
+    );
+    drop(data);
+    // a cut shard: prepare sees it and makes it anew on demand, open refuses
+    damaged(|bytes| bytes.truncate(3 * 32 * 32 * 3))
+        .stdout(contains("set: shard-00000.bin: it has 9216 bytes"))
+        .stdout(contains("set: sub/03.png: the file is truncated"));
+    assert!(Dataset::open(&root.path().join("set")).is_err());
+    prepare(&root, &["photos", "set", "--size", "32"])
+        .code(2)
+        .stderr(contains("incomplete"));
+    fs::remove_file(&shard).unwrap();
+    deepsim_data(&root)
+        .args(["verify", "set"])
+        .assert()
+        .code(1)
+        .stdout(contains("the file is missing"));
+}
+
+#[test]
+fn a_full_disk_is_seen_before_anything_is_written() {
+    let root = tempdir().unwrap();
+    let photos = root.path().join("many");
+    fs::create_dir(&photos).unwrap();
+    let room = rustix::fs::statvfs(root.path()).unwrap();
+    let images = room.f_bavail * room.f_frsize / (3 * 8192 * 8192) + 2;
+    for index in 0..images {
+        // never decoded: the listing is enough to know
+        fs::write(photos.join(format!("{index}.png")), b"").unwrap();
+    }
+    prepare(&root, &["many", "set", "--size", "8192", "--store", "raw"])
+        .code(2)
+        .stderr(contains("has room for").and(contains("--store jpeg")));
+    assert!(!root.path().join("set").exists());
+    no_partial_is_left(&root);
+}
+
+#[test]
+fn settings_out_of_range_are_refused() {
+    let root = tempdir().unwrap();
+    folder(root.path(), 2);
+    prepare(&root, &["photos", "set", "--size", "0"])
+        .code(2)
+        .stderr(contains("1 to 8192"));
+    prepare(&root, &["photos", "set", "--threads", "0"])
+        .code(2)
+        .stderr(contains("--threads"));
+    prepare(&root, &["photos", "set", "--resize", "stretch"]).code(2);
+    prepare(&root, &["photos", "/"]).code(2);
+    deepsim_data(&root)
+        .args(["prepare", "--help"])
+        .assert()
+        .success()
+        .stdout(contains("Examples"));
+}
+
+#[test]
+fn jpeg_can_be_chosen() {
+    let root = tempdir().unwrap();
+    folder(root.path(), 3);
+    prepare(&root, &["photos", "set", "--store", Store::Jpeg.name()]).success();
+    deepsim_data(&root)
+        .args(["verify", "set"])
+        .assert()
+        .success();
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_behind() {
+    let root = tempdir().unwrap();
+    let photos = root.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    photo(1500, 1500, 1).save(photos.join("0.png")).unwrap();
+    for index in 1..400 {
+        fs::hard_link(photos.join("0.png"), photos.join(format!("{index}.png"))).unwrap();
+    }
+    let program = assert_cmd::cargo::cargo_bin("deepsim-data");
+    let mut child = std::process::Command::new(program)
+        .args(["prepare", "photos", "set"])
+        .current_dir(&root)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = std::time::Instant::now();
+    let working = || {
+        let items = fs::read_dir(&root).unwrap().flatten();
+        items
+            .into_iter()
+            .any(|item| item.file_name().to_string_lossy().contains(".partial-"))
+    };
+    while !working() {
+        assert!(started.elapsed().as_secs() < 60 && child.try_wait().unwrap().is_none());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let number = child.id().to_string();
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-INT", &number])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!root.path().join("set").exists());
+    no_partial_is_left(&root);
+}
