@@ -116,8 +116,19 @@ fn network(experiment: &Experiment, request: &Request, tensors: &NamedTensors, d
             d.params_mut().copy_from(&values, "the discriminator", &origin)?;
             let features = match experiment.discriminator.features {
                 FeatureBranch::Off => None,
-                FeatureBranch::Features(_) => {
-                    Some(pick(tensors, "feat", &request.input)?.f_to_device(device)?)
+                FeatureBranch::Features(length) => {
+                    let feat = pick(tensors, "feat", &request.input)?.f_to_device(device)?;
+                    let n = pick(tensors, "x", &request.input)?.size()[0];
+                    // Before chunks are cut: libtorch would blame the cutting.
+                    if feat.size().first() != Some(&n) {
+                        return Err(deepsim_nets::NetError::InputShape {
+                            what: "the discriminator's feature branch".to_owned(),
+                            expected: format!("`feat` [{n},{length}]"),
+                            got: feat.size(),
+                        }
+                        .into());
+                    }
+                    Some(feat)
                 }
             };
             Box::new(move |x, from| {

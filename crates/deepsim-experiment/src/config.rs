@@ -178,6 +178,9 @@ pub struct RawTrain {
     pub keep_checkpoints: usize,
 }
 
+/// More threads than any machine that this runs on has cores.
+const MAX_THREADS: usize = 1024;
+
 /// Where weights come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Weights {
@@ -276,6 +279,10 @@ impl Experiment {
             if value == 0 {
                 return Err(bad(key, "must be at least 1".into()));
             }
+        }
+        // Both thread pools start what they are told to; far too many end the process.
+        if raw.train.threads > MAX_THREADS {
+            return Err(bad("train.threads", format!("must be at most {MAX_THREADS}; 0 takes as many as the machine has")));
         }
         if raw.train.eval_images < 2 {
             return Err(bad("train.eval_images", "must be at least 2: errors are relative to the distance between pictures".into()));

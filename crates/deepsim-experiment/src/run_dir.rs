@@ -56,6 +56,8 @@ impl RunDir {
         fs::create_dir_all(path).map_err(ExperimentError::io(path))?;
         let run = RunDir { path: path.to_owned(), _lock: lock(path)? };
         if intent == Intent::Fresh {
+            // Before anything is deleted for a run that cannot begin.
+            run.check_space(experiment, checkpoint_bytes)?;
             run.clear()?;
         }
         let start = run.start(experiment, intent)?;
@@ -93,10 +95,13 @@ impl RunDir {
     fn check_space(&self, experiment: &Experiment, checkpoint_bytes: u64) -> Result<()> {
         const MB: u64 = 1_000_000;
         let available = fs4::available_space(&self.path).map_err(ExperimentError::io(&self.path))?;
-        let kept = experiment.raw.train.keep_checkpoints as u64;
+        let train = &experiment.raw.train;
+        // A run cannot keep more than it writes, however many it was told to.
+        let kept = (train.keep_checkpoints as u64).min(train.steps.div_ceil(train.checkpoint_every));
         // One more while the next is written and the oldest not yet removed, and 10 MB of reports.
         let there = checkpoint::steps(&self.checkpoints())?.len() as u64;
-        let needed = checkpoint_bytes * (kept + 1).saturating_sub(there).max(1) + 10 * MB;
+        let new = kept.saturating_add(1).saturating_sub(there).max(1);
+        let needed = checkpoint_bytes.saturating_mul(new).saturating_add(10 * MB);
         if available < needed {
             return Err(ExperimentError::DiskFull {
                 path: self.path.clone(),
@@ -117,14 +122,15 @@ impl RunDir {
         self.path.join("checkpoints")
     }
 
-    /// Removes all checkpoints but the newest `keep`; never one of a later step.
+    /// Removes all checkpoints up to `step` but the newest `keep`. Those of later steps neither
+    /// go nor count: a run that went on from an older checkpoint did so because they are damaged.
     ///
     /// # Errors
     /// A directory that cannot be removed.
-    pub fn retain(&self, keep: usize) -> Result<()> {
+    pub fn retain(&self, keep: usize, step: u64) -> Result<()> {
         let parent = self.checkpoints();
         let steps = checkpoint::steps(&parent)?;
-        for step in steps.iter().rev().skip(keep.max(1)) {
+        for step in steps.iter().rev().filter(|s| **s <= step).skip(keep.max(1)) {
             let path = parent.join(checkpoint::directory_name(*step));
             fs::remove_dir_all(&path).map_err(ExperimentError::io(&path))?;
         }
@@ -139,7 +145,7 @@ impl RunDir {
                 fs::remove_dir_all(&path).map_err(ExperimentError::io(&path))?;
             }
         }
-        for name in ["metrics.jsonl", "experiment.toml"] {
+        for name in ["metrics.jsonl", "metrics.partial", "experiment.partial", "experiment.toml"] {
             let path = self.path.join(name);
             if path.exists() {
                 fs::remove_file(&path).map_err(ExperimentError::io(&path))?;
@@ -163,7 +169,11 @@ impl RunDir {
 
 /// Whether a directory without `experiment.toml` holds nothing but a lock or leftovers of ours.
 fn only_ours(path: &Path) -> Result<bool> {
-    let ours = ["lock", "checkpoints", "samples", "tensorboard", "metrics.jsonl"];
+    // The last two: killed within `write_replacing`.
+    let ours = [
+        "lock", "checkpoints", "samples", "tensorboard", "metrics.jsonl", "metrics.partial",
+        "experiment.partial",
+    ];
     for entry in fs::read_dir(path).map_err(ExperimentError::io(path))? {
         let name = entry.map_err(ExperimentError::io(path))?.file_name();
         if !ours.iter().any(|o| name == *o) {

@@ -69,6 +69,9 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
     };
     check_size(experiment, &data)?;
     check_size(experiment, &test)?;
+    // Before the run directory is touched: --fresh deletes.
+    spec.check(&data)?;
+    check_held_out(experiment, &test)?;
     let perception = Perception::load(experiment, device)?;
     let mut state = State::new(experiment, device)?;
     let (run, start) =
@@ -117,7 +120,7 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
         manifest.step = state.step;
         manifest.seconds = earlier + begun.elapsed().as_secs_f64();
         checkpoint::write(&run.checkpoints(), manifest.clone(), &state.snapshot())?;
-        run.retain(settings.keep_checkpoints)?;
+        run.retain(settings.keep_checkpoints, state.step)?;
         *saved = state.step;
         Ok(())
     };
@@ -208,6 +211,17 @@ fn check_size(experiment: &Experiment, data: &Dataset) -> Result<()> {
         );
         let path = experiment.path.clone();
         return Err(ExperimentError::Invalid { path, key: "data.crop".into(), reason }.into());
+    }
+    Ok(())
+}
+
+/// Errors are relative to the distance between photographs: one alone would fail a run at its
+/// last step.
+fn check_held_out(experiment: &Experiment, test: &Dataset) -> Result<()> {
+    if test.len() < 2 {
+        let reason = format!("needs at least 2 photographs, has {}", test.describe());
+        let path = experiment.path.clone();
+        return Err(ExperimentError::Invalid { path, key: "data.test".into(), reason }.into());
     }
     Ok(())
 }

@@ -93,7 +93,10 @@ impl Reference {
     /// A tensor by name.
     pub fn get(&self, name: &str) -> &Tensor {
         self.tensors.get(name).unwrap_or_else(|| {
-            panic!("the reference wrote no `{name}`; it wrote {:?}", self.tensors.keys())
+            panic!(
+                "the reference wrote no `{name}`; it wrote {:?}",
+                self.tensors.keys()
+            )
         })
     }
 
@@ -117,12 +120,17 @@ impl Reference {
 
     /// An entry of the metadata.
     pub fn meta(&self, key: &str) -> &str {
-        self.metadata.get(key).unwrap_or_else(|| panic!("no `{key}` in the metadata"))
+        self.metadata
+            .get(key)
+            .unwrap_or_else(|| panic!("no `{key}` in the metadata"))
     }
 
     /// An entry of the metadata as comma-separated whole numbers.
     pub fn numbers(&self, key: &str) -> Vec<i64> {
-        self.meta(key).split(',').map(|v| v.parse().unwrap()).collect()
+        self.meta(key)
+            .split(',')
+            .map(|v| v.parse().unwrap())
+            .collect()
     }
 }
 
@@ -135,7 +143,11 @@ pub fn relative(found: &Tensor, expected: &Tensor) -> f64 {
     let (found, expected) = (found.to_kind(Kind::Double), expected.to_kind(Kind::Double));
     let unit = expected.norm().double_value(&[]);
     let error = (found - expected).norm().double_value(&[]) / unit;
-    if error.is_finite() { error } else { f64::INFINITY }
+    if error.is_finite() {
+        error
+    } else {
+        f64::INFINITY
+    }
 }
 
 /// Fails unless two tensors agree.
@@ -151,6 +163,10 @@ pub fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f6
 
 /// Gradients of `y · up` with regard to `inputs`.
 pub fn gradients(y: &Tensor, up: &Tensor, inputs: &[&Tensor]) -> Vec<Tensor> {
-    assert_eq!(y.size(), up.size(), "the output has another shape than the reference's");
+    assert_eq!(
+        y.size(),
+        up.size(),
+        "the output has another shape than the reference's"
+    );
     Tensor::run_backward(&[(y * up).sum(Kind::Float)], inputs, true, false)
 }

@@ -38,10 +38,18 @@ fn gradients_of(loss: &Tensor, params: &Params) -> Vec<Tensor> {
 }
 
 /// Losses by the reference's names, and the gradients of D and G.
-fn iterate(n: &mut Networks, x: &Tensor) -> (Vec<(&'static str, Tensor)>, Vec<Tensor>, Vec<Tensor>) {
+fn iterate(
+    n: &mut Networks,
+    x: &Tensor,
+) -> (Vec<(&'static str, Tensor)>, Vec<Tensor>, Vec<Tensor>) {
     let pool5 = |x: &Tensor| n.comparator.features(x, &[Tap::Pool5]).unwrap().remove(0);
     let judge = |d: &Discriminator, x: &Tensor, label| {
-        cross_entropy(&d.forward(x, None, Dropout::Active).unwrap(), label, Reduction::Caffe).unwrap()
+        cross_entropy(
+            &d.forward(x, None, Dropout::Active).unwrap(),
+            label,
+            Reduction::Caffe,
+        )
+        .unwrap()
     };
     let wanted = tch::no_grad(|| pool5(x));
     let fake = n.g.forward(&wanted).unwrap();
@@ -83,54 +91,111 @@ fn flat(params: &Params, get: impl Fn(&str) -> Tensor) -> Tensor {
 fn check(net: NetKind, options: &str) {
     let r = Reference::run(&format!("iteration --net {net} {options}"));
     let comparator =
-        FeatureNet::from_tensors(net, Tap::Pool5, &r.group("wC/"), "reference", Device::Cpu).unwrap();
+        FeatureNet::from_tensors(net, Tap::Pool5, &r.group("wC/"), "reference", Device::Cpu)
+            .unwrap();
     let (g, d) = (generator(&r, "wG/"), discriminator(&r, "wD/"));
     let with = adam_options(&r);
-    let (adam_g, adam_d) = (Adam::new(g.params(), with).unwrap(), Adam::new(d.params(), with).unwrap());
-    let mut n = Networks { comparator, g, d, adam_g, adam_d };
+    let (adam_g, adam_d) = (
+        Adam::new(g.params(), with).unwrap(),
+        Adam::new(d.params(), with).unwrap(),
+    );
+    let mut decayed: Vec<&str> = r.meta("decayed").split(',').collect();
+    let all = g.params().iter().chain(d.params().iter());
+    let mut ours: Vec<&str> = all.filter(|p| p.decays).map(|p| p.name.as_str()).collect();
+    decayed.sort_unstable();
+    ours.sort_unstable();
+    assert_eq!(ours, decayed, "weights that decay");
+    let mut n = Networks {
+        comparator,
+        g,
+        d,
+        adam_g,
+        adam_d,
+    };
 
     for (it, seed) in r.numbers("torch_seeds").into_iter().enumerate() {
         let x = rgb_to_caffe(r.get(&format!("x/{it}"))).unwrap();
         let (losses, grads_d, grads_g) = seeded(seed, || iterate(&mut n, &x));
         for (name, loss) in losses {
             let key = format!("loss/{it}/{name}");
-            // The second iteration starts from weights that are equal to WEIGHTS only.
-            let tolerance = if it == 0 { OUTPUT } else { WEIGHTS };
-            assert_close(&format!("{net} {key}"), &loss, r.get(&key), tolerance);
+            assert_close(&format!("{net} {key}"), &loss, r.get(&key), OUTPUT);
         }
         if it > 0 {
             continue;
         }
-        for (prefix, params, grads) in [("gD", n.d.params(), grads_d), ("gG", n.g.params(), grads_g)] {
-            assert_eq!(r.group(&format!("{prefix}/")).len(), grads.len(), "{prefix}: other weights train");
+        for (prefix, params, grads) in
+            [("gD", n.d.params(), grads_d), ("gG", n.g.params(), grads_g)]
+        {
+            assert_eq!(
+                r.group(&format!("{prefix}/")).len(),
+                grads.len(),
+                "{prefix}: other weights train"
+            );
             for (p, grad) in params.trained().into_iter().zip(&grads) {
                 let key = format!("{prefix}/{}", p.name);
-                assert_close(&format!("{net} {key}"), grad, r.get(&key), GRADIENT);
+                let what = format!(
+                    "{net} {key} (distance of a unit from its kink {})",
+                    r.meta("margin")
+                );
+                assert_close(&what, grad, r.get(&key), GRADIENT);
             }
         }
     }
     for (name, params) in [("G", n.g.params()), ("D", n.d.params())] {
-        let of = |prefix: &str| flat(params, |p| r.get(&format!("{prefix}{name}/{p}")).shallow_clone());
+        let of = |prefix: &str| {
+            flat(params, |p| {
+                r.get(&format!("{prefix}{name}/{p}")).shallow_clone()
+            })
+        };
         let ours = flat(params, |p| params.get(p).unwrap().shallow_clone());
         let (before, after) = (of("w"), of("out"));
         assert_close(&format!("{net}: weights of {name}"), &ours, &after, WEIGHTS);
         let (moved, expected) = (&ours - &before, &after - &before);
-        assert_close(&format!("{net}: movement of {name}"), &moved, &expected, MOVEMENT);
+        assert_close(
+            &format!("{net}: movement of {name}"),
+            &moved,
+            &expected,
+            MOVEMENT,
+        );
         // The comparison has content only where training moved the weights well beyond it.
         let moved = relative(&after, &before);
         assert!(moved > 10.0 * WEIGHTS, "{name} moved by {moved:.1e} only");
         for p in params.iter().filter(|p| !p.trains) {
-            assert_eq!(&p.tensor, r.get(&format!("w{name}/{}", p.name)), "{} moved", p.name);
+            assert_eq!(
+                &p.tensor,
+                r.get(&format!("w{name}/{}", p.name)),
+                "{} moved",
+                p.name
+            );
         }
     }
 }
 
+// The seeds were searched so that no unit comes nearer than 1e-6 deviations to the kink of a ReLU
+// or to a tie in a pool, in all passes of all iterations: where one does, the reference differs
+// from itself in double precision by more than what is allowed here (`margin` in the file tells).
+
 #[test]
-fn two_iterations_with_alexnet_at_128() {
-    check(NetKind::AlexNet, "--seed 1 --crop 128 --batch 4");
+fn an_iteration_with_alexnet_at_128() {
+    check(
+        NetKind::AlexNet,
+        "--seed 150 --crop 128 --batch 2 --weight-decay 1 --iterations 1",
+    );
 }
 
 #[test]
-fn two_iterations_with_caffenet_at_227() {
-    check(NetKind::CaffeNet, "--seed 2 --crop 227 --batch 2");
+fn an_iteration_with_caffenet_at_227() {
+    check(
+        NetKind::CaffeNet,
+        "--seed 56 --crop 227 --batch 1 --iterations 1",
+    );
+}
+
+/// Adam's moments carry over, dropout is drawn anew. The large decay makes a missing one visible.
+#[test]
+fn two_iterations_with_alexnet_at_64() {
+    check(
+        NetKind::AlexNet,
+        "--seed 18 --crop 64 --batch 4 --weight-decay 1 --iterations 2",
+    );
 }

@@ -1,0 +1,174 @@
+//! CaffeNet and torchvision's AlexNet at every tap, and deliberate mistakes that must be noticed.
+
+use deepsim_nets::pictures::rgb_to_caffe;
+use deepsim_nets::{FeatureNet, NetKind, Tap};
+use tch::{Device, Tensor};
+
+use crate::common::{GRADIENT, MISTAKE, OUTPUT, Reference, assert_close, gradients, relative};
+use crate::{discriminate, generate, one_large_case};
+
+fn taps_of(net: NetKind, from: usize, to: usize) -> Vec<Tap> {
+    net.table()[from..to].iter().map(|(tap, _)| *tap).collect()
+}
+
+fn conv_taps(net: NetKind) -> Vec<Tap> {
+    taps_of(net, 0, net.convolutional_rows().len())
+}
+
+fn fc_taps(net: NetKind) -> Vec<Tap> {
+    taps_of(net, net.convolutional_rows().len(), net.table().len())
+}
+
+/// Every tap's output, and its gradient with regard to the RGB pictures.
+fn check_feature_net(net: NetKind, taps: &[Tap], options: &str) {
+    let names: Vec<&str> = taps.iter().map(|t| t.name()).collect();
+    let r = Reference::run(&format!("{net} --tap {} {options}", names.join(",")));
+    let deepest = *taps.last().unwrap();
+    let ours =
+        FeatureNet::from_tensors(net, deepest, &r.group("w/"), "reference", Device::Cpu).unwrap();
+    let x = r.leaf("x");
+    let found = ours.features(&rgb_to_caffe(&x).unwrap(), taps).unwrap();
+    assert_eq!(found.len(), taps.len());
+    for (name, y) in names.iter().zip(&found) {
+        let at = |what: &str| format!("{net} {what} at {name}, {options}");
+        assert_close(&at("output"), y, r.get(&format!("y/{name}")), OUTPUT);
+        let gx = &gradients(y, r.get(&format!("up/{name}")), &[&x])[0];
+        assert_close(
+            &at("input gradient"),
+            gx,
+            r.get(&format!("gx/{name}")),
+            GRADIENT,
+        );
+    }
+}
+
+#[test]
+fn caffenet_convolutions_at_227() {
+    check_feature_net(
+        NetKind::CaffeNet,
+        &conv_taps(NetKind::CaffeNet),
+        "--seed 1 --batch 2",
+    );
+}
+
+/// At 224 and 200 pixels floor- and ceil-mode pooling differ.
+#[test]
+fn caffenet_convolutions_at_224() {
+    let options = "--seed 2 --batch 1 --crop 224";
+    check_feature_net(NetKind::CaffeNet, &conv_taps(NetKind::CaffeNet), options);
+}
+
+#[test]
+fn caffenet_convolutions_at_200() {
+    let options = "--seed 3 --batch 2 --crop 200";
+    check_feature_net(NetKind::CaffeNet, &conv_taps(NetKind::CaffeNet), options);
+}
+
+#[test]
+fn caffenet_fully_connected() {
+    let _turn = one_large_case();
+    check_feature_net(
+        NetKind::CaffeNet,
+        &fc_taps(NetKind::CaffeNet),
+        "--seed 4 --batch 2",
+    );
+}
+
+#[test]
+fn alexnet_convolutions_at_227() {
+    check_feature_net(
+        NetKind::AlexNet,
+        &conv_taps(NetKind::AlexNet),
+        "--seed 1 --batch 2",
+    );
+}
+
+#[test]
+fn alexnet_convolutions_at_200() {
+    let options = "--seed 2 --batch 2 --crop 200";
+    check_feature_net(NetKind::AlexNet, &conv_taps(NetKind::AlexNet), options);
+}
+
+/// At 128 pixels pool5 is 3×3 and the average before fc6 spreads it to 6×6.
+#[test]
+fn alexnet_fully_connected() {
+    let _turn = one_large_case();
+    for options in ["--seed 3 --batch 2", "--seed 4 --batch 2 --crop 128"] {
+        check_feature_net(NetKind::AlexNet, &fc_taps(NetKind::AlexNet), options);
+    }
+}
+
+// --- Deliberate mistakes ------------------------------------------------------------------
+
+/// What the reference can do wrong on purpose.
+const MISTAKES: [&str; 5] = [
+    "pool-floor",
+    "norm-first",
+    "alpha-not-divided",
+    "no-groups",
+    "rgb",
+];
+
+fn every_mistake_is_noticed_at(crop: i64) {
+    let r = Reference::run(&format!(
+        "caffenet --seed 5 --batch 1 --tap pool5 --crop {crop} --mutate {}",
+        MISTAKES.join(",")
+    ));
+    let ours = pool5(NetKind::CaffeNet, &r);
+    assert_close("pool5 without a mistake", &ours, r.get("y"), OUTPUT);
+    for mistake in MISTAKES {
+        let error = relative(&ours, r.get(&format!("y/{mistake}")));
+        if mistake == "pool-floor" && crop == 227 {
+            // 55, 27 and 13 leave no partial window: both modes are one, and parity must hold.
+            assert!(error < OUTPUT, "{mistake} at {crop}: {error:.2e}");
+        } else {
+            assert!(
+                error > MISTAKE,
+                "{mistake} at {crop} goes unnoticed: {error:.2e}"
+            );
+        }
+    }
+}
+
+/// Our pool5 for the reference's weights and pictures.
+fn pool5(net: NetKind, r: &Reference) -> Tensor {
+    let ours = FeatureNet::from_tensors(net, Tap::Pool5, &r.group("w/"), "reference", Device::Cpu)
+        .unwrap();
+    let caffe = rgb_to_caffe(r.get("x")).unwrap();
+    ours.features(&caffe, &[Tap::Pool5]).unwrap().remove(0)
+}
+
+#[test]
+fn mistakes_are_noticed_at_227() {
+    every_mistake_is_noticed_at(227);
+}
+
+#[test]
+fn mistakes_are_noticed_at_224() {
+    every_mistake_is_noticed_at(224);
+}
+
+#[test]
+fn mistakes_are_noticed_at_200() {
+    every_mistake_is_noticed_at(200);
+}
+
+#[test]
+fn swapped_colours_are_noticed_in_every_network() {
+    let r = Reference::run("alexnet --seed 5 --batch 1 --tap pool5 --crop 128 --mutate rgb");
+    let alexnet = relative(&pool5(NetKind::AlexNet, &r), r.get("y"));
+    let r = Reference::run("discriminator --seed 5 --batch 2 --crop 64 --mutate rgb");
+    let discriminator = relative(&discriminate(&r, &r.leaf("x")).1, r.get("y"));
+    let r = Reference::run("generator --seed 5 --batch 1 --features 64,6 --crop 32 --mutate rgb");
+    let generator = relative(&generate(&r, r.get("x")).1, r.get("y"));
+    for (net, error) in [
+        ("alexnet", alexnet),
+        ("discriminator", discriminator),
+        ("generator", generator),
+    ] {
+        assert!(
+            error > MISTAKE,
+            "{net} takes RGB for BGR unnoticed: {error:.2e}"
+        );
+    }
+}

@@ -1,0 +1,44 @@
+"""Loss terms under each named reduction, and the paper's normalised error."""
+
+import math
+
+import torch
+
+REDUCTIONS = ("caffe", "paper", "mean")
+
+
+def squared_distance(a, b, reduction):
+    """Feature and image loss.
+
+    caffe: 1/(2N) sum; paper: the sum of Eqs. 2 and 5, over samples too; mean: over all elements.
+    """
+    total = ((a - b) ** 2).sum()
+    return {"caffe": total / (2 * a.shape[0]), "paper": total, "mean": total / a.numel()}[reduction]
+
+
+def cross_entropy(logits, label, reduction):
+    """-log softmax(logits)[label]: summed over samples in the paper, else their mean."""
+    nll = torch.logsumexp(logits, dim=1) - logits[:, label]
+    return nll.sum() if reduction == "paper" else nll.mean()
+
+
+def adversarial(fake_logits, reduction):
+    """Eq. 4: the generator wants its pictures to be called real (0)."""
+    return cross_entropy(fake_logits, 0, reduction)
+
+
+def discriminating(real_logits, fake_logits, reduction):
+    """Eq. 3's two terms, (real, fake)."""
+    return cross_entropy(real_logits, 0, reduction), cross_entropy(fake_logits, 1, reduction)
+
+
+def distance(a, b):
+    return math.sqrt(sum((float(p) - float(q)) ** 2 for p, q in zip(a.flatten(), b.flatten())))
+
+
+def normalised_error(found, truth):
+    """Percent, Table 2: mean distance over samples by the mean over pairs of different samples."""
+    n = len(truth)
+    mean = sum(distance(found[i], truth[i]) for i in range(n)) / n
+    pairs = [distance(truth[i], truth[j]) for i in range(n) for j in range(n) if i != j]
+    return 100.0 * mean / (sum(pairs) / len(pairs))

@@ -1,0 +1,358 @@
+#!/usr/bin/env python3
+"""An independent reference in PyTorch, for the parity tests.
+
+    reference.py CASE --seed N [--crop S] [--batch N] [--tap T] --out FILE.safetensors
+    reference.py --selftest
+
+Written from the paper and the facts of the released models, not from this project's Rust code.
+The file holds weights `w/NAME`, input `x`, the upstream gradient `up`, output `y`, `gx` and
+`g/NAME` (gradients of sum(y * up)). With several taps, comma-separated, it holds `up/TAP`,
+`y/TAP` and `gx/TAP` instead, and no gradients of weights; with several mistakes, `y/MISTAKE`
+for each, and nothing else but weights and input.
+"""
+
+import argparse
+import json
+import math
+import sys
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+import gate
+import kinks
+import losses
+import nets
+import selftest
+import training
+
+CASES = "caffenet alexnet generator discriminator losses adam iteration gate error".split()
+
+
+class Draw:
+    """All random numbers except dropout, which has torch's generator to itself."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def normal(self, shape, std=1.0):
+        return torch.from_numpy(self.rng.standard_normal(shape, dtype=np.float32) * np.float32(std))
+
+    def pictures(self, n, size):
+        """Blobs of colour under noise: like photographs, neighbours agree and channels differ."""
+        coarse = torch.from_numpy(self.rng.uniform(0, 255, (n, 3, 7, 7)).astype(np.float32))
+        smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+        return (smooth + self.normal((n, 3, size, size), 25.0)).clamp(0, 255)
+
+    def features(self, n, features):
+        """Like rectified and pooled activations: not negative, a third of them zero."""
+        shape = (n, *features) if len(features) == 1 else (n, features[0], features[1], features[1])
+        return (self.normal(shape) + 0.5).clamp(min=0)
+
+    def weights(self, shapes, biases=None, first_scale=1.0, slope=0.0):
+        """Scaled so that activations keep their size; biases large enough to be missed."""
+        w = {}
+        for i, (name, shape) in enumerate(shapes.items()):
+            outputs = biases[name] if biases else shape[0]
+            fan_in = math.prod(shape) / outputs
+            if name.startswith(("deconv",)):
+                fan_in /= 4  # at stride 2 a quarter of the kernel meets each pixel
+            gain = math.sqrt(2.0 / ((1 + slope**2) * fan_in)) * (first_scale if i == 0 else 1.0)
+            w[name + ".weight"] = self.normal(shape, gain)
+            w[name + ".bias"] = self.normal((outputs,), 0.1)
+        return w
+
+
+def with_gradients(w, x, forward, draw):
+    """y, up, gx and g/ for one output. Weights that do not reach the output have no gradient."""
+    x = x.clone().requires_grad_()
+    w = {k: v.clone().requires_grad_() for k, v in w.items()}
+    y = forward(w, x)
+    up = draw.normal(tuple(y.shape))
+    names = list(w)
+    gx, *grads = torch.autograd.grad((y * up).sum(), [x] + [w[k] for k in names], allow_unused=True)
+    out = {"x": x, "up": up, "y": y, "gx": gx}
+    out.update({f"g/{k}": g for k, g in zip(names, grads) if g is not None})
+    return out
+
+
+def only_mistake(args):
+    if len(args.mutate) > 1:
+        raise SystemExit("several mistakes at once: only for one tap of caffenet or alexnet")
+    return args.mutate[0] if args.mutate else None
+
+
+def mistakes(text):
+    names = tuple(text.split(","))
+    if any(n not in nets.MUTATIONS for n in names):
+        raise argparse.ArgumentTypeError(f"mistakes are {', '.join(nets.MUTATIONS)}")
+    return names
+
+
+def feature_net(args, draw, net, all_taps, shapes):
+    taps = args.tap.split(",")
+    unknown = [t for t in taps if t not in all_taps]
+    if unknown:
+        raise SystemExit(f"unknown taps {unknown}; there are {all_taps}")
+    whole = any(t.startswith("fc") or t in ("relu6", "relu7") for t in taps)
+    kept = {k: s for k, s in shapes.items() if whole or len(s) == 4}
+    # Blobs of about 70 grey levels into a unit-variance first layer would leave LRN with nothing
+    # to do, so CaffeNet keeps the pictures' scale and AlexNet starts from unit variance.
+    w = draw.weights(kept)
+    deepest = max(taps, key=all_taps.index)
+    if len(args.mutate) > 1:
+        x = draw.pictures(args.batch, args.crop)
+        out = {f"w/{k}": v for k, v in w.items()} | {"x": x, "y": net(w, x, {deepest})[deepest]}
+        out |= {f"y/{m}": net(w, x, {deepest}, m)[deepest] for m in args.mutate}
+        return out, {}
+    mutate = only_mistake(args)
+    x, margin = kinks.draw_safely(
+        lambda: draw.pictures(args.batch, args.crop),
+        lambda x: net(w, x, {deepest}),
+    )
+    out = {f"w/{k}": v for k, v in w.items()}
+    if len(taps) == 1:
+        out.update(with_gradients(w, x, lambda w, x: net(w, x, {deepest}, mutate)[deepest], draw))
+        return out, {"margin": margin}
+    leaf = x.clone().requires_grad_()
+    found = net(w, leaf, set(taps), mutate)
+    for tap in taps:
+        up = draw.normal(tuple(found[tap].shape))
+        (gx,) = torch.autograd.grad((found[tap] * up).sum(), leaf, retain_graph=True)
+        out.update({f"y/{tap}": found[tap], f"up/{tap}": up, f"gx/{tap}": gx})
+    out["x"] = x
+    return out, {"margin": margin}
+
+
+def caffenet(args, draw):
+    return feature_net(args, draw, nets.caffenet, nets.CAFFENET_TAPS, nets.CAFFENET_SHAPES)
+
+
+def alexnet(args, draw):
+    return feature_net(args, draw, nets.alexnet, nets.ALEXNET_TAPS, nets.ALEXNET_SHAPES)
+
+
+TAP_FEATURES = {"pool5": (256, 6), "relu6": (4096,), "relu7": (4096,), "fc8": (1000,)}
+
+
+def features_of(args):
+    if args.features is not None:
+        return args.features
+    if args.tap not in TAP_FEATURES:
+        raise SystemExit(f"--tap must be one of {sorted(TAP_FEATURES)}, or give --features C,f")
+    return TAP_FEATURES[args.tap]
+
+
+def generator_weights(draw, features, crop, output_scale=30.0):
+    w = draw.weights(
+        nets.generator_shapes(features, crop), nets.generator_biases(features, crop), slope=nets.SLOPE
+    )
+    w["deconv0.weight"] *= output_scale  # pictures, not grey
+    w["deconv0.bias"] *= 50.0
+    return w
+
+
+def generator(args, draw):
+    features = features_of(args)
+    w = generator_weights(draw, features, args.crop)
+    y, margin = kinks.draw_safely(
+        lambda: draw.features(args.batch, features),
+        lambda y: nets.generator(w, y, features, args.crop),
+    )
+    out = {f"w/{k}": v for k, v in w.items()}
+    out.update(
+        with_gradients(w, y, lambda w, x: nets.generator(w, x, features, args.crop, only_mistake(args)), draw)
+    )
+    return out, {"features": ",".join(map(str, features)), "margin": margin}
+
+
+def discriminator_weights(draw, crop, features=None):
+    # Dconv1 as the authors start it: much smaller, and one Adam step would upset the whole net.
+    w = draw.weights(nets.discriminator_shapes(crop, features), first_scale=0.1)
+    w["Dfc7.weight"] *= 0.2  # neither sure nor undecided
+    return w
+
+
+def discriminator(args, draw):
+    w = discriminator_weights(draw, args.crop, args.features)
+    feat = None if args.features is None else draw.features(args.batch, args.features)
+    x, margin = kinks.draw_safely(
+        lambda: draw.pictures(args.batch, args.crop),
+        lambda x: nets.discriminator(w, x, args.crop, feat),
+    )
+    if feat is not None:  # its gradient comes with those of the weights
+        w["feat"] = feat
+    out = with_gradients(
+        w,
+        x,
+        lambda w, x: nets.discriminator(w, x, args.crop, w.get("feat"), mutate=only_mistake(args)),
+        draw,
+    )
+    if feat is not None:
+        out["feat"], out["gfeat"] = w.pop("feat"), out.pop("g/feat")
+    out.update({f"w/{k}": v for k, v in w.items()})
+    return out, {"margin": margin}
+
+
+def losses_case(args, draw):
+    n = args.batch
+    pairs = {
+        "feat": (draw.features(n, (16, 5)), draw.features(n, (16, 5))),
+        "img": (draw.pictures(n, 24) * 1.4 - 50, draw.pictures(n, 24)),
+    }
+    real, fake = draw.normal((n, 2), 3.0), draw.normal((n, 2), 3.0)
+    real[0], fake[0] = torch.tensor([-80.0, 70.0]), torch.tensor([90.0, -60.0])
+    out = {"real_logits": real, "fake_logits": fake}
+    for name, (a, b) in pairs.items():
+        out[f"{name}_a"], out[f"{name}_b"] = a, b
+
+    def record(key, inputs, value):
+        leaf = inputs.double().requires_grad_()
+        loss = value(leaf)
+        (grad,) = torch.autograd.grad(loss, leaf)
+        out[key], out[f"{key}/g"] = loss.detach().float(), grad.float()
+
+    for how in losses.REDUCTIONS:
+        for name, (a, b) in pairs.items():
+            record(f"{how}/{name}", a, lambda t: losses.squared_distance(t, b.double(), how))
+        record(f"{how}/adv", fake, lambda t: losses.adversarial(t, how))
+        record(f"{how}/d_real", real, lambda t: losses.cross_entropy(t, 0, how))
+        record(f"{how}/d_fake", fake, lambda t: losses.cross_entropy(t, 1, how))
+    return out, {}
+
+
+def adam(args, draw):
+    shapes, steps = [(5, 7), (11,), (3, 2, 4, 4)], 20
+    params = [draw.normal(s) for s in shapes]
+    grads = [[draw.normal(s, 10.0 ** draw.rng.uniform(-4, 2)) for s in shapes] for _ in range(steps)]
+    p, m, v = training.adam_steps(params, grads, args.weight_decay)
+    out = {}
+    for i in range(len(shapes)):
+        out.update({f"p0/{i}": params[i], f"p/{i}": p[i], f"m/{i}": m[i], f"v/{i}": v[i]})
+        out.update({f"grad/{t}/{i}": grads[t][i] for t in range(steps)})
+    return out, {"steps": steps, "weight_decay": args.weight_decay, "lr": training.ADAM["lr"]}
+
+
+def iteration(args, draw):
+    net, shapes = {
+        "caffenet": (nets.caffenet, nets.CAFFENET_SHAPES),
+        "alexnet": (nets.alexnet, nets.ALEXNET_SHAPES),
+    }[args.net]
+    comparator = draw.weights({k: s for k, s in shapes.items() if len(s) == 4})
+    pictures = [draw.pictures(args.batch, args.crop)]
+    with torch.no_grad():
+        y = net(comparator, pictures[0], {args.tap})[args.tap]
+        # Keep the first features near unit size, whatever the net: rescale its last layer.
+        last = [k for k in comparator if k.endswith(".weight")][-1][: -len(".weight")]
+        for part in (".weight", ".bias"):
+            comparator[last + part] /= y.std()
+    features = (y.shape[1], y.shape[2])
+    g0 = generator_weights(draw, features, args.crop)
+    d0 = discriminator_weights(draw, args.crop)
+    pictures += [draw.pictures(args.batch, args.crop) for _ in range(1, args.iterations)]
+    out, decayed, margin = training.iterations(
+        comparator, args.tap, net, g0, d0, pictures, features, args.crop, args.seed, args.weight_decay
+    )
+    out.update({f"wC/{k}": v for k, v in comparator.items()})
+    out.update({f"wG/{k}": v for k, v in g0.items()})
+    out.update({f"wD/{k}": v for k, v in d0.items()})
+    out.update({f"x/{i}": x for i, x in enumerate(pictures)})
+    settings = {
+        "net": args.net,
+        "features": ",".join(map(str, features)),
+        "iterations": args.iterations,
+        "torch_seeds": ",".join(str(args.seed + i) for i in range(args.iterations)),
+        "weight_decay": args.weight_decay,
+        "decayed": ",".join(decayed),
+        "margin": margin,
+        "lr": training.ADAM["lr"],
+        "lambdas": json.dumps(training.LAMBDA),
+    }
+    return out, settings
+
+
+def gate_case(args, draw):
+    sequence = gate.scripted(draw.rng)
+    trace = gate.gate(sequence, **gate.THRESHOLDS)
+    out = {
+        "losses": torch.tensor(sequence, dtype=torch.float64),
+        "ratio": torch.tensor([gate.ratio(*s) for s in sequence], dtype=torch.float64),
+        "trace": torch.tensor(trace, dtype=torch.uint8),
+    }
+    return out, {"thresholds": json.dumps(gate.THRESHOLDS)}
+
+
+def error(args, draw):
+    n = 12
+    truth = draw.pictures(n, 16)
+    found = truth + draw.normal(tuple(truth.shape), 60.0)
+    f_truth, f_found = draw.features(n, (8, 3)), draw.features(n, (8, 3))
+    values = {
+        "image_error": losses.normalised_error(found, truth),
+        "image_error_clipped": losses.normalised_error(found.clamp(0, 255), truth),
+        "feature_error": losses.normalised_error(f_found, f_truth),
+    }
+    out = {"truth": truth, "found": found, "f_truth": f_truth, "f_found": f_found}
+    out.update({k: torch.tensor(v, dtype=torch.float64) for k, v in values.items()})
+    return out, {}
+
+
+RUN = {
+    "caffenet": caffenet,
+    "alexnet": alexnet,
+    "generator": generator,
+    "discriminator": discriminator,
+    "losses": losses_case,
+    "adam": adam,
+    "iteration": iteration,
+    "gate": gate_case,
+    "error": error,
+}
+
+
+def numbers(text):
+    return tuple(int(v) for v in text.split(","))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("case", nargs="?", choices=CASES)
+    parser.add_argument("--selftest", action="store_true", help="check this reference against the facts")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--crop", type=int, default=227)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--tap", default="pool5", help="one tap, or several with commas")
+    parser.add_argument("--features", type=numbers, help="C,f for maps of f x f, or N for a vector")
+    parser.add_argument("--net", choices=("caffenet", "alexnet"), default="alexnet")
+    parser.add_argument("--iterations", type=int, default=2)
+    parser.add_argument("--mutate", type=mistakes, default=(), help="make these mistakes on purpose")
+    parser.add_argument("--weight-decay", type=float, default=training.WEIGHT_DECAY)
+    parser.add_argument("--out")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.selftest:
+        return selftest.main()
+    if args.case is None or args.out is None:
+        parser.error("give a CASE and --out FILE, or --selftest")
+    tensors, extra = RUN[args.case](args, Draw(args.seed))
+    metadata = {
+        "case": args.case,
+        "seed": args.seed,
+        "crop": args.crop,
+        "batch": args.batch,
+        "tap": args.tap,
+        "mutate": ",".join(args.mutate),
+        "torch": torch.__version__,
+        **extra,
+    }
+    save_file(
+        {k: v.detach().contiguous().clone() for k, v in tensors.items()},
+        args.out,
+        {k: str(v) for k, v in metadata.items()},
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Checks of the reference itself: published counts and shapes, and naive loops in float64."""
+
+import itertools
+import math
+
+import torch
+
+import gate
+import losses
+import nets
+
+
+def count(shapes, biases=None):
+    return sum(math.prod(s) + (biases[k] if biases else s[0]) for k, s in shapes.items())
+
+
+def generator_count(features, crop=227):
+    return count(nets.generator_shapes(features, crop), nets.generator_biases(features, crop))
+
+
+def parameter_counts():
+    assert count(nets.CAFFENET_SHAPES) == 60_965_224
+    assert count(nets.ALEXNET_SHAPES) == 61_100_840
+    for features, millions in (((4096,), 56.10), ((1000,), 43.42), ((256, 6), 12.70)):
+        found = generator_count(features) / 1e6
+        assert abs(found - millions) < 0.005, (features, found)
+
+
+def shape_tables():
+    zeros = {}
+    for name, shape in nets.CAFFENET_SHAPES.items():
+        zeros[name + ".weight"], zeros[name + ".bias"] = torch.zeros(shape), torch.zeros(shape[0])
+    found = nets.caffenet(zeros, torch.zeros(1, 3, 227, 227), set(nets.CAFFENET_TAPS))
+    sides = {"conv1": 55, "pool1": 27, "norm1": 27, "conv2": 27, "pool2": 13, "norm2": 13}
+    sides |= {"conv3": 13, "conv4": 13, "conv5": 13, "pool5": 6}
+    for tap, side in sides.items():
+        assert found[tap].shape[2:] == (side, side), (tap, found[tap].shape)
+    assert found["relu6"].shape == (1, 4096) and found["fc8"].shape == (1, 1000)
+
+    plan, size = nets.discriminator_plan(227)
+    assert (len(plan), size) == (5, 11)
+    assert nets.discriminator_plan(64)[1] == 3  # without Dconv5
+    assert "Dconv5" not in nets.discriminator_shapes(64)
+    assert nets.discriminator_shapes(40)["Dconv4"] == (256, 64, 3, 3)  # without Dconv3 too
+
+    shapes = nets.generator_shapes((256, 6), 227)
+    assert shapes["Rconv8"] == (512, 512, 3, 3) and shapes["deconv5"] == (512, 256, 4, 4)
+    assert shapes["conv5_1"] == (256, 512, 3, 3) and shapes["deconv0"] == (32, 3, 4, 4)
+    assert nets.generator_shapes((256, 3), 128)["deconv0"] == (64, 3, 4, 4)
+    assert nets.generator_shapes((256, 3), 64)["deconv0"] == (128, 3, 4, 4)
+    for size, entry, kernel, padding in ((6, 4, 3, 0), (3, 4, 2, 1), (5, 4, 2, 0), (7, 8, 2, 1), (13, 16, 2, 2)):
+        front, trunk, _ = nets.generator_plan((256, size), 227)
+        assert front[2][3] == kernel and front[2][5] == padding, (size, front)
+        assert size + 2 * padding - kernel + 1 == entry
+        assert trunk[0][0] == {4: "deconv5", 8: "deconv4", 16: "deconv3"}[entry]
+    for features, crop in (((1000,), 227), ((256, 13), 128), ((192, 7), 64), ((64, 27), 100)):
+        shapes, biases = nets.generator_shapes(features, crop), nets.generator_biases(features, crop)
+        w = {k + ".weight": torch.zeros(s) for k, s in shapes.items()}
+        w |= {k + ".bias": torch.zeros(n) for k, n in biases.items()}
+        y = torch.zeros(1, *features, *features[1:])
+        assert nets.generator(w, y, features, crop).shape == (1, 3, crop, crop)
+
+
+def naive_layers():
+    torch.manual_seed(0)
+    x = torch.randn(1, 7, 6, 8, dtype=torch.float64) * 100
+    for ceil in (True, False):
+        rounding = math.ceil if ceil else math.floor
+        rows, columns = (rounding((n - 3) / 2) + 1 for n in x.shape[2:])
+        pooled = nets.max_pool(x, ceil)
+        assert pooled.shape[2:] == (rows, columns)
+        for i, j in itertools.product(range(rows), range(columns)):
+            window = x[0, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].flatten(1)
+            assert torch.equal(pooled[0, :, i, j], window.max(1).values)
+    found = nets.lrn(x)
+    for c in range(7):
+        near = x[0, max(0, c - 2) : c + 3]
+        expected = x[0, c] / (1.0 + 1e-4 / 5 * (near**2).sum(0)) ** 0.75
+        assert torch.allclose(found[0, c], expected, rtol=1e-12)
+    # A 4x4 stride-2 transposed convolution is bed-of-nails upsampling and a flipped convolution.
+    w = torch.randn(7, 5, 4, 4, dtype=torch.float64)
+    nails = torch.zeros(1, 7, 12, 16, dtype=torch.float64)
+    nails[:, :, ::2, ::2] = x
+    padded = torch.nn.functional.pad(nails, (2, 1, 2, 1))
+    plain = torch.nn.functional.conv2d(padded, w.flip(2, 3).transpose(0, 1))
+    assert torch.allclose(torch.nn.functional.conv_transpose2d(x, w, None, 2, 1), plain)
+
+
+def colours():
+    red = torch.tensor([255.0, 10.0, 20.0]).view(1, 3, 1, 1)
+    assert nets.to_caffe(red).flatten().tolist() == [20 - 104, 10 - 117, 255 - 123]
+    assert torch.equal(nets.from_caffe(nets.to_caffe(red)), red)
+
+
+def loss_values():
+    half = torch.zeros(4, 2)
+    real, fake = losses.discriminating(half, half, "caffe")
+    assert math.isclose(float(real + fake), 2 * math.log(2), rel_tol=1e-6)
+    assert math.isclose(float(losses.adversarial(half, "paper")), 4 * math.log(2), rel_tol=1e-6)
+    a, b = torch.ones(2, 3), torch.zeros(2, 3)
+    assert [float(losses.squared_distance(a, b, r)) for r in losses.REDUCTIONS] == [1.5, 6.0, 1.0]
+
+
+def pairing_scores_hundred():
+    torch.manual_seed(1)
+    truth = torch.randn(12, 30, dtype=torch.float64)
+    all_shifts = [losses.normalised_error(truth.roll(s, 0), truth) for s in range(1, 12)]
+    assert math.isclose(sum(all_shifts) / 11, 100.0, rel_tol=1e-12)
+
+
+def gate_by_hand():
+    def play(*ratios):
+        return gate.gate([(r, 0.0, 1.0) for r in ratios])
+
+    on, d_off, g_off = (True, True), (False, True), (True, False)
+    assert play(1.0, 0.1, 0.05, 0.3, 0.5, 0.6) == [on, on, d_off, d_off, d_off, on]
+    assert play(10.0, 11.0, 1.0, 0.3, 0.05, 20.0) == [on, g_off, g_off, g_off, d_off, g_off]
+    assert gate.gate([(0.1, 0.1, 0.0)]) == [g_off]
+
+
+def main():
+    for check in (
+        parameter_counts,
+        shape_tables,
+        naive_layers,
+        colours,
+        loss_values,
+        pairing_scores_hundred,
+        gate_by_hand,
+    ):
+        check()
+        print(f"ok {check.__name__}")
+    return 0

@@ -1,0 +1,110 @@
+"""Twenty Adam steps, and whole iterations of the training loop in the authors' order."""
+
+import torch
+
+import kinks
+import losses
+import nets
+
+ADAM = {"lr": 2e-4, "betas": (0.9, 0.999), "eps": 1e-8}
+WEIGHT_DECAY = 4e-4
+LAMBDA = {"feat": 0.01, "adv": 100.0, "img": 2e-6, "discr": 100.0}
+
+
+def adam_steps(params, grads_by_step, weight_decay):
+    """Final parameters, m and v after one step for each list of gradients."""
+    params = [p.clone().requires_grad_() for p in params]
+    optimizer = torch.optim.Adam(params, weight_decay=weight_decay, foreach=False, **ADAM)
+    for grads in grads_by_step:
+        for p, g in zip(params, grads):
+            p.grad = g.clone()
+        optimizer.step()
+    state = [optimizer.state[p] for p in params]
+    return (
+        [p.detach() for p in params],
+        [s["exp_avg"] for s in state],
+        [s["exp_avg_sq"] for s in state],
+    )
+
+
+def trained(weights, frozen=()):
+    return {k: v.clone().requires_grad_(k not in frozen) for k, v in weights.items()}
+
+
+def iterations(comparator, tap, net, g0, d0, pictures, features, crop, seed, weight_decay):
+    """One iteration per batch of `pictures`: what a second implementation must find, the names of
+    the weights that decay, and how near any unit comes to a kink.
+
+    `comparator` holds the weights of `net` (nets.caffenet or nets.alexnet), encoder and
+    comparator at once. Dropout masks are drawn after torch.manual_seed(seed + iteration):
+    D(real) before Dfc6, before Dfc7; D(fake) the same; then, after D's update, D(fake) again.
+    """
+    trunk_biases = {k for k in g0 if k.endswith(".bias") and not k.startswith(("Rconv", "defc"))}
+    g, d = trained(g0, trunk_biases), trained(d0)
+    # All of D decays, weights and biases: Caffe's decay_mult is 1 unless a layer says otherwise.
+    adam_d = torch.optim.Adam(list(d.values()), weight_decay=weight_decay, foreach=False, **ADAM)
+    # In G only the weights of the convolutional front end decay.
+    decayed = [k for k in g if k.startswith("Rconv") and k.endswith(".weight")]
+    plain = [v for k, v in g.items() if k not in trunk_biases and k not in decayed]
+    groups = [{"params": plain, "weight_decay": 0.0}]
+    if decayed:
+        groups.append({"params": [g[k] for k in decayed], "weight_decay": weight_decay})
+    adam_g = torch.optim.Adam(groups, foreach=False, **ADAM)
+
+    def c(x):
+        return net(comparator, x, {tap})[tap]
+
+    def one(it, x, y):
+        torch.manual_seed(seed + it)
+        fake = nets.generator(g, y, features, crop)
+
+        masks = []
+        real_logits = nets.discriminator(d, x, crop, masks=masks)
+        fake_logits = nets.discriminator(d, fake.detach(), crop, masks=masks)
+        real_loss, fake_loss = losses.discriminating(real_logits, fake_logits, "caffe")
+        discr = LAMBDA["discr"] * (real_loss + fake_loss)
+        grads_d = torch.autograd.grad(discr, list(d.values()))
+        for p, grad in zip(d.values(), grads_d):
+            p.grad = grad
+        adam_d.step()
+
+        adv = losses.adversarial(nets.discriminator(d, fake, crop, masks=masks), "caffe")
+        feat = losses.squared_distance(c(fake), y, "caffe")
+        img = losses.squared_distance(fake, x, "caffe")
+        total = LAMBDA["feat"] * feat + LAMBDA["adv"] * adv + LAMBDA["img"] * img
+        learning = {k: v for k, v in g.items() if k not in trunk_biases}
+        grads_g = torch.autograd.grad(total, list(learning.values()))
+        for p, grad in zip(learning.values(), grads_g):
+            p.grad = grad
+        adam_g.step()
+
+        terms = {
+            "feat": feat,
+            "img": img,
+            "adv": adv,
+            "d_real": real_loss,
+            "d_fake": fake_loss,
+            "weighted_feat": LAMBDA["feat"] * feat,
+            "weighted_img": LAMBDA["img"] * img,
+            "weighted_adv": LAMBDA["adv"] * adv,
+            "weighted_discr": discr,
+            "total": total,
+        }
+        for name, value in terms.items():
+            out[f"loss/{it}/{name}"] = value.detach()
+        calls = ("real", "fake", "adv")
+        for i, mask in enumerate(masks):
+            out[f"mask/{it}/{calls[i // 2]}/{('Dfc6', 'Dfc7')[i % 2]}"] = mask
+        if it == 0:  # later ones follow from updated weights
+            out.update({f"gG/{k}": v for k, v in zip(learning, grads_g)})
+            out.update({f"gD/{k}": v for k, v in zip(d, grads_d)})
+
+    with torch.no_grad():
+        wanted = [c(x) for x in pictures]
+    out = {}
+    with kinks.watched() as margins:
+        for it, x in enumerate(pictures):
+            one(it, x, wanted[it])
+    out.update({f"outG/{k}": v.detach() for k, v in g.items()})
+    out.update({f"outD/{k}": v.detach() for k, v in d.items()})
+    return out, decayed + list(d), min(margins)

@@ -1,0 +1,91 @@
+//! What a run leaves behind, read without the crates under test.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// The lines of `metrics.jsonl`; a line that is still being written is left out.
+pub fn metrics(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Step, losses, gate and counters of every log line: all that must be equal where two runs are
+/// equal, numbers to their last digit.
+pub fn losses(run: &Path) -> Vec<String> {
+    let of_the_clock = ["images_per_s"];
+    metrics(run)
+        .into_iter()
+        .map(|mut line| {
+            for key in of_the_clock {
+                line.as_object_mut().unwrap().remove(key);
+            }
+            line.to_string()
+        })
+        .collect()
+}
+
+/// Values of a key, of the lines that have it.
+pub fn column(run: &Path, key: &str) -> Vec<Value> {
+    metrics(run).iter().filter_map(|line| line.get(key).cloned()).collect()
+}
+
+/// Steps of the visible checkpoints, ascending.
+pub fn checkpoint_steps(run: &Path) -> Vec<u64> {
+    let Ok(entries) = fs::read_dir(run.join("checkpoints")) else { return Vec::new() };
+    let mut steps: Vec<u64> = entries
+        .filter_map(|e| e.unwrap().file_name().to_str()?.strip_prefix("step-")?.parse().ok())
+        .collect();
+    steps.sort_unstable();
+    steps
+}
+
+/// The directory of a checkpoint.
+pub fn checkpoint(run: &Path, step: u64) -> PathBuf {
+    run.join(format!("checkpoints/step-{step:09}"))
+}
+
+/// The bytes of a checkpoint's three files of tensors.
+pub fn tensors(run: &Path, step: u64) -> BTreeMap<&'static str, Vec<u8>> {
+    ["generator", "discriminator", "state"]
+        .into_iter()
+        .map(|stem| {
+            let file = checkpoint(run, step).join(format!("{stem}.safetensors"));
+            (stem, fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display())))
+        })
+        .collect()
+}
+
+/// Every file below a directory with its bytes, so that a test can say that nothing changed.
+pub fn contents(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let Ok(entries) = fs::read_dir(path) else { return found };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(contents(&path)),
+            false => {
+                let bytes = fs::read(&path).unwrap();
+                found.insert(path, bytes);
+            }
+        }
+    }
+    found
+}
+
+/// Changes one byte in the middle of a file.
+pub fn flip_a_byte(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// Cuts a file to a part of its length.
+pub fn cut(path: &Path, part: f64) {
+    let bytes = fs::read(path).unwrap();
+    fs::write(path, &bytes[..(bytes.len() as f64 * part) as usize]).unwrap();
+}

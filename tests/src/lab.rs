@@ -1,0 +1,153 @@
+//! A temporary directory with photographs and an experiment that trains in a second.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::photos;
+use crate::process::{program, run};
+
+/// Photographs to train on.
+pub const TRAIN: u32 = 12;
+/// Held-out photographs: as many as a sample sheet shows.
+pub const TEST: u32 = 8;
+
+/// The experiment, complete; `{dir}` stands for the laboratory.
+const TINY: &str = r#"name = "tiny"
+
+[data]
+train = "{dir}/train"
+test = "{dir}/test"
+crop = 64
+mirror = true
+
+[encoder]
+net = "alexnet"
+tap = "pool2"
+weights = "random:1"
+
+[comparator]
+net = "alexnet"
+tap = "relu3"
+weights = "random:1"
+
+[generator]
+width = 0.05
+
+[discriminator]
+features = false
+
+[loss]
+feat = 0.01
+adv = 100.0
+img = 2e-6
+kl = 0.0
+reduction = "caffe"
+
+[optimizer]
+generator = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 4e-4 }
+discriminator = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 4e-4 }
+
+[schedule]
+halve_at = [5]
+
+[gate]
+d_off_below = 0.1
+d_on_above = 0.5
+g_off_above = 10.0
+g_on_below = 0.1
+
+[train]
+steps = 6
+batch_size = 4
+seed = 1
+threads = 1
+precision = "fp32"
+log_every = 1
+checkpoint_every = 2
+sample_every = 0
+eval_every = 0
+eval_images = 8
+keep_checkpoints = 2
+"#;
+
+/// The directory and what is in it: `train/`, `test/` (plain folders), `tiny.toml`, `run/`.
+#[derive(Debug)]
+pub struct Lab {
+    dir: TempDir,
+}
+
+impl Lab {
+    /// Makes photographs and experiment.
+    pub fn new() -> Lab {
+        let lab = Lab { dir: TempDir::new().unwrap() };
+        photos::folder(&lab.at("train"), 0, TRAIN);
+        photos::folder(&lab.at("test"), TRAIN, TRAIN + TEST);
+        std::fs::write(lab.experiment(), lab.toml()).unwrap();
+        lab
+    }
+
+    /// The same with a run `run/` of so many steps.
+    #[track_caller]
+    pub fn trained(steps: u64) -> Lab {
+        let lab = Lab::new();
+        run(lab.train().args(["--steps", &steps.to_string()])).exits(0);
+        lab
+    }
+
+    /// A path in the laboratory.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The same as text, for arguments.
+    pub fn text(&self, name: &str) -> String {
+        self.at(name).to_str().unwrap().to_owned()
+    }
+
+    /// The laboratory itself.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The experiment's text.
+    pub fn toml(&self) -> String {
+        TINY.replace("{dir}", self.dir.path().to_str().unwrap())
+    }
+
+    /// The experiment file.
+    pub fn experiment(&self) -> PathBuf {
+        self.at("tiny.toml")
+    }
+
+    /// The run directory that [`Lab::train`] writes.
+    pub fn run_dir(&self) -> PathBuf {
+        self.at("run")
+    }
+
+    /// Trains the experiment into `run/`, in the laboratory.
+    pub fn train(&self) -> Command {
+        self.train_into("run")
+    }
+
+    /// Trains the experiment into another directory.
+    pub fn train_into(&self, out: &str) -> Command {
+        let mut command = program("deepsim-train");
+        command.current_dir(self.path()).arg(self.experiment()).arg("--out").arg(self.at(out));
+        command
+    }
+
+    /// Evaluates, in the laboratory.
+    pub fn eval(&self, arguments: &[&str]) -> Command {
+        let mut command = program("deepsim-eval");
+        command.current_dir(self.path()).args(arguments);
+        command
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Lab {
+        Lab::new()
+    }
+}

@@ -1,0 +1,153 @@
+//! Weights and checkpoints that are damaged, foreign, or not those of before.
+
+use std::fs;
+use std::path::Path;
+
+use deepsim_nets::params::f32_bytes;
+use deepsim_nets::{NetKind, init};
+use deepsim_tests::files::{self, checkpoint_steps, contents};
+use deepsim_tests::lab::Lab;
+use deepsim_tests::photos;
+use deepsim_tests::process::run;
+use safetensors::tensor::{Dtype, TensorView};
+
+type Tensors = Vec<(String, Vec<usize>, Vec<u8>)>;
+
+/// AlexNet's convolutions, random.
+fn alexnet(seed: u64) -> Tensors {
+    NetKind::weight_shapes(NetKind::AlexNet.convolutional_rows())
+        .into_iter()
+        .map(|(name, shape)| {
+            let values = init::normal(&name, &shape, 0.02, seed).unwrap();
+            let sizes = shape.iter().map(|&d| usize::try_from(d).unwrap()).collect();
+            (name, sizes, f32_bytes(&values).unwrap())
+        })
+        .collect()
+}
+
+fn save(path: &Path, tensors: &Tensors) {
+    let view = |(name, shape, bytes): &'_ (String, Vec<usize>, Vec<u8>)| {
+        (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap().data().to_vec(), shape.clone())
+    };
+    let owned: Vec<_> = tensors.iter().map(view).collect();
+    let views = owned.iter().map(|(n, b, s)| (n.as_str(), TensorView::new(Dtype::F32, s.clone(), b).unwrap()));
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// A laboratory whose encoder has a file of weights; the arguments that name it.
+fn with_weights() -> (Lab, [String; 2]) {
+    let lab = Lab::new();
+    save(&lab.at("alexnet.safetensors"), &alexnet(1));
+    let argument = format!("encoder.weights={}", lab.text("alexnet.safetensors"));
+    (lab, ["--set".to_owned(), argument])
+}
+
+#[test]
+fn every_mismatch_is_listed_at_once() {
+    let (lab, set) = with_weights();
+    let mut tensors = alexnet(1);
+    tensors.retain(|(name, _, _)| name != "features.3.bias");
+    for (name, shape, _) in &mut tensors {
+        match name.as_str() {
+            "features.0.weight" => *shape = vec![3, 64, 11, 11],
+            "features.10.bias" => *name = "features.10.bia".to_owned(),
+            _ => {}
+        }
+    }
+    save(&lab.at("alexnet.safetensors"), &tensors);
+    run(lab.train().args(&set)).refuses(&[
+        &lab.text("alexnet.safetensors"),
+        "alexnet",
+        "missing: features.3.bias [192]",
+        "missing: features.10.bias [256]",
+        "shape: features.0.weight is [3, 64, 11, 11], expected [64, 3, 11, 11]",
+        "unknown: features.10.bia",
+    ]);
+    assert!(!lab.run_dir().exists());
+}
+
+#[test]
+fn damaged_weights() {
+    let (lab, set) = with_weights();
+    let file = lab.at("alexnet.safetensors");
+    files::cut(&file, 0.5);
+    run(lab.train().args(&set)).refuses(&[file.to_str().unwrap(), "not a whole safetensors file"]);
+    fs::write(&file, [0xFF; 64]).unwrap();
+    run(lab.train().args(&set)).refuses(&[file.to_str().unwrap(), "not a whole safetensors file"]);
+    fs::write(&file, b"").unwrap();
+    run(lab.train().args(&set)).refuses(&[file.to_str().unwrap(), "not a whole safetensors file"]);
+    fs::remove_file(&file).unwrap();
+    run(lab.train().args(&set)).refuses(&["encoder.weights: no file", file.to_str().unwrap(), "cargo xtask setup"]);
+    fs::create_dir(&file).unwrap();
+    run(lab.train().args(&set)).refuses(&[file.to_str().unwrap(), "directory"]);
+    assert!(!lab.run_dir().exists());
+}
+
+#[test]
+fn a_run_knows_the_weights_that_it_began_with() {
+    let (lab, set) = with_weights();
+    run(lab.train().args(&set).args(["--steps", "2"])).exits(0);
+    save(&lab.at("alexnet.safetensors"), &alexnet(2));
+    let resume = ["--steps", "4", "--resume"];
+    run(lab.train().args(&set).args(resume)).refuses(&[&lab.text("run"), "encoder.weights", "changed", "--fresh"]);
+    let photo = lab.text("test/12.jpg");
+    run(&mut lab.eval(&["invert", &photo, "--run", "run", "--out", "pictures"]))
+        .refuses(&["run", "encoder.weights", "not what this run was trained with"]);
+    assert!(!lab.at("pictures").exists());
+    let table = run(&mut lab.eval(&["table2", "--runs", "run", "--format", "csv"]));
+    let rows = table.says(&["warning", "run left out", "encoder.weights"]).prints();
+    assert_eq!(rows.lines().count(), 15, "the paper's rows alone");
+
+    // Brought back, everything goes on.
+    save(&lab.at("alexnet.safetensors"), &alexnet(1));
+    run(lab.train().args(&set).args(resume)).exits(0);
+    run(&mut lab.eval(&["invert", &photo, "--run", "run", "--out", "pictures"])).exits(0);
+}
+
+#[test]
+fn a_run_knows_the_photographs_that_it_began_with() {
+    let lab = Lab::trained(2);
+    let resume = ["--steps", "4", "--resume"];
+    photos::photo(96, 80, 99).save(lab.at("train/99.png")).unwrap();
+    run(lab.train().args(resume)).refuses(&[&lab.text("run"), "data.train", "changed", "--fresh"]);
+    fs::remove_file(lab.at("train/99.png")).unwrap();
+    photos::photo(96, 80, 99).save(lab.at("test/99.png")).unwrap();
+    run(lab.train().args(resume)).refuses(&[&lab.text("run"), "data.test", "changed"]);
+    let table = run(&mut lab.eval(&["table2", "--runs", "run"]));
+    table.says(&["warning", "data.test", "not what this run was trained with"]).exits(0);
+    fs::remove_file(lab.at("test/99.png")).unwrap();
+    run(lab.train().args(resume)).exits(0);
+}
+
+#[test]
+fn damaged_checkpoints_are_never_used() {
+    let lab = Lab::trained(2);
+    let at = files::checkpoint(&lab.run_dir(), 2);
+    let good = contents(&at);
+    let photo = lab.text("test/12.jpg");
+    let damages: [(&str, fn(&Path), &str); 5] = [
+        ("generator.safetensors", files::flip_a_byte, "blake3 is not the manifest's"),
+        ("state.safetensors", |p| files::cut(p, 0.9), "the manifest says"),
+        ("discriminator.safetensors", |p| fs::remove_file(p).unwrap(), "No such file"),
+        ("manifest.json", |p| files::cut(p, 0.5), "manifest.json"),
+        ("manifest.json", |p| fs::remove_file(p).unwrap(), "manifest.json"),
+    ];
+    for (name, damage, reason) in damages {
+        damage(&at.join(name));
+        let words = ["step-000000002", name, reason];
+        run(lab.train().args(["--steps", "4", "--resume"])).refuses(&words);
+        run(&mut lab.eval(&["invert", &photo, "--run", "run", "--out", "pictures"])).refuses(&words);
+        let table = run(&mut lab.eval(&["table2", "--runs", "run", "--format", "csv"]));
+        let rows = table.says(&["warning: run left out", name]).prints();
+        assert_eq!(rows.lines().count(), 15);
+        for (path, bytes) in &good {
+            fs::write(path, bytes).unwrap();
+        }
+    }
+    assert!(!lab.at("pictures").exists());
+    assert_eq!(checkpoint_steps(&lab.run_dir()), [2]);
+    // With nothing left to go on from, --fresh is the way out.
+    files::flip_a_byte(&at.join("generator.safetensors"));
+    run(lab.train().args(["--steps", "2", "--fresh"])).exits(0);
+    assert_eq!(contents(&at).len(), 4);
+}

@@ -1,0 +1,178 @@
+//! `deepsim-eval forward`: tensors in, tensors out, as the library computes them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use deepsim_experiment::Checkpoint;
+use deepsim_nets::params::{f32_bytes, read_safetensors};
+use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
+use deepsim_nets::{Discriminator, Dropout, FeatureNet, NetKind, Tap};
+use deepsim_tests::lab::Lab;
+use deepsim_tests::process::{Ran, run};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use tch::{Device, Kind, Tensor};
+
+fn save(path: &Path, tensors: &[(&str, &Tensor)]) {
+    let bytes: Vec<_> = tensors.iter().map(|(_, t)| f32_bytes(t).unwrap()).collect();
+    let shape = |t: &Tensor| t.size().iter().map(|&d| usize::try_from(d).unwrap()).collect();
+    let views = tensors.iter().zip(&bytes);
+    let views = views.map(|((name, t), b)| (*name, TensorView::new(Dtype::F32, shape(t), b).unwrap()));
+    fs::write(path, safetensors::serialize(views, None::<HashMap<String, String>>).unwrap()).unwrap();
+}
+
+/// RGB pictures, 0–255.
+fn pictures(n: i64, size: i64) -> Tensor {
+    tch::manual_seed(5);
+    Tensor::rand([n, 3, size, size], (Kind::Float, Device::Cpu)) * 255.0
+}
+
+/// Runs a network of the laboratory's experiment on `in.safetensors`.
+fn forward(lab: &Lab, net: &str, rest: &[&str]) -> Ran {
+    let named = ["forward", "tiny.toml", "--net", net, "--input", "in.safetensors", "--output", "out.safetensors"];
+    run(lab.eval(&named).args(rest))
+}
+
+/// The one tensor of `out.safetensors`: f32, by the name of y.
+fn y(lab: &Lab) -> Tensor {
+    let bytes = fs::read(lab.at("out.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.names(), ["y"]);
+    assert_eq!(file.tensor("y").unwrap().dtype(), Dtype::F32);
+    read_safetensors(&lab.at("out.safetensors")).unwrap().remove("y").unwrap()
+}
+
+#[track_caller]
+fn same(got: &Tensor, wanted: &Tensor) {
+    assert_eq!(got.size(), wanted.size());
+    let scale = wanted.abs().max().double_value(&[]);
+    let error = (got - wanted).abs().max().double_value(&[]);
+    assert!(scale > 0.0 && error <= 1e-5 * scale, "{error} of {scale}");
+}
+
+#[test]
+fn feature_networks_at_any_legal_size() {
+    let lab = Lab::new();
+    // 17 pictures: more than go through at once.
+    for (net, tap, n, size, shape) in [
+        ("encoder", Tap::Pool2, 17, 64, [17, 192, 3, 3]),
+        ("encoder", Tap::Pool2, 1, 200, [1, 192, 11, 11]),
+        ("comparator", Tap::Relu3, 2, 64, [2, 384, 3, 3]),
+    ] {
+        let x = pictures(n, size);
+        save(&lab.at("in.safetensors"), &[("x", &x)]);
+        let ran = forward(&lab, net, &[]).exits(0);
+        assert_eq!(ran.stdout, "");
+        assert_eq!(y(&lab).size(), shape);
+        let library = FeatureNet::random(NetKind::AlexNet, tap, 1, Device::Cpu).unwrap();
+        same(&y(&lab), &library.features(&rgb_to_caffe(&x).unwrap(), &[tap]).unwrap()[0]);
+    }
+}
+
+#[test]
+fn trained_networks_from_a_run_and_from_a_file() {
+    let lab = Lab::trained(2);
+    let checkpoint = Checkpoint::newest(&lab.at("run/checkpoints")).unwrap().unwrap();
+    let _guard = tch::no_grad_guard();
+
+    let features = FeatureNet::random(NetKind::AlexNet, Tap::Pool2, 1, Device::Cpu).unwrap();
+    let features = features.features(&rgb_to_caffe(&pictures(3, 64)).unwrap(), &[Tap::Pool2]).unwrap().remove(0);
+    let generator = checkpoint.generator(Device::Cpu).unwrap();
+    let wanted = caffe_to_rgb(&generator.forward(&features).unwrap()).unwrap();
+    save(&lab.at("in.safetensors"), &[("x", &features)]);
+    forward(&lab, "generator", &["--run", "run"]).exits(0);
+    assert_eq!(y(&lab).size(), [3, 3, 64, 64]);
+    same(&y(&lab), &wanted);
+    let file = checkpoint.path.join("generator.safetensors");
+    forward(&lab, "generator", &["--weights", file.to_str().unwrap()]).exits(0);
+    same(&y(&lab), &wanted);
+    // Cropped, not clipped: a young generator's pictures leave 0–255 where asked to.
+    save(&lab.at("in.safetensors"), &[("x", &(&features * 1e4))]);
+    forward(&lab, "generator", &["--run", "run"]).exits(0);
+    assert!(y(&lab).max().double_value(&[]) > 255.0 || y(&lab).min().double_value(&[]) < 0.0);
+
+    let x = pictures(2, 64);
+    let mut judge = Discriminator::new(checkpoint.manifest.discriminator.clone(), 0, Device::Cpu).unwrap();
+    judge.params_mut().copy_from(&checkpoint.tensors("discriminator").unwrap(), "d", "the checkpoint").unwrap();
+    save(&lab.at("in.safetensors"), &[("x", &x)]);
+    forward(&lab, "discriminator", &["--run", "run"]).exits(0);
+    assert_eq!(y(&lab).size(), [2, 2]);
+    same(&y(&lab), &judge.forward(&rgb_to_caffe(&x).unwrap(), None, Dropout::Off).unwrap());
+    // Nothing drops out: a second time gives the same logits.
+    let once = fs::read(lab.at("out.safetensors")).unwrap();
+    forward(&lab, "discriminator", &["--run", "run"]).exits(0);
+    assert_eq!(fs::read(lab.at("out.safetensors")).unwrap(), once);
+}
+
+#[test]
+fn a_discriminator_that_also_sees_the_features() {
+    let lab = Lab::new();
+    let both = ["--set", "discriminator.features=true"];
+    run(lab.train().args(both).args(["--steps", "1"])).exits(0);
+    let (x, features) = (pictures(2, 64), pictures(2, 24).view([2, 192, 3, 3]));
+    save(&lab.at("in.safetensors"), &[("x", &x), ("feat", &features)]);
+    let from_run = ["--run", "run", both[0], both[1]];
+    forward(&lab, "discriminator", &from_run).exits(0);
+    let seen = y(&lab);
+    assert_eq!(seen.size(), [2, 2]);
+    save(&lab.at("in.safetensors"), &[("x", &x), ("feat", &(&features * 2.0))]);
+    forward(&lab, "discriminator", &from_run).exits(0);
+    assert_ne!(seen, y(&lab));
+
+    fs::remove_file(lab.at("out.safetensors")).unwrap();
+    save(&lab.at("in.safetensors"), &[("x", &x)]);
+    forward(&lab, "discriminator", &from_run).refuses(&["no tensor `feat`", "it has x"]);
+    save(&lab.at("in.safetensors"), &[("x", &x), ("feat", &features.narrow(0, 0, 1))]);
+    forward(&lab, "discriminator", &from_run).refuses(&["feature branch", "[2,1728]", "[1, 192, 3, 3]"]);
+    // Weights of the other kind of discriminator.
+    save(&lab.at("in.safetensors"), &[("x", &x)]);
+    forward(&lab, "discriminator", &["--run", "run"]).refuses(&["the discriminator", "unknown: Dfeat1.weight"]);
+    assert!(!lab.at("out.safetensors").exists());
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let lab = Lab::new();
+    let x = pictures(1, 64);
+    let put = |tensors: &[(&str, &Tensor)]| save(&lab.at("in.safetensors"), tensors);
+    put(&[("pictures", &x)]);
+    forward(&lab, "encoder", &[]).refuses(&["in.safetensors", "no tensor `x`", "it has pictures"]);
+    for (shape, words) in [
+        (&[1, 1, 64, 64][..], &["pictures [N,3,H,W]", "[1, 1, 64, 64]"][..]),
+        (&[3, 64, 64], &["pictures [N,3,H,W]", "[3, 64, 64]"]),
+        (&[0, 3, 64, 64], &["at least one sample", "[0, 3, 64, 64]"]),
+        (&[], &["at least one sample", "[]"]),
+        (&[1, 3, 7, 7], &["7x7", "too small", "larger crop or an earlier tap"]),
+    ] {
+        put(&[("x", &Tensor::zeros(shape, (Kind::Float, Device::Cpu)))]);
+        forward(&lab, "encoder", &[]).refuses(words);
+    }
+    let whole: Vec<u8> = [1i64; 4].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::I64, vec![4], &whole).unwrap();
+    let file = safetensors::serialize([("x", view)], None::<HashMap<String, String>>).unwrap();
+    fs::write(lab.at("in.safetensors"), &file).unwrap();
+    forward(&lab, "encoder", &[]).refuses(&["in.safetensors", "x is I64, expected F32"]);
+    fs::write(lab.at("in.safetensors"), &file[..file.len() - 1]).unwrap();
+    forward(&lab, "encoder", &[]).refuses(&["in.safetensors", "not a whole safetensors file"]);
+
+    put(&[("x", &x)]);
+    forward(&lab, "generator", &[]).refuses(&["generator has no weights", "--weights FILE", "runs/tiny"]);
+    forward(&lab, "discriminator", &[]).refuses(&["discriminator has no weights", "--weights FILE"]);
+    forward(&lab, "encoder", &["--weights", "none.safetensors"]).refuses(&["none.safetensors", "No such file"]);
+    forward(&lab, "encoder", &["--weights", "in.safetensors"]).refuses(&["missing: features.0.weight", "unknown: x"]);
+    forward(&lab, "judge", &[]).refuses(&["judge", "discriminator"]);
+    forward(&lab, "encoder", &["--device", "cuda:99"]).refuses(&["device `cuda:99`"]);
+    fs::remove_file(lab.at("in.safetensors")).unwrap();
+    forward(&lab, "encoder", &[]).refuses(&["in.safetensors", "No such file"]);
+    assert!(!lab.at("out.safetensors").exists());
+    put(&[("x", &x)]);
+    run(&mut lab.eval(&[
+        "forward", "tiny.toml", "--net", "encoder", "--input", "in.safetensors", "--output", "no/such/out.safetensors",
+    ]))
+    .refuses(&["no/such/out.safetensors"]);
+
+    run(lab.train().args(["--steps", "1"])).exits(0);
+    put(&[("x", &Tensor::zeros([1, 192, 2, 2], (Kind::Float, Device::Cpu)))]);
+    forward(&lab, "generator", &["--run", "run"]).refuses(&["the generator", "[N,192,3,3]", "[1, 192, 2, 2]"]);
+}

@@ -1,0 +1,98 @@
+//! One Debian package, fetched by apt without root and without the machine's package lists: apt
+//! gets folders of its own and uses only the machine's sources and keys.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::child::Child;
+use crate::landing;
+
+/// Fetches `package` into `folder` and gives the file's path. apt checks it against the signed
+/// package lists.
+///
+/// # Errors
+/// A failed apt-get; the lists are removed, a fetched package is kept.
+pub fn download(package: &str, folder: &Path) -> Result<PathBuf> {
+    let home = landing::sibling(&folder.join("apt"), "staging");
+    landing::remove(&home)?;
+    for part in ["state/lists/partial", "cache/archives/partial", "package"] {
+        fs::create_dir_all(home.join(part)).context("creating apt's folders")?;
+    }
+    fs::write(home.join("state/status"), "").context("creating apt's folders")?;
+    let settings = home.join("apt.conf");
+    fs::write(&settings, configuration(&home)).context("writing apt's settings")?;
+    let apt = |what: &str, at: &Path| {
+        Child::new(what, "apt-get", at)
+            .env("LC_ALL", "C")
+            .args(["-q", "-o", "Dpkg::Use-Pty=0", "-c"])
+            .args([&settings])
+            .hint("No Debian archive within reach? Use your own photos: --photos DIR")
+    };
+    // A dead third-party source fails the update though the package's own source was read, so
+    // only the download decides.
+    let updated = apt("apt-get update", &home).args(["update"]).run_quietly();
+    let fetched = apt("apt-get download", &home.join("package"))
+        .args(["download", package])
+        .run_quietly();
+    if let Err(error) = fetched {
+        landing::remove(&home)?;
+        return Err(updated.err().unwrap_or(error));
+    }
+    let file = fs::read_dir(home.join("package"))
+        .context("reading apt's folder")?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|e| e == "deb"));
+    let Some(file) = file else {
+        bail!("apt-get download {package} left no .deb file")
+    };
+    let kept = folder.join(file.file_name().unwrap_or_default());
+    fs::rename(&file, &kept).with_context(|| format!("moving {}", file.display()))?;
+    landing::remove(&home)?;
+    Ok(kept)
+}
+
+/// Version in a package file's name, `NAME_VERSION_ARCH.deb`; apt writes an epoch's colon as %3a.
+pub fn version(deb: &Path) -> Option<String> {
+    let stem = deb.file_stem()?.to_str()?;
+    Some(stem.split('_').nth(1)?.replace("%3a", ":"))
+}
+
+fn configuration(home: &Path) -> String {
+    let home = home.display();
+    format!(
+        r#"Dir::State "{home}/state";
+Dir::State::lists "{home}/state/lists";
+Dir::State::status "{home}/state/status";
+Dir::Cache "{home}/cache";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+Acquire::IndexTargets::deb-src::Sources::DefaultEnabled "false";
+Acquire::Retries "2";
+Acquire::http::Timeout "30";
+Acquire::https::Timeout "30";
+// Hooks of the machine's own set-up want root and its folders.
+#clear APT::Update;
+"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_file_names() {
+        let version = |name: &str| version(Path::new(name));
+        assert_eq!(
+            version("d/gcompris-qt-data_3.1-2_all.deb").as_deref(),
+            Some("3.1-2")
+        );
+        assert_eq!(version("x_1%3a2.0_all.deb").as_deref(), Some("1:2.0"));
+        assert_eq!(version("x.deb"), None);
+    }
+}

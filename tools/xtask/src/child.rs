@@ -1,0 +1,229 @@
+//! Running other programs: they inherit the terminal, so that their progress bars show, and
+//! Ctrl-C is theirs to answer (training saves a checkpoint first).
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::failure::{ChildFailed, Ending};
+
+/// How often a running child is looked at.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A program to run, with what to say when it fails.
+#[derive(Debug)]
+pub struct Child {
+    what: String,
+    hint: String,
+    command: Command,
+    deadline: Option<Instant>,
+}
+
+impl Child {
+    /// `program`, run in `folder` with no standard input. `what` is a sentence's subject.
+    pub fn new(what: impl Into<String>, program: impl AsRef<OsStr>, folder: &Path) -> Self {
+        let mut command = Command::new(program);
+        command.current_dir(folder).stdin(Stdio::null());
+        Self {
+            what: what.into(),
+            hint: String::new(),
+            command,
+            deadline: None,
+        }
+    }
+
+    /// The cargo that runs this xtask.
+    pub fn cargo(what: impl Into<String>, root: &Path) -> Self {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+        Self::new(what, cargo, root)
+    }
+
+    /// Adds arguments.
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(key, value);
+        self
+    }
+
+    /// What to do when it fails, a whole sentence.
+    pub fn hint(mut self, hint: impl AsRef<str>) -> Self {
+        self.hint = format!("\n{}", hint.as_ref());
+        self
+    }
+
+    /// Sends SIGTERM once `deadline` has passed.
+    pub fn until(mut self, deadline: Option<Instant>) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Drops its standard output: what it says there is not what our caller asked for.
+    pub fn without_stdout(mut self) -> Self {
+        self.command.stdout(Stdio::null());
+        self
+    }
+
+    /// Runs it to its end, its output going where ours goes.
+    ///
+    /// # Errors
+    /// [`ChildFailed`] unless it succeeds; another error when it cannot be started.
+    pub fn run(mut self) -> Result<()> {
+        let child = self.start()?;
+        let status = self.wait(child)?;
+        self.check(status)
+    }
+
+    /// Runs it to its end and gives its standard output; its stderr goes where ours goes.
+    ///
+    /// # Errors
+    /// As [`Child::run`].
+    pub fn output(mut self) -> Result<Vec<u8>> {
+        self.command.stdout(Stdio::piped());
+        let output = self
+            .start()?
+            .wait_with_output()
+            .with_context(|| format!("reading the output of {}", self.what))?;
+        self.check(output.status)?;
+        Ok(output.stdout)
+    }
+
+    /// Runs it to its end and shows its output only if it fails, for programs that chatter.
+    ///
+    /// # Errors
+    /// As [`Child::run`].
+    pub fn run_quietly(mut self) -> Result<()> {
+        let output = self
+            .command
+            .output()
+            .with_context(|| format!("starting {}", self.command.get_program().display()))?;
+        if !output.status.success() {
+            eprint!("{}", String::from_utf8_lossy(&output.stdout));
+            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        self.check(output.status)
+    }
+
+    /// Runs it to its end in silence, for questions that may be answered with no.
+    pub fn succeeds(mut self) -> bool {
+        let quiet = self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        quiet.status().is_ok_and(|status| status.success())
+    }
+
+    fn start(&mut self) -> Result<std::process::Child> {
+        self.command.spawn().with_context(|| {
+            format!(
+                "starting {} ({})",
+                self.what,
+                self.command.get_program().display()
+            )
+        })
+    }
+
+    /// Waits; meanwhile Ctrl-C does not end us before the child, which the terminal has told as
+    /// well, and a SIGTERM that only reached us is passed on.
+    fn wait(&self, mut child: std::process::Child) -> Result<ExitStatus> {
+        let signals = Signals::get()?;
+        signals.idle.store(false, Ordering::SeqCst);
+        let mut told = false;
+        let status = loop {
+            match child.try_wait() {
+                Ok(Some(status)) => break Ok(status),
+                Ok(None) => {}
+                Err(error) => break Err(error),
+            }
+            let late = self
+                .deadline
+                .is_some_and(|deadline| Instant::now() >= deadline);
+            if !told && (late || signals.terminated.load(Ordering::SeqCst)) {
+                told = true;
+                terminate(&child);
+            }
+            std::thread::sleep(POLL);
+        };
+        signals.idle.store(true, Ordering::SeqCst);
+        // After a Ctrl-C nothing more must start, even if this child was through already.
+        let stopped = [(&signals.interrupted, 2), (&signals.terminated, 15)]
+            .into_iter()
+            .find(|(flag, _)| flag.load(Ordering::SeqCst));
+        match (status, stopped) {
+            (Ok(status), Some((_, signal))) if status.success() => Err(ChildFailed {
+                what: self.what.clone(),
+                ending: Ending::Signal(signal),
+                hint: self.hint.clone(),
+            }
+            .into()),
+            (status, _) => status.with_context(|| format!("waiting for {}", self.what)),
+        }
+    }
+
+    fn check(&self, status: ExitStatus) -> Result<()> {
+        use std::os::unix::process::ExitStatusExt;
+        if status.success() {
+            return Ok(());
+        }
+        let small = |n: i32| u8::try_from(n).unwrap_or(1);
+        let ending = match (status.code(), status.signal()) {
+            (Some(code), _) => Ending::Code(small(code)),
+            (None, signal) => Ending::Signal(small(signal.unwrap_or(1))),
+        };
+        Err(ChildFailed {
+            what: self.what.clone(),
+            ending,
+            hint: self.hint.clone(),
+        }
+        .into())
+    }
+}
+
+/// What Ctrl-C and SIGTERM do: while a child runs they are noted, otherwise they end xtask as
+/// they end any program.
+struct Signals {
+    idle: Arc<AtomicBool>,
+    interrupted: Arc<AtomicBool>,
+    terminated: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn get() -> Result<&'static Self> {
+        static SIGNALS: OnceLock<std::io::Result<Signals>> = OnceLock::new();
+        SIGNALS
+            .get_or_init(|| {
+                let flag = |value| Arc::new(AtomicBool::new(value));
+                let signals = Signals {
+                    idle: flag(true),
+                    interrupted: flag(false),
+                    terminated: flag(false),
+                };
+                for (signal, seen) in [
+                    (SIGINT, &signals.interrupted),
+                    (SIGTERM, &signals.terminated),
+                ] {
+                    signal_hook::flag::register_conditional_default(signal, signals.idle.clone())?;
+                    signal_hook::flag::register(signal, seen.clone())?;
+                }
+                Ok(signals)
+            })
+            .as_ref()
+            .map_err(|error| anyhow::anyhow!("setting up Ctrl-C handling: {error}"))
+    }
+}
+
+fn terminate(child: &std::process::Child) {
+    // `kill` is in every POSIX shell and in procps; std has only SIGKILL.
+    let command = format!("kill -TERM {}", child.id());
+    let _ = Command::new("sh")
+        .args(["-c", &command])
+        .stdin(Stdio::null())
+        .status();
+}

@@ -1,0 +1,207 @@
+//! How files and folders land: verified, and all at once (written beside, then renamed), so that
+//! a killed set-up leaves either the old or the new.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+/// SHA-256 of a file, as 64 hex digits.
+pub fn sha256(path: &Path) -> Result<String> {
+    let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    loop {
+        let n = file
+            .read(&mut block)
+            .with_context(|| format!("reading {}", path.display()))?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&block[..n]);
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
+/// SHA-256 of bytes, as 64 hex digits.
+pub fn sha256_of(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Fails unless the file has this SHA-256; the message names both.
+pub fn verify_sha256(path: &Path, wanted: &str) -> Result<()> {
+    let got = sha256(path)?;
+    if got != wanted {
+        bail!(
+            "{} is not the file that was expected (sha256 {got}, expected {wanted}): \
+             delete it and run the command again; if it happens twice, the source was changed",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// Writes a whole file: beside, flushed to the disk, renamed.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".new-")
+        .tempfile_in(folder)
+        .with_context(|| format!("writing in {}", folder.display()))?;
+    let written = temporary.write_all(bytes).and_then(|()| {
+        // Temporary files are private by default; what lands is as readable as any file.
+        use std::os::unix::fs::PermissionsExt;
+        temporary
+            .as_file()
+            .set_permissions(fs::Permissions::from_mode(0o644))?;
+        temporary.as_file().sync_all()
+    });
+    written.with_context(|| format!("writing {}", path.display()))?;
+    temporary
+        .persist(path)
+        .with_context(|| format!("writing {}", path.display()))?;
+    Ok(())
+}
+
+/// Moves the finished folder `new` to `place`. What stood there is swapped out in one step and
+/// then deleted.
+pub fn replace_folder(new: &Path, place: &Path) -> Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let context = || format!("moving {} to {}", new.display(), place.display());
+    if fs::symlink_metadata(place).is_err() {
+        return fs::rename(new, place).with_context(context);
+    }
+    if renameat_with(CWD, new, CWD, place, RenameFlags::EXCHANGE).is_ok() {
+        return remove(new);
+    }
+    // A file system without the exchange: two renames, and the old one is kept until both are done.
+    let old = sibling(place, "old");
+    fs::rename(place, &old).with_context(context)?;
+    fs::rename(new, place).with_context(context)?;
+    remove(&old)
+}
+
+/// Deletes a file, a link or a folder with all it holds.
+pub fn remove(path: &Path) -> Result<()> {
+    let Ok(meta) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    let removed = if meta.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    removed.with_context(|| format!("deleting {}", path.display()))
+}
+
+/// A hidden folder beside `place` that a later set-up recognises as left over.
+pub fn sibling(place: &Path, what: &str) -> PathBuf {
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    place.with_file_name(format!(".{what}-{name}-{}", std::process::id()))
+}
+
+/// Deletes what killed set-ups left in `folder`. Only call it while holding the set-up's lock.
+pub fn sweep(folder: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(());
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if [".staging-", ".old-", ".new-"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+        {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Fails when fewer than `megabytes` are free where `folder` is.
+pub fn require_space(folder: &Path, megabytes: u64, what: &str) -> Result<()> {
+    let Ok(stat) = rustix::fs::statvfs(folder) else {
+        return Ok(());
+    };
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
+    if free < megabytes {
+        return Err(crate::failure::refuse(format!(
+            "{what} needs {megabytes} MB of free disk space, {} has {free} MB: \
+             make room, or put the workspace on a larger disk",
+            folder.display()
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_replaces_another_and_leaves_nothing_beside() {
+        let tmp = tempfile::tempdir().unwrap();
+        let place = tmp.path().join("py");
+        for content in ["one", "two"] {
+            let new = sibling(&place, "staging");
+            fs::create_dir(&new).unwrap();
+            fs::write(new.join("f"), content).unwrap();
+            replace_folder(&new, &place).unwrap();
+            assert_eq!(fs::read_to_string(place.join("f")).unwrap(), content);
+        }
+        assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn replacing_a_link_keeps_what_it_points_to() {
+        let tmp = tempfile::tempdir().unwrap();
+        let precious = tmp.path().join("precious");
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("f"), "mine").unwrap();
+        let place = tmp.path().join("py");
+        std::os::unix::fs::symlink(&precious, &place).unwrap();
+        let new = sibling(&place, "staging");
+        fs::create_dir(&new).unwrap();
+        replace_folder(&new, &place).unwrap();
+        assert_eq!(fs::read_to_string(precious.join("f")).unwrap(), "mine");
+        assert!(!place.join("f").exists());
+    }
+
+    #[test]
+    fn a_wrong_checksum_names_both() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("f");
+        write(&path, b"abc").unwrap();
+        let right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        verify_sha256(&path, right).unwrap();
+        let message = verify_sha256(&path, &"0".repeat(64))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains(right) && message.contains(&"0".repeat(64)),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn only_leftovers_are_swept() {
+        let tmp = tempfile::tempdir().unwrap();
+        for name in [".staging-py-1", ".old-py-2", "py", ".hidden"] {
+            fs::create_dir(tmp.path().join(name)).unwrap();
+        }
+        sweep(tmp.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(tmp.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, [".hidden", "py"]);
+    }
+}

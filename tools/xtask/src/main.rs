@@ -1,0 +1,163 @@
+//! `cargo xtask`: everything around the programs. It depends on no torch crate, so it builds and
+//! runs before libtorch is there.
+
+mod apt;
+mod child;
+mod failure;
+mod landing;
+mod libtorch;
+mod machine;
+mod photos;
+mod programs;
+mod quickstart;
+mod rcc;
+mod reproduce;
+mod requirements;
+mod setup;
+mod stages;
+mod suite;
+mod tidy;
+mod training;
+mod weights;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::setup::{Part, Wishes};
+use crate::stages::{Stages, note, seconds};
+use crate::workspace::Workspace;
+
+/// Set-up, first results, tests and records of DeepSim.
+///
+/// Begin with `cargo xtask quickstart`: it brings libtorch, sample photos and real comparator
+/// weights, trains an inversion for some minutes and shows what came out.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
+struct Cli {
+    /// The workspace, where it is not the one that this program was built in.
+    #[arg(long, global = true, hide = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask quickstart                  fresh machine → table and pictures, 15 minutes on 2 cores
+  cargo xtask quickstart --photos ~/pics  the same with your own photos
+  cargo xtask setup --torch full          PyTorch with CUDA, and what the tests need
+  cargo xtask test                        set-up, then the whole test suite
+
+Fetched things go to third_party/, data/ and weights/, which git ignores; each is fetched once,
+checked, and lands whole or not at all. Exit codes: 2 for something you can mend (the message says
+how), a failed program's own code, 1 for the rest.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Set up, prepare photos, train, evaluate: from a fresh machine to a table and pictures
+    ///
+    /// Every stage that is done is not done again: interrupted anywhere, the same command goes on;
+    /// after a finished run it only evaluates.
+    #[command(after_help = "\
+Examples:
+  cargo xtask quickstart
+  cargo xtask quickstart --photos ~/pics     your own photos, prepared into data/own, run in runs/quickstart-own
+  cargo xtask quickstart --minutes 1         stop training after a minute, to see that all works
+  cargo xtask quickstart --torch ~/libtorch  with a libtorch 2.13 that you have")]
+    Quickstart {
+        #[command(flatten)]
+        wishes: Wishes,
+        /// Stop the training after N minutes and evaluate what was reached
+        #[arg(long, value_name = "N", value_parser = minutes)]
+        minutes: Option<f64>,
+    },
+
+    /// Fetch libtorch, the sample photos and the comparator's weights
+    #[command(after_help = "\
+Examples:
+  cargo xtask setup                          what is missing, the small libtorch on a machine without GPU
+  cargo xtask setup --torch full             PyTorch with CUDA, and what the tests need; replaces lite
+  cargo xtask setup --torch ~/libtorch       link a libtorch or PyTorch 2.13 that you have
+  cargo xtask setup --only photos            one part
+  cargo xtask setup --photos ~/pics          use your own photos from now on (sample: go back)")]
+    Setup {
+        #[command(flatten)]
+        wishes: Wishes,
+        /// Only these parts, separated by commas
+        #[arg(long, value_name = "PART", value_delimiter = ',')]
+        only: Vec<Part>,
+    },
+
+    /// Set up with the full libtorch, run the whole test suite, then tidy
+    Test,
+
+    /// Check the invariants that a machine can check
+    ///
+    /// Crate directions, no unsafe code outside deepsim-aten, file lengths and sizes, no machine's
+    /// paths or registry hosts in committed files, headers of experiments, generated documents.
+    Tidy,
+
+    /// Run the sample experiments and write their records, docs/results/*.json
+    ///
+    /// Finished runs are only evaluated, cut ones go on. The tables of docs/results.md are made
+    /// from the records; what was not run reads "not run".
+    #[command(after_help = "\
+Examples:
+  cargo xtask reproduce                      all, about 25 minutes on 2 cores
+  cargo xtask reproduce --only pool5         those whose name contains pool5
+  cargo xtask reproduce --minutes 10         what fits; the rest goes on next time
+  cargo xtask reproduce --only nothing       only make docs/results.md anew")]
+    Reproduce {
+        /// Only experiments whose name contains PATTERN
+        #[arg(long, value_name = "PATTERN")]
+        only: Option<String>,
+        /// Stop training after N minutes in all; checkpoints are kept
+        #[arg(long, value_name = "N", value_parser = minutes)]
+        minutes: Option<f64>,
+    },
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(minutes) if minutes > 0.0 && minutes <= 1e5 => Ok(minutes),
+        _ => Err("a number of minutes above 0 is needed".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            failure::exit_code(&error)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let ws = Workspace::find(cli.root.as_deref())?;
+    match cli.command {
+        Command::Quickstart { wishes, minutes } => quickstart::run(&ws, &wishes, minutes),
+        Command::Setup { wishes, only } => {
+            let parts = if only.is_empty() {
+                setup::ALL.to_vec()
+            } else {
+                only
+            };
+            let mut stages = Stages::new(parts.len());
+            // Only what converts the weights: the rest is built by those who run it.
+            setup::run(&ws, &wishes, &parts, &["deepsim-nets"], &mut stages)?;
+            note(format_args!("ready in {}", seconds(stages.elapsed())));
+            Ok(())
+        }
+        Command::Test => suite::run(&ws),
+        Command::Tidy => tidy::run(&ws),
+        Command::Reproduce { only, minutes } => reproduce::run(&ws, only.as_deref(), minutes),
+    }
+}

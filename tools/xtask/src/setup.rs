@@ -1,0 +1,152 @@
+//! Set-up: libtorch, photos, weights, each once; what is there already is left alone.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::machine::{self, Need};
+use crate::programs::Programs;
+use crate::stages::{Stages, note};
+use crate::workspace::Workspace;
+use crate::{landing, libtorch, photos, weights};
+
+/// A part of set-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// libtorch in third_party/py.
+    Torch,
+    /// The photos.
+    Photos,
+    /// The sample comparator's weights.
+    Weights,
+}
+
+/// What set-up is asked for; shared by every command that begins with it.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Wishes {
+    /// Which libtorch: full, lite, or the folder of one that you have
+    ///
+    /// full: PyTorch with its CUDA libraries and the packages of the tests, 2.6 GB to fetch, 4.8 GB
+    /// on disk. lite: what the Rust programs need on a CPU, 527 MB to fetch, 1.2 GB on disk. PATH:
+    /// an unpacked libtorch 2.13 or site-packages/torch of a PyTorch 2.13, which is linked.
+    /// Without it: what is installed stays; on a fresh machine full with an NVIDIA GPU, else lite.
+    #[arg(long, value_name = "full|lite|PATH")]
+    pub torch: Option<OsString>,
+
+    /// Use the photos in DIR (only read) instead of the sample photos; remembered
+    ///
+    /// `sample` goes back to the sample photos.
+    #[arg(long, value_name = "DIR")]
+    pub photos: Option<OsString>,
+}
+
+/// What set-up made available.
+#[derive(Debug)]
+pub struct Ready {
+    /// Whose photos.
+    pub choice: photos::Choice,
+    /// Their folder; `None` when photos were not asked for.
+    pub photos: Option<PathBuf>,
+}
+
+/// All parts.
+pub const ALL: [Part; 3] = [Part::Torch, Part::Photos, Part::Weights];
+
+/// Number of stages that [`run`] announces at most.
+pub const STAGES: usize = 3;
+
+/// Runs the set-up of `parts`, as stages of `stages`. Where weights must be converted, `packages`
+/// are built in one go: deepsim-nets, which converts, and what the caller will need anyway.
+///
+/// # Errors
+/// A refusal naming everything the machine lacks, before anything is fetched; or what failed.
+pub fn run(
+    ws: &Workspace,
+    wishes: &Wishes,
+    parts: &[Part],
+    packages: &[&str],
+    stages: &mut Stages,
+) -> Result<Ready> {
+    let _lock = Lock::take(ws)?;
+    landing::sweep(&ws.third_party())?;
+    landing::sweep(&ws.downloads())?;
+    landing::sweep(&ws.path("data"))?;
+
+    let wish = wishes.torch.clone().map(libtorch::Choice::from);
+    let found = libtorch::installed(ws)?;
+    let torch_ready = match &found {
+        Some(found) => libtorch::satisfies(ws, found, wish.as_ref())?,
+        None => false,
+    };
+    let photo_wish = wishes.photos.clone().map(photos::Choice::from);
+    let choice = photos::choice(ws, photo_wish.as_ref())?;
+    let wants = |part| parts.contains(&part);
+
+    let mut needs = Vec::new();
+    let fetches_torch =
+        wants(Part::Torch) && !torch_ready && !matches!(wish, Some(libtorch::Choice::Folder(_)));
+    if fetches_torch || (wants(Part::Weights) && weights::pending(ws)) {
+        needs.push(Need::Pip);
+    }
+    if wants(Part::Torch) || (wants(Part::Weights) && weights::pending(ws)) {
+        needs.push(Need::Compiler);
+    }
+    if wants(Part::Photos) && photos::pending(ws, &choice) {
+        needs.push(Need::Apt);
+    }
+    machine::require(&needs)?;
+
+    if wants(Part::Torch) {
+        stages.next("libtorch");
+        let installed = match found {
+            Some(found) if torch_ready => found,
+            _ => libtorch::install(ws, &wish.unwrap_or_else(libtorch::default_choice))?,
+        };
+        note(format_args!(
+            "ready: {}",
+            libtorch::describe(ws, &installed)
+        ));
+    }
+    let mut folder = None;
+    if wants(Part::Photos) {
+        stages.next("photos");
+        folder = Some(photos::ensure(ws, &choice)?);
+    }
+    if wants(Part::Weights) {
+        stages.next("weights of AlexNet, the sample comparator");
+        if weights::pending(ws) {
+            weights::fetch(ws)?;
+            if libtorch::installed(ws)?.is_none() {
+                return Err(crate::failure::refuse(
+                    "the weights are fetched; converting them needs libtorch: cargo xtask setup",
+                ));
+            }
+            note("building the program that converts them (some minutes the first time)");
+            weights::convert(ws, &Programs::build(ws, packages)?)?;
+        }
+        note(format_args!("ready: {}", ws.show(&ws.alexnet())));
+    }
+    Ok(Ready {
+        choice,
+        photos: folder,
+    })
+}
+
+/// Held while set-up runs: two at once would delete each other's unfinished work.
+struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
+
+impl Lock {
+    fn take(ws: &Workspace) -> Result<Self> {
+        let path = ws.third_party().join(".setup.lock");
+        fs::create_dir_all(ws.third_party()).context("creating third_party")?;
+        let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+        if file.try_lock().is_err() {
+            note("another set-up is running here: waiting for it");
+            file.lock()
+                .with_context(|| format!("locking {}", path.display()))?;
+        }
+        Ok(Self(file))
+    }
+}

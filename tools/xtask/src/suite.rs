@@ -1,0 +1,47 @@
+//! `cargo xtask test`: set-up with the full libtorch, the whole test suite, then tidy.
+
+use anyhow::Result;
+
+use crate::child::Child;
+use crate::failure::refuse;
+use crate::setup::{self, Wishes};
+use crate::stages::{Stages, note, seconds};
+use crate::workspace::Workspace;
+use crate::{libtorch, tidy};
+
+/// Runs it all.
+///
+/// # Errors
+/// What set-up refuses, failed tests with cargo's exit code, broken invariants.
+pub fn run(ws: &Workspace) -> Result<()> {
+    let mut stages = Stages::new(setup::STAGES + 2);
+    let linked = libtorch::installed(ws)?.filter(|found| found.mode == libtorch::Mode::Linked);
+    let torch = match linked {
+        // The user's own PyTorch is not thrown away for the tests, if Python can use it.
+        Some(_) if libtorch::imports(&ws.python()) => None,
+        Some(_) => {
+            return Err(refuse(
+                "third_party/py links to a libtorch of yours, and Python cannot import torch, \
+                 safetensors, numpy, PIL and tensorboard there: the tests compare with them. \
+                 Let set-up replace the link: cargo xtask setup --torch full",
+            ));
+        }
+        None => Some("full".into()),
+    };
+    let wishes = Wishes {
+        torch,
+        photos: None,
+    };
+    setup::run(ws, &wishes, &setup::ALL, &["deepsim-nets"], &mut stages)?;
+
+    stages.next("cargo test --workspace");
+    Child::cargo("cargo test", ws.root())
+        .args(["test", "--workspace"])
+        .env("PYTHONPATH", ws.python())
+        .run()?;
+
+    stages.next("tidy");
+    tidy::run(ws)?;
+    note(format_args!("all passed in {}", seconds(stages.elapsed())));
+    Ok(())
+}

