@@ -10,7 +10,10 @@ use serde_json::Value;
 pub fn metrics(run: &Path) -> Vec<Value> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    whole
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// Step, losses, gate and counters of every log line: all that must be equal where two runs are
@@ -30,14 +33,26 @@ pub fn losses(run: &Path) -> Vec<String> {
 
 /// Values of a key, of the lines that have it.
 pub fn column(run: &Path, key: &str) -> Vec<Value> {
-    metrics(run).iter().filter_map(|line| line.get(key).cloned()).collect()
+    metrics(run)
+        .iter()
+        .filter_map(|line| line.get(key).cloned())
+        .collect()
 }
 
 /// Steps of the visible checkpoints, ascending.
 pub fn checkpoint_steps(run: &Path) -> Vec<u64> {
-    let Ok(entries) = fs::read_dir(run.join("checkpoints")) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(run.join("checkpoints")) else {
+        return Vec::new();
+    };
     let mut steps: Vec<u64> = entries
-        .filter_map(|e| e.unwrap().file_name().to_str()?.strip_prefix("step-")?.parse().ok())
+        .filter_map(|e| {
+            e.unwrap()
+                .file_name()
+                .to_str()?
+                .strip_prefix("step-")?
+                .parse()
+                .ok()
+        })
         .collect();
     steps.sort_unstable();
     steps
@@ -54,7 +69,10 @@ pub fn tensors(run: &Path, step: u64) -> BTreeMap<&'static str, Vec<u8>> {
         .into_iter()
         .map(|stem| {
             let file = checkpoint(run, step).join(format!("{stem}.safetensors"));
-            (stem, fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display())))
+            (
+                stem,
+                fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display())),
+            )
         })
         .collect()
 }
@@ -62,7 +80,9 @@ pub fn tensors(run: &Path, step: u64) -> BTreeMap<&'static str, Vec<u8>> {
 /// Every file below a directory with its bytes, so that a test can say that nothing changed.
 pub fn contents(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
-    let Ok(entries) = fs::read_dir(path) else { return found };
+    let Ok(entries) = fs::read_dir(path) else {
+        return found;
+    };
     for entry in entries {
         let path = entry.unwrap().path();
         match path.is_dir() {

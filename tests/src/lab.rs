@@ -81,7 +81,9 @@ pub struct Lab {
 impl Lab {
     /// Makes photographs and experiment.
     pub fn new() -> Lab {
-        let lab = Lab { dir: TempDir::new().unwrap() };
+        let lab = Lab {
+            dir: TempDir::new().unwrap(),
+        };
         photos::folder(&lab.at("train"), 0, TRAIN);
         photos::folder(&lab.at("test"), TRAIN, TRAIN + TEST);
         std::fs::write(lab.experiment(), lab.toml()).unwrap();
@@ -134,7 +136,11 @@ impl Lab {
     /// Trains the experiment into another directory.
     pub fn train_into(&self, out: &str) -> Command {
         let mut command = program("deepsim-train");
-        command.current_dir(self.path()).arg(self.experiment()).arg("--out").arg(self.at(out));
+        command
+            .current_dir(self.path())
+            .arg(self.experiment())
+            .arg("--out")
+            .arg(self.at(out));
         command
     }
 

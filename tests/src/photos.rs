@@ -20,7 +20,11 @@ pub fn photo(width: u32, height: u32, seed: u32) -> RgbImage {
         let inside = (u - centre.0).hypot(v - centre.1) < 0.25;
         let slope = u * angle.cos() + v * angle.sin();
         let ground = [128.0 + 90.0 * slope, 220.0 * v, 200.0 - 120.0 * u];
-        let disc = [250.0 - 40.0 * (seed % 5) as f32, 60.0, 30.0 + 50.0 * (seed % 4) as f32];
+        let disc = [
+            250.0 - 40.0 * (seed % 5) as f32,
+            60.0,
+            30.0 + 50.0 * (seed % 4) as f32,
+        ];
         let colour = if inside { disc } else { ground };
         Rgb(colour.map(|c| (c + noise()).clamp(0.0, 255.0) as u8))
     })
@@ -31,7 +35,9 @@ pub fn folder(path: &Path, from: u32, to: u32) -> PathBuf {
     std::fs::create_dir_all(path).unwrap();
     for n in from..to {
         let ending = if n % 2 == 0 { "jpg" } else { "png" };
-        photo(96, 80, n + 1).save(path.join(format!("{n:02}.{ending}"))).unwrap();
+        photo(96, 80, n + 1)
+            .save(path.join(format!("{n:02}.{ending}")))
+            .unwrap();
     }
     path.to_owned()
 }

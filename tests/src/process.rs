@@ -11,7 +11,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The root of the workspace.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 /// A program of the workspace, `deepsim-train` for one, on one thread and without the caller's
@@ -26,14 +29,19 @@ pub fn program(name: &str) -> Command {
         path.display()
     );
     let mut command = Command::new(path);
-    command.env_remove("RUST_LOG").env("OMP_NUM_THREADS", "1").stdin(Stdio::null());
+    command
+        .env_remove("RUST_LOG")
+        .env("OMP_NUM_THREADS", "1")
+        .stdin(Stdio::null());
     command
 }
 
 /// Python with the packages that `cargo xtask setup` put into the workspace.
 pub fn python(script: &str) -> Command {
     let mut command = Command::new("python3");
-    command.args(["-c", script]).env("PYTHONPATH", root().join("third_party/py"));
+    command
+        .args(["-c", script])
+        .env("PYTHONPATH", root().join("third_party/py"));
     command.env("OMP_NUM_THREADS", "1").stdin(Stdio::null());
     command
 }
@@ -52,20 +60,33 @@ pub struct Ran {
 impl From<Output> for Ran {
     fn from(output: Output) -> Ran {
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Ran {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 }
 
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Ran {
-    command.output().unwrap_or_else(|e| panic!("{command:?}: {e}")).into()
+    command
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"))
+        .into()
 }
 
 impl Ran {
     /// Demands an exit code.
     #[track_caller]
     pub fn exits(self, code: i32) -> Ran {
-        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert_eq!(
+            self.code,
+            Some(code),
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout,
+            self.stderr
+        );
         self
     }
 
@@ -82,7 +103,11 @@ impl Ran {
     #[track_caller]
     pub fn says(self, words: &[&str]) -> Ran {
         for word in words {
-            assert!(self.stderr.contains(word), "no `{word}` in:\n{}", self.stderr);
+            assert!(
+                self.stderr.contains(word),
+                "no `{word}` in:\n{}",
+                self.stderr
+            );
         }
         self
     }
@@ -124,8 +149,15 @@ impl Running {
     pub fn until(&mut self, mut ready: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !ready() {
-            assert!(self.lives(), "it ended: {:?}", self.0.take().unwrap().wait_with_output());
-            assert!(begun.elapsed() < PATIENCE, "nothing happened for {PATIENCE:?}");
+            assert!(
+                self.lives(),
+                "it ended: {:?}",
+                self.0.take().unwrap().wait_with_output()
+            );
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "nothing happened for {PATIENCE:?}"
+            );
             std::thread::sleep(Duration::from_millis(3));
         }
     }

@@ -32,15 +32,43 @@ fn photographs_that_are_not_there() {
     };
     refused(
         &[set("data.train", &no_train), set("data.test", &no_test)],
-        &["data.train", &lab.text("nowhere"), "deepsim-data -- prepare", "data.test", "sample-gone", "cargo xtask setup"],
+        &[
+            "data.train",
+            &lab.text("nowhere"),
+            "deepsim-data -- prepare",
+            "data.test",
+            "sample-gone",
+            "cargo xtask setup",
+        ],
     );
-    refused(&[set("data.train", &empty)], &["no image in", &lab.text("empty")]);
-    refused(&[set("data.train", &few)], &[&lab.text("few"), "has 3 images", "batch needs 4", "lower the batch size"]);
-    refused(&[set("data.test", &one)], &["data.test", "at least 2", &lab.text("one")]);
-    refused(&[set("data.train", &lab.experiment())], &[&lab.text("tiny.toml"), "not a folder"]);
+    refused(
+        &[set("data.train", &empty)],
+        &["no image in", &lab.text("empty")],
+    );
+    refused(
+        &[set("data.train", &few)],
+        &[
+            &lab.text("few"),
+            "has 3 images",
+            "batch needs 4",
+            "lower the batch size",
+        ],
+    );
+    refused(
+        &[set("data.test", &one)],
+        &["data.test", "at least 2", &lab.text("one")],
+    );
+    refused(
+        &[set("data.train", &lab.experiment())],
+        &[&lab.text("tiny.toml"), "not a folder"],
+    );
     assert_eq!(checkpoint_steps(&lab.run_dir()), [2]);
     for (path, bytes) in contents(&lab.run_dir()) {
-        assert!(path.ends_with("lock") || before[&path] == bytes, "{} changed", path.display());
+        assert!(
+            path.ends_with("lock") || before[&path] == bytes,
+            "{} changed",
+            path.display()
+        );
     }
 }
 
@@ -54,8 +82,13 @@ fn corrupt_photographs_are_named_and_counted_where_allowed() {
         ran.refuses(&[photo.to_str().unwrap()]);
         assert_eq!(checkpoint_steps(&lab.run_dir()), [0; 0]);
 
-        let ran = run(lab.train().args(["--steps", "4", "--set", "data.quarantine=1"]));
-        assert_eq!(ran.prints(), format!("done: step 4, run {}\n", lab.run_dir().display()));
+        let ran = run(lab
+            .train()
+            .args(["--steps", "4", "--set", "data.quarantine=1"]));
+        assert_eq!(
+            ran.prints(),
+            format!("done: step 4, run {}\n", lab.run_dir().display())
+        );
         let counts = column(&lab.run_dir(), "data.quarantined");
         assert_eq!(counts.last().unwrap(), 1, "{counts:?}");
     }
@@ -72,13 +105,33 @@ fn keys_of_the_experiment_file() {
     let lab = Lab::new();
     let whole = lab.toml();
     for (from, to, words) in [
-        ("crop = 64", "crop = 64\ncorp = 32", &["line 7, column 1", "corp", "unknown field", "`crop`"][..]),
-        ("seed = 1", "seed = \"one\"", &["line 47, column 8", "seed = \"one\"", "invalid type", "u64"]),
+        (
+            "crop = 64",
+            "crop = 64\ncorp = 32",
+            &["line 7, column 1", "corp", "unknown field", "`crop`"][..],
+        ),
+        (
+            "seed = 1",
+            "seed = \"one\"",
+            &["line 47, column 8", "seed = \"one\"", "invalid type", "u64"],
+        ),
         ("seed = 1", "seed = -1", &["line 47", "seed = -1"]),
-        ("seed = 1\n", "", &["line 44", "[train]", "missing field `seed`"]),
-        ("tap = \"pool2\"", "tap = \"pool9\"", &["line 11", "unknown variant `pool9`", "`pool5`"]),
+        (
+            "seed = 1\n",
+            "",
+            &["line 44", "[train]", "missing field `seed`"],
+        ),
+        (
+            "tap = \"pool2\"",
+            "tap = \"pool9\"",
+            &["line 11", "unknown variant `pool9`", "`pool5`"],
+        ),
         ("[data]", "[data", &["line 3"]),
-        ("name = \"tiny\"", "name = \"../tiny\"", &["`name`", "letters, digits"]),
+        (
+            "name = \"tiny\"",
+            "name = \"../tiny\"",
+            &["`name`", "letters, digits"],
+        ),
     ] {
         assert!(whole.contains(from));
         fs::write(lab.experiment(), whole.replace(from, to)).unwrap();
@@ -95,25 +148,47 @@ fn overrides() {
     for (set, words) in [
         ("train.steps", &["--set train.steps", "KEY=VALUE"][..]),
         ("=1", &["--set =1", "the key is empty"]),
-        ("train.stepz=1", &["--set train.stepz=1", "unknown field `stepz`", "`steps`"]),
+        (
+            "train.stepz=1",
+            &["--set train.stepz=1", "unknown field `stepz`", "`steps`"],
+        ),
         ("train.seed=one", &["--set train.seed=one", "invalid type"]),
-        ("train.seed.low=1", &["--set train.seed.low=1", "`seed` is a value"]),
+        (
+            "train.seed.low=1",
+            &["--set train.seed.low=1", "`seed` is a value"],
+        ),
         ("train.steps=0", &["`train.steps`", "at least 1"]),
         ("train.batch_size=0", &["`train.batch_size`", "at least 1"]),
-        ("train.batch_size=1000000000000", &["a batch needs 1000000000000"]),
+        (
+            "train.batch_size=1000000000000",
+            &["a batch needs 1000000000000"],
+        ),
         ("train.threads=1000000000", &["`train.threads`"]),
-        ("train.eval_images=1", &["`train.eval_images`", "at least 2"]),
+        (
+            "train.eval_images=1",
+            &["`train.eval_images`", "at least 2"],
+        ),
         ("loss.kl=1.0", &["`loss.kl`", "must be 0"]),
         ("loss.adv=-1.0", &["`loss.adv`", "-1"]),
         ("loss.feat=nan", &["`loss.feat`", "NaN"]),
-        ("optimizer.generator.lr=0.0", &["`optimizer.generator.lr`", "above 0"]),
-        ("gate.d_off_below=0.9", &["`gate`", "d_off_below <= d_on_above"]),
+        (
+            "optimizer.generator.lr=0.0",
+            &["`optimizer.generator.lr`", "above 0"],
+        ),
+        (
+            "gate.d_off_below=0.9",
+            &["`gate`", "d_off_below <= d_on_above"],
+        ),
         ("data.scale=[0.9, 0.5]", &["`data.scale`", "[0.9, 0.5]"]),
-        ("encoder.weights=random:x", &["`encoder.weights`", "random:1"]),
+        (
+            "encoder.weights=random:x",
+            &["`encoder.weights`", "random:1"],
+        ),
     ] {
         run(lab.train().args(["--set", set])).refuses(words);
     }
-    run(lab.train().args(["--device", "gpu"])).refuses(&["device `gpu`", "auto, cpu, cuda or cuda:N"]);
+    run(lab.train().args(["--device", "gpu"]))
+        .refuses(&["device `gpu`", "auto, cpu, cuda or cuda:N"]);
     assert!(!lab.run_dir().exists());
 }
 
@@ -121,12 +196,27 @@ fn overrides() {
 fn sizes_that_no_network_can_have() {
     let lab = Lab::new();
     for (sets, words) in [
-        (&["data.crop=40"][..], &["`discriminator`", "40x40", "too small", "larger crop"][..]),
-        (&["data.crop=9"], &["`encoder`", "9x9", "larger crop or an earlier tap"]),
+        (
+            &["data.crop=40"][..],
+            &["`discriminator`", "40x40", "too small", "larger crop"][..],
+        ),
+        (
+            &["data.crop=9"],
+            &["`encoder`", "9x9", "larger crop or an earlier tap"],
+        ),
         (&["data.crop=300"], &["`generator`", "8 to 256", "300"]),
-        (&["encoder.net=caffenet", "encoder.tap=relu6"], &["`encoder`", "fc6", "64x64", "use crop 227"]),
-        (&["encoder.tap=norm1"], &["`encoder`", "no tap `norm1`", "pool2"]),
-        (&["encoder.tap=relu1", "generator.width=9"], &["`generator`", "width", "9"]),
+        (
+            &["encoder.net=caffenet", "encoder.tap=relu6"],
+            &["`encoder`", "fc6", "64x64", "use crop 227"],
+        ),
+        (
+            &["encoder.tap=norm1"],
+            &["`encoder`", "no tap `norm1`", "pool2"],
+        ),
+        (
+            &["encoder.tap=relu1", "generator.width=9"],
+            &["`generator`", "width", "9"],
+        ),
     ] {
         let sets = sets.iter().flat_map(|s| ["--set", s]);
         run(lab.train().args(sets)).refuses(words);
@@ -159,9 +249,17 @@ fn the_paper_s_experiment_without_its_data() {
 fn no_room_for_the_checkpoints() {
     let lab = Lab::trained(2);
     let before = contents(&lab.run_dir());
-    let hoard = ["--set", "train.keep_checkpoints=1000000000", "--set", "train.checkpoint_every=1"];
+    let hoard = [
+        "--set",
+        "train.keep_checkpoints=1000000000",
+        "--set",
+        "train.checkpoint_every=1",
+    ];
     for word in ["--resume", "--fresh"] {
-        let ran = run(lab.train().args(hoard).args(["--steps", "1000000000", word]));
+        let ran = run(lab
+            .train()
+            .args(hoard)
+            .args(["--steps", "1000000000", word]));
         ran.refuses(&[&lab.text("run"), "MB free", "train.keep_checkpoints"]);
     }
     let longer = Experiment::load(&lab.experiment(), &["train.steps=9".to_owned()]).unwrap();
@@ -171,7 +269,11 @@ fn no_room_for_the_checkpoints() {
     }
     assert_eq!(before.len(), contents(&lab.run_dir()).len());
     for (path, bytes) in contents(&lab.run_dir()) {
-        assert!(path.ends_with("lock") || before[&path] == bytes, "{} changed", path.display());
+        assert!(
+            path.ends_with("lock") || before[&path] == bytes,
+            "{} changed",
+            path.display()
+        );
     }
 }
 
@@ -184,13 +286,19 @@ fn run_directories_that_cannot_be_used() {
     run(&mut command).refuses(&[&below_a_file]);
     // Refused to root too.
     let mut command = program("deepsim-train");
-    command.arg(lab.experiment()).args(["--out", "/proc/deepsim-run"]);
+    command
+        .arg(lab.experiment())
+        .args(["--out", "/proc/deepsim-run"]);
     run(&mut command).refuses(&["/proc/deepsim-run"]);
 
     // Somebody's folder is not taken for a run, whatever the flag.
     let photographs = contents(&lab.at("train"));
     for flag in [&[][..], &["--resume"], &["--fresh"]] {
-        run(lab.train_into("train").args(flag)).refuses(&[&lab.text("train"), "holds no experiment.toml", "--out"]);
+        run(lab.train_into("train").args(flag)).refuses(&[
+            &lab.text("train"),
+            "holds no experiment.toml",
+            "--out",
+        ]);
     }
     assert_eq!(contents(&lab.at("train")), photographs);
 

@@ -27,10 +27,22 @@ fn alexnet(seed: u64) -> Tensors {
 
 fn save(path: &Path, tensors: &Tensors) {
     let view = |(name, shape, bytes): &'_ (String, Vec<usize>, Vec<u8>)| {
-        (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap().data().to_vec(), shape.clone())
+        (
+            name.clone(),
+            TensorView::new(Dtype::F32, shape.clone(), bytes)
+                .unwrap()
+                .data()
+                .to_vec(),
+            shape.clone(),
+        )
     };
     let owned: Vec<_> = tensors.iter().map(view).collect();
-    let views = owned.iter().map(|(n, b, s)| (n.as_str(), TensorView::new(Dtype::F32, s.clone(), b).unwrap()));
+    let views = owned.iter().map(|(n, b, s)| {
+        (
+            n.as_str(),
+            TensorView::new(Dtype::F32, s.clone(), b).unwrap(),
+        )
+    });
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
@@ -77,7 +89,11 @@ fn damaged_weights() {
     fs::write(&file, b"").unwrap();
     run(lab.train().args(&set)).refuses(&[file.to_str().unwrap(), "not a whole safetensors file"]);
     fs::remove_file(&file).unwrap();
-    run(lab.train().args(&set)).refuses(&["encoder.weights: no file", file.to_str().unwrap(), "cargo xtask setup"]);
+    run(lab.train().args(&set)).refuses(&[
+        "encoder.weights: no file",
+        file.to_str().unwrap(),
+        "cargo xtask setup",
+    ]);
     fs::create_dir(&file).unwrap();
     run(lab.train().args(&set)).refuses(&[file.to_str().unwrap(), "directory"]);
     assert!(!lab.run_dir().exists());
@@ -89,13 +105,23 @@ fn a_run_knows_the_weights_that_it_began_with() {
     run(lab.train().args(&set).args(["--steps", "2"])).exits(0);
     save(&lab.at("alexnet.safetensors"), &alexnet(2));
     let resume = ["--steps", "4", "--resume"];
-    run(lab.train().args(&set).args(resume)).refuses(&[&lab.text("run"), "encoder.weights", "changed", "--fresh"]);
+    run(lab.train().args(&set).args(resume)).refuses(&[
+        &lab.text("run"),
+        "encoder.weights",
+        "changed",
+        "--fresh",
+    ]);
     let photo = lab.text("test/12.jpg");
-    run(&mut lab.eval(&["invert", &photo, "--run", "run", "--out", "pictures"]))
-        .refuses(&["run", "encoder.weights", "not what this run was trained with"]);
+    run(&mut lab.eval(&["invert", &photo, "--run", "run", "--out", "pictures"])).refuses(&[
+        "run",
+        "encoder.weights",
+        "not what this run was trained with",
+    ]);
     assert!(!lab.at("pictures").exists());
     let table = run(&mut lab.eval(&["table2", "--runs", "run", "--format", "csv"]));
-    let rows = table.says(&["warning", "run left out", "encoder.weights"]).prints();
+    let rows = table
+        .says(&["warning", "run left out", "encoder.weights"])
+        .prints();
     assert_eq!(rows.lines().count(), 15, "the paper's rows alone");
 
     // Brought back, everything goes on.
@@ -108,13 +134,19 @@ fn a_run_knows_the_weights_that_it_began_with() {
 fn a_run_knows_the_photographs_that_it_began_with() {
     let lab = Lab::trained(2);
     let resume = ["--steps", "4", "--resume"];
-    photos::photo(96, 80, 99).save(lab.at("train/99.png")).unwrap();
+    photos::photo(96, 80, 99)
+        .save(lab.at("train/99.png"))
+        .unwrap();
     run(lab.train().args(resume)).refuses(&[&lab.text("run"), "data.train", "changed", "--fresh"]);
     fs::remove_file(lab.at("train/99.png")).unwrap();
-    photos::photo(96, 80, 99).save(lab.at("test/99.png")).unwrap();
+    photos::photo(96, 80, 99)
+        .save(lab.at("test/99.png"))
+        .unwrap();
     run(lab.train().args(resume)).refuses(&[&lab.text("run"), "data.test", "changed"]);
     let table = run(&mut lab.eval(&["table2", "--runs", "run"]));
-    table.says(&["warning", "data.test", "not what this run was trained with"]).exits(0);
+    table
+        .says(&["warning", "data.test", "not what this run was trained with"])
+        .exits(0);
     fs::remove_file(lab.at("test/99.png")).unwrap();
     run(lab.train().args(resume)).exits(0);
 }
@@ -126,17 +158,34 @@ fn damaged_checkpoints_are_never_used() {
     let good = contents(&at);
     let photo = lab.text("test/12.jpg");
     let damages: [(&str, fn(&Path), &str); 5] = [
-        ("generator.safetensors", files::flip_a_byte, "blake3 is not the manifest's"),
-        ("state.safetensors", |p| files::cut(p, 0.9), "the manifest says"),
-        ("discriminator.safetensors", |p| fs::remove_file(p).unwrap(), "No such file"),
+        (
+            "generator.safetensors",
+            files::flip_a_byte,
+            "blake3 is not the manifest's",
+        ),
+        (
+            "state.safetensors",
+            |p| files::cut(p, 0.9),
+            "the manifest says",
+        ),
+        (
+            "discriminator.safetensors",
+            |p| fs::remove_file(p).unwrap(),
+            "No such file",
+        ),
         ("manifest.json", |p| files::cut(p, 0.5), "manifest.json"),
-        ("manifest.json", |p| fs::remove_file(p).unwrap(), "manifest.json"),
+        (
+            "manifest.json",
+            |p| fs::remove_file(p).unwrap(),
+            "manifest.json",
+        ),
     ];
     for (name, damage, reason) in damages {
         damage(&at.join(name));
         let words = ["step-000000002", name, reason];
         run(lab.train().args(["--steps", "4", "--resume"])).refuses(&words);
-        run(&mut lab.eval(&["invert", &photo, "--run", "run", "--out", "pictures"])).refuses(&words);
+        run(&mut lab.eval(&["invert", &photo, "--run", "run", "--out", "pictures"]))
+            .refuses(&words);
         let table = run(&mut lab.eval(&["table2", "--runs", "run", "--format", "csv"]));
         let rows = table.says(&["warning: run left out", name]).prints();
         assert_eq!(rows.lines().count(), 15);

@@ -15,28 +15,73 @@ use serde_json::Value;
 fn a_whole_run_from_prepared_photos() {
     let lab = Lab::new();
     photos::folder(&lab.at("all"), 0, TRAIN + TEST);
-    run(program("deepsim-data").current_dir(lab.path()).args(["prepare", "all", "ready", "--holdout", "0.4"])).exits(0);
+    run(program("deepsim-data").current_dir(lab.path()).args([
+        "prepare",
+        "all",
+        "ready",
+        "--holdout",
+        "0.4",
+    ]))
+    .exits(0);
     let prepared = |part: &str| format!("data.{part}=\"{}\"", lab.text(&format!("ready/{part}")));
-    let sets = ["--set".to_owned(), prepared("train"), "--set".to_owned(), prepared("test")];
+    let sets = [
+        "--set".to_owned(),
+        prepared("train"),
+        "--set".to_owned(),
+        prepared("test"),
+    ];
 
     let done = format!("done: step 6, run {}\n", lab.run_dir().display());
     let ran = run(lab.train().args(&sets)).exits(0);
     assert_eq!(ran.stdout, done);
-    assert!(ran.stderr.contains("12 photographs, batch 4, steps 1 to 6"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("12 photographs, batch 4, steps 1 to 6"),
+        "{}",
+        ran.stderr
+    );
 
-    let entries = fs::read_dir(lab.run_dir()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    let expected = ["checkpoints", "experiment.toml", "lock", "metrics.jsonl", "samples", "tensorboard"];
-    assert_eq!(entries.collect::<BTreeSet<_>>(), expected.map(str::to_owned).into());
-    assert_eq!(checkpoint_steps(&lab.run_dir()), [4, 6], "the two newest are kept");
+    let entries = fs::read_dir(lab.run_dir())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap());
+    let expected = [
+        "checkpoints",
+        "experiment.toml",
+        "lock",
+        "metrics.jsonl",
+        "samples",
+        "tensorboard",
+    ];
+    assert_eq!(
+        entries.collect::<BTreeSet<_>>(),
+        expected.map(str::to_owned).into()
+    );
+    assert_eq!(
+        checkpoint_steps(&lab.run_dir()),
+        [4, 6],
+        "the two newest are kept"
+    );
     let newest = files::checkpoint(&lab.run_dir(), 6);
-    let manifest: Value = serde_json::from_slice(&fs::read(newest.join("manifest.json")).unwrap()).unwrap();
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(newest.join("manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest["step"], 6);
-    for name in ["generator.safetensors", "discriminator.safetensors", "state.safetensors"] {
+    for name in [
+        "generator.safetensors",
+        "discriminator.safetensors",
+        "state.safetensors",
+    ] {
         let bytes = fs::metadata(newest.join(name)).unwrap().len();
         assert_eq!(manifest["files"][name]["bytes"], bytes);
-        assert_eq!(manifest["files"][name]["blake3"].as_str().unwrap().len(), 64);
+        assert_eq!(
+            manifest["files"][name]["blake3"].as_str().unwrap().len(),
+            64
+        );
     }
-    for key in ["encoder_weights", "comparator_weights", "train_data", "test_data"] {
+    for key in [
+        "encoder_weights",
+        "comparator_weights",
+        "train_data",
+        "test_data",
+    ] {
         assert_eq!(manifest[key].as_str().unwrap().len(), 64, "{key}");
     }
     let events: Vec<_> = fs::read_dir(lab.at("run/tensorboard")).unwrap().collect();
@@ -47,7 +92,11 @@ fn a_whole_run_from_prepared_photos() {
     assert_eq!(run(lab.train().args(&sets)).prints(), done);
     assert_eq!(run(lab.train().args(&sets).arg("--resume")).prints(), done);
     for (path, bytes) in contents(&lab.run_dir()) {
-        assert!(path.ends_with("lock") || before[&path] == bytes, "{} changed", path.display());
+        assert!(
+            path.ends_with("lock") || before[&path] == bytes,
+            "{} changed",
+            path.display()
+        );
     }
 }
 
@@ -55,41 +104,72 @@ fn a_whole_run_from_prepared_photos() {
 fn metrics_pictures_and_tensors_are_what_others_read() {
     let lab = Lab::trained(4);
     let lines = metrics(&lab.run_dir());
-    let (steps, evaluated): (Vec<_>, Vec<_>) = lines.iter().partition(|l| l.get("loss.feat").is_some());
-    assert_eq!(steps.iter().map(|l| l["step"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    let (steps, evaluated): (Vec<_>, Vec<_>) =
+        lines.iter().partition(|l| l.get("loss.feat").is_some());
+    assert_eq!(
+        steps
+            .iter()
+            .map(|l| l["step"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [1, 2, 3, 4]
+    );
     for line in &steps {
         for key in [
-            "loss.feat", "loss.adv", "loss.img", "loss.discr", "loss.discr_real", "loss.discr_fake", "gate.ratio",
-            "updates.g", "updates.d", "lr", "images_per_s", "data.quarantined",
+            "loss.feat",
+            "loss.adv",
+            "loss.img",
+            "loss.discr",
+            "loss.discr_real",
+            "loss.discr_fake",
+            "gate.ratio",
+            "updates.g",
+            "updates.d",
+            "lr",
+            "images_per_s",
+            "data.quarantined",
         ] {
             assert!(line[key].is_number(), "{key} in {line}");
         }
         for key in ["gate.train_d", "gate.train_g", "discr.dead"] {
             assert!(line[key].is_boolean(), "{key} in {line}");
         }
-        let (sum, real, fake) =
-            (line["loss.discr"].as_f64(), line["loss.discr_real"].as_f64(), line["loss.discr_fake"].as_f64());
+        let (sum, real, fake) = (
+            line["loss.discr"].as_f64(),
+            line["loss.discr_real"].as_f64(),
+            line["loss.discr_fake"].as_f64(),
+        );
         assert_eq!(sum, Some(real.unwrap() + fake.unwrap()));
     }
     assert_eq!(evaluated.len(), 1, "one evaluation, at the end");
     assert_eq!(evaluated[0]["step"], 4);
     assert_eq!(evaluated[0]["eval.n"], TEST);
-    for key in ["eval.image_error", "eval.feature_error", "eval.gradient_energy"] {
+    for key in [
+        "eval.image_error",
+        "eval.feature_error",
+        "eval.gradient_energy",
+    ] {
         assert!(evaluated[0][key].as_f64().unwrap() > 0.0, "{key}");
     }
 
     // Eight photographs above their reconstructions, two white pixels between.
-    let sheet = image::open(lab.at("run/samples/step-000000004.png")).unwrap().to_rgb8();
+    let sheet = image::open(lab.at("run/samples/step-000000004.png"))
+        .unwrap()
+        .to_rgb8();
     assert_eq!(sheet.dimensions(), (8 * 64 + 7 * 2, 2 * 64 + 2));
     assert_eq!(sheet.get_pixel(64, 10).0, [255; 3]);
     let first = |x: u32, y: u32| sheet.get_pixel(x, y).0;
-    assert_ne!(first(5, 5), first(60, 60), "the first photograph has a gradient");
+    assert_ne!(
+        first(5, 5),
+        first(60, 60),
+        "the first photograph has a gradient"
+    );
 
     // No code of ours is needed to read the weights.
     let script = "import sys, json\nfrom safetensors.torch import load_file\n\
         print(json.dumps({k: list(v.shape) for f in sys.argv[1:] for k, v in load_file(f).items()}))";
     let at = files::checkpoint(&lab.run_dir(), 4);
-    let names = ["generator", "discriminator", "state"].map(|n| at.join(format!("{n}.safetensors")));
+    let names =
+        ["generator", "discriminator", "state"].map(|n| at.join(format!("{n}.safetensors")));
     let shapes: Value = serde_json::from_str(&run(python(script).args(&names)).prints()).unwrap();
     assert_eq!(shapes["deconv0.weight"][1], 3);
     assert_eq!(shapes["Dconv1.weight"], serde_json::json!([32, 3, 7, 7]));
@@ -103,14 +183,24 @@ fn an_unfinished_run_is_continued_or_replaced_but_never_guessed_at() {
     run(lab.train().args(["--steps", "8"])).refuses(&["step 4", "--resume", "--fresh"]);
     run(lab.train().args(["--resume", "--fresh"])).refuses(&["--resume", "--fresh"]);
     for (path, bytes) in contents(&lab.run_dir()) {
-        assert!(path.ends_with("lock") || before[&path] == bytes, "{} changed", path.display());
+        assert!(
+            path.ends_with("lock") || before[&path] == bytes,
+            "{} changed",
+            path.display()
+        );
     }
 
     let ran = run(lab.train().args(["--steps", "8", "--resume"])).says(&["resumed at step 4 of 8"]);
-    assert_eq!(ran.prints(), format!("done: step 8, run {}\n", lab.run_dir().display()));
+    assert_eq!(
+        ran.prints(),
+        format!("done: step 8, run {}\n", lab.run_dir().display())
+    );
     let steps: Vec<Value> = (1..=8).map(Value::from).collect();
-    let logged: Vec<Value> =
-        metrics(&lab.run_dir()).into_iter().filter(|l| l.get("lr").is_some()).map(|l| l["step"].clone()).collect();
+    let logged: Vec<Value> = metrics(&lab.run_dir())
+        .into_iter()
+        .filter(|l| l.get("lr").is_some())
+        .map(|l| l["step"].clone())
+        .collect();
     assert_eq!(logged, steps);
 
     fs::write(lab.at("run/notes.txt"), "mine").unwrap();
@@ -128,7 +218,9 @@ fn resuming_where_nothing_is_saved_starts_at_zero() {
     ran.exits(0);
     // Neither does a run that was cut before its first checkpoint bind anyone, not even to its seed.
     fs::remove_dir_all(lab.at("run/checkpoints")).unwrap();
-    run(lab.train().args(["--steps", "2", "--set", "train.seed=7"])).says(&["steps 1 to 2"]).exits(0);
+    run(lab.train().args(["--steps", "2", "--set", "train.seed=7"]))
+        .says(&["steps 1 to 2"])
+        .exits(0);
     assert_eq!(column(&lab.run_dir(), "lr").len(), 2);
     // Nor one that was killed while it wrote its very first file.
     fs::create_dir(lab.at("early")).unwrap();
@@ -146,14 +238,24 @@ fn what_may_not_change_is_named_with_both_values() {
         ("train.batch_size=3", "train.batch_size: there 4, here 3"),
         ("train.seed=2", "train.seed: there 1, here 2"),
         ("data.crop=72", "data.crop: there 64, here 72"),
-        ("encoder.tap=relu2", "encoder.tap: there \"pool2\", here \"relu2\""),
-        ("comparator.weights=random:2", "comparator.weights: there \"random:1\", here \"random:2\""),
+        (
+            "encoder.tap=relu2",
+            "encoder.tap: there \"pool2\", here \"relu2\"",
+        ),
+        (
+            "comparator.weights=random:2",
+            "comparator.weights: there \"random:1\", here \"random:2\"",
+        ),
     ] {
         let words = [difference, "--out", "--fresh"];
         run(lab.train().args(["--resume", "--steps", "4", "--set", set])).refuses(&words);
     }
     for (path, bytes) in contents(&lab.run_dir()) {
-        assert!(path.ends_with("lock") || before[&path] == bytes, "{} changed", path.display());
+        assert!(
+            path.ends_with("lock") || before[&path] == bytes,
+            "{} changed",
+            path.display()
+        );
     }
 }
 
@@ -161,24 +263,44 @@ fn what_may_not_change_is_named_with_both_values() {
 fn overrides_are_recorded_and_runs_is_the_default_place() {
     let lab = Lab::new();
     let mut command = program("deepsim-train");
-    command.current_dir(lab.path()).args(["tiny.toml", "--steps", "2", "--set", "loss.img=3e-6"]);
+    command
+        .current_dir(lab.path())
+        .args(["tiny.toml", "--steps", "2", "--set", "loss.img=3e-6"]);
     assert_eq!(run(&mut command).prints(), "done: step 2, run runs/tiny\n");
     let resolved = fs::read_to_string(lab.at("runs/tiny/experiment.toml")).unwrap();
-    for words in ["# with --set loss.img=3e-6", "# with --set train.steps=2", "\nimg = 3e-6\n", "\nsteps = 2\n", "\nseed = 1\n"] {
-        let said = resolved.contains(words) || resolved.contains(&words.replace("3e-6", "0.000003"));
+    for words in [
+        "# with --set loss.img=3e-6",
+        "# with --set train.steps=2",
+        "\nimg = 3e-6\n",
+        "\nsteps = 2\n",
+        "\nseed = 1\n",
+    ] {
+        let said =
+            resolved.contains(words) || resolved.contains(&words.replace("3e-6", "0.000003"));
         assert!(said, "no {words:?} in\n{resolved}");
     }
     // The record is an experiment itself.
     let mut again = program("deepsim-train");
-    again.current_dir(lab.path()).args(["runs/tiny/experiment.toml", "--out", "again"]);
+    again
+        .current_dir(lab.path())
+        .args(["runs/tiny/experiment.toml", "--out", "again"]);
     run(&mut again).exits(0);
-    assert_eq!(files::tensors(&lab.at("again"), 2), files::tensors(&lab.at("runs/tiny"), 2));
+    assert_eq!(
+        files::tensors(&lab.at("again"), 2),
+        files::tensors(&lab.at("runs/tiny"), 2)
+    );
 }
 
 #[test]
 fn signals_save_and_one_directory_has_one_writer() {
     let lab = Lab::new();
-    let endless = ["--steps", "1000000", "--resume", "--set", "train.checkpoint_every=1000000"];
+    let endless = [
+        "--steps",
+        "1000000",
+        "--resume",
+        "--set",
+        "train.checkpoint_every=1000000",
+    ];
     let mut first = Running::start(lab.train().args(endless));
     first.until(|| column(&lab.run_dir(), "lr").len() >= 2);
 
@@ -187,27 +309,46 @@ fn signals_save_and_one_directory_has_one_writer() {
     run(lab.train().arg("--fresh")).refuses(&[&holder]);
     assert!(first.lives());
 
-    let ran = first.signal(Signal::TERM).exits(143).says(&["saved step", "--resume"]);
+    let ran = first
+        .signal(Signal::TERM)
+        .exits(143)
+        .says(&["saved step", "--resume"]);
     assert_eq!(ran.stdout, "");
     let saved = *checkpoint_steps(&lab.run_dir()).last().unwrap();
-    assert_eq!(column(&lab.run_dir(), "lr").len() as u64, saved, "every step that was done is saved");
+    assert_eq!(
+        column(&lab.run_dir(), "lr").len() as u64,
+        saved,
+        "every step that was done is saved"
+    );
 
     let mut second = Running::start(lab.train().args(endless));
     second.until(|| column(&lab.run_dir(), "lr").len() as u64 >= saved + 1);
-    second.signal(Signal::INT).exits(130).says(&["saved step", "--resume"]);
+    second
+        .signal(Signal::INT)
+        .exits(130)
+        .says(&["saved step", "--resume"]);
     let later = *checkpoint_steps(&lab.run_dir()).last().unwrap();
     assert!(later > saved);
 
     let total = (later + 1).to_string();
     let done = run(lab.train().args(["--steps", &total, "--resume"])).prints();
-    assert_eq!(done, format!("done: step {total}, run {}\n", lab.run_dir().display()));
+    assert_eq!(
+        done,
+        format!("done: step {total}, run {}\n", lab.run_dir().display())
+    );
 }
 
 #[test]
 fn help_teaches_by_example() {
-    for (name, words) in [("deepsim-train", ["--resume", "Exit codes: 0 done"]), ("deepsim-eval", ["table2", "Exit codes: 0 done"])] {
+    for (name, words) in [
+        ("deepsim-train", ["--resume", "Exit codes: 0 done"]),
+        ("deepsim-eval", ["table2", "Exit codes: 0 done"]),
+    ] {
         let help = run(program(name).arg("--help")).prints();
-        for word in words.into_iter().chain([&*format!("cargo run -p {name} -- ")]) {
+        for word in words
+            .into_iter()
+            .chain([&*format!("cargo run -p {name} -- ")])
+        {
             assert!(help.contains(word), "no `{word}` in\n{help}");
         }
     }

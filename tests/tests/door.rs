@@ -16,10 +16,20 @@ use tch::{Device, Kind, Tensor};
 
 fn save(path: &Path, tensors: &[(&str, &Tensor)]) {
     let bytes: Vec<_> = tensors.iter().map(|(_, t)| f32_bytes(t).unwrap()).collect();
-    let shape = |t: &Tensor| t.size().iter().map(|&d| usize::try_from(d).unwrap()).collect();
+    let shape = |t: &Tensor| {
+        t.size()
+            .iter()
+            .map(|&d| usize::try_from(d).unwrap())
+            .collect()
+    };
     let views = tensors.iter().zip(&bytes);
-    let views = views.map(|((name, t), b)| (*name, TensorView::new(Dtype::F32, shape(t), b).unwrap()));
-    fs::write(path, safetensors::serialize(views, None::<HashMap<String, String>>).unwrap()).unwrap();
+    let views =
+        views.map(|((name, t), b)| (*name, TensorView::new(Dtype::F32, shape(t), b).unwrap()));
+    fs::write(
+        path,
+        safetensors::serialize(views, None::<HashMap<String, String>>).unwrap(),
+    )
+    .unwrap();
 }
 
 /// RGB pictures, 0–255.
@@ -30,7 +40,16 @@ fn pictures(n: i64, size: i64) -> Tensor {
 
 /// Runs a network of the laboratory's experiment on `in.safetensors`.
 fn forward(lab: &Lab, net: &str, rest: &[&str]) -> Ran {
-    let named = ["forward", "tiny.toml", "--net", net, "--input", "in.safetensors", "--output", "out.safetensors"];
+    let named = [
+        "forward",
+        "tiny.toml",
+        "--net",
+        net,
+        "--input",
+        "in.safetensors",
+        "--output",
+        "out.safetensors",
+    ];
     run(lab.eval(&named).args(rest))
 }
 
@@ -40,7 +59,10 @@ fn y(lab: &Lab) -> Tensor {
     let file = SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(file.names(), ["y"]);
     assert_eq!(file.tensor("y").unwrap().dtype(), Dtype::F32);
-    read_safetensors(&lab.at("out.safetensors")).unwrap().remove("y").unwrap()
+    read_safetensors(&lab.at("out.safetensors"))
+        .unwrap()
+        .remove("y")
+        .unwrap()
 }
 
 #[track_caller]
@@ -66,18 +88,28 @@ fn feature_networks_at_any_legal_size() {
         assert_eq!(ran.stdout, "");
         assert_eq!(y(&lab).size(), shape);
         let library = FeatureNet::random(NetKind::AlexNet, tap, 1, Device::Cpu).unwrap();
-        same(&y(&lab), &library.features(&rgb_to_caffe(&x).unwrap(), &[tap]).unwrap()[0]);
+        same(
+            &y(&lab),
+            &library
+                .features(&rgb_to_caffe(&x).unwrap(), &[tap])
+                .unwrap()[0],
+        );
     }
 }
 
 #[test]
 fn trained_networks_from_a_run_and_from_a_file() {
     let lab = Lab::trained(2);
-    let checkpoint = Checkpoint::newest(&lab.at("run/checkpoints")).unwrap().unwrap();
+    let checkpoint = Checkpoint::newest(&lab.at("run/checkpoints"))
+        .unwrap()
+        .unwrap();
     let _guard = tch::no_grad_guard();
 
     let features = FeatureNet::random(NetKind::AlexNet, Tap::Pool2, 1, Device::Cpu).unwrap();
-    let features = features.features(&rgb_to_caffe(&pictures(3, 64)).unwrap(), &[Tap::Pool2]).unwrap().remove(0);
+    let features = features
+        .features(&rgb_to_caffe(&pictures(3, 64)).unwrap(), &[Tap::Pool2])
+        .unwrap()
+        .remove(0);
     let generator = checkpoint.generator(Device::Cpu).unwrap();
     let wanted = caffe_to_rgb(&generator.forward(&features).unwrap()).unwrap();
     save(&lab.at("in.safetensors"), &[("x", &features)]);
@@ -93,12 +125,25 @@ fn trained_networks_from_a_run_and_from_a_file() {
     assert!(y(&lab).max().double_value(&[]) > 255.0 || y(&lab).min().double_value(&[]) < 0.0);
 
     let x = pictures(2, 64);
-    let mut judge = Discriminator::new(checkpoint.manifest.discriminator.clone(), 0, Device::Cpu).unwrap();
-    judge.params_mut().copy_from(&checkpoint.tensors("discriminator").unwrap(), "d", "the checkpoint").unwrap();
+    let mut judge =
+        Discriminator::new(checkpoint.manifest.discriminator.clone(), 0, Device::Cpu).unwrap();
+    judge
+        .params_mut()
+        .copy_from(
+            &checkpoint.tensors("discriminator").unwrap(),
+            "d",
+            "the checkpoint",
+        )
+        .unwrap();
     save(&lab.at("in.safetensors"), &[("x", &x)]);
     forward(&lab, "discriminator", &["--run", "run"]).exits(0);
     assert_eq!(y(&lab).size(), [2, 2]);
-    same(&y(&lab), &judge.forward(&rgb_to_caffe(&x).unwrap(), None, Dropout::Off).unwrap());
+    same(
+        &y(&lab),
+        &judge
+            .forward(&rgb_to_caffe(&x).unwrap(), None, Dropout::Off)
+            .unwrap(),
+    );
     // Nothing drops out: a second time gives the same logits.
     let once = fs::read(lab.at("out.safetensors")).unwrap();
     forward(&lab, "discriminator", &["--run", "run"]).exits(0);
@@ -116,18 +161,29 @@ fn a_discriminator_that_also_sees_the_features() {
     forward(&lab, "discriminator", &from_run).exits(0);
     let seen = y(&lab);
     assert_eq!(seen.size(), [2, 2]);
-    save(&lab.at("in.safetensors"), &[("x", &x), ("feat", &(&features * 2.0))]);
+    save(
+        &lab.at("in.safetensors"),
+        &[("x", &x), ("feat", &(&features * 2.0))],
+    );
     forward(&lab, "discriminator", &from_run).exits(0);
     assert_ne!(seen, y(&lab));
 
     fs::remove_file(lab.at("out.safetensors")).unwrap();
     save(&lab.at("in.safetensors"), &[("x", &x)]);
     forward(&lab, "discriminator", &from_run).refuses(&["no tensor `feat`", "it has x"]);
-    save(&lab.at("in.safetensors"), &[("x", &x), ("feat", &features.narrow(0, 0, 1))]);
-    forward(&lab, "discriminator", &from_run).refuses(&["feature branch", "[2,1728]", "[1, 192, 3, 3]"]);
+    save(
+        &lab.at("in.safetensors"),
+        &[("x", &x), ("feat", &features.narrow(0, 0, 1))],
+    );
+    forward(&lab, "discriminator", &from_run).refuses(&[
+        "feature branch",
+        "[2,1728]",
+        "[1, 192, 3, 3]",
+    ]);
     // Weights of the other kind of discriminator.
     save(&lab.at("in.safetensors"), &[("x", &x)]);
-    forward(&lab, "discriminator", &["--run", "run"]).refuses(&["the discriminator", "unknown: Dfeat1.weight"]);
+    forward(&lab, "discriminator", &["--run", "run"])
+        .refuses(&["the discriminator", "unknown: Dfeat1.weight"]);
     assert!(!lab.at("out.safetensors").exists());
 }
 
@@ -139,11 +195,17 @@ fn what_does_not_fit_is_refused() {
     put(&[("pictures", &x)]);
     forward(&lab, "encoder", &[]).refuses(&["in.safetensors", "no tensor `x`", "it has pictures"]);
     for (shape, words) in [
-        (&[1, 1, 64, 64][..], &["pictures [N,3,H,W]", "[1, 1, 64, 64]"][..]),
+        (
+            &[1, 1, 64, 64][..],
+            &["pictures [N,3,H,W]", "[1, 1, 64, 64]"][..],
+        ),
         (&[3, 64, 64], &["pictures [N,3,H,W]", "[3, 64, 64]"]),
         (&[0, 3, 64, 64], &["at least one sample", "[0, 3, 64, 64]"]),
         (&[], &["at least one sample", "[]"]),
-        (&[1, 3, 7, 7], &["7x7", "too small", "larger crop or an earlier tap"]),
+        (
+            &[1, 3, 7, 7],
+            &["7x7", "too small", "larger crop or an earlier tap"],
+        ),
     ] {
         put(&[("x", &Tensor::zeros(shape, (Kind::Float, Device::Cpu)))]);
         forward(&lab, "encoder", &[]).refuses(words);
@@ -157,10 +219,17 @@ fn what_does_not_fit_is_refused() {
     forward(&lab, "encoder", &[]).refuses(&["in.safetensors", "not a whole safetensors file"]);
 
     put(&[("x", &x)]);
-    forward(&lab, "generator", &[]).refuses(&["generator has no weights", "--weights FILE", "runs/tiny"]);
-    forward(&lab, "discriminator", &[]).refuses(&["discriminator has no weights", "--weights FILE"]);
-    forward(&lab, "encoder", &["--weights", "none.safetensors"]).refuses(&["none.safetensors", "No such file"]);
-    forward(&lab, "encoder", &["--weights", "in.safetensors"]).refuses(&["missing: features.0.weight", "unknown: x"]);
+    forward(&lab, "generator", &[]).refuses(&[
+        "generator has no weights",
+        "--weights FILE",
+        "runs/tiny",
+    ]);
+    forward(&lab, "discriminator", &[])
+        .refuses(&["discriminator has no weights", "--weights FILE"]);
+    forward(&lab, "encoder", &["--weights", "none.safetensors"])
+        .refuses(&["none.safetensors", "No such file"]);
+    forward(&lab, "encoder", &["--weights", "in.safetensors"])
+        .refuses(&["missing: features.0.weight", "unknown: x"]);
     forward(&lab, "judge", &[]).refuses(&["judge", "discriminator"]);
     forward(&lab, "encoder", &["--device", "cuda:99"]).refuses(&["device `cuda:99`"]);
     fs::remove_file(lab.at("in.safetensors")).unwrap();
@@ -168,11 +237,25 @@ fn what_does_not_fit_is_refused() {
     assert!(!lab.at("out.safetensors").exists());
     put(&[("x", &x)]);
     run(&mut lab.eval(&[
-        "forward", "tiny.toml", "--net", "encoder", "--input", "in.safetensors", "--output", "no/such/out.safetensors",
+        "forward",
+        "tiny.toml",
+        "--net",
+        "encoder",
+        "--input",
+        "in.safetensors",
+        "--output",
+        "no/such/out.safetensors",
     ]))
     .refuses(&["no/such/out.safetensors"]);
 
     run(lab.train().args(["--steps", "1"])).exits(0);
-    put(&[("x", &Tensor::zeros([1, 192, 2, 2], (Kind::Float, Device::Cpu)))]);
-    forward(&lab, "generator", &["--run", "run"]).refuses(&["the generator", "[N,192,3,3]", "[1, 192, 2, 2]"]);
+    put(&[(
+        "x",
+        &Tensor::zeros([1, 192, 2, 2], (Kind::Float, Device::Cpu)),
+    )]);
+    forward(&lab, "generator", &["--run", "run"]).refuses(&[
+        "the generator",
+        "[N,192,3,3]",
+        "[1, 192, 2, 2]",
+    ]);
 }

@@ -14,19 +14,33 @@ use rustix::process::Signal;
 
 /// Thresholds right at the ratio of an untrained pair, 2 ln 2 / ln 2: the gate switches often.
 const NERVOUS: [&str; 8] = [
-    "--set", "gate.d_off_below=1.98", "--set", "gate.d_on_above=1.99",
-    "--set", "gate.g_off_above=2.02", "--set", "gate.g_on_below=2.01",
+    "--set",
+    "gate.d_off_below=1.98",
+    "--set",
+    "gate.d_on_above=1.99",
+    "--set",
+    "gate.g_off_above=2.02",
+    "--set",
+    "gate.g_on_below=2.01",
 ];
 
 fn cut_and_continued_equals_uncut(precision: &str) {
     let lab = Lab::new();
     let precision = format!("train.precision={precision}");
     let train = |out: &str, rest: &[&str]| {
-        run(lab.train_into(out).args(NERVOUS).args(["--set", &precision]).args(rest)).exits(0);
+        run(lab
+            .train_into(out)
+            .args(NERVOUS)
+            .args(["--set", &precision])
+            .args(rest))
+        .exits(0);
     };
     train("whole", &["--steps", "8"]);
     train("cut", &["--steps", "4"]);
-    assert_eq!(tensors(&lab.at("cut"), 4), tensors(&lab.at("whole"), 4).clone());
+    assert_eq!(
+        tensors(&lab.at("cut"), 4),
+        tensors(&lab.at("whole"), 4).clone()
+    );
     train("cut", &["--steps", "8", "--resume"]);
 
     let (whole, cut) = (lab.at("whole"), lab.at("cut"));
@@ -47,7 +61,10 @@ fn cut_and_continued_equals_uncut(precision: &str) {
         assert!(half.iter().collect::<BTreeSet<_>>().len() > 1, "{gates:?}");
     }
     let updates = |key| column(&whole, key).last().unwrap().as_u64().unwrap();
-    assert!(updates("updates.g") < 8 || updates("updates.d") < 8, "{gates:?}");
+    assert!(
+        updates("updates.g") < 8 || updates("updates.d") < 8,
+        "{gates:?}"
+    );
 }
 
 #[test]
@@ -66,7 +83,10 @@ fn another_seed_is_another_run() {
     let lab = Lab::new();
     run(lab.train_into("one").args(["--steps", "2"])).exits(0);
     run(lab.train_into("same").args(["--steps", "2"])).exits(0);
-    run(lab.train_into("other").args(["--steps", "2", "--set", "train.seed=2"])).exits(0);
+    run(lab
+        .train_into("other")
+        .args(["--steps", "2", "--set", "train.seed=2"]))
+    .exits(0);
     let (one, same, other) = (lab.at("one"), lab.at("same"), lab.at("other"));
     assert_eq!(tensors(&one, 2), tensors(&same, 2));
     assert_eq!(losses(&one), losses(&same));
@@ -92,8 +112,11 @@ fn adam_s_moments_matter_to_the_continuation() {
     bytes[n - 4096..].fill(0);
     fs::write(&file, &bytes).unwrap();
     let manifest = at.join("manifest.json");
-    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
-    json["files"]["state.safetensors"]["blake3"] = deepsim_experiment::networks::hash_file(&file).unwrap().into();
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    json["files"]["state.safetensors"]["blake3"] = deepsim_experiment::networks::hash_file(&file)
+        .unwrap()
+        .into();
     fs::write(&manifest, json.to_string()).unwrap();
     for out in ["run", "spoilt"] {
         run(lab.train_into(out).args(["--steps", "6", "--resume"])).exits(0);
@@ -113,21 +136,38 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 fn killed_at_any_moment_it_loses_nothing_but_the_steps_since_the_last_checkpoint() {
     const STEPS: u64 = 60;
     let lab = Lab::new();
-    let rest = ["--set", "train.checkpoint_every=1", "--set", "train.sample_every=7"];
+    let rest = [
+        "--set",
+        "train.checkpoint_every=1",
+        "--set",
+        "train.sample_every=7",
+    ];
     let total = STEPS.to_string();
     run(lab.train_into("whole").args(rest).args(["--steps", &total])).exits(0);
 
     let mut moments = Vec::new();
     for _ in 0..5 {
-        let before = checkpoint_steps(&lab.run_dir()).last().copied().unwrap_or(0);
-        let mut running = Running::start(lab.train().args(rest).args(["--steps", &total, "--resume"]));
+        let before = checkpoint_steps(&lab.run_dir())
+            .last()
+            .copied()
+            .unwrap_or(0);
+        let mut running =
+            Running::start(lab.train().args(rest).args(["--steps", &total, "--resume"]));
         let pid = running.pid();
-        running.until(|| checkpoint_steps(&lab.run_dir()).last().is_some_and(|&s| s > before));
+        running.until(|| {
+            checkpoint_steps(&lab.run_dir())
+                .last()
+                .is_some_and(|&s| s > before)
+        });
         // A different moment of a step, mostly within the writing of a checkpoint, each time.
         let micros = RandomState::new().hash_one(before) % 120_000;
         std::thread::sleep(Duration::from_micros(micros));
         let ran = running.signal(Signal::KILL);
-        assert_ne!(ran.code, Some(0), "it was done before it was killed: raise STEPS");
+        assert_ne!(
+            ran.code,
+            Some(0),
+            "it was done before it was killed: raise STEPS"
+        );
         moments.push((before, micros));
 
         // What is visible is whole; what is not, is nobody's; and the dead hold no lock.
@@ -137,8 +177,13 @@ fn killed_at_any_moment_it_loses_nothing_but_the_steps_since_the_last_checkpoint
             Checkpoint::open(&files::checkpoint(&lab.run_dir(), step))
                 .unwrap_or_else(|e| panic!("after {moments:?}: {e}"));
         }
-        assert_eq!(fs::read_to_string(lab.at("run/lock")).unwrap().trim(), pid.to_string());
-        let sets: Vec<String> = [rest[1], rest[3], &format!("train.steps={total}")].map(str::to_owned).to_vec();
+        assert_eq!(
+            fs::read_to_string(lab.at("run/lock")).unwrap().trim(),
+            pid.to_string()
+        );
+        let sets: Vec<String> = [rest[1], rest[3], &format!("train.steps={total}")]
+            .map(str::to_owned)
+            .to_vec();
         let experiment = Experiment::load(&lab.experiment(), &sets).unwrap();
         let (_run, start) = RunDir::open(&lab.run_dir(), &experiment, Intent::Resume, 1).unwrap();
         match start {
@@ -146,12 +191,30 @@ fn killed_at_any_moment_it_loses_nothing_but_the_steps_since_the_last_checkpoint
             other => panic!("after {moments:?}: {other:?}"),
         }
         let hidden = fs::read_dir(lab.at("run/checkpoints")).unwrap();
-        let hidden = hidden.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".partial-"));
-        assert_eq!(hidden.count(), 0, "half-written checkpoints go when the run is opened");
+        let hidden = hidden.filter(|e| {
+            e.as_ref()
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .starts_with(".partial-")
+        });
+        assert_eq!(
+            hidden.count(),
+            0,
+            "half-written checkpoints go when the run is opened"
+        );
     }
     run(lab.train().args(rest).args(["--steps", &total, "--resume"])).exits(0);
-    assert_eq!(tensors(&lab.run_dir(), STEPS), tensors(&lab.at("whole"), STEPS), "killed at {moments:?}");
-    assert_eq!(losses(&lab.run_dir()), losses(&lab.at("whole")), "killed at {moments:?}");
+    assert_eq!(
+        tensors(&lab.run_dir(), STEPS),
+        tensors(&lab.at("whole"), STEPS),
+        "killed at {moments:?}"
+    );
+    assert_eq!(
+        losses(&lab.run_dir()),
+        losses(&lab.at("whole")),
+        "killed at {moments:?}"
+    );
 }
 
 #[test]
@@ -160,7 +223,9 @@ fn half_written_checkpoints_are_never_read_and_go() {
     let half = lab.at("run/checkpoints/.partial-step-000000004-abcdef");
     fs::create_dir(&half).unwrap();
     fs::write(half.join("generator.safetensors"), "half").unwrap();
-    run(lab.train().args(["--steps", "4", "--resume"])).says(&["resumed at step 2 of 4"]).exits(0);
+    run(lab.train().args(["--steps", "4", "--resume"]))
+        .says(&["resumed at step 2 of 4"])
+        .exits(0);
     assert!(!half.exists());
     assert_eq!(checkpoint_steps(&lab.run_dir()), [2, 4]);
 }
@@ -171,9 +236,20 @@ fn half_written_checkpoints_are_never_read_and_go() {
 fn a_damaged_checkpoint_is_passed_over_and_does_not_cost_the_good_ones() {
     let lab = Lab::trained(4);
     files::flip_a_byte(&files::checkpoint(&lab.run_dir(), 4).join("generator.safetensors"));
-    let keep_one = ["--steps", "3", "--resume", "--set", "train.keep_checkpoints=1"];
+    let keep_one = [
+        "--steps",
+        "3",
+        "--resume",
+        "--set",
+        "train.keep_checkpoints=1",
+    ];
     let ran = run(lab.train().args(keep_one)).exits(0);
-    ran.says(&["passed over", "step-000000004", "generator.safetensors is damaged", "resumed at step 2 of 3"]);
+    ran.says(&[
+        "passed over",
+        "step-000000004",
+        "generator.safetensors is damaged",
+        "resumed at step 2 of 3",
+    ]);
     Checkpoint::open(&files::checkpoint(&lab.run_dir(), 3)).unwrap();
 
     // And the damaged one is replaced when its step comes, by what it should have been.

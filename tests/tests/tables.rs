@@ -11,8 +11,22 @@ use serde_json::Value;
 
 /// The keys of a row of `table2`, in order: scripts rely on them.
 const KEYS: [&str; 16] = [
-    "method", "layer", "comparator", "image_error", "feature_error", "gradient_energy", "data", "split", "crop",
-    "weights", "n", "clipped", "run", "step", "paper_image_error", "paper_feature_error",
+    "method",
+    "layer",
+    "comparator",
+    "image_error",
+    "feature_error",
+    "gradient_energy",
+    "data",
+    "split",
+    "crop",
+    "weights",
+    "n",
+    "clipped",
+    "run",
+    "step",
+    "paper_image_error",
+    "paper_feature_error",
 ];
 
 #[test]
@@ -20,7 +34,10 @@ fn table_1_is_the_paper_s() {
     let lab = Lab::new();
     let text = run(&mut lab.eval(&["table1"])).prints();
     // Rows of the paper's table: type, input and output size, channels, kernel, stride.
-    let cells: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+    let cells: Vec<Vec<&str>> = text
+        .lines()
+        .map(|l| l.split_whitespace().collect())
+        .collect();
     for row in [
         "uconv deconv5 4 8 256 256 4 ↑2",
         "conv conv5_1 8 8 256 512 3 1",
@@ -33,58 +50,114 @@ fn table_1_is_the_paper_s() {
         "uconv deconv0 128 256 32 3 4 ↑2",
     ] {
         let row: Vec<&str> = row.split(' ').collect();
-        assert!(cells.iter().any(|c| c.starts_with(&row)), "no {row:?} in\n{text}");
+        assert!(
+            cells.iter().any(|c| c.starts_with(&row)),
+            "no {row:?} in\n{text}"
+        );
     }
     for name in ["defc7", "defc6", "defc5"] {
         let row = ["fc", name, "-", "-", "4096", "4096"];
-        assert!(cells.iter().any(|c| c.starts_with(&row)), "no {row:?} in\n{text}");
+        assert!(
+            cells.iter().any(|c| c.starts_with(&row)),
+            "no {row:?} in\n{text}"
+        );
     }
     assert!(text.contains("cropped at its centre to 227x227"), "{text}");
     // And an experiment's own, which is smaller.
-    let own = run(&mut lab.eval(&["table1", "--experiment", "tiny.toml", "--format", "csv"])).prints();
-    assert!(own.lines().last().unwrap().starts_with("deconv0,uconv,32,64,"), "{own}");
+    let own =
+        run(&mut lab.eval(&["table1", "--experiment", "tiny.toml", "--format", "csv"])).prints();
+    assert!(
+        own.lines()
+            .last()
+            .unwrap()
+            .starts_with("deconv0,uconv,32,64,"),
+        "{own}"
+    );
 }
 
 #[test]
 fn table_2_without_runs_is_the_paper_s() {
     let lab = Lab::new();
-    let ran = run(&mut lab.eval(&["table2", "--format", "json"])).says(&["hint:", "cargo xtask quickstart"]);
+    let ran = run(&mut lab.eval(&["table2", "--format", "json"]))
+        .says(&["hint:", "cargo xtask quickstart"]);
     let rows: Vec<Value> = serde_json::from_str(&ran.prints()).unwrap();
     assert_eq!(rows.len(), 14);
     for row in &rows {
-        let keys: BTreeSet<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
+        let keys: BTreeSet<&str> = row
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
         assert_eq!(keys, KEYS.into());
-        for key in ["image_error", "feature_error", "gradient_energy", "n", "run", "step"] {
+        for key in [
+            "image_error",
+            "feature_error",
+            "gradient_energy",
+            "n",
+            "run",
+            "step",
+        ] {
             assert!(row[key].is_null(), "{key} of {row}");
         }
         // The paper gives D&B's networks no feature errors.
         assert!(row["paper_image_error"].is_number(), "{row}");
-        assert_eq!(row["paper_feature_error"].is_number(), row["method"] != "db", "{row}");
+        assert_eq!(
+            row["paper_feature_error"].is_number(),
+            row["method"] != "db",
+            "{row}"
+        );
     }
     let cell = |method: &str, comparator: &str, layer: &str| {
-        let found = rows.iter().find(|r| r["method"] == method && r["comparator"] == comparator && r["layer"] == layer);
-        found.map(|r| (r["paper_image_error"].as_f64(), r["paper_feature_error"].as_f64())).unwrap()
+        let found = rows.iter().find(|r| {
+            r["method"] == method && r["comparator"] == comparator && r["layer"] == layer
+        });
+        found
+            .map(|r| {
+                (
+                    r["paper_image_error"].as_f64(),
+                    r["paper_feature_error"].as_f64(),
+                )
+            })
+            .unwrap()
     };
-    assert_eq!(cell("deepsim", "caffenet:pool5", "conv5"), (Some(43.0), Some(37.0)));
-    assert_eq!(cell("deepsim", "caffenet:pool5", "fc6"), (Some(55.0), Some(48.0)));
+    assert_eq!(
+        cell("deepsim", "caffenet:pool5", "conv5"),
+        (Some(43.0), Some(37.0))
+    );
+    assert_eq!(
+        cell("deepsim", "caffenet:pool5", "fc6"),
+        (Some(55.0), Some(48.0))
+    );
     assert_eq!(cell("db", "", "fc6"), (Some(51.0), None));
     let csv = run(&mut lab.eval(&["table2", "--format", "csv"])).prints();
     assert_eq!(csv.lines().next().unwrap(), KEYS.join(","));
     assert_eq!(csv.lines().count(), 15);
 
-    run(&mut lab.eval(&["table2", "--runs", "nowhere"])).refuses(&["--runs nowhere", "train an experiment first"]);
+    run(&mut lab.eval(&["table2", "--runs", "nowhere"]))
+        .refuses(&["--runs nowhere", "train an experiment first"]);
 }
 
 #[test]
 fn table_2_over_a_run() {
     let lab = Lab::trained(2);
-    let json = ["table2", "--runs", ".", "--format", "json", "--out", "tables"];
+    let json = [
+        "table2", "--runs", ".", "--format", "json", "--out", "tables",
+    ];
     let printed = run(&mut lab.eval(&json)).prints();
-    assert_eq!(fs::read_to_string(lab.at("tables/table2.json")).unwrap(), printed);
+    assert_eq!(
+        fs::read_to_string(lab.at("tables/table2.json")).unwrap(),
+        printed
+    );
     let rows: Vec<Value> = serde_json::from_str(&printed).unwrap();
     assert_eq!(rows.len(), 15);
     let row = &rows[0];
-    let keys: BTreeSet<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
+    let keys: BTreeSet<&str> = row
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
     assert_eq!(keys, KEYS.into());
     for (key, value) in [
         ("method", Value::from("deepsim")),
@@ -104,22 +177,48 @@ fn table_2_over_a_run() {
     }
     // The same numbers as training itself found at its end.
     for key in ["image_error", "feature_error", "gradient_energy"] {
-        let then = column(&lab.run_dir(), &format!("eval.{key}"))[0].as_f64().unwrap();
+        let then = column(&lab.run_dir(), &format!("eval.{key}"))[0]
+            .as_f64()
+            .unwrap();
         let now = row[key].as_f64().unwrap();
-        assert!((now - then).abs() <= 1e-4 * then, "{key}: {now} now, {then} then");
+        assert!(
+            (now - then).abs() <= 1e-4 * then,
+            "{key}: {now} now, {then} then"
+        );
     }
-    let unclipped = run(&mut lab.eval(&["table2", "--runs", "run", "--format", "json", "--no-clip", "--images", "5"]));
+    let unclipped = run(&mut lab.eval(&[
+        "table2",
+        "--runs",
+        "run",
+        "--format",
+        "json",
+        "--no-clip",
+        "--images",
+        "5",
+    ]));
     let rows: Vec<Value> = serde_json::from_str(&unclipped.prints()).unwrap();
-    assert_eq!((&rows[0]["clipped"], &rows[0]["n"]), (&Value::from(false), &Value::from(5)));
+    assert_eq!(
+        (&rows[0]["clipped"], &rows[0]["n"]),
+        (&Value::from(false), &Value::from(5))
+    );
 
     let text = run(&mut lab.eval(&["table2", "--runs", "run"])).prints();
-    assert!(text.lines().any(|l| l.starts_with("run") && l.contains("alexnet:pool2")), "{text}");
+    assert!(
+        text.lines()
+            .any(|l| l.starts_with("run") && l.contains("alexnet:pool2")),
+        "{text}"
+    );
     // An image-loss run is another method and compares nowhere.
     let set = ["--set", "loss.feat=0.0", "--set", "loss.adv=0.0"];
     run(lab.train_into("blur").args(set).args(["--steps", "1"])).exits(0);
-    let rows: Vec<Value> =
-        serde_json::from_str(&run(&mut lab.eval(&["table2", "--runs", "blur", "--format", "json"])).prints()).unwrap();
-    assert_eq!((&rows[0]["method"], &rows[0]["comparator"]), (&Value::from("image-loss"), &Value::from("")));
+    let rows: Vec<Value> = serde_json::from_str(
+        &run(&mut lab.eval(&["table2", "--runs", "blur", "--format", "json"])).prints(),
+    )
+    .unwrap();
+    assert_eq!(
+        (&rows[0]["method"], &rows[0]["comparator"]),
+        (&Value::from("image-loss"), &Value::from(""))
+    );
 }
 
 #[test]
@@ -130,10 +229,15 @@ fn photographs_of_any_size_and_shape_are_inverted() {
     photo(37, 500, 1).save(photos.join("narrow.png")).unwrap();
     photo(3000, 200, 2).save(photos.join("wide.jpg")).unwrap();
     photo(1, 1, 3).save(photos.join("dot.png")).unwrap();
-    image::DynamicImage::from(photo(90, 70, 4)).to_luma8().save(photos.join("grey.png")).unwrap();
+    image::DynamicImage::from(photo(90, 70, 4))
+        .to_luma8()
+        .save(photos.join("grey.png"))
+        .unwrap();
     let names = ["narrow.png", "wide.jpg", "dot.png", "grey.png"];
     let paths: Vec<String> = names.map(|n| format!("odd/{n}")).to_vec();
-    let ran = run(lab.eval(&["invert", "--run", "run", "--out", "pictures"]).args(&paths));
+    let ran = run(lab
+        .eval(&["invert", "--run", "run", "--out", "pictures"])
+        .args(&paths));
     let listed = ran.prints();
     assert_eq!(listed.lines().count(), 4);
     for (name, line) in names.iter().zip(listed.lines()) {
@@ -143,7 +247,12 @@ fn photographs_of_any_size_and_shape_are_inverted() {
         assert_eq!(size(format!("pictures/{stem}-inverted.png")), (64, 64));
         assert_eq!(size(format!("pictures/{stem}-pair.png")), (64, 64 + 2 + 64));
     }
-    let json = run(lab.eval(&["invert", "--run", "run", "--out", "more", "--format", "json"]).args(&paths[..1])).prints();
+    let json = run(lab
+        .eval(&[
+            "invert", "--run", "run", "--out", "more", "--format", "json",
+        ])
+        .args(&paths[..1]))
+    .prints();
     let list: Vec<Value> = serde_json::from_str(&json).unwrap();
     assert_eq!(list[0]["image"], "odd/narrow.png");
     assert_eq!(list[0]["inverted"], "more/narrow-inverted.png");
@@ -161,12 +270,19 @@ fn what_cannot_be_inverted_is_named_and_nothing_is_written() {
         ("tiny.toml", &["tiny.toml"]),
         ("test", &["test"]),
     ] {
-        run(&mut lab.eval(&["invert", good, bad, "--run", "run", "--out", "pictures"])).refuses(words);
+        run(&mut lab.eval(&["invert", good, bad, "--run", "run", "--out", "pictures"]))
+            .refuses(words);
     }
-    run(&mut lab.eval(&["invert", good, "--run", "train", "--out", "pictures"])).refuses(&["train/experiment.toml"]);
+    run(&mut lab.eval(&["invert", good, "--run", "train", "--out", "pictures"]))
+        .refuses(&["train/experiment.toml"]);
     fs::create_dir(lab.at("young")).unwrap();
-    fs::copy(lab.at("run/experiment.toml"), lab.at("young/experiment.toml")).unwrap();
-    run(&mut lab.eval(&["invert", good, "--run", "young", "--out", "pictures"])).refuses(&["young", "no checkpoint yet"]);
+    fs::copy(
+        lab.at("run/experiment.toml"),
+        lab.at("young/experiment.toml"),
+    )
+    .unwrap();
+    run(&mut lab.eval(&["invert", good, "--run", "young", "--out", "pictures"]))
+        .refuses(&["young", "no checkpoint yet"]);
     run(&mut lab.eval(&["invert", "--run", "run"])).refuses(&["IMAGES"]);
     assert!(!lab.at("pictures").exists());
 }

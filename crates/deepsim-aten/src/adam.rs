@@ -175,7 +175,13 @@ mod tests {
 
     #[test]
     fn a_gradient_stored_in_another_order_updates_its_own_elements() {
-        let w = AdamParameters { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+        let w = AdamParameters {
+            lr: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.0,
+        };
         let options = (Kind::Float, tch::Device::Cpu);
         let signs = Tensor::from_slice(&[1f32, -1.0, 1.0, 1.0, -1.0, 1.0]).view([2, 3]);
         let stored_by_columns = signs.transpose(0, 1).contiguous().transpose(0, 1);

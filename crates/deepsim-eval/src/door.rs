@@ -80,14 +80,22 @@ pub fn forward(experiment: &Experiment, request: &Request, device: Device) -> Re
 
 type Apply = Box<dyn Fn(&Tensor, i64) -> Result<Tensor>>;
 
-fn network(experiment: &Experiment, request: &Request, tensors: &NamedTensors, device: Device) -> Result<Apply> {
+fn network(
+    experiment: &Experiment,
+    request: &Request,
+    tensors: &NamedTensors,
+    device: Device,
+) -> Result<Apply> {
     let trained = |stem: &'static str| -> Result<(NamedTensors, String)> {
         if let Some(path) = &request.weights {
             return Ok((read_safetensors(path)?, path.display().to_string()));
         }
         match Checkpoint::newest(&request.run.join("checkpoints"))? {
             Some(c) => Ok((c.tensors(stem)?, c.path.display().to_string())),
-            None => Err(EvalError::NoWeights { net: stem, run: request.run.clone() }),
+            None => Err(EvalError::NoWeights {
+                net: stem,
+                run: request.run.clone(),
+            }),
         }
     };
     Ok(match request.net {
@@ -96,24 +104,34 @@ fn network(experiment: &Experiment, request: &Request, tensors: &NamedTensors, d
                 Net::Encoder => &experiment.encoder,
                 _ => &experiment.comparator,
             };
-            let weights = request.weights.clone().map_or(source.weights.clone(), Weights::File);
-            let source = NetSource { weights, ..source.clone() };
+            let weights = request
+                .weights
+                .clone()
+                .map_or(source.weights.clone(), Weights::File);
+            let source = NetSource {
+                weights,
+                ..source.clone()
+            };
             let net = networks::load(&source, device)?;
             Box::new(move |x, _| {
                 let mut found = net.features(&rgb_to_caffe(x)?, &[source.tap])?;
-                found.pop().ok_or_else(|| deepsim_nets::NetError::Spec("no features".into()).into())
+                found
+                    .pop()
+                    .ok_or_else(|| deepsim_nets::NetError::Spec("no features".into()).into())
             })
         }
         Net::Generator => {
             let (values, origin) = trained("generator")?;
             let mut g = Generator::new(experiment.generator.clone(), 0, device)?;
-            g.params_mut().copy_from(&values, "the generator", &origin)?;
+            g.params_mut()
+                .copy_from(&values, "the generator", &origin)?;
             Box::new(move |x, _| Ok(caffe_to_rgb(&g.forward(x)?)?))
         }
         Net::Discriminator => {
             let (values, origin) = trained("discriminator")?;
             let mut d = Discriminator::new(experiment.discriminator.clone(), 0, device)?;
-            d.params_mut().copy_from(&values, "the discriminator", &origin)?;
+            d.params_mut()
+                .copy_from(&values, "the discriminator", &origin)?;
             let features = match experiment.discriminator.features {
                 FeatureBranch::Off => None,
                 FeatureBranch::Features(length) => {
@@ -143,21 +161,32 @@ fn network(experiment: &Experiment, request: &Request, tensors: &NamedTensors, d
 }
 
 fn pick(tensors: &NamedTensors, key: &'static str, path: &Path) -> Result<Tensor> {
-    tensors.get(key).map(Tensor::shallow_clone).ok_or_else(|| EvalError::NoKey {
-        path: path.to_owned(),
-        key,
-        have: tensors.keys().cloned().collect(),
-    })
+    tensors
+        .get(key)
+        .map(Tensor::shallow_clone)
+        .ok_or_else(|| EvalError::NoKey {
+            path: path.to_owned(),
+            key,
+            have: tensors.keys().cloned().collect(),
+        })
 }
 
 fn write(y: &Tensor, path: &Path) -> Result<()> {
     let bytes = f32_bytes(y)?;
-    let shape: Vec<usize> = y.size().iter().map(|&d| usize::try_from(d).unwrap_or(0)).collect();
+    let shape: Vec<usize> = y
+        .size()
+        .iter()
+        .map(|&d| usize::try_from(d).unwrap_or(0))
+        .collect();
     let bad = |e: safetensors::SafeTensorError| EvalError::Format(e.to_string());
     let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(bad)?;
-    let file = safetensors::serialize([("y", view)], None::<HashMap<String, String>>).map_err(bad)?;
+    let file =
+        safetensors::serialize([("y", view)], None::<HashMap<String, String>>).map_err(bad)?;
     // Beside and renamed: a reader never sees half a file.
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let put = || -> std::io::Result<()> {
         let mut beside = tempfile::NamedTempFile::new_in(parent)?;
         beside.write_all(&file)?;

@@ -46,6 +46,14 @@ pub enum EvalError {
         /// The run directory that was looked into.
         run: PathBuf,
     },
+    /// Two runs that were held out on different photographs or crops.
+    #[error("{} and {} were held out on different photographs or crops: they cannot stand on one sheet", a.display(), b.display())]
+    NotComparable {
+        /// One run.
+        a: PathBuf,
+        /// The other.
+        b: PathBuf,
+    },
     /// A table could not be written.
     #[error("cannot format the table: {0}")]
     Format(String),

@@ -54,22 +54,37 @@ pub fn csv<T: Serialize>(rows: &[T]) -> Result<String> {
 /// Lines of aligned columns: the first column to the left, numbers to the right.
 pub fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |i: usize| {
-        let cells = rows.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count());
-        cells.chain([header.get(i).map_or(0, |h| h.chars().count())]).max().unwrap_or(0)
+        let cells = rows
+            .iter()
+            .filter_map(|r| r.get(i))
+            .map(|c| c.chars().count());
+        cells
+            .chain([header.get(i).map_or(0, |h| h.chars().count())])
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..header.len()).map(width).collect();
     let numeric = |i: usize| {
-        i > 0 && rows.iter().filter_map(|r| r.get(i)).all(|c| {
-            c.is_empty() || c == "-" || c.starts_with(|d: char| d.is_ascii_digit())
-        })
+        i > 0
+            && rows
+                .iter()
+                .filter_map(|r| r.get(i))
+                .all(|c| c.is_empty() || c == "-" || c.starts_with(|d: char| d.is_ascii_digit()))
     };
     let right: Vec<bool> = (0..header.len()).map(numeric).collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let mut out = String::new();
         for (i, cell) in cells.enumerate() {
             let pad = " ".repeat(widths[i].saturating_sub(cell.chars().count()));
-            let (before, after) = if right[i] { (pad.as_str(), "") } else { ("", pad.as_str()) };
-            out.push_str(&format!("{}{before}{cell}{after}", if i == 0 { "" } else { "  " }));
+            let (before, after) = if right[i] {
+                (pad.as_str(), "")
+            } else {
+                ("", pad.as_str())
+            };
+            out.push_str(&format!(
+                "{}{before}{cell}{after}",
+                if i == 0 { "" } else { "  " }
+            ));
         }
         out.trim_end().to_owned() + "\n"
     };
@@ -91,7 +106,13 @@ mod tests {
 
     #[test]
     fn numbers_stand_to_the_right() {
-        let rows = [vec!["a".into(), "1.5".into()], vec!["long".into(), "-".into()]];
-        assert_eq!(columns(&["name", "value"], &rows), "name  value\na       1.5\nlong      -\n");
+        let rows = [
+            vec!["a".into(), "1.5".into()],
+            vec!["long".into(), "-".into()],
+        ];
+        assert_eq!(
+            columns(&["name", "value"], &rows),
+            "name  value\na       1.5\nlong      -\n"
+        );
     }
 }

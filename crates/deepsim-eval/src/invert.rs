@@ -38,7 +38,11 @@ fn crop(photo: &RgbImage, augment: &Augment) -> Result<RgbImage> {
     };
     let from = (STORED - window.min(STORED)) / 2;
     let cut = image::imageops::crop_imm(&whole, from, from, window, window).to_image();
-    Ok(if window == augment.crop { cut } else { square(&cut, augment.crop, Resize::ShortCrop)? })
+    Ok(if window == augment.crop {
+        cut
+    } else {
+        square(&cut, augment.crop, Resize::ShortCrop)?
+    })
 }
 
 /// Inverts photographs with a run's generator and writes PNGs into `out`.
@@ -46,7 +50,12 @@ fn crop(photo: &RgbImage, augment: &Augment) -> Result<RgbImage> {
 /// # Errors
 /// Photographs that cannot be read (all of them are opened before anything is written), or
 /// files that cannot be written.
-pub fn invert(run: &Loaded, photos: &[PathBuf], out: &Path, device: Device) -> Result<Vec<Inverted>> {
+pub fn invert(
+    run: &Loaded,
+    photos: &[PathBuf],
+    out: &Path,
+    device: Device,
+) -> Result<Vec<Inverted>> {
     let augment = run.experiment.augment();
     let mut crops = Vec::new();
     for path in photos {
@@ -66,8 +75,14 @@ pub fn invert(run: &Loaded, photos: &[PathBuf], out: &Path, device: Device) -> R
         let x = to_caffe(&images, device)?;
         let y = reconstruct(&run.perception, &run.generator, &x, Clip::Displayable)?;
         let stem = unused(&mut taken, path);
-        let (alone, pair) = (out.join(format!("{stem}-inverted.png")), out.join(format!("{stem}-pair.png")));
-        for (file, png) in [(&alone, sheet::single(&y)?), (&pair, sheet::rows(&[&x, &y])?)] {
+        let (alone, pair) = (
+            out.join(format!("{stem}-inverted.png")),
+            out.join(format!("{stem}-pair.png")),
+        );
+        for (file, png) in [
+            (&alone, sheet::single(&y)?),
+            (&pair, sheet::rows(&[&x, &y])?),
+        ] {
             std::fs::write(file, &png.bytes).map_err(ExperimentError::io(file))?;
         }
         made.push(Inverted {
@@ -81,7 +96,9 @@ pub fn invert(run: &Loaded, photos: &[PathBuf], out: &Path, device: Device) -> R
 
 /// The file's name without its ending; numbered where two photographs share it.
 fn unused(taken: &mut BTreeSet<String>, path: &Path) -> String {
-    let stem = path.file_stem().map_or("photo".to_owned(), |s| s.to_string_lossy().into_owned());
+    let stem = path
+        .file_stem()
+        .map_or("photo".to_owned(), |s| s.to_string_lossy().into_owned());
     let mut name = stem.clone();
     let mut n = 2;
     while !taken.insert(name.clone()) {

@@ -1,5 +1,6 @@
 //! Trained runs to tables, reconstructions and tensors.
 
+pub mod compare;
 pub mod door;
 pub mod error;
 pub mod format;

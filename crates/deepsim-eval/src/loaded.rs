@@ -32,14 +32,33 @@ impl Loaded {
     /// No experiment or checkpoint there; damaged files; weights that changed since.
     pub fn open(path: &Path, device: Device) -> Result<Loaded> {
         let experiment = Experiment::load(&path.join("experiment.toml"), &[])?;
-        let checkpoint = Checkpoint::newest(&path.join("checkpoints"))?
-            .ok_or_else(|| ExperimentError::NoCheckpoint { path: path.to_owned() })?;
+        let checkpoint = Checkpoint::newest(&path.join("checkpoints"))?.ok_or_else(|| {
+            ExperimentError::NoCheckpoint {
+                path: path.to_owned(),
+            }
+        })?;
         let perception = Perception::load(&experiment, device)?;
         let then = &checkpoint.manifest;
-        same(path, "encoder.weights", &then.encoder_weights, &perception.encoder_hash)?;
-        same(path, "comparator.weights", &then.comparator_weights, &perception.comparator_hash)?;
+        same(
+            path,
+            "encoder.weights",
+            &then.encoder_weights,
+            &perception.encoder_hash,
+        )?;
+        same(
+            path,
+            "comparator.weights",
+            &then.comparator_weights,
+            &perception.comparator_hash,
+        )?;
         let generator = checkpoint.generator(device)?;
-        Ok(Loaded { path: path.to_owned(), experiment, checkpoint, perception, generator })
+        Ok(Loaded {
+            path: path.to_owned(),
+            experiment,
+            checkpoint,
+            perception,
+            generator,
+        })
     }
 
     /// The held-out photographs, checked to be those of the training.
@@ -48,7 +67,12 @@ impl Loaded {
     /// Missing or changed photographs.
     pub fn test_data(&self) -> Result<Dataset> {
         let data = Dataset::open(&self.experiment.raw.data.test)?;
-        same(&self.path, "data.test", &self.checkpoint.manifest.test_data, &data.digest())?;
+        same(
+            &self.path,
+            "data.test",
+            &self.checkpoint.manifest.test_data,
+            &data.digest(),
+        )?;
         Ok(data)
     }
 }
@@ -58,5 +82,10 @@ fn same(run: &Path, what: &'static str, was: &str, is: &str) -> Result<()> {
         return Ok(());
     }
     let cut = |s: &str| s.chars().take(16).collect();
-    Err(EvalError::InputChanged { run: run.to_owned(), what, was: cut(was), is: cut(is) })
+    Err(EvalError::InputChanged {
+        run: run.to_owned(),
+        what,
+        was: cut(was),
+        is: cut(is),
+    })
 }

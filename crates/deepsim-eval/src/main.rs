@@ -7,12 +7,15 @@ use clap::{Args, Parser, Subcommand};
 use deepsim_eval::door::{self, Net};
 use deepsim_eval::format::{Format, csv, json};
 use deepsim_eval::loaded::Loaded;
-use deepsim_eval::{EvalError, invert, table1, table2};
+use deepsim_eval::{EvalError, compare, invert, table1, table2};
 use deepsim_experiment::{Clip, Experiment, ExperimentError, device};
 
 /// Turn trained runs into tables, reconstructions and tensors.
 #[derive(Parser)]
-#[command(name = "deepsim-eval", version, after_help = "\
+#[command(
+    name = "deepsim-eval",
+    version,
+    after_help = "\
 Examples:
   cargo run -p deepsim-eval -- table2
   cargo run -p deepsim-eval -- table2 --format json --runs runs
@@ -21,7 +24,8 @@ Examples:
       --weights generator.safetensors --input in.safetensors --output out.safetensors
 
 Data goes to stdout, remarks to stderr. Exit codes: 0 done, 1 failed while computing,
-2 something named on the command line is not there or does not fit.")]
+2 something named on the command line is not there or does not fit."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -71,6 +75,21 @@ enum Command {
         /// Format of the list of pictures on stdout.
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
+    },
+    /// Held-out photographs above what several runs make of them, as one PNG.
+    Compare {
+        /// Run directories, one row each.
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        /// Photographs: the first of the held-out set.
+        #[arg(long, default_value_t = 8, value_name = "N")]
+        images: usize,
+        /// The PNG to write.
+        #[arg(long, value_name = "FILE", default_value = "compare.png")]
+        out: PathBuf,
+        /// Where to compute: auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
     },
     /// Run one network on tensors: key `x` in, key `y` out, f32; pictures RGB 0–255 NCHW.
     Forward {
@@ -151,14 +170,28 @@ fn run(command: Command) -> Result<(), EvalError> {
             };
             output.put("table1", &table1::render(&spec, output.format)?)
         }
-        Command::Table2 { runs, images, no_clip, device, output } => {
+        Command::Table2 {
+            runs,
+            images,
+            no_clip,
+            device,
+            output,
+        } => {
             let folder = match runs {
                 Some(path) if !path.is_dir() => return Err(EvalError::NoRuns { path }),
                 Some(path) => Some(path),
                 None => Some(PathBuf::from("runs")).filter(|p| p.is_dir()),
             };
-            let clip = if no_clip { Clip::Off } else { Clip::Displayable };
-            let options = table2::Options { images, clip, device: device::choose(&device)? };
+            let clip = if no_clip {
+                Clip::Off
+            } else {
+                Clip::Displayable
+            };
+            let options = table2::Options {
+                images,
+                clip,
+                device: device::choose(&device)?,
+            };
             let rows = table2::rows(folder.as_deref(), options, |w| eprintln!("warning: {w}"))?;
             if rows.iter().all(|r| r.run.is_none()) {
                 eprintln!(
@@ -167,17 +200,51 @@ fn run(command: Command) -> Result<(), EvalError> {
             }
             output.put("table2", &table2::render(&rows, output.format)?)
         }
-        Command::Invert { images, run, device, out, format } => {
+        Command::Invert {
+            images,
+            run,
+            device,
+            out,
+            format,
+        } => {
             let device = device::choose(&device)?;
             let run = Loaded::open(&run, device)?;
             let made = invert::invert(&run, &images, &out, device)?;
             print!("{}", list(&made, format)?);
             Ok(())
         }
-        Command::Forward { experiment, net, weights, input, output, run, set, device } => {
+        Command::Compare {
+            runs,
+            images,
+            out,
+            device,
+        } => {
+            let names = compare::compare(&runs, images, &out, device::choose(&device)?)?;
+            eprintln!("wrote {}", out.display());
+            for name in names {
+                println!("{name}");
+            }
+            Ok(())
+        }
+        Command::Forward {
+            experiment,
+            net,
+            weights,
+            input,
+            output,
+            run,
+            set,
+            device,
+        } => {
             let experiment = Experiment::load(&experiment, &set)?;
             let run = run.unwrap_or_else(|| Path::new("runs").join(&experiment.raw.name));
-            let request = door::Request { net, weights, run, input, output };
+            let request = door::Request {
+                net,
+                weights,
+                run,
+                input,
+                output,
+            };
             let shape = door::forward(&experiment, &request, device::choose(&device)?)?;
             eprintln!("wrote y {shape:?} to {}", request.output.display());
             Ok(())

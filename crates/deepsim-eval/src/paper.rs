@@ -1,7 +1,13 @@
 //! The numbers that the paper prints.
 
 /// A cell of Table 2 of the paper: method, comparator, layer, image error, feature error (percent).
-pub type Cell = (&'static str, &'static str, &'static str, Option<f64>, Option<f64>);
+pub type Cell = (
+    &'static str,
+    &'static str,
+    &'static str,
+    Option<f64>,
+    Option<f64>,
+);
 
 /// Table 2: "Normalized inversion error (in %) when reconstructing from different layers of
 /// AlexNet with different methods". CaffeNet weights, ILSVRC-2012 validation set.

@@ -32,7 +32,11 @@ pub struct Row {
 
 /// The generator of the paper's Table 1: FC6 at 227×227.
 pub fn paper_spec() -> GeneratorSpec {
-    GeneratorSpec { input: FeatureShape::Vector(4096), crop: 227, width: 1.0 }
+    GeneratorSpec {
+        input: FeatureShape::Vector(4096),
+        crop: 227,
+        width: 1.0,
+    }
 }
 
 /// The layers of a generator.
@@ -48,7 +52,12 @@ pub fn rows(spec: &GeneratorSpec) -> Result<Vec<Row>> {
     for layer in spec.layers()? {
         let (r#type, kernel, stride, next) = match (layer.op, size) {
             (LayerOp::Fc, _) => ("fc", None, "", None),
-            (LayerOp::Conv { kernel, pad }, s) => ("conv", Some(kernel), "1", s.map(|s| s + 2 * pad - kernel + 1)),
+            (LayerOp::Conv { kernel, pad }, s) => (
+                "conv",
+                Some(kernel),
+                "1",
+                s.map(|s| s + 2 * pad - kernel + 1),
+            ),
             (LayerOp::Double, s) => ("uconv", Some(4), "↑2", Some(s.unwrap_or(4) * 2)),
             (LayerOp::Keep, s) => ("conv", Some(3), "1", s),
         };
@@ -105,12 +114,26 @@ pub fn render(spec: &GeneratorSpec, format: Format) -> Result<String> {
                         r.in_channels.to_string(),
                         r.out_channels.to_string(),
                         dash(r.kernel),
-                        if r.stride.is_empty() { "-".into() } else { r.stride.to_owned() },
+                        if r.stride.is_empty() {
+                            "-".into()
+                        } else {
+                            r.stride.to_owned()
+                        },
                         r.parameters.to_string(),
                     ]
                 })
                 .collect();
-            let head = ["type", "name", "in", "out", "in ch", "out ch", "kernel", "stride", "parameters"];
+            let head = [
+                "type",
+                "name",
+                "in",
+                "out",
+                "in ch",
+                "out ch",
+                "kernel",
+                "stride",
+                "parameters",
+            ];
             let total: i64 = rows.iter().map(|r| r.parameters).sum();
             let crop = spec.crop;
             format!(
@@ -133,10 +156,18 @@ mod tests {
         let types: Vec<_> = rows.iter().map(|r| r.r#type).collect();
         assert_eq!(
             types,
-            ["fc", "fc", "fc", "reshape", "uconv", "conv", "uconv", "conv", "uconv", "conv", "uconv", "uconv", "uconv"]
+            [
+                "fc", "fc", "fc", "reshape", "uconv", "conv", "uconv", "conv", "uconv", "conv",
+                "uconv", "uconv", "uconv"
+            ]
         );
         let channels: Vec<_> = rows.iter().map(|r| r.out_channels).collect();
-        assert_eq!(channels, [4096, 4096, 4096, 256, 256, 512, 256, 256, 128, 128, 64, 32, 3]);
+        assert_eq!(
+            channels,
+            [
+                4096, 4096, 4096, 256, 256, 512, 256, 256, 128, 128, 64, 32, 3
+            ]
+        );
         let sizes: Vec<_> = rows.iter().skip(4).map(|r| r.in_size.unwrap()).collect();
         assert_eq!(sizes, [4, 8, 8, 16, 16, 32, 32, 64, 128]);
     }

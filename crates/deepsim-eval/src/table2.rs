@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use deepsim_experiment::config::{NetSource, Weights};
 use deepsim_experiment::evaluate::held_out;
 use deepsim_experiment::run_dir::find_runs;
 use deepsim_experiment::{Clip, Experiment};
-use deepsim_experiment::config::{NetSource, Weights};
 use deepsim_nets::{NetKind, Tap};
 use serde::Serialize;
 use tch::Device;
@@ -106,8 +106,9 @@ pub fn evaluate(path: &Path, options: Options) -> Result<Row> {
     };
     // The paper's cell is for trained weights: a run with random ones is another experiment.
     let trained = matches!(e.encoder.weights, Weights::File(_));
-    let (paper_image_error, paper_feature_error) =
-        paper::errors(method, &comparator, &layer).filter(|_| trained).unwrap_or((None, None));
+    let (paper_image_error, paper_feature_error) = paper::errors(method, &comparator, &layer)
+        .filter(|_| trained)
+        .unwrap_or((None, None));
     Ok(Row {
         method: method.to_owned(),
         layer,
@@ -133,7 +134,11 @@ pub fn evaluate(path: &Path, options: Options) -> Result<Row> {
 ///
 /// # Errors
 /// A folder of runs that cannot be read.
-pub fn rows(runs: Option<&Path>, options: Options, mut warn: impl FnMut(String)) -> Result<Vec<Row>> {
+pub fn rows(
+    runs: Option<&Path>,
+    options: Options,
+    mut warn: impl FnMut(String),
+) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     if let Some(parent) = runs {
         for path in find_runs(parent)? {
@@ -145,7 +150,9 @@ pub fn rows(runs: Option<&Path>, options: Options, mut warn: impl FnMut(String))
     }
     for (method, comparator, layer, image, feature) in paper::TABLE_2 {
         let stands = |r: &Row| {
-            r.method == *method && r.layer == *layer && r.paper_image_error.is_some()
+            r.method == *method
+                && r.layer == *layer
+                && r.paper_image_error.is_some()
                 && (comparator.is_empty() || r.comparator == *comparator)
         };
         if !rows.iter().any(stands) {
@@ -196,7 +203,9 @@ fn text(rows: &[Row]) -> String {
             .iter()
             .map(|r| {
                 let run = r.run.as_deref().unwrap_or_default();
-                let name = Path::new(run).file_name().map_or(run.into(), |n| n.to_string_lossy());
+                let name = Path::new(run)
+                    .file_name()
+                    .map_or(run.into(), |n| n.to_string_lossy());
                 let paper = match (r.paper_image_error, r.paper_feature_error) {
                     (None, None) => "-".to_owned(),
                     (i, f) => format!("{}/{}", whole(i), whole(f)),
@@ -207,13 +216,16 @@ fn text(rows: &[Row]) -> String {
                     r.layer.clone(),
                     percent(r.image_error),
                     percent(r.feature_error),
-                    r.gradient_energy.map_or("-".to_owned(), |v| format!("{v:.2}")),
+                    r.gradient_energy
+                        .map_or("-".to_owned(), |v| format!("{v:.2}")),
                     r.step.map_or("-".to_owned(), |s| s.to_string()),
                     paper,
                 ]
             })
             .collect();
-        let head = ["run", "method", "layer", "image", "feature", "energy", "step", "paper"];
+        let head = [
+            "run", "method", "layer", "image", "feature", "energy", "step", "paper",
+        ];
         out.push_str(&format!("\n{}", columns(&head, &cells)));
         let mut notes: Vec<String> = ours
             .iter()
@@ -224,15 +236,23 @@ fn text(rows: &[Row]) -> String {
                     r.data.as_deref().unwrap_or("-"),
                     r.crop.unwrap_or(0),
                     r.weights.as_deref().unwrap_or("-"),
-                    if r.clipped == Some(true) { ", clipped to 0-255" } else { ", not clipped" }
+                    if r.clipped == Some(true) {
+                        ", clipped to 0-255"
+                    } else {
+                        ", not clipped"
+                    }
                 )
             })
             .collect();
         notes.dedup();
         out.push_str(&format!("\nmeasured on\n{}\n", notes.join("\n")));
-        out.push_str("energy: gradient energy relative to the photos (1 = as sharp, less = blur)\n");
+        out.push_str(
+            "energy: gradient energy relative to the photos (1 = as sharp, less = blur)\n",
+        );
     }
-    out.push_str("\nThe paper's Table 2 (CaffeNet, ILSVRC-2012 validation; not measured here):\n\n");
+    out.push_str(
+        "\nThe paper's Table 2 (CaffeNet, ILSVRC-2012 validation; not measured here):\n\n",
+    );
     let layers = ["conv5", "fc6", "fc7", "fc8"];
     let mut cells = Vec::new();
     for (title, method, comparator) in [
@@ -244,10 +264,12 @@ fn text(rows: &[Row]) -> String {
     ] {
         let mut line = vec![title.to_owned()];
         for layer in layers {
-            let cell = paper::TABLE_2.iter().find(|(m, c, l, _, _)| {
-                *m == method && *c == comparator && *l == layer
-            });
-            line.push(cell.map_or("-".to_owned(), |(_, _, _, i, f)| format!("{}/{}", whole(*i), whole(*f))));
+            let cell = paper::TABLE_2
+                .iter()
+                .find(|(m, c, l, _, _)| *m == method && *c == comparator && *l == layer);
+            line.push(cell.map_or("-".to_owned(), |(_, _, _, i, f)| {
+                format!("{}/{}", whole(*i), whole(*f))
+            }));
         }
         cells.push(line);
     }
@@ -260,15 +282,23 @@ mod tests {
     use super::*;
 
     fn options() -> Options {
-        Options { images: 10, clip: Clip::Displayable, device: Device::Cpu }
+        Options {
+            images: 10,
+            clip: Clip::Displayable,
+            device: Device::Cpu,
+        }
     }
 
     #[test]
     fn without_runs_the_paper_s_cells_stand_alone() {
         let rows = rows(None, options(), |_| {}).unwrap();
         assert_eq!(rows.len(), 14);
-        assert!(rows.iter().all(|r| r.image_error.is_none() && r.paper_image_error.is_some()));
-        let value: serde_json::Value = serde_json::from_str(&render(&rows, Format::Json).unwrap()).unwrap();
+        assert!(
+            rows.iter()
+                .all(|r| r.image_error.is_none() && r.paper_image_error.is_some())
+        );
+        let value: serde_json::Value =
+            serde_json::from_str(&render(&rows, Format::Json).unwrap()).unwrap();
         let fc6 = &value[9];
         assert_eq!(fc6["method"], "deepsim");
         assert_eq!(fc6["paper_feature_error"], 37.0);
@@ -281,6 +311,9 @@ mod tests {
         let rows = rows(None, options(), |_| {}).unwrap();
         let text = render(&rows, Format::Text).unwrap();
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
-        assert!(text.contains("DeePSiM, AlexNet CONV5   43/37  55/48  61/45  63/29"), "{text}");
+        assert!(
+            text.contains("DeePSiM, AlexNet CONV5   43/37  55/48  61/45  63/29"),
+            "{text}"
+        );
     }
 }

@@ -95,7 +95,11 @@ pub fn write(parent: &Path, mut manifest: Manifest, snapshot: &Snapshot) -> Resu
         .tempdir_in(parent)
         .map_err(ExperimentError::io(parent))?;
     for (stem, tensors) in &snapshot.files {
-        let counters = if *stem == "state" { Some(&snapshot.counters) } else { None };
+        let counters = if *stem == "state" {
+            Some(&snapshot.counters)
+        } else {
+            None
+        };
         let bytes = serialise(tensors, counters, staging.path())?;
         let file = format!("{stem}.safetensors");
         write_synced(&staging.path().join(&file), &bytes)?;
@@ -112,7 +116,9 @@ pub fn write(parent: &Path, mut manifest: Manifest, snapshot: &Snapshot) -> Resu
     write_synced(&staging.path().join("manifest.json"), &json)?;
     sync_dir(staging.path())?;
     // A temporary directory is private; the checkpoint gets its parent's mode (the umask's).
-    let mode = fs::metadata(parent).map_err(ExperimentError::io(parent))?.permissions();
+    let mode = fs::metadata(parent)
+        .map_err(ExperimentError::io(parent))?
+        .permissions();
     fs::set_permissions(staging.path(), mode).map_err(ExperimentError::io(staging.path()))?;
     let target = parent.join(&name);
     let from = staging.keep();
@@ -135,15 +141,27 @@ fn serialise(
     };
     let mut data: Vec<(String, Vec<usize>, Dtype, Vec<u8>)> = Vec::new();
     for (name, tensor) in tensors {
-        let shape = tensor.size().iter().map(|&d| usize::try_from(d).unwrap_or(0)).collect();
+        let shape = tensor
+            .size()
+            .iter()
+            .map(|&d| usize::try_from(d).unwrap_or(0))
+            .collect();
         data.push((name.clone(), shape, Dtype::F32, f32_bytes(tensor)?));
     }
     for (name, value) in counters.into_iter().flatten() {
-        data.push((name.clone(), vec![1], Dtype::I64, value.to_le_bytes().to_vec()));
+        data.push((
+            name.clone(),
+            vec![1],
+            Dtype::I64,
+            value.to_le_bytes().to_vec(),
+        ));
     }
     let mut views = Vec::with_capacity(data.len());
     for (name, shape, dtype, bytes) in &data {
-        views.push((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).map_err(bad)?));
+        views.push((
+            name.as_str(),
+            TensorView::new(*dtype, shape.clone(), bytes).map_err(bad)?,
+        ));
     }
     let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize(views, Some(about)).map_err(bad)
@@ -160,7 +178,9 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// A directory that cannot be opened.
 pub fn sync_dir(path: &Path) -> Result<()> {
-    File::open(path).and_then(|d| d.sync_all()).map_err(ExperimentError::io(path))
+    File::open(path)
+        .and_then(|d| d.sync_all())
+        .map_err(ExperimentError::io(path))
 }
 
 /// Steps of the visible checkpoints below `parent`, ascending.
@@ -190,28 +210,44 @@ impl Checkpoint {
     /// # Errors
     /// [`ExperimentError::Checkpoint`] naming the damaged file.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        let bad = |reason: String| ExperimentError::Checkpoint { path: path.to_owned(), reason };
+        let bad = |reason: String| ExperimentError::Checkpoint {
+            path: path.to_owned(),
+            reason,
+        };
         let file = path.join("manifest.json");
         let text = fs::read(&file).map_err(ExperimentError::io(&file))?;
         let manifest: Manifest =
             serde_json::from_slice(&text).map_err(|e| bad(format!("manifest.json: {e}")))?;
         if manifest.format != FORMAT {
-            return Err(bad(format!("format {} is not known to this build", manifest.format)));
+            return Err(bad(format!(
+                "format {} is not known to this build",
+                manifest.format
+            )));
         }
         for (name, entry) in &manifest.files {
             if name.contains('/') || name.contains("..") {
                 return Err(bad(format!("manifest.json names a file elsewhere: {name}")));
             }
             let file = path.join(name);
-            let bytes = fs::metadata(&file).map_err(ExperimentError::io(&file))?.len();
+            let bytes = fs::metadata(&file)
+                .map_err(ExperimentError::io(&file))?
+                .len();
             if bytes != entry.bytes {
-                return Err(bad(format!("{name} has {bytes} bytes, the manifest says {}", entry.bytes)));
+                return Err(bad(format!(
+                    "{name} has {bytes} bytes, the manifest says {}",
+                    entry.bytes
+                )));
             }
             if crate::networks::hash_file(&file)? != entry.blake3 {
-                return Err(bad(format!("{name} is damaged: its blake3 is not the manifest's")));
+                return Err(bad(format!(
+                    "{name} is damaged: its blake3 is not the manifest's"
+                )));
             }
         }
-        Ok(Checkpoint { path: path.to_owned(), manifest })
+        Ok(Checkpoint {
+            path: path.to_owned(),
+            manifest,
+        })
     }
 
     /// The newest checkpoint below `parent` that verifies; damaged newer ones are told on the
@@ -249,7 +285,10 @@ impl Checkpoint {
     /// A missing or damaged file.
     pub fn state(&self) -> Result<(NamedTensors, BTreeMap<String, i64>)> {
         let path = self.path.join("state.safetensors");
-        let bad = |reason: String| ExperimentError::Checkpoint { path: path.clone(), reason };
+        let bad = |reason: String| ExperimentError::Checkpoint {
+            path: path.clone(),
+            reason,
+        };
         let bytes = fs::read(&path).map_err(ExperimentError::io(&path))?;
         let file = safetensors::SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
         let (mut tensors, mut counters) = (NamedTensors::new(), BTreeMap::new());
@@ -262,7 +301,10 @@ impl Checkpoint {
                 }
                 (Dtype::F32, _) => {
                     let shape: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
-                    tensors.insert(name, Tensor::f_from_data_size(view.data(), &shape, tch::Kind::Float)?);
+                    tensors.insert(
+                        name,
+                        Tensor::f_from_data_size(view.data(), &shape, tch::Kind::Float)?,
+                    );
                 }
                 (other, _) => return Err(bad(format!("{name} has the unexpected type {other:?}"))),
             }
@@ -276,8 +318,14 @@ impl Checkpoint {
     /// Weights that are not the spec's.
     pub fn generator(&self, device: Device) -> Result<Generator> {
         let mut generator = Generator::new(self.manifest.generator.clone(), 0, device)?;
-        let origin = self.path.join("generator.safetensors").display().to_string();
-        generator.params_mut().copy_from(&self.tensors("generator")?, "the generator", &origin)?;
+        let origin = self
+            .path
+            .join("generator.safetensors")
+            .display()
+            .to_string();
+        generator
+            .params_mut()
+            .copy_from(&self.tensors("generator")?, "the generator", &origin)?;
         Ok(generator)
     }
 }

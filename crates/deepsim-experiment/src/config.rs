@@ -265,7 +265,10 @@ impl Experiment {
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if raw.name.is_empty() || raw.name.starts_with('.') || !raw.name.chars().all(plain) {
-            return Err(bad("name", "must be letters, digits, '-', '_' and '.'".into()));
+            return Err(bad(
+                "name",
+                "must be letters, digits, '-', '_' and '.'".into(),
+            ));
         }
         for (key, value) in [
             ("train.steps", raw.train.steps),
@@ -282,26 +285,43 @@ impl Experiment {
         }
         // Both thread pools start what they are told to; far too many end the process.
         if raw.train.threads > MAX_THREADS {
-            return Err(bad("train.threads", format!("must be at most {MAX_THREADS}; 0 takes as many as the machine has")));
+            return Err(bad(
+                "train.threads",
+                format!("must be at most {MAX_THREADS}; 0 takes as many as the machine has"),
+            ));
         }
         if raw.train.eval_images < 2 {
-            return Err(bad("train.eval_images", "must be at least 2: errors are relative to the distance between pictures".into()));
+            return Err(bad(
+                "train.eval_images",
+                "must be at least 2: errors are relative to the distance between pictures".into(),
+            ));
         }
         let l = &raw.loss;
-        for (key, w) in [("loss.feat", l.feat), ("loss.adv", l.adv), ("loss.img", l.img)] {
+        for (key, w) in [
+            ("loss.feat", l.feat),
+            ("loss.adv", l.adv),
+            ("loss.img", l.img),
+        ] {
             if !(w.is_finite() && w >= 0.0) {
                 return Err(bad(key, format!("must be a number from 0 on, not {w}")));
             }
         }
         if l.feat == 0.0 && l.adv == 0.0 && l.img == 0.0 {
-            return Err(bad("loss", "has no term: feat, adv and img are all 0".into()));
+            return Err(bad(
+                "loss",
+                "has no term: feat, adv and img are all 0".into(),
+            ));
         }
         if l.kl != 0.0 {
-            return Err(bad("loss.kl", "must be 0: inversion has no latent distribution".into()));
+            return Err(bad(
+                "loss.kl",
+                "must be 0: inversion has no latent distribution".into(),
+            ));
         }
-        for (which, o) in
-            [("generator", raw.optimizer.generator), ("discriminator", raw.optimizer.discriminator)]
-        {
+        for (which, o) in [
+            ("generator", raw.optimizer.generator),
+            ("discriminator", raw.optimizer.discriminator),
+        ] {
             let key = |k: &str| format!("optimizer.{which}.{k}");
             for (k, v) in [("lr", o.lr), ("eps", o.eps)] {
                 if !(v.is_finite() && v > 0.0) {
@@ -314,49 +334,91 @@ impl Experiment {
                 }
             }
             if !(o.weight_decay.is_finite() && o.weight_decay >= 0.0) {
-                return Err(bad(&key("weight_decay"), "must be a number from 0 on".into()));
+                return Err(bad(
+                    &key("weight_decay"),
+                    "must be a number from 0 on".into(),
+                ));
             }
         }
         if !raw.schedule.halve_at.is_sorted() {
-            return Err(bad("schedule.halve_at", "must be in ascending order".into()));
+            return Err(bad(
+                "schedule.halve_at",
+                "must be in ascending order".into(),
+            ));
         }
         let g = raw.gate;
-        if [g.d_off_below, g.d_on_above, g.g_off_above, g.g_on_below].iter().any(|t| t.is_nan())
+        if [g.d_off_below, g.d_on_above, g.g_off_above, g.g_on_below]
+            .iter()
+            .any(|t| t.is_nan())
             || g.d_off_below > g.d_on_above
             || g.g_on_below > g.g_off_above
         {
-            return Err(bad("gate", "needs d_off_below <= d_on_above and g_on_below <= g_off_above".into()));
+            return Err(bad(
+                "gate",
+                "needs d_off_below <= d_on_above and g_on_below <= g_off_above".into(),
+            ));
         }
         if let Some([lo, hi]) = raw.data.scale
             && !(lo > 0.0 && lo <= hi && hi <= 1.0)
         {
-            return Err(bad("data.scale", format!("must be [low, high] with 0 < low <= high <= 1, not [{lo}, {hi}]")));
+            return Err(bad(
+                "data.scale",
+                format!("must be [low, high] with 0 < low <= high <= 1, not [{lo}, {hi}]"),
+            ));
         }
         let source = |key: &str, n: &RawNet| -> Result<NetSource> {
             let weights = match n.weights.strip_prefix("random:") {
                 None if n.weights.is_empty() => {
-                    return Err(bad(&format!("{key}.weights"), "is empty; name a file or random:SEED".into()));
+                    return Err(bad(
+                        &format!("{key}.weights"),
+                        "is empty; name a file or random:SEED".into(),
+                    ));
                 }
                 None => Weights::File(PathBuf::from(&n.weights)),
                 Some(seed) => Weights::Random(seed.parse().map_err(|_| {
-                    bad(&format!("{key}.weights"), format!("`{}`: the seed must be a whole number, as in random:1", n.weights))
+                    bad(
+                        &format!("{key}.weights"),
+                        format!(
+                            "`{}`: the seed must be a whole number, as in random:1",
+                            n.weights
+                        ),
+                    )
                 })?),
             };
-            Ok(NetSource { net: n.net, tap: n.tap, weights })
+            Ok(NetSource {
+                net: n.net,
+                tap: n.tap,
+                weights,
+            })
         };
-        let (encoder, comparator) =
-            (source("encoder", &raw.encoder)?, source("comparator", &raw.comparator)?);
+        let (encoder, comparator) = (
+            source("encoder", &raw.encoder)?,
+            source("comparator", &raw.comparator)?,
+        );
         let crop = i64::from(raw.data.crop);
         let net = |key: &'static str| move |e: NetError| bad(key, format!("cannot be used: {e}"));
-        let features = encoder.net.feature_shape(encoder.tap, crop).map_err(net("encoder"))?;
-        comparator.net.feature_shape(comparator.tap, crop).map_err(net("comparator"))?;
-        let generator = GeneratorSpec { input: features, crop, width: raw.generator.width };
+        let features = encoder
+            .net
+            .feature_shape(encoder.tap, crop)
+            .map_err(net("encoder"))?;
+        comparator
+            .net
+            .feature_shape(comparator.tap, crop)
+            .map_err(net("comparator"))?;
+        let generator = GeneratorSpec {
+            input: features,
+            crop,
+            width: raw.generator.width,
+        };
         generator.layers().map_err(net("generator"))?;
         let branch = match raw.discriminator.features {
             true => FeatureBranch::Features(features.len()),
             false => FeatureBranch::Off,
         };
-        let discriminator = DiscriminatorSpec { crop, features: branch };
+        let discriminator = DiscriminatorSpec {
+            crop,
+            features: branch,
+        };
         discriminator.validate().map_err(net("discriminator"))?;
         Ok(Experiment {
             path: path.to_owned(),
@@ -390,7 +452,11 @@ impl Experiment {
     pub fn augment(&self) -> Augment {
         Augment {
             crop: self.raw.data.crop,
-            mirror: if self.raw.data.mirror { Mirror::Random } else { Mirror::Off },
+            mirror: if self.raw.data.mirror {
+                Mirror::Random
+            } else {
+                Mirror::Off
+            },
             scale: self.raw.data.scale.map(|[lo, hi]| (lo, hi)),
         }
     }
@@ -407,16 +473,28 @@ impl Experiment {
     /// everything but the length of the run, its reports and its threads.
     pub fn differences(&self, other: &Raw) -> Vec<String> {
         let free = [
-            "train.steps", "train.threads", "train.log_every", "train.checkpoint_every",
-            "train.sample_every", "train.eval_every", "train.eval_images",
-            "train.keep_checkpoints", "data.quarantine",
+            "train.steps",
+            "train.threads",
+            "train.log_every",
+            "train.checkpoint_every",
+            "train.sample_every",
+            "train.eval_every",
+            "train.eval_images",
+            "train.keep_checkpoints",
+            "data.quarantine",
         ];
         let (here, there) = (flatten(&self.raw), flatten(other));
         let keys: std::collections::BTreeSet<&String> = here.keys().chain(there.keys()).collect();
         let show = |v: Option<&String>| v.map_or("nothing".to_owned(), Clone::clone);
         keys.into_iter()
             .filter(|k| !free.contains(&k.as_str()) && here.get(*k) != there.get(*k))
-            .map(|k| format!("{k}: there {}, here {}", show(there.get(k)), show(here.get(k))))
+            .map(|k| {
+                format!(
+                    "{k}: there {}, here {}",
+                    show(there.get(k)),
+                    show(here.get(k))
+                )
+            })
             .collect()
     }
 }
@@ -427,7 +505,11 @@ fn flatten(raw: &Raw) -> std::collections::BTreeMap<String, String> {
         match v {
             toml::Value::Table(t) => {
                 for (k, v) in t {
-                    let key = if prefix.is_empty() { k.clone() } else { format!("{prefix}.{k}") };
+                    let key = if prefix.is_empty() {
+                        k.clone()
+                    } else {
+                        format!("{prefix}.{k}")
+                    };
                     walk(&key, v, out);
                 }
             }

@@ -1,6 +1,6 @@
 //! Where to compute.
 
-use deepsim_nets::{load_cuda_libraries, CudaLoad};
+use deepsim_nets::{CudaLoad, load_cuda_libraries};
 use tch::Device;
 
 use crate::error::{ExperimentError, Result};
@@ -11,7 +11,10 @@ use crate::error::{ExperimentError, Result};
 /// # Errors
 /// An unknown name, or a GPU that is not there, with the loader's reason.
 pub fn choose(asked: &str) -> Result<Device> {
-    let refuse = |reason: String| ExperimentError::Device { asked: asked.to_owned(), reason };
+    let refuse = |reason: String| ExperimentError::Device {
+        asked: asked.to_owned(),
+        reason,
+    };
     let gpus = |load: &CudaLoad| match load {
         CudaLoad::Loaded if tch::Cuda::is_available() => tch::Cuda::device_count(),
         _ => 0,
@@ -20,7 +23,11 @@ pub fn choose(asked: &str) -> Result<Device> {
         "cpu" => Ok(Device::Cpu),
         "auto" => {
             let load = load_cuda_libraries();
-            Ok(if gpus(&load) > 0 { Device::Cuda(0) } else { Device::Cpu })
+            Ok(if gpus(&load) > 0 {
+                Device::Cuda(0)
+            } else {
+                Device::Cpu
+            })
         }
         other => {
             let index = match other.strip_prefix("cuda") {
@@ -36,7 +43,9 @@ pub fn choose(asked: &str) -> Result<Device> {
             }
             Err(refuse(match load {
                 CudaLoad::Absent(why) => {
-                    format!("this libtorch has no CUDA ({why}); `cargo xtask setup --torch full` installs it")
+                    format!(
+                        "this libtorch has no CUDA ({why}); `cargo xtask setup --torch full` installs it"
+                    )
                 }
                 CudaLoad::Loaded => format!("{n} GPUs are visible; is the driver installed?"),
             }))

@@ -52,7 +52,12 @@ pub fn to_caffe(images: &Array4<u8>, device: Device) -> Result<Tensor> {
 ///
 /// # Errors
 /// Pictures of a size that the networks were not built for.
-pub fn reconstruct(perception: &Perception, generator: &Generator, caffe: &Tensor, clip: Clip) -> Result<Tensor> {
+pub fn reconstruct(
+    perception: &Perception,
+    generator: &Generator,
+    caffe: &Tensor,
+    clip: Clip,
+) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     let made = generator.forward(&perception.encode(caffe)?)?;
     Ok(match clip {

@@ -41,9 +41,19 @@ impl Perception {
         let shared = e.net == c.net && e.weights == c.weights;
         let table = e.net.table();
         let place = |tap| table.iter().position(|(t, _)| *t == tap);
-        let deepest = if shared && place(c.tap) > place(e.tap) { c } else { e };
+        let deepest = if shared && place(c.tap) > place(e.tap) {
+            c
+        } else {
+            e
+        };
         Ok(Perception {
-            encoder: load(&NetSource { tap: deepest.tap, ..e.clone() }, device)?,
+            encoder: load(
+                &NetSource {
+                    tap: deepest.tap,
+                    ..e.clone()
+                },
+                device,
+            )?,
             comparator: if shared { None } else { Some(load(c, device)?) },
             encoder_tap: e.tap,
             comparator_tap: c.tap,
@@ -59,12 +69,22 @@ impl Perception {
     pub fn both(&self, caffe: &Tensor) -> Result<Features> {
         let two = |v: Vec<Tensor>| <[Tensor; 2]>::try_from(v).ok();
         match &self.comparator {
-            Some(_) => {
-                Ok(Features { encoder: self.encode(caffe)?, comparator: self.compare(caffe)? })
-            }
-            None => match two(self.encoder.features(caffe, &[self.encoder_tap, self.comparator_tap])?) {
-                Some([encoder, comparator]) => Ok(Features { encoder, comparator }),
-                None => Ok(Features { encoder: self.encode(caffe)?, comparator: self.compare(caffe)? }),
+            Some(_) => Ok(Features {
+                encoder: self.encode(caffe)?,
+                comparator: self.compare(caffe)?,
+            }),
+            None => match two(self
+                .encoder
+                .features(caffe, &[self.encoder_tap, self.comparator_tap])?)
+            {
+                Some([encoder, comparator]) => Ok(Features {
+                    encoder,
+                    comparator,
+                }),
+                None => Ok(Features {
+                    encoder: self.encode(caffe)?,
+                    comparator: self.compare(caffe)?,
+                }),
             },
         }
     }
@@ -82,7 +102,11 @@ impl Perception {
     /// # Errors
     /// As [`Perception::both`].
     pub fn compare(&self, caffe: &Tensor) -> Result<Tensor> {
-        one(self.comparator.as_ref().unwrap_or(&self.encoder), self.comparator_tap, caffe)
+        one(
+            self.comparator.as_ref().unwrap_or(&self.encoder),
+            self.comparator_tap,
+            caffe,
+        )
     }
 }
 
@@ -111,9 +135,9 @@ pub fn load(source: &NetSource, device: Device) -> Result<FeatureNet> {
 pub fn hash(weights: &Weights) -> Result<String> {
     match weights {
         Weights::File(path) => hash_file(path),
-        Weights::Random(seed) => {
-            Ok(blake3::hash(format!("random:{seed}").as_bytes()).to_hex().to_string())
-        }
+        Weights::Random(seed) => Ok(blake3::hash(format!("random:{seed}").as_bytes())
+            .to_hex()
+            .to_string()),
     }
 }
 
@@ -124,7 +148,9 @@ pub fn hash(weights: &Weights) -> Result<String> {
 pub fn hash_file(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let file = std::fs::File::open(path).map_err(ExperimentError::io(path))?;
-    hasher.update_reader(file).map_err(ExperimentError::io(path))?;
+    hasher
+        .update_reader(file)
+        .map_err(ExperimentError::io(path))?;
     Ok(hasher.finalize().to_hex().to_string())
 }
 
@@ -136,9 +162,16 @@ impl Experiment {
     /// [`ExperimentError::MissingInputs`] with all of them at once, each with the way to get it.
     pub fn check_inputs(&self) -> Result<()> {
         let mut missing: Vec<String> = Vec::new();
-        for (key, path) in [("data.train", &self.raw.data.train), ("data.test", &self.raw.data.test)] {
+        for (key, path) in [
+            ("data.train", &self.raw.data.train),
+            ("data.test", &self.raw.data.test),
+        ] {
             if !path.exists() {
-                missing.push(format!("- {key}: no folder {}\n{}", path.display(), data_help(path)));
+                missing.push(format!(
+                    "- {key}: no folder {}\n{}",
+                    path.display(),
+                    data_help(path)
+                ));
             }
         }
         let mut seen: Vec<&Path> = Vec::new();
@@ -149,7 +182,10 @@ impl Experiment {
             {
                 seen.push(path);
                 let help = weights_help(source.net, path);
-                missing.push(format!("- {key}.weights: no file {}\n{help}", path.display()));
+                missing.push(format!(
+                    "- {key}.weights: no file {}\n{help}",
+                    path.display()
+                ));
             }
         }
         if missing.is_empty() {
@@ -158,14 +194,22 @@ impl Experiment {
         let quick = "the same on sample photos and real AlexNet features, today: \
                      `cargo xtask quickstart`, or, after `cargo xtask setup`, \
                      `cargo run -p deepsim-train -- experiments/sample/pool5.toml`";
-        Err(ExperimentError::MissingInputs { path: self.path.clone(), missing, help: quick.to_owned() })
+        Err(ExperimentError::MissingInputs {
+            path: self.path.clone(),
+            missing,
+            help: quick.to_owned(),
+        })
     }
 }
 
 fn data_help(path: &Path) -> String {
     let text = path.display().to_string();
     if text.contains("ilsvrc") {
-        let half = if text.contains("val") || text.contains("test") { "val" } else { "train" };
+        let half = if text.contains("val") || text.contains("test") {
+            "val"
+        } else {
+            "train"
+        };
         format!(
             "  ILSVRC-2012 needs an account at image-net.org; with ILSVRC2012_img_{half}.tar, make it by\n  \
              `cargo run --release -p deepsim-data -- prepare ILSVRC2012_img_{half}.tar {text} --resize squash`"
@@ -173,7 +217,9 @@ fn data_help(path: &Path) -> String {
     } else if text.contains("sample") {
         "  `cargo xtask setup` fetches and prepares the sample photos".to_owned()
     } else {
-        format!("  make it from a folder of images by `cargo run -p deepsim-data -- prepare FOLDER {text}`")
+        format!(
+            "  make it from a folder of images by `cargo run -p deepsim-data -- prepare FOLDER {text}`"
+        )
     }
 }
 

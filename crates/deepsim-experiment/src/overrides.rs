@@ -8,19 +8,29 @@ use crate::error::{ExperimentError, Result};
 /// # Errors
 /// No `=`, an empty key, or a path that runs through a value.
 pub fn apply(table: &mut toml::Table, assignment: &str) -> Result<()> {
-    let refuse = |reason: String| ExperimentError::Override { assignment: assignment.to_owned(), reason };
+    let refuse = |reason: String| ExperimentError::Override {
+        assignment: assignment.to_owned(),
+        reason,
+    };
     let Some((path, text)) = assignment.split_once('=') else {
-        return Err(refuse("write it as KEY=VALUE, such as train.steps=100".into()));
+        return Err(refuse(
+            "write it as KEY=VALUE, such as train.steps=100".into(),
+        ));
     };
     let keys: Vec<&str> = path.trim().split('.').map(str::trim).collect();
     if keys.iter().any(|k| k.is_empty()) {
-        return Err(refuse("the key is empty; write it as train.steps=100".into()));
+        return Err(refuse(
+            "the key is empty; write it as train.steps=100".into(),
+        ));
     }
-    let Some((last, parents)) = keys.split_last() else { return Ok(()) };
+    let Some((last, parents)) = keys.split_last() else {
+        return Ok(());
+    };
     let mut at = table;
     for key in parents {
-        let entry =
-            at.entry((*key).to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let entry = at
+            .entry((*key).to_owned())
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
         at = match entry {
             toml::Value::Table(inner) => inner,
             _ => return Err(refuse(format!("`{key}` is a value, not a table"))),

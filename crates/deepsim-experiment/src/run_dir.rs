@@ -51,10 +51,15 @@ impl RunDir {
         checkpoint_bytes: u64,
     ) -> Result<(RunDir, Start)> {
         if path.exists() && !path.join("experiment.toml").exists() && !only_ours(path)? {
-            return Err(ExperimentError::NotARun { path: path.to_owned() });
+            return Err(ExperimentError::NotARun {
+                path: path.to_owned(),
+            });
         }
         fs::create_dir_all(path).map_err(ExperimentError::io(path))?;
-        let run = RunDir { path: path.to_owned(), _lock: lock(path)? };
+        let run = RunDir {
+            path: path.to_owned(),
+            _lock: lock(path)?,
+        };
         if intent == Intent::Fresh {
             // Before anything is deleted for a run that cannot begin.
             run.check_space(experiment, checkpoint_bytes)?;
@@ -78,26 +83,36 @@ impl RunDir {
             let differences = experiment.differences(&there);
             // A run that never reached a checkpoint holds nothing to lose.
             if !differences.is_empty() && !checkpoint::steps(&self.checkpoints())?.is_empty() {
-                return Err(ExperimentError::AnotherExperiment { path: self.path.clone(), differences });
+                return Err(ExperimentError::AnotherExperiment {
+                    path: self.path.clone(),
+                    differences,
+                });
             }
         }
-        let Some(newest) = Checkpoint::newest(&self.checkpoints())? else { return Ok(Start::Zero) };
+        let Some(newest) = Checkpoint::newest(&self.checkpoints())? else {
+            return Ok(Start::Zero);
+        };
         let step = newest.manifest.step;
         if step >= experiment.raw.train.steps {
             return Ok(Start::Finished(step));
         }
         match intent {
-            Intent::Ask => Err(ExperimentError::RunExists { path: self.path.clone(), step }),
+            Intent::Ask => Err(ExperimentError::RunExists {
+                path: self.path.clone(),
+                step,
+            }),
             Intent::Resume | Intent::Fresh => Ok(Start::From(Box::new(newest))),
         }
     }
 
     fn check_space(&self, experiment: &Experiment, checkpoint_bytes: u64) -> Result<()> {
         const MB: u64 = 1_000_000;
-        let available = fs4::available_space(&self.path).map_err(ExperimentError::io(&self.path))?;
+        let available =
+            fs4::available_space(&self.path).map_err(ExperimentError::io(&self.path))?;
         let train = &experiment.raw.train;
         // A run cannot keep more than it writes, however many it was told to.
-        let kept = (train.keep_checkpoints as u64).min(train.steps.div_ceil(train.checkpoint_every));
+        let kept =
+            (train.keep_checkpoints as u64).min(train.steps.div_ceil(train.checkpoint_every));
         // One more while the next is written and the oldest not yet removed, and 10 MB of reports.
         let there = checkpoint::steps(&self.checkpoints())?.len() as u64;
         let new = kept.saturating_add(1).saturating_sub(there).max(1);
@@ -145,7 +160,12 @@ impl RunDir {
                 fs::remove_dir_all(&path).map_err(ExperimentError::io(&path))?;
             }
         }
-        for name in ["metrics.jsonl", "metrics.partial", "experiment.partial", "experiment.toml"] {
+        for name in [
+            "metrics.jsonl",
+            "metrics.partial",
+            "experiment.partial",
+            "experiment.toml",
+        ] {
             let path = self.path.join(name);
             if path.exists() {
                 fs::remove_file(&path).map_err(ExperimentError::io(&path))?;
@@ -156,7 +176,9 @@ impl RunDir {
 
     /// Removes checkpoints that a killed process left half written.
     fn remove_partial(&self) -> Result<()> {
-        let Ok(entries) = fs::read_dir(self.checkpoints()) else { return Ok(()) };
+        let Ok(entries) = fs::read_dir(self.checkpoints()) else {
+            return Ok(());
+        };
         for entry in entries.flatten() {
             if entry.file_name().to_string_lossy().starts_with(".partial-") {
                 let path = entry.path();
@@ -171,7 +193,12 @@ impl RunDir {
 fn only_ours(path: &Path) -> Result<bool> {
     // The last two: killed within `write_replacing`.
     let ours = [
-        "lock", "checkpoints", "samples", "tensorboard", "metrics.jsonl", "metrics.partial",
+        "lock",
+        "checkpoints",
+        "samples",
+        "tensorboard",
+        "metrics.jsonl",
+        "metrics.partial",
         "experiment.partial",
     ];
     for entry in fs::read_dir(path).map_err(ExperimentError::io(path))? {
@@ -185,7 +212,12 @@ fn only_ours(path: &Path) -> Result<bool> {
 
 fn lock(path: &Path) -> Result<File> {
     let file = path.join("lock");
-    let options = File::options().read(true).write(true).create(true).truncate(false).open(&file);
+    let options = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&file);
     let mut lock = options.map_err(ExperimentError::io(&file))?;
     match lock.try_lock() {
         Ok(()) => {}
@@ -196,7 +228,10 @@ fn lock(path: &Path) -> Result<File> {
                 "" => "another process".to_owned(),
                 pid => format!("process {pid}"),
             };
-            return Err(ExperimentError::Locked { path: path.to_owned(), holder });
+            return Err(ExperimentError::Locked {
+                path: path.to_owned(),
+                holder,
+            });
         }
         Err(TryLockError::Error(e)) => return Err(ExperimentError::io(&file)(e)),
     }
@@ -229,7 +264,8 @@ pub fn write_replacing(path: &Path, bytes: &[u8]) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
     let beside = path.with_extension("partial");
     let mut file = File::create(&beside).map_err(ExperimentError::io(&beside))?;
-    file.write_all(bytes).map_err(ExperimentError::io(&beside))?;
+    file.write_all(bytes)
+        .map_err(ExperimentError::io(&beside))?;
     file.sync_all().map_err(ExperimentError::io(&beside))?;
     fs::rename(&beside, path).map_err(ExperimentError::io(path))?;
     checkpoint::sync_dir(parent)

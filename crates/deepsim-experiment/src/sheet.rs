@@ -1,7 +1,7 @@
 //! Contact sheets: rows of pictures as one PNG.
 
-use deepsim_nets::pictures::{caffe_to_rgb, check_pictures};
 use deepsim_nets::NetError;
+use deepsim_nets::pictures::{caffe_to_rgb, check_pictures};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{ExperimentError, Result};
@@ -29,11 +29,18 @@ pub fn rows(pictures: &[&Tensor]) -> Result<Png> {
     for x in pictures {
         check_pictures("a contact sheet", x)?;
         // [N,3,H,W] → bytes → gaps right and below → [3, H+gap, N·(W+gap)]
-        let rgb = caffe_to_rgb(x)?.f_round()?.f_clamp(0.0, 255.0)?.f_to_kind(Kind::Uint8)?;
-        let padded = rgb.f_to_device(Device::Cpu)?.f_constant_pad_nd([0, GAP, 0, GAP])?;
+        let rgb = caffe_to_rgb(x)?
+            .f_round()?
+            .f_clamp(0.0, 255.0)?
+            .f_to_kind(Kind::Uint8)?;
+        let padded = rgb
+            .f_to_device(Device::Cpu)?
+            .f_constant_pad_nd([0, GAP, 0, GAP])?;
         let gaps = fill_gaps(&padded)?;
         let size = gaps.size();
-        let line = gaps.f_permute([1, 2, 0, 3])?.f_reshape([3, size[2], size[0] * size[3]])?;
+        let line = gaps
+            .f_permute([1, 2, 0, 3])?
+            .f_reshape([3, size[2], size[0] * size[3]])?;
         lines.push(line);
     }
     let sheet = Tensor::f_cat(&lines, 1)?;
@@ -81,9 +88,16 @@ pub fn encode(rgb: &Tensor) -> Result<Png> {
     )
     .map_err(|e| {
         let source = std::io::Error::other(e);
-        ExperimentError::Io { path: "PNG".into(), source }
+        ExperimentError::Io {
+            path: "PNG".into(),
+            source,
+        }
     })?;
-    Ok(Png { width, height, bytes: out.into_inner() })
+    Ok(Png {
+        width,
+        height,
+        bytes: out.into_inner(),
+    })
 }
 
 /// A picture `[1,3,H,W]` or `[3,H,W]` in Caffe units as PNG, clipped to 0–255.
@@ -91,7 +105,11 @@ pub fn encode(rgb: &Tensor) -> Result<Png> {
 /// # Errors
 /// A tensor of another shape.
 pub fn single(caffe: &Tensor) -> Result<Png> {
-    let four = if caffe.dim() == 3 { caffe.f_unsqueeze(0)? } else { caffe.shallow_clone() };
+    let four = if caffe.dim() == 3 {
+        caffe.f_unsqueeze(0)?
+    } else {
+        caffe.shallow_clone()
+    };
     rows(&[&four])
 }
 

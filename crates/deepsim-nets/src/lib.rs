@@ -24,8 +24,8 @@ pub mod pictures;
 pub mod tables;
 
 pub use deepsim_aten::{
-    AtenError, AutocastGuard, CudaLoad, Precision, flush_denormals, load_cuda as load_cuda_libraries,
-    torch_version,
+    AtenError, AutocastGuard, CudaLoad, Precision, flush_denormals,
+    load_cuda as load_cuda_libraries, torch_version,
 };
 pub use discriminator::{Discriminator, DiscriminatorSpec, Dropout, FeatureBranch};
 pub use error::NetError;

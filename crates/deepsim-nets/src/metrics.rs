@@ -37,7 +37,11 @@ pub fn mean_pair_distance(x: &Tensor) -> Result<f64> {
     let mut from = 0;
     while from < length {
         let block = centred.f_narrow(1, from, COLUMNS.min(length - from))?;
-        gram = gram.f_add(&block.f_matmul(&block.f_transpose(0, 1)?)?.f_to_kind(Kind::Double)?)?;
+        gram = gram.f_add(
+            &block
+                .f_matmul(&block.f_transpose(0, 1)?)?
+                .f_to_kind(Kind::Double)?,
+        )?;
         from += COLUMNS;
     }
     let squares = gram.f_diagonal(0, 0, 1)?;
@@ -65,8 +69,13 @@ pub fn mean_distance(a: &Tensor, b: &Tensor) -> Result<f64> {
         });
     }
     let _guard = tch::no_grad_guard();
-    let d = a.f_to_kind(Kind::Float)?.f_sub(&b.f_to_kind(Kind::Float)?)?;
-    let norms = d.f_square()?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Double)?.f_sqrt()?;
+    let d = a
+        .f_to_kind(Kind::Float)?
+        .f_sub(&b.f_to_kind(Kind::Float)?)?;
+    let norms = d
+        .f_square()?
+        .f_sum_dim_intlist([1i64].as_slice(), false, Kind::Double)?
+        .f_sqrt()?;
     Ok(norms.f_mean(Kind::Double)?.double_value(&[]))
 }
 
@@ -97,7 +106,11 @@ pub fn gradient_energy(pictures: &Tensor) -> Result<f64> {
     let x = pictures.f_to_kind(Kind::Float)?;
     let mut total = 0.0;
     for dim in [2, 3] {
-        total += x.f_diff::<Tensor>(1, dim, None, None)?.f_square()?.f_sum(Kind::Double)?.double_value(&[]);
+        total += x
+            .f_diff::<Tensor>(1, dim, None, None)?
+            .f_square()?
+            .f_sum(Kind::Double)?
+            .double_value(&[]);
     }
     Ok(total)
 }

@@ -18,7 +18,10 @@ pub struct Gate {
 impl Gate {
     /// Both train.
     pub fn open() -> Gate {
-        Gate { train_d: true, train_g: true }
+        Gate {
+            train_d: true,
+            train_g: true,
+        }
     }
 
     /// Decides for the next iteration from this one's unweighted losses, and returns the ratio
@@ -27,18 +30,31 @@ impl Gate {
     /// The rules run in this order, each seeing the last one's result: D pauses (and G goes on);
     /// D goes on (and G); G goes on; G pauses (and D goes on).
     pub fn update(&mut self, thresholds: &RawGate, d_real: f64, d_fake: f64, adv: f64) -> f64 {
-        let ratio = if adv == 0.0 { f64::INFINITY } else { (d_real + d_fake) / adv };
+        let ratio = if adv == 0.0 {
+            f64::INFINITY
+        } else {
+            (d_real + d_fake) / adv
+        };
         if self.train_d && ratio < thresholds.d_off_below {
-            *self = Gate { train_d: false, train_g: true };
+            *self = Gate {
+                train_d: false,
+                train_g: true,
+            };
         }
         if !self.train_d && ratio > thresholds.d_on_above {
-            *self = Gate { train_d: true, train_g: true };
+            *self = Gate {
+                train_d: true,
+                train_g: true,
+            };
         }
         if !self.train_g && ratio < thresholds.g_on_below {
             self.train_g = true;
         }
         if self.train_g && ratio > thresholds.g_off_above {
-            *self = Gate { train_d: true, train_g: false };
+            *self = Gate {
+                train_d: true,
+                train_g: false,
+            };
         }
         ratio
     }
@@ -81,21 +97,26 @@ impl Vital {
 mod tests {
     use super::*;
 
-    const T: RawGate = RawGate { d_off_below: 0.1, d_on_above: 0.5, g_off_above: 10.0, g_on_below: 0.1 };
+    const T: RawGate = RawGate {
+        d_off_below: 0.1,
+        d_on_above: 0.5,
+        g_off_above: 10.0,
+        g_on_below: 0.1,
+    };
 
     /// (ratio, expected train_d, expected train_g), one after the other.
     #[test]
     fn a_scripted_sequence_gives_the_expected_trace() {
         let script = [
             (2.0, true, true),
-            (0.09, false, true),  // D off
-            (0.3, false, true),   // between the thresholds: stays
+            (0.09, false, true), // D off
+            (0.3, false, true),  // between the thresholds: stays
             (0.05, false, true),
-            (0.6, true, true),    // D on
-            (10.5, true, false),  // G off
-            (5.0, true, false),   // stays
-            (0.09, false, true),  // D off, G on
-            (11.0, true, false),  // D on (G on), then G off
+            (0.6, true, true),   // D on
+            (10.5, true, false), // G off
+            (5.0, true, false),  // stays
+            (0.09, false, true), // D off, G on
+            (11.0, true, false), // D on (G on), then G off
             (0.0, false, true),
         ];
         let mut gate = Gate::open();
@@ -109,7 +130,13 @@ mod tests {
     fn no_adversarial_loss_is_an_infinite_ratio() {
         let mut gate = Gate::open();
         assert_eq!(gate.update(&T, 0.0, 0.0, 0.0), f64::INFINITY);
-        assert_eq!(gate, Gate { train_d: true, train_g: false });
+        assert_eq!(
+            gate,
+            Gate {
+                train_d: true,
+                train_g: false
+            }
+        );
     }
 
     #[test]

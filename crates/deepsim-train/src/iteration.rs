@@ -69,11 +69,22 @@ pub fn schedule(halve_at: &[u64], updates: u64) -> f64 {
 ///
 /// # Errors
 /// [`TrainError::NotFinite`] if a loss is NaN or infinite, and what libtorch refuses.
-pub fn iterate(state: &mut State, perception: &Perception, x: &Tensor, plan: &Plan, seed: i64) -> Result<Losses> {
+pub fn iterate(
+    state: &mut State,
+    perception: &Perception,
+    x: &Tensor,
+    plan: &Plan,
+    seed: i64,
+) -> Result<Losses> {
     seeded(seed, || in_paper_order(state, perception, x, plan))
 }
 
-fn in_paper_order(state: &mut State, perception: &Perception, x: &Tensor, plan: &Plan) -> Result<Losses> {
+fn in_paper_order(
+    state: &mut State,
+    perception: &Perception,
+    x: &Tensor,
+    plan: &Plan,
+) -> Result<Losses> {
     let precision = match plan.precision {
         RawPrecision::Fp32 => Precision::Fp32,
         RawPrecision::Bf16 => Precision::Bf16,
@@ -106,7 +117,11 @@ fn in_paper_order(state: &mut State, perception: &Perception, x: &Tensor, plan: 
         FeatureBranch::Features(_) => Some(&inverted),
     };
     let judge = |d: &deepsim_nets::Discriminator, pictures: &Tensor, label| -> Result<Tensor> {
-        Ok(cross_entropy(&d.forward(pictures, seen, Dropout::Active)?, label, w.reduction)?)
+        Ok(cross_entropy(
+            &d.forward(pictures, seen, Dropout::Active)?,
+            label,
+            w.reduction,
+        )?)
     };
 
     // 2. The discriminator learns to tell them apart. Its losses are computed while it pauses
@@ -116,7 +131,10 @@ fn in_paper_order(state: &mut State, perception: &Perception, x: &Tensor, plan: 
         let d = &state.discriminator;
         let (real, generated) = with_grad(state.gate.train_d, || {
             let _autocast = region()?;
-            Ok((judge(d, x, Label::Real)?, judge(d, &fake.f_detach()?, Label::Fake)?))
+            Ok((
+                judge(d, x, Label::Real)?,
+                judge(d, &fake.f_detach()?, Label::Fake)?,
+            ))
         })?;
         if state.gate.train_d {
             let loss = real.f_add(&generated)?.f_mul_scalar(w.adv)?;
@@ -130,12 +148,24 @@ fn in_paper_order(state: &mut State, perception: &Perception, x: &Tensor, plan: 
     // 3. The updated discriminator judges the generated pictures; 4. the generator learns.
     let (feat, adv, img) = with_grad(state.gate.train_g, || {
         let _autocast = region()?;
-        let adv = if adversarial { Some(judge(&state.discriminator, &fake, Label::Real)?) } else { None };
+        let adv = if adversarial {
+            Some(judge(&state.discriminator, &fake, Label::Real)?)
+        } else {
+            None
+        };
         let feat = match &wanted {
-            Some(wanted) => Some(squared_distance(&perception.compare(&fake)?, wanted, w.reduction)?),
+            Some(wanted) => Some(squared_distance(
+                &perception.compare(&fake)?,
+                wanted,
+                w.reduction,
+            )?),
             None => None,
         };
-        let img = if w.img > 0.0 { Some(squared_distance(&fake, x, w.reduction)?) } else { None };
+        let img = if w.img > 0.0 {
+            Some(squared_distance(&fake, x, w.reduction)?)
+        } else {
+            None
+        };
         Ok((feat, adv, img))
     })?;
     if state.gate.train_g {
@@ -162,11 +192,17 @@ fn in_paper_order(state: &mut State, perception: &Perception, x: &Tensor, plan: 
     ];
     for (term, value, computed) in named {
         if computed && !value.is_finite() {
-            return Err(TrainError::NotFinite { step: state.step + 1, term, value });
+            return Err(TrainError::NotFinite {
+                step: state.step + 1,
+                term,
+                value,
+            });
         }
     }
     if adversarial {
-        losses.ratio = state.gate.update(&plan.gate, losses.d_real, losses.d_fake, losses.adv);
+        losses.ratio = state
+            .gate
+            .update(&plan.gate, losses.d_real, losses.d_fake, losses.adv);
     }
     state.step += 1;
     Ok(losses)
@@ -188,11 +224,20 @@ fn read(terms: &[&Option<Tensor>; 5], device: tch::Device) -> Result<Losses> {
     let nan = Tensor::f_full([], f64::NAN, (Kind::Float, device))?;
     let present: Vec<&Tensor> = terms.iter().map(|t| t.as_ref().unwrap_or(&nan)).collect();
     let _guard = tch::no_grad_guard();
-    let all = Tensor::f_stack(&present, 0)?.f_to_kind(Kind::Double)?.f_to_device(tch::Device::Cpu)?;
+    let all = Tensor::f_stack(&present, 0)?
+        .f_to_kind(Kind::Double)?
+        .f_to_device(tch::Device::Cpu)?;
     let mut v = [0f64; 5];
     all.f_copy_data(&mut v, 5)?;
     let [feat, adv, img, d_real, d_fake] = v;
-    Ok(Losses { feat, adv, img, d_real, d_fake, ratio: f64::NAN })
+    Ok(Losses {
+        feat,
+        adv,
+        img,
+        d_real,
+        d_fake,
+        ratio: f64::NAN,
+    })
 }
 
 #[cfg(test)]

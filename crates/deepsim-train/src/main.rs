@@ -14,7 +14,10 @@ use deepsim_train::signals::Stop;
 /// TensorBoard events and sample pictures. Ctrl-C saves a checkpoint and exits; --resume goes
 /// on exactly there.
 #[derive(Parser)]
-#[command(name = "deepsim-train", version, after_help = "\
+#[command(
+    name = "deepsim-train",
+    version,
+    after_help = "\
 Examples:
   cargo run -p deepsim-train -- experiments/quickstart.toml
   cargo run -p deepsim-train -- experiments/quickstart.toml --resume
@@ -23,7 +26,8 @@ Examples:
   tensorboard --logdir runs
 
 Exit codes: 0 done, 1 failed while running, 2 the experiment, its inputs or the run
-directory cannot be used as asked, 130 after Ctrl-C and 143 after SIGTERM (saved).")]
+directory cannot be used as asked, 130 after Ctrl-C and 143 after SIGTERM (saved)."
+)]
 struct Arguments {
     /// The experiment file.
     experiment: PathBuf,
@@ -70,21 +74,31 @@ fn run(arguments: &Arguments) -> Result<ExitCode, deepsim_train::TrainError> {
     let mut sets = arguments.set.clone();
     sets.extend(arguments.steps.map(|n| format!("train.steps={n}")));
     let experiment = Experiment::load(&arguments.experiment, &sets)?;
-    let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&experiment.raw.name));
+    let out = arguments
+        .out
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("runs").join(&experiment.raw.name));
     let intent = match (arguments.resume, arguments.fresh) {
         (true, _) => Intent::Resume,
         (_, true) => Intent::Fresh,
         _ => Intent::Ask,
     };
     let stop = Stop::listen().map_err(deepsim_experiment::ExperimentError::io(&out))?;
-    let request = Request { out: out.clone(), intent, device: arguments.device.clone() };
+    let request = Request {
+        out: out.clone(),
+        intent,
+        device: arguments.device.clone(),
+    };
     Ok(match train(&experiment, &request, &stop)? {
         End::Done(step) => {
             println!("done: step {step}, run {}", out.display());
             ExitCode::SUCCESS
         }
         End::Stopped(step, code) => {
-            eprintln!("stopped: saved step {step} in {}; go on with --resume", out.display());
+            eprintln!(
+                "stopped: saved step {step} in {}; go on with --resume",
+                out.display()
+            );
             ExitCode::from(code)
         }
     })

@@ -44,7 +44,10 @@ impl MetricsLog {
             .append(true)
             .open(path)
             .map_err(ExperimentError::io(path))?;
-        Ok(MetricsLog { path: path.to_owned(), file })
+        Ok(MetricsLog {
+            path: path.to_owned(),
+            file,
+        })
     }
 
     /// Appends one object; numbers that are not finite become null.
@@ -56,7 +59,9 @@ impl MetricsLog {
         object.extend(entries.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
         let mut line = Value::Object(object).to_string();
         line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(ExperimentError::io(&self.path))?;
+        self.file
+            .write_all(line.as_bytes())
+            .map_err(ExperimentError::io(&self.path))?;
         Ok(())
     }
 }
@@ -72,7 +77,11 @@ pub struct Means {
 impl Means {
     /// Takes one iteration.
     pub fn add(&mut self, l: &Losses) {
-        for (sum, v) in self.sum.iter_mut().zip([l.feat, l.adv, l.img, l.d_real, l.d_fake]) {
+        for (sum, v) in self
+            .sum
+            .iter_mut()
+            .zip([l.feat, l.adv, l.img, l.d_real, l.d_fake])
+        {
             *sum += v;
         }
         self.n += 1.0;
@@ -84,7 +93,14 @@ impl Means {
         let [feat, adv, img, d_real, d_fake] = self.sum.map(|s| s / self.n);
         let ratio = self.last_ratio;
         *self = Means::default();
-        Losses { feat, adv, img, d_real, d_fake, ratio }
+        Losses {
+            feat,
+            adv,
+            img,
+            d_real,
+            d_fake,
+            ratio,
+        }
     }
 }
 
@@ -96,10 +112,24 @@ mod tests {
     fn lines_after_the_resumed_step_and_cut_lines_go() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        fs::write(&path, "{\"step\":1,\"a\":1}\n{\"step\":2}\n{\"step\":3}\n{\"step\":1,\"cu").unwrap();
+        fs::write(
+            &path,
+            "{\"step\":1,\"a\":1}\n{\"step\":2}\n{\"step\":3}\n{\"step\":1,\"cu",
+        )
+        .unwrap();
         let mut log = MetricsLog::open(&path, 2).unwrap();
-        log.write(3, &[("loss.feat", Value::from(f64::NAN)), ("b", Value::from(2.5))]).unwrap();
+        log.write(
+            3,
+            &[
+                ("loss.feat", Value::from(f64::NAN)),
+                ("b", Value::from(2.5)),
+            ],
+        )
+        .unwrap();
         let text = fs::read_to_string(&path).unwrap();
-        assert_eq!(text, "{\"step\":1,\"a\":1}\n{\"step\":2}\n{\"b\":2.5,\"loss.feat\":null,\"step\":3}\n");
+        assert_eq!(
+            text,
+            "{\"step\":1,\"a\":1}\n{\"step\":2}\n{\"b\":2.5,\"loss.feat\":null,\"step\":3}\n"
+        );
     }
 }

@@ -28,7 +28,12 @@ impl Progress {
             bar.reset_eta();
             bar
         });
-        Progress { bar, total, first, begun: Instant::now() }
+        Progress {
+            bar,
+            total,
+            first,
+            begun: Instant::now(),
+        }
     }
 
     /// One more step is done.

@@ -74,8 +74,12 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
     check_held_out(experiment, &test)?;
     let perception = Perception::load(experiment, device)?;
     let mut state = State::new(experiment, device)?;
-    let (run, start) =
-        RunDir::open(&request.out, experiment, request.intent, state.checkpoint_bytes())?;
+    let (run, start) = RunDir::open(
+        &request.out,
+        experiment,
+        request.intent,
+        state.checkpoint_bytes(),
+    )?;
     let mut manifest = describe(experiment, &perception, &data, &test);
     match start {
         Start::Finished(step) => return Ok(End::Done(step)),
@@ -148,19 +152,50 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
             let n = (step - logged_step) as f64 * settings.batch_size as f64;
             let images_per_s = n / logged_at.elapsed().as_secs_f64().max(1e-9);
             (logged_at, logged_step) = (Instant::now(), step);
-            let entries = log_entries(&l, &state, &plan, experiment, images_per_s, &vital, loader.quarantined().len());
+            let entries = log_entries(
+                &l,
+                &state,
+                &plan,
+                experiment,
+                images_per_s,
+                &vital,
+                loader.quarantined().len(),
+            );
             log.write(step, &entries)?;
             scalars(&mut events, step, &entries)?;
             progress.report(step, &l, images_per_s, gate_name(&state));
         }
         if due(settings.sample_every) || last {
-            let png = sample(run.path(), step, &test, &experiment.augment(), &perception, &state, device)?;
+            let png = sample(
+                run.path(),
+                step,
+                &test,
+                &experiment.augment(),
+                &perception,
+                &state,
+                device,
+            )?;
             events
-                .image_png(step, now(), "reconstructions", png.width, png.height, &png.bytes)
+                .image_png(
+                    step,
+                    now(),
+                    "reconstructions",
+                    png.width,
+                    png.height,
+                    &png.bytes,
+                )
                 .map_err(ExperimentError::io(run.path()))?;
         }
         if due(settings.eval_every) || last {
-            let e = held_out(&test, &experiment.augment(), &perception, &state.generator, settings.eval_images, Clip::Displayable, device)?;
+            let e = held_out(
+                &test,
+                &experiment.augment(),
+                &perception,
+                &state.generator,
+                settings.eval_images,
+                Clip::Displayable,
+                device,
+            )?;
             let entries = [
                 ("eval.image_error", Value::from(e.image_error)),
                 ("eval.feature_error", Value::from(e.feature_error)),
@@ -196,7 +231,9 @@ fn set_threads(threads: usize) -> Result<()> {
         tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
         // Fails where a pool exists already (a second training in one process): the batches are
         // the same for any number of threads.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global();
     }
     Ok(())
 }
@@ -210,7 +247,12 @@ fn check_size(experiment: &Experiment, data: &Dataset) -> Result<()> {
             data.describe()
         );
         let path = experiment.path.clone();
-        return Err(ExperimentError::Invalid { path, key: "data.crop".into(), reason }.into());
+        return Err(ExperimentError::Invalid {
+            path,
+            key: "data.crop".into(),
+            reason,
+        }
+        .into());
     }
     Ok(())
 }
@@ -221,12 +263,22 @@ fn check_held_out(experiment: &Experiment, test: &Dataset) -> Result<()> {
     if test.len() < 2 {
         let reason = format!("needs at least 2 photographs, has {}", test.describe());
         let path = experiment.path.clone();
-        return Err(ExperimentError::Invalid { path, key: "data.test".into(), reason }.into());
+        return Err(ExperimentError::Invalid {
+            path,
+            key: "data.test".into(),
+            reason,
+        }
+        .into());
     }
     Ok(())
 }
 
-fn describe(experiment: &Experiment, perception: &Perception, data: &Dataset, test: &Dataset) -> Manifest {
+fn describe(
+    experiment: &Experiment,
+    perception: &Perception,
+    data: &Dataset,
+    test: &Dataset,
+) -> Manifest {
     let version = |k: &str, v: String| (k.to_owned(), v);
     Manifest {
         format: checkpoint::FORMAT,
@@ -249,8 +301,16 @@ fn describe(experiment: &Experiment, perception: &Perception, data: &Dataset, te
 /// A resumed run must see the weights and photographs that it began with.
 fn same_inputs(run: &Path, now: &Manifest, then: &Manifest) -> Result<()> {
     for (what, is, was) in [
-        ("encoder.weights", &now.encoder_weights, &then.encoder_weights),
-        ("comparator.weights", &now.comparator_weights, &then.comparator_weights),
+        (
+            "encoder.weights",
+            &now.encoder_weights,
+            &then.encoder_weights,
+        ),
+        (
+            "comparator.weights",
+            &now.comparator_weights,
+            &then.comparator_weights,
+        ),
         ("data.train", &now.train_data, &then.train_data),
         ("data.test", &now.test_data, &then.test_data),
     ] {
@@ -301,7 +361,7 @@ fn dead_discriminator(step: u64) -> String {
     format!(
         "warning: step {step}: the discriminator is dead: for {} steps its loss has been 2 ln 2 and the \
          adversarial loss ln 2, so that no gradient is left in them. Lower optimizer.discriminator.lr \
-         (1e-4 kept it alive where 5e-4 did not) and start over",
+         (the sample experiments use 1e-4) and start over",
         Vital::PATIENCE
     )
 }
@@ -341,9 +401,13 @@ fn event_writer(run: &Path, first: u64) -> Result<EventWriter> {
 
 fn scalars(events: &mut EventWriter, step: u64, entries: &[(&str, Value)]) -> Result<()> {
     let as_number = |v: &Value| v.as_f64().or_else(|| v.as_bool().map(f64::from));
-    let numbers: Vec<(&str, f64)> =
-        entries.iter().filter_map(|(k, v)| Some((*k, as_number(v)?))).collect();
-    let written = events.scalars(step, now(), &numbers).and_then(|()| events.flush());
+    let numbers: Vec<(&str, f64)> = entries
+        .iter()
+        .filter_map(|(k, v)| Some((*k, as_number(v)?)))
+        .collect();
+    let written = events
+        .scalars(step, now(), &numbers)
+        .and_then(|()| events.flush());
     Ok(written.map_err(ExperimentError::io(Path::new("tensorboard")))?)
 }
 
@@ -376,6 +440,8 @@ fn sample(
 pub fn newest(run: &Path) -> Result<Checkpoint> {
     match Checkpoint::newest(&run.join("checkpoints"))? {
         Some(checkpoint) => Ok(checkpoint),
-        None => Err(TrainError::from(ExperimentError::NoCheckpoint { path: run.to_owned() })),
+        None => Err(TrainError::from(ExperimentError::NoCheckpoint {
+            path: run.to_owned(),
+        })),
     }
 }

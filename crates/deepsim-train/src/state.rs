@@ -57,7 +57,10 @@ impl State {
     /// What a checkpoint holds.
     pub fn snapshot(&self) -> Snapshot {
         let weights = |params: &Params| -> Vec<(String, Tensor)> {
-            params.iter().map(|p| (p.name.clone(), p.tensor.shallow_clone())).collect()
+            params
+                .iter()
+                .map(|p| (p.name.clone(), p.tensor.shallow_clone()))
+                .collect()
         };
         let mut moments = self.adam_g.state("generator");
         moments.extend(self.adam_d.state("discriminator"));
@@ -69,8 +72,14 @@ impl State {
             ]),
             counters: BTreeMap::from([
                 ("step".to_owned(), self.step.cast_signed()),
-                ("generator.step".to_owned(), self.adam_g.count().cast_signed()),
-                ("discriminator.step".to_owned(), self.adam_d.count().cast_signed()),
+                (
+                    "generator.step".to_owned(),
+                    self.adam_g.count().cast_signed(),
+                ),
+                (
+                    "discriminator.step".to_owned(),
+                    self.adam_d.count().cast_signed(),
+                ),
                 ("gate.train_g".to_owned(), i64::from(self.gate.train_g)),
                 ("gate.train_d".to_owned(), i64::from(self.gate.train_d)),
             ]),
@@ -84,21 +93,33 @@ impl State {
     /// used then.
     pub fn restore(&mut self, from: &Checkpoint) -> Result<()> {
         let origin = from.path.display().to_string();
-        let (generator, discriminator) = (from.tensors("generator")?, from.tensors("discriminator")?);
-        self.generator.params_mut().copy_from(&generator, "the generator", &origin)?;
-        self.discriminator.params_mut().copy_from(&discriminator, "the discriminator", &origin)?;
+        let (generator, discriminator) =
+            (from.tensors("generator")?, from.tensors("discriminator")?);
+        self.generator
+            .params_mut()
+            .copy_from(&generator, "the generator", &origin)?;
+        self.discriminator
+            .params_mut()
+            .copy_from(&discriminator, "the discriminator", &origin)?;
         let (moments, counters) = from.state()?;
         let counter = |name: &str| -> Result<i64> {
-            counters.get(name).copied().ok_or_else(|| TrainError::Counter {
-                checkpoint: origin.clone(),
-                name: name.to_owned(),
-            })
+            counters
+                .get(name)
+                .copied()
+                .ok_or_else(|| TrainError::Counter {
+                    checkpoint: origin.clone(),
+                    name: name.to_owned(),
+                })
         };
         let (g, d) = (counter("generator.step")?, counter("discriminator.step")?);
-        self.adam_g.restore("generator", &moments, g.cast_unsigned(), &origin)?;
-        self.adam_d.restore("discriminator", &moments, d.cast_unsigned(), &origin)?;
-        self.gate =
-            Gate { train_g: counter("gate.train_g")? != 0, train_d: counter("gate.train_d")? != 0 };
+        self.adam_g
+            .restore("generator", &moments, g.cast_unsigned(), &origin)?;
+        self.adam_d
+            .restore("discriminator", &moments, d.cast_unsigned(), &origin)?;
+        self.gate = Gate {
+            train_g: counter("gate.train_g")? != 0,
+            train_d: counter("gate.train_d")? != 0,
+        };
         self.step = counter("step")?.cast_unsigned();
         Ok(())
     }

@@ -160,17 +160,8 @@ fn prepare(ws: &Workspace, programs: &Programs, source: &Path, plan: &Plan) -> R
         "deepsim-data",
         [Path::new("prepare"), source, Path::new(plan.prepared)],
     );
-    let settings = [
-        "--size",
-        "256",
-        "--resize",
-        "short-crop",
-        "--store",
-        "raw",
-        "--holdout",
-        "0.15",
-    ];
-    prepare.args.extend(settings.map(OsString::from));
+    let settings = "--size 256 --resize short-crop --store raw --holdout 0.15";
+    prepare.args.extend(settings.split(' ').map(OsString::from));
     prepare.run(ws, programs, plan.command)
 }
 

@@ -1,0 +1,57 @@
+//! Held-out photographs above what several runs make of them.
+
+use std::path::{Path, PathBuf};
+
+use deepsim_experiment::evaluate::{reconstruct, to_caffe};
+use deepsim_experiment::{Clip, ExperimentError, sheet};
+use tch::Device;
+
+use crate::error::{EvalError, Result};
+use crate::loaded::Loaded;
+
+/// Writes one PNG: the first `n` held-out photographs, then a row for each run, in order. Returns
+/// the photographs' names.
+///
+/// # Errors
+/// Runs that cannot be opened, or that were held out on other photographs or crops.
+pub fn compare(runs: &[PathBuf], n: usize, out: &Path, device: Device) -> Result<Vec<String>> {
+    let mut loaded = Vec::new();
+    for path in runs {
+        loaded.push(Loaded::open(path, device)?);
+    }
+    let Some((first, others)) = loaded.split_first() else {
+        return Err(EvalError::Format("no run was named".to_owned()));
+    };
+    for other in others {
+        let (a, b) = (&first.checkpoint.manifest, &other.checkpoint.manifest);
+        let crops = (first.experiment.augment(), other.experiment.augment());
+        if a.test_data != b.test_data
+            || crops.0.crop != crops.1.crop
+            || crops.0.scale != crops.1.scale
+        {
+            return Err(EvalError::NotComparable {
+                a: first.path.clone(),
+                b: other.path.clone(),
+            });
+        }
+    }
+    let data = first.test_data()?;
+    let n = n.clamp(1, data.len());
+    let images = deepsim_data::eval_batch(&data, 0..n, &first.experiment.augment())?;
+    let x = to_caffe(&images, device)?;
+    let mut rows = vec![x.shallow_clone()];
+    for run in &loaded {
+        rows.push(reconstruct(
+            &run.perception,
+            &run.generator,
+            &x,
+            Clip::Displayable,
+        )?);
+    }
+    let png = sheet::rows(&rows.iter().collect::<Vec<_>>())?;
+    if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(ExperimentError::io(parent))?;
+    }
+    std::fs::write(out, &png.bytes).map_err(ExperimentError::io(out))?;
+    Ok((0..n).map(|i| data.name(i).to_owned()).collect())
+}
