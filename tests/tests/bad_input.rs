@@ -197,8 +197,8 @@ fn sizes_that_no_network_can_have() {
     let lab = Lab::new();
     for (sets, words) in [
         (
-            &["data.crop=40"][..],
-            &["`discriminator`", "40x40", "too small", "larger crop"][..],
+            &["data.crop=36"][..],
+            &["`discriminator`", "36x36", "too small", "larger crop"][..],
         ),
         (
             &["data.crop=9"],

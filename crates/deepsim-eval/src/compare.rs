@@ -4,17 +4,23 @@ use std::path::{Path, PathBuf};
 
 use deepsim_experiment::evaluate::{reconstruct, to_caffe};
 use deepsim_experiment::{Clip, ExperimentError, sheet};
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::error::{EvalError, Result};
 use crate::loaded::Loaded;
 
-/// Writes one PNG: the first `n` held-out photographs, then a row for each run, in order. Returns
+/// Writes one PNG: `n` held-out photographs, spread evenly over those whose name contains one of `filters` (all, if there is none), then a row for each run, in order. Returns
 /// the photographs' names.
 ///
 /// # Errors
 /// Runs that cannot be opened, or that were held out on other photographs or crops.
-pub fn compare(runs: &[PathBuf], n: usize, out: &Path, device: Device) -> Result<Vec<String>> {
+pub fn compare(
+    runs: &[PathBuf],
+    n: usize,
+    filters: &[String],
+    out: &Path,
+    device: Device,
+) -> Result<Vec<String>> {
     let mut loaded = Vec::new();
     for path in runs {
         loaded.push(Loaded::open(path, device)?);
@@ -36,9 +42,23 @@ pub fn compare(runs: &[PathBuf], n: usize, out: &Path, device: Device) -> Result
         }
     }
     let data = first.test_data()?;
-    let n = n.clamp(1, data.len());
-    let images = deepsim_data::eval_batch(&data, 0..n, &first.experiment.augment())?;
-    let x = to_caffe(&images, device)?;
+    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f));
+    let named: Vec<usize> = (0..data.len()).filter(|i| wanted(data.name(*i))).collect();
+    if named.is_empty() {
+        return Err(EvalError::NoPhotos {
+            filter: filters.join("` or `"),
+            data: data.describe(),
+        });
+    }
+    let n = n.clamp(1, named.len());
+    // Spread evenly: names are sorted, so that the first ones are all of a kind.
+    let chosen: Vec<usize> = (0..n).map(|i| named[i * named.len() / n]).collect();
+    let mut parts = Vec::with_capacity(n);
+    for &i in &chosen {
+        let one = deepsim_data::eval_batch(&data, i..i + 1, &first.experiment.augment())?;
+        parts.push(to_caffe(&one, device)?);
+    }
+    let x = Tensor::f_cat(&parts, 0)?;
     let mut rows = vec![x.shallow_clone()];
     for run in &loaded {
         rows.push(reconstruct(
@@ -53,5 +73,8 @@ pub fn compare(runs: &[PathBuf], n: usize, out: &Path, device: Device) -> Result
         std::fs::create_dir_all(parent).map_err(ExperimentError::io(parent))?;
     }
     std::fs::write(out, &png.bytes).map_err(ExperimentError::io(out))?;
-    Ok((0..n).map(|i| data.name(i).to_owned()).collect())
+    Ok(chosen
+        .into_iter()
+        .map(|i| data.name(i).to_owned())
+        .collect())
 }

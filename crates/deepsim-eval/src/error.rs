@@ -54,6 +54,14 @@ pub enum EvalError {
         /// The other.
         b: PathBuf,
     },
+    /// No held-out photograph of such a name.
+    #[error("no held-out photograph has `{filter}` in its name ({data})")]
+    NoPhotos {
+        /// What was looked for.
+        filter: String,
+        /// The photographs.
+        data: String,
+    },
     /// A table could not be written.
     #[error("cannot format the table: {0}")]
     Format(String),

@@ -81,9 +81,12 @@ enum Command {
         /// Run directories, one row each.
         #[arg(required = true)]
         runs: Vec<PathBuf>,
-        /// Photographs: the first of the held-out set.
+        /// Photographs, spread evenly over the held-out set.
         #[arg(long, default_value_t = 8, value_name = "N")]
         images: usize,
+        /// Only photographs with this text in their name (repeatable).
+        #[arg(long, value_name = "TEXT")]
+        filter: Vec<String>,
         /// The PNG to write.
         #[arg(long, value_name = "FILE", default_value = "compare.png")]
         out: PathBuf,
@@ -216,10 +219,11 @@ fn run(command: Command) -> Result<(), EvalError> {
         Command::Compare {
             runs,
             images,
+            filter,
             out,
             device,
         } => {
-            let names = compare::compare(&runs, images, &out, device::choose(&device)?)?;
+            let names = compare::compare(&runs, images, &filter, &out, device::choose(&device)?)?;
             eprintln!("wrote {}", out.display());
             for name in names {
                 println!("{name}");

@@ -6,12 +6,12 @@ use tch::{Device, Tensor};
 
 use crate::error::{NetError, Result};
 use crate::init::{he_deviation, normal, zeros};
-use crate::params::{NamedTensors, check_exact, read_safetensors};
+use crate::params::{NamedTensors, Param, Params, check_exact, read_safetensors};
 use crate::tables::{FC_MAP, NetKind, Op, Rounding, Row, Tap};
 use crate::{lrn, pictures};
 
-/// A network that turns pictures into features. Its weights never take a gradient: nothing
-/// here can train it by accident. Gradients pass through to the pictures.
+/// A network that turns pictures into features. Its weights take no gradient unless
+/// [`FeatureNet::unfreeze`] asks for it: nothing can train it by accident. Gradients pass through to the pictures.
 #[derive(Debug)]
 pub struct FeatureNet {
     net: NetKind,
@@ -111,6 +111,32 @@ impl FeatureNet {
             });
         }
         Ok(FeatureNet { net, rows, layers })
+    }
+
+    /// Lets the weights learn, and names them: for an encoder that is trained along. Consumes
+    /// nothing of a frozen network by accident: it must be owned, and asked by this name.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn unfreeze(self) -> Result<(FeatureNet, Params)> {
+        let mut params = Params::default();
+        for (row, weights) in self.rows.iter().zip(&self.layers) {
+            let Weights::Affine { weight, bias } = weights else {
+                continue;
+            };
+            // weight_shapes gives the bias first.
+            let names = NetKind::weight_shapes(std::slice::from_ref(row));
+            for ((name, _), tensor) in names.into_iter().zip([bias, weight]) {
+                let tensor = tensor.f_set_requires_grad(true)?;
+                params.push(Param {
+                    name,
+                    tensor,
+                    trains: true,
+                    decays: true,
+                });
+            }
+        }
+        Ok((self, params))
     }
 
     /// Which network this is.

@@ -42,6 +42,42 @@ fn check_feature_net(net: NetKind, taps: &[Tap], options: &str) {
     }
 }
 
+/// Gradients with regard to every weight up to a tap.
+fn check_weight_gradients(net: NetKind, tap: Tap, options: &str) {
+    let r = Reference::run(&format!("{net} --tap {tap} {options}"));
+    let frozen =
+        FeatureNet::from_tensors(net, tap, &r.group("w/"), "reference", Device::Cpu).unwrap();
+    let (ours, params) = frozen.unfreeze().unwrap();
+    let x = rgb_to_caffe(r.get("x")).unwrap();
+    let y = ours.features(&x, &[tap]).unwrap().remove(0);
+    assert_close(&format!("{net} output at {tap}"), &y, r.get("y"), OUTPUT);
+    let weights: Vec<&Tensor> = params.iter().map(|p| &p.tensor).collect();
+    let found = gradients(&y, r.get("up"), &weights);
+    assert!(!found.is_empty());
+    for (p, gradient) in params.iter().zip(&found) {
+        let what = format!("{net} gradient of {} at {tap}, {options}", p.name);
+        assert_close(&what, gradient, r.get(&format!("g/{}", p.name)), GRADIENT);
+    }
+}
+
+#[test]
+fn weight_gradients_of_caffenet() {
+    check_weight_gradients(NetKind::CaffeNet, Tap::Pool5, "--seed 21 --batch 1");
+    let _turn = one_large_case();
+    check_weight_gradients(NetKind::CaffeNet, Tap::Fc8, "--seed 22 --batch 1");
+}
+
+#[test]
+fn weight_gradients_of_alexnet() {
+    check_weight_gradients(
+        NetKind::AlexNet,
+        Tap::Pool5,
+        "--seed 23 --batch 1 --crop 200",
+    );
+    let _turn = one_large_case();
+    check_weight_gradients(NetKind::AlexNet, Tap::Fc8, "--seed 24 --batch 1");
+}
+
 #[test]
 fn caffenet_convolutions_at_227() {
     check_feature_net(

@@ -1,0 +1,138 @@
+//! Experiment files: what is accepted, what is refused, and where errors point.
+
+use std::path::Path;
+
+use deepsim_experiment::{Experiment, ExperimentError};
+use deepsim_nets::FeatureShape;
+
+fn quickstart() -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/quickstart.toml");
+    std::fs::read_to_string(file).unwrap()
+}
+
+fn parse(text: &str, sets: &[&str]) -> Result<Experiment, ExperimentError> {
+    let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+    Experiment::parse(text, Path::new("x.toml"), &sets)
+}
+
+fn message(text: &str, sets: &[&str]) -> String {
+    let error = parse(text, sets).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    error.to_string()
+}
+
+#[test]
+fn every_committed_experiment_is_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+    let mut seen = 0;
+    for folder in [folder.clone(), folder.join("sample")] {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|e| e == "toml") {
+                Experiment::load(&path, &[]).unwrap();
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 7, "{seen}");
+}
+
+#[test]
+fn the_paper_s_experiments_invert_the_paper_s_layers() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+    for (name, shape) in [
+        (
+            "conv5",
+            FeatureShape::Map {
+                channels: 256,
+                size: 6,
+            },
+        ),
+        ("fc6", FeatureShape::Vector(4096)),
+        ("fc7", FeatureShape::Vector(4096)),
+        ("fc8", FeatureShape::Vector(1000)),
+    ] {
+        let e = Experiment::load(&folder.join(format!("{name}.toml")), &[]).unwrap();
+        assert_eq!(e.features, shape);
+        assert_eq!((e.raw.train.batch_size, e.raw.data.crop), (64, 227));
+        assert_eq!(
+            (e.raw.loss.feat, e.raw.loss.adv, e.raw.loss.img),
+            (0.01, 100.0, 2e-6)
+        );
+    }
+}
+
+#[test]
+fn the_resolved_file_says_the_same() {
+    let e = parse(
+        &quickstart(),
+        &["train.steps=7", "encoder.weights=random:3"],
+    )
+    .unwrap();
+    let again = parse(&e.to_toml().unwrap(), &[]).unwrap();
+    assert_eq!(again.raw, e.raw);
+    assert!(e.to_toml().unwrap().contains("--set train.steps=7"));
+    assert_eq!(e.raw.train.steps, 7);
+}
+
+#[test]
+fn unknown_and_mistyped_keys_are_located() {
+    let unknown = quickstart().replace("crop = 128", "crop = 128\ncropp = 3");
+    let text = message(&unknown, &[]);
+    assert!(text.contains("cropp") && text.contains("line "), "{text}");
+    let mistyped = quickstart().replace("batch_size = 8", "batch_size = \"eight\"");
+    let text = message(&mistyped, &[]);
+    assert!(
+        text.contains("batch_size = \"eight\"") && text.contains("line "),
+        "{text}"
+    );
+    let text = message(
+        &quickstart().replace("tap = \"pool2\"", "tap = \"pool9\""),
+        &[],
+    );
+    assert!(text.contains("pool9") && text.contains("pool5"), "{text}");
+}
+
+#[test]
+fn impossible_values_name_their_key() {
+    for (set, key) in [
+        ("train.batch_size=0", "train.batch_size"),
+        ("data.crop=20", "encoder"),
+        ("data.crop=40", "comparator"),
+        ("data.crop=300", "generator"),
+        ("data.scale=[0.9, 0.5]", "data.scale"),
+        ("loss.feat=-1", "loss.feat"),
+        ("loss.kl=1", "loss.kl"),
+        ("optimizer.generator.lr=0", "optimizer.generator.lr"),
+        (
+            "optimizer.discriminator.beta1=1",
+            "optimizer.discriminator.beta1",
+        ),
+        ("gate.d_off_below=0.7", "gate"),
+        ("encoder.weights=random:x", "encoder.weights"),
+        ("encoder.tap=norm1", "encoder"),
+        ("name=../up", "name"),
+        ("schedule.halve_at=[5, 3]", "schedule.halve_at"),
+        ("generator.width=0", "generator"),
+    ] {
+        let text = message(&quickstart(), &[set]);
+        assert!(text.contains(&format!("`{key}`")), "{set}: {text}");
+    }
+}
+
+#[test]
+fn only_what_changes_the_run_counts_as_another_experiment() {
+    let a = parse(&quickstart(), &[]).unwrap();
+    let same = parse(
+        &quickstart(),
+        &["train.steps=9999", "train.threads=1", "train.log_every=3"],
+    )
+    .unwrap();
+    assert!(a.differences(&same.raw).is_empty());
+    let other = parse(&quickstart(), &["train.seed=2", "loss.adv=5"]).unwrap();
+    let text = a.differences(&other.raw).join("; ");
+    assert!(
+        text.contains("train.seed: there 2, here 1") && text.contains("loss.adv"),
+        "{text}"
+    );
+}

@@ -1,0 +1,115 @@
+//! `docs/configuration.md` is made from the doc comments of the option structs. To renew it:
+//! `DEEPSIM_WRITE_DOCS=1 cargo test -p deepsim-experiment --test reference`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+const SOURCE: &str = include_str!("../src/config.rs");
+/// Struct → table in the file; in the order of the page.
+const TABLES: [(&str, &str); 11] = [
+    ("Raw", ""),
+    ("RawData", "[data]"),
+    ("RawNet", "[encoder] and [comparator]"),
+    ("RawGenerator", "[generator]"),
+    ("RawDiscriminator", "[discriminator]"),
+    ("RawLoss", "[loss]"),
+    ("RawOptimizer", "[optimizer]"),
+    (
+        "AdamOptions",
+        "[optimizer.generator] and [optimizer.discriminator]",
+    ),
+    ("RawSchedule", "[schedule]"),
+    ("RawGate", "[gate]"),
+    ("RawTrain", "[train]"),
+];
+
+/// (key, type, whether it may be left out, description) of each field of a struct.
+fn fields(source: &str, name: &str) -> Vec<(String, String, bool, String)> {
+    let start = source
+        .find(&format!("pub struct {name} {{"))
+        .expect("the struct is there");
+    let body = &source[start..start + source[start..].find("\n}").expect("it ends")];
+    let (mut out, mut doc, mut optional) = (Vec::new(), String::new(), false);
+    for line in body.lines().skip(1).map(str::trim) {
+        if let Some(text) = line.strip_prefix("///") {
+            if !doc.is_empty() {
+                doc.push(' ');
+            }
+            doc.push_str(text.trim());
+        } else if line.starts_with("#[serde(default") {
+            optional = true;
+        } else if let Some((key, kind)) = line.strip_prefix("pub ").and_then(|l| l.split_once(": "))
+        {
+            out.push((
+                key.to_owned(),
+                kind.trim_end_matches(',').to_owned(),
+                optional,
+                std::mem::take(&mut doc),
+            ));
+            optional = false;
+        }
+    }
+    out
+}
+
+fn type_name(rust: &str) -> &str {
+    match rust {
+        "String" => "string",
+        "PathBuf" => "path",
+        "bool" => "true or false",
+        "f64" => "number",
+        "u32" | "u64" | "usize" => "whole number",
+        "Vec<u64>" => "list of whole numbers",
+        "Option<[f32; 2]>" => "[low, high]",
+        "RawPrecision" => "\"fp32\" or \"bf16\"",
+        "Reduction" => "\"caffe\", \"paper\" or \"mean\"",
+        "NetKind" => "\"caffenet\" or \"alexnet\"",
+        "Tap" => "layer name",
+        _ => "table",
+    }
+}
+
+fn page() -> String {
+    let adam = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../deepsim-nets/src/optim.rs"),
+    )
+    .expect("the optimiser's source");
+    let mut page = String::from(
+        "# Experiment files\n\nEvery key of an experiment file, made from the doc comments of \
+         `crates/deepsim-experiment/src/config.rs`. All keys must be written out but for those marked optional. \
+         `--set KEY=VALUE` overrides one from the command line, such as `--set train.steps=100`.\n",
+    );
+    for (name, table) in TABLES {
+        let source = if name == "AdamOptions" {
+            adam.as_str()
+        } else {
+            SOURCE
+        };
+        let title = if table.is_empty() {
+            "Top level".to_owned()
+        } else {
+            format!("`{table}`")
+        };
+        writeln!(page, "\n## {title}\n\n| key | value | |\n|---|---|---|").unwrap();
+        for (key, kind, optional, doc) in fields(source, name) {
+            let optional = if optional { " (optional)" } else { "" };
+            writeln!(page, "| `{key}` | {}{optional} | {doc} |", type_name(&kind)).unwrap();
+        }
+    }
+    page
+}
+
+#[test]
+fn the_reference_page_is_what_the_code_says() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    let page = page();
+    if std::env::var_os("DEEPSIM_WRITE_DOCS").is_some() {
+        std::fs::write(&file, &page).unwrap();
+    }
+    let there = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        there == page,
+        "docs/configuration.md is not up to date; renew it: \
+         DEEPSIM_WRITE_DOCS=1 cargo test -p deepsim-experiment --test reference"
+    );
+}
