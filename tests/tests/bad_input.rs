@@ -104,39 +104,24 @@ fn corrupt_photographs_are_named_and_counted_where_allowed() {
 fn keys_of_the_experiment_file() {
     let lab = Lab::new();
     let whole = lab.toml();
-    for (from, to, words) in [
-        (
-            "crop = 64",
-            "crop = 64\ncorp = 32",
-            &["line 7, column 1", "corp", "unknown field", "`crop`"][..],
-        ),
-        (
-            "seed = 1",
-            "seed = \"one\"",
-            &["line 47, column 8", "seed = \"one\"", "invalid type", "u64"],
-        ),
-        ("seed = 1", "seed = -1", &["line 47", "seed = -1"]),
-        (
-            "seed = 1\n",
-            "",
-            &["line 44", "[train]", "missing field `seed`"],
-        ),
-        (
-            "tap = \"pool2\"",
-            "tap = \"pool9\"",
-            &["line 11", "unknown variant `pool9`", "`pool5`"],
-        ),
-        ("[data]", "[data", &["line 3"]),
-        (
-            "name = \"tiny\"",
-            "name = \"../tiny\"",
-            &["`name`", "letters, digits"],
-        ),
+    // What stands there, what stands there instead, the text whose line is named, the words.
+    for (from, to, place, words) in [
+        ("crop = 64", "crop = 64\ncorp = 32", "corp", &["column 1", "unknown field `corp`", "`crop`"][..]),
+        ("seed = 1", "seed = \"one\"", "seed", &["column 8", "seed = \"one\"", "invalid type", "u64"]),
+        ("seed = 1", "seed = -1", "seed", &["column 8", "seed = -1"]),
+        ("seed = 1\n", "", "[train]", &["missing field `seed`"]),
+        ("tap = \"pool2\"", "tap = \"pool9\"", "tap", &["column 7", "unknown variant `pool9`", "`pool5`"]),
+        ("[data]", "[data", "[data", &["column 6"]),
     ] {
         assert!(whole.contains(from));
-        fs::write(lab.experiment(), whole.replace(from, to)).unwrap();
-        run(&mut lab.train()).refuses(&[words, &["tiny.toml"]].concat());
+        let altered = whole.replace(from, to);
+        let line = 1 + altered.lines().position(|l| l.starts_with(place)).unwrap();
+        fs::write(lab.experiment(), altered).unwrap();
+        let located = format!("line {line}, ");
+        run(&mut lab.train()).refuses(&[words, &["tiny.toml", &located]].concat());
     }
+    fs::write(lab.experiment(), whole.replace("name = \"tiny\"", "name = \"../tiny\"")).unwrap();
+    run(&mut lab.train()).refuses(&["tiny.toml", "`name`", "letters, digits"]);
     fs::remove_file(lab.experiment()).unwrap();
     run(&mut lab.train()).refuses(&["tiny.toml", "No such file"]);
     assert!(!lab.run_dir().exists());
