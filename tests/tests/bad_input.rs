@@ -1,5 +1,6 @@
 //! What a user can get wrong before training begins: exit code 2, a message that says what,
 //! where and what to do, nothing on stdout, nothing written, nothing lost.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
 use std::fs;
 use std::path::Path;
@@ -106,11 +107,26 @@ fn keys_of_the_experiment_file() {
     let whole = lab.toml();
     // What stands there, what stands there instead, the text whose line is named, the words.
     for (from, to, place, words) in [
-        ("crop = 64", "crop = 64\ncorp = 32", "corp", &["column 1", "unknown field `corp`", "`crop`"][..]),
-        ("seed = 1", "seed = \"one\"", "seed", &["column 8", "seed = \"one\"", "invalid type", "u64"]),
+        (
+            "crop = 64",
+            "crop = 64\ncorp = 32",
+            "corp",
+            &["column 1", "unknown field `corp`", "`crop`"][..],
+        ),
+        (
+            "seed = 1",
+            "seed = \"one\"",
+            "seed",
+            &["column 8", "seed = \"one\"", "invalid type", "u64"],
+        ),
         ("seed = 1", "seed = -1", "seed", &["column 8", "seed = -1"]),
         ("seed = 1\n", "", "[train]", &["missing field `seed`"]),
-        ("tap = \"pool2\"", "tap = \"pool9\"", "tap", &["column 7", "unknown variant `pool9`", "`pool5`"]),
+        (
+            "tap = \"pool2\"",
+            "tap = \"pool9\"",
+            "tap",
+            &["column 7", "unknown variant `pool9`", "`pool5`"],
+        ),
         ("[data]", "[data", "[data", &["column 6"]),
     ] {
         assert!(whole.contains(from));
@@ -120,7 +136,11 @@ fn keys_of_the_experiment_file() {
         let located = format!("line {line}, ");
         run(&mut lab.train()).refuses(&[words, &["tiny.toml", &located]].concat());
     }
-    fs::write(lab.experiment(), whole.replace("name = \"tiny\"", "name = \"../tiny\"")).unwrap();
+    fs::write(
+        lab.experiment(),
+        whole.replace("name = \"tiny\"", "name = \"../tiny\""),
+    )
+    .unwrap();
     run(&mut lab.train()).refuses(&["tiny.toml", "`name`", "letters, digits"]);
     fs::remove_file(lab.experiment()).unwrap();
     run(&mut lab.train()).refuses(&["tiny.toml", "No such file"]);

@@ -1,4 +1,5 @@
 //! Weights and checkpoints that are damaged, foreign, or not those of before.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
 use std::fs;
 use std::path::Path;
@@ -26,21 +27,10 @@ fn alexnet(seed: u64) -> Tensors {
 }
 
 fn save(path: &Path, tensors: &Tensors) {
-    let view = |(name, shape, bytes): &'_ (String, Vec<usize>, Vec<u8>)| {
+    let views = tensors.iter().map(|(name, shape, bytes)| {
         (
-            name.clone(),
-            TensorView::new(Dtype::F32, shape.clone(), bytes)
-                .unwrap()
-                .data()
-                .to_vec(),
-            shape.clone(),
-        )
-    };
-    let owned: Vec<_> = tensors.iter().map(view).collect();
-    let views = owned.iter().map(|(n, b, s)| {
-        (
-            n.as_str(),
-            TensorView::new(Dtype::F32, s.clone(), b).unwrap(),
+            name,
+            TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
         )
     });
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
@@ -157,7 +147,8 @@ fn damaged_checkpoints_are_never_used() {
     let at = files::checkpoint(&lab.run_dir(), 2);
     let good = contents(&at);
     let photo = lab.text("test/12.jpg");
-    let damages: [(&str, fn(&Path), &str); 5] = [
+    type Damage = (&'static str, fn(&Path), &'static str);
+    let damages: [Damage; 5] = [
         (
             "generator.safetensors",
             files::flip_a_byte,

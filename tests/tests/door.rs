@@ -1,4 +1,5 @@
 //! `deepsim-eval forward`: tensors in, tensors out, as the library computes them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
 use std::collections::HashMap;
 use std::fs;

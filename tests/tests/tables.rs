@@ -1,4 +1,5 @@
 //! `deepsim-eval table1`, `table2` and `invert`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
 use std::collections::BTreeSet;
 use std::fs;

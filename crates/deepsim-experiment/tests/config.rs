@@ -1,5 +1,8 @@
 //! Experiment files: what is accepted, what is refused, and where errors point.
 
+// The leave that clippy.toml gives tests ends at their helper functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::Path;
 
 use deepsim_experiment::{Experiment, ExperimentError};

@@ -1,6 +1,9 @@
 //! `docs/configuration.md` is made from the doc comments of the option structs. To renew it:
 //! `DEEPSIM_WRITE_DOCS=1 cargo test -p deepsim-experiment --test reference`.
 
+// The leave that clippy.toml gives tests ends at their helper functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::fmt::Write as _;
 use std::path::Path;
 

@@ -159,7 +159,7 @@ mod tests {
         let mut x = Tensor::zeros([1, 3, 2, 2], (Kind::Float, Device::Cpu));
         let _ = x.get(0).get(1).get(0).get(1).fill_(3.0);
         assert_eq!(gradient_energy(&x).unwrap(), 18.0);
-        x = x * 0.0;
+        x *= 0.0;
         assert_eq!(gradient_energy(&x).unwrap(), 0.0);
     }
 }
