@@ -123,11 +123,26 @@ pub fn write(parent: &Path, mut manifest: Manifest, snapshot: &Snapshot) -> Resu
     let target = parent.join(&name);
     let from = staging.keep();
     if target.exists() {
-        fs::remove_dir_all(&target).map_err(ExperimentError::io(&target))?;
+        remove(&target)?;
     }
     fs::rename(&from, &target).map_err(ExperimentError::io(&target))?;
     sync_dir(parent)?;
     Ok(target)
+}
+
+/// Removes a checkpoint: hidden by one rename first, so that what is visible stays whole even if
+/// the process is killed on the way.
+///
+/// # Errors
+/// A directory that cannot be renamed or removed.
+pub fn remove(path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let hidden = path.with_file_name(format!(".partial-{name}-removed"));
+    if hidden.exists() {
+        fs::remove_dir_all(&hidden).map_err(ExperimentError::io(&hidden))?;
+    }
+    fs::rename(path, &hidden).map_err(ExperimentError::io(path))?;
+    fs::remove_dir_all(&hidden).map_err(ExperimentError::io(&hidden))
 }
 
 fn serialise(

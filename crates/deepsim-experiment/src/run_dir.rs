@@ -147,7 +147,7 @@ impl RunDir {
         let steps = checkpoint::steps(&parent)?;
         for step in steps.iter().rev().filter(|s| **s <= step).skip(keep.max(1)) {
             let path = parent.join(checkpoint::directory_name(*step));
-            fs::remove_dir_all(&path).map_err(ExperimentError::io(&path))?;
+            checkpoint::remove(&path)?;
         }
         Ok(())
     }

@@ -38,12 +38,12 @@ const EXPERIMENTS: [Experiment; 3] = [
     Experiment {
         name: "quickstart",
         file: "experiments/quickstart.toml",
-        shows: "full loss, 8 minutes on 2 cores",
+        shows: "full loss from pool2",
     },
     Experiment {
         name: "quickstart-image-loss",
         file: "experiments/quickstart-image-loss.toml",
-        shows: "image loss alone, the same budget",
+        shows: "image loss alone, as many steps",
     },
     Experiment {
         name: "sample-pool5",
