@@ -231,7 +231,7 @@ fn text(rows: &[Row]) -> String {
             .iter()
             .map(|r| {
                 format!(
-                    "  {} held-out photos of {}, {} px crops, weights {}{}",
+                    "  {} held-out photos of {}, {} px crops,\n    weights {}{}",
                     r.n.unwrap_or(0),
                     r.data.as_deref().unwrap_or("-"),
                     r.crop.unwrap_or(0),

@@ -168,7 +168,7 @@ pub struct RawTrain {
     pub log_every: u64,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
-    /// Steps between sample pictures; 0: none.
+    /// Steps between sample pictures; 0: only at the end.
     pub sample_every: u64,
     /// Steps between evaluations on held-out photographs; 0: only at the end.
     pub eval_every: u64,
