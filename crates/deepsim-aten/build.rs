@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const EXPECTED: &str = "2.13.";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=csrc/shim.cpp");
+    println!("cargo:rerun-if-changed=csrc");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let lib = std::env::var("DEP_TCH_LIBTORCH_LIB")
         .map_err(|_| "torch-sys did not say where libtorch is; run `cargo xtask setup`")?;
@@ -30,18 +30,55 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         )
         .into());
     }
-    cc::Build::new()
-        .cpp(true)
-        .std("c++20")
-        .pic(true)
+    kernels()?;
+    base()
         .opt_level(2)
-        .warnings(false)
+        // at::parallel_for is a template over OpenMP: without the flag it runs on one thread.
+        .flag("-fopenmp")
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
         .file("csrc/shim.cpp")
+        .file("csrc/winograd.cpp")
         .try_compile("deepsim_shim")?;
+    // The shim asks for the kernels: their archives come after it.
+    for (name, _) in KERNELS {
+        println!("cargo:rustc-link-lib=static=deepsim_{name}");
+    }
     println!("cargo:rustc-link-search=native={lib}");
+    // The OpenMP runtime that libtorch itself uses: two of them would fight for the cores.
+    println!("cargo:rustc-link-lib=dylib:+verbatim=libgomp.so.1");
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
     Ok(())
+}
+
+/// The kernels' file is compiled once for each instruction set; the running processor chooses.
+const KERNELS: [(&str, &[&str]); 3] = [
+    ("kernels_avx512", &["-mavx512f", "-mfma"]),
+    ("kernels_avx2", &["-mavx2", "-mfma"]),
+    ("kernels_plain", &[]),
+];
+
+fn kernels() -> Result<(), cc::Error> {
+    let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    for (name, flags) in KERNELS {
+        let mut build = base();
+        build
+            .opt_level(3)
+            .define("DEEPSIM_ISA", name)
+            .file("csrc/winograd_kernel.cpp");
+        if x86 {
+            for flag in flags {
+                build.flag(flag);
+            }
+        }
+        build.try_compile(&format!("deepsim_{name}"))?;
+    }
+    Ok(())
+}
+
+fn base() -> cc::Build {
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++20").pic(true).warnings(false);
+    build
 }

@@ -5,6 +5,10 @@
 #include <ATen/ops/_fused_adam.h>
 #include <torch/version.h>
 
+#include "winograd.h"
+
+#include <malloc.h>
+
 #include <cstring>
 #include <exception>
 #include <vector>
@@ -80,6 +84,39 @@ int deepsim_autocast_set(int cuda, int enabled, char* err, size_t err_len) {
 // recorded by autograd.
 int deepsim_leaky_relu_(void* x, double slope, char* err, size_t err_len) {
   return guarded(err, err_len, [&] { at::leaky_relu_(*static_cast<at::Tensor*>(x), slope); });
+}
+
+// Convolution by Winograd's algorithm with a leaky ReLU behind it; `bias` may be null, `out` gets a
+// new tensor that the caller owns.
+int deepsim_winograd(void* x, void* weight, void* bias, int form, int64_t padding, int64_t groups,
+                     double slope, void** out, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] {
+    auto tensor = [](void* t) -> const at::Tensor& { return *static_cast<at::Tensor*>(t); };
+    std::optional<at::Tensor> b;
+    if (bias) b = tensor(bias);
+    *out = new at::Tensor(deepsim::winograd(tensor(x), tensor(weight), b,
+                                            static_cast<deepsim::Form>(form), padding, groups, slope));
+  });
+}
+
+int deepsim_winograd_pays(void* x, void* weight, int form, int64_t padding, int64_t groups,
+                          int* pays, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] {
+    *pays = deepsim::winograd_pays(*static_cast<at::Tensor*>(x), *static_cast<at::Tensor*>(weight),
+                                   static_cast<deepsim::Form>(form), padding, groups);
+  });
+}
+
+// Keeps freed memory in the process: a training step frees and asks for the same gigabytes again
+// and again, and fresh pages cost the kernel a fault and a clearing each. Returns 0 where the C
+// library has no such setting.
+int deepsim_keep_memory() {
+#if defined(__GLIBC__)
+  return mallopt(M_MMAP_MAX, 0) && mallopt(M_TRIM_THRESHOLD, 0x7fffffff) &&
+         mallopt(M_TOP_PAD, 64 << 20);
+#else
+  return 0;
+#endif
 }
 
 int deepsim_set_flush_denormal(int on) { return at::globalContext().setFlushDenormal(on != 0); }

@@ -1,5 +1,5 @@
 //! A small C ABI over libtorch for what tch lacks: the fused Adam kernel, autocast that works on
-//! the CPU, and loading the CUDA half of libtorch.
+//! the CPU, Winograd's convolutions, and loading the CUDA half of libtorch.
 //!
 //! This is the only crate of the workspace with `unsafe` code. Every C++ exception is caught in
 //! the shim and comes back as [`AtenError`].
@@ -9,11 +9,13 @@ mod activation;
 mod adam;
 mod autocast;
 mod cuda;
+mod winograd;
 
 pub use activation::leaky_relu;
 pub use adam::{AdamParameters, fused_adam};
 pub use autocast::{AutocastGuard, Precision};
 pub use cuda::{CudaLoad, load_cuda};
+pub use winograd::{Form, allow_winograd, winograd, winograd_pays};
 
 use std::ffi::{CStr, c_char, c_int};
 
@@ -38,6 +40,7 @@ pub enum AtenError {
 unsafe extern "C" {
     fn deepsim_torch_version() -> *const c_char;
     fn deepsim_set_flush_denormal(on: c_int) -> c_int;
+    fn deepsim_keep_memory() -> c_int;
 }
 
 /// Runs a shim call that writes its error text into a buffer.
@@ -68,4 +71,13 @@ pub fn torch_version() -> String {
 pub fn flush_denormals() -> bool {
     // SAFETY: only sets the floating-point mode of libtorch's threads.
     unsafe { deepsim_set_flush_denormal(1) != 0 }
+}
+
+/// Makes this process keep the memory that it frees, for its next allocations: a training step
+/// frees and asks for the same gigabytes again and again, and each fresh page costs the kernel a
+/// fault and a clearing. Call it once, first thing in `main`. Returns false where the C library
+/// has no such setting.
+pub fn keep_memory() -> bool {
+    // SAFETY: sets parameters of the C library's allocator only.
+    unsafe { deepsim_keep_memory() != 0 }
 }
