@@ -1,7 +1,7 @@
 //! Convolutions by Winograd's algorithm.
 
+use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tch::Tensor;
 
@@ -58,12 +58,14 @@ impl Form {
     }
 }
 
-static ALLOWED: AtomicBool = AtomicBool::new(true);
+thread_local! {
+    static ALLOWED: Cell<bool> = const { Cell::new(true) };
+}
 
-/// Allows or forbids Winograd's algorithm in this process; allowed at first. Forbidden,
+/// Allows or forbids Winograd's algorithm in this thread; allowed at first. Forbidden,
 /// [`winograd_pays`] says no to everything.
 pub fn allow_winograd(on: bool) {
-    ALLOWED.store(on, Ordering::Relaxed);
+    ALLOWED.set(on);
 }
 
 fn raw(t: &Tensor) -> *mut c_void {
@@ -73,7 +75,7 @@ fn raw(t: &Tensor) -> *mut c_void {
 /// Whether [`winograd`] is expected to beat libtorch's convolution of `x` `[N,C,H,W]` here: on
 /// the CPU, in fp32 outside autocast, with enough work for each transformed value.
 pub fn winograd_pays(x: &Tensor, weight: &Tensor, form: Form) -> Result<bool, AtenError> {
-    if !ALLOWED.load(Ordering::Relaxed) {
+    if !ALLOWED.get() {
         return Ok(false);
     }
     let (form, padding, groups) = form.numbers();
@@ -161,7 +163,11 @@ mod tests {
     fn agrees(x: [i64; 4], w: [i64; 4], form: Form, slope: f64) {
         tch::manual_seed(7);
         let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
-        let outputs = if matches!(form, Form::Convolution { .. }) { w[0] } else { w[1] };
+        let outputs = if matches!(form, Form::Convolution { .. }) {
+            w[0]
+        } else {
+            w[1]
+        };
         let inputs = [random(&x), random(&w) * 0.1, random(&[outputs])];
         let single = inputs.each_ref().map(|t| t.copy().set_requires_grad(true));
         let double = inputs
@@ -170,7 +176,11 @@ mod tests {
         let got = winograd(&single[0], &single[1], Some(&single[2]), form, slope).unwrap();
         let want = direct(&double[0], &double[1], &double[2], form, slope);
         assert_eq!(got.size(), want.size());
-        assert!(error(&got, &want) < 5e-6, "{x:?} {w:?} {}", error(&got, &want));
+        assert!(
+            error(&got, &want) < 5e-6,
+            "{x:?} {w:?} {}",
+            error(&got, &want)
+        );
         let pull = random(&want.size());
         let back = Tensor::run_backward(&[(got * &pull).sum(Kind::Float)], &single, false, false);
         let wanted = Tensor::run_backward(

@@ -147,6 +147,7 @@ impl Output {
 }
 
 fn main() -> ExitCode {
+    deepsim_nets::keep_memory();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false)

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
 use crate::init::{he_deviation, normal, zeros};
 use crate::params::{Param, Params};
@@ -214,9 +215,12 @@ impl Discriminator {
             }
             (h, w) = ((h - kernel) / stride + 1, (w - kernel) / stride + 1);
             let (weight, bias) = (self.weight(name, "weight")?, self.weight(name, "bias")?);
-            x = x
-                .f_conv2d(weight, Some(bias), [stride, stride], [0, 0], [1, 1], 1)?
-                .f_relu_()?;
+            let geometry = Geometry::Convolution {
+                stride,
+                padding: 0,
+                groups: 1,
+            };
+            x = convolution(&x, weight, bias, geometry, Rectifier::Leaky(0.0))?;
         }
         let mut x = x.f_mean_dim([2i64, 3].as_slice(), false, Kind::Float)?; // [N,256]
         match (self.spec.features, features) {

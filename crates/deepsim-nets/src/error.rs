@@ -67,6 +67,17 @@ pub enum NetError {
         /// What it got.
         got: Vec<i64>,
     },
+    /// A row of features with a value that is not a number or infinite.
+    #[error("{what}: row {row} holds NaN or infinity")]
+    NotFinite {
+        /// Which rows.
+        what: &'static str,
+        /// The first such row, counted from 0.
+        row: u64,
+    },
+    /// Rows of features that cannot be read.
+    #[error("rows of features: {0}")]
+    Rows(std::io::Error),
     /// A specification that no network can be built from.
     #[error("{0}")]
     Spec(String),

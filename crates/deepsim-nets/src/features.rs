@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tch::{Device, Tensor};
 
+use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
 use crate::init::{he_deviation, normal, zeros};
 use crate::params::{NamedTensors, Param, Params, check_exact, read_safetensors};
@@ -167,11 +168,28 @@ impl FeatureNet {
             NetKind::AlexNet => pictures::caffe_to_torchvision(caffe)?,
         };
         let mut found: Vec<(Tap, Tensor)> = Vec::with_capacity(taps.len());
-        for ((tap, op), weights) in self.rows.iter().zip(&self.layers).take(last + 1) {
-            x = self.apply(*op, weights, &x)?;
+        let mut at = 0;
+        while let (true, Some((tap, op)), Some(weights)) =
+            (at <= last, self.rows.get(at), self.layers.get(at))
+        {
+            // A convolution and its ReLU are one operation unless the map between is wanted.
+            let rectified = match self.rows.get(at + 1) {
+                Some((after, Op::Relu)) if !taps.contains(tap) && at < last => Some(after),
+                _ => None,
+            };
+            let mut tap = tap;
+            x = match (op, weights, rectified) {
+                (Op::Conv { .. }, _, Some(after)) => {
+                    tap = after;
+                    at += 1;
+                    self.convolve(*op, weights, &x, Rectifier::Leaky(0.0))?
+                }
+                _ => self.apply(*op, weights, &x)?,
+            };
             if taps.contains(tap) {
                 found.push((*tap, x.shallow_clone()));
             }
+            at += 1;
         }
         let pick = |t: &Tap| {
             found
@@ -182,24 +200,36 @@ impl FeatureNet {
         Ok(taps.iter().filter_map(pick).collect())
     }
 
+    fn convolve(
+        &self,
+        op: Op,
+        weights: &Weights,
+        x: &Tensor,
+        rectifier: Rectifier,
+    ) -> Result<Tensor> {
+        let (
+            Op::Conv {
+                stride,
+                pad,
+                groups,
+                ..
+            },
+            Weights::Affine { weight, bias },
+        ) = (op, weights)
+        else {
+            return Err(NetError::Spec(format!("no tensors for {op:?}")));
+        };
+        let geometry = Geometry::Convolution {
+            stride,
+            padding: pad,
+            groups,
+        };
+        convolution(x, weight, bias, geometry, rectifier)
+    }
+
     fn apply(&self, op: Op, weights: &Weights, x: &Tensor) -> Result<Tensor> {
         Ok(match (op, weights) {
-            (
-                Op::Conv {
-                    stride,
-                    pad,
-                    groups,
-                    ..
-                },
-                Weights::Affine { weight, bias },
-            ) => x.f_conv2d(
-                weight,
-                Some(bias),
-                [stride, stride],
-                [pad, pad],
-                [1, 1],
-                groups,
-            )?,
+            (Op::Conv { .. }, _) => self.convolve(op, weights, x, Rectifier::None)?,
             (Op::Relu, _) => x.f_relu()?,
             (Op::MaxPool(rounding), _) => {
                 x.f_max_pool2d([3, 3], [2, 2], [0, 0], [1, 1], rounding == Rounding::Ceil)?

@@ -1,8 +1,10 @@
 //! The DeePSiM generator: from features back to pictures.
 
+use deepsim_aten::leaky_relu;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
+use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
 use crate::init::{he_deviation, normal, zeros};
 use crate::params::{Param, Params};
@@ -62,13 +64,13 @@ pub enum LayerOp {
 }
 
 impl LayerOp {
-    /// Kernel, stride, padding.
-    fn geometry(self) -> (i64, i64, i64) {
+    /// Kernel, padding.
+    fn geometry(self) -> (i64, i64) {
         match self {
-            LayerOp::Fc => (1, 1, 0),
-            LayerOp::Conv { kernel, pad } => (kernel, 1, pad),
-            LayerOp::Double => (4, 2, 1),
-            LayerOp::Keep => (3, 1, 1),
+            LayerOp::Fc => (1, 0),
+            LayerOp::Conv { kernel, pad } => (kernel, pad),
+            LayerOp::Double => (4, 1),
+            LayerOp::Keep => (3, 1),
         }
     }
 }
@@ -254,7 +256,7 @@ impl Layer {
 
     /// Deviation of the authors' initialisation: c·√(2/fan_in).
     fn deviation(&self) -> f64 {
-        let (kernel, _, _) = self.op.geometry();
+        let (kernel, _) = self.op.geometry();
         match self.op {
             LayerOp::Fc => he_deviation(self.input),
             LayerOp::Conv { .. } => he_deviation(self.input * kernel * kernel),
@@ -364,24 +366,30 @@ impl Generator {
         let last = self.layers.len() - 1;
         for (i, (layer, pair)) in self.layers.iter().zip(self.params_by_layer()).enumerate() {
             let (weight, bias) = pair;
-            let (_, stride, pad) = layer.op.geometry();
-            x = match layer.op {
-                LayerOp::Fc => x.f_linear(weight, Some(bias))?,
-                LayerOp::Conv { .. } => {
-                    x.f_conv2d(weight, Some(bias), [1, 1], [pad, pad], [1, 1], 1)?
-                }
-                LayerOp::Double | LayerOp::Keep => {
-                    if x.dim() == 2 {
-                        // [N, 16·C] → [N,C,4,4]
-                        x = x.f_view([-1, layer.input, 4, 4])?;
-                    }
-                    let (s, p) = ([stride, stride], [pad, pad]);
-                    x.f_conv_transpose2d(weight, Some(bias), s, p, [0, 0], 1, [1, 1])?
-                }
+            let (_, pad) = layer.op.geometry();
+            let rectifier = if i == last {
+                Rectifier::None
+            } else {
+                Rectifier::Leaky(SLOPE)
             };
-            if i != last {
-                x = deepsim_aten::leaky_relu(x, SLOPE)?;
+            let geometry = match layer.op {
+                LayerOp::Fc => {
+                    x = leaky_relu(x.f_linear(weight, Some(bias))?, SLOPE)?;
+                    continue;
+                }
+                LayerOp::Conv { .. } => Geometry::Convolution {
+                    stride: 1,
+                    padding: pad,
+                    groups: 1,
+                },
+                LayerOp::Double => Geometry::Double,
+                LayerOp::Keep => Geometry::Keep,
+            };
+            if x.dim() == 2 {
+                // [N, 16·C] → [N,C,4,4]
+                x = x.f_view([-1, layer.input, 4, 4])?;
             }
+            x = convolution(&x, weight, bias, geometry, rectifier)?;
         }
         let (out, crop) = (self.spec.uncropped(), self.spec.crop);
         let offset = (out - crop) / 2; // 14 of 256 for 227

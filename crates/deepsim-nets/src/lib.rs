@@ -9,6 +9,7 @@
 //! - **Caffe**: blue, green, red, 0–255 minus the mean (104, 117, 123). What the generator puts
 //!   out and what CaffeNet and the discriminator take. [`pictures`] converts.
 
+mod convolution;
 pub mod discriminator;
 pub mod error;
 pub mod features;
@@ -18,13 +19,14 @@ pub mod init;
 pub mod losses;
 pub mod lrn;
 pub mod metrics;
+pub mod neighbors;
 pub mod optim;
 pub mod params;
 pub mod pictures;
 pub mod tables;
 
 pub use deepsim_aten::{
-    AtenError, AutocastGuard, CudaLoad, Precision, flush_denormals,
+    AtenError, AutocastGuard, CudaLoad, Precision, allow_winograd, flush_denormals, keep_memory,
     load_cuda as load_cuda_libraries, torch_version,
 };
 pub use discriminator::{Discriminator, DiscriminatorSpec, Dropout, FeatureBranch};

@@ -115,6 +115,9 @@ fn generator_for_conv5() {
 /// FC7's generator is FC6's.
 #[test]
 fn generator_for_fc6() {
+    // Direct sums, in the reference's order: this input has values so near a rectifier's kink
+    // that Winograd's rounding (1e-6) puts them on its other side.
+    deepsim_nets::allow_winograd(false);
     let _turn = one_large_case();
     check_generator("--tap relu6 --seed 2 --batch 2");
 }

@@ -52,6 +52,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    deepsim_nets::keep_memory();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false)

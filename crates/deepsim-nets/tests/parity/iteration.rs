@@ -194,6 +194,9 @@ fn an_iteration_with_caffenet_at_227() {
 /// Adam's moments carry over, dropout is drawn anew. The large decay makes a missing one visible.
 #[test]
 fn two_iterations_with_alexnet_at_64() {
+    // Direct sums, in the reference's order: this input has values so near a rectifier's kink
+    // that Winograd's rounding (1e-6) puts them on its other side.
+    deepsim_nets::allow_winograd(false);
     check(
         NetKind::AlexNet,
         "--seed 18 --crop 64 --batch 4 --weight-decay 1 --iterations 2",

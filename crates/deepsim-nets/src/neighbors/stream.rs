@@ -1,0 +1,178 @@
+//! References that do not fit into memory, and what a search of them costs.
+
+use std::io::{self, Read};
+
+use super::Settings;
+use crate::error::{NetError, Result};
+
+/// Rows of little-endian f32 values read block by block from anything that can be read: a raw
+/// file, a NumPy file, the bytes of a safetensors tensor.
+#[derive(Debug)]
+pub struct RowReader<R> {
+    source: R,
+    dim: usize,
+    rows: usize,
+    done: bool,
+}
+
+impl<R: Read> RowReader<R> {
+    /// Reads raw rows of `dim` values, `rows` at a time.
+    pub fn raw(source: R, dim: usize, rows: usize) -> RowReader<R> {
+        RowReader {
+            source,
+            dim,
+            rows,
+            done: false,
+        }
+    }
+
+    /// Reads a `.npy` file of little-endian f32 in C order, `[N,...]`, `rows` rows at a time; the
+    /// further axes make up a row.
+    ///
+    /// # Errors
+    /// A file of another format, type, order or without rows, or one that cannot be read.
+    pub fn npy(mut source: R, rows: usize) -> Result<RowReader<R>> {
+        let dim = npy_row(&mut source)?;
+        Ok(RowReader::raw(source, dim, rows))
+    }
+
+    /// Values of a row.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn block(&mut self) -> Result<Option<Vec<f32>>> {
+        let row = self.dim.saturating_mul(size_of::<f32>());
+        let wanted = row.saturating_mul(self.rows);
+        if wanted == 0 {
+            return Err(NetError::Spec(
+                "blocks of rows must hold at least one value".to_owned(),
+            ));
+        }
+        let mut bytes = Vec::new();
+        let read = (&mut self.source).take(wanted as u64);
+        { read }.read_to_end(&mut bytes).map_err(NetError::Rows)?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        if !bytes.len().is_multiple_of(row) {
+            return Err(NetError::Rows(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the last row is cut short",
+            )));
+        }
+        let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        Ok(Some(bytes.chunks_exact(4).map(value).collect()))
+    }
+}
+
+impl<R: Read> Iterator for RowReader<R> {
+    type Item = Result<Vec<f32>>;
+
+    /// The next block: `rows` rows, or what is left. Nothing follows an error.
+    fn next(&mut self) -> Option<Result<Vec<f32>>> {
+        if self.done {
+            return None;
+        }
+        let block = self.block().transpose();
+        self.done = !matches!(block, Some(Ok(_)));
+        block
+    }
+}
+
+/// Reads the head of a `.npy` file: the values of a row.
+fn npy_row(source: &mut impl Read) -> Result<usize> {
+    let mut fixed = [0u8; 10];
+    source.read_exact(&mut fixed).map_err(NetError::Rows)?;
+    let bad = |why: String| NetError::Rows(io::Error::new(io::ErrorKind::InvalidData, why));
+    if !fixed.starts_with(b"\x93NUMPY") {
+        return Err(bad("not a NumPy file".to_owned()));
+    }
+    // Version 1 has two bytes of length, later ones four.
+    let length = if fixed[6] == 1 {
+        usize::from(u16::from_le_bytes([fixed[8], fixed[9]]))
+    } else {
+        let mut high = [0u8; 2];
+        source.read_exact(&mut high).map_err(NetError::Rows)?;
+        u32::from_le_bytes([fixed[8], fixed[9], high[0], high[1]]) as usize
+    };
+    let mut head = Vec::new();
+    let mut limited = source.take(length as u64);
+    limited.read_to_end(&mut head).map_err(NetError::Rows)?;
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let plain = head.replace(' ', "");
+    if !plain.contains("'descr':'<f4'") || !plain.contains("'fortran_order':False") {
+        return Err(bad(format!(
+            "not an array of little-endian f32 in C order: {}",
+            head.trim()
+        )));
+    }
+    let shape: Option<Vec<usize>> = plain
+        .split_once("'shape':(")
+        .and_then(|(_, rest)| rest.split_once(')'))
+        .and_then(|(shape, _)| {
+            let axes = shape.split(',').filter(|axis| !axis.is_empty());
+            axes.map(|axis| axis.parse().ok()).collect()
+        });
+    match shape.as_deref() {
+        Some([_, axes @ ..]) if !axes.is_empty() && !axes.contains(&0) => Ok(axes.iter().product()),
+        _ => Err(bad(format!("not an array of rows: {}", head.trim()))),
+    }
+}
+
+/// What a machine was measured to do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Multiplications and additions per second of a whole search with coded references
+    /// (2·queries·references·dim over its seconds).
+    pub operations: f64,
+    /// Values of references coded per second.
+    pub coded: f64,
+    /// Bytes per second at which references are read.
+    pub read: f64,
+}
+
+/// What a search of references that pass by is expected to cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Bytes of references that are read.
+    pub bytes: u64,
+    /// Bytes of memory: a block of references with its codes, products, and the queries with theirs.
+    pub memory: u64,
+    /// Seconds to read the references.
+    pub read: f64,
+    /// Seconds to code them.
+    pub coding: f64,
+    /// Seconds to search them.
+    pub search: f64,
+}
+
+impl Estimate {
+    /// Seconds of all three, one after the other as [`super::Searcher`] does them.
+    pub fn seconds(&self) -> f64 {
+        self.read + self.coding + self.search
+    }
+}
+
+/// Scales measured rates to `references` rows of `dim` values that pass by `queries` in blocks of
+/// `block` rows.
+pub fn estimate(
+    references: u64,
+    dim: u64,
+    queries: u64,
+    block: u64,
+    rates: &Rates,
+    settings: &Settings,
+) -> Estimate {
+    let values = references * dim;
+    let products = (settings.tile as u64).min(block) * (settings.queries as u64).min(queries);
+    Estimate {
+        bytes: 4 * values,
+        // The bytes read and their f32 values exist side by side for a moment; codes need at
+        // most as much as one of them.
+        memory: 8 * block * dim + 8 * queries * dim + 4 * products,
+        read: 4.0 * values as f64 / rates.read,
+        coding: values as f64 / rates.coded,
+        search: 2.0 * values as f64 * queries as f64 / rates.operations,
+    }
+}
