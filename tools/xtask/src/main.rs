@@ -2,6 +2,7 @@
 //! runs before libtorch is there.
 
 mod apt;
+mod bench;
 mod child;
 mod failure;
 mod landing;
@@ -120,6 +121,16 @@ Examples:
         #[arg(long, value_name = "N", value_parser = minutes)]
         minutes: Option<f64>,
     },
+
+    /// Compare DeepSim's speed with PyTorch's on this machine
+    ///
+    /// Contenders take turns in rounds, so that what disturbs the machine disturbs all of them;
+    /// the median counts. Prints a table, and where the time of our iterations goes.
+    #[command(after_help = bench::EXAMPLES)]
+    Bench {
+        #[command(flatten)]
+        args: bench::Args,
+    },
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
@@ -159,5 +170,6 @@ fn run(cli: Cli) -> Result<()> {
         Command::Test => suite::run(&ws),
         Command::Tidy => tidy::run(&ws),
         Command::Reproduce { only, minutes } => reproduce::run(&ws, only.as_deref(), minutes),
+        Command::Bench { args } => bench::run(&ws, &args),
     }
 }

@@ -1,0 +1,187 @@
+//! Floating-point operations of one iteration, counted from the layers' shapes.
+//!
+//! Only convolutions and matrix products count, two operations per multiplication with addition,
+//! and only those that an iteration cannot do without: one pass of the frozen network over the
+//! photographs, no weight gradients of frozen networks, no data gradients that nothing uses.
+
+use anyhow::{Context, Result};
+use deepsim_experiment::Experiment;
+use deepsim_nets::generator::LayerOp;
+use deepsim_nets::params::Params;
+use deepsim_nets::tables::Op;
+use deepsim_nets::{NetKind, Tap};
+
+/// A layer of the discriminator: what its weights do not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DLayer {
+    /// Prefix of its tensors.
+    pub name: String,
+    /// Stride; 1 for the fully connected ones.
+    pub stride: i64,
+    /// Shape of its weight.
+    pub shape: Vec<i64>,
+}
+
+/// The discriminator's layers in order.
+pub fn discriminator(params: &Params) -> Vec<DLayer> {
+    let weights = params
+        .iter()
+        .filter_map(|p| Some((p.name.strip_suffix(".weight")?, p.tensor.size())));
+    weights
+        .map(|(name, shape)| DLayer {
+            name: name.to_owned(),
+            stride: match name {
+                "Dconv1" => 4,
+                "Dconv3" | "Dconv5" => 2,
+                _ => 1,
+            },
+            shape,
+        })
+        .collect()
+}
+
+/// Forward operations of a network for one picture, layer by layer.
+type Forward = Vec<f64>;
+
+/// GFLOP of one iteration.
+///
+/// # Errors
+/// An experiment whose sizes do not fit.
+pub fn gflop(experiment: &Experiment, d: &[DLayer]) -> Result<f64> {
+    let crop = i64::from(experiment.raw.data.crop);
+    let net = experiment.encoder.net;
+    let encoder = frozen(net, experiment.encoder.tap, crop)?;
+    let comparator = frozen(net, experiment.comparator.tap, crop)?;
+    let deeper = if total(&encoder) > total(&comparator) {
+        &encoder
+    } else {
+        &comparator
+    };
+    let g = generator(experiment)?;
+    let d = judge(d, crop)?;
+    let per_picture = total(deeper)
+        + trained(&g)
+        // D on photographs and on generated pictures; its first layer's input takes no gradient.
+        + 2.0 * trained(&d)
+        // D and comparator once more on generated pictures, and the gradient of the pictures.
+        + 2.0 * total(&d)
+        + 2.0 * total(&comparator);
+    Ok(per_picture * experiment.raw.train.batch_size as f64 / 1e9)
+}
+
+fn total(layers: &Forward) -> f64 {
+    layers.iter().sum()
+}
+
+/// Forward, weight gradients, and data gradients but for the first layer's.
+fn trained(layers: &Forward) -> f64 {
+    3.0 * total(layers) - layers.first().copied().unwrap_or_default()
+}
+
+fn product(values: &[i64]) -> f64 {
+    values.iter().map(|&v| v as f64).product()
+}
+
+fn frozen(net: NetKind, tap: Tap, crop: i64) -> Result<Forward> {
+    let mut layers = Vec::new();
+    for (at, op) in net.rows_to(tap)? {
+        match *op {
+            Op::Conv {
+                input,
+                kernel,
+                groups,
+                ..
+            } => {
+                let out = net.shape_at(*at, crop, crop)?;
+                layers.push(2.0 * product(&out) * product(&[input / groups, kernel, kernel]));
+            }
+            Op::Fc { input, output, .. } => layers.push(2.0 * product(&[input, output])),
+            Op::Relu | Op::MaxPool(_) | Op::Lrn => {}
+        }
+    }
+    Ok(layers)
+}
+
+fn generator(experiment: &Experiment) -> Result<Forward> {
+    let spec = &experiment.generator;
+    let mut side = match spec.input {
+        deepsim_nets::FeatureShape::Vector(_) => 4,
+        deepsim_nets::FeatureShape::Map { size, .. } => size,
+    };
+    let mut layers = Vec::new();
+    for layer in spec.layers()? {
+        let channels = product(&[layer.input, layer.output]);
+        layers.push(match layer.op {
+            LayerOp::Fc => 2.0 * channels,
+            LayerOp::Conv { kernel, pad } => {
+                side = side + 2 * pad - kernel + 1;
+                2.0 * channels * product(&[kernel, kernel, side, side])
+            }
+            // Every input position is multiplied with every weight, at any stride.
+            LayerOp::Double => {
+                side *= 2;
+                2.0 * channels * product(&[4, 4, side / 2, side / 2])
+            }
+            LayerOp::Keep => 2.0 * channels * product(&[3, 3, side, side]),
+        });
+    }
+    Ok(layers)
+}
+
+fn judge(layers: &[DLayer], crop: i64) -> Result<Forward> {
+    let mut side = crop;
+    layers
+        .iter()
+        .map(|layer| {
+            let positions = match layer.shape.as_slice() {
+                [_, _, kernel, _] => {
+                    side = (side - kernel) / layer.stride + 1;
+                    side * side
+                }
+                [_, _] => 1,
+                other => {
+                    return Err(anyhow::anyhow!("a weight of shape {other:?}"));
+                }
+            };
+            Ok(2.0 * positions as f64 * product(&layer.shape))
+        })
+        .collect::<Result<Forward>>()
+        .context("counting the discriminator's operations")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::Training;
+    use deepsim_nets::{Discriminator, DiscriminatorSpec, FeatureBranch};
+    use tch::Device;
+
+    fn of(work: &str) -> f64 {
+        let experiment = Training::find(work).unwrap().experiment("fp32").unwrap();
+        let spec = DiscriminatorSpec {
+            crop: i64::from(experiment.raw.data.crop),
+            features: FeatureBranch::Off,
+        };
+        let d = Discriminator::new(spec, 1, Device::Cpu).unwrap();
+        gflop(&experiment, &discriminator(d.params())).unwrap()
+    }
+
+    #[test]
+    fn alexnet_counts_as_published() {
+        // Krizhevsky's convolutions at 227: 666 million multiplications; fc6: 37.7.
+        let net = NetKind::CaffeNet;
+        let conv = total(&frozen(net, Tap::Pool5, 227).unwrap()) / 2e6;
+        assert!((conv - 665.8).abs() < 1.0, "{conv}");
+        let fc6 = total(&frozen(net, Tap::Fc6, 227).unwrap()) / 2e6 - conv;
+        assert!((fc6 - 37.75).abs() < 0.1, "{fc6}");
+    }
+
+    #[test]
+    fn a_whole_iteration_is_about_a_teraflop() {
+        let (fc6, small) = (of("fc6_b64"), of("fc6_b16"));
+        assert!((950.0..1250.0).contains(&fc6), "{fc6}");
+        assert!((fc6 / small - 4.0).abs() < 1e-9);
+        assert!(of("conv5_b64") < fc6);
+        assert!(of("sample") < 50.0);
+    }
+}

@@ -1,0 +1,181 @@
+//! What all contenders of a training work start from: weights and pictures in one safetensors
+//! file, sizes and settings in one JSON file.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use deepsim_experiment::Experiment;
+use deepsim_nets::generator::LayerOp;
+use deepsim_nets::init::{derive_seed, he_deviation, normal, seeded, zeros};
+use deepsim_nets::params::{NamedTensors, Params, f32_bytes, read_safetensors};
+use deepsim_nets::tables::{Op, Rounding, Row};
+use deepsim_nets::{NetKind, pictures};
+use deepsim_train::state::State;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor};
+
+use crate::flops;
+
+/// Seed of the frozen networks' weights: `random:1` in the experiment.
+const NET_SEED: u64 = 1;
+/// Iterations before the first timed one; their losses are compared between the contenders.
+pub const WARM_UP: u64 = 2;
+/// Size of the random fields that the pictures are enlarged from, so that they are smooth as
+/// photographs are.
+const FIELD: i64 = 15;
+
+/// Where the tensors are, in a work's folder.
+pub fn tensors_file(folder: &Path) -> PathBuf {
+    folder.join("tensors.safetensors")
+}
+
+/// Seed of the dropout masks of an iteration, as the trainer derives it.
+pub fn dropout_seed(experiment: &Experiment, step: u64) -> i64 {
+    derive_seed(experiment.raw.train.seed, "dropout", step)
+}
+
+/// Writes both files into `folder`.
+///
+/// # Errors
+/// A full or unwritable disk.
+pub fn write(experiment: &Experiment, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    let state = State::new(experiment, Device::Cpu)?;
+    let mut tensors: Vec<(String, Tensor)> = vec![("x".to_owned(), batch(experiment)?)];
+    for (name, shape) in NetKind::weight_shapes(rows(experiment)?) {
+        let values = match shape.as_slice() {
+            [_] => zeros(&shape)?,
+            [_, inputs @ ..] => {
+                let deviation = he_deviation(inputs.iter().product());
+                normal(&name, &shape, deviation, NET_SEED)?
+            }
+            [] => continue,
+        };
+        tensors.push((format!("net/{name}"), values));
+    }
+    for (prefix, params) in [
+        ("g", state.generator.params()),
+        ("d", state.discriminator.params()),
+    ] {
+        tensors.extend(named(prefix, params));
+    }
+    let path = tensors_file(folder);
+    save(&tensors, &path)?;
+    let settings = serde_json::to_vec_pretty(&settings(experiment, &state)?)?;
+    let path = folder.join("settings.json");
+    std::fs::write(&path, settings).with_context(|| format!("writing {}", path.display()))
+}
+
+/// The pictures out of a work's folder, in Caffe units.
+///
+/// # Errors
+/// A missing or damaged file.
+pub fn pictures(folder: &Path) -> Result<Tensor> {
+    let mut all: NamedTensors = read_safetensors(&tensors_file(folder))?;
+    all.remove("x").context("no pictures in the inputs")
+}
+
+/// Smooth random pictures in Caffe units.
+fn batch(experiment: &Experiment) -> Result<Tensor> {
+    let n = i64::try_from(experiment.raw.train.batch_size)?;
+    let crop = i64::from(experiment.raw.data.crop);
+    let options = (Kind::Float, Device::Cpu);
+    let rgb = seeded(derive_seed(experiment.raw.train.seed, "bench", 0), || {
+        let coarse = Tensor::f_rand([n, 3, FIELD, FIELD], options)?
+            .f_mul_scalar(255.0)?
+            .f_upsample_bicubic2d([crop, crop], false, None, None)?;
+        let grain = Tensor::f_randn([n, 3, crop, crop], options)?.f_mul_scalar(8.0)?;
+        coarse.f_add(&grain)?.f_clamp(0.0, 255.0)?.f_round()
+    })?;
+    Ok(pictures::rgb_to_caffe(&rgb)?)
+}
+
+/// The rows of the frozen network up to the deeper of the two taps.
+fn rows(experiment: &Experiment) -> Result<&'static [Row]> {
+    let (e, c) = (&experiment.encoder, &experiment.comparator);
+    let (encoder, comparator) = (e.net.rows_to(e.tap)?, c.net.rows_to(c.tap)?);
+    Ok(if comparator.len() > encoder.len() {
+        comparator
+    } else {
+        encoder
+    })
+}
+
+fn named(prefix: &str, params: &Params) -> Vec<(String, Tensor)> {
+    params
+        .iter()
+        .map(|p| (format!("{prefix}/{}", p.name), p.tensor.shallow_clone()))
+        .collect()
+}
+
+fn save(tensors: &[(String, Tensor)], path: &Path) -> Result<()> {
+    let mut stored = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        stored.push((name, tensor.size(), f32_bytes(tensor)?));
+    }
+    let mut views = Vec::with_capacity(stored.len());
+    for (name, size, bytes) in &stored {
+        let shape = size.iter().map(|&d| d.unsigned_abs() as usize).collect();
+        views.push((name.as_str(), TensorView::new(Dtype::F32, shape, bytes)?));
+    }
+    let none = None::<HashMap<String, String>>;
+    safetensors::serialize_to_file(views, none, path)
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
+    let raw = &experiment.raw;
+    let seeds: Vec<i64> = (0..WARM_UP)
+        .map(|step| dropout_seed(experiment, step))
+        .collect();
+    let row = |(tap, op): &Row| match *op {
+        Op::Conv {
+            key,
+            stride,
+            pad,
+            groups,
+            ..
+        } => json!({ "tap": tap.name(), "op": "conv", "key": key, "stride": stride, "pad": pad,
+                     "groups": groups }),
+        Op::Fc { key, .. } => json!({ "tap": tap.name(), "op": "fc", "key": key }),
+        Op::Relu => json!({ "tap": tap.name(), "op": "relu" }),
+        Op::Lrn => json!({ "tap": tap.name(), "op": "lrn" }),
+        Op::MaxPool(rounding) => {
+            json!({ "tap": tap.name(), "op": "pool", "ceil": rounding == Rounding::Ceil })
+        }
+    };
+    let generator: Vec<Value> = experiment
+        .generator
+        .layers()?
+        .iter()
+        .map(|layer| {
+            let (op, stride, pad) = match layer.op {
+                LayerOp::Fc => ("fc", 1, 0),
+                LayerOp::Conv { pad, .. } => ("conv", 1, pad),
+                LayerOp::Double => ("deconv", 2, 1),
+                LayerOp::Keep => ("deconv", 1, 1),
+            };
+            json!({ "name": layer.name, "op": op, "input": layer.input, "output": layer.output,
+                    "stride": stride, "pad": pad })
+        })
+        .collect();
+    let discriminator: Vec<Value> = flops::discriminator(state.discriminator.params())
+        .iter()
+        .map(|layer| json!({ "name": layer.name, "stride": layer.stride }))
+        .collect();
+    Ok(json!({
+        "net": experiment.encoder.net.to_string(),
+        "rows": rows(experiment)?.iter().map(row).collect::<Vec<_>>(),
+        "encoder_tap": experiment.encoder.tap.name(),
+        "comparator_tap": experiment.comparator.tap.name(),
+        "crop": raw.data.crop,
+        "generator": generator,
+        "discriminator": discriminator,
+        "loss": { "feat": raw.loss.feat, "adv": raw.loss.adv, "img": raw.loss.img },
+        "adam_g": raw.optimizer.generator,
+        "adam_d": raw.optimizer.discriminator,
+        "dropout_seeds": seeds,
+    }))
+}

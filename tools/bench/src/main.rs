@@ -1,0 +1,84 @@
+//! `deepsim-bench`: our contender in `cargo xtask bench`, which starts it; see its `--help`.
+//!
+//! Not a tool for people: it speaks the protocol of [`serve`] on its standard streams.
+
+mod distances;
+mod flops;
+mod gemm;
+mod images;
+mod inputs;
+mod phases;
+mod serve;
+mod training;
+mod work;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::work::Training;
+
+/// The worker that `cargo xtask bench` starts: one work, timed on request.
+#[derive(Debug, Parser)]
+#[command(name = "deepsim-bench")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write the weights, pictures and settings that all contenders of a work start from
+    Inputs {
+        /// Name of a training work
+        work: String,
+        /// Where to write
+        folder: PathBuf,
+    },
+    /// Do a work, unit by unit: `go` and `stop` on standard input, JSON lines on standard output
+    Work {
+        /// Name of the work
+        work: String,
+        /// Its inputs
+        folder: PathBuf,
+        /// fp32, bf16, or auto: the faster one here
+        #[arg(long, default_value = "auto")]
+        precision: String,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Inputs { work, folder } => {
+            inputs::write(&training(&work)?.experiment("fp32")?, &folder)
+        }
+        Command::Work {
+            work,
+            folder,
+            precision,
+        } => match work.as_str() {
+            "gemm" => gemm::run(&precision),
+            "data" => images::run_folder(&folder),
+            "shards" => images::run_shards(&folder),
+            "neighbours" => distances::run_neighbours(),
+            "pairs" => distances::run_pairs(),
+            name => training::run(training(name)?, &folder, &precision),
+        },
+    }
+}
+
+fn training(name: &str) -> Result<&'static Training> {
+    Training::find(name).with_context(|| format!("no work `{name}`"))
+}

@@ -1,0 +1,104 @@
+//! The protocol of a worker: JSON lines on standard output, commands on standard input.
+//!
+//! `{"ready":true,…}` once everything is loaded and warm; then for every `go` one timed unit of
+//! work, answered by `{"seconds":S}`; `stop` is answered by `{"peak_mib":M,"components":[[NAME,S],…]}`.
+
+use std::io::{BufRead, Write};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+
+/// Exit code of a worker whose master went away.
+const ORPHANED: i32 = 3;
+
+/// Answers commands until `stop`. `facts` go out with the first line, `unit` is what is timed,
+/// `components` may take its time after the last round.
+///
+/// # Errors
+/// What `unit` or `components` fails with, and a broken standard output.
+pub fn serve(
+    facts: Value,
+    mut unit: impl FnMut() -> Result<()>,
+    components: impl FnOnce() -> Result<Value>,
+) -> Result<()> {
+    let commands = commands();
+    let mut ready = match facts {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    };
+    ready.insert("ready".to_owned(), Value::Bool(true));
+    forget_peak();
+    say(&Value::Object(ready))?;
+    for command in commands {
+        match command.as_str() {
+            "go" => {
+                let begun = Instant::now();
+                unit()?;
+                say(&json!({ "seconds": begun.elapsed().as_secs_f64() }))?;
+            }
+            "stop" => {
+                // Before the components are measured: they are no part of the work.
+                let peak = peak_mib()?;
+                return say(&json!({ "peak_mib": peak, "components": components()? }));
+            }
+            other => bail!("unknown command `{other}`"),
+        }
+    }
+    Ok(())
+}
+
+/// Commands, read by a thread: when the master is gone there is no one to work for, not even to
+/// the end of the unit at hand.
+fn commands() -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            let last = line == "stop";
+            if sender.send(line).is_err() || last {
+                return;
+            }
+        }
+        std::process::exit(ORPHANED);
+    });
+    receiver
+}
+
+fn say(line: &Value) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .context("writing to the benchmark")
+}
+
+/// Lets the kernel's record of the largest resident size begin here: loading and trials are no
+/// part of the work. A kernel that cannot keeps the record from the start.
+fn forget_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// Largest resident size of this process since [`forget_peak`], MiB.
+fn peak_mib() -> Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("reading /proc")?;
+    high_water(&status).context("no VmHWM in /proc/self/status")
+}
+
+fn high_water(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_is_found_in_the_process_status() {
+        let status = "Name:\tx\nVmPeak:\t  900 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n";
+        assert_eq!(high_water(status), Some(2.0));
+        assert_eq!(high_water("Name:\tx\n"), None);
+        assert!(peak_mib().unwrap() > 1.0);
+    }
+}

@@ -1,0 +1,115 @@
+//! A training work: the trainer's own iteration on one batch.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use deepsim_experiment::{Experiment, Perception};
+use deepsim_train::iteration::{Losses, Plan, iterate};
+use deepsim_train::state::State;
+use serde_json::{Value, json};
+use tch::{Device, Tensor};
+
+use crate::serve::serve;
+use crate::work::Training;
+use crate::{flops, inputs, phases};
+
+/// Pictures of the trial that chooses between fp32 and bf16.
+const TRIAL: i64 = 16;
+/// Iterations of it, after one to warm up.
+const TRIES: usize = 3;
+
+/// Everything that an iteration needs.
+#[derive(Debug)]
+pub struct Bench {
+    /// The trainer's state.
+    pub state: State,
+    /// The frozen networks.
+    pub perception: Perception,
+    /// Pictures in Caffe units.
+    pub x: Tensor,
+    /// What the trainer is told.
+    pub plan: Plan,
+    experiment: Experiment,
+}
+
+impl Bench {
+    fn new(experiment: Experiment, x: &Tensor) -> Result<Bench> {
+        Ok(Bench {
+            state: State::new(&experiment, Device::Cpu)?,
+            perception: Perception::load(&experiment, Device::Cpu)?,
+            x: x.shallow_clone(),
+            plan: Plan {
+                loss: experiment.raw.loss.clone(),
+                halve_at: experiment.raw.schedule.halve_at.clone(),
+                gate: experiment.raw.gate,
+                precision: experiment.raw.train.precision,
+            },
+            experiment,
+        })
+    }
+
+    fn iterate(&mut self) -> Result<Losses> {
+        let seed = inputs::dropout_seed(&self.experiment, self.state.step);
+        let losses = iterate(&mut self.state, &self.perception, &self.x, &self.plan, seed)?;
+        if !(self.state.gate.train_d && self.state.gate.train_g) {
+            bail!("the gate closed: the iterations are not the same work any more");
+        }
+        Ok(losses)
+    }
+}
+
+/// Serves a training work.
+///
+/// # Errors
+/// Missing inputs, and what the iteration fails with.
+pub fn run(work: &Training, folder: &Path, precision: &str) -> Result<()> {
+    deepsim_nets::flush_denormals();
+    let x = inputs::pictures(folder)?;
+    let precision = match precision {
+        "auto" => faster(work, &x)?,
+        given => given,
+    };
+    let mut bench = Bench::new(work.experiment(precision)?, &x)?;
+    let losses = (0..inputs::WARM_UP)
+        .map(|_| Ok(as_json(&bench.iterate()?)))
+        .collect::<Result<Vec<Value>>>()?;
+    let d = flops::discriminator(bench.state.discriminator.params());
+    let facts = json!({
+        "precision": precision,
+        "threads": tch::get_num_threads(),
+        "checks": losses,
+        "gflop": flops::gflop(&bench.experiment, &d)?,
+    });
+    let bench = std::cell::RefCell::new(bench);
+    serve(
+        facts,
+        || bench.borrow_mut().iterate().map(drop),
+        || phases::measure(&mut bench.borrow_mut()),
+    )
+}
+
+/// The faster arithmetic on this machine: the best of some iterations on a few pictures.
+fn faster(work: &Training, x: &Tensor) -> Result<&'static str> {
+    let few = x.f_narrow(0, 0, TRIAL.min(x.size().first().copied().unwrap_or(1)))?;
+    let mut trials = Vec::new();
+    for precision in ["fp32", "bf16"] {
+        let trial = Bench::new(work.experiment(precision)?, &few)?;
+        trials.push((Duration::MAX, precision, trial));
+    }
+    for warm in 0..=TRIES {
+        for (best, _, trial) in &mut trials {
+            let begun = Instant::now();
+            trial.iterate()?;
+            if warm > 0 {
+                *best = begun.elapsed().min(*best);
+            }
+        }
+    }
+    let best = trials.into_iter().min_by_key(|(best, ..)| *best);
+    Ok(best.context("nothing was tried")?.1)
+}
+
+fn as_json(l: &Losses) -> Value {
+    json!({ "feat": l.feat, "adv": l.adv, "img": l.img, "d_real": l.d_real, "d_fake": l.d_fake })
+}

@@ -1,0 +1,98 @@
+//! The training works: which experiment each of them takes, at which size.
+
+use std::path::Path;
+
+use anyhow::Result;
+use deepsim_experiment::Experiment;
+
+/// A training work: one iteration of an experiment that ships with the project, with random
+/// weights (the same for every contender), at a batch size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Training {
+    /// The name on the command line.
+    pub name: &'static str,
+    file: &'static str,
+    text: &'static str,
+    batch: usize,
+}
+
+macro_rules! experiment {
+    ($file:literal) => {
+        (
+            concat!("experiments/", $file),
+            include_str!(concat!("../../../experiments/", $file)),
+        )
+    };
+}
+const FC6: (&str, &str) = experiment!("fc6.toml");
+const CONV5: (&str, &str) = experiment!("conv5.toml");
+const SAMPLE: (&str, &str) = experiment!("quickstart.toml");
+
+const fn work(name: &'static str, from: (&'static str, &'static str), batch: usize) -> Training {
+    Training {
+        name,
+        file: from.0,
+        text: from.1,
+        batch,
+    }
+}
+
+/// All of them.
+pub const TRAINING: [Training; 5] = [
+    work("fc6_b64", FC6, 64),
+    work("conv5_b64", CONV5, 64),
+    work("fc6_b16", FC6, 16),
+    work("conv5_b16", CONV5, 16),
+    work("sample", SAMPLE, 8),
+];
+
+impl Training {
+    /// The work of this name.
+    pub fn find(name: &str) -> Option<&'static Training> {
+        TRAINING.iter().find(|work| work.name == name)
+    }
+
+    /// The experiment as it ships, but for the batch size, the random weights of its frozen
+    /// networks, the arithmetic, and a gate that never closes: every iteration is one step of D
+    /// and one of G.
+    ///
+    /// # Errors
+    /// An experiment file that is not valid.
+    pub fn experiment(&self, precision: &str) -> Result<Experiment> {
+        let sets = [
+            "encoder.weights=random:1".to_owned(),
+            "comparator.weights=random:1".to_owned(),
+            format!("train.batch_size={}", self.batch),
+            format!("train.precision={precision}"),
+            "gate.d_off_below=-1.0".to_owned(),
+            "gate.g_off_above=1e300".to_owned(),
+        ];
+        Ok(Experiment::parse(self.text, Path::new(self.file), &sets)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deepsim_train::gate::Gate;
+
+    #[test]
+    fn every_work_is_a_valid_experiment_whose_gate_stays_open() {
+        for work in TRAINING {
+            let experiment = work.experiment("fp32").unwrap();
+            assert_eq!(experiment.raw.train.batch_size, work.batch);
+            for (d, adv) in [(0.0, 1e9), (1e9, 1e-9), (1.0, 0.0)] {
+                let mut gate = Gate::open();
+                gate.update(&experiment.raw.gate, d, d, adv);
+                // adv = 0 gives an infinite ratio; cross entropies are never exactly 0.
+                assert!(
+                    gate == Gate::open() || adv == 0.0,
+                    "{}: {gate:?}",
+                    work.name
+                );
+            }
+        }
+        assert!(Training::find("fc6_b64").is_some());
+        assert!(Training::find("fc7_b64").is_none());
+    }
+}

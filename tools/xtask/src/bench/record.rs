@@ -1,0 +1,120 @@
+//! What `--json` writes.
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+
+use super::measure::{Measured, Peak};
+use super::stats::Summary;
+use super::work::{CONTENDERS, Contender, Unit};
+
+/// The whole file: a list with one entry for each work. Times are seconds of one unit of work;
+/// a contender that has no part is null.
+///
+/// # Errors
+/// None that is known of.
+pub fn json(all: &[Measured], peak: &Peak) -> Result<String> {
+    let entries: Vec<Value> = all.iter().map(|measured| entry(measured, peak)).collect();
+    let mut text = serde_json::to_string_pretty(&entries).context("writing the measurements")?;
+    text.push('\n');
+    Ok(text)
+}
+
+fn entry(measured: &Measured, peak: &Peak) -> Value {
+    let each = |get: &dyn Fn(Contender) -> Value| -> Value {
+        let all = CONTENDERS.iter().map(|&c| (c.key().to_owned(), get(c)));
+        Value::Object(all.collect::<Map<_, _>>())
+    };
+    let of = |c: Contender| measured.column(c);
+    let spread = |s: Summary| json!([s.min, s.max]);
+    let mut entry = Map::new();
+    let mut put = |key: &str, value: Value| {
+        entry.insert(key.to_owned(), value);
+    };
+    put("work", json!(measured.work.name()));
+    for contender in CONTENDERS {
+        let key = format!("{}_s", contender.key());
+        put(&key, json!(measured.median(contender)));
+    }
+    put("tuned_to_ours", json!(measured.ratio(Contender::Tuned)));
+    put("naive_to_ours", json!(measured.ratio(Contender::Naive)));
+    put(
+        "spread",
+        each(&|c| of(c).and_then(|c| c.summary()).map_or(Value::Null, spread)),
+    );
+    put(
+        "times_s",
+        each(&|c| json!(of(c).map(|c| c.units.iter().map(|u| u.seconds).collect::<Vec<_>>()))),
+    );
+    put(
+        "others_cpu",
+        each(&|c| json!(of(c).map(|c| c.units.iter().map(|u| u.others).collect::<Vec<_>>()))),
+    );
+    put(
+        "peak_mib",
+        each(&|c| json!(of(c).map(|c| c.farewell.peak_mib))),
+    );
+    put(
+        "precision",
+        each(&|c| json!(of(c).and_then(|c| c.ready.precision.clone()))),
+    );
+    put(
+        "threads",
+        each(&|c| json!(of(c).and_then(|c| c.ready.threads))),
+    );
+    put("checks", each(&|c| json!(of(c).map(|c| &c.ready.checks))));
+    if let Some(ours) = of(Contender::Ours) {
+        if measured.work.unit() == Unit::ImagesPerSecond {
+            put("images_per_unit", json!(ours.ready.amount));
+        }
+        if measured.work.trains() {
+            put("gflop", json!(ours.ready.gflop));
+            put("gemm_gflops", json!(gemm(measured, peak)));
+            put("share_of_gemm_peak", json!(share(measured, peak)));
+            let components: Vec<Value> = ours
+                .farewell
+                .components
+                .iter()
+                .map(|(name, seconds)| json!({ "phase": name, "s": seconds }))
+                .collect();
+            put("components", json!(components));
+        }
+    }
+    Value::Object(entry)
+}
+
+/// Rate of the largest matrix product in ours' arithmetic, GFLOP/s.
+pub fn gemm(measured: &Measured, peak: &Peak) -> Option<f64> {
+    let ours = measured.column(Contender::Ours)?;
+    peak.of(ours.ready.precision.as_deref()?)
+}
+
+/// Share of that rate which ours reaches over the whole iteration.
+pub fn share(measured: &Measured, peak: &Peak) -> Option<f64> {
+    let gflop = measured.column(Contender::Ours)?.ready.gflop?;
+    Some(gflop / measured.median(Contender::Ours)? / gemm(measured, peak)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::tests::example;
+    use super::*;
+
+    #[test]
+    fn an_entry_has_what_was_measured_and_null_for_who_had_no_part() {
+        let (all, peak) = example();
+        let value: Value = serde_json::from_str(&json(&all, &peak).unwrap()).unwrap();
+        let fc6 = &value[0];
+        assert_eq!(fc6["work"], "fc6_b16");
+        assert_eq!(fc6["ours_s"], 1.5);
+        assert_eq!(fc6["torch_tuned_s"], 3.0);
+        assert_eq!(fc6["tuned_to_ours"], 2.0);
+        assert_eq!(fc6["spread"]["ours"], json!([1.0, 2.0]));
+        assert_eq!(fc6["precision"]["torch_naive"], "fp32");
+        assert_eq!(fc6["components"][0]["phase"], "G forward");
+        assert!(fc6["share_of_gemm_peak"].is_null());
+        let shards = &value[1];
+        assert_eq!(shards["torch_tuned_s"], Value::Null);
+        assert_eq!(shards["images_per_unit"], 300.0);
+        assert!(shards.get("gflop").is_none());
+    }
+}

@@ -1,0 +1,245 @@
+//! The tables that people read, 80 columns at most.
+
+use std::fmt::Write as _;
+
+use super::measure::{Measured, NOISE, Peak};
+use super::record;
+use super::work::{CONTENDERS, Contender, Unit};
+
+/// Everything: the contenders' times, then where the time of our iterations goes.
+pub fn render(all: &[Measured], peak: &Peak) -> String {
+    let mut text = String::new();
+    let mut line = |cells: [&str; 5]| {
+        let [work, what, ours, tuned, naive] = cells;
+        let row = format!("{work:<11} {what:<13} {ours:>17} {tuned:>17} {naive:>17}");
+        let _ = writeln!(text, "{}", row.trim_end());
+    };
+    line(["work", "", "ours", "torch tuned", "torch naive"]);
+    for measured in all {
+        let cells = |get: &dyn Fn(Contender) -> Option<String>| {
+            CONTENDERS.map(|c| get(c).unwrap_or_else(|| "-".to_owned()))
+        };
+        let unit = match measured.work.unit() {
+            Unit::Seconds => "s, median",
+            Unit::ImagesPerSecond => "images/s",
+        };
+        let [a, b, c] = cells(&|c| median(measured, c));
+        line([measured.work.name(), unit, &a, &b, &c]);
+        let [a, b, c] = cells(&|c| spread(measured, c));
+        line(["", "min-max", &a, &b, &c]);
+        let [_, b, c] = cells(&|c| measured.ratio(c).map(|r| format!("{r:.2} x")));
+        line(["", "time to ours", "", &b, &c]);
+        let peak = |c| Some(format!("{:.0}", measured.column(c)?.farewell.peak_mib));
+        let [a, b, c] = cells(&peak);
+        line(["", "peak MiB", &a, &b, &c]);
+    }
+    for measured in all {
+        if let Some(note) = measured.work.footnote() {
+            text.push_str(&wrapped(note));
+        }
+    }
+    text.push_str(&warning(all));
+    for measured in all.iter().filter(|m| m.work.trains()) {
+        text.push('\n');
+        text.push_str(&phases(measured, peak));
+    }
+    text
+}
+
+fn rate(measured: &Measured, contender: Contender, seconds: f64) -> Option<String> {
+    Some(match measured.work.unit() {
+        Unit::Seconds => significant(seconds),
+        Unit::ImagesPerSecond => {
+            let amount = measured.column(contender)?.ready.amount?;
+            format!("{:.0}", amount / seconds)
+        }
+    })
+}
+
+fn median(measured: &Measured, contender: Contender) -> Option<String> {
+    let value = rate(measured, contender, measured.median(contender)?)?;
+    let precision = &measured.column(contender)?.ready.precision;
+    Some(match precision.as_deref() {
+        Some("bf16") => format!("bf16 {value}"),
+        _ => value,
+    })
+}
+
+fn spread(measured: &Measured, contender: Contender) -> Option<String> {
+    let s = measured.column(contender)?.summary()?;
+    let (a, b) = (
+        rate(measured, contender, s.min)?,
+        rate(measured, contender, s.max)?,
+    );
+    // The shortest time is the highest rate.
+    Some(match measured.work.unit() {
+        Unit::Seconds => format!("{a}-{b}"),
+        Unit::ImagesPerSecond => format!("{b}-{a}"),
+    })
+}
+
+/// Three digits: `0.0123`, `1.45`, `12.3`.
+fn significant(seconds: f64) -> String {
+    let digits = (2 - seconds.max(1e-6).log10().floor() as i32).clamp(0, 6);
+    format!("{seconds:.*}", digits.unsigned_abs() as usize)
+}
+
+fn phases(measured: &Measured, peak: &Peak) -> String {
+    let mut text = String::new();
+    let Some(ours) = measured.column(Contender::Ours) else {
+        return text;
+    };
+    let _ = writeln!(
+        text,
+        "{}: where the time of ours goes",
+        measured.work.name()
+    );
+    let all = &ours.farewell.components;
+    let sum: f64 = all.iter().map(|(_, seconds)| seconds).sum();
+    for (name, seconds) in all {
+        let _ = writeln!(
+            text,
+            "  {name:<38} {:>8} s {:>5.1} %",
+            significant(*seconds),
+            100.0 * seconds / sum.max(1e-9)
+        );
+    }
+    let _ = writeln!(
+        text,
+        "  {:<38} {:>8} s",
+        "sum (each phase cut off from the rest)",
+        significant(sum)
+    );
+    if let (Some(gflop), Some(median)) = (ours.ready.gflop, measured.median(Contender::Ours)) {
+        let _ = write!(
+            text,
+            "  {gflop:.0} GFLOP per iteration: {:.0} GFLOP/s",
+            gflop / median
+        );
+        if let Some((gemm, share)) = record::gemm(measured, peak).zip(record::share(measured, peak))
+        {
+            let _ = write!(
+                text,
+                ", {:.0} % of a large matrix product's {gemm:.0}",
+                100.0 * share
+            );
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// A word on noise, where other programs ran.
+fn warning(all: &[Measured]) -> String {
+    let units = all.iter().flat_map(|m| &m.columns).flat_map(|c| &c.units);
+    let others: Vec<f64> = units.filter_map(|unit| unit.others).collect();
+    let noisy = others.iter().filter(|&&share| share > NOISE).count();
+    if noisy == 0 {
+        return String::new();
+    }
+    wrapped(&format!(
+        "NOISY: in {noisy} of {} timed units other programs took more than {:.0} % of the processors; \
+         run it again on an idle machine before you trust a ratio",
+        others.len(),
+        100.0 * NOISE
+    ))
+}
+
+fn wrapped(note: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in note.split(' ') {
+        let full = lines.last().is_some_and(|l| l.len() + 1 + word.len() > 78);
+        if full {
+            lines.push("  ".to_owned());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.trim().is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::super::measure::Column;
+    use super::super::work::Work;
+    use super::super::worker::{Farewell, Ready, Unit as Timed};
+    use super::*;
+
+    fn column(contender: Contender, ready: &str, times: &[f64]) -> Column {
+        let unit = |&seconds: &f64| Timed {
+            seconds,
+            others: Some(0.4),
+        };
+        Column {
+            contender,
+            ready: serde_json::from_str::<Ready>(ready).unwrap(),
+            units: times.iter().map(unit).collect(),
+            farewell: Farewell {
+                peak_mib: 1234.5,
+                components: vec![
+                    ("G forward".to_owned(), 0.25),
+                    ("the rest".to_owned(), 0.75),
+                ],
+            },
+        }
+    }
+
+    /// A run of two works.
+    pub fn example() -> (Vec<Measured>, Peak) {
+        let fp32 = r#"{"ready":true,"precision":"fp32","gflop":300.0}"#;
+        let bf16 = r#"{"ready":true,"precision":"bf16"}"#;
+        let amount = r#"{"ready":true,"amount":300.0}"#;
+        let fc6 = Measured {
+            work: Work::Fc6B16,
+            columns: vec![
+                column(Contender::Ours, fp32, &[1.0, 2.0]),
+                column(Contender::Tuned, bf16, &[3.0]),
+                column(Contender::Naive, fp32, &[12.345, 6.0, 700.0]),
+            ],
+        };
+        let shards = Measured {
+            work: Work::Shards,
+            columns: vec![column(Contender::Ours, amount, &[0.1])],
+        };
+        (vec![fc6, shards], Peak::default())
+    }
+
+    #[test]
+    fn the_table_fits_80_columns_and_says_what_was_measured() {
+        let (all, peak) = example();
+        let text = render(&all, &peak);
+        assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+        for part in [
+            "bf16 3.00",
+            "1.00-2.00",
+            "2.00 x",
+            "6.00-700",
+            "images/s",
+            "3000",
+            "25.0 %",
+            "200 GFLOP/s",
+            "NOISY",
+        ] {
+            assert!(text.contains(part), "{part} is missing:\n{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
+        let all = [0.01234, 0.999, 1.449, 12.345, 123.4, 1234.0].map(significant);
+        assert_eq!(all, ["0.0123", "0.999", "1.45", "12.3", "123", "1234"]);
+    }
+
+    #[test]
+    fn long_notes_are_wrapped() {
+        let text = wrapped(&"word ".repeat(60));
+        assert!(
+            text.lines().count() > 3 && text.lines().all(|l| l.len() <= 80),
+            "{text}"
+        );
+    }
+}

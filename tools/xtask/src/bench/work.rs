@@ -1,0 +1,212 @@
+//! The works, and who does them.
+
+/// A work of the benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Work {
+    /// Training iteration of experiments/fc6.toml, batch 64
+    #[value(name = "fc6_b64")]
+    Fc6B64,
+    /// Training iteration of experiments/conv5.toml, batch 64
+    #[value(name = "conv5_b64")]
+    Conv5B64,
+    /// The same as fc6_b64 at batch 16
+    #[value(name = "fc6_b16")]
+    Fc6B16,
+    /// The same as conv5_b64 at batch 16
+    #[value(name = "conv5_b16")]
+    Conv5B16,
+    /// Training iteration of experiments/quickstart.toml: AlexNet, 128 pixels, batch 8
+    #[value(name = "sample")]
+    Sample,
+    /// JPEGs of 500x375 to random crops of 227 pixels, on one thread
+    #[value(name = "data")]
+    Data,
+    /// Prepared raw shards to random crops of 227 pixels, on one thread; ours alone
+    #[value(name = "shards")]
+    Shards,
+    /// 5 nearest of 50,000 vectors of 4,096 values for 1,000 queries, against faiss
+    #[value(name = "neighbours")]
+    Neighbours,
+    /// Mean distance over all pairs of 2,000 pictures of 3x227x227, against torch.cdist
+    #[value(name = "pairs")]
+    Pairs,
+}
+
+/// All works, the quickest feedback not first: the paper's batch is what matters.
+pub const ALL: [Work; 9] = [
+    Work::Fc6B64,
+    Work::Conv5B64,
+    Work::Fc6B16,
+    Work::Conv5B16,
+    Work::Sample,
+    Work::Data,
+    Work::Shards,
+    Work::Neighbours,
+    Work::Pairs,
+];
+
+/// Who does a work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Contender {
+    /// This project.
+    Ours,
+    /// PyTorch, or another library, at its best.
+    Tuned,
+    /// PyTorch as it is usually written.
+    Naive,
+}
+
+/// All of them, in the order of the table's columns.
+pub const CONTENDERS: [Contender; 3] = [Contender::Ours, Contender::Tuned, Contender::Naive];
+
+impl Contender {
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Contender::Ours => "ours",
+            Contender::Tuned => "torch tuned",
+            Contender::Naive => "torch naive",
+        }
+    }
+
+    /// Its name in JSON.
+    pub fn key(self) -> &'static str {
+        match self {
+            Contender::Ours => "ours",
+            Contender::Tuned => "torch_tuned",
+            Contender::Naive => "torch_naive",
+        }
+    }
+}
+
+/// How a work's rate is best told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Seconds of one unit of work.
+    Seconds,
+    /// Images per second.
+    ImagesPerSecond,
+}
+
+impl Work {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Work::Fc6B64 => "fc6_b64",
+            Work::Conv5B64 => "conv5_b64",
+            Work::Fc6B16 => "fc6_b16",
+            Work::Conv5B16 => "conv5_b16",
+            Work::Sample => "sample",
+            Work::Data => "data",
+            Work::Shards => "shards",
+            Work::Neighbours => "neighbours",
+            Work::Pairs => "pairs",
+        }
+    }
+
+    /// Whether it is a training iteration.
+    pub fn trains(self) -> bool {
+        match self {
+            Work::Fc6B64 | Work::Conv5B64 | Work::Fc6B16 | Work::Conv5B16 | Work::Sample => true,
+            Work::Data | Work::Shards | Work::Neighbours | Work::Pairs => false,
+        }
+    }
+
+    /// The Python program of a contender, with its arguments; none where it has no part.
+    pub fn script(self, contender: Contender) -> Option<&'static [&'static str]> {
+        match (self, contender) {
+            (_, Contender::Ours) => None,
+            (Work::Shards, _) | (Work::Neighbours, Contender::Naive) => None,
+            (Work::Data, Contender::Tuned) => Some(&["data.py", "crop-aware"]),
+            (Work::Data, Contender::Naive) => Some(&["data.py", "torchvision"]),
+            (Work::Neighbours, Contender::Tuned) => Some(&["neighbours.py"]),
+            (Work::Pairs, Contender::Tuned) => Some(&["pairs.py", "gram"]),
+            (Work::Pairs, Contender::Naive) => Some(&["pairs.py", "cdist"]),
+            (_, Contender::Tuned) => Some(&["train_tuned.py"]),
+            (_, Contender::Naive) => Some(&["train_naive.py"]),
+        }
+    }
+
+    /// What the column of a contender means here, where it is not what its name says.
+    pub fn footnote(self) -> Option<&'static str> {
+        match self {
+            Work::Data => Some(
+                "data: naive is torchvision's Resize(256), RandomCrop(227); tuned is Pillow \
+                 resizing only the centre square, which is what ours does",
+            ),
+            Work::Neighbours => Some("neighbours: tuned is faiss, IndexFlatL2"),
+            Work::Pairs => Some(
+                "pairs: naive is torch.cdist, tuned is a product of the upper triangle's blocks",
+            ),
+            _ => None,
+        }
+    }
+
+    /// Whether it needs what third_party/bench-py holds.
+    pub fn needs_extra_packages(self) -> bool {
+        matches!(self, Work::Data | Work::Neighbours)
+    }
+
+    /// Whether it reads the sample photos.
+    pub fn needs_photos(self) -> bool {
+        matches!(self, Work::Data | Work::Shards)
+    }
+
+    /// Rounds of a default run, which must stay below 15 minutes on two cores.
+    pub fn rounds(self) -> u32 {
+        match self {
+            Work::Fc6B64 | Work::Conv5B64 => 5,
+            Work::Fc6B16 | Work::Conv5B16 => 9,
+            Work::Sample => 25,
+            Work::Data | Work::Shards => 9,
+            Work::Neighbours | Work::Pairs => 3,
+        }
+    }
+
+    /// Memory that a contender may take, MiB: all of them are loaded at once.
+    pub fn megabytes(self) -> u64 {
+        match self {
+            Work::Fc6B64 | Work::Conv5B64 => 6_500,
+            Work::Fc6B16 | Work::Conv5B16 => 3_000,
+            Work::Sample | Work::Data | Work::Shards => 1_500,
+            Work::Neighbours => 3_000,
+            Work::Pairs => 5_000,
+        }
+    }
+
+    /// How its rate is told.
+    pub fn unit(self) -> Unit {
+        match self {
+            Work::Data | Work::Shards => Unit::ImagesPerSecond,
+            _ => Unit::Seconds,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ValueEnum;
+
+    #[test]
+    fn names_on_the_command_line_and_in_the_records_are_the_same() {
+        for work in ALL {
+            assert_eq!(Work::from_str(work.name(), false), Ok(work));
+        }
+        assert_eq!(Work::value_variants(), ALL);
+    }
+
+    #[test]
+    fn every_script_is_there() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/python");
+        for work in ALL {
+            for contender in CONTENDERS {
+                let script = work.script(contender).and_then(|script| script.first());
+                assert!(
+                    script.is_none_or(|name| folder.join(name).is_file()),
+                    "{script:?}"
+                );
+            }
+        }
+    }
+}
