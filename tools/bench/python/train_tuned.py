@@ -1,6 +1,28 @@
 """The training works in PyTorch, tuned in earnest.
 
 Usage: train_tuned.py FOLDER auto|fp32|bf16 [one-pass]
+
+`cargo xtask bench` starts it with the environment below. What was tried, at fc6_b16 in fp32 on two
+cores with AVX-512 and without AMX, interleaved and undisturbed unless said otherwise (s per iteration):
+
+  kept
+    no wasted work: one pass of the frozen network for encoder and comparator, G(y) reused,
+      only the gradients that are used (backward(inputs=...)), one read of the five losses;
+      fused Adam; NCHW                                                             1.31
+    channels-last pictures and maps                                                1.15
+    glibc that keeps freed memory, in large pages (MALLOC_*, GLIBC_TUNABLES):
+      at batch 16 it takes the outliers away; at batch 64                  4.35 after 5.3
+    LRN as a banded 1x1 convolution with rsqrt(s) * sqrt(rsqrt(s)); as a Function of its own or
+      left to autograd: no difference beyond noise; the Function needs less memory
+    weights stored channels-last; in-place activations; flushed denormals: no loss
+  measured and not kept
+    bf16 autocast (chosen by trial: it wins where the processor has AMX)           1.99
+    torch.compile of the networks, 50 s to compile; with LRN left to autograd      1.26; 1.28
+    D on photographs and generated pictures as one batch                           1.14 (noise)
+    trunk biases of G left out altogether (they are zero)                          1.15
+    generated pictures copied to channels-last before D and the comparator         1.15
+    THP_MEM_ALLOC_ENABLE=1 instead of the settings of glibc: a part of their gain
+    OMP_PROC_BIND=close, OMP_WAIT_POLICY=active                                    1.17, 1.18
 """
 
 import sys

@@ -181,7 +181,8 @@ mod tests {
         let (fc6, small) = (of("fc6_b64"), of("fc6_b16"));
         assert!((950.0..1250.0).contains(&fc6), "{fc6}");
         assert!((fc6 / small - 4.0).abs() < 1e-9);
-        assert!(of("conv5_b64") < fc6);
+        // Without fully connected layers, but 512 channels enter its trunk: a little more.
+        assert!((950.0..1250.0).contains(&of("conv5_b64")));
         assert!(of("sample") < 50.0);
     }
 }
