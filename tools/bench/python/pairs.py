@@ -3,7 +3,7 @@
 Usage: pairs.py FOLDER cdist|gram
 
 cdist: torch.cdist of 250 rows against all, so that memory stays small. gram: |a|^2 + |b|^2 - 2ab of
-centred rows, blocks of the upper triangle only.
+centred rows, a product for each block of the upper triangle.
 """
 
 import sys
@@ -14,6 +14,7 @@ import worker
 
 PICTURES, LENGTH = 2_000, 3 * 227 * 227
 CHUNK = 250
+ROWS, COLUMNS = 500, 32_768
 
 
 def cdist(x):
@@ -24,14 +25,15 @@ def cdist(x):
 
 
 def gram(x):
-    x = x - x.mean(0)
-    squares = x.square().sum(1, dtype=torch.float64)
-    total = 0.0
-    for i in range(0, len(x), CHUNK):
-        products = x[i : i + CHUNK] @ x[i:].T
-        square = squares[i : i + CHUNK, None] + squares[None, i:] - 2 * products.double()
-        total += square.clamp_(min=0).sqrt_().triu(1).sum().item()
-    return 2 * total / (len(x) * (len(x) - 1))
+    n = len(x)
+    products = torch.zeros(n, n, dtype=torch.float64)
+    for columns in x.split(COLUMNS, dim=1):
+        centred = columns - columns.mean(0)
+        for i in range(0, n, ROWS):
+            products[i : i + ROWS, i:] += centred[i : i + ROWS] @ centred[i:].T
+    squares = products.diagonal()
+    square = squares[:, None] + squares - 2 * products
+    return 2 * square.clamp_(min=0).sqrt_().triu(1).sum().item() / (n * (n - 1))
 
 
 def main():

@@ -20,7 +20,7 @@ const MAX_LINES: usize = 600;
 
 /// Which crates of the workspace, and which torch bindings, each crate may depend on.
 /// aten → nets → experiment → {train, eval}; data → experiment. Nothing points back.
-const DIRECTIONS: [(&str, &[&str]); 8] = [
+const DIRECTIONS: [(&str, &[&str]); 9] = [
     ("deepsim-aten", &["tch", "torch-sys"]),
     ("deepsim-nets", &["deepsim-aten", "tch"]),
     ("deepsim-data", &[]),
@@ -49,6 +49,16 @@ const DIRECTIONS: [(&str, &[&str]); 8] = [
         ],
     ),
     ("xtask", &[]),
+    (
+        "deepsim-bench",
+        &[
+            "deepsim-data",
+            "deepsim-experiment",
+            "deepsim-nets",
+            "deepsim-train",
+            "tch",
+        ],
+    ),
     (
         "deepsim-tests",
         &[

@@ -15,6 +15,7 @@ use tch::kind::Element;
 use tch::{Kind, Tensor};
 
 use super::code::{Bounds, Coded, Space};
+use super::search::Pair;
 use crate::error::Result;
 
 /// Queries looked at together.
@@ -200,9 +201,8 @@ impl Queries {
         lanes.t[lane] = (t + t.abs() * 4.0 * super::code::ROUNDING) as f32;
     }
 
-    /// A squared distance (in squared units) that the pair's cannot be below: the better of both
-    /// inequalities.
-    pub(super) fn at_least(&self, hit: &Hit, tile: &Tile) -> f64 {
+    /// What a product says of a pair: the better of both inequalities.
+    pub(super) fn pair(&self, hit: &Hit, tile: &Tile) -> Pair {
         let x = self.bounds[hit.query as usize];
         let y = tile.coded.bounds[hit.row as usize];
         let squares = x.length * x.length + y.length * y.length;
@@ -213,7 +213,11 @@ impl Queries {
         let straight = squares - 2.0 * (product + x.error * y.length + x.coded * y.error);
         let apart = x.coded * x.coded + y.coded * y.coded - 2.0 * product;
         let around = (apart.max(0.0).sqrt() - x.error - y.error).max(0.0);
-        straight.max(around * around)
+        Pair {
+            least: straight.max(around * around),
+            likely: (squares - 2.0 * product) as f32,
+            row: tile.first as u32 + hit.row,
+        }
     }
 
     /// All pairs of these queries and a tile that cannot be ruled out, by row of the tile.

@@ -37,10 +37,21 @@ pub(super) struct State {
     pub(super) tier: Tier,
     /// Pairs measured in fp64.
     pub(super) measured: u64,
-    /// Least squared distance (in units) and row, of pairs neither ruled out nor measured.
-    pending: Vec<(f64, u32)>,
-    fresh: Vec<(f64, u32)>,
+    /// Pairs neither ruled out nor measured.
+    pending: Vec<Pair>,
+    fresh: Vec<Pair>,
     crowded: bool,
+}
+
+/// A reference that may be a neighbour; distances are squared and in units of the space.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pair {
+    /// It cannot be nearer than this.
+    pub(super) least: f64,
+    /// The distance of the codes: no bound, but close.
+    pub(super) likely: f32,
+    /// Row of the block of references.
+    pub(super) row: u32,
 }
 
 /// References with their codes.
@@ -149,8 +160,7 @@ impl Search<'_> {
         for hit in queries.hits(tile, buffer)?.into_iter().flatten() {
             let state = &mut states[hit.query as usize];
             if !state.crowded {
-                let least = queries.at_least(&hit, tile);
-                state.fresh.push((least, tile.first as u32 + hit.row));
+                state.fresh.push(queries.pair(&hit, tile));
             }
         }
         Ok(())
@@ -165,34 +175,43 @@ impl Search<'_> {
             .zip(&self.originals)
             .for_each(|(state, query)| {
                 let reach = |best: &Best| best.reach(k) * (1.0 + SLACK) / (unit * unit);
-                let State { pending, fresh, .. } = state;
-                pending.append(fresh);
-                if !all && pending.len() > k {
-                    pending.select_nth_unstable_by(k, |a, b| a.0.total_cmp(&b.0));
-                } else {
-                    pending.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-                }
+                let mut pending = std::mem::take(&mut state.pending);
+                pending.append(&mut state.fresh);
+                // A pair that is unlikely to bring the reach down may well be ruled out later.
+                let promising = reach(&state.best);
                 let count = if all {
                     pending.len()
                 } else {
-                    k.min(pending.len())
+                    let promises = |p: &&Pair| f64::from(p.likely) <= promising;
+                    pending.iter().filter(promises).count().min(k)
                 };
-                let mut rest = pending.split_off(count);
-                for (least, row) in pending.drain(..) {
-                    if least <= reach(&state.best) {
-                        let reference = rows.row(row as usize);
+                if count < pending.len() {
+                    pending.select_nth_unstable_by(count, |a, b| a.likely.total_cmp(&b.likely));
+                } else {
+                    pending.sort_unstable_by(|a, b| a.least.total_cmp(&b.least));
+                }
+                let rest = pending.split_off(count);
+                for pair in pending {
+                    if pair.least > reach(&state.best) {
+                        continue;
+                    }
+                    let reference = rows.row(pair.row as usize);
+                    state.measured += 1;
+                    // The cheap bound decides nearly always.
+                    let limit = state.best.reach(k) * (1.0 + SLACK);
+                    if exact::at_least(query, reference) <= limit {
                         let squared = exact::squared_distance(query, reference);
-                        state.measured += 1;
-                        state.best.offer(k, squared, base + u64::from(row));
+                        let index = base + u64::from(pair.row);
+                        state.best.offer(k, squared, index);
                     }
                 }
                 let reach = reach(&state.best);
-                rest.retain(|&(least, _)| least <= reach);
-                if rest.len() > limit {
-                    state.crowded = true;
-                    rest.clear();
-                }
                 state.pending = rest;
+                state.pending.retain(|pair| pair.least <= reach);
+                if state.pending.len() > limit {
+                    state.crowded = true;
+                    state.pending = Vec::new();
+                }
             });
     }
 }

@@ -168,7 +168,7 @@ fn install(ws: &Workspace) -> Result<()> {
     if found.trim() == wanted {
         return Ok(());
     }
-    note("torchvision and faiss: about 20 MB to fetch");
+    note("torchvision and faiss: 27 MB to fetch");
     let wheels = ws.downloads().join("bench-wheels");
     requirements::fetch(&lock, &wheels)?;
     let staging = landing::sibling(&target, "staging");

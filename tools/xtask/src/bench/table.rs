@@ -113,7 +113,7 @@ fn phases(measured: &Measured, peak: &Peak) -> String {
     if let (Some(gflop), Some(median)) = (ours.ready.gflop, measured.median(Contender::Ours)) {
         let _ = write!(
             text,
-            "  {gflop:.0} GFLOP per iteration: {:.0} GFLOP/s",
+            "  {gflop:.0} GFLOP by direct sums: {:.0} GFLOP/s",
             gflop / median
         );
         if let Some((gemm, share)) = record::gemm(measured, peak).zip(record::share(measured, peak))
