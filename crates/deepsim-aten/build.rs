@@ -31,18 +31,29 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .into());
     }
     kernels()?;
-    base()
-        .opt_level(2)
+    let amx = amx_kernels()?;
+    let mut shim = base();
+    if amx {
+        shim.define("DEEPSIM_AMX", None);
+    }
+    shim.opt_level(2)
         // at::parallel_for is a template over OpenMP: without the flag it runs on one thread.
         .flag("-fopenmp")
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
         .file("csrc/shim.cpp")
         .file("csrc/winograd.cpp")
+        .file("csrc/bf16/plan.cpp")
+        .file("csrc/bf16/detect.cpp")
+        .file("csrc/bf16/function.cpp")
         .try_compile("deepsim_shim")?;
     // The shim asks for the kernels: their archives come after it.
     for (name, _) in KERNELS {
         println!("cargo:rustc-link-lib=static=deepsim_{name}");
+    }
+    println!("cargo:rustc-link-lib=static=deepsim_bf16_plain");
+    if amx {
+        println!("cargo:rustc-link-lib=static=deepsim_bf16_amx");
     }
     println!("cargo:rustc-link-search=native={lib}");
     // The OpenMP runtime that libtorch itself uses: two of them would fight for the cores.
@@ -76,6 +87,37 @@ fn kernels() -> Result<(), cc::Error> {
     }
     Ok(())
 }
+
+/// The bf16 kernels: plain ones, and where the compiler knows AMX, those for its tiles.
+fn amx_kernels() -> Result<bool, cc::Error> {
+    let kernel = |table: &str| {
+        let mut build = base();
+        build
+            .opt_level(3)
+            .define("DEEPSIM_ISA", table)
+            .file("csrc/bf16/kernel.cpp");
+        build
+    };
+    kernel("kernels_plain").try_compile("deepsim_bf16_plain")?;
+    let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    let linux = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
+    let flags = AMX.split(' ');
+    if !(x86 && linux)
+        || !flags
+            .clone()
+            .all(|f| base().is_flag_supported(f).unwrap_or(false))
+    {
+        return Ok(false);
+    }
+    let mut build = kernel("table_amx");
+    for flag in flags {
+        build.flag(flag);
+    }
+    build.try_compile("deepsim_bf16_amx")?;
+    Ok(true)
+}
+
+const AMX: &str = "-mavx512f -mavx512bw -mavx512vl -mavx512bf16 -mfma -mamx-tile -mamx-bf16";
 
 fn base() -> cc::Build {
     let mut build = cc::Build::new();

@@ -5,6 +5,7 @@
 #include <ATen/ops/_fused_adam.h>
 #include <torch/version.h>
 
+#include "bf16/function.h"
 #include "winograd.h"
 
 #include <malloc.h>
@@ -59,6 +60,9 @@ int deepsim_fused_adam(void* const* params, void* const* grads, void* const* exp
          s = list(steps, n);
     at::_fused_adam_(p, g, m, v, /*max_exp_avg_sqs=*/{}, s, lr, beta1, beta2, weight_decay, eps,
                      /*amsgrad=*/false, /*maximize=*/false);
+    // This kernel alone does not count as a change; what is derived from weights relies on it.
+    for (const auto& changed : {p, m, v})
+      for (const auto& t : changed) t.unsafeGetTensorImpl()->bump_version();
   });
 }
 
@@ -105,6 +109,31 @@ int deepsim_winograd_pays(void* x, void* weight, int form, int64_t padding, int6
     *pays = deepsim::winograd_pays(*static_cast<at::Tensor*>(x), *static_cast<at::Tensor*>(weight),
                                    static_cast<deepsim::Form>(form), padding, groups);
   });
+}
+
+// Convolution in bf16 by our own kernels; `numbers` are transposed, stride, padding, groups, fp32,
+// top, left, height, width.
+int deepsim_bf16_convolution(void* x, void* weight, void* bias, const int64_t* numbers,
+                             double slope, void** out, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] {
+    auto tensor = [](void* t) -> const at::Tensor& { return *static_cast<at::Tensor*>(t); };
+    std::optional<at::Tensor> b;
+    if (bias) b = tensor(bias);
+    const deepsim::bf16::Options options{numbers[0] != 0, numbers[1], numbers[2], numbers[3], slope,
+                                         numbers[4] != 0, numbers[5], numbers[6], numbers[7],
+                                         numbers[8]};
+    *out = new at::Tensor(deepsim::bf16::convolution(tensor(x), tensor(weight), b, options));
+  });
+}
+
+int deepsim_bf16_wanted(void* x, int* wanted, char* err, size_t err_len) {
+  return guarded(err, err_len,
+                 [&] { *wanted = deepsim::bf16::wanted(*static_cast<at::Tensor*>(x)); });
+}
+
+int deepsim_bf16_code() { return static_cast<int>(deepsim::bf16::code()); }
+void deepsim_bf16_choose(int code) {
+  deepsim::bf16::choose(static_cast<deepsim::bf16::Code>(code));
 }
 
 // Keeps freed memory in the process: a training step frees and asks for the same gigabytes again

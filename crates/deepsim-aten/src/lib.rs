@@ -8,12 +8,17 @@
 mod activation;
 mod adam;
 mod autocast;
+mod bf16;
 mod cuda;
 mod winograd;
 
 pub use activation::leaky_relu;
 pub use adam::{AdamParameters, fused_adam};
 pub use autocast::{AutocastGuard, Precision};
+pub use bf16::{
+    Bf16Code, Bf16Convolution, Direction, Output, bf16_code, bf16_convolution, bf16_wanted,
+    choose_bf16_code,
+};
 pub use cuda::{CudaLoad, load_cuda};
 pub use winograd::{Form, allow_winograd, winograd, winograd_pays};
 

@@ -1,6 +1,9 @@
 //! Convolutions with the rectifier that follows them, by whichever algorithm is faster.
 
-use deepsim_aten::{Form, leaky_relu, winograd, winograd_pays};
+use deepsim_aten::{
+    Bf16Convolution, Direction, Form, Output, bf16_convolution, bf16_wanted, leaky_relu, winograd,
+    winograd_pays,
+};
 use tch::Tensor;
 
 use crate::error::Result;
@@ -12,6 +15,16 @@ pub(crate) enum Rectifier {
     None,
     /// max(v, 0) + slope · min(v, 0): a ReLU for slope 0.
     Leaky(f64),
+}
+
+impl Rectifier {
+    /// 1 leaves values alone.
+    fn slope(self) -> f64 {
+        match self {
+            Rectifier::None => 1.0,
+            Rectifier::Leaky(slope) => slope,
+        }
+    }
 }
 
 /// A convolution's geometry.
@@ -45,6 +58,47 @@ impl Geometry {
     }
 }
 
+impl Geometry {
+    /// As our bf16 kernels know it.
+    fn bf16(self, rectifier: Rectifier, output: Output) -> Bf16Convolution {
+        let (direction, stride, padding) = match self {
+            Geometry::Convolution {
+                stride,
+                padding,
+                groups,
+            } => (Direction::Down { groups }, stride, padding),
+            Geometry::Keep => (Direction::Up, 1, 1),
+            Geometry::Double => (Direction::Up, 2, 1),
+        };
+        Bf16Convolution {
+            direction,
+            stride,
+            padding,
+            slope: rectifier.slope(),
+            output,
+        }
+    }
+}
+
+/// Doubling transposed convolution of `x` `[N,C,H,W]` to pictures, of which the centre of `crop`
+/// pixels is kept; fp32 whatever the precision of `x` where our own kernels compute it, since a
+/// picture's grey levels need more than bf16's eight bits.
+pub(crate) fn to_pictures(x: &Tensor, weight: &Tensor, bias: &Tensor, crop: i64) -> Result<Tensor> {
+    let offset = (2 * x.size()[2] - crop) / 2; // 14 of 256 for 227
+    if bf16_wanted(x)? {
+        let output = Output::Fp32Window {
+            top: offset,
+            left: offset,
+            height: crop,
+            width: crop,
+        };
+        let with = Geometry::Double.bf16(Rectifier::None, output);
+        return Ok(bf16_convolution(x, weight, Some(bias), with)?);
+    }
+    let whole = convolution(x, weight, bias, Geometry::Double, Rectifier::None)?;
+    Ok(whole.f_narrow(2, offset, crop)?.f_narrow(3, offset, crop)?)
+}
+
 /// Convolution of `x` `[N,C,H,W]` and the rectifier behind it.
 pub(crate) fn convolution(
     x: &Tensor,
@@ -53,14 +107,14 @@ pub(crate) fn convolution(
     geometry: Geometry,
     rectifier: Rectifier,
 ) -> Result<Tensor> {
+    if bf16_wanted(x)? {
+        let with = geometry.bf16(rectifier, Output::Bf16);
+        return Ok(bf16_convolution(x, weight, Some(bias), with)?);
+    }
     if let Some(form) = geometry.winograd()
         && winograd_pays(x, weight, form)?
     {
-        let slope = match rectifier {
-            Rectifier::None => 1.0,
-            Rectifier::Leaky(slope) => slope,
-        };
-        return Ok(winograd(x, weight, Some(bias), form, slope)?);
+        return Ok(winograd(x, weight, Some(bias), form, rectifier.slope())?);
     }
     let y = match geometry {
         Geometry::Convolution {

@@ -4,7 +4,7 @@ use deepsim_aten::leaky_relu;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use crate::convolution::{Geometry, Rectifier, convolution};
+use crate::convolution::{Geometry, Rectifier, convolution, to_pictures};
 use crate::error::{NetError, Result};
 use crate::init::{he_deviation, normal, zeros};
 use crate::params::{Param, Params};
@@ -367,11 +367,6 @@ impl Generator {
         for (i, (layer, pair)) in self.layers.iter().zip(self.params_by_layer()).enumerate() {
             let (weight, bias) = pair;
             let (_, pad) = layer.op.geometry();
-            let rectifier = if i == last {
-                Rectifier::None
-            } else {
-                Rectifier::Leaky(SLOPE)
-            };
             let geometry = match layer.op {
                 LayerOp::Fc => {
                     x = leaky_relu(x.f_linear(weight, Some(bias))?, SLOPE)?;
@@ -389,11 +384,13 @@ impl Generator {
                 // [N, 16·C] → [N,C,4,4]
                 x = x.f_view([-1, layer.input, 4, 4])?;
             }
-            x = convolution(&x, weight, bias, geometry, rectifier)?;
+            x = if i == last {
+                to_pictures(&x, weight, bias, self.spec.crop)?
+            } else {
+                convolution(&x, weight, bias, geometry, Rectifier::Leaky(SLOPE))?
+            };
         }
-        let (out, crop) = (self.spec.uncropped(), self.spec.crop);
-        let offset = (out - crop) / 2; // 14 of 256 for 227
-        Ok(x.f_narrow(2, offset, crop)?.f_narrow(3, offset, crop)?)
+        Ok(x)
     }
 
     /// (weight, bias) of each layer, in order.

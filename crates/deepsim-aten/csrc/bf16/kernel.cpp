@@ -1,0 +1,523 @@
+// Compiled once for each instruction set (DEEPSIM_ISA names the table that comes out).
+#include "kernel.h"
+
+#include <vector>
+
+#include "tiles.h"
+#include "vector.h"
+
+namespace deepsim::bf16 {
+namespace {
+
+// ---- Packing ----------------------------------------------------------------------------------
+
+inline void clear(Half* to, int64_t halves) {
+  std::memset(to, 0, static_cast<size_t>(halves) * sizeof(Half));
+}
+
+template <bool FP32, bool SIGN>
+struct Packer {
+  const Layout& l;
+  const Source& s;
+
+  void copy(Half* to, int64_t image, int64_t y, int64_t x, int64_t channel, int64_t n) const {
+    const int64_t at = ((image * s.height + y) * s.width + x) * s.channels + channel;
+    convert<FP32, SIGN>(to, s.data, at, s.sign, s.slope, n);
+  }
+
+  // Row r of a phase: positions j hold columns phases * j + px.
+  void row(Half* to, int64_t image, int64_t r, int64_t group, int64_t py, int64_t px) const {
+    const int64_t c = l.channels, y = l.phases * r + py - s.top;
+    if (y < 0 || y >= s.height) return clear(to, l.width * c);
+    const int64_t begin = std::clamp<int64_t>((s.left - px + l.phases - 1) / l.phases, 0, l.width);
+    const int64_t end = std::clamp<int64_t>((s.width + s.left - px + l.phases - 1) / l.phases,
+                                            begin, l.width);
+    clear(to, begin * c);
+    if (l.phases == 1 && c == s.channels) {
+      copy(to + begin * c, image, y, begin - s.left, 0, (end - begin) * c);
+    } else {
+      for (int64_t j = begin; j < end; ++j)
+        copy(to + j * c, image, y, l.phases * j + px - s.left, group * c, c);
+    }
+    clear(to + end * c, (l.width - end) * c);
+  }
+
+  // Row r of merged phases: a position holds phases x phases pixels, row by row.
+  void merged_row(Half* to, int64_t image, int64_t r) const {
+    const int64_t p = l.phases, part = p * s.channels;
+    for (int64_t py = 0; py < p; ++py) {
+      const int64_t y = p * r + py - s.top;
+      for (int64_t j = 0; j < l.width; ++j) {
+        Half* at = to + j * l.channels + py * part;
+        const int64_t x = p * j - s.left;
+        const int64_t from = std::clamp<int64_t>(-x, 0, p), until = std::clamp<int64_t>(s.width - x, from, p);
+        if (y < 0 || y >= s.height || from == until) {
+          clear(at, part);
+          continue;
+        }
+        if (until - from < p) clear(at, part);
+        copy(at + from * s.channels, image, y, x + from, 0, (until - from) * s.channels);
+      }
+    }
+  }
+
+  void all(int64_t first, int64_t count, Half* to) const {
+    const int64_t c = l.channels;
+    for (int64_t g = 0; g < l.groups; ++g)
+      for (int64_t plane = 0; plane < l.planes(); ++plane) {
+        clear(to, l.lead * c);
+        to += l.lead * c;
+        for (int64_t image = first; image < first + count; ++image)
+          for (int64_t r = 0; r < l.height; ++r, to += l.width * c) {
+            if (l.merged)
+              merged_row(to, image, r);
+            else
+              row(to, image, r, g, plane / l.phases, plane % l.phases);
+          }
+        clear(to, l.tail * c);
+        to += l.tail * c;
+      }
+  }
+};
+
+void pack(const Layout& layout, const Source& s, int64_t first, int64_t count, Half* to) {
+  if (s.fp32 && s.sign)
+    Packer<true, true>{layout, s}.all(first, count, to);
+  else if (s.fp32)
+    Packer<true, false>{layout, s}.all(first, count, to);
+  else if (s.sign)
+    Packer<false, true>{layout, s}.all(first, count, to);
+  else
+    Packer<false, false>{layout, s}.all(first, count, to);
+}
+
+void pack_weights(const int32_t* map, const float* weight, Half* to, int64_t from, int64_t end) {
+#if defined(__AVX512BF16__)
+  for (int64_t i = from; i < end; i += 16) {
+    const __m512i at = _mm512_loadu_si512(map + i);
+    const __mmask16 m = _mm512_cmpge_epi32_mask(at, _mm512_setzero_si512());
+    store_halves(to + i, 0xffff, _mm512_mask_i32gather_ps(_mm512_setzero_ps(), m, at, weight, 4));
+  }
+#else
+  for (int64_t i = from; i < end; ++i) to[i] = map[i] < 0 ? Half{0} : to_half(weight[map[i]]);
+#endif
+}
+
+void add_rows(const Half* rows, int64_t count, int64_t channels, float* sums) {
+#if defined(__AVX512BF16__)
+  for (int64_t c = 0; c < channels; c += 16) {
+    const __mmask16 m = first_lanes(channels - c);
+    __m512 sum = _mm512_setzero_ps();
+    for (int64_t r = 0; r < count; ++r)
+      sum = _mm512_add_ps(sum, load_halves(rows + r * channels + c, m));
+    _mm512_mask_storeu_ps(sums + c, m, _mm512_add_ps(sum, _mm512_maskz_loadu_ps(m, sums + c)));
+  }
+#else
+  for (int64_t r = 0; r < count; ++r)
+    for (int64_t c = 0; c < channels; ++c) sums[c] += to_float(rows[r * channels + c]);
+#endif
+}
+
+// ---- Correlation ------------------------------------------------------------------------------
+
+constexpr int64_t ROWS = 2 * TILE;    // positions of one product
+constexpr int64_t WIDE = 64;          // most columns of a merged output
+constexpr int64_t RESIDENT = 448 << 10;  // halves of weights that stay in the second-level cache
+
+// 32 positions x 16 * COLUMNS columns over all steps, into rows of `stride` floats.
+template <int COLUMNS>
+inline void product(const Half* from, int64_t row_bytes, const int64_t* offsets, int64_t steps,
+                    const Half* weights, float* to, int64_t stride) {
+  memory_barrier();
+  TILE_ZERO(0);
+  TILE_ZERO(2);
+  if constexpr (COLUMNS == 2) {
+    TILE_ZERO(1);
+    TILE_ZERO(3);
+  }
+  const int64_t second = TILE * row_bytes / static_cast<int64_t>(sizeof(Half));
+  for (int64_t k = 0; k < steps; ++k) {
+    const Half* at = from + offsets[k];
+    TILE_LOAD(4, at, row_bytes);
+    TILE_LOAD(6, weights, 64);
+    TILE_PRODUCT(0, 4, 6);
+    if constexpr (COLUMNS == 2) {
+      TILE_LOAD(7, weights + TILE * DEPTH, 64);
+      TILE_PRODUCT(1, 4, 7);
+    }
+    TILE_LOAD(5, at + second, row_bytes);
+    TILE_PRODUCT(2, 5, 6);
+    if constexpr (COLUMNS == 2) TILE_PRODUCT(3, 5, 7);
+    weights += COLUMNS * TILE * DEPTH;
+  }
+  TILE_STORE(0, to, stride * 4);
+  TILE_STORE(2, to + TILE * stride, stride * 4);
+  if constexpr (COLUMNS == 2) {
+    TILE_STORE(1, to + TILE, stride * 4);
+    TILE_STORE(3, to + TILE * stride + TILE, stride * 4);
+  }
+}
+
+// `n` values of one position, at most 2 * TILE.
+template <bool FP32>
+inline void finish(const float* v, const float* bias, float slope, void* to, int64_t n) {
+#if defined(__AVX512BF16__)
+  const __m512 slopes = _mm512_set1_ps(slope), zero = _mm512_setzero_ps();
+  for (int64_t i = 0; i < n; i += 16) {
+    const __mmask16 m = first_lanes(n - i);
+    __m512 x = _mm512_loadu_ps(v + i);
+    if (bias) x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(m, bias + i));
+    // max returns its second operand for NaN: a NaN passes.
+    if (slope == 0)
+      x = _mm512_max_ps(zero, x);
+    else if (slope != 1)
+      x = _mm512_max_ps(_mm512_mul_ps(x, slopes), x);
+    if constexpr (FP32)
+      _mm512_mask_storeu_ps(static_cast<float*>(to) + i, m, x);
+    else
+      store_halves(static_cast<Half*>(to) + i, m, x);
+  }
+#else
+  for (int64_t i = 0; i < n; ++i) {
+    float x = bias ? v[i] + bias[i] : v[i];
+    if (slope != 1 && !(x > 0)) x = slope == 0 && x == x ? 0 : x * slope;
+    if constexpr (FP32)
+      static_cast<float*>(to)[i] = x;
+    else
+      static_cast<Half*>(to)[i] = to_half(x);
+  }
+#endif
+}
+
+struct Unit {
+  const Part* part;
+  const int64_t* offsets;
+  const int32_t* pixels;
+  const Half* weights;
+  int64_t column, tiles, steps;
+};
+
+template <bool FP32>
+struct Correlator {
+  const Correlation& c;
+  const Target& t;
+  int64_t first, count;
+  std::vector<std::vector<int64_t>> offsets = {};
+  std::vector<std::vector<int32_t>> pixels = {};
+
+  void* at(int64_t pixel, int64_t channel) const {
+    const int64_t i = pixel * t.channels + channel;
+    if constexpr (FP32)
+      return static_cast<float*>(t.data) + i;
+    else
+      return static_cast<Half*>(t.data) + i;
+  }
+
+  // For each position of an image: its pixel in the target, -1 where it has none. Merged: the
+  // position itself where any pixel of it may lie in the target.
+  std::vector<int32_t> pixels_of(const Part& part) const {
+    const auto& in = c.in;
+    std::vector<int32_t> out(static_cast<size_t>(in.positions()), -1);
+    for (int64_t r = 0; r < in.height; ++r)
+      for (int64_t j = 0; j < in.width; ++j) {
+        const int64_t y = c.stride * r + part.phase_y - t.top, x = c.stride * j + part.phase_x - t.left;
+        const bool inside = c.merged_out ? y > -c.stride && y < t.height && x > -c.stride && x < t.width
+                                         : y >= 0 && y < t.height && x >= 0 && x < t.width;
+        if (inside)
+          out[static_cast<size_t>(r * in.width + j)] =
+              static_cast<int32_t>(c.merged_out ? r * in.width + j : y * t.width + x);
+      }
+    return out;
+  }
+
+  void merged(const float* v, int64_t image, int64_t position) const {
+    const int64_t p = c.stride, channels = t.channels;
+    const int64_t y0 = p * (position / c.in.width) - t.top, x0 = p * (position % c.in.width) - t.left;
+    const int64_t from = std::max<int64_t>(0, -x0), until = std::min(p, t.width - x0);
+    for (int64_t py = std::max<int64_t>(0, -y0); py < std::min(p, t.height - y0); ++py) {
+      const int64_t pixel = (image * t.height + y0 + py) * t.width + x0;
+      const float* row = v + py * p * channels;
+      if (channels * p <= 2 * TILE && !t.bias) {
+        finish<FP32>(row + from * channels, nullptr, t.slope, at(pixel + from, 0),
+                     (until - from) * channels);
+      } else {
+        for (int64_t px = from; px < until; ++px)
+          finish<FP32>(row + px * channels, t.bias, t.slope, at(pixel + px, 0), channels);
+      }
+    }
+  }
+
+  void run(const Half* packed, const Half* weights) {
+    const auto& in = c.in;
+    const int64_t span = in.span(count), plane = span * in.channels;
+    for (const auto& part : c.parts) {
+      std::vector<int64_t> o;
+      for (const auto& s : part.steps)
+        o.push_back(s.plane * plane + s.shift * in.channels + s.element);
+      offsets.push_back(std::move(o));
+      pixels.push_back(pixels_of(part));
+    }
+    for (int64_t g = 0; g < in.groups; ++g) {
+      std::vector<Unit> units;
+      int64_t halves = 0;
+      for (size_t p = 0; p < c.parts.size(); ++p) {
+        const auto& part = c.parts[p];
+        for (int64_t tile = 0; tile < c.tiles(); tile += 2) {
+          const int64_t tiles = std::min<int64_t>(2, c.tiles() - tile);
+          const auto steps = static_cast<int64_t>(part.steps.size());
+          const int64_t size = steps * tiles * TILE * DEPTH;
+          if (halves + size > RESIDENT && !units.empty() && !c.merged_out) {
+            positions(units, packed, g);
+            units.clear();
+            halves = 0;
+          }
+          units.push_back({&part, offsets[p].data(), pixels[p].data(), weights, tile * TILE, tiles, steps});
+          weights += size;
+          halves += size;
+        }
+      }
+      positions(units, packed, g);
+      packed += in.planes() * plane;
+    }
+  }
+
+  // All positions of all images for some columns.
+  void positions(const std::vector<Unit>& units, const Half* packed, int64_t group) const {
+    const auto& in = c.in;
+    const int64_t all = count * in.positions(), columns = c.columns;
+    const int64_t stride = c.merged_out ? WIDE : ROWS;
+    alignas(64) float sums[ROWS * WIDE];
+    for (int64_t q = 0; q < all; q += ROWS) {
+      const int64_t rows = std::min(ROWS, all - q);
+      const Half* from = packed + q * in.channels;
+      for (const auto& u : units) {
+        // Rows of zeros between images need no product.
+        int64_t image = q / in.positions(), position = q % in.positions(), some = -1;
+        for (int64_t r = 0, at = position; r < rows && some < 0; ++r) {
+          some = u.pixels[at];
+          if (++at == in.positions()) at = 0;
+        }
+        if (some < 0) continue;
+        float* to = sums + (c.merged_out ? u.column : 0);
+        if (u.tiles == 2)
+          product<2>(from, in.channels * 2, u.offsets, u.steps, u.weights, to, stride);
+        else
+          product<1>(from, in.channels * 2, u.offsets, u.steps, u.weights, to, stride);
+        const int64_t n = std::min<int64_t>(u.tiles * TILE, columns - u.column);
+        if (c.merged_out && u.column + n < columns) continue;
+        const int64_t channel = group * columns + u.column;
+        const float* bias = t.bias ? t.bias + channel : nullptr;
+        for (int64_t r = 0; r < rows; ++r) {
+          if (const int64_t pixel = u.pixels[position]; pixel >= 0) {
+            if (c.merged_out)
+              merged(sums + r * WIDE, first + image, pixel);
+            else
+              finish<FP32>(sums + r * ROWS, bias, t.slope,
+                           at((first + image) * t.height * t.width + pixel, channel), n);
+          }
+          if (++position == in.positions()) {
+            position = 0;
+            ++image;
+          }
+        }
+      }
+    }
+  }
+};
+
+void correlate(const Correlation& c, const Half* packed, int64_t first, int64_t count,
+               const Half* weights, const Target& t) {
+  [[maybe_unused]] const Tiles tiles;
+  if (t.fp32)
+    Correlator<true>{c, t, first, count}.run(packed, weights);
+  else
+    Correlator<false>{c, t, first, count}.run(packed, weights);
+}
+
+// ---- Gradient of the weights ------------------------------------------------------------------
+
+// Halves from one channel's row of positions to the next: an odd number of cache lines, so that
+// the rows of a tile do not meet in the same cache set.
+int64_t row_halves(int64_t positions) {
+  const int64_t lines = (positions + DEPTH - 1) / DEPTH;
+  return (lines + (lines % 2 == 0)) * DEPTH;
+}
+constexpr int64_t BLOCK = 512;  // positions whose rows stay in the first-level cache
+
+int64_t big_row(const WeightGradient& w, int64_t count) { return row_halves(w.big.span(count)); }
+int64_t steps_of(const WeightGradient& w, int64_t count) {
+  return (count * w.small.positions() + DEPTH - 1) / DEPTH;
+}
+int64_t work(const WeightGradient& w, int64_t count) {
+  return w.big.planes() * w.row_tiles() * TILE * big_row(w, count) +
+         w.column_tiles() * TILE * DEPTH * steps_of(w, count);
+}
+
+#if defined(__AVX512BF16__)
+// Rows of two positions, 16 channels each, as pairs (position, next position) of each channel.
+inline __m512i pairs(const Half* row, const Half* next, __mmask16 m) {
+  const __m512i a = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, row));
+  const __m512i b = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, next));
+  return _mm512_or_si512(a, _mm512_slli_epi32(b, 16));
+}
+
+inline void transpose(__m512i* r) {
+  __m512i t[16];
+  for (int i = 0; i < 8; ++i) {
+    t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+    t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+  }
+  for (int i = 0; i < 4; ++i) {
+    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+    r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
+    r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
+  }
+}
+#endif
+
+// [positions][channels] -> [channel][positions], rows of `row` halves, channels filled up to tiles.
+void transposed(const Half* from, int64_t positions, int64_t channels, int64_t row, Half* to) {
+  for (int64_t c = 0; c < channels; c += TILE) {
+    const int64_t n = std::min<int64_t>(TILE, channels - c);
+    for (int64_t p = 0; p < row; p += DEPTH) {
+      Half* at = to + c * row + p;
+#if defined(__AVX512BF16__)
+      const __mmask16 m = first_lanes(n);
+      const Half* source = from + p * channels + c;
+      __m512i r[16];
+      for (int i = 0; i < 16; ++i) {
+        const bool one = p + 2 * i < positions, both = p + 2 * i + 1 < positions;
+        const Half* s = source + 2 * i * channels;
+        r[i] = one ? pairs(s, both ? s + channels : s, m) : _mm512_setzero_si512();
+        if (one && !both) r[i] = _mm512_and_si512(r[i], _mm512_set1_epi32(0xffff));
+      }
+      transpose(r);
+      for (int i = 0; i < 16; ++i) _mm512_storeu_si512(at + i * row, r[i]);
+#else
+      for (int64_t i = 0; i < TILE; ++i)
+        for (int64_t j = 0; j < DEPTH; ++j)
+          at[i * row + j] = i < n && p + j < positions ? from[(p + j) * channels + c + i] : Half{0};
+#endif
+    }
+  }
+}
+
+// [positions][channels] -> [column tile][step][pair of positions][column][2].
+void paired(const Half* from, int64_t positions, int64_t channels, int64_t steps, Half* to) {
+  for (int64_t c = 0; c < channels; c += TILE) {
+    const int64_t n = std::min<int64_t>(TILE, channels - c);
+    for (int64_t p = 0; p < steps * DEPTH; p += 2, to += DEPTH) {
+      const bool one = p < positions, both = p + 1 < positions;
+      const Half* row = from + p * channels + c;
+#if defined(__AVX512BF16__)
+      __m512i v = _mm512_setzero_si512();
+      if (one) v = pairs(row, both ? row + channels : row, first_lanes(n));
+      if (one && !both) v = _mm512_and_si512(v, _mm512_set1_epi32(0xffff));
+      _mm512_storeu_si512(to, v);
+#else
+      for (int64_t i = 0; i < TILE; ++i) {
+        to[2 * i] = i < n && one ? row[i] : Half{0};
+        to[2 * i + 1] = i < n && both ? row[channels + i] : Half{0};
+      }
+#endif
+    }
+  }
+}
+
+// Adds left [16 * ROW_TILES rows][steps * 32] times right [column tile][step] to tiles of sums.
+template <int ROW_TILES, int COLUMNS>
+inline void add_product(const Half* left, int64_t row, const Half* right, int64_t next_column,
+                        int64_t steps, float* sums, int64_t next_row) {
+  constexpr int64_t SIZE = TILE * TILE;
+  memory_barrier();
+  TILE_LOAD(0, sums, 64);
+  if constexpr (COLUMNS == 2) TILE_LOAD(1, sums + SIZE, 64);
+  if constexpr (ROW_TILES == 2) {
+    TILE_LOAD(2, sums + next_row, 64);
+    if constexpr (COLUMNS == 2) TILE_LOAD(3, sums + next_row + SIZE, 64);
+  }
+  for (int64_t k = 0; k < steps; ++k) {
+    TILE_LOAD(4, left, row * 2);
+    TILE_LOAD(6, right, 64);
+    TILE_PRODUCT(0, 4, 6);
+    if constexpr (COLUMNS == 2) {
+      TILE_LOAD(7, right + next_column, 64);
+      TILE_PRODUCT(1, 4, 7);
+    }
+    if constexpr (ROW_TILES == 2) {
+      TILE_LOAD(5, left + TILE * row, row * 2);
+      TILE_PRODUCT(2, 5, 6);
+      if constexpr (COLUMNS == 2) TILE_PRODUCT(3, 5, 7);
+    }
+    left += DEPTH;
+    right += TILE * DEPTH;
+  }
+  TILE_STORE(0, sums, 64);
+  if constexpr (COLUMNS == 2) TILE_STORE(1, sums + SIZE, 64);
+  if constexpr (ROW_TILES == 2) {
+    TILE_STORE(2, sums + next_row, 64);
+    if constexpr (COLUMNS == 2) TILE_STORE(3, sums + next_row + SIZE, 64);
+  }
+}
+
+void gradient(const WeightGradient& w, const Half* big, const Half* small, int64_t count, Half* work,
+              float* sums) {
+  [[maybe_unused]] const Tiles tiles;
+  const int64_t row = big_row(w, count), span = w.big.span(count), steps = steps_of(w, count);
+  const int64_t rows = w.row_tiles(), columns = w.column_tiles(), planes = w.big.planes();
+  const int64_t positions = count * w.small.positions();
+  Half* left = work;
+  Half* right = work + planes * rows * TILE * row;
+  for (int64_t g = 0; g < w.big.groups; ++g) {
+    for (int64_t p = 0; p < planes; ++p, big += span * w.big.channels)
+      transposed(big, span, w.big.channels, row, left + p * rows * TILE * row);
+    paired(small, positions, w.small.channels, steps, right);
+    small += positions * w.small.channels;
+    for (int64_t p = 0; p < planes; ++p)
+      for (int64_t r = 0; r < rows; r += 2)
+        for (int64_t q = 0; q < steps; q += BLOCK / DEPTH) {
+          const int64_t n = std::min<int64_t>(BLOCK / DEPTH, steps - q);
+          for (size_t tap = 0; tap < w.taps.size(); ++tap) {
+            if (w.taps[tap].plane != p) continue;
+            const Half* from = left + (p * rows + r) * TILE * row + q * DEPTH + w.taps[tap].shift;
+            for (int64_t c = 0; c < columns; c += 2) {
+              const Half* at = right + (c * steps + q) * TILE * DEPTH;
+              const int64_t next = steps * TILE * DEPTH, below = columns * TILE * TILE;
+              float* to = sums + ((static_cast<int64_t>(tap) * rows + r) * columns + c) * TILE * TILE;
+              const bool two = r + 1 < rows, wide = c + 1 < columns;
+              if (two && wide)
+                add_product<2, 2>(from, row, at, next, n, to, below);
+              else if (two)
+                add_product<2, 1>(from, row, at, next, n, to, below);
+              else if (wide)
+                add_product<1, 2>(from, row, at, next, n, to, below);
+              else
+                add_product<1, 1>(from, row, at, next, n, to, below);
+            }
+          }
+        }
+    sums += w.sums();
+  }
+}
+
+}  // namespace
+
+const Kernels* DEEPSIM_ISA() {
+  static const Kernels table{pack, correlate, pack_weights, gradient, work, add_rows};
+  return &table;
+}
+
+}  // namespace deepsim::bf16
