@@ -1,8 +1,6 @@
 // Compiled once for each instruction set (DEEPSIM_ISA names the table that comes out).
 #include "kernel.h"
 
-#include <vector>
-
 #include "tiles.h"
 #include "vector.h"
 
@@ -45,18 +43,25 @@ struct Packer {
   // Row r of merged phases: a position holds phases x phases pixels, row by row.
   void merged_row(Half* to, int64_t image, int64_t r) const {
     const int64_t p = l.phases, part = p * s.channels;
+    // Positions whose pixels all lie inside.
+    const int64_t begin = std::clamp<int64_t>((s.left + p - 1) / p, 0, l.width);
+    const int64_t end = std::clamp<int64_t>((s.width + s.left) / p, begin, l.width);
     for (int64_t py = 0; py < p; ++py) {
       const int64_t y = p * r + py - s.top;
+      Half* row = to + py * part;
+      const bool outside = y < 0 || y >= s.height;
       for (int64_t j = 0; j < l.width; ++j) {
-        Half* at = to + j * l.channels + py * part;
-        const int64_t x = p * j - s.left;
-        const int64_t from = std::clamp<int64_t>(-x, 0, p), until = std::clamp<int64_t>(s.width - x, from, p);
-        if (y < 0 || y >= s.height || from == until) {
-          clear(at, part);
-          continue;
+        if (j == begin && !outside) {
+          for (; j < end; ++j) copy(row + j * l.channels, image, y, p * j - s.left, 0, part);
+          if (j == l.width) break;
         }
-        if (until - from < p) clear(at, part);
-        copy(at + from * s.channels, image, y, x + from, 0, (until - from) * s.channels);
+        const int64_t x = p * j - s.left;
+        const int64_t from = std::clamp<int64_t>(-x, 0, p);
+        const int64_t until = std::clamp<int64_t>(s.width - x, from, p);
+        clear(row + j * l.channels, part);
+        if (!outside && from < until)
+          copy(row + j * l.channels + from * s.channels, image, y, x + from, 0,
+               (until - from) * s.channels);
       }
     }
   }
@@ -124,10 +129,11 @@ constexpr int64_t ROWS = 2 * TILE;    // positions of one product
 constexpr int64_t WIDE = 64;          // most columns of a merged output
 constexpr int64_t RESIDENT = 448 << 10;  // halves of weights that stay in the second-level cache
 
-// 32 positions x 16 * COLUMNS columns over all steps, into rows of `stride` floats.
-template <int COLUMNS>
+// 32 positions x 16 * COLUMNS columns over all steps, into rows of `stride` floats. `between` is
+// called after each step: what it does is done while the matrix unit works.
+template <int COLUMNS, class Between>
 inline void product(const Half* from, int64_t row_bytes, const int64_t* offsets, int64_t steps,
-                    const Half* weights, float* to, int64_t stride) {
+                    const Half* weights, float* to, int64_t stride, const Between& between) {
   memory_barrier();
   TILE_ZERO(0);
   TILE_ZERO(2);
@@ -149,6 +155,7 @@ inline void product(const Half* from, int64_t row_bytes, const int64_t* offsets,
     TILE_PRODUCT(2, 5, 6);
     if constexpr (COLUMNS == 2) TILE_PRODUCT(3, 5, 7);
     weights += COLUMNS * TILE * DEPTH;
+    between();
   }
   TILE_STORE(0, to, stride * 4);
   TILE_STORE(2, to + TILE * stride, stride * 4);
@@ -190,20 +197,21 @@ inline void finish(const float* v, const float* bias, float slope, void* to, int
 }
 
 struct Unit {
-  const Part* part;
   const int64_t* offsets;
   const int32_t* pixels;
   const Half* weights;
   int64_t column, tiles, steps;
 };
 
+constexpr int32_t NOWHERE = -1;
+// Below it: positions that lie in the target with a part of their pixels alone.
+constexpr int32_t PARTLY = -2;
+
 template <bool FP32>
 struct Correlator {
   const Correlation& c;
   const Target& t;
   int64_t first, count;
-  std::vector<std::vector<int64_t>> offsets = {};
-  std::vector<std::vector<int32_t>> pixels = {};
 
   void* at(int64_t pixel, int64_t channel) const {
     const int64_t i = pixel * t.channels + channel;
@@ -213,115 +221,147 @@ struct Correlator {
       return static_cast<Half*>(t.data) + i;
   }
 
-  // For each position of an image: its pixel in the target, -1 where it has none. Merged: the
-  // position itself where any pixel of it may lie in the target.
-  std::vector<int32_t> pixels_of(const Part& part) const {
-    const auto& in = c.in;
-    std::vector<int32_t> out(static_cast<size_t>(in.positions()), -1);
-    for (int64_t r = 0; r < in.height; ++r)
-      for (int64_t j = 0; j < in.width; ++j) {
-        const int64_t y = c.stride * r + part.phase_y - t.top, x = c.stride * j + part.phase_x - t.left;
-        const bool inside = c.merged_out ? y > -c.stride && y < t.height && x > -c.stride && x < t.width
-                                         : y >= 0 && y < t.height && x >= 0 && x < t.width;
-        if (inside)
-          out[static_cast<size_t>(r * in.width + j)] =
-              static_cast<int32_t>(c.merged_out ? r * in.width + j : y * t.width + x);
+  // For each position of an image: its (first) pixel in the target.
+  void pixels_of(const Part& part, int32_t* out) const {
+    const int64_t more = c.merged_out ? c.stride - 1 : 0;
+    for (int64_t r = 0; r < c.in.height; ++r)
+      for (int64_t j = 0; j < c.in.width; ++j) {
+        const int64_t y = c.stride * r + part.phase_y - t.top;
+        const int64_t x = c.stride * j + part.phase_x - t.left;
+        int64_t pixel = NOWHERE;
+        if (y >= 0 && y + more < t.height && x >= 0 && x + more < t.width)
+          pixel = y * t.width + x;
+        else if (y + more >= 0 && y < t.height && x + more >= 0 && x < t.width)
+          pixel = PARTLY - (r * c.in.width + j);
+        *out++ = static_cast<int32_t>(pixel);
       }
-    return out;
   }
 
-  void merged(const float* v, int64_t image, int64_t position) const {
+  // All phases of a position, of which some lie outside.
+  void merged_part(const float* v, int64_t image, int64_t position) const {
     const int64_t p = c.stride, channels = t.channels;
-    const int64_t y0 = p * (position / c.in.width) - t.top, x0 = p * (position % c.in.width) - t.left;
-    const int64_t from = std::max<int64_t>(0, -x0), until = std::min(p, t.width - x0);
-    for (int64_t py = std::max<int64_t>(0, -y0); py < std::min(p, t.height - y0); ++py) {
-      const int64_t pixel = (image * t.height + y0 + py) * t.width + x0;
-      const float* row = v + py * p * channels;
-      if (channels * p <= 2 * TILE && !t.bias) {
-        finish<FP32>(row + from * channels, nullptr, t.slope, at(pixel + from, 0),
-                     (until - from) * channels);
-      } else {
-        for (int64_t px = from; px < until; ++px)
-          finish<FP32>(row + px * channels, t.bias, t.slope, at(pixel + px, 0), channels);
-      }
-    }
+    const int64_t y0 = p * (position / c.in.width) - t.top;
+    const int64_t x0 = p * (position % c.in.width) - t.left;
+    for (int64_t py = std::max<int64_t>(0, -y0); py < std::min(p, t.height - y0); ++py)
+      for (int64_t px = std::max<int64_t>(0, -x0); px < std::min(p, t.width - x0); ++px)
+        finish<FP32>(v + (py * p + px) * channels, t.bias, t.slope,
+                     at((image * t.height + y0 + py) * t.width + x0 + px, 0), channels);
+  }
+  void merged(const float* v, int64_t image, int64_t pixel, const float* bias) const {
+    const int64_t part = c.stride * t.channels;
+    pixel += image * t.height * t.width;
+    for (int64_t py = 0; py < c.stride; ++py, pixel += t.width)
+      finish<FP32>(v + py * part, bias ? bias + py * part : nullptr, t.slope, at(pixel, 0), part);
   }
 
-  void run(const Half* packed, const Half* weights) {
+  void run(const Half* packed, const Half* weights) const {
     const auto& in = c.in;
     const int64_t span = in.span(count), plane = span * in.channels;
-    for (const auto& part : c.parts) {
-      std::vector<int64_t> o;
-      for (const auto& s : part.steps)
-        o.push_back(s.plane * plane + s.shift * in.channels + s.element);
-      offsets.push_back(std::move(o));
-      pixels.push_back(pixels_of(part));
+    const auto parts = static_cast<int64_t>(c.parts.size());
+    int64_t steps = 0;
+    for (const auto& part : c.parts) steps += static_cast<int64_t>(part.steps.size());
+    Buffer<int64_t> offsets(steps);
+    Buffer<int32_t> pixels(parts * in.positions());
+    Buffer<Unit> units(parts * c.tiles());
+    int64_t* offset = offsets.data();
+    for (int64_t p = 0; p < parts; ++p) {
+      const auto& part = c.parts[static_cast<size_t>(p)];
+      for (const auto& s : part.steps) *offset++ = s.plane * plane + s.shift * in.channels + s.element;
+      pixels_of(part, pixels.data() + p * in.positions());
     }
     for (int64_t g = 0; g < in.groups; ++g) {
-      std::vector<Unit> units;
-      int64_t halves = 0;
-      for (size_t p = 0; p < c.parts.size(); ++p) {
-        const auto& part = c.parts[p];
+      int64_t halves = 0, waiting = 0;
+      offset = offsets.data();
+      for (int64_t p = 0; p < parts; ++p) {
+        const auto of_part = static_cast<int64_t>(c.parts[static_cast<size_t>(p)].steps.size());
         for (int64_t tile = 0; tile < c.tiles(); tile += 2) {
           const int64_t tiles = std::min<int64_t>(2, c.tiles() - tile);
-          const auto steps = static_cast<int64_t>(part.steps.size());
-          const int64_t size = steps * tiles * TILE * DEPTH;
-          if (halves + size > RESIDENT && !units.empty() && !c.merged_out) {
-            positions(units, packed, g);
-            units.clear();
-            halves = 0;
+          const int64_t size = of_part * tiles * TILE * DEPTH;
+          if (halves + size > RESIDENT && waiting && !c.merged_out) {
+            positions(units.data(), waiting, packed, g);
+            halves = waiting = 0;
           }
-          units.push_back({&part, offsets[p].data(), pixels[p].data(), weights, tile * TILE, tiles, steps});
+          units[waiting++] = {offset, pixels.data() + p * in.positions(), weights, tile * TILE, tiles,
+                              of_part};
           weights += size;
           halves += size;
         }
+        offset += of_part;
       }
-      positions(units, packed, g);
+      positions(units.data(), waiting, packed, g);
       packed += in.planes() * plane;
     }
   }
 
+  // Sums of some positions that are on their way into the target.
+  struct Pending {
+    const float* sums;
+    const int32_t* pixels;
+    int64_t stride, image, position, channel, columns, rows;  // rows that are left
+    const float* bias;
+  };
+
+  void finish_rows(Pending& p, int64_t rows) const {
+    for (rows = std::min(rows, p.rows), p.rows -= rows; rows > 0; --rows, p.sums += p.stride) {
+      const int64_t pixel = p.pixels[p.position];
+      if (pixel <= PARTLY)
+        merged_part(p.sums, p.image, PARTLY - pixel);
+      else if (pixel >= 0 && c.merged_out)
+        merged(p.sums, p.image, pixel, p.bias);
+      else if (pixel >= 0)
+        finish<FP32>(p.sums, p.bias, t.slope, at(p.image * t.height * t.width + pixel, p.channel),
+                     p.columns);
+      if (++p.position == c.in.positions()) {
+        p.position = 0;
+        ++p.image;
+      }
+    }
+  }
+
   // All positions of all images for some columns.
-  void positions(const std::vector<Unit>& units, const Half* packed, int64_t group) const {
+  void positions(const Unit* units, int64_t n_units, const Half* packed, int64_t group) const {
     const auto& in = c.in;
     const int64_t all = count * in.positions(), columns = c.columns;
     const int64_t stride = c.merged_out ? WIDE : ROWS;
-    alignas(64) float sums[ROWS * WIDE];
+    // One is filled while the other is carried away.
+    alignas(64) float both[2][ROWS * WIDE];
+    int filling = 0;
+    float biases[WIDE];
+    if (c.merged_out && t.bias)
+      for (int64_t i = 0; i < columns; ++i) biases[i] = t.bias[i % t.channels];
+    Pending pending{};
     for (int64_t q = 0; q < all; q += ROWS) {
       const int64_t rows = std::min(ROWS, all - q);
+      const int64_t image = q / in.positions(), position = q % in.positions();
       const Half* from = packed + q * in.channels;
-      for (const auto& u : units) {
+      for (const Unit* u = units; u < units + n_units; ++u) {
         // Rows of zeros between images need no product.
-        int64_t image = q / in.positions(), position = q % in.positions(), some = -1;
-        for (int64_t r = 0, at = position; r < rows && some < 0; ++r) {
-          some = u.pixels[at];
+        bool some = false;
+        for (int64_t r = 0, at = position; r < rows && !some; ++r) {
+          some = u->pixels[at] != NOWHERE;
           if (++at == in.positions()) at = 0;
         }
-        if (some < 0) continue;
-        float* to = sums + (c.merged_out ? u.column : 0);
-        if (u.tiles == 2)
-          product<2>(from, in.channels * 2, u.offsets, u.steps, u.weights, to, stride);
+        if (!some) continue;
+        const int64_t each = (pending.rows + u->steps - 1) / std::max<int64_t>(1, u->steps);
+        const auto between = [&] {
+          if (pending.rows) finish_rows(pending, each);
+        };
+        float* to = both[filling] + (c.merged_out ? u->column : 0);
+        if (u->tiles == 2)
+          product<2>(from, in.channels * 2, u->offsets, u->steps, u->weights, to, stride, between);
         else
-          product<1>(from, in.channels * 2, u.offsets, u.steps, u.weights, to, stride);
-        const int64_t n = std::min<int64_t>(u.tiles * TILE, columns - u.column);
-        if (c.merged_out && u.column + n < columns) continue;
-        const int64_t channel = group * columns + u.column;
-        const float* bias = t.bias ? t.bias + channel : nullptr;
-        for (int64_t r = 0; r < rows; ++r) {
-          if (const int64_t pixel = u.pixels[position]; pixel >= 0) {
-            if (c.merged_out)
-              merged(sums + r * WIDE, first + image, pixel);
-            else
-              finish<FP32>(sums + r * ROWS, bias, t.slope,
-                           at((first + image) * t.height * t.width + pixel, channel), n);
-          }
-          if (++position == in.positions()) {
-            position = 0;
-            ++image;
-          }
-        }
+          product<1>(from, in.channels * 2, u->offsets, u->steps, u->weights, to, stride, between);
+        finish_rows(pending, ROWS);
+        const int64_t n = std::min<int64_t>(u->tiles * TILE, columns - u->column);
+        if (c.merged_out && u->column + n < columns) continue;
+        const int64_t channel = group * columns + u->column;
+        const float* bias = t.bias ? c.merged_out ? biases : t.bias + channel : nullptr;
+        pending = {both[filling], u->pixels, stride, first + image, position,
+                   channel,       n,         rows,   bias};
+        filling = 1 - filling;
       }
     }
+    finish_rows(pending, ROWS);
   }
 };
 

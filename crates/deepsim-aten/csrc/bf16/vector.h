@@ -13,6 +13,22 @@
 namespace deepsim::bf16 {
 namespace {
 
+// Local memory. Not std::vector: its code, compiled here for a newer processor, could be what the
+// linker keeps for the whole program.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t size) : data_(new T[static_cast<size_t>(size)]) {}
+  ~Buffer() { delete[] data_; }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  T& operator[](int64_t i) { return data_[i]; }
+  T* data() { return data_; }
+
+ private:
+  T* data_;
+};
+
 inline float to_float(Half h) {
   const uint32_t bits = static_cast<uint32_t>(h) << 16;
   float f;
@@ -44,6 +60,13 @@ inline void store_halves(Half* p, __mmask16 m, __m512 v) {
   _mm256_mask_storeu_epi16(p, m, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
 }
 
+inline __mmask32 first_halves(int64_t n) {
+  return n >= 32 ? 0xffffffffu : static_cast<__mmask32>((1u << n) - 1);
+}
+inline __m512i round_both(__m512 low, __m512 high) {
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+}
+
 // to[i] = from[i], times `slope` where sign[i] is not positive.
 template <bool FP32, bool SIGN>
 inline void convert(Half* to, const void* from, int64_t at, const Half* sign, float slope,
@@ -52,20 +75,28 @@ inline void convert(Half* to, const void* from, int64_t at, const Half* sign, fl
   const auto* halves = static_cast<const Half*>(from) + at;
   if constexpr (SIGN) sign += at;
   const __m512 slopes = _mm512_set1_ps(slope);
-  for (int64_t i = 0; i < n; i += 16) {
-    const __mmask16 m = first_lanes(n - i);
-    if constexpr (!FP32 && !SIGN) {
-      _mm256_mask_storeu_epi16(to + i, m, _mm256_maskz_loadu_epi16(m, halves + i));
+  for (int64_t i = 0; i < n; i += 32) {
+    const __mmask32 m = first_halves(n - i);
+    __m512i v;
+    if constexpr (FP32) {
+      const __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(m), floats + i);
+      const __m512 high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(m >> 16), floats + i + 16);
+      v = round_both(low, high);
     } else {
-      __m512 v = FP32 ? _mm512_maskz_loadu_ps(m, floats + i) : load_halves(halves + i, m);
-      if constexpr (SIGN) {
-        const __m256i s = _mm256_maskz_loadu_epi16(m, sign + i);
-        const __mmask16 low = _mm256_cmple_epi16_mask(s, _mm256_setzero_si256());
-        v = slope == 0 ? _mm512_maskz_mov_ps(static_cast<__mmask16>(~low), v)
-                       : _mm512_mask_mul_ps(v, low, v, slopes);
-      }
-      store_halves(to + i, m, v);
+      v = _mm512_maskz_loadu_epi16(m, halves + i);
     }
+    if constexpr (SIGN) {
+      const __m512i s = _mm512_maskz_loadu_epi16(m, sign + i);
+      const __mmask32 low = _mm512_cmple_epi16_mask(s, _mm512_setzero_si512());
+      if (slope == 0) {
+        v = _mm512_maskz_mov_epi16(~low, v);
+      } else {
+        const __m512 a = _mm512_mul_ps(widen(_mm512_castsi512_si256(v)), slopes);
+        const __m512 b = _mm512_mul_ps(widen(_mm512_extracti64x4_epi64(v, 1)), slopes);
+        v = _mm512_mask_mov_epi16(v, low, round_both(a, b));
+      }
+    }
+    _mm512_mask_storeu_epi16(to + i, m, v);
   }
 }
 
@@ -77,6 +108,7 @@ inline void convert(Half* to, const void* from, int64_t at, const Half* sign, fl
   for (int64_t i = 0; i < n; ++i) {
     float v = FP32 ? static_cast<const float*>(from)[at + i]
                    : to_float(static_cast<const Half*>(from)[at + i]);
+    v = to_float(to_half(v));
     if (SIGN && !positive(sign[at + i])) v = slope == 0 ? 0 : v * slope;
     to[i] = to_half(v);
   }
