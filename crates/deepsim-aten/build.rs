@@ -45,7 +45,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .file("csrc/winograd.cpp")
         .file("csrc/bf16/plan.cpp")
         .file("csrc/bf16/detect.cpp")
+        .file("csrc/bf16/dispatch.cpp")
         .file("csrc/bf16/function.cpp")
+        .file("csrc/bf16/network.cpp")
         .try_compile("deepsim_shim")?;
     // The shim asks for the kernels: their archives come after it.
     for (name, _) in KERNELS {
@@ -90,15 +92,15 @@ fn kernels() -> Result<(), cc::Error> {
 
 /// The bf16 kernels: plain ones, and where the compiler knows AMX, those for its tiles.
 fn amx_kernels() -> Result<bool, cc::Error> {
-    let kernel = |table: &str| {
+    let kernel = |isa: &str| {
         let mut build = base();
-        build
-            .opt_level(3)
-            .define("DEEPSIM_ISA", table)
-            .file("csrc/bf16/kernel.cpp");
+        build.opt_level(3).define("DEEPSIM_ISA", isa);
+        for file in ["kernel", "linear", "maps"] {
+            build.file(format!("csrc/bf16/{file}.cpp"));
+        }
         build
     };
-    kernel("kernels_plain").try_compile("deepsim_bf16_plain")?;
+    kernel("plain").try_compile("deepsim_bf16_plain")?;
     let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
     let linux = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
     let flags = AMX.split(' ');
@@ -109,7 +111,7 @@ fn amx_kernels() -> Result<bool, cc::Error> {
     {
         return Ok(false);
     }
-    let mut build = kernel("table_amx");
+    let mut build = kernel("amx");
     for flag in flags {
         build.flag(flag);
     }

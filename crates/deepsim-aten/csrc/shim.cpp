@@ -6,6 +6,7 @@
 #include <torch/version.h>
 
 #include "bf16/function.h"
+#include "bf16/network.h"
 #include "winograd.h"
 
 #include <malloc.h>
@@ -123,6 +124,28 @@ int deepsim_bf16_convolution(void* x, void* weight, void* bias, const int64_t* n
                                          numbers[4] != 0, numbers[5], numbers[6], numbers[7],
                                          numbers[8]};
     *out = new at::Tensor(deepsim::bf16::convolution(tensor(x), tensor(weight), b, options));
+  });
+}
+
+int deepsim_bf16_max_pool(void* x, int ceil, void** out, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] {
+    *out = new at::Tensor(deepsim::bf16::max_pool(*static_cast<at::Tensor*>(x), ceil != 0));
+  });
+}
+
+int deepsim_bf16_lrn(void* x, double alpha, void** out, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] {
+    *out = new at::Tensor(deepsim::bf16::lrn(*static_cast<at::Tensor*>(x), alpha));
+  });
+}
+
+int deepsim_bf16_linear(void* x, void* weight, void* bias, double slope, void** out, char* err,
+                        size_t err_len) {
+  return guarded(err, err_len, [&] {
+    std::optional<at::Tensor> b;
+    if (bias) b = *static_cast<at::Tensor*>(bias);
+    *out = new at::Tensor(deepsim::bf16::linear(*static_cast<at::Tensor*>(x),
+                                                *static_cast<at::Tensor*>(weight), b, slope));
   });
 }
 

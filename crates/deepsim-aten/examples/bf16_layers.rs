@@ -3,9 +3,7 @@
 
 use std::time::Instant;
 
-use deepsim_aten::{
-    AtenError, Bf16Convolution, Direction, Output, bf16_convolution, keep_memory,
-};
+use deepsim_aten::{AtenError, Bf16Convolution, Direction, Output, bf16_convolution, keep_memory};
 use tch::{Device, Kind, Tensor};
 
 /// Name, channels and side of the input, output channels, kernel, stride, padding, groups; 0 groups
@@ -42,8 +40,14 @@ const ROUNDS: usize = 15;
 
 fn main() -> Result<(), AtenError> {
     keep_memory();
-    let batch = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(64);
-    println!("{:<8} {:>9} {:>19} {:>19} {:>19}", "layer", "GFLOP", "forward", "to the map", "to the weights");
+    let batch = std::env::args()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(64);
+    println!(
+        "{:<8} {:>9} {:>19} {:>19} {:>19}",
+        "layer", "GFLOP", "forward", "to the map", "to the weights"
+    );
     let mut totals = [0.0f64; 3];
     for (name, inputs, side, outputs, kernel, stride, padding, groups) in LAYERS {
         if inputs == 0 {
@@ -55,11 +59,20 @@ fn main() -> Result<(), AtenError> {
         let options = (Kind::Float, Device::Cpu);
         let (direction, shape, slope) = match groups {
             0 => (Direction::Up, [inputs, outputs, kernel, kernel], 0.3),
-            _ => (Direction::Down { groups }, [outputs, inputs / groups, kernel, kernel], 0.0),
+            _ => (
+                Direction::Down { groups },
+                [outputs, inputs / groups, kernel, kernel],
+                0.0,
+            ),
         };
         let picture = outputs == 3;
         let output = match picture {
-            true => Output::Fp32Window { top: 14, left: 14, height: 227, width: 227 },
+            true => Output::Fp32Window {
+                top: 14,
+                left: 14,
+                height: 227,
+                width: 227,
+            },
             false => Output::Bf16,
         };
         let with = Bf16Convolution {
@@ -71,7 +84,11 @@ fn main() -> Result<(), AtenError> {
         };
         let x = Tensor::randn([batch, inputs, side, side], options);
         let x = x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
-        let x = if inputs == 3 { x } else { x.to_kind(Kind::BFloat16) };
+        let x = if inputs == 3 {
+            x
+        } else {
+            x.to_kind(Kind::BFloat16)
+        };
         let w = (Tensor::randn(shape, options) * 0.02).set_requires_grad(true);
         let leaf = x.detach().set_requires_grad(true);
         let mut best = [f64::MAX; 3];
@@ -98,12 +115,22 @@ fn main() -> Result<(), AtenError> {
         let per = (inputs / groups.max(1) * outputs * kernel * kernel * out * out) as f64;
         let gflop = 2.0 * per * batch as f64 / 1e9;
         let cell = |s: f64| format!("{:6.2} ms {:5.0} GF/s", s * 1e3, gflop / s);
-        println!("{name:<8} {gflop:9.1} {:>19} {:>19} {:>19}", cell(best[0]), cell(best[1]), cell(best[2]));
+        println!(
+            "{name:<8} {gflop:9.1} {:>19} {:>19} {:>19}",
+            cell(best[0]),
+            cell(best[1]),
+            cell(best[2])
+        );
         for (total, s) in totals.iter_mut().zip(best) {
             *total += s;
         }
     }
-    println!("all: {:.1} ms, {:.1} ms, {:.1} ms", totals[0] * 1e3, totals[1] * 1e3, totals[2] * 1e3);
+    println!(
+        "all: {:.1} ms, {:.1} ms, {:.1} ms",
+        totals[0] * 1e3,
+        totals[1] * 1e3,
+        totals[2] * 1e3
+    );
     Ok(())
 }
 

@@ -369,11 +369,13 @@ mod tests {
         choose_bf16_code(Bf16Code::Plain);
         every_geometry();
         packed_weights_follow_their_tensor();
+        crate::bf16_layers::tests::layers_agree_with_libtorch();
         if best == Bf16Code::Amx {
             choose_bf16_code(Bf16Code::Amx);
             every_geometry();
             packed_weights_follow_their_tensor();
             larger_than_the_caches();
+            crate::bf16_layers::tests::layers_agree_with_libtorch();
         } else {
             println!("this processor has no AMX: only the plain code was tested");
         }

@@ -19,7 +19,7 @@ pub(crate) enum Rectifier {
 
 impl Rectifier {
     /// 1 leaves values alone.
-    fn slope(self) -> f64 {
+    pub(crate) fn slope(self) -> f64 {
         match self {
             Rectifier::None => 1.0,
             Rectifier::Leaky(slope) => slope,

@@ -7,8 +7,9 @@ use tch::{Device, Tensor};
 use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
 use crate::init::{he_deviation, normal, zeros};
+use crate::layers::{linear, max_pool};
 use crate::params::{NamedTensors, Param, Params, check_exact, read_safetensors};
-use crate::tables::{FC_MAP, NetKind, Op, Rounding, Row, Tap};
+use crate::tables::{FC_MAP, NetKind, Op, Row, Tap};
 use crate::{lrn, pictures};
 
 /// A network that turns pictures into features. Its weights take no gradient unless
@@ -172,7 +173,7 @@ impl FeatureNet {
         while let (true, Some((tap, op)), Some(weights)) =
             (at <= last, self.rows.get(at), self.layers.get(at))
         {
-            // A convolution and its ReLU are one operation unless the map between is wanted.
+            // A layer with weights and its ReLU are one operation unless what lies between is wanted.
             let rectified = match self.rows.get(at + 1) {
                 Some((after, Op::Relu)) if !taps.contains(tap) && at < last => Some(after),
                 _ => None,
@@ -183,6 +184,11 @@ impl FeatureNet {
                     tap = after;
                     at += 1;
                     self.convolve(*op, weights, &x, Rectifier::Leaky(0.0))?
+                }
+                (Op::Fc { .. }, _, Some(after)) => {
+                    tap = after;
+                    at += 1;
+                    self.connect(weights, &x, Rectifier::Leaky(0.0))?
                 }
                 _ => self.apply(*op, weights, &x)?,
             };
@@ -227,21 +233,24 @@ impl FeatureNet {
         convolution(x, weight, bias, geometry, rectifier)
     }
 
+    fn connect(&self, weights: &Weights, x: &Tensor, rectifier: Rectifier) -> Result<Tensor> {
+        let Weights::Affine { weight, bias } = weights else {
+            return Err(NetError::Spec("a layer without its tensors".into()));
+        };
+        let map = match (x.dim(), self.net) {
+            (4, NetKind::AlexNet) => x.f_adaptive_avg_pool2d([FC_MAP, FC_MAP])?,
+            _ => x.shallow_clone(),
+        };
+        linear(&map.f_flatten(1, -1)?, weight, bias, rectifier)
+    }
+
     fn apply(&self, op: Op, weights: &Weights, x: &Tensor) -> Result<Tensor> {
         Ok(match (op, weights) {
             (Op::Conv { .. }, _) => self.convolve(op, weights, x, Rectifier::None)?,
+            (Op::Fc { .. }, _) => self.connect(weights, x, Rectifier::None)?,
             (Op::Relu, _) => x.f_relu()?,
-            (Op::MaxPool(rounding), _) => {
-                x.f_max_pool2d([3, 3], [2, 2], [0, 0], [1, 1], rounding == Rounding::Ceil)?
-            }
+            (Op::MaxPool(rounding), _) => max_pool(x, rounding)?,
             (Op::Lrn, Weights::Band(band)) => lrn::lrn(x, band)?,
-            (Op::Fc { .. }, Weights::Affine { weight, bias }) => {
-                let map = match (x.dim(), self.net) {
-                    (4, NetKind::AlexNet) => x.f_adaptive_avg_pool2d([FC_MAP, FC_MAP])?,
-                    _ => x.shallow_clone(),
-                };
-                map.f_flatten(1, -1)?.f_linear(weight, Some(bias))?
-            }
             (op, _) => return Err(NetError::Spec(format!("no tensors for {op:?}"))),
         })
     }

@@ -1,12 +1,12 @@
 //! The DeePSiM generator: from features back to pictures.
 
-use deepsim_aten::leaky_relu;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::convolution::{Geometry, Rectifier, convolution, to_pictures};
 use crate::error::{NetError, Result};
 use crate::init::{he_deviation, normal, zeros};
+use crate::layers::linear;
 use crate::params::{Param, Params};
 use crate::tables::FeatureShape;
 
@@ -369,7 +369,7 @@ impl Generator {
             let (_, pad) = layer.op.geometry();
             let geometry = match layer.op {
                 LayerOp::Fc => {
-                    x = leaky_relu(x.f_linear(weight, Some(bias))?, SLOPE)?;
+                    x = linear(&x, weight, bias, Rectifier::Leaky(SLOPE))?;
                     continue;
                 }
                 LayerOp::Conv { .. } => Geometry::Convolution {

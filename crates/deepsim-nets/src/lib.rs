@@ -16,6 +16,7 @@ pub mod features;
 pub mod generator;
 pub mod import;
 pub mod init;
+mod layers;
 pub mod losses;
 pub mod lrn;
 pub mod metrics;

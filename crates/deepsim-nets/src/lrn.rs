@@ -1,5 +1,6 @@
 //! Local response normalisation across channels, which tch lacks.
 
+use deepsim_aten::{bf16_lrn, bf16_wanted};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
@@ -34,6 +35,9 @@ pub fn band(channels: i64, device: Device) -> Result<Tensor> {
 /// # Errors
 /// What libtorch refuses.
 pub fn lrn(x: &Tensor, band: &Tensor) -> Result<Tensor> {
+    if x.kind() == Kind::BFloat16 && bf16_wanted(x)? {
+        return Ok(bf16_lrn(x, ALPHA)?);
+    }
     let _fp32 = AutocastGuard::new(x.device(), Precision::Fp32)?;
     let x = x.f_to_kind(Kind::Float)?;
     let sum = x

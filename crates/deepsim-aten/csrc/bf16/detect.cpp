@@ -1,5 +1,4 @@
-// Whether this processor, and the system under it, lets us use the matrix unit.
-#include "kernel.h"
+#include "table.h"
 
 #if defined(DEEPSIM_AMX) && defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
@@ -7,11 +6,9 @@
 #include <unistd.h>
 
 namespace deepsim::bf16 {
-
-const Kernels* table_amx();
-
 namespace {
-bool usable() {
+
+bool detect() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   const bool avx512 = (b >> 16 & 1) && (b >> 30 & 1) && (b >> 31 & 1);  // F, BW, VL
@@ -21,11 +18,12 @@ bool usable() {
   constexpr int REQUEST = 0x1023, TILE_DATA = 18;
   return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 }
+
 }  // namespace
 
-const Kernels* kernels_amx() {
-  static const bool can = usable();
-  return can ? table_amx() : nullptr;
+bool amx_usable() {
+  static const bool usable = detect();
+  return usable;
 }
 
 }  // namespace deepsim::bf16
@@ -33,7 +31,7 @@ const Kernels* kernels_amx() {
 #else
 
 namespace deepsim::bf16 {
-const Kernels* kernels_amx() { return nullptr; }
+bool amx_usable() { return false; }
 }  // namespace deepsim::bf16
 
 #endif

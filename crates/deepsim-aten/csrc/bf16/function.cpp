@@ -4,13 +4,12 @@
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <atomic>
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <tuple>
 
+#include "dispatch.h"
 #include "kernel.h"
 #include "plan.h"
 
@@ -20,11 +19,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-std::atomic<int> chosen{-1};
-
-const Kernels* kernels() {
-  return code() == Code::Amx ? kernels_amx() : code() == Code::Plain ? kernels_plain() : nullptr;
-}
+const Kernels* kernels() { return DEEPSIM_CODE(kernels); }
 
 // Memory of a thread that its next call takes again.
 template <int PURPOSE>
@@ -60,8 +55,6 @@ std::shared_ptr<const Plan> plan_of(const Geometry& geometry) {
   return plan;
 }
 
-using Packed = std::vector<Half>;
-
 Packed pack_weights(const Correlation& c, const Geometry& g, const at::Tensor& weight) {
   const float* values = weight.const_data_ptr<float>();
   const int64_t of_group = weight.numel() / g.groups;
@@ -79,36 +72,10 @@ Packed pack_weights(const Correlation& c, const Geometry& g, const at::Tensor& w
   return out;
 }
 
-// Packed weights of the tensors that live, each for the version it was packed from: a frozen
-// network's are packed once, a trained one's once for each update.
 std::shared_ptr<const Packed> packed_weights(const Plan& plan, bool up, const at::Tensor& weight) {
-  const auto& c = up ? plan.up : plan.down;
-  struct Entry {
-    c10::weak_intrusive_ptr<c10::TensorImpl> tensor;
-    uint32_t version;
-    const void* data;
-    std::shared_ptr<const Packed> packed;
-  };
-  using Key = std::tuple<c10::TensorImpl*, bool, Geometry>;
-  static std::mutex mutex;
-  static std::map<Key, Entry> entries;
-  const auto fresh = [&] {
-    return std::make_shared<const Packed>(pack_weights(c, plan.geometry, weight.contiguous()));
-  };
-  if (weight.is_inference()) return fresh();
-  const std::lock_guard lock(mutex);
-  const Key key{weight.unsafeGetTensorImpl(), up, plan.geometry};
-  const auto version = static_cast<uint32_t>(weight._version());
-  auto found = entries.find(key);
-  if (found != entries.end() && !found->second.tensor.expired() &&
-      found->second.version == version && found->second.data == weight.const_data_ptr())
-    return found->second.packed;
-  std::erase_if(entries, [](const auto& e) { return e.second.tensor.expired(); });
-  entries.erase(key);
-  auto packed = fresh();
-  entries.emplace(key, Entry{c10::weak_intrusive_ptr<c10::TensorImpl>(weight.getIntrusivePtr()),
-                             version, weight.const_data_ptr(), packed});
-  return packed;
+  return packed_once(weight, up ? Use::Up : Use::Down, plan.geometry, [&] {
+    return pack_weights(up ? plan.up : plan.down, plan.geometry, weight.contiguous());
+  });
 }
 
 at::Tensor nhwc(const at::Tensor& x) { return x.contiguous(at::MemoryFormat::ChannelsLast); }
@@ -320,20 +287,12 @@ struct Convolution : torch::autograd::Function<Convolution> {
 
 }  // namespace
 
-Code code() {
-  const int c = chosen.load();
-  if (c >= 0) return static_cast<Code>(c);
-  return kernels_amx() ? Code::Amx : Code::None;
-}
-
 bool wanted(const at::Tensor& x) {
   return x.device().is_cpu() && at::autocast::is_autocast_enabled(at::kCPU) &&
          at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16 &&
          (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
          code() != Code::None;
 }
-
-void choose(Code c) { chosen = static_cast<int>(c); }
 
 at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight,
                        const std::optional<at::Tensor>& bias, const Options& o) {

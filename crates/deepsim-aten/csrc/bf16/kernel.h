@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "plan.h"
+#include "table.h"
 
 namespace deepsim::bf16 {
 
@@ -42,7 +43,6 @@ struct Kernels {
   void (*add_rows)(const Half* rows, int64_t count, int64_t channels, float* sums);
 };
 
-// Null where this build has no such code or the processor cannot run it.
 const Kernels* kernels_amx();
 const Kernels* kernels_plain();
 

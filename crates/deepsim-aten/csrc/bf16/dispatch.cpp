@@ -1,0 +1,51 @@
+#include "dispatch.h"
+
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <tuple>
+
+namespace deepsim::bf16 {
+namespace {
+
+std::atomic<int> chosen{-1};
+
+}  // namespace
+
+Code code() {
+  const int c = chosen.load();
+  if (c >= 0 && (static_cast<Code>(c) != Code::Amx || amx_usable())) return static_cast<Code>(c);
+  return c < 0 && amx_usable() ? Code::Amx : Code::None;
+}
+
+void choose(Code c) { chosen = static_cast<int>(c); }
+
+std::shared_ptr<const Packed> packed_once(const at::Tensor& weight, Use use,
+                                          const Geometry& geometry,
+                                          const std::function<Packed()>& make) {
+  struct Entry {
+    c10::weak_intrusive_ptr<c10::TensorImpl> tensor;
+    uint32_t version;
+    const void* data;
+    std::shared_ptr<const Packed> packed;
+  };
+  using Key = std::tuple<c10::TensorImpl*, Use, Geometry>;
+  static std::mutex mutex;
+  static std::map<Key, Entry> entries;
+  if (weight.is_inference()) return std::make_shared<const Packed>(make());
+  const std::lock_guard lock(mutex);
+  const Key key{weight.unsafeGetTensorImpl(), use, geometry};
+  const auto version = static_cast<uint32_t>(weight._version());
+  const auto found = entries.find(key);
+  if (found != entries.end() && !found->second.tensor.expired() &&
+      found->second.version == version && found->second.data == weight.const_data_ptr())
+    return found->second.packed;
+  std::erase_if(entries, [](const auto& e) { return e.second.tensor.expired(); });
+  entries.erase(key);
+  auto packed = std::make_shared<const Packed>(make());
+  entries.emplace(key, Entry{c10::weak_intrusive_ptr<c10::TensorImpl>(weight.getIntrusivePtr()),
+                             version, weight.const_data_ptr(), packed});
+  return packed;
+}
+
+}  // namespace deepsim::bf16
