@@ -42,6 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
         .file("csrc/shim.cpp")
+        .file("csrc/distance.cpp")
         .file("csrc/winograd.cpp")
         .file("csrc/bf16/plan.cpp")
         .file("csrc/bf16/detect.cpp")

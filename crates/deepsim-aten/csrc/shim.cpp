@@ -7,10 +7,17 @@
 
 #include "bf16/function.h"
 #include "bf16/network.h"
+#include "distance.h"
 #include "winograd.h"
 
 #include <malloc.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
+#include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <vector>
@@ -149,6 +156,13 @@ int deepsim_bf16_linear(void* x, void* weight, void* bias, double slope, void** 
   });
 }
 
+int deepsim_squared_distance(void* a, void* b, void** out, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] {
+    *out = new at::Tensor(
+        deepsim::squared_distance(*static_cast<at::Tensor*>(a), *static_cast<at::Tensor*>(b)));
+  });
+}
+
 int deepsim_bf16_wanted(void* x, int* wanted, char* err, size_t err_len) {
   return guarded(err, err_len,
                  [&] { *wanted = deepsim::bf16::wanted(*static_cast<at::Tensor*>(x)); });
@@ -160,12 +174,27 @@ void deepsim_bf16_choose(int code) {
 }
 
 // Keeps freed memory in the process: a training step frees and asks for the same gigabytes again
-// and again, and fresh pages cost the kernel a fault and a clearing each. Returns 0 where the C
-// library has no such setting.
+// and again, and fresh pages cost the kernel a fault and a clearing each. The heap is grown once,
+// in address space alone, so that the system can be asked for large pages in all of it. Returns 0
+// where the C library has no such setting.
 int deepsim_keep_memory() {
 #if defined(__GLIBC__)
-  return mallopt(M_MMAP_MAX, 0) && mallopt(M_TRIM_THRESHOLD, 0x7fffffff) &&
-         mallopt(M_TOP_PAD, 64 << 20);
+  if (!(mallopt(M_MMAP_MAX, 0) && mallopt(M_TRIM_THRESHOLD, -1) &&
+        mallopt(M_TOP_PAD, 64 << 20)))
+    return 0;
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  const auto begin = reinterpret_cast<uintptr_t>(sbrk(0));
+  void* all = std::malloc(static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) / 2 *
+                          static_cast<size_t>(sysconf(_SC_PAGESIZE)));
+  if (all) {
+    constexpr uintptr_t LARGE = uintptr_t{2} << 20;
+    const uintptr_t from = (begin + LARGE - 1) / LARGE * LARGE;
+    const auto end = reinterpret_cast<uintptr_t>(sbrk(0));
+    if (end > from) madvise(reinterpret_cast<void*>(from), end - from, MADV_HUGEPAGE);
+    std::free(all);
+  }
+#endif
+  return 1;
 #else
   return 0;
 #endif

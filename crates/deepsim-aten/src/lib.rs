@@ -11,6 +11,7 @@ mod autocast;
 mod bf16;
 mod bf16_layers;
 mod cuda;
+mod distance;
 mod winograd;
 
 pub use activation::leaky_relu;
@@ -22,6 +23,7 @@ pub use bf16::{
 };
 pub use bf16_layers::{LastWindow, bf16_linear, bf16_lrn, bf16_max_pool};
 pub use cuda::{CudaLoad, load_cuda};
+pub use distance::squared_distance;
 pub use winograd::{Form, allow_winograd, winograd, winograd_pays};
 
 use std::ffi::{CStr, c_char, c_int};

@@ -1,7 +1,7 @@
 //! The three terms of the DeePSiM loss (paper, Eq. 1–4) and the discriminator's loss.
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{NetError, Result};
 
@@ -33,11 +33,17 @@ pub fn squared_distance(a: &Tensor, b: &Tensor, reduction: Reduction) -> Result<
             got: b.size(),
         });
     }
-    let sum = a
-        .f_to_kind(Kind::Float)?
-        .f_sub(&b.f_to_kind(Kind::Float)?)?
-        .f_square()?
-        .f_sum(Kind::Float)?;
+    let in_one_pass = [a, b]
+        .iter()
+        .all(|t| t.device() == Device::Cpu && matches!(t.kind(), Kind::Float | Kind::BFloat16));
+    let sum = if in_one_pass {
+        deepsim_aten::squared_distance(a, b)?
+    } else {
+        a.f_to_kind(Kind::Float)?
+            .f_sub(&b.f_to_kind(Kind::Float)?)?
+            .f_square()?
+            .f_sum(Kind::Float)?
+    };
     let divisor = match reduction {
         Reduction::Caffe => 2.0 * size[0] as f64,
         Reduction::Paper => 1.0,
@@ -85,7 +91,6 @@ pub fn cross_entropy(logits: &Tensor, label: Label, reduction: Reduction) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
 
     #[test]
     fn reductions_differ_by_their_stated_factors() {

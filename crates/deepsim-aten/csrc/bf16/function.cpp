@@ -95,7 +95,7 @@ Source source_of(const at::Tensor& map, const at::Tensor& sign, double slope, in
   return s;
 }
 
-Target target_of(at::Tensor& map, const at::Tensor& bias, double slope, int64_t top, int64_t left) {
+Target target_of(const at::Tensor& map, const at::Tensor& bias, double slope, int64_t top, int64_t left) {
   Target t{};
   t.data = map.mutable_data_ptr();
   t.fp32 = map.scalar_type() == at::kFloat;
@@ -130,22 +130,31 @@ void correlate(const Correlation& c, const Packed& weights, const Source& from, 
   });
 }
 
+// What a backward pass computes; undefined or false: nothing.
 struct Gradients {
-  at::Tensor weight, bias;
+  at::Tensor map;  // written
+  bool weight, bias;
 };
 
-// Gradients of the weights and of the bias from both maps; `slope` and `sign` belong to the
-// gradient of the output, which is the big map of a transposed convolution.
-Gradients gradients(const Plan& plan, const Source& big, const Source& small, bool transposed,
-                    int64_t images, const at::Tensor& weight, bool need_weight, bool need_bias) {
+// Gradients of the weights and of the bias, undefined where not wanted, and that of the inner map.
+// `outer` is the gradient of the output with its rectifier, `inner` the input. Everything is done
+// for some images before the next, so that the gradient is fetched from memory once.
+std::pair<at::Tensor, at::Tensor> backward_maps(const Plan& plan, const Source& outer,
+                                                const Source& inner, bool transposed,
+                                                int64_t images, const at::Tensor& weight,
+                                                Gradients wanted) {
   const auto& w = plan.weight_gradient;
   const auto& g = plan.geometry;
+  const auto& back = transposed ? plan.down : plan.up;
   const int64_t threads = at::get_num_threads(), sums_of_one = g.groups * w.sums();
   const int64_t channels = transposed ? g.big : g.small;
+  const bool to_map = wanted.map.defined();
+  const auto packed = to_map ? packed_weights(plan, !transposed, weight) : nullptr;
+  const auto target = to_map ? target_of(wanted.map, {}, 1, 0, 0) : Target{};
   // Each thread adds up its own images; the sums are joined in the threads' order.
-  const auto sums = need_weight ? at::zeros({threads, sums_of_one}, weight.options()) : at::Tensor();
+  const auto sums = at::zeros({wanted.weight ? threads : 0, sums_of_one}, weight.options());
   const auto bias_sums = at::zeros({threads, channels}, weight.options());
-  float* to = need_weight ? sums.mutable_data_ptr<float>() : nullptr;
+  float* to = wanted.weight ? sums.mutable_data_ptr<float>() : nullptr;
   float* to_bias = bias_sums.mutable_data_ptr<float>();
   at::parallel_for(0, images, 1, [&](int64_t a, int64_t b) {
     const int64_t of_image = w.big.halves(1) + w.small.halves(1);
@@ -153,19 +162,28 @@ Gradients gradients(const Plan& plan, const Source& big, const Source& small, bo
     const int64_t least = 1024 / w.small.positions() + 1;
     const int64_t each =
         std::min(b - a, std::max(least, (int64_t{384} << 10) / std::max<int64_t>(1, of_image)));
-    Half* packed_big = scratch<0>(w.big.halves(each));
-    Half* packed_small = scratch<1>(w.small.halves(each));
-    Half* work = scratch<2>(kernels()->work(w, each));
+    Half* big = scratch<0>(w.big.halves(each));
+    Half* small = scratch<1>(std::max(w.small.halves(each), back.in.halves(each)));
+    Half* work = scratch<2>(wanted.weight ? kernels()->work(w, each) : 0);
     const int64_t thread = at::get_thread_num();
     for (int64_t i = a; i < b; i += each) {
       const int64_t n = std::min(each, b - i);
-      if (need_weight || transposed) kernels()->pack(w.big, big, i, n, packed_big);
-      if (need_weight || !transposed) kernels()->pack(w.small, small, i, n, packed_small);
-      if (need_weight)
-        kernels()->gradient(w, packed_big, packed_small, n, work, to + thread * sums_of_one);
-      if (need_bias) {
+      if (to_map) {
+        // The big map lies alike for both purposes, the small one does not.
+        Half* at = transposed ? big : small;
+        kernels()->pack(back.in, outer, i, n, at);
+        kernels()->correlate(back, at, i, n, packed->data(), target);
+      }
+      if (wanted.weight || wanted.bias) {
+        if (!(transposed && to_map) && (wanted.weight || transposed))
+          kernels()->pack(w.big, transposed ? outer : inner, i, n, big);
+        if (wanted.weight || !transposed)
+          kernels()->pack(w.small, transposed ? inner : outer, i, n, small);
+      }
+      if (wanted.weight) kernels()->gradient(w, big, small, n, work, to + thread * sums_of_one);
+      if (wanted.bias) {
         const auto& layout = transposed ? w.big : w.small;
-        const Half* rows = transposed ? packed_big : packed_small;
+        const Half* rows = transposed ? big : small;
         std::vector<float> of_plane(static_cast<size_t>(layout.channels));
         for (int64_t p = 0; p < layout.groups * layout.planes(); ++p) {
           std::fill(of_plane.begin(), of_plane.end(), 0.0f);
@@ -174,27 +192,27 @@ Gradients gradients(const Plan& plan, const Source& big, const Source& small, bo
           // A merged plane holds all channels several times; a group's plane some of them once.
           const int64_t own = layout.merged ? channels : layout.channels;
           float* at = to_bias + thread * channels + p / layout.planes() * own;
-          for (size_t c = 0; c < of_plane.size(); ++c) at[static_cast<int64_t>(c) % own] += of_plane[c];
+          for (size_t c = 0; c < of_plane.size(); ++c)
+            at[static_cast<int64_t>(c) % own] += of_plane[c];
         }
       }
     }
   });
-  Gradients out;
-  if (need_bias) out.bias = bias_sums.sum(0);
-  if (!need_weight) return out;
-  out.weight = at::empty(weight.sizes(), weight.options());
-  float* dw = out.weight.mutable_data_ptr<float>();
+  const auto bias = wanted.bias ? bias_sums.sum(0) : at::Tensor();
+  if (!wanted.weight) return {at::Tensor(), bias};
+  auto dw = at::empty(weight.sizes(), weight.options());
+  float* values = dw.mutable_data_ptr<float>();
   const auto of_group = static_cast<int64_t>(w.from.size());
   for (int64_t group = 0; group < g.groups; ++group)
     at::parallel_for(0, of_group, 1 << 14, [&](int64_t a, int64_t b) {
       const float* from = to + group * w.sums();
-      float* put = dw + group * of_group;
+      float* put = values + group * of_group;
       for (int64_t i = a; i < b; ++i) put[i] = from[w.from[static_cast<size_t>(i)]];
       for (int64_t t = 1; t < threads; ++t)
         for (int64_t i = a; i < b; ++i)
           put[i] += from[t * sums_of_one + w.from[static_cast<size_t>(i)]];
     });
-  return out;
+  return {dw, bias};
 }
 
 Geometry geometry_of(const at::Tensor& x, const at::Tensor& weight, const Options& o) {
@@ -266,22 +284,12 @@ struct Convolution : torch::autograd::Function<Convolution> {
     // Rounding to bf16 keeps a value's sign.
     if (sign.defined() && sign.scalar_type() != at::kBFloat16) sign = sign.to(at::kBFloat16);
     const auto outer = source_of(dy, sign, slope, numbers[3], numbers[4]);
-    at::Tensor dx;
-    if (ctx->needs_input_grad(0)) {
-      dx = at::empty_like(x);
-      const auto packed = packed_weights(*plan, !o.transposed, weight);
-      correlate(o.transposed ? plan->down : plan->up, *packed, outer, target_of(dx, {}, 1, 0, 0),
-                x.size(0));
-    }
-    const bool need_weight = ctx->needs_input_grad(1),
-               need_bias = d["biased"].toBool() && ctx->needs_input_grad(2);
-    Gradients g;
-    if (need_weight || need_bias) {
-      const auto inner = source_of(x, {}, 1, 0, 0);
-      g = gradients(*plan, o.transposed ? outer : inner, o.transposed ? inner : outer, o.transposed,
-                    x.size(0), weight, need_weight, need_bias);
-    }
-    return {dx, g.weight, g.bias, {}};
+    const Gradients wanted{ctx->needs_input_grad(0) ? at::empty_like(x) : at::Tensor(),
+                           ctx->needs_input_grad(1),
+                           d["biased"].toBool() && ctx->needs_input_grad(2)};
+    const auto [dw, db] = backward_maps(*plan, outer, source_of(x, {}, 1, 0, 0), o.transposed,
+                                        x.size(0), weight, wanted);
+    return {wanted.map, dw, db, {}};
   }
 };
 

@@ -129,6 +129,9 @@ constexpr int64_t ROWS = 2 * TILE;    // positions of one product
 constexpr int64_t WIDE = 64;          // most columns of a merged output
 constexpr int64_t RESIDENT = 448 << 10;  // halves of weights that stay in the second-level cache
 
+// Steps by which weights are fetched into the first-level cache in advance.
+constexpr int64_t AHEAD = 2;
+
 // 32 positions x 16 * COLUMNS columns over all steps, into rows of `stride` floats. `between` is
 // called after each step: what it does is done while the matrix unit works.
 template <int COLUMNS, class Between>
@@ -144,6 +147,7 @@ inline void product(const Half* from, int64_t row_bytes, const int64_t* offsets,
   const int64_t second = TILE * row_bytes / static_cast<int64_t>(sizeof(Half));
   for (int64_t k = 0; k < steps; ++k) {
     const Half* at = from + offsets[k];
+    prefetch(weights + AHEAD * COLUMNS * TILE * DEPTH, COLUMNS * TILE * DEPTH);
     TILE_LOAD(4, at, row_bytes);
     TILE_LOAD(6, weights, 64);
     TILE_PRODUCT(0, 4, 6);

@@ -28,7 +28,7 @@ inline V load(const Half* p, int64_t n) {
   for (int64_t i = 0; i < std::min(n, LANES); ++i) v[i] = to_float(p[i]);
   return v;
 }
-inline void store(Half* p, V v, int64_t n) {
+inline void store(Half* p, const V& v, int64_t n) {
   for (int64_t i = 0; i < std::min(n, LANES); ++i) p[i] = to_half(v[i]);
 }
 inline V load(const float* p) {
