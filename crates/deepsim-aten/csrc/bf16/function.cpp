@@ -157,11 +157,11 @@ std::pair<at::Tensor, at::Tensor> backward_maps(const Plan& plan, const Source& 
   float* to = wanted.weight ? sums.mutable_data_ptr<float>() : nullptr;
   float* to_bias = bias_sums.mutable_data_ptr<float>();
   at::parallel_for(0, images, 1, [&](int64_t a, int64_t b) {
-    const int64_t of_image = w.big.halves(1) + w.small.halves(1);
-    // Long enough for the sums to be worth loading, small enough for the cache.
-    const int64_t least = 1024 / w.small.positions() + 1;
+    // Operands that stay in the second-level cache, but sums that are worth their loading.
+    const int64_t of_image = kernels()->work(w, 1);
+    const int64_t least = 192 / w.small.positions() + 1;
     const int64_t each =
-        std::min(b - a, std::max(least, (int64_t{384} << 10) / std::max<int64_t>(1, of_image)));
+        std::min(b - a, std::max(least, (int64_t{640} << 10) / std::max<int64_t>(1, of_image)));
     Half* big = scratch<0>(w.big.halves(each));
     Half* small = scratch<1>(std::max(w.small.halves(each), back.in.halves(each)));
     Half* work = scratch<2>(wanted.weight ? kernels()->work(w, each) : 0);

@@ -386,15 +386,18 @@ int64_t row_halves(int64_t positions) {
   const int64_t lines = (positions + DEPTH - 1) / DEPTH;
   return (lines + (lines % 2 == 0)) * DEPTH;
 }
-constexpr int64_t BLOCK = 512;  // positions whose rows stay in the first-level cache
+constexpr int64_t BLOCK = 2048;  // positions that are summed up before the sums are stored
 
-int64_t big_row(const WeightGradient& w, int64_t count) { return row_halves(w.big.span(count)); }
 int64_t steps_of(const WeightGradient& w, int64_t count) {
   return (count * w.small.positions() + DEPTH - 1) / DEPTH;
 }
+int64_t row_of(const WeightGradient& w, int64_t count) {
+  return row_halves(steps_of(w, count) * DEPTH);
+}
+int64_t pairs_of(const WeightGradient& w, int64_t count) { return w.big.span(count) / 2 + 1; }
 int64_t work(const WeightGradient& w, int64_t count) {
-  return w.big.planes() * w.row_tiles() * TILE * big_row(w, count) +
-         w.column_tiles() * TILE * DEPTH * steps_of(w, count);
+  return w.row_tiles() * TILE * row_of(w, count) +
+         w.big.planes() * 2 * w.column_tiles() * pairs_of(w, count) * DEPTH;
 }
 
 // [positions][channels] -> [channel][positions], rows of `row` halves, channels filled up to tiles.
@@ -424,11 +427,11 @@ void transposed(const Half* from, int64_t positions, int64_t channels, int64_t r
   }
 }
 
-// [positions][channels] -> [column tile][step][pair of positions][column][2].
-void paired(const Half* from, int64_t positions, int64_t channels, int64_t steps, Half* to) {
+// [positions][channels] -> [column tile][pair of positions][column][2].
+void paired(const Half* from, int64_t positions, int64_t channels, int64_t count, Half* to) {
   for (int64_t c = 0; c < channels; c += TILE) {
     const int64_t n = std::min<int64_t>(TILE, channels - c);
-    for (int64_t p = 0; p < steps * DEPTH; p += 2, to += DEPTH) {
+    for (int64_t p = 0; p < 2 * count; p += 2, to += DEPTH) {
       const bool one = p < positions, both = p + 1 < positions;
       const Half* row = from + p * channels + c;
 #if defined(__AVX512BF16__)
@@ -446,7 +449,7 @@ void paired(const Half* from, int64_t positions, int64_t channels, int64_t steps
   }
 }
 
-// Adds left [16 * ROW_TILES rows][steps * 32] times right [column tile][step] to tiles of sums.
+// Adds left [16 * ROW_TILES rows][steps * 32] times right [column tile][steps * 16 pairs] to tiles of sums.
 template <int ROW_TILES, int COLUMNS>
 inline void add_product(const Half* left, int64_t row, const Half* right, int64_t next_column,
                         int64_t steps, float* sums, int64_t next_row) {
@@ -485,39 +488,47 @@ inline void add_product(const Half* left, int64_t row, const Half* right, int64_
 void gradient(const WeightGradient& w, const Half* big, const Half* small, int64_t count, Half* work,
               float* sums) {
   [[maybe_unused]] const Tiles tiles;
-  const int64_t row = big_row(w, count), span = w.big.span(count), steps = steps_of(w, count);
+  const int64_t row = row_of(w, count), span = w.big.span(count), steps = steps_of(w, count);
   const int64_t rows = w.row_tiles(), columns = w.column_tiles(), planes = w.big.planes();
   const int64_t positions = count * w.small.positions();
+  const int64_t next = pairs_of(w, count) * DEPTH, below = columns * TILE * TILE;
+  // Blocks of nearly equal length: a short one costs as much around its products as a long one.
+  const int64_t blocks = std::max<int64_t>(1, (steps * DEPTH + BLOCK / 2) / BLOCK);
   Half* left = work;
-  Half* right = work + planes * rows * TILE * row;
+  Half* right = work + rows * TILE * row;
   for (int64_t g = 0; g < w.big.groups; ++g) {
-    for (int64_t p = 0; p < planes; ++p, big += span * w.big.channels)
-      transposed(big, span, w.big.channels, row, left + p * rows * TILE * row);
-    paired(small, positions, w.small.channels, steps, right);
+    transposed(small, positions, w.small.channels, row, left);
     small += positions * w.small.channels;
-    for (int64_t p = 0; p < planes; ++p)
+    // Pairs that begin at even positions and pairs that begin at odd ones: whatever a tap's shift,
+    // its operands are whole cache lines.
+    for (int64_t p = 0; p < planes; ++p, big += span * w.big.channels)
+      for (int64_t odd = 0; odd < 2; ++odd)
+        paired(big + odd * w.big.channels, span - odd, w.big.channels, pairs_of(w, count),
+               right + (2 * p + odd) * columns * next);
+    for (int64_t block = 0, q = 0; q < steps; ++block) {
+      const int64_t n = steps * (block + 1) / blocks - q;
       for (int64_t r = 0; r < rows; r += 2)
-        for (int64_t q = 0; q < steps; q += BLOCK / DEPTH) {
-          const int64_t n = std::min<int64_t>(BLOCK / DEPTH, steps - q);
-          for (size_t tap = 0; tap < w.taps.size(); ++tap) {
-            if (w.taps[tap].plane != p) continue;
-            const Half* from = left + (p * rows + r) * TILE * row + q * DEPTH + w.taps[tap].shift;
-            for (int64_t c = 0; c < columns; c += 2) {
-              const Half* at = right + (c * steps + q) * TILE * DEPTH;
-              const int64_t next = steps * TILE * DEPTH, below = columns * TILE * TILE;
-              float* to = sums + ((static_cast<int64_t>(tap) * rows + r) * columns + c) * TILE * TILE;
-              const bool two = r + 1 < rows, wide = c + 1 < columns;
-              if (two && wide)
-                add_product<2, 2>(from, row, at, next, n, to, below);
-              else if (two)
-                add_product<2, 1>(from, row, at, next, n, to, below);
-              else if (wide)
-                add_product<1, 2>(from, row, at, next, n, to, below);
-              else
-                add_product<1, 1>(from, row, at, next, n, to, below);
-            }
+        for (size_t tap = 0; tap < w.taps.size(); ++tap) {
+          const auto& t = w.taps[tap];
+          const Half* from = left + r * TILE * row + q * DEPTH;
+          const Half* plane = right + (2 * t.plane + t.shift % 2) * columns * next +
+                              (q * DEPTH + t.shift) / 2 * DEPTH;
+          for (int64_t c = 0; c < columns; c += 2) {
+            const Half* at = plane + c * next;
+            float* to = sums + ((static_cast<int64_t>(tap) * rows + r) * columns + c) * TILE * TILE;
+            const bool two = r + 1 < rows, wide = c + 1 < columns;
+            if (two && wide)
+              add_product<2, 2>(from, row, at, next, n, to, below);
+            else if (two)
+              add_product<2, 1>(from, row, at, next, n, to, below);
+            else if (wide)
+              add_product<1, 2>(from, row, at, next, n, to, below);
+            else
+              add_product<1, 1>(from, row, at, next, n, to, below);
           }
         }
+      q += n;
+    }
     sums += w.sums();
   }
 }

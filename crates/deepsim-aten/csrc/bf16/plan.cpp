@@ -178,8 +178,8 @@ WeightGradient make_weight_gradient(const Shape& s, const Correlation& down) {
   w.small.channels = s.small;
   w.small.lead = 0;
   w.small.tail = 0;
-  w.rows = s.plane_channels();
-  w.columns = s.small;
+  w.rows = s.small;
+  w.columns = s.plane_channels();
   // Where the tap of a plane and two shifts stands among the taps, -1 for none.
   const int64_t wide = s.most() - s.least() + 1, planes = w.big.planes();
   std::vector<int64_t> places(static_cast<size_t>(planes * wide * wide), -1);
@@ -199,10 +199,11 @@ WeightGradient make_weight_gradient(const Shape& s, const Correlation& down) {
       for (int64_t ky = 0; ky < g.kernel; ++ky)
         for (int64_t kx = 0; kx < g.kernel; ++kx) {
           const int64_t phase = s.phase(ky) * g.stride + s.phase(kx);
-          const int64_t plane = s.merged ? 0 : phase, row = s.merged ? phase * s.big + cb : cb;
+          const int64_t plane = s.merged ? 0 : phase;
+          const int64_t column = s.merged ? phase * s.big + cb : cb;
           const int64_t tap = place(plane, s.shift(ky), s.shift(kx));
-          const int64_t tile = (tap * w.row_tiles() + row / TILE) * w.column_tiles() + cs / TILE;
-          w.from.push_back(static_cast<int32_t>((tile * TILE + row % TILE) * TILE + cs % TILE));
+          const int64_t tile = (tap * w.row_tiles() + cs / TILE) * w.column_tiles() + column / TILE;
+          w.from.push_back(static_cast<int32_t>((tile * TILE + cs % TILE) * TILE + column % TILE));
         }
   return w;
 }

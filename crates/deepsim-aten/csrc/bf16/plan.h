@@ -86,7 +86,7 @@ struct WeightGradient {
     int64_t plane, shift;
   };
   std::vector<Tap> taps;      // in the order of their planes
-  int64_t rows, columns;      // channels of the big and of the small map
+  int64_t rows, columns;      // channels of the small and of the big map
   std::vector<int32_t> from;  // for each weight of a group, its place among the sums
 
   int64_t row_tiles() const { return round_up(rows, TILE) / TILE; }
