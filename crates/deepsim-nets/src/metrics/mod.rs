@@ -197,10 +197,11 @@ mod tests {
         assert!((got / want - 1.0).abs() < 1e-6, "{got} {want}");
     }
 
-    /// The promise: within 10⁻⁴ of differences in fp64, whatever the samples have in common.
+    /// The promise is 10⁻⁴ of differences in fp64, whatever the samples have in common; this holds
+    /// to a tenth of it, which products alone miss where nearly all pairs are close.
     fn assert_near(what: &str, x: &Tensor) {
         let (got, want) = (mean_pair_distance(x).unwrap(), plain_pair_distance(x));
-        assert!((got / want - 1.0).abs() < 1e-4, "{what}: {got} {want}");
+        assert!((got / want - 1.0).abs() < 1e-5, "{what}: {got} {want}");
     }
 
     #[test]
@@ -217,6 +218,9 @@ mod tests {
             let outlier = Tensor::cat(&[&x, &(x.narrow(0, 0, 1) + far)], 0);
             assert_near(&format!("outlier {far}"), &outlier);
         }
+        let shifted = x.narrow(0, 1, 1).square();
+        let tight = Tensor::cat(&[&(&x * 1e-7), &shifted], 0);
+        assert_near("all but one the same", &tight);
         // Most samples the same, or nearly.
         let same = x.narrow(0, 0, 1).repeat([37, 1]);
         let few = Tensor::cat(&[&same, &x.narrow(0, 1, 3)], 0);
