@@ -27,6 +27,7 @@ mod code;
 mod exact;
 mod machine;
 mod rotation;
+mod round;
 mod scan;
 mod search;
 mod stream;
