@@ -307,26 +307,27 @@ fn cut(
         (resized.as_slice(), crop as usize, 0, 0)
     };
     let crop = crop as usize;
-    for (channel, plane) in target.chunks_exact_mut(crop * crop).enumerate() {
-        for (y, line) in plane.chunks_exact_mut(crop).enumerate() {
-            let start = ((y0 + y) * stride + x0) * 3;
-            let pixels = source[start..start + crop * 3]
-                .iter()
-                .skip(channel)
-                .step_by(3);
-            match side {
-                Side::AsIs => line
-                    .iter_mut()
-                    .zip(pixels)
-                    .for_each(|(to, from)| *to = *from),
-                Side::Mirrored => {
-                    line.iter_mut()
-                        .rev()
-                        .zip(pixels)
-                        .for_each(|(to, from)| *to = *from);
-                }
-            }
+    let (red, rest) = target.split_at_mut(crop * crop);
+    let (green, blue) = rest.split_at_mut(crop * crop);
+    let planes = red
+        .chunks_exact_mut(crop)
+        .zip(green.chunks_exact_mut(crop))
+        .zip(blue.chunks_exact_mut(crop));
+    // One pass over the pixels for all three planes: a pass for each would read them three times.
+    for (y, ((red, green), blue)) in planes.enumerate() {
+        let start = ((y0 + y) * stride + x0) * 3;
+        let (pixels, _) = source[start..start + crop * 3].as_chunks::<3>();
+        let line = red.iter_mut().zip(green).zip(blue);
+        match side {
+            Side::AsIs => line.zip(pixels).for_each(split),
+            Side::Mirrored => line.zip(pixels.iter().rev()).for_each(split),
         }
     }
     Ok(())
+}
+
+/// A pixel's colours, each to its plane.
+#[inline]
+fn split((((red, green), blue), pixel): (((&mut u8, &mut u8), &mut u8), &[u8; 3])) {
+    (*red, *green, *blue) = (pixel[0], pixel[1], pixel[2]);
 }

@@ -73,7 +73,8 @@ fn check_whole(bytes: &[u8]) -> Result<(), ImageFault> {
         }
     }
     let scans = bytes.get(at..).unwrap_or_default();
-    match scans.windows(2).any(|pair| pair == [0xFF, 0xD9]) {
+    // From the end, where it is in every whole file.
+    match scans.windows(2).rev().any(|pair| pair == [0xFF, 0xD9]) {
         true => Ok(()),
         false => Err(cut("end marker")),
     }

@@ -1,10 +1,11 @@
 //! Making a photo square, and cutting windows out of square pictures.
 //!
 //! The filter is everywhere the antialiased bicubic (Catmull-Rom, a = −0.5) of Pillow's
-//! `Image.resize(…, Image.BICUBIC, box=…)`, computed by `fast_image_resize` in integers; a
-//! test holds it to Pillow's output within two grey levels (the two round between their passes
-//! in another order), 0.3 on average. As with Pillow's `box`, the filter at a window's border
-//! looks at the pixels beyond it.
+//! `Image.resize(…, Image.BICUBIC, box=…)`, columns first, computed by `fast_image_resize` in
+//! integers. Golden vectors hold it to Pillow's passes: 99 of 100 values are equal, the others one
+//! grey level off (two at the very most: weights have 15 bits here and 22 there, and each pass
+//! rounds). Pillow 13.0 begins with the rows in some upright pictures; on hard edges that shows.
+//! As with Pillow's `box`, the filter at a window's border looks at the pixels beyond it.
 //!
 //! * [`Resize::Squash`]: both sides to `size`, the aspect ratio is lost. The Caffe tools
 //!   prepared ILSVRC-2012 so.
@@ -103,18 +104,51 @@ pub(crate) fn check_size(size: u32) -> Result<(), DataError> {
 }
 
 /// Scales a window of an RGB picture (rows of interleaved pixels) to `side`×`side`.
+///
+/// Columns first, then rows, as Pillow does: what overshoots is cut to 0–255 between the two, so
+/// that on hard edges the order is worth up to 26 grey levels. `fast_image_resize` left to itself
+/// begins with the rows.
 pub(crate) fn resample(
+    pixels: &[u8],
+    size: (u32, u32),
+    window: Window,
+    side: u32,
+) -> Result<Vec<u8>, DataError> {
+    if window.width == side || window.height == side {
+        return pass(pixels, size, window, (side, side));
+    }
+    // Only the rows that the second pass looks at; one more on each side is a margin for rounding.
+    let reach = 2 * window.height.div_ceil(side) + 1;
+    let top = window.y.saturating_sub(reach);
+    let bottom = (window.y + window.height + reach).min(size.1);
+    let band = Window {
+        y: top,
+        height: bottom - top,
+        ..window
+    };
+    let narrow = pass(pixels, size, band, (side, band.height))?;
+    let window = Window {
+        x: 0,
+        y: window.y - top,
+        width: side,
+        height: window.height,
+    };
+    pass(&narrow, (side, band.height), window, (side, side))
+}
+
+/// One call of the library, which scales only the sides that change.
+fn pass(
     pixels: &[u8],
     (width, height): (u32, u32),
     window: Window,
-    side: u32,
+    (columns, rows): (u32, u32),
 ) -> Result<Vec<u8>, DataError> {
     let refused = |reason: String| DataError::Resize { reason };
     // Typed images: the untyped ones would compile the resizer for every pixel type there is.
     let source = TypedImageRef::<U8x3>::from_buffer(width, height, pixels)
         .map_err(|error| refused(error.to_string()))?;
-    let mut bytes = vec![0; side as usize * side as usize * 3];
-    let mut target = TypedImage::<U8x3>::from_buffer(side, side, &mut bytes)
+    let mut bytes = vec![0; columns as usize * rows as usize * 3];
+    let mut target = TypedImage::<U8x3>::from_buffer(columns, rows, &mut bytes)
         .map_err(|error| refused(error.to_string()))?;
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))

@@ -1,12 +1,18 @@
-//! Times exact nearest neighbours on raw f32 rows:
-//! `neighbors REFERENCES QUERIES DIM [K] [auto|bf16|int8|fp32] [REPEATS] [block rows to stream]`.
+//! Times exact nearest neighbours on raw f32 rows, and estimates a search of ILSVRC-2012:
+//! `neighbors REFERENCES QUERIES DIM [K] [auto|bf16|int8|fp32] [REPEATS] [block rows to stream] [TILE]`.
 
 use std::fs::File;
 use std::io::BufReader;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use deepsim_nets::neighbors::{Candidates, Index, RowReader, Searcher, Settings};
+use deepsim_nets::neighbors::{Candidates, Index, Rates, RowReader, Searcher, Settings, estimate};
+
+/// What the estimate is for: pool5 features of ILSVRC-2012's training images.
+const IMAGES: u64 = 1_280_000;
+const FEATURES: u64 = 9216;
+const QUERIES: u64 = 1000;
+const BLOCK: u64 = 8192;
 
 fn read(path: &str, dim: usize) -> Result<Vec<f32>> {
     let file = File::open(path).with_context(|| path.to_owned())?;
@@ -33,6 +39,7 @@ fn main() -> Result<()> {
     };
     let settings = Settings {
         candidates,
+        tile: arg(7, "4096").parse().context("TILE")?,
         ..Settings::default()
     };
     let repeats: usize = arg(5, "3").parse().context("REPEATS")?;
@@ -45,18 +52,41 @@ fn main() -> Result<()> {
         let found = searcher.finish()?;
         println!("streamed {:.3} s", start.elapsed().as_secs_f64());
         println!("{}", found.stats);
+        println!("first: {:?} {:?}", found.indices(0), found.squared(0));
         return Ok(());
     }
+    let start = Instant::now();
     let references = read(&path, dim)?;
+    let reading = start.elapsed().as_secs_f64();
     let start = Instant::now();
     let index = Index::build(&references, dim, &settings)?;
-    println!("build {:.3} s", start.elapsed().as_secs_f64());
+    let coding = start.elapsed().as_secs_f64();
+    println!("read {reading:.3} s, build {coding:.3} s");
+    let mut searching = f64::INFINITY;
     for _ in 0..repeats {
         let start = Instant::now();
         let found = index.search(&queries, k)?;
         let searched = start.elapsed().as_secs_f64();
+        searching = searching.min(searched);
         println!("search {searched:.3} s; {}", found.stats);
         println!("first: {:?} {:?}", found.indices(0), found.squared(0));
     }
+    let (values, count) = (references.len() as f64, (queries.len() / dim) as f64);
+    let rates = Rates {
+        operations: 2.0 * values * count / searching,
+        coded: values / coding,
+        read: 4.0 * values / reading,
+    };
+    let e = estimate(IMAGES, FEATURES, QUERIES, BLOCK, &rates, &settings);
+    println!(
+        "at these rates {IMAGES} x {FEATURES} streamed past {QUERIES} queries take {:.0} s \
+         (reading {:.1} GB {:.0} s; coding {:.0} s, then searching {:.0} s) and {:.1} GB of memory",
+        e.seconds(),
+        e.bytes as f64 / 1e9,
+        e.read,
+        e.coding,
+        e.search,
+        e.memory as f64 / 1e9
+    );
     Ok(())
 }

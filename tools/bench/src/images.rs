@@ -1,19 +1,22 @@
-//! The data works: photographs to random crops, on one thread.
+//! The data works: photographs to random crops, on one thread; then on more, to see how it scales.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use deepsim_data::prepare::Existing;
 use deepsim_data::{
     Augment, BatchSpec, Dataset, Flow, Mirror, Prepare, Store, prepare, training_batch,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::serve::serve;
 
 const CROP: u32 = 227;
 /// Epochs of one unit where decoding takes no time.
 const SHARD_EPOCHS: usize = 20;
+/// Units of each number of threads.
+const SCALING_ROUNDS: usize = 3;
 
 /// Serves epochs of batches of a plain folder of JPEGs.
 ///
@@ -69,7 +72,7 @@ fn batches(data: &Dataset, epochs: usize) -> Result<()> {
     };
     let steps = (epochs * data.len() / batch_size) as u64;
     let mut step = 0;
-    let mut unit = || -> Result<()> {
+    let mut unit = move || -> Result<()> {
         for _ in 0..steps {
             training_batch(data, &spec, step)?;
             step += 1;
@@ -78,5 +81,30 @@ fn batches(data: &Dataset, epochs: usize) -> Result<()> {
     };
     unit()?;
     let facts = json!({ "amount": steps * batch_size as u64, "threads": 1 });
-    serve(facts, unit, || Ok(json!([])))
+    let mut scaled = unit.clone();
+    serve(facts, unit, || scaling(&mut scaled))
+}
+
+/// Seconds of a unit on 1, 2, 4, … threads, as many as there are processors: the shortest of a few
+/// each, taken in turn so that what disturbs one disturbs all.
+fn scaling(unit: &mut (impl FnMut() -> Result<()> + Send)) -> Result<Value> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut pools = Vec::new();
+    for threads in std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n <= processors)
+    {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pools.push((threads, pool.context("setting up threads")?, f64::INFINITY));
+    }
+    for _ in 0..SCALING_ROUNDS {
+        for (_, pool, shortest) in &mut pools {
+            let begun = Instant::now();
+            pool.install(&mut *unit)?;
+            *shortest = shortest.min(begun.elapsed().as_secs_f64());
+        }
+    }
+    let rows = pools.iter().map(|(threads, _, seconds)| {
+        let plural = if *threads == 1 { "" } else { "s" };
+        json!([format!("{threads} thread{plural}"), seconds])
+    });
+    Ok(rows.collect())
 }

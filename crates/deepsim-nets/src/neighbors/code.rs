@@ -10,6 +10,7 @@ use tch::{Kind, Tensor};
 use super::exact::Rows;
 use super::machine::{self, Candidates};
 use super::rotation::Rotation;
+use super::round::{round_bf16, round_row};
 use crate::error::{NetError, Result};
 
 /// Half the spacing of f32 numbers relative to them: what one rounding may cost.
@@ -152,15 +153,22 @@ impl Space {
                 });
                 (Tensor::f_from_slice(&codes)?, bounds)
             }
-            Code::Bf16 | Code::Fp32 => {
-                let mut codes = vec![0.0f32; n * self.dim];
-                let bf16 = matches!(self.code, Code::Bf16);
-                let bounds = self.each_row(rows, &mut codes, self.dim, |centred, exponent, out| {
-                    round_row(bf16, centred, exponent, out)
+            // Straight as bytes: a tensor in fp32 on the way would be three passes over memory.
+            Code::Bf16 => {
+                let mut codes = vec![[0u8; 2]; n * self.dim];
+                let bounds = self.each_row(rows, &mut codes, self.dim, |centred, length, out| {
+                    round_row(centred, length, out, round_bf16)
                 });
-                let codes = Tensor::f_from_slice(&codes)?;
-                let kind = if bf16 { Kind::BFloat16 } else { Kind::Float };
-                (codes.f_to_kind(kind)?, bounds)
+                let size = [n as i64, self.dim as i64];
+                let codes = Tensor::f_from_data_size(codes.as_flattened(), &size, Kind::BFloat16);
+                (codes?, bounds)
+            }
+            Code::Fp32 => {
+                let mut codes = vec![0.0f32; n * self.dim];
+                let bounds = self.each_row(rows, &mut codes, self.dim, |centred, length, out| {
+                    round_row(centred, length, out, |x| (x, x))
+                });
+                (Tensor::f_from_slice(&codes)?, bounds)
             }
         };
         if let Some(row) = bounds.iter().position(|b| !b.length.is_finite()) {
@@ -280,11 +288,6 @@ fn measure(x: &[f32], centre: &[f32]) -> (f64, f64) {
     )
 }
 
-/// Sum of squares: fp32 lanes, carried over to fp64.
-fn squares(x: impl Iterator<Item = f32>) -> f64 {
-    x.map(|v| f64::from(v) * f64::from(v)).sum()
-}
-
 /// 8 bits: rotates `centred` in place, of length `length`, and rounds it.
 fn quantise(
     rotation: &Rotation,
@@ -363,28 +366,5 @@ fn quantise(
         coded: square.sqrt() * scale,
         // 64 squares per lane are added in fp32: at most 66 roundings, far below 2⁻¹⁰.
         error: residual.sqrt() * shrink * (1.0 + 1.0 / 1024.0) + slack,
-    }
-}
-
-/// bf16 or fp32: the row itself, with the low 16 bits rounded away for bf16.
-fn round_row(bf16: bool, centred: &[f32], length: f64, out: &mut [f32]) -> Bounds {
-    let mut residual = 0.0;
-    if bf16 {
-        for (to, &x) in out.iter_mut().zip(centred) {
-            let bits = x.to_bits();
-            // To nearest, ties to even. Values are at most 2: no carry reaches infinity.
-            let rounded = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff_0000;
-            *to = f32::from_bits(rounded);
-        }
-        // The difference of a number and its rounding to fewer bits is exact.
-        residual = squares(centred.iter().zip(&*out).map(|(x, q)| x - q)).sqrt();
-    } else {
-        out.copy_from_slice(centred);
-    }
-    Bounds {
-        scale: 1.0,
-        length,
-        coded: squares(out.iter().copied()).sqrt(),
-        error: residual * (1.0 + ROUNDING) + 4.0 * ROUNDING * length,
     }
 }

@@ -31,57 +31,6 @@ fn pairwise(s: [f64; LANES]) -> f64 {
     ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
 }
 
-/// Rows that [`at_least`] reads side by side: memory answers several requests at once.
-pub(super) const TOGETHER: usize = 4;
-/// Its lanes, and the columns after which they are carried over to fp64.
-const WIDE: usize = 8;
-const CARRY: usize = 512;
-
-/// Quick lower bounds of [`squared_distance`] from `x`, off by less than 10⁻⁵ of it: in fp32,
-/// where every term passes through at most 64 additions, a subtraction and a product
-/// (67 · 2⁻²⁴ = 4 · 10⁻⁶). Below fp32's normal numbers each square may also be off by 2⁻¹⁴⁹; where
-/// one is beyond its range the bound is 0.
-pub(super) fn at_least(x: &[f32], rows: [&[f32]; TOGETHER]) -> [f64; TOGETHER] {
-    let mut total = [0.0f64; TOGETHER];
-    let mut from = 0;
-    while from < x.len() {
-        let to = x.len().min(from + CARRY);
-        let whole = from + (to - from) / WIDE * WIDE;
-        let mut sums = [[0.0f32; WIDE]; TOGETHER];
-        let parts = rows.map(|row| row[from..whole].chunks_exact(WIDE));
-        let [a, b, c, d] = parts;
-        for ((((x, a), b), c), d) in x[from..whole]
-            .chunks_exact(WIDE)
-            .zip(a)
-            .zip(b)
-            .zip(c)
-            .zip(d)
-        {
-            for (sums, y) in sums.iter_mut().zip([a, b, c, d]) {
-                for lane in 0..WIDE {
-                    let d = x[lane] - y[lane];
-                    sums[lane] += d * d;
-                }
-            }
-        }
-        for ((sums, row), total) in sums.iter_mut().zip(rows).zip(&mut total) {
-            for (lane, (x, y)) in x[whole..to].iter().zip(&row[whole..to]).enumerate() {
-                let d = x - y;
-                sums[lane] += d * d;
-            }
-            *total += sums.iter().copied().map(f64::from).sum::<f64>();
-        }
-        from = to;
-    }
-    total.map(|sum| {
-        if sum.is_finite() {
-            sum * (1.0 - 1e-5) - x.len() as f64 * 2f64.powi(-148)
-        } else {
-            0.0
-        }
-    })
-}
-
 /// A factor by which [`squared_distance`] may be off what real numbers would give, for rows of
 /// any length that fits in memory (10⁶ columns: 10⁶ · 2⁻⁵³ ≈ 10⁻¹⁰).
 pub(super) const SLACK: f64 = 1e-9;
@@ -172,23 +121,6 @@ mod tests {
         assert_eq!(squared_distance(&x, &y), 650.0);
         assert_eq!(squared_distance(&x[..3], &y[..3]), 5.0);
         assert_eq!(squared_distance(&[], &[]), 0.0);
-    }
-
-    #[test]
-    fn the_quick_bound_is_below_and_near() {
-        for scale in [1e-40f32, 1e-22, 1e-20, 1.0, 1e18, 1e30, 1e38] {
-            let x: Vec<f32> = (0..5000)
-                .map(|i| scale * ((i * 37 % 101) as f32 / 60.0))
-                .collect();
-            let y: Vec<f32> = (0..5000)
-                .map(|i| scale * ((i * 53 % 97) as f32 / -60.0))
-                .collect();
-            let exact = squared_distance(&x, &y);
-            let [bound, _, same, _] = at_least(&x, [&y, &x, &y, &x]);
-            assert_eq!(bound, same);
-            assert!(bound <= exact, "{scale}");
-            assert!(scale != 1.0 || bound > exact * (1.0 - 2e-5));
-        }
     }
 
     #[test]

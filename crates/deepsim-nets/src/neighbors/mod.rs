@@ -27,6 +27,7 @@ mod code;
 mod exact;
 mod machine;
 mod rotation;
+mod round;
 mod scan;
 mod search;
 mod stream;
@@ -271,15 +272,16 @@ impl<'q> Searcher<'q> {
         self.pass(&index)
     }
 
-    /// Looks through blocks until there are none left.
+    /// Looks through blocks until there are none left; the next one is fetched by a thread of its
+    /// own meanwhile. Nothing is fetched after an error; blocks that passed before it count.
     ///
     /// # Errors
-    /// The first error of a block, or what [`Searcher::add`] refuses.
-    pub fn add_all(&mut self, blocks: impl IntoIterator<Item = Result<Vec<f32>>>) -> Result<()> {
-        for block in blocks {
-            self.add(&block?)?;
-        }
-        Ok(())
+    /// The first error of a block, what [`Searcher::add`] refuses, or no thread to be had.
+    pub fn add_all<I>(&mut self, blocks: I) -> Result<()>
+    where
+        I: IntoIterator<Item = Result<Vec<f32>>> + Send,
+    {
+        stream::ahead(blocks, |block| self.add(&block))
     }
 
     /// What was found.
@@ -319,14 +321,16 @@ impl<'q> Searcher<'q> {
 
     /// Codes the queries in the references' space.
     fn enter(&mut self, space: &Arc<Space>) -> Result<()> {
+        let mut blocks = Vec::new();
         let mut from = 0;
         while from < self.queries.len() {
             let to = self.queries.len().min(from + self.settings.queries);
             let coded = space.code(self.queries.part(from, to), "queries", from as u64)?;
-            self.blocks.push(Queries::new(space, coded)?);
+            blocks.push(Queries::new(space, coded)?);
             from = to;
         }
-        self.space = Some(space.clone());
+        // Both or neither: whoever goes on after an error must not find half of the queries.
+        (self.blocks, self.space) = (blocks, Some(space.clone()));
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use tch::Tensor;
 
 use super::code::Space;
-use super::exact::{self, Best, Rows, SLACK, TOGETHER};
+use super::exact::{self, Best, Rows, SLACK};
 use super::scan::{Queries, Tile};
 use crate::error::Result;
 
@@ -191,21 +191,11 @@ impl Search<'_> {
                     pending.sort_unstable_by(|a, b| a.least.total_cmp(&b.least));
                 }
                 let rest = pending.split_off(count);
-                for group in pending.chunks(TOGETHER) {
-                    // Sorted where there are many: nothing beyond the reach follows.
-                    if group.iter().all(|pair| pair.least > reach(&state.best)) {
-                        continue;
-                    }
-                    let row = |i: usize| rows.row(group[i.min(group.len() - 1)].row as usize);
-                    // The cheap bounds decide nearly always.
-                    let bounds = exact::at_least(query, std::array::from_fn(row));
-                    for (pair, bound) in group.iter().zip(bounds) {
+                for pair in pending {
+                    if pair.least <= reach(&state.best) {
+                        let squared = exact::squared_distance(query, rows.row(pair.row as usize));
+                        state.best.offer(k, squared, base + u64::from(pair.row));
                         state.measured += 1;
-                        if bound <= state.best.reach(k) * (1.0 + SLACK) {
-                            let squared =
-                                exact::squared_distance(query, rows.row(pair.row as usize));
-                            state.best.offer(k, squared, base + u64::from(pair.row));
-                        }
                     }
                 }
                 let reach = reach(&state.best);

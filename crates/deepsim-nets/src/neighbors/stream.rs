@@ -1,6 +1,8 @@
 //! References that do not fit into memory, and what a search of them costs.
 
 use std::io::{self, Read};
+use std::sync::mpsc;
+use std::thread;
 
 use super::Settings;
 use crate::error::{NetError, Result};
@@ -12,6 +14,7 @@ pub struct RowReader<R> {
     source: R,
     dim: usize,
     rows: usize,
+    bytes: Vec<u8>,
     done: bool,
 }
 
@@ -22,6 +25,7 @@ impl<R: Read> RowReader<R> {
             source,
             dim,
             rows,
+            bytes: Vec::new(),
             done: false,
         }
     }
@@ -49,9 +53,17 @@ impl<R: Read> RowReader<R> {
                 "blocks of rows must hold at least one value".to_owned(),
             ));
         }
-        let mut bytes = Vec::new();
-        let read = (&mut self.source).take(wanted as u64);
-        { read }.read_to_end(&mut bytes).map_err(NetError::Rows)?;
+        self.bytes.resize(wanted, 0);
+        let mut filled = 0;
+        while filled < wanted {
+            match self.source.read(&mut self.bytes[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(NetError::Rows(e)),
+            }
+        }
+        let bytes = &self.bytes[..filled];
         if bytes.is_empty() {
             return Ok(None);
         }
@@ -61,6 +73,8 @@ impl<R: Read> RowReader<R> {
                 "the last row is cut short",
             )));
         }
+        // In this thread alone: rayon's may all be waiting for this very block, and beside a
+        // search that reads one block ahead there is nothing to gain.
         let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
         Ok(Some(bytes.chunks_exact(4).map(value).collect()))
     }
@@ -78,6 +92,39 @@ impl<R: Read> Iterator for RowReader<R> {
         self.done = !matches!(block, Some(Ok(_)));
         block
     }
+}
+
+/// Takes blocks one after the other while a thread of its own fetches the next one. Ends with the
+/// first error, of a block or of `take`; the thread then fetches no further block, but the one it
+/// is at is waited for.
+pub(super) fn ahead<I>(blocks: I, mut take: impl FnMut(Vec<f32>) -> Result<()>) -> Result<()>
+where
+    I: IntoIterator<Item = Result<Vec<f32>>> + Send,
+{
+    thread::scope(|scope| {
+        // No room in the channel: one block is searched, one waits, none pile up.
+        let (send, receive) = mpsc::sync_channel(0);
+        let fetch = move || {
+            for block in blocks {
+                let last = block.is_err();
+                // Nobody receives after an error of `take`.
+                if send.send(block).is_err() || last {
+                    break;
+                }
+            }
+        };
+        let fetching = thread::Builder::new()
+            .name("blocks of rows".to_owned())
+            .spawn_scoped(scope, fetch)
+            .map_err(NetError::Rows)?;
+        // By value: the receiver is gone, and the thread free to end, when this is over.
+        let taken = receive.into_iter().try_for_each(|block| take(block?));
+        match fetching.join() {
+            Ok(()) => taken,
+            // What the caller's iterator panics with stays the caller's.
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 /// Reads the head of a `.npy` file: the values of a row.
@@ -137,7 +184,9 @@ pub struct Rates {
 pub struct Estimate {
     /// Bytes of references that are read.
     pub bytes: u64,
-    /// Bytes of memory: a block of references with its codes, products, and the queries with theirs.
+    /// Bytes of memory: two blocks of references, the bytes of one and the codes of one, what
+    /// coding a tile needs meanwhile, products, and the queries with their codes. Pairs that wait
+    /// to be measured come on top, few where queries are certified.
     pub memory: u64,
     /// Seconds to read the references.
     pub read: f64,
@@ -148,9 +197,9 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Seconds of all three, one after the other as [`super::Searcher`] does them.
+    /// Seconds of all three: [`super::Searcher::add_all`] reads the next block meanwhile.
     pub fn seconds(&self) -> f64 {
-        self.read + self.coding + self.search
+        self.read.max(self.coding + self.search)
     }
 }
 
@@ -165,12 +214,11 @@ pub fn estimate(
     settings: &Settings,
 ) -> Estimate {
     let values = references * dim;
-    let products = (settings.tile as u64).min(block) * (settings.queries as u64).min(queries);
+    let tile = (settings.tile as u64).min(block);
+    let products = tile * (settings.queries as u64).min(queries);
     Estimate {
         bytes: 4 * values,
-        // The bytes read and their f32 values exist side by side for a moment; codes need at
-        // most as much as one of them.
-        memory: 8 * block * dim + 8 * queries * dim + 4 * products,
+        memory: 16 * block * dim + 8 * tile * dim + 12 * queries * dim + 6 * products,
         read: 4.0 * values as f64 / rates.read,
         coding: values as f64 / rates.coded,
         search: 2.0 * values as f64 * queries as f64 / rates.operations,

@@ -1,3 +1,5 @@
+mod streaming;
+
 use super::*;
 use proptest::prelude::*;
 
@@ -290,71 +292,6 @@ fn threads_change_nothing() {
     let one = search(1);
     assert_eq!(one, search(2));
     assert_eq!(one, search(5));
-}
-
-#[test]
-fn files_stream_as_memory_does() {
-    let (references, queries) = (noise("r", 500, 12, 1.0), noise("q", 8, 12, 1.0));
-    let settings = Settings::default();
-    let want = Index::build(&references, 12, &settings)
-        .unwrap()
-        .search(&queries, 3)
-        .unwrap();
-    let raw: Vec<u8> = references.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let head = "{'descr': '<f4', 'fortran_order': False, 'shape': (500, 3, 4), }\n";
-    let mut npy = b"\x93NUMPY\x01\x00".to_vec();
-    npy.extend((head.len() as u16).to_le_bytes());
-    npy.extend(head.as_bytes());
-    npy.extend(&raw);
-    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![500, 12], &raw);
-    let shard = safetensors::serialize([("features", view.unwrap())], None).unwrap();
-    let shard = safetensors::SafeTensors::deserialize(&shard).unwrap();
-    let tensor = shard.tensor("features").unwrap();
-    let readers = [
-        RowReader::raw(&raw[..], 12, 77),
-        RowReader::npy(&npy[..], 500).unwrap(),
-        RowReader::raw(tensor.data(), 12, 1000),
-    ];
-    for reader in readers {
-        assert_eq!(reader.dim(), 12);
-        let mut searcher = Searcher::new(&queries, 12, 3, &settings).unwrap();
-        searcher.add_all(reader).unwrap();
-        assert_eq!(pairs(&searcher.finish().unwrap()), pairs(&want));
-    }
-    let cut: Vec<_> = RowReader::raw(&raw[..raw.len() - 3], 12, 400).collect();
-    assert_eq!(
-        (cut.len(), cut[0].is_ok(), cut[1].is_err()),
-        (2, true, true)
-    );
-    assert!(RowReader::raw(&raw[..], 12, 0).next().unwrap().is_err());
-    for (from, to) in [
-        ("<f4", "<f8"),
-        ("False", "True"),
-        ("(500, 3, 4)", "(500,)"),
-        ("\x00v", ""),
-    ] {
-        let text = head.replace(from, to);
-        let mut bad = b"\x93NUMPY\x01\x00".to_vec();
-        bad.extend((text.len() as u16).to_le_bytes());
-        bad.extend(text.as_bytes());
-        assert_eq!(RowReader::npy(&bad[..], 5).is_err(), text != head, "{text}");
-    }
-    assert!(RowReader::npy(&raw[..], 5).is_err());
-}
-
-#[test]
-fn estimates_scale() {
-    let rates = Rates {
-        operations: 6e11,
-        coded: 6e8,
-        read: 1e9,
-    };
-    let settings = Settings::default();
-    let e = estimate(1_280_000, 9216, 1000, 10_000, &rates, &settings);
-    assert_eq!(e.bytes, 4 * 1_280_000 * 9216);
-    assert!((e.search - 2.0 * 1.28e9 * 9216.0 / 6e11).abs() < 1e-6);
-    assert!((e.seconds() - e.read - e.coding - e.search).abs() < 1e-9);
-    assert!(e.memory < 1 << 30);
 }
 
 proptest! {

@@ -65,6 +65,11 @@ fn entry(measured: &Measured, peak: &Peak) -> Value {
     if let Some(ours) = of(Contender::Ours) {
         if measured.work.unit() == Unit::ImagesPerSecond {
             put("images_per_unit", json!(ours.ready.amount));
+            let rows: Vec<Value> = scaling(measured)
+                .into_iter()
+                .map(|(threads, rate, _)| json!({ "on": threads, "images_per_s": rate }))
+                .collect();
+            put("scaling", json!(rows));
         }
         if measured.work.trains() {
             put("gflop", json!(ours.ready.gflop));
@@ -80,6 +85,22 @@ fn entry(measured: &Measured, peak: &Peak) -> Value {
         }
     }
     Value::Object(entry)
+}
+
+/// How a work that is told in images per second scales with threads: what ours says of each number
+/// of them, with its rate and how many times the first one's that is.
+pub fn scaling(measured: &Measured) -> Vec<(String, f64, f64)> {
+    let ours = measured.column(Contender::Ours);
+    let images = ours.and_then(|ours| Some((ours, ours.ready.amount?)));
+    let Some((ours, amount)) = images.filter(|_| measured.work.unit() == Unit::ImagesPerSecond)
+    else {
+        return Vec::new();
+    };
+    let all = &ours.farewell.components;
+    let first = all.first().map_or(1.0, |(_, seconds)| *seconds);
+    all.iter()
+        .map(|(threads, seconds)| (threads.clone(), amount / seconds, first / seconds))
+        .collect()
 }
 
 /// Rate of the largest matrix product in ours' arithmetic, GFLOP/s.
@@ -115,6 +136,8 @@ mod tests {
         let shards = &value[1];
         assert_eq!(shards["torch_tuned_s"], Value::Null);
         assert_eq!(shards["images_per_unit"], 300.0);
+        assert_eq!(shards["scaling"][1]["on"], "2 threads");
+        assert_eq!(shards["scaling"][1]["images_per_s"], 6000.0);
         assert!(shards.get("gflop").is_none());
     }
 }

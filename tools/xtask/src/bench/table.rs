@@ -32,6 +32,9 @@ pub fn render(all: &[Measured], peak: &Peak) -> String {
         let peak = |c| Some(format!("{:.0}", measured.column(c)?.farewell.peak_mib));
         let [a, b, c] = cells(&peak);
         line(["", "peak MiB", &a, &b, &c]);
+        for (threads, rate, gain) in record::scaling(measured) {
+            line(["", &threads, &format!("{rate:.0} ({gain:.2} x)"), "", ""]);
+        }
     }
     for measured in all {
         if let Some(note) = measured.work.footnote() {
@@ -201,9 +204,12 @@ pub mod tests {
                 column(Contender::Naive, fp32, &[12.345, 6.0, 700.0]),
             ],
         };
+        let mut ours = column(Contender::Ours, amount, &[0.1]);
+        ours.farewell.components =
+            vec![("1 thread".to_owned(), 0.1), ("2 threads".to_owned(), 0.05)];
         let shards = Measured {
             work: Work::Shards,
-            columns: vec![column(Contender::Ours, amount, &[0.1])],
+            columns: vec![ours],
         };
         (vec![fc6, shards], Peak::default())
     }
@@ -223,6 +229,8 @@ pub mod tests {
             "25.0 %",
             "200 GFLOP/s",
             "NOISY",
+            "2 threads",
+            "6000 (2.00 x)",
         ] {
             assert!(text.contains(part), "{part} is missing:\n{text}");
         }
