@@ -31,13 +31,16 @@ def trained(weights, frozen=()):
     return {k: v.clone().requires_grad_(k not in frozen) for k, v in weights.items()}
 
 
-def iterations(comparator, tap, net, g0, d0, pictures, features, crop, seed, weight_decay):
+def iterations(
+    comparator, tap, net, g0, d0, pictures, features, crop, seed, weight_decay, one_pass=False
+):
     """One iteration per batch of `pictures`: what a second implementation must find, the names of
     the weights that decay, and how near any unit comes to a kink.
 
     `comparator` holds the weights of `net` (nets.caffenet or nets.alexnet), encoder and
     comparator at once. Dropout masks are drawn after torch.manual_seed(seed + iteration):
     D(real) before Dfc6, before Dfc7; D(fake) the same; then, after D's update, D(fake) again.
+    With `one_pass` there is no third call: G follows what D said of `fake` before its update.
     """
     trunk_biases = {k for k in g0 if k.endswith(".bias") and not k.startswith(("Rconv", "defc"))}
     g, d = trained(g0, trunk_biases), trained(d0)
@@ -60,20 +63,29 @@ def iterations(comparator, tap, net, g0, d0, pictures, features, crop, seed, wei
 
         masks = []
         real_logits = nets.discriminator(d, x, crop, masks=masks)
-        fake_logits = nets.discriminator(d, fake.detach(), crop, masks=masks)
+        shown = fake.detach().requires_grad_()
+        fake_logits = nets.discriminator(d, shown, crop, masks=masks)
         real_loss, fake_loss = losses.discriminating(real_logits, fake_logits, "caffe")
         discr = LAMBDA["discr"] * (real_loss + fake_loss)
+        if one_pass:
+            adv = losses.adversarial(fake_logits, "caffe")
+            (told,) = torch.autograd.grad(adv, shown, retain_graph=True)
+            adv = adv.detach()
         grads_d = torch.autograd.grad(discr, list(d.values()))
         for p, grad in zip(d.values(), grads_d):
             p.grad = grad
         adam_d.step()
 
-        adv = losses.adversarial(nets.discriminator(d, fake, crop, masks=masks), "caffe")
+        if not one_pass:
+            adv = losses.adversarial(nets.discriminator(d, fake, crop, masks=masks), "caffe")
         feat = losses.squared_distance(c(fake), y, "caffe")
         img = losses.squared_distance(fake, x, "caffe")
         total = LAMBDA["feat"] * feat + LAMBDA["adv"] * adv + LAMBDA["img"] * img
         learning = {k: v for k, v in g.items() if k not in trunk_biases}
-        grads_g = torch.autograd.grad(total, list(learning.values()))
+        followed = total
+        if one_pass:  # `adv` does not know how `fake` was made: its gradient there leads on
+            followed = total + LAMBDA["adv"] * (fake * told).sum()
+        grads_g = torch.autograd.grad(followed, list(learning.values()))
         for p, grad in zip(learning.values(), grads_g):
             p.grad = grad
         adam_g.step()

@@ -28,14 +28,15 @@ const NERVOUS: [&str; 10] = [
     "gate.g_on_below=2.01",
 ];
 
-fn cut_and_continued_equals_uncut(precision: &str) {
+fn cut_and_continued_equals_uncut(precision: &str, passes: &str) {
     let lab = Lab::new();
     let precision = format!("train.precision={precision}");
+    let passes = format!("train.discriminator_passes={passes}");
     let train = |out: &str, rest: &[&str]| {
         run(lab
             .train_into(out)
             .args(NERVOUS)
-            .args(["--set", &precision])
+            .args(["--set", &precision, "--set", &passes])
             .args(rest))
         .exits(0);
     };
@@ -70,12 +71,42 @@ fn cut_and_continued_equals_uncut(precision: &str) {
 
 #[test]
 fn cut_and_continued_equals_uncut_in_single_precision() {
-    cut_and_continued_equals_uncut("fp32");
+    cut_and_continued_equals_uncut("fp32", "paper");
 }
 
 #[test]
 fn cut_and_continued_equals_uncut_in_bf16() {
-    cut_and_continued_equals_uncut("bf16");
+    cut_and_continued_equals_uncut("bf16", "paper");
+}
+
+#[test]
+fn cut_and_continued_equals_uncut_with_one_pass_of_the_discriminator() {
+    cut_and_continued_equals_uncut("fp32", "one");
+}
+
+#[test]
+fn cut_and_continued_equals_uncut_with_one_pass_in_bf16() {
+    cut_and_continued_equals_uncut("bf16", "one");
+}
+
+#[test]
+fn a_run_keeps_its_passes_of_the_discriminator() {
+    let lab = Lab::trained(2);
+    let one = ["--set", "train.discriminator_passes=one"];
+    run(lab.train().args(["--resume", "--steps", "4"]).args(one))
+        .refuses(&["train.discriminator_passes: there \"paper\", here \"one\""]);
+
+    // A run from before there was the key goes on as it began.
+    let file = lab.run_dir().join("experiment.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let older: String = text
+        .lines()
+        .filter(|l| !l.starts_with("discriminator_passes"))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    assert_ne!(older, text);
+    fs::write(&file, older).unwrap();
+    run(lab.train().args(["--resume", "--steps", "3"])).exits(0);
 }
 
 /// The comparison above can fail: another seed, and another start of the same data, differ.

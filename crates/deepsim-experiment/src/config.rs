@@ -149,6 +149,17 @@ pub enum RawPrecision {
     Bf16,
 }
 
+/// How often an iteration passes its generated pictures through the discriminator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RawPasses {
+    /// Before the discriminator's update for its own loss, after it for the generator's.
+    #[default]
+    Paper,
+    /// Once, before the update, for both.
+    One,
+}
+
 /// `[train]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -164,6 +175,12 @@ pub struct RawTrain {
     pub threads: usize,
     /// Arithmetic.
     pub precision: RawPrecision,
+    /// Passes of the discriminator over the generated pictures of an iteration. "paper": one for
+    /// its own update, and the updated one passes over them again for the generator's. "one": a
+    /// single pass before the update serves both, which is faster and another order than the
+    /// paper's. A run keeps what it began with.
+    #[serde(default)]
+    pub discriminator_passes: RawPasses,
     /// Steps between lines of metrics.
     pub log_every: u64,
     /// Steps between checkpoints.

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use deepsim_experiment::config::RawPasses;
 use deepsim_experiment::{Experiment, ExperimentError};
 use deepsim_nets::FeatureShape;
 
@@ -138,4 +139,33 @@ fn only_what_changes_the_run_counts_as_another_experiment() {
         text.contains("train.seed: there 2, here 1") && text.contains("loss.adv"),
         "{text}"
     );
+}
+
+/// A key that came later than the first runs: left out it means what they did, and a run that has
+/// begun keeps it.
+#[test]
+fn the_discriminator_s_passes_are_the_paper_s_unless_said_otherwise() {
+    let paper = parse(&quickstart(), &[]).unwrap();
+    assert_eq!(paper.raw.train.discriminator_passes, RawPasses::Paper);
+    let resolved = paper.to_toml().unwrap();
+    assert!(
+        resolved.contains("discriminator_passes = \"paper\""),
+        "{resolved}"
+    );
+    let one = parse(&quickstart(), &["train.discriminator_passes=one"]).unwrap();
+    assert_eq!(one.raw.train.discriminator_passes, RawPasses::One);
+    assert_eq!(
+        one.differences(&paper.raw),
+        ["train.discriminator_passes: there \"paper\", here \"one\""]
+    );
+    let written = quickstart().replace(
+        "batch_size = 8",
+        "discriminator_passes = \"one\"\nbatch_size = 8",
+    );
+    assert_eq!(parse(&written, &[]).unwrap().raw, one.raw);
+
+    let text = message(&quickstart(), &["train.discriminator_passes=two"]);
+    assert!(text.contains("paper") && text.contains("one"), "{text}");
+    let text = message(&quickstart(), &["train.discriminator_passses=one"]);
+    assert!(text.contains("discriminator_passses"), "{text}");
 }

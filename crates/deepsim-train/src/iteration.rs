@@ -1,13 +1,13 @@
-//! One training iteration, in the paper's order.
+//! One training iteration, in the paper's order or with one pass of the discriminator.
 
-use deepsim_experiment::Perception;
-use deepsim_experiment::config::{RawGate, RawLoss, RawPrecision};
+use deepsim_experiment::config::{RawGate, RawLoss, RawPasses, RawPrecision};
+use deepsim_experiment::{Experiment, Perception};
 use deepsim_nets::init::seeded;
-use deepsim_nets::losses::{Label, cross_entropy, squared_distance};
-use deepsim_nets::params::Params;
-use deepsim_nets::{AutocastGuard, Dropout, FeatureBranch, Precision, pictures};
+use deepsim_nets::losses::{Label, squared_distance};
+use deepsim_nets::{AutocastGuard, FeatureBranch, Precision, pictures};
 use tch::{Kind, Tensor};
 
+use crate::adversary::{Adversarial, Judge, gradients, with_gradient};
 use crate::error::{Result, TrainError};
 use crate::state::State;
 
@@ -22,6 +22,22 @@ pub struct Plan {
     pub gate: RawGate,
     /// Arithmetic.
     pub precision: RawPrecision,
+    /// Passes of the discriminator over generated pictures.
+    pub passes: RawPasses,
+}
+
+impl Plan {
+    /// What an experiment says of it.
+    pub fn of(experiment: &Experiment) -> Plan {
+        let raw = &experiment.raw;
+        Plan {
+            loss: raw.loss.clone(),
+            halve_at: raw.schedule.halve_at.clone(),
+            gate: raw.gate,
+            precision: raw.train.precision,
+            passes: raw.train.discriminator_passes,
+        }
+    }
 }
 
 /// Unweighted losses of one iteration, and what the gate made of them.
@@ -62,7 +78,11 @@ pub fn schedule(halve_at: &[u64], updates: u64) -> f64 {
 /// Does one iteration on pictures `x` `[N,3,crop,crop]` in Caffe units and advances the state.
 ///
 /// `seed` determines the dropout masks, drawn in this order: D on photographs, D on generated
-/// pictures, updated D on generated pictures.
+/// pictures, updated D on generated pictures (not with one pass).
+///
+/// With one pass the adversarial loss is that of D before its update, as the discriminator's own
+/// losses are: the gate compares numbers of one D, where in the paper's order D's losses are one
+/// update older.
 ///
 /// A loss term of weight 0 is not computed (NaN in the result); without an adversarial term
 /// there is no discriminator step and the gate stays open.
@@ -76,15 +96,10 @@ pub fn iterate(
     plan: &Plan,
     seed: i64,
 ) -> Result<Losses> {
-    seeded(seed, || in_paper_order(state, perception, x, plan))
+    seeded(seed, || step(state, perception, x, plan))
 }
 
-fn in_paper_order(
-    state: &mut State,
-    perception: &Perception,
-    x: &Tensor,
-    plan: &Plan,
-) -> Result<Losses> {
+fn step(state: &mut State, perception: &Perception, x: &Tensor, plan: &Plan) -> Result<Losses> {
     let precision = match plan.precision {
         RawPrecision::Fp32 => Precision::Fp32,
         RawPrecision::Bf16 => Precision::Bf16,
@@ -116,42 +131,39 @@ fn in_paper_order(
         FeatureBranch::Off => None,
         FeatureBranch::Features(_) => Some(&inverted),
     };
-    let judge = |d: &deepsim_nets::Discriminator, pictures: &Tensor, label| -> Result<Tensor> {
-        Ok(cross_entropy(
-            &d.forward(pictures, seen, Dropout::Active)?,
-            label,
-            w.reduction,
-        )?)
-    };
 
-    // 2. The discriminator learns to tell them apart. Its losses are computed while it pauses
-    //    too: the gate needs them to let it go on.
-    let (mut d_real, mut d_fake) = (None, None);
-    if adversarial {
-        let d = &state.discriminator;
-        let (real, generated) = with_grad(state.gate.train_d, || {
-            let _autocast = region()?;
-            Ok((
-                judge(d, x, Label::Real)?,
-                judge(d, &fake.f_detach()?, Label::Fake)?,
-            ))
-        })?;
-        if state.gate.train_d {
-            let loss = real.f_add(&generated)?.f_mul_scalar(w.adv)?;
-            let grads = gradients(&loss, d.params())?;
-            let rate = schedule(&plan.halve_at, state.adam_d.count());
-            state.adam_d.step(d.params(), &grads, rate)?;
-        }
-        (d_real, d_fake) = (Some(real), Some(generated));
+    // 2. The discriminator learns to tell them apart.
+    let judge = Judge {
+        discriminator: &state.discriminator,
+        features: seen,
+        reduction: w.reduction,
+        weight: w.adv,
+        precision,
+    };
+    let judged = match adversarial {
+        true => Some(judge.judge(x, &fake, plan.passes, state.gate)?),
+        false => None,
+    };
+    if let Some(grads) = judged.as_ref().and_then(|j| j.gradients.as_ref()) {
+        let rate = schedule(&plan.halve_at, state.adam_d.count());
+        state
+            .adam_d
+            .step(state.discriminator.params(), grads, rate)?;
     }
 
-    // 3. The updated discriminator judges the generated pictures; 4. the generator learns.
+    // 3. The updated discriminator judges the generated pictures, unless what it said before its
+    //    update is to do; 4. the generator learns.
+    let mut pushed = None;
     let (feat, adv, img) = with_grad(state.gate.train_g, || {
         let _autocast = region()?;
-        let adv = if adversarial {
-            Some(judge(&state.discriminator, &fake, Label::Real)?)
-        } else {
-            None
+        let adv = match judged.as_ref().map(|j| &j.adversarial) {
+            None => None,
+            Some(Adversarial::Later) => Some(judge.loss(&fake, Label::Real)?),
+            Some(Adversarial::Loss(loss)) => Some(loss.shallow_clone()),
+            Some(Adversarial::Found { loss, gradient }) => {
+                pushed = Some(with_gradient(&fake, gradient)?);
+                Some(loss.shallow_clone())
+            }
         };
         let feat = match &wanted {
             Some(wanted) => Some(squared_distance(
@@ -175,12 +187,16 @@ fn in_paper_order(
                 loss = loss.f_add(&term.f_mul_scalar(weight)?)?;
             }
         }
+        if let Some(pushed) = pushed {
+            loss = loss.f_add(&pushed)?;
+        }
         let grads = gradients(&loss, state.generator.params())?;
         let rate = schedule(&plan.halve_at, state.adam_g.count());
         state.adam_g.step(state.generator.params(), &grads, rate)?;
     }
 
     // One read of all scalars; the gate decides for the next iteration.
+    let (d_real, d_fake) = judged.map(|j| (j.real, j.generated)).unzip();
     let terms = [&feat, &adv, &img, &d_real, &d_fake];
     let mut losses = read(&terms, x.device())?;
     let named = [
@@ -208,16 +224,10 @@ fn in_paper_order(
     Ok(losses)
 }
 
-fn with_grad<T>(on: bool, body: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Runs `body` with gradients recorded or not.
+pub(crate) fn with_grad<T>(on: bool, body: impl FnOnce() -> Result<T>) -> Result<T> {
     let _guard = (!on).then(tch::no_grad_guard);
     body()
-}
-
-/// Gradients of a loss with regard to the weights that train, in their order. Nothing else is
-/// differentiated: no gradient is computed for another network's weights on the way.
-fn gradients(loss: &Tensor, params: &Params) -> Result<Vec<Tensor>> {
-    let inputs: Vec<&Tensor> = params.trained().into_iter().map(|p| &p.tensor).collect();
-    Ok(Tensor::f_run_backward(&[loss], &inputs, false, false)?)
 }
 
 fn read(terms: &[&Option<Tensor>; 5], device: tch::Device) -> Result<Losses> {

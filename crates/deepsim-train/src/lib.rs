@@ -3,6 +3,7 @@
 //! [`run::train`] is the loop, [`iteration::iterate`] one step of it; both read from top to
 //! bottom.
 
+pub mod adversary;
 pub mod error;
 pub mod gate;
 pub mod iteration;

@@ -105,12 +105,7 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
         }
     );
 
-    let plan = Plan {
-        loss: experiment.raw.loss.clone(),
-        halve_at: experiment.raw.schedule.halve_at.clone(),
-        gate: experiment.raw.gate,
-        precision: settings.precision,
-    };
+    let plan = Plan::of(experiment);
     let mut loader = Loader::new(data, spec, first, experiment.bad_images())?;
     let mut log = MetricsLog::open(&run.path().join("metrics.jsonl"), first)?;
     let mut events = event_writer(run.path(), first)?;

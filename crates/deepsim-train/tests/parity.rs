@@ -43,10 +43,11 @@ fn write_weights(values: &NamedTensors, path: &Path) {
 
 /// conv5.toml, so that the published hyper-parameters stand in the test as users run them, with
 /// the reference's network, sizes and decay.
-fn experiment(r: &Reference, net: NetKind, weights: &Path) -> Experiment {
+fn experiment(r: &Reference, net: NetKind, weights: &Path, passes: &str) -> Experiment {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/conv5.toml");
     let weights = weights.display();
     let sets = [
+        format!("train.discriminator_passes={passes}"),
         format!("encoder.net={net}"),
         format!("comparator.net={net}"),
         format!("encoder.weights={weights}"),
@@ -77,10 +78,14 @@ fn scalar(v: f64) -> Tensor {
 
 fn check(net: NetKind, options: &str) {
     let r = Reference::run(&format!("iteration --net {net} {options}"));
+    let passes = match options.contains("--one-pass") {
+        true => "one",
+        false => "paper",
+    };
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("comparator.safetensors");
     write_weights(&r.group("wC/"), &weights);
-    let experiment = experiment(&r, net, &weights);
+    let experiment = experiment(&r, net, &weights, passes);
     let perception = Perception::load(&experiment, Device::Cpu).unwrap();
     let mut state = State::new(&experiment, Device::Cpu).unwrap();
     let load = |params: &mut Params, prefix: &str| {
@@ -90,12 +95,7 @@ fn check(net: NetKind, options: &str) {
     };
     load(state.generator.params_mut(), "wG/");
     load(state.discriminator.params_mut(), "wD/");
-    let plan = Plan {
-        loss: experiment.raw.loss.clone(),
-        halve_at: experiment.raw.schedule.halve_at.clone(),
-        gate: experiment.raw.gate,
-        precision: experiment.raw.train.precision,
-    };
+    let plan = Plan::of(&experiment);
 
     for (it, seed) in r.numbers("torch_seeds").into_iter().enumerate() {
         let x = rgb_to_caffe(r.get(&format!("x/{it}"))).unwrap();
@@ -154,6 +154,22 @@ fn two_iterations_with_alexnet_at_64() {
     check(
         NetKind::AlexNet,
         "--seed 18 --crop 64 --batch 4 --weight-decay 1 --iterations 2",
+    );
+}
+
+#[test]
+fn one_pass_of_the_discriminator_with_caffenet_at_227() {
+    check(
+        NetKind::CaffeNet,
+        "--seed 56 --crop 227 --batch 1 --iterations 1 --one-pass",
+    );
+}
+
+#[test]
+fn two_iterations_of_one_pass_with_alexnet_at_64() {
+    check(
+        NetKind::AlexNet,
+        "--seed 18 --crop 64 --batch 4 --weight-decay 1 --iterations 2 --one-pass",
     );
 }
 

@@ -4,11 +4,12 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
-use deepsim_experiment::config::RawPrecision;
-use deepsim_nets::losses::{Label, cross_entropy, squared_distance};
+use anyhow::{Context, Result};
+use deepsim_experiment::config::{RawLoss, RawPasses, RawPrecision};
+use deepsim_nets::losses::{Label, SharedPass, cross_entropy, squared_distance};
 use deepsim_nets::params::Params;
 use deepsim_nets::{AutocastGuard, Dropout, Precision, init, pictures};
+use deepsim_train::state::State;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
@@ -75,37 +76,12 @@ fn phases(bench: &mut Bench) -> Result<Vec<(&'static str, f64)>> {
         let _autocast = region()?;
         Ok(state.generator.forward(&both.encoder)?)
     })?;
-    let real_loss = |d: &deepsim_nets::Discriminator, pictures: &Tensor, label| -> Result<Tensor> {
-        let logits = d.forward(pictures, None, Dropout::Active)?;
-        Ok(cross_entropy(&logits, label, w.reduction)?)
-    };
-    let d_loss = clock.time("D forward, twice", || {
-        let _autocast = region()?;
-        let real = real_loss(&state.discriminator, x, Label::Real)?;
-        let generated = real_loss(&state.discriminator, &fake.f_detach()?, Label::Fake)?;
-        Ok(real.f_add(&generated)?.f_mul_scalar(w.adv)?)
-    })?;
-    let grads = clock.time("D backward", || {
-        gradients(&d_loss, state.discriminator.params())
-    })?;
-    drop(d_loss);
-    clock.time("D's Adam", || {
-        Ok(state
-            .adam_d
-            .step(state.discriminator.params(), &grads, 1.0)?)
-    })?;
-    drop(grads);
-
     // The generated picture as a leaf: what D and the comparator send back ends here.
     let leaf = fake.f_detach()?.f_set_requires_grad(true)?;
-    let adv = clock.time("D on the generated, forward", || {
-        let _autocast = region()?;
-        real_loss(&state.discriminator, &leaf, Label::Real)
-    })?;
-    let from_d = clock.time("D on the generated, backward", || {
-        input_gradient(&adv.f_mul_scalar(w.adv)?, &leaf)
-    })?;
-    drop(adv);
+    let from_d = match plan.passes {
+        RawPasses::Paper => twice(&mut clock, state, w, x, &leaf, precision)?,
+        RawPasses::One => once(&mut clock, state, w, x, &leaf, precision)?,
+    };
     let feat = clock.time("comparator forward", || {
         let _autocast = region()?;
         let seen = perception.compare(&leaf)?;
@@ -126,9 +102,89 @@ fn phases(bench: &mut Bench) -> Result<Vec<(&'static str, f64)>> {
     Ok(clock.times)
 }
 
+/// D's step and its gradient at the generated pictures, in the paper's order.
+fn twice(
+    clock: &mut Clock,
+    state: &mut State,
+    w: &RawLoss,
+    x: &Tensor,
+    leaf: &Tensor,
+    precision: Precision,
+) -> Result<Tensor> {
+    let d_loss = clock.time("D forward, twice", || {
+        let _autocast = AutocastGuard::new(x.device(), precision)?;
+        let real = cross_entropy(&judge(state, x)?, Label::Real, w.reduction)?;
+        let logits = judge(state, &leaf.f_detach()?)?;
+        let generated = cross_entropy(&logits, Label::Fake, w.reduction)?;
+        Ok(real.f_add(&generated)?.f_mul_scalar(w.adv)?)
+    })?;
+    let grads = clock.time("D backward", || {
+        gradients(&d_loss, state.discriminator.params())
+    })?;
+    drop(d_loss);
+    clock.time("D's Adam", || update(state, &grads))?;
+    drop(grads);
+    let adv = clock.time("D on the generated, forward", || {
+        let _autocast = AutocastGuard::new(x.device(), precision)?;
+        Ok(cross_entropy(
+            &judge(state, leaf)?,
+            Label::Real,
+            w.reduction,
+        )?)
+    })?;
+    clock.time("D on the generated, backward", || {
+        input_gradient(&adv.f_mul_scalar(w.adv)?, leaf)
+    })
+}
+
+/// The same with one pass.
+fn once(
+    clock: &mut Clock,
+    state: &mut State,
+    w: &RawLoss,
+    x: &Tensor,
+    leaf: &Tensor,
+    precision: Precision,
+) -> Result<Tensor> {
+    let (d_loss, shared) = clock.time("D forward, twice", || {
+        let _autocast = AutocastGuard::new(x.device(), precision)?;
+        let real = cross_entropy(&judge(state, x)?, Label::Real, w.reduction)?;
+        let shared = SharedPass::new(&judge(state, leaf)?, w.reduction)?;
+        Ok((real.f_add(&shared.seeded)?.f_mul_scalar(w.adv)?, shared))
+    })?;
+    let (grads, from_d) = clock.time("D backward, to the generated", || {
+        let mut inputs = trained(state.discriminator.params());
+        inputs.push(leaf);
+        let mut found = Tensor::f_run_backward(&[&d_loss], &inputs, false, false)?;
+        let at_pictures = found.pop().context("no gradient of the pictures")?;
+        Ok((found, shared.adversarial(&at_pictures)?))
+    })?;
+    drop(d_loss);
+    clock.time("D's Adam", || update(state, &grads))?;
+    Ok(from_d)
+}
+
+fn judge(state: &State, pictures: &Tensor) -> Result<Tensor> {
+    let d = &state.discriminator;
+    Ok(d.forward(pictures, None, Dropout::Active)?)
+}
+
+fn update(state: &mut State, grads: &[Tensor]) -> Result<()> {
+    let params = state.discriminator.params();
+    Ok(state.adam_d.step(params, grads, 1.0)?)
+}
+
+fn trained(params: &Params) -> Vec<&Tensor> {
+    params.trained().into_iter().map(|p| &p.tensor).collect()
+}
+
 fn gradients(loss: &Tensor, params: &Params) -> Result<Vec<Tensor>> {
-    let inputs: Vec<&Tensor> = params.trained().into_iter().map(|p| &p.tensor).collect();
-    Ok(Tensor::f_run_backward(&[loss], &inputs, false, false)?)
+    Ok(Tensor::f_run_backward(
+        &[loss],
+        &trained(params),
+        false,
+        false,
+    )?)
 }
 
 fn input_gradient(loss: &Tensor, leaf: &Tensor) -> Result<Tensor> {

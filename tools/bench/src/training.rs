@@ -39,12 +39,7 @@ impl Bench {
             state: State::new(&experiment, Device::Cpu)?,
             perception: Perception::load(&experiment, Device::Cpu)?,
             x: x.shallow_clone(),
-            plan: Plan {
-                loss: experiment.raw.loss.clone(),
-                halve_at: experiment.raw.schedule.halve_at.clone(),
-                gate: experiment.raw.gate,
-                precision: experiment.raw.train.precision,
-            },
+            plan: Plan::of(&experiment),
             experiment,
         })
     }

@@ -14,6 +14,8 @@ pub struct Training {
     file: &'static str,
     text: &'static str,
     batch: usize,
+    /// `train.discriminator_passes`.
+    passes: &'static str,
 }
 
 macro_rules! experiment {
@@ -34,13 +36,27 @@ const fn work(name: &'static str, from: (&'static str, &'static str), batch: usi
         file: from.0,
         text: from.1,
         batch,
+        passes: "paper",
+    }
+}
+
+const fn one_pass(
+    name: &'static str,
+    from: (&'static str, &'static str),
+    batch: usize,
+) -> Training {
+    Training {
+        passes: "one",
+        ..work(name, from, batch)
     }
 }
 
 /// All of them.
-pub const TRAINING: [Training; 5] = [
+pub const TRAINING: [Training; 7] = [
     work("fc6_b64", FC6, 64),
     work("conv5_b64", CONV5, 64),
+    one_pass("fc6_b64_one_pass", FC6, 64),
+    one_pass("conv5_b64_one_pass", CONV5, 64),
     work("fc6_b16", FC6, 16),
     work("conv5_b16", CONV5, 16),
     work("sample", SAMPLE, 8),
@@ -64,6 +80,7 @@ impl Training {
             "comparator.weights=random:1".to_owned(),
             format!("train.batch_size={}", self.batch),
             format!("train.precision={precision}"),
+            format!("train.discriminator_passes={}", self.passes),
             "gate.d_off_below=-1.0".to_owned(),
             "gate.g_off_above=1e300".to_owned(),
         ];

@@ -9,11 +9,13 @@ mod landing;
 mod libtorch;
 mod machine;
 mod photos;
+mod precision;
 mod programs;
 mod quickstart;
 mod rcc;
 mod reproduce;
 mod requirements;
+mod samples;
 mod setup;
 mod stages;
 mod suite;
@@ -122,6 +124,16 @@ Examples:
         minutes: Option<f64>,
     },
 
+    /// Train in fp32 and in bf16 with several seeds, and compare what they reach
+    ///
+    /// Writes docs/results/precision.json and docs/pictures/precision.png, and prints whether bf16
+    /// stays within what the seed alone changes in fp32.
+    #[command(after_help = precision::EXAMPLES)]
+    Precision {
+        #[command(flatten)]
+        args: precision::Args,
+    },
+
     /// Compare DeepSim's speed with PyTorch's on this machine
     ///
     /// Contenders take turns in rounds, so that what disturbs the machine disturbs all of them;
@@ -170,6 +182,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Test => suite::run(&ws),
         Command::Tidy => tidy::run(&ws),
         Command::Reproduce { only, minutes } => reproduce::run(&ws, only.as_deref(), minutes),
+        Command::Precision { args } => precision::run(&ws, &args),
         Command::Bench { args } => bench::run(&ws, &args),
     }
 }

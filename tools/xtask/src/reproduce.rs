@@ -8,20 +8,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::failure::refuse;
-use crate::programs::Programs;
-use crate::setup::{self, Wishes};
+use crate::landing;
+use crate::samples::{self, RECORDS, Record};
 use crate::stages::{Stages, note, seconds};
-use crate::training::{self, Outcome, Training};
+use crate::training::{Outcome, Training};
 use crate::workspace::Workspace;
-use crate::{landing, photos, programs, quickstart};
 
 /// The page whose tables are made from the records.
 pub const PAGE: &str = "docs/results.md";
-const RECORDS: &str = "docs/results";
 const BEGIN: &str = "<!-- begin generated: cargo xtask reproduce -->\n";
 const END: &str = "<!-- end generated -->";
 
@@ -51,22 +49,6 @@ const EXPERIMENTS: [Experiment; 3] = [
         shows: "full loss from pool5, the paper's layer",
     },
 ];
-
-/// What is kept of one experiment.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Record {
-    name: String,
-    command: String,
-    /// Training time over all interruptions.
-    seconds: Option<f64>,
-    /// The commit the evaluation ran at, with `+changes` for an unclean tree.
-    commit: Option<String>,
-    step: Option<u64>,
-    /// Checksums of data and weights, as the checkpoint's manifest names them.
-    hashes: Map<String, Value>,
-    /// Rows of `deepsim-eval table2 --format json` that belong to this run.
-    metrics: Vec<Map<String, Value>>,
-}
 
 /// Runs what is not finished, within `minutes`, and writes records and page.
 ///
@@ -103,26 +85,8 @@ fn train_and_record(ws: &Workspace, chosen: &[&Experiment], minutes: Option<f64>
     let start = Instant::now();
     let deadline = minutes.map(|minutes| start + Duration::from_secs_f64(60.0 * minutes));
     let again = "cargo xtask reproduce";
-    let mut stages = Stages::new(setup::STAGES + 2 + chosen.len());
-    // The records are about the sample photos, whatever the quickstart was told last.
-    let choice = photos::choice(ws, None)?;
-    let wishes = Wishes::default();
-    if choice != photos::Choice::Sample {
-        return Err(refuse(
-            "the records are about the sample photos, but this workspace uses photos of yours: \
-             go back with `cargo xtask setup --photos sample`, then run this again",
-        ));
-    }
-    let ready = setup::run(ws, &wishes, &setup::ALL, &programs::ALL, &mut stages)?;
-    stages.next("building");
-    let programs = Programs::build(ws, &programs::ALL)?;
-    stages.next("preparing the sample photos");
-    quickstart::prepare_sample(
-        ws,
-        &programs,
-        &ready.photos.context("set-up gave no photos")?,
-        again,
-    )?;
+    let mut stages = Stages::new(samples::STAGES + chosen.len());
+    let programs = samples::ready(ws, &mut stages, again)?;
 
     for experiment in chosen {
         stages.next(&format!("{}: {}", experiment.name, experiment.shows));
@@ -147,11 +111,9 @@ fn train_and_record(ws: &Workspace, chosen: &[&Experiment], minutes: Option<f64>
             ));
             continue;
         }
-        let record = record(ws, &programs, experiment, &run)?;
-        let mut json = serde_json::to_vec_pretty(&record).context("writing a record")?;
-        json.push(b'\n');
-        landing::write(&record_file(ws, experiment), &json)?;
-        note(format_args!("written: {RECORDS}/{}.json", experiment.name));
+        let command = format!("cargo run -p deepsim-train -- {}", experiment.file);
+        let record = samples::record(ws, &programs, experiment.name, command, &run)?;
+        samples::write(ws, experiment.name, &record)?;
     }
     note(format_args!("reproduced in {}", seconds(stages.elapsed())));
     Ok(())
@@ -172,92 +134,6 @@ fn run_directory(ws: &Workspace, experiment: &Experiment) -> Result<PathBuf> {
     let Named { name } =
         toml::from_str(&text).with_context(|| format!("in {}", experiment.file))?;
     Ok(Path::new("runs").join(name))
-}
-
-fn record(
-    ws: &Workspace,
-    programs: &Programs,
-    experiment: &Experiment,
-    run: &Path,
-) -> Result<Record> {
-    let json = programs
-        .get(ws, "evaluating", "deepsim-eval")?
-        .args(["table2", "--format", "json", "--runs"])
-        .args([run])
-        .output()?;
-    let rows: Vec<Map<String, Value>> =
-        serde_json::from_slice(&json).context("reading deepsim-eval's table2 as JSON")?;
-    let metrics: Vec<_> = rows.into_iter().filter(|row| belongs(row, run)).collect();
-    if metrics.is_empty() {
-        anyhow::bail!("deepsim-eval table2 gave no row for {}", run.display());
-    }
-    let checkpoint = training::newest_checkpoint(&ws.path(run))
-        .with_context(|| format!("{} has no checkpoint", run.display()))?;
-    let manifest = fs::read(checkpoint.join("manifest.json")).context("reading the checkpoint")?;
-    let manifest: Value = serde_json::from_slice(&manifest).context("reading the checkpoint")?;
-    Ok(Record {
-        name: experiment.name.to_owned(),
-        command: format!("cargo run -p deepsim-train -- {}", experiment.file),
-        seconds: manifest["seconds"].as_f64(),
-        commit: commit(ws),
-        step: manifest["step"].as_u64(),
-        hashes: hashes(&manifest),
-        metrics,
-    })
-}
-
-/// Whether a row of the table is about this run, by name or by path.
-fn belongs(row: &Map<String, Value>, run: &Path) -> bool {
-    let named = row
-        .get("run")
-        .and_then(Value::as_str)
-        .map(|name| name.trim_end_matches('/'));
-    let last = run.file_name().and_then(|name| name.to_str());
-    named.is_some_and(|name| Path::new(name).file_name().and_then(|n| n.to_str()) == last)
-}
-
-/// The checksums of data and weights out of a checkpoint's manifest: every text of 64 hex digits
-/// outside the list of the checkpoint's own files, by its dotted key.
-fn hashes(manifest: &Value) -> Map<String, Value> {
-    fn collect(prefix: &str, value: &Value, into: &mut Map<String, Value>) {
-        match value {
-            Value::Object(map) => {
-                for (key, value) in map.iter().filter(|(key, _)| *key != "files") {
-                    let dot = if prefix.is_empty() { "" } else { "." };
-                    collect(&format!("{prefix}{dot}{key}"), value, into);
-                }
-            }
-            Value::String(text)
-                if text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit()) =>
-            {
-                into.insert(prefix.to_owned(), value.clone());
-            }
-            _ => {}
-        }
-    }
-    let mut found = Map::new();
-    collect("", manifest, &mut found);
-    found
-}
-
-fn commit(ws: &Workspace) -> Option<String> {
-    let git = |args: &[&str]| {
-        let output = std::process::Command::new("git")
-            .args(args)
-            .current_dir(ws.root())
-            .output();
-        output
-            .ok()
-            .filter(|o| o.status.success())
-            .and_then(|o| String::from_utf8(o.stdout).ok())
-    };
-    let commit = git(&["rev-parse", "HEAD"])?;
-    let clean = git(&["status", "--porcelain"]).is_some_and(|changes| changes.is_empty());
-    Some(format!(
-        "{}{}",
-        commit.trim(),
-        if clean { "" } else { "+changes" }
-    ))
 }
 
 /// The page as the records give it; the text around its tables is kept. None without page.
@@ -333,37 +209,6 @@ fn row(experiment: &Experiment, record: Option<&Record>) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn rows_find_their_run_by_name_or_path() {
-        let row = |run: Value| json!({ "run": run }).as_object().unwrap().clone();
-        for run in ["quickstart", "runs/quickstart", "./runs/quickstart/"] {
-            assert!(
-                belongs(&row(json!(run)), Path::new("runs/quickstart")),
-                "{run}"
-            );
-        }
-        for run in [json!("runs/quickstart-own"), json!(null)] {
-            assert!(
-                !belongs(&row(run.clone()), Path::new("runs/quickstart")),
-                "{run}"
-            );
-        }
-    }
-
-    #[test]
-    fn hashes_of_data_and_weights_are_taken_but_not_those_of_the_checkpoint() {
-        let hash = "a".repeat(64);
-        let manifest = json!({
-            "step": 10, "train_data": hash, "encoder_weights": hash, "versions": { "deepsim": "0.1.0" },
-            "files": { "generator.safetensors": { "blake3": hash } },
-        });
-        let found = hashes(&manifest);
-        assert_eq!(
-            found.keys().collect::<Vec<_>>(),
-            ["encoder_weights", "train_data"]
-        );
-    }
 
     #[test]
     fn the_page_keeps_its_text_and_says_what_was_not_run() {

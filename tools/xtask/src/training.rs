@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::failure::ChildFailed;
 use crate::programs::Programs;
@@ -80,6 +81,20 @@ pub fn newest_checkpoint(run: &Path) -> Option<PathBuf> {
         name.starts_with("step-") && path.join("manifest.json").is_file()
     });
     whole.max()
+}
+
+/// What the newest whole checkpoint of a run directory says of itself; none before the first.
+///
+/// # Errors
+/// A manifest that cannot be read.
+pub fn newest_manifest(run: &Path) -> Result<Option<Value>> {
+    let Some(checkpoint) = newest_checkpoint(run) else {
+        return Ok(None);
+    };
+    let text = fs::read(checkpoint.join("manifest.json")).context("reading the checkpoint")?;
+    Ok(Some(
+        serde_json::from_slice(&text).context("reading the checkpoint")?,
+    ))
 }
 
 #[cfg(test)]

@@ -247,6 +247,8 @@ fn wrong_words_are_refused() {
         &["reproduce", "--only", "fc9"],
         "there are quickstart, quickstart-image-loss",
     );
+    refused(&["precision", "--steps", "1"], "1 is not in 2..=1000000");
+    refused(&["precision", "--seeds", "0"], "0 is not in 1..=20");
     refused(
         &["setup", "--root", "/nowhere"],
         "not the DeepSim workspace",
@@ -255,7 +257,7 @@ fn wrong_words_are_refused() {
 
 #[test]
 fn help_teaches_with_examples() {
-    for command in ["quickstart", "setup", "reproduce"] {
+    for command in ["quickstart", "setup", "reproduce", "precision"] {
         Command::cargo_bin("xtask")
             .unwrap()
             .args([command, "--help"])

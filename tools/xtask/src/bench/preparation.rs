@@ -112,11 +112,11 @@ impl<'a> Bench<'a> {
             .current_dir(self.ws.root())
             .env("PYTHONPATH", self.python_path())
             .arg(self.ws.path(SCRIPTS).join(script))
-            .arg(folder)
-            .args(arguments);
+            .arg(folder);
         if contender == Contender::Tuned && work.trains() {
             command.arg(self.precision).envs(MALLOC);
         }
+        command.args(arguments);
         Some(command)
     }
 

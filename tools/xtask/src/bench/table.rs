@@ -23,10 +23,11 @@ pub fn render(all: &[Measured], peak: &Peak) -> String {
             Unit::Seconds => "s, median",
             Unit::ImagesPerSecond => "images/s",
         };
+        let (name, rest) = split(measured.work.name());
         let [a, b, c] = cells(&|c| median(measured, c));
-        line([measured.work.name(), unit, &a, &b, &c]);
+        line([name, unit, &a, &b, &c]);
         let [a, b, c] = cells(&|c| spread(measured, c));
-        line(["", "min-max", &a, &b, &c]);
+        line([rest, "min-max", &a, &b, &c]);
         let [_, b, c] = cells(&|c| measured.ratio(c).map(|r| format!("{r:.2} x")));
         line(["", "time to ours", "", &b, &c]);
         let peak = |c| Some(format!("{:.0}", measured.column(c)?.farewell.peak_mib));
@@ -36,8 +37,10 @@ pub fn render(all: &[Measured], peak: &Peak) -> String {
             line(["", &threads, &format!("{rate:.0} ({gain:.2} x)"), "", ""]);
         }
     }
-    for measured in all {
-        if let Some(note) = measured.work.footnote() {
+    let mut notes: Vec<&str> = Vec::new();
+    for note in all.iter().filter_map(|m| m.work.footnote()) {
+        if !notes.contains(&note) {
+            notes.push(note);
             text.push_str(&wrapped(note));
         }
     }
@@ -47,6 +50,14 @@ pub fn render(all: &[Measured], peak: &Peak) -> String {
         text.push_str(&phases(measured, peak));
     }
     text
+}
+
+/// A name that is too long for its column goes on in the next row.
+fn split(name: &str) -> (&str, &str) {
+    match name.find("_one_pass") {
+        Some(at) => name.split_at(at),
+        None => (name, ""),
+    }
 }
 
 fn rate(measured: &Measured, contender: Contender, seconds: f64) -> Option<String> {
@@ -234,6 +245,26 @@ pub mod tests {
         ] {
             assert!(text.contains(part), "{part} is missing:\n{text}");
         }
+    }
+
+    #[test]
+    fn long_names_go_on_in_the_next_row_and_a_note_is_said_once() {
+        let ready = r#"{"ready":true,"precision":"fp32"}"#;
+        let all = [Work::Fc6B64OnePass, Work::Conv5B64OnePass].map(|work| Measured {
+            work,
+            columns: vec![
+                column(Contender::Ours, ready, &[1.0, 2.0]),
+                column(Contender::Tuned, ready, &[3.0]),
+            ],
+        });
+        let text = render(&all, &Peak::default());
+        assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+        let rows: Vec<&str> = text.lines().collect();
+        assert!(
+            rows[1].starts_with("fc6_b64 ") && rows[2].starts_with("_one_pass "),
+            "{text}"
+        );
+        assert_eq!(text.matches("one_pass: D passes").count(), 1, "{text}");
     }
 
     #[test]

@@ -9,6 +9,12 @@ pub enum Work {
     /// Training iteration of experiments/conv5.toml, batch 64
     #[value(name = "conv5_b64")]
     Conv5B64,
+    /// fc6_b64 with one pass of the discriminator over generated pictures
+    #[value(name = "fc6_b64_one_pass")]
+    Fc6B64OnePass,
+    /// conv5_b64 with one pass of the discriminator over generated pictures
+    #[value(name = "conv5_b64_one_pass")]
+    Conv5B64OnePass,
     /// The same as fc6_b64 at batch 16
     #[value(name = "fc6_b16")]
     Fc6B16,
@@ -33,9 +39,11 @@ pub enum Work {
 }
 
 /// All works, the quickest feedback not first: the paper's batch is what matters.
-pub const ALL: [Work; 9] = [
+pub const ALL: [Work; 11] = [
     Work::Fc6B64,
     Work::Conv5B64,
+    Work::Fc6B64OnePass,
+    Work::Conv5B64OnePass,
     Work::Fc6B16,
     Work::Conv5B16,
     Work::Sample,
@@ -94,6 +102,8 @@ impl Work {
         match self {
             Work::Fc6B64 => "fc6_b64",
             Work::Conv5B64 => "conv5_b64",
+            Work::Fc6B64OnePass => "fc6_b64_one_pass",
+            Work::Conv5B64OnePass => "conv5_b64_one_pass",
             Work::Fc6B16 => "fc6_b16",
             Work::Conv5B16 => "conv5_b16",
             Work::Sample => "sample",
@@ -107,7 +117,13 @@ impl Work {
     /// Whether it is a training iteration.
     pub fn trains(self) -> bool {
         match self {
-            Work::Fc6B64 | Work::Conv5B64 | Work::Fc6B16 | Work::Conv5B16 | Work::Sample => true,
+            Work::Fc6B64
+            | Work::Conv5B64
+            | Work::Fc6B64OnePass
+            | Work::Conv5B64OnePass
+            | Work::Fc6B16
+            | Work::Conv5B16
+            | Work::Sample => true,
             Work::Data | Work::Shards | Work::Neighbours | Work::Pairs => false,
         }
     }
@@ -122,6 +138,11 @@ impl Work {
             (Work::Neighbours, Contender::Tuned) => Some(&["neighbours.py"]),
             (Work::Pairs, Contender::Tuned) => Some(&["pairs.py", "gram"]),
             (Work::Pairs, Contender::Naive) => Some(&["pairs.py", "cdist"]),
+            (Work::Fc6B64OnePass | Work::Conv5B64OnePass, Contender::Tuned) => {
+                Some(&["train_tuned.py", "one-pass"])
+            }
+            // Whoever writes the usual script writes the paper's order.
+            (Work::Fc6B64OnePass | Work::Conv5B64OnePass, Contender::Naive) => None,
             (_, Contender::Tuned) => Some(&["train_tuned.py"]),
             (_, Contender::Naive) => Some(&["train_naive.py"]),
         }
@@ -139,6 +160,11 @@ impl Work {
             Work::Shards => Some(
                 "shards: raw RGB of 256x256 (prepared by the same bicubic), read from the page \
                  cache and checked by blake3; 227 is cut from them without resizing",
+            ),
+            Work::Fc6B64OnePass | Work::Conv5B64OnePass => Some(
+                "one_pass: D passes over the generated pictures once in an iteration, for its own \
+                 gradient and the generator's; all other works keep the paper's order. The naive \
+                 script has no such order and no part",
             ),
             Work::Neighbours => Some("neighbours: tuned is faiss, IndexFlatL2"),
             Work::Pairs => Some(
@@ -161,7 +187,7 @@ impl Work {
     /// Rounds of a default run, which must stay below 15 minutes on two cores.
     pub fn rounds(self) -> u32 {
         match self {
-            Work::Fc6B64 | Work::Conv5B64 => 5,
+            Work::Fc6B64 | Work::Conv5B64 | Work::Fc6B64OnePass | Work::Conv5B64OnePass => 5,
             Work::Fc6B16 | Work::Conv5B16 => 9,
             Work::Sample => 25,
             Work::Data | Work::Shards => 9,
@@ -172,7 +198,7 @@ impl Work {
     /// Memory that a contender may take, MiB: all of them are loaded at once.
     pub fn megabytes(self) -> u64 {
         match self {
-            Work::Fc6B64 | Work::Conv5B64 => 6_500,
+            Work::Fc6B64 | Work::Conv5B64 | Work::Fc6B64OnePass | Work::Conv5B64OnePass => 6_500,
             Work::Fc6B16 | Work::Conv5B16 => 3_000,
             Work::Sample | Work::Data | Work::Shards => 1_500,
             Work::Neighbours => 3_000,
