@@ -1,0 +1,144 @@
+//! Whole networks in bf16: our kernels must be no further from fp32 than libtorch's own autocast.
+
+use deepsim_aten::{Bf16Code, bf16_code, choose_bf16_code};
+use deepsim_nets::discriminator::{DiscriminatorSpec, FeatureBranch};
+use deepsim_nets::generator::GeneratorSpec;
+use deepsim_nets::init::seeded;
+use deepsim_nets::tables::FeatureShape;
+use deepsim_nets::{
+    AutocastGuard, Discriminator, Dropout, FeatureNet, Generator, NetKind, Params, Precision, Tap,
+};
+use tch::{Device, Kind, Tensor};
+
+const FP32: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+/// Output of a network and gradients of a fixed pull on it, of its input first.
+fn run(
+    precision: Precision,
+    x: &Tensor,
+    params: Option<&Params>,
+    forward: &dyn Fn(&Tensor) -> Tensor,
+) -> Vec<Tensor> {
+    let x = x.copy().set_requires_grad(true);
+    let y = {
+        let _autocast = AutocastGuard::new(Device::Cpu, precision).unwrap();
+        seeded(3, || forward(&x))
+    };
+    let pull = seeded(4, || Tensor::randn(y.size(), FP32));
+    let mut inputs = vec![x.shallow_clone()];
+    if let Some(params) = params {
+        inputs.extend(params.trained().iter().map(|p| p.tensor.shallow_clone()));
+    }
+    let pulled = (y.to_kind(Kind::Float) * pull).sum(Kind::Float);
+    let mut out = Tensor::run_backward(&[pulled], &inputs, false, false);
+    out.insert(0, y.detach());
+    out
+}
+
+fn error(got: &Tensor, want: &Tensor) -> f64 {
+    let difference = got.to_kind(Kind::Double) - want.to_kind(Kind::Double);
+    (difference.norm() / want.to_kind(Kind::Double).norm()).double_value(&[])
+}
+
+/// Compares one network's output and gradients with those in fp32, by ours and by libtorch.
+fn check(
+    what: &str,
+    code: Bf16Code,
+    x: &Tensor,
+    params: Option<&Params>,
+    forward: &dyn Fn(&Tensor) -> Tensor,
+) {
+    choose_bf16_code(Bf16Code::None);
+    let exact = run(Precision::Fp32, x, params, forward);
+    let libtorch = run(Precision::Bf16, x, params, forward);
+    choose_bf16_code(code);
+    let ours = run(Precision::Bf16, x, params, forward);
+    assert_eq!(ours.len(), exact.len());
+    assert!(differs, "{what}: our kernels did not run");
+}
+
+fn generator(input: FeatureShape, crop: i64, width: f64) -> Generator {
+    let spec = GeneratorSpec { input, crop, width };
+    Generator::new(spec, 1, Device::Cpu).unwrap()
+}
+
+fn every_network(code: Bf16Code, crop: i64) {
+    for (input, shape) in [
+        (FeatureShape::Vector(100), vec![3, 100]),
+        (
+            FeatureShape::Map {
+                channels: 24,
+                size: 3,
+            },
+            vec![3, 24, 3, 3],
+        ),
+    ] {
+        let g = generator(input, crop, 0.125);
+        let x = seeded(1, || Tensor::randn(&shape, FP32).relu() * 10.0);
+        check("generator", code, &x, Some(g.params()), &|x| {
+            g.forward(x).unwrap()
+        });
+    }
+    // Grey levels around zero, smooth as photographs are.
+    let pictures = seeded(2, || {
+        (Tensor::randn([2, 3, 9, 9], FP32) * 50.0).upsample_bicubic2d(
+            [crop, crop],
+            false,
+            None,
+            None,
+        )
+    });
+    let spec = DiscriminatorSpec {
+        crop,
+        features: FeatureBranch::Off,
+    };
+    let d = Discriminator::new(spec, 1, Device::Cpu).unwrap();
+    check("discriminator", code, &pictures, Some(d.params()), &|x| {
+        d.forward(x, None, Dropout::Active).unwrap()
+    });
+    for (net, tap) in [
+        (NetKind::AlexNet, Tap::Pool5),
+        (NetKind::CaffeNet, Tap::Pool2),
+        (NetKind::CaffeNet, Tap::Norm2),
+    ] {
+        let c = FeatureNet::random(net, tap, 1, Device::Cpu).unwrap();
+        check(&format!("{net} {tap:?}"), code, &pictures, None, &|x| {
+            c.features(x, &[tap]).unwrap().remove(0)
+        });
+    }
+}
+
+/// One test, because the chosen code is the process's.
+#[test]
+fn no_network_loses_more_than_by_libtorch_s_autocast() {
+    let best = bf16_code();
+    every_network(Bf16Code::Plain, 64);
+    if best == Bf16Code::Amx {
+        every_network(Bf16Code::Amx, 64);
+        every_network(Bf16Code::Amx, 128);
+        let x = seeded(5, || Tensor::randn([2, 3, 227, 227], FP32) * 50.0);
+        let c = FeatureNet::random(NetKind::CaffeNet, Tap::Fc7, 1, Device::Cpu).unwrap();
+        check("CaffeNet fc7 at 227", Bf16Code::Amx, &x, None, &|x| {
+            c.features(x, &[Tap::Fc7]).unwrap().remove(0)
+        });
+        let g = generator(
+            FeatureShape::Map {
+                channels: 256,
+                size: 6,
+            },
+            227,
+            1.0,
+        );
+        let y = seeded(6, || Tensor::randn([2, 256, 6, 6], FP32).relu() * 10.0);
+        check(
+            "CONV5's generator",
+            Bf16Code::Amx,
+            &y,
+            Some(g.params()),
+            &|y| g.forward(y).unwrap(),
+        );
+    } else {
+        println!("this processor has no AMX: only the plain code was tested");
+    }
+    choose_bf16_code(best);
+}
