@@ -163,6 +163,19 @@ int deepsim_squared_distance(void* a, void* b, void** out, char* err, size_t err
   });
 }
 
+int deepsim_bf16_columns(void* rows, void** out, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] {
+    *out = new at::Tensor(deepsim::bf16::columns(*static_cast<at::Tensor*>(rows)));
+  });
+}
+
+int deepsim_bf16_products(void* rows, void* columns, void* out, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] {
+    deepsim::bf16::products(*static_cast<at::Tensor*>(rows), *static_cast<at::Tensor*>(columns),
+                            *static_cast<at::Tensor*>(out));
+  });
+}
+
 int deepsim_bf16_wanted(void* x, int* wanted, char* err, size_t err_len) {
   return guarded(err, err_len,
                  [&] { *wanted = deepsim::bf16::wanted(*static_cast<at::Tensor*>(x)); });

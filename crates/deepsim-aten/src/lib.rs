@@ -21,7 +21,7 @@ pub use bf16::{
     Bf16Code, Bf16Convolution, Direction, Output, bf16_code, bf16_convolution, bf16_wanted,
     choose_bf16_code,
 };
-pub use bf16_layers::{LastWindow, bf16_linear, bf16_lrn, bf16_max_pool};
+pub use bf16_layers::{Bf16Columns, LastWindow, bf16_linear, bf16_lrn, bf16_max_pool};
 pub use cuda::{CudaLoad, load_cuda};
 pub use distance::squared_distance;
 pub use winograd::{Form, allow_winograd, winograd, winograd_pays};

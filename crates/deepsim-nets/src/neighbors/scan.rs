@@ -10,6 +10,7 @@
 //! where w, p, r, t are those of the inequality that rules out more. This runs in fp32 over every
 //! pair; its roundings are counted into half and t.
 
+use deepsim_aten::{Bf16Code, Bf16Columns, bf16_code};
 use rayon::prelude::*;
 use tch::kind::Element;
 use tch::{Kind, Tensor};
@@ -104,6 +105,8 @@ fn up(x: f64) -> f32 {
 pub(super) struct Queries {
     /// Codes `[width,m]`, m the number of queries rounded up to whole lanes.
     codes: Tensor,
+    /// The same for the processor's matrix unit, whose products are not rounded to bf16.
+    columns: Option<Bf16Columns>,
     /// One for each query.
     pub(super) bounds: Vec<Bounds>,
     lanes: Vec<Lanes>,
@@ -154,12 +157,18 @@ impl Queries {
         for (i, x) in coded.bounds.iter().enumerate() {
             lanes[i / LANES].scale[i % LANES] = x.scale as f32;
         }
+        let unit_fits = kind == Kind::BFloat16 && width % 32 == 0 && bf16_code() == Bf16Code::Amx;
+        let columns = unit_fits.then(|| Bf16Columns::of(&codes)).transpose()?;
         Ok(Queries {
             codes: codes.f_transpose(0, 1)?.f_contiguous()?,
+            output_error: match columns {
+                Some(_) => 0.0,
+                None => space.output_error(),
+            },
+            columns,
             bounds: coded.bounds,
             lanes,
             summing_error: space.summing_error(),
-            output_error: space.output_error(),
             unit: space.unit(),
         })
     }
@@ -225,9 +234,10 @@ impl Queries {
     pub(super) fn hits(&self, tile: &Tile, buffer: &mut Option<Tensor>) -> Result<Vec<Vec<Hit>>> {
         let (n, m) = (tile.len() as i64, (self.lanes.len() * LANES) as i64);
         let codes = &tile.coded.codes;
-        let kind = match codes.f_kind()? {
-            Kind::Int8 => Kind::Int,
-            other => other,
+        let kind = match (codes.f_kind()?, &self.columns) {
+            (Kind::Int8, _) => Kind::Int,
+            (_, Some(_)) => Kind::Float,
+            (other, None) => other,
         };
         // One buffer for all products: fresh pages cost more than the arithmetic on them.
         let room = match buffer.take() {
@@ -236,6 +246,10 @@ impl Queries {
         };
         let out = room.f_narrow(0, 0, n)?;
         *buffer = Some(room);
+        if let Some(columns) = &self.columns {
+            columns.products(codes, &out)?;
+            return self.sift::<f32>(&out, tile);
+        }
         match kind {
             Kind::Int => {
                 let _ = codes.f_internal_int_mm_out(&out, &self.codes)?;
