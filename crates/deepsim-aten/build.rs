@@ -104,16 +104,15 @@ fn amx_kernels() -> Result<bool, cc::Error> {
     kernel("plain").try_compile("deepsim_bf16_plain")?;
     let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
     let linux = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
-    let flags = AMX.split(' ');
-    if !(x86 && linux)
-        || !flags
-            .clone()
+    let known = || {
+        AMX.split(' ')
             .all(|f| base().is_flag_supported(f).unwrap_or(false))
-    {
+    };
+    if !(x86 && linux && known()) {
         return Ok(false);
     }
     let mut build = kernel("amx");
-    for flag in flags {
+    for flag in AMX.split(' ') {
         build.flag(flag);
     }
     build.try_compile("deepsim_bf16_amx")?;

@@ -1,5 +1,8 @@
 //! Whole networks in bf16: our kernels must be no further from fp32 than libtorch's own autocast.
 
+// The leave that clippy.toml gives tests ends at their helper functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use deepsim_aten::{Bf16Code, bf16_code, choose_bf16_code};
 use deepsim_nets::discriminator::{DiscriminatorSpec, FeatureBranch};
 use deepsim_nets::generator::GeneratorSpec;
