@@ -4,6 +4,7 @@
 //! bottom.
 
 pub mod adversary;
+pub mod arithmetic;
 pub mod error;
 pub mod gate;
 pub mod iteration;

@@ -15,6 +15,7 @@ use deepsim_nets::init::derive_seed;
 use serde_json::Value;
 use tch::Device;
 
+use crate::arithmetic::advice;
 use crate::error::{Result, TrainError};
 use crate::gate::Vital;
 use crate::iteration::{Losses, Plan, iterate, schedule};
@@ -104,6 +105,9 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
             k => format!("resumed at step {k} of {}", settings.steps),
         }
     );
+    if let Some(advice) = advice(settings.precision, device) {
+        eprintln!("{advice}");
+    }
 
     let plan = Plan::of(experiment);
     let mut loader = Loader::new(data, spec, first, experiment.bad_images())?;

@@ -1,0 +1,34 @@
+//! What the chosen precision means on the machine at hand.
+
+use deepsim_aten::{Bf16Code, bf16_code};
+use deepsim_experiment::config::RawPrecision;
+use tch::Device;
+
+/// Something that the user should know of `precision` on `device`, if anything: by how much the
+/// choice costs or saves time is measured in docs/performance.md.
+pub fn advice(precision: RawPrecision, device: Device) -> Option<&'static str> {
+    match (precision, device, bf16_code()) {
+        (RawPrecision::Bf16, Device::Cpu, Bf16Code::None) => Some(
+            "note: this processor has no AMX, and bf16 is slower here than fp32 \
+             (--set 'train.precision=\"fp32\"')",
+        ),
+        (RawPrecision::Fp32, Device::Cpu, Bf16Code::Amx) => Some(
+            "note: this processor has AMX, and bf16 is two to three times as fast as fp32 \
+             (--set 'train.precision=\"bf16\"')",
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slower_arithmetic_is_remarked_on_and_the_faster_is_not() {
+        let both = [RawPrecision::Fp32, RawPrecision::Bf16].map(|p| advice(p, Device::Cpu));
+        let remarks = both.iter().flatten().count();
+        assert_eq!(remarks, 1, "{both:?}");
+        assert_eq!(advice(RawPrecision::Bf16, Device::Cuda(0)), None);
+    }
+}
