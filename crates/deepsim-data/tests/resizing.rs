@@ -40,11 +40,11 @@ fn pattern(width: u32, height: u32) -> RgbImage {
 }
 
 #[test]
-fn the_filter_is_pillows_bicubic_within_one_grey_level() {
+fn the_filter_is_pillows_bicubic_but_for_roundings() {
     let golden: Golden = serde_json::from_str(include_str!("golden/resize.json")).unwrap();
     assert_eq!(golden.filter, "BICUBIC");
     let mut rest = include_bytes!("golden/resize.rgb").as_slice();
-    let (mut same, mut all) = (0, 0);
+    let (mut same, mut near, mut all) = (0, 0, 0);
     for case in &golden.cases {
         let (pixels, next) = rest.split_at(3 * (case.size * case.size) as usize);
         rest = next;
@@ -55,17 +55,20 @@ fn the_filter_is_pillows_bicubic_within_one_grey_level() {
             mean_distance(&found, &expected),
         );
         // 15 bits a weight here, 22 in Pillow: a value near a half may be rounded the other way,
-        // once in each pass. A single pixel's mean says nothing.
-        assert!(off <= 1, "{case:?}: off by {off}");
+        // once in each pass, and the second pass may double what the first did. A single pixel's
+        // mean says nothing.
+        assert!(off <= 2, "{case:?}: off by {off}");
         assert!(case.size == 1 || mean < 0.02, "{case:?}: {mean} on average");
         all += pixels.len();
-        same += found
-            .as_raw()
-            .iter()
-            .zip(pixels)
-            .filter(|(a, b)| a == b)
-            .count();
+        let pairs = || found.as_raw().iter().zip(pixels);
+        same += pairs().filter(|(a, b)| a == b).count();
+        near += pairs().filter(|(a, b)| a.abs_diff(**b) <= 1).count();
     }
     assert!(rest.is_empty());
     assert!(same * 100 >= all * 99, "{same} of {all} values are equal");
+    let far = all - near;
+    assert!(
+        far * 10_000 <= all,
+        "{far} of {all} values are two levels off"
+    );
 }
