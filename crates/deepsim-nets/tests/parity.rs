@@ -8,6 +8,8 @@ mod common;
 mod feature_nets;
 #[path = "parity/iteration.rs"]
 mod iteration;
+#[path = "parity/kinks.rs"]
+mod kinks;
 
 use std::sync::Mutex;
 
@@ -99,12 +101,26 @@ fn check_trained(case: &str, r: &Reference, params: &Params, x: &Tensor, y: &Ten
     );
 }
 
-fn check_generator(options: &str) {
+/// Runs `body` with direct sums, in the reference's order: values change sides of a rectifier's kink
+/// where the reference's do.
+fn directly<T>(body: impl FnOnce() -> T) -> T {
+    deepsim_nets::allow_winograd(false);
+    let result = body();
+    deepsim_nets::allow_winograd(true);
+    result
+}
+
+/// Direct sums against the reference itself, Winograd's algorithm as far as kinks permit.
+fn check_generator(options: &str) -> Reference {
     let case = format!("generator {options}");
     let r = Reference::run(&case);
-    let x = r.leaf("x");
-    let (g, y) = generate(&r, &x);
-    check_trained(&case, &r, g.params(), &x, &y);
+    directly(|| {
+        let x = r.leaf("x");
+        let (g, y) = generate(&r, &x);
+        check_trained(&case, &r, g.params(), &x, &y);
+    });
+    kinks::check_winograd(&case, &r);
+    r
 }
 
 #[test]
@@ -115,11 +131,10 @@ fn generator_for_conv5() {
 /// FC7's generator is FC6's.
 #[test]
 fn generator_for_fc6() {
-    // Direct sums, in the reference's order: this input has values so near a rectifier's kink
-    // that Winograd's rounding (1e-6) puts them on its other side.
-    deepsim_nets::allow_winograd(false);
     let _turn = one_large_case();
-    check_generator("--tap relu6 --seed 2 --batch 2");
+    let options = "--tap relu6 --seed 2 --batch 2";
+    let r = check_generator(options);
+    kinks::one_unit_shows(options, &r);
 }
 
 #[test]
