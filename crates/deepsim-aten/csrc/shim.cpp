@@ -213,6 +213,14 @@ int deepsim_keep_memory() {
 #endif
 }
 
+// TF32 in cuBLAS and cuDNN (which would take it by default) for this process.
+int deepsim_set_tf32(int on, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] {
+    at::globalContext().setAllowTF32CuBLAS(on != 0);
+    at::globalContext().setAllowTF32CuDNN(on != 0);
+  });
+}
+
 int deepsim_set_flush_denormal(int on) { return at::globalContext().setFlushDenormal(on != 0); }
 
 }  // extern "C"

@@ -3,9 +3,33 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::Path;
 
+use crate::{AtenError, checked};
+
 unsafe extern "C" {
     fn dlopen(file: *const c_char, mode: c_int) -> *mut c_void;
     fn dlerror() -> *const c_char;
+}
+
+unsafe extern "C" {
+    fn deepsim_set_tf32(on: c_int, err: *mut c_char, len: usize) -> c_int;
+}
+
+/// Whether GPUs may multiply fp32 numbers with ten bits of mantissa.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tf32 {
+    /// They may.
+    Allowed,
+    /// They may not. libtorch's own default forbids it to cuBLAS and allows it to cuDNN.
+    Forbidden,
+}
+
+/// Sets TF32 for this process, in matrix products and convolutions alike. Nothing changes on a CPU.
+///
+/// # Errors
+/// What libtorch refuses.
+pub fn set_tf32(tf32: Tf32) -> Result<(), AtenError> {
+    // SAFETY: sets two flags of libtorch's global context; the shim catches exceptions.
+    checked(|err, len| unsafe { deepsim_set_tf32(c_int::from(tf32 == Tf32::Allowed), err, len) })
 }
 
 const RTLD_NOW: c_int = 2;

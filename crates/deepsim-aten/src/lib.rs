@@ -22,7 +22,7 @@ pub use bf16::{
     choose_bf16_code,
 };
 pub use bf16_layers::{Bf16Columns, LastWindow, bf16_linear, bf16_lrn, bf16_max_pool};
-pub use cuda::{CudaLoad, load_cuda};
+pub use cuda::{CudaLoad, Tf32, load_cuda, set_tf32};
 pub use distance::squared_distance;
 pub use winograd::{Form, allow_winograd, winograd, winograd_pays};
 

@@ -149,6 +149,17 @@ pub enum RawPrecision {
     Bf16,
 }
 
+/// Whether a GPU may multiply fp32 numbers with ten bits of mantissa.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RawTf32 {
+    /// All 23 bits.
+    #[default]
+    Off,
+    /// TF32 in convolutions and matrix products.
+    On,
+}
+
 /// How often an iteration passes its generated pictures through the discriminator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -175,6 +186,10 @@ pub struct RawTrain {
     pub threads: usize,
     /// Arithmetic.
     pub precision: RawPrecision,
+    /// Whether a GPU may multiply fp32 numbers in TF32, which is faster and keeps ten bits of their
+    /// mantissa. Nothing changes on a CPU.
+    #[serde(default)]
+    pub tf32: RawTf32,
     /// Passes of the discriminator over the generated pictures of an iteration. "paper": one for
     /// its own update, and the updated one passes over them again for the generator's. "one": a
     /// single pass before the update serves both, which is faster and another order than the

@@ -44,7 +44,16 @@ pub fn to_caffe(images: &Array4<u8>, device: Device) -> Result<Tensor> {
     let shape: Vec<i64> = images.shape().iter().map(|&d| d as i64).collect();
     let bytes = images.as_standard_layout();
     let flat = bytes.as_slice().unwrap_or(&[]);
-    let rgb = Tensor::f_from_data_size(flat, &shape, Kind::Uint8)?.f_to_device(device)?;
+    let host = Tensor::f_from_data_size(flat, &shape, Kind::Uint8)?;
+    let rgb = match device {
+        // From pinned memory the copy runs beside whatever the GPU is doing; libtorch frees the
+        // pinned bytes only when it is over.
+        Device::Cuda(_) => {
+            host.f_pin_memory(device)?
+                .f_to_device_(device, Kind::Uint8, true, false)?
+        }
+        _ => host.f_to_device(device)?,
+    };
     Ok(pictures::rgb_to_caffe(&rgb)?)
 }
 

@@ -65,6 +65,7 @@ fn type_name(rust: &str) -> &str {
         "Vec<u64>" => "list of whole numbers",
         "Option<[f32; 2]>" => "[low, high]",
         "RawPrecision" => "\"fp32\" or \"bf16\"",
+        "RawTf32" => "\"off\" or \"on\"",
         "RawPasses" => "\"paper\" or \"one\"",
         "Reduction" => "\"caffe\", \"paper\" or \"mean\"",
         "NetKind" => "\"caffenet\" or \"alexnet\"",

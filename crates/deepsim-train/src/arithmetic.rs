@@ -1,8 +1,22 @@
 //! What the chosen precision means on the machine at hand.
 
-use deepsim_aten::{Bf16Code, bf16_code};
-use deepsim_experiment::config::RawPrecision;
+use deepsim_aten::{Bf16Code, Tf32, bf16_code, set_tf32};
+use deepsim_experiment::config::{RawPrecision, RawTf32};
 use tch::Device;
+
+use crate::error::Result;
+
+/// Lets GPUs multiply fp32 numbers as the experiment says.
+///
+/// # Errors
+/// What libtorch refuses.
+pub fn set_products(tf32: RawTf32) -> Result<()> {
+    let tf32 = match tf32 {
+        RawTf32::Off => Tf32::Forbidden,
+        RawTf32::On => Tf32::Allowed,
+    };
+    Ok(set_tf32(tf32)?)
+}
 
 /// Something that the user should know of `precision` on `device`, if anything: by how much the
 /// choice costs or saves time is measured in docs/performance.md.

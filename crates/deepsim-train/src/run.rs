@@ -15,7 +15,7 @@ use deepsim_nets::init::derive_seed;
 use serde_json::Value;
 use tch::Device;
 
-use crate::arithmetic::advice;
+use crate::arithmetic::{advice, set_products};
 use crate::error::{Result, TrainError};
 use crate::gate::Vital;
 use crate::iteration::{Losses, Plan, iterate, schedule};
@@ -73,6 +73,7 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
     // Before the run directory is touched: --fresh deletes.
     spec.check(&data)?;
     check_held_out(experiment, &test)?;
+    set_products(settings.tf32)?;
     let perception = Perception::load(experiment, device)?;
     let mut state = State::new(experiment, device)?;
     let (run, start) = RunDir::open(
