@@ -102,7 +102,7 @@ pub fn winograd_pays(x: &Tensor, weight: &Tensor, form: Form) -> Result<bool, At
 /// The same sums as a direct convolution in another order (F. Winograd's minimal filtering,
 /// Lavin & Gray 2015), with 1.8 to 4 times fewer multiplications: 4×4 outputs at once for 2×2
 /// and 3×3 kernels, 2×2 for 5×5, at the points 0, ±1, ½, −2, ∞. Rounding is about four times
-/// that of the direct sum (1e-6 relative). Gradients for `x`, `weight` and `bias`, once
+/// that of the direct sum (2e-6 relative). Gradients for `x`, `weight` and `bias`, once
 /// differentiable.
 ///
 /// # Errors
