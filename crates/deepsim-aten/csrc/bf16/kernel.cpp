@@ -393,6 +393,8 @@ void columns(const Half* from, int64_t rows, int64_t width, Half* to) {
       }
 }
 
+constexpr int64_t COLUMNS_RESIDENT = 768 << 10;  // halves
+
 void products(const Half* rows, int64_t n, int64_t width, const Half* columns, int64_t tiles,
               float* out) {
   [[maybe_unused]] const Tiles set_up;
@@ -400,8 +402,9 @@ void products(const Half* rows, int64_t n, int64_t width, const Half* columns, i
   const auto nothing = [] {};
   Buffer<int64_t> offsets(steps);
   for (int64_t k = 0; k < steps; ++k) offsets[k] = k * DEPTH;
-  // Columns that stay in the second-level cache while all rows pass.
-  const int64_t some = std::max<int64_t>(2, RESIDENT / (steps * TILE * DEPTH) / 2 * 2);
+  // Columns that stay in the second-level cache while all rows pass: each pass fetches the rows
+  // from memory again.
+  const int64_t some = std::max<int64_t>(2, COLUMNS_RESIDENT / (steps * TILE * DEPTH) / 2 * 2);
   for (int64_t from = 0; from < tiles; from += some)
     for (int64_t r = 0; r < n; r += ROWS) {
       const int64_t whole = std::min(ROWS, n - r);
