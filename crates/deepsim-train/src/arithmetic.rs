@@ -19,7 +19,7 @@ pub fn set_products(tf32: RawTf32) -> Result<()> {
 }
 
 /// Something that the user should know of `precision` on `device`, if anything: by how much the
-/// choice costs or saves time is measured in docs/performance.md.
+/// choice costs or saves time is told in docs/performance.md.
 pub fn advice(precision: RawPrecision, device: Device) -> Option<&'static str> {
     match (precision, device, bf16_code()) {
         (RawPrecision::Bf16, Device::Cpu, Bf16Code::None) => Some(
@@ -27,7 +27,7 @@ pub fn advice(precision: RawPrecision, device: Device) -> Option<&'static str> {
              (--set 'train.precision=\"fp32\"')",
         ),
         (RawPrecision::Fp32, Device::Cpu, Bf16Code::Amx) => Some(
-            "note: this processor has AMX, and bf16 is two to three times as fast as fp32 \
+            "note: this processor has AMX, and bf16 is faster here than fp32 \
              (--set 'train.precision=\"bf16\"')",
         ),
         _ => None,
