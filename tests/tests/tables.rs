@@ -11,7 +11,7 @@ use deepsim_tests::process::run;
 use serde_json::Value;
 
 /// The keys of a row of `table2`, in order: scripts rely on them.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 22] = [
     "method",
     "layer",
     "comparator",
@@ -28,6 +28,12 @@ const KEYS: [&str; 16] = [
     "step",
     "paper_image_error",
     "paper_feature_error",
+    "lpips",
+    "lpips_net",
+    "ssim",
+    "psnr",
+    "label_top1",
+    "label_top5",
 ];
 
 #[test]

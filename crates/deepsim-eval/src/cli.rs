@@ -46,7 +46,10 @@ Example:
   cargo run -p deepsim-eval -- table2 --runs runs --out tables
 
 Counts every run with a checkpoint and every `baseline mv` below --runs. Errors are means over
-held-out photos, divided by the mean distance of all pairs of different ones.")]
+held-out photos, divided by the mean distance of all pairs of different ones.
+Judges: LPIPS (by VGG16, or by AlexNet where VGG16 had a part in the run), SSIM, PSNR, and how often
+EfficientNet-Lite0 gives a reconstruction the photo's own label. A judge that is itself the run's
+encoder or comparator is not heard: the table says `shared`.")]
     Table2 {
         #[command(flatten)]
         runs: Runs,
@@ -56,6 +59,12 @@ held-out photos, divided by the mean distance of all pairs of different ones.")]
         /// Judge reconstructions without clipping them to 0–255.
         #[arg(long)]
         no_clip: bool,
+        /// In text, also show judges that the paper lacks (JSON and CSV always have them).
+        #[arg(long)]
+        judges: bool,
+        /// Folder of the judges' weights.
+        #[arg(long, value_name = "DIR", default_value = "weights")]
+        judge_weights: PathBuf,
         #[command(flatten)]
         output: Output,
     },

@@ -13,6 +13,7 @@ pub mod figures;
 pub mod format;
 pub mod interpolate;
 pub mod invert;
+pub mod judges;
 pub mod label;
 pub mod loaded;
 pub mod mv;

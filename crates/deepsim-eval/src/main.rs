@@ -9,8 +9,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use deepsim_eval::format::{Format, csv, json};
+use deepsim_eval::judges::Judges;
 use deepsim_eval::loaded::Loaded;
-use deepsim_eval::{EvalError, compare, door, invert, runs, table1, table2};
+use deepsim_eval::{EvalError, compare, door, invert, runs, table1, table2, table2_text};
 use deepsim_experiment::{Clip, Experiment, device};
 
 use cli::{Cli, Command};
@@ -47,6 +48,8 @@ fn run(command: Command) -> Result<(), EvalError> {
             runs,
             images,
             no_clip,
+            judges,
+            judge_weights,
             output,
         } => {
             let folder = runs::folder(runs.runs)?;
@@ -55,12 +58,26 @@ fn run(command: Command) -> Result<(), EvalError> {
             } else {
                 Clip::Displayable
             };
+            let device = device::choose(&runs.device)?;
+            let count = table2::count(folder.as_deref())?;
+            let asked = count > 0 && (judges || output.format != Format::Text);
+            let bench = match asked {
+                true => Some(Judges::load(&judge_weights, device)?),
+                false => None,
+            };
+            for path in bench.iter().flat_map(|j| &j.missing) {
+                eprintln!(
+                    "hint: no {}: a judge less; `cargo xtask setup` fetches it",
+                    path.display()
+                );
+            }
             let options = table2::Options {
                 images,
                 clip,
-                device: device::choose(&runs.device)?,
+                device,
+                judges: bench.as_ref(),
             };
-            let bar = progress::bar(table2::count(folder.as_deref())?, "runs");
+            let bar = progress::bar(count, "runs");
             let warn = |w| eprintln!("warning: {w}");
             let rows = table2::rows(folder.as_deref(), options, warn, |n| bar.inc(n))?;
             bar.finish_and_clear();
@@ -69,7 +86,11 @@ fn run(command: Command) -> Result<(), EvalError> {
                     "hint: no trained runs yet; `cargo xtask quickstart` trains one on sample photos"
                 );
             }
-            output.put("table2", &table2::render(&rows, output.format)?)
+            let mut text = table2::render(&rows, output.format)?;
+            if judges && output.format == Format::Text {
+                text.push_str(&table2_text::judges(&rows));
+            }
+            output.put("table2", &text)
         }
         Command::Figure {
             figure,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use deepsim_experiment::Clip;
 use deepsim_experiment::config::Weights;
-use deepsim_experiment::evaluate::held_out;
+use deepsim_experiment::evaluate::{held_out, reconstruct};
 use deepsim_experiment::run_dir::find_runs;
 use deepsim_nets::metrics;
 use deepsim_nets::pictures::clip_caffe;
@@ -14,6 +14,7 @@ use tch::{Device, Tensor};
 use crate::catalog::{Loss, layer_name};
 use crate::error::Result;
 use crate::format::{Format, csv, json};
+use crate::judges::{Judges, Score, Verdict};
 use crate::loaded::Loaded;
 use crate::photos::{BATCH, from_data};
 use crate::{mv, paper, table2_text};
@@ -53,6 +54,19 @@ pub struct Row {
     pub paper_image_error: Option<f64>,
     /// What the paper prints for this cell.
     pub paper_feature_error: Option<f64>,
+    /// LPIPS by a network that had no part in the run; 0 is the same picture. Here and below: null
+    /// where not judged, `shared` where the judge is a network that the run was trained with.
+    pub lpips: Score,
+    /// The network of LPIPS.
+    pub lpips_net: Option<String>,
+    /// Structural similarity; 1 is the same picture.
+    pub ssim: Score,
+    /// Peak signal-to-noise ratio, decibels.
+    pub psnr: Score,
+    /// Share of reconstructions to which EfficientNet-Lite0 gives the photograph's label.
+    pub label_top1: Score,
+    /// Share whose five best labels have it.
+    pub label_top5: Score,
     /// Terms of the loss, for labels.
     #[serde(skip)]
     pub loss: Option<Loss>,
@@ -60,20 +74,34 @@ pub struct Row {
 
 /// What to evaluate on.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct Options<'a> {
     /// Photographs at most.
     pub images: usize,
     /// Clipping.
     pub clip: Clip,
     /// Device.
     pub device: Device,
+    /// Further judges, if they are asked.
+    pub judges: Option<&'a Judges>,
+}
+
+impl Row {
+    fn judged(mut self, verdict: Verdict) -> Row {
+        self.lpips = verdict.lpips;
+        self.lpips_net = verdict.lpips_net.map(|n| n.to_string());
+        self.ssim = verdict.ssim;
+        self.psnr = verdict.psnr;
+        self.label_top1 = verdict.label_top1;
+        self.label_top5 = verdict.label_top5;
+        self
+    }
 }
 
 /// Evaluates one run.
 ///
 /// # Errors
 /// A run that cannot be opened, or whose weights or photographs changed.
-pub fn evaluate(path: &Path, options: Options) -> Result<Row> {
+pub fn evaluate(path: &Path, options: Options<'_>) -> Result<Row> {
     let run = Loaded::open(path, options.device)?;
     let (e, data) = (&run.experiment, run.test_data()?);
     let errors = held_out(
@@ -85,6 +113,18 @@ pub fn evaluate(path: &Path, options: Options) -> Result<Row> {
         options.clip,
         options.device,
     )?;
+    let mut verdict = Verdict::default();
+    if let Some(judges) = options.judges {
+        let mut judging = judges.of(e);
+        let n = data.len().min(options.images);
+        for from in (0..n).step_by(BATCH) {
+            let indices: Vec<usize> = (from..n.min(from + BATCH)).collect();
+            let x = from_data(&data, &indices, &e.augment(), options.device)?;
+            let y = reconstruct(&run.perception, &run.generator, &x, options.clip)?;
+            judging.add(&x, &y)?;
+        }
+        verdict = judging.verdict();
+    }
     let loss = Loss::of(e);
     let method = loss.method();
     let layer = layer_name(&e.encoder);
@@ -114,15 +154,22 @@ pub fn evaluate(path: &Path, options: Options) -> Result<Row> {
         step: Some(run.checkpoint.manifest.step),
         paper_image_error,
         paper_feature_error,
+        lpips: Score::Missing,
+        lpips_net: None,
+        ssim: Score::Missing,
+        psnr: Score::Missing,
+        label_top1: Score::Missing,
+        label_top5: Score::Missing,
         loss: Some(loss),
-    })
+    }
+    .judged(verdict))
 }
 
 /// Evaluates a record of Mahendran & Vedaldi's method.
 ///
 /// # Errors
 /// As [`evaluate`].
-pub fn evaluate_mv(path: &Path, options: Options) -> Result<Row> {
+pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
     let _guard = tch::no_grad_guard();
     let record = mv::Record::open(path)?;
     let (e, data) = (&record.experiment, record.test_data()?);
@@ -131,6 +178,7 @@ pub fn evaluate_mv(path: &Path, options: Options) -> Result<Row> {
     let n = record.manifest.photos.len().min(options.images);
     let (mut real, mut made, mut wanted, mut got) = (vec![], vec![], vec![], vec![]);
     let (mut energy_real, mut energy_made) = (0.0, 0.0);
+    let mut judging = options.judges.map(|j| j.of_encoder(e));
     for from in (0..n).step_by(BATCH) {
         let photos = &record.manifest.photos[from..n.min(from + BATCH)];
         let indices: Vec<usize> = photos.iter().map(|p| p.index).collect();
@@ -140,6 +188,9 @@ pub fn evaluate_mv(path: &Path, options: Options) -> Result<Row> {
             Clip::Displayable => clip_caffe(&y)?,
             Clip::Off => y,
         };
+        if let Some(judging) = &mut judging {
+            judging.add(&x, &y)?;
+        }
         energy_real += metrics::gradient_energy(&x)?;
         energy_made += metrics::gradient_energy(&y)?;
         wanted.push(perception.encode(&x)?.f_flatten(1, -1)?);
@@ -175,8 +226,15 @@ pub fn evaluate_mv(path: &Path, options: Options) -> Result<Row> {
         step: Some(record.manifest.settings.steps() as u64),
         paper_image_error,
         paper_feature_error,
+        lpips: Score::Missing,
+        lpips_net: None,
+        ssim: Score::Missing,
+        psnr: Score::Missing,
+        label_top1: Score::Missing,
+        label_top5: Score::Missing,
         loss: None,
-    })
+    }
+    .judged(judging.map(|j| j.verdict()).unwrap_or_default()))
 }
 
 /// Runs and records that the table will look at.
@@ -198,7 +256,7 @@ pub fn count(runs: Option<&Path>) -> Result<u64> {
 /// A folder of runs that cannot be read.
 pub fn rows(
     runs: Option<&Path>,
-    options: Options,
+    options: Options<'_>,
     mut warn: impl FnMut(String),
     mut progress: impl FnMut(u64),
 ) -> Result<Vec<Row>> {
@@ -244,6 +302,12 @@ pub fn rows(
                 step: None,
                 paper_image_error: *image,
                 paper_feature_error: *feature,
+                lpips: Score::Missing,
+                lpips_net: None,
+                ssim: Score::Missing,
+                psnr: Score::Missing,
+                label_top1: Score::Missing,
+                label_top5: Score::Missing,
                 loss: None,
             });
         }
@@ -267,11 +331,12 @@ pub fn render(rows: &[Row], format: Format) -> Result<String> {
 mod tests {
     use super::*;
 
-    fn options() -> Options {
+    fn options() -> Options<'static> {
         Options {
             images: 10,
             clip: Clip::Displayable,
             device: Device::Cpu,
+            judges: None,
         }
     }
 

@@ -187,3 +187,28 @@ fn papers() -> String {
     }
     columns(&["", "CONV5", "FC6", "FC7", "FC8"], &cells)
 }
+
+/// The judges that the paper lacks, run by run.
+pub fn judges(rows: &[Row]) -> String {
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .filter(|r| r.run.is_some())
+        .map(|r| {
+            vec![
+                run_name(r),
+                r.lpips.text(3),
+                r.lpips_net.clone().unwrap_or("-".to_owned()),
+                r.ssim.text(3),
+                r.psnr.text(1),
+                r.label_top1.text(2),
+                r.label_top5.text(2),
+            ]
+        })
+        .collect();
+    let head = ["run", "LPIPS", "by", "SSIM", "PSNR", "top 1", "top 5"];
+    format!(
+        "\nOther judges of the same pictures (LPIPS: less is better; top 1, top 5: share that\n\
+         EfficientNet-Lite0 gives the photo's own label; shared: had a part in the run)\n\n{}",
+        columns(&head, &cells)
+    )
+}
