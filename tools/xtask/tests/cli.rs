@@ -245,7 +245,7 @@ fn wrong_words_are_refused() {
     refused(&["quickstart"], "experiments/quickstart.toml is missing");
     refused(
         &["reproduce", "--only", "fc9"],
-        "there are quickstart, quickstart-image-loss",
+        "there are quickstart, sample-pool5",
     );
     refused(&["precision", "--steps", "1"], "1 is not in 2..=1000000");
     refused(&["precision", "--seeds", "0"], "0 is not in 1..=20");
