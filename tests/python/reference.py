@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+import db
 import gate
 import kinks
 import losses
@@ -27,7 +28,7 @@ import nets
 import selftest
 import training
 
-CASES = "caffenet alexnet generator discriminator losses adam iteration gate error".split()
+CASES = "caffenet alexnet generator db-generator discriminator losses adam iteration gate error".split()
 
 
 class Draw:
@@ -167,6 +168,20 @@ def generator(args, draw):
     return out, {"features": ",".join(map(str, features)), "margin": margin}
 
 
+def db_generator(args, draw):
+    features = features_of(args)
+    shapes, biases = db.shapes(features, args.crop), db.biases(features, args.crop)
+    w = draw.weights(shapes, biases, slope=db.SLOPE)
+    w["deconv0.weight"] *= 30.0
+    y, margin = kinks.draw_safely(
+        lambda: draw.features(args.batch, features),
+        lambda y: db.generator(w, y, features, args.crop),
+    )
+    out = {f"w/{k}": v for k, v in w.items()}
+    out.update(with_gradients(w, y, lambda w, x: db.generator(w, x, features, args.crop), draw))
+    return out, {"features": ",".join(map(str, features)), "margin": margin}
+
+
 def discriminator_weights(draw, crop, features=None):
     # Dconv1 as the authors start it: much smaller, and one Adam step would upset the whole net.
     w = draw.weights(nets.discriminator_shapes(crop, features), first_scale=0.1)
@@ -303,6 +318,7 @@ RUN = {
     "caffenet": caffenet,
     "alexnet": alexnet,
     "generator": generator,
+    "db-generator": db_generator,
     "discriminator": discriminator,
     "losses": losses_case,
     "adam": adam,

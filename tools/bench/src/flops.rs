@@ -129,9 +129,9 @@ fn generator(experiment: &Experiment) -> Result<Forward> {
                 2.0 * channels * product(&[kernel, kernel, side, side])
             }
             // Every input position is multiplied with every weight, at any stride.
-            LayerOp::Double => {
+            LayerOp::Double { kernel } => {
                 side *= 2;
-                2.0 * channels * product(&[4, 4, side / 2, side / 2])
+                2.0 * channels * product(&[kernel, kernel, side / 2, side / 2])
             }
             LayerOp::Keep => 2.0 * channels * product(&[3, 3, side, side]),
         });

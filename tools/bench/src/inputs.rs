@@ -154,7 +154,7 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
             let (op, stride, pad) = match layer.op {
                 LayerOp::Fc => ("fc", 1, 0),
                 LayerOp::Conv { pad, .. } => ("conv", 1, pad),
-                LayerOp::Double => ("deconv", 2, 1),
+                LayerOp::Double { .. } => ("deconv", 2, 1),
                 LayerOp::Keep => ("deconv", 1, 1),
             };
             json!({ "name": layer.name, "op": op, "input": layer.input, "output": layer.output,
