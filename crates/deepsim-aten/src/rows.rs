@@ -208,11 +208,11 @@ impl Bf16Columns {
 
     /// Of what [`Bf16Columns::products`] wrote: those of the `row`-th of its rows with columns
     /// `16 * lanes` to `16 * lanes + 15`.
-    pub fn sixteen<'a>(&self, out: &'a [f32], row: usize, lanes: usize) -> &'a [f32] {
-        let block = row / BLOCK * (self.len() / BLOCK) + lanes / 2;
+    #[inline]
+    pub fn sixteen<'a>(&self, out: &'a [f32], row: usize, lanes: usize) -> &'a [f32; 16] {
+        let block = row / BLOCK * (self.lines.len() / self.steps / BLOCK) + lanes / 2;
         let tile = row % BLOCK / TILE * 2 + lanes % 2;
-        let at = block * SUMS + (tile * TILE + row % TILE) * TILE;
-        &out[at..at + TILE]
+        &out.as_chunks().0[block * SUMS / TILE + tile * TILE + row % TILE]
     }
 }
 

@@ -331,7 +331,7 @@ impl Queries {
                 let mut hits = Vec::new();
                 for (i, row) in dots.chunks_exact(m).enumerate() {
                     let at = first + i;
-                    let dots = |block| &row[block * LANES..][..LANES];
+                    let dots = |block: usize| &row.as_chunks::<LANES>().0[block];
                     sift_row(dots, lanes, output_error, &rows[at], |query, dot| {
                         if query < count {
                             hits.push(Hit {
@@ -351,7 +351,7 @@ impl Queries {
 /// The pairs of one reference that cannot be ruled out.
 #[inline]
 fn sift_row<'a, T: Dot + 'a>(
-    dots: impl Fn(usize) -> &'a [T],
+    dots: impl Fn(usize) -> &'a [T; LANES],
     lanes: &[Lanes],
     output_error: f32,
     y: &Reference,
