@@ -33,13 +33,19 @@ def note_relu(x):
             _margins.append((x.abs().min() / x.std()).item())
 
 
-def note_pool(x):
+def note_relu6(x):
+    if _margins is not None:
+        with torch.no_grad():
+            _margins.append((torch.minimum(x.abs(), (x - 6).abs()).min() / x.std()).item())
+
+
+def note_pool(x, kernel=3):
     """Only windows with a positive maximum count: after a ReLU, all-zero windows tie harmlessly."""
     if _margins is not None:
         with torch.no_grad():
             height, width = x.shape[2:]
-            pad = [0, (1 - width) % 2, 0, (1 - height) % 2]
-            windows = F.pad(x, pad, value=-1e30).unfold(2, 3, 2).unfold(3, 3, 2)
+            pad = [0, (kernel - width) % 2, 0, (kernel - height) % 2]
+            windows = F.pad(x, pad, value=-1e30).unfold(2, kernel, 2).unfold(3, kernel, 2)
             top = windows.flatten(4).topk(2, dim=-1).values
             gap = (top[..., 0] - top[..., 1])[top[..., 0] > 0]
             if gap.numel():

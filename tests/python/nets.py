@@ -11,7 +11,9 @@ import torch.nn.functional as F
 
 import kinks
 
-MUTATIONS = ("pool-floor", "norm-first", "alpha-not-divided", "no-groups", "rgb")
+MUTATIONS = (
+    "pool-floor norm-first alpha-not-divided no-groups rgb pad-symmetric norm-epsilon no-skip"
+).split()
 MEAN_BGR = (104.0, 117.0, 123.0)
 IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
 IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
@@ -33,6 +35,9 @@ CAFFENET_SHAPES = {
     "fc7": (4096, 4096),
     "fc8": (1000, 4096),
 }
+VIDEONET_MEAN_BGR = (96.6, 102.8, 108.0)
+VIDEONET_TAPS = [t for t in CAFFENET_TAPS if t != "fc8"]
+VIDEONET_SHAPES = {k: s for k, s in CAFFENET_SHAPES.items() if k != "fc8"} | {"fc7": (1024, 4096)}
 ALEXNET_SHAPES = {
     "features.0": (64, 3, 11, 11),
     "features.3": (192, 64, 5, 5),
@@ -85,8 +90,18 @@ def lrn(x, mutate=None):
     return F.local_response_norm(x, size=5, alpha=alpha, beta=0.75, k=1.0)
 
 
+def videonet(w, rgb, taps, mutate=None):
+    """Wang & Gupta's: CaffeNet's layers but for a narrower fc7 and no fc8, and its own mean."""
+    pictures = (rgb if mutate == "rgb" else rgb.flip(1)) - per_channel(VIDEONET_MEAN_BGR)
+    return caffenet_layers(w, pictures, taps, mutate)
+
+
 def caffenet(w, rgb, taps, mutate=None):
     """Activations at `taps`, a dict; stops after the last one."""
+    return caffenet_layers(w, to_caffe(rgb, mutate), taps, mutate)
+
+
+def caffenet_layers(w, pictures, taps, mutate):
     found = {}
 
     def at(name, value):
@@ -110,7 +125,7 @@ def caffenet(w, rgb, taps, mutate=None):
         return pool(norm(x)) if mutate == "norm-first" else norm(pool(x))
 
     def layers():
-        x = conv("conv1", to_caffe(rgb, mutate), stride=4)
+        x = conv("conv1", pictures, stride=4)
         yield
         x = pool_and_norm(1, at("relu1", relu(x)))
         yield

@@ -18,17 +18,22 @@ import sys
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+import classifiers
 import db
 import gate
 import kinks
 import losses
+import metrics
 import nets
 import selftest
 import training
 
-CASES = "caffenet alexnet generator db-generator discriminator losses adam iteration gate error".split()
+CASES = (
+    "caffenet videonet alexnet vgg16 efficientnet-lite0 generator db-generator discriminator losses "
+    "adam iteration gate error lpips ssim"
+).split()
 
 
 class Draw:
@@ -91,16 +96,16 @@ def mistakes(text):
     return names
 
 
-def feature_net(args, draw, net, all_taps, shapes):
+def feature_net(args, draw, net, all_taps, shapes, make_weights=None):
     taps = args.tap.split(",")
     unknown = [t for t in taps if t not in all_taps]
     if unknown:
         raise SystemExit(f"unknown taps {unknown}; there are {all_taps}")
-    whole = any(t.startswith("fc") or t in ("relu6", "relu7") for t in taps)
+    whole = any(t.startswith("fc") or t in ("relu6", "relu7", "logits") for t in taps)
     kept = {k: s for k, s in shapes.items() if whole or len(s) == 4}
     # Blobs of about 70 grey levels into a unit-variance first layer would leave LRN with nothing
     # to do, so CaffeNet keeps the pictures' scale and AlexNet starts from unit variance.
-    w = draw.weights(kept)
+    w = (make_weights or draw.weights)(kept)
     deepest = max(taps, key=all_taps.index)
     if len(args.mutate) > 1:
         x = draw.pictures(args.batch, args.crop)
@@ -128,6 +133,22 @@ def feature_net(args, draw, net, all_taps, shapes):
 
 def caffenet(args, draw):
     return feature_net(args, draw, nets.caffenet, nets.CAFFENET_TAPS, nets.CAFFENET_SHAPES)
+
+
+def videonet(args, draw):
+    return feature_net(args, draw, nets.videonet, nets.VIDEONET_TAPS, nets.VIDEONET_SHAPES)
+
+
+def vgg16(args, draw):
+    return feature_net(args, draw, classifiers.vgg16, classifiers.VGG16_TAPS, classifiers.VGG16_SHAPES)
+
+
+def efficientnet_lite0(args, draw):
+    def weights(shapes):
+        return classifiers.efficientnet_lite0_weights(draw, shapes)
+
+    shapes, taps = classifiers.EFFICIENTNET_LITE0_SHAPES, classifiers.EFFICIENTNET_LITE0_TAPS
+    return feature_net(args, draw, classifiers.efficientnet_lite0, taps, shapes, weights)
 
 
 def alexnet(args, draw):
@@ -314,8 +335,49 @@ def error(args, draw):
     return out, {}
 
 
+def lpips(args, draw):
+    net, shapes = {
+        "alexnet": (nets.alexnet, nets.ALEXNET_SHAPES),
+        "vgg16": (classifiers.vgg16, classifiers.VGG16_SHAPES),
+    }[args.net]
+    taps = metrics.LPIPS_TAPS[args.net]
+    if args.weights:
+        w, heads = load_file(args.weights), load_file(args.heads)
+    else:
+        w = draw.weights({k: s for k, s in shapes.items() if len(s) == 4})
+        channels = metrics.LPIPS_CHANNELS[args.net]
+        heads = {f"lin{i}.weight": draw.normal((1, c, 1, 1)).abs() for i, c in enumerate(channels)}
+
+    def distance(a, b):
+        return metrics.lpips(lambda x: net(w, x, set(taps)), taps, heads, a, b)
+
+    def pair():
+        a = draw.pictures(args.batch, args.crop)
+        return torch.stack([a, (a + draw.normal(tuple(a.shape), 20.0)).clamp(0, 255)])
+
+    x, margin = kinks.draw_safely(pair, lambda x: distance(x[0], x[1]))
+    a, b = (t.clone().requires_grad_() for t in x)
+    y = distance(a, b)
+    up = draw.normal(tuple(y.shape))
+    ga, gb = torch.autograd.grad((y * up).sum(), [a, b])
+    out = {f"w/{k}": v for k, v in w.items()} | {f"heads/{k}": v for k, v in heads.items()}
+    return out | {"a": a, "b": b, "y": y, "up": up, "ga": ga, "gb": gb}, {"margin": margin}
+
+
+def ssim(args, draw):
+    a = draw.pictures(args.batch, args.crop)
+    b = (a + draw.normal(tuple(a.shape), 20.0)).clamp(0, 255)
+    out = {"a": a, "b": b, "ssim": metrics.ssim(a, b), "psnr": metrics.psnr(a, b)}
+    return out, {}
+
+
 RUN = {
     "caffenet": caffenet,
+    "videonet": videonet,
+    "vgg16": vgg16,
+    "efficientnet-lite0": efficientnet_lite0,
+    "lpips": lpips,
+    "ssim": ssim,
     "alexnet": alexnet,
     "generator": generator,
     "db-generator": db_generator,
@@ -341,11 +403,13 @@ def main():
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--tap", default="pool5", help="one tap, or several with commas")
     parser.add_argument("--features", type=numbers, help="C,f for maps of f x f, or N for a vector")
-    parser.add_argument("--net", choices=("caffenet", "alexnet"), default="alexnet")
+    parser.add_argument("--net", choices=("caffenet", "alexnet", "vgg16"), default="alexnet")
     parser.add_argument("--iterations", type=int, default=2)
     parser.add_argument("--one-pass", action="store_true", help="iteration: D passes over G(y) once")
     parser.add_argument("--mutate", type=mistakes, default=(), help="make these mistakes on purpose")
     parser.add_argument("--weight-decay", type=float, default=training.WEIGHT_DECAY)
+    parser.add_argument("--weights", help="lpips: the network's, instead of random ones")
+    parser.add_argument("--heads", help="lpips: the heads that belong to --weights")
     parser.add_argument("--out")
     args = parser.parse_args()
     torch.set_num_threads(1)

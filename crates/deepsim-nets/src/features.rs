@@ -1,16 +1,16 @@
-//! Feature networks: CaffeNet and torchvision's AlexNet with a tap at every layer.
+//! Feature networks, with a tap at every layer of their tables.
 
 use std::path::Path;
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
 use crate::init::{he_deviation, normal, zeros};
 use crate::layers::{linear, max_pool};
 use crate::params::{NamedTensors, Param, Params, check_exact, read_safetensors};
-use crate::tables::{FC_MAP, NetKind, Op, Row, Tap};
-use crate::{lrn, pictures};
+use crate::tables::{FcMap, NetKind, Op, Row, Tap};
+use crate::{efficientnet, lrn, pictures};
 
 /// A network that turns pictures into features. Its weights take no gradient unless
 /// [`FeatureNet::unfreeze`] asks for it: nothing can train it by accident. Gradients pass through to the pictures.
@@ -27,13 +27,14 @@ enum Weights {
     None,
     Affine { weight: Tensor, bias: Tensor },
     Band(Tensor),
+    Folded(Vec<efficientnet::Folded>),
 }
 
 impl FeatureNet {
     /// Builds the network up to `tap` from named tensors.
     ///
-    /// The tensors must be exactly those of the whole network, or, for taps up to pool5,
-    /// exactly those of its convolutions; layers beyond the tap are checked and not kept.
+    /// The tensors must be exactly those of the whole network, or, for taps below its fully
+    /// connected layers, exactly those of its convolutions; layers beyond the tap are checked and not kept.
     ///
     /// # Errors
     /// [`NetError::Mismatch`] with every difference; `origin` names the weights in it.
@@ -72,16 +73,19 @@ impl FeatureNet {
         FeatureNet::from_tensors(net, tap, &values, &path.display().to_string(), device)
     }
 
-    /// Random weights N(0, 2/fan_in) and zero biases, the same for the same seed.
+    /// Random weights N(0, 2/fan_in) and zero biases, the same for the same seed. Batch
+    /// normalisation leaves values as they are.
     ///
     /// # Errors
     /// An unknown tap.
     pub fn random(net: NetKind, tap: Tap, seed: u64, device: Device) -> Result<FeatureNet> {
         FeatureNet::build(net, net.rows_to(tap)?, device, |name, shape| {
-            if shape.len() == 1 {
-                zeros(shape)
-            } else {
+            if shape.len() > 1 {
                 normal(name, shape, he_deviation(shape[1..].iter().product()), seed)
+            } else if name.ends_with(".weight") || name.ends_with(".running_var") {
+                Ok(zeros(shape)?.f_add_scalar(1.0)?)
+            } else {
+                zeros(shape)
             }
         })
     }
@@ -109,7 +113,10 @@ impl FeatureNet {
                     }
                 }
                 Op::Lrn => Weights::Band(lrn::band(channels, device)?),
-                Op::Relu | Op::MaxPool(_) => Weights::None,
+                Op::ConvNorm(_) | Op::MbConv(_) => {
+                    Weights::Folded(efficientnet::fold(row.1.parts(), &get, device)?)
+                }
+                Op::Relu | Op::MaxPool(_) | Op::GlobalAverage => Weights::None,
             });
         }
         Ok(FeatureNet { net, rows, layers })
@@ -119,12 +126,20 @@ impl FeatureNet {
     /// nothing of a frozen network by accident: it must be owned, and asked by this name.
     ///
     /// # Errors
-    /// What libtorch refuses.
+    /// A network with batch normalisation, whose statistics are part of its convolutions here.
     pub fn unfreeze(self) -> Result<(FeatureNet, Params)> {
         let mut params = Params::default();
         for (row, weights) in self.rows.iter().zip(&self.layers) {
-            let Weights::Affine { weight, bias } = weights else {
-                continue;
+            let (weight, bias) = match weights {
+                Weights::Affine { weight, bias } => (weight, bias),
+                Weights::Folded(_) => {
+                    return Err(NetError::Spec(format!(
+                        "{} cannot be trained along: its batch normalisation is folded into its \
+                         convolutions",
+                        self.net
+                    )));
+                }
+                Weights::None | Weights::Band(_) => continue,
             };
             // weight_shapes gives the bias first.
             let names = NetKind::weight_shapes(std::slice::from_ref(row));
@@ -166,7 +181,9 @@ impl FeatureNet {
         self.net.shape_at(self.rows[last].0, size[2], size[3])?;
         let mut x = match self.net {
             NetKind::CaffeNet => caffe.shallow_clone(),
-            NetKind::AlexNet => pictures::caffe_to_torchvision(caffe)?,
+            NetKind::VideoNet => pictures::caffe_to_videonet(caffe)?,
+            NetKind::AlexNet | NetKind::Vgg16 => pictures::caffe_to_torchvision(caffe)?,
+            NetKind::EfficientNetLite0 => pictures::caffe_to_efficientnet(caffe)?,
         };
         let mut found: Vec<(Tap, Tensor)> = Vec::with_capacity(taps.len());
         let mut at = 0;
@@ -237,8 +254,8 @@ impl FeatureNet {
         let Weights::Affine { weight, bias } = weights else {
             return Err(NetError::Spec("a layer without its tensors".into()));
         };
-        let map = match (x.dim(), self.net) {
-            (4, NetKind::AlexNet) => x.f_adaptive_avg_pool2d([FC_MAP, FC_MAP])?,
+        let map = match (x.dim(), self.net.fc_map()) {
+            (4, FcMap::AveragedTo(side)) => x.f_adaptive_avg_pool2d([side, side])?,
             _ => x.shallow_clone(),
         };
         linear(&map.f_flatten(1, -1)?, weight, bias, rectifier)
@@ -249,7 +266,16 @@ impl FeatureNet {
             (Op::Conv { .. }, _) => self.convolve(op, weights, x, Rectifier::None)?,
             (Op::Fc { .. }, _) => self.connect(weights, x, Rectifier::None)?,
             (Op::Relu, _) => x.f_relu()?,
-            (Op::MaxPool(rounding), _) => max_pool(x, rounding)?,
+            (Op::MaxPool(window), _) => max_pool(x, window)?,
+            (Op::ConvNorm(_), Weights::Folded(parts)) => efficientnet::forward(parts, x)?,
+            (Op::MbConv(block), Weights::Folded(parts)) => {
+                let y = efficientnet::forward(parts, x)?;
+                if block.has_skip() { y.f_add(x)? } else { y }
+            }
+            // fp32 whatever the map's precision: a mean of hundreds of values deserves it.
+            (Op::GlobalAverage, _) => {
+                x.f_mean_dim([2i64, 3].as_slice(), false, Kind::Float)?
+            }
             (Op::Lrn, Weights::Band(band)) => lrn::lrn(x, band)?,
             (op, _) => return Err(NetError::Spec(format!("no tensors for {op:?}"))),
         })
@@ -259,7 +285,6 @@ impl FeatureNet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Kind;
 
     #[test]
     fn conv_only_weights_serve_taps_up_to_pool5_and_no_further() {

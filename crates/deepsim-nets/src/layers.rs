@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use crate::convolution::Rectifier;
 use crate::error::Result;
-use crate::tables::Rounding;
+use crate::tables::{Rounding, Window};
 
 /// `x` `[N,in]` through weights `[out,in]`, and the rectifier behind it.
 pub(crate) fn linear(
@@ -24,9 +24,15 @@ pub(crate) fn linear(
     })
 }
 
-/// Maximum over windows of 3×3 at a stride of 2 of `x` `[N,C,H,W]`.
-pub(crate) fn max_pool(x: &Tensor, rounding: Rounding) -> Result<Tensor> {
-    if x.kind() == Kind::BFloat16 && bf16_wanted(x)? {
+/// Maximum over windows of `x` `[N,C,H,W]`.
+pub(crate) fn max_pool(x: &Tensor, window: Window) -> Result<Tensor> {
+    let Window {
+        kernel,
+        stride,
+        rounding,
+    } = window;
+    // Our kernel knows one kind of window; libtorch takes the others in bf16 too.
+    if (kernel, stride) == (3, 2) && x.kind() == Kind::BFloat16 && bf16_wanted(x)? {
         let last = match rounding {
             Rounding::Ceil => LastWindow::Counts,
             Rounding::Floor => LastWindow::Dropped,
@@ -34,5 +40,5 @@ pub(crate) fn max_pool(x: &Tensor, rounding: Rounding) -> Result<Tensor> {
         return Ok(bf16_max_pool(x, last)?);
     }
     let ceil = rounding == Rounding::Ceil;
-    Ok(x.f_max_pool2d([3, 3], [2, 2], [0, 0], [1, 1], ceil)?)
+    Ok(x.f_max_pool2d([kernel; 2], [stride; 2], [0, 0], [1, 1], ceil)?)
 }

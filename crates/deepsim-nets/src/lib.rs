@@ -11,6 +11,7 @@
 
 mod convolution;
 pub mod discriminator;
+pub mod efficientnet;
 pub mod error;
 pub mod features;
 pub mod generator;

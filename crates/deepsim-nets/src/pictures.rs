@@ -11,6 +11,11 @@ pub const TORCHVISION_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// torchvision's ImageNet deviations, red, green, blue.
 pub const TORCHVISION_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
+/// VideoNet's channel means, blue, green, red, in 0–255. Wang & Gupta subtract a mean picture; these
+/// are its averages over positions, in CaffeNet's order of channels: a choice of ours, since a mean
+/// picture would tie the network to one size.
+pub const VIDEONET_MEAN_BGR: [f32; 3] = [96.6, 102.8, 108.0];
+
 fn per_channel(values: &[f32; 3], like: &Tensor) -> Tensor {
     Tensor::from_slice(values)
         .to_device(like.device())
@@ -59,15 +64,49 @@ pub fn caffe_to_rgb(caffe: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.
 pub fn caffe_to_torchvision(caffe: &Tensor) -> Result<Tensor> {
-    // One multiplication and one addition: (rgb/255 − mean)/std with rgb = flip(caffe) + mean_rgb.
-    let [b, g, r] = MEAN_BGR;
-    let mut scale = [0f32; 3];
-    let mut shift = [0f32; 3];
-    for (i, mean) in [r, g, b].into_iter().enumerate() {
-        scale[i] = 1.0 / (255.0 * TORCHVISION_STD[i]);
-        shift[i] = (mean / 255.0 - TORCHVISION_MEAN[i]) / TORCHVISION_STD[i];
+    let mean = TORCHVISION_MEAN.map(|m| 255.0 * m);
+    let deviation = TORCHVISION_STD.map(|s| 255.0 * s);
+    caffe_to_rgb_units("a network of torchvision", caffe, mean, deviation)
+}
+
+/// Caffe units → EfficientNet-Lite's units: RGB as (x − 127)/128.
+///
+/// # Errors
+/// A tensor that is not `[N,3,H,W]`.
+pub fn caffe_to_efficientnet(caffe: &Tensor) -> Result<Tensor> {
+    caffe_to_rgb_units("EfficientNet-Lite0", caffe, [127.0; 3], [128.0; 3])
+}
+
+/// Caffe units → VideoNet's: BGR 0–255 minus its own mean.
+///
+/// # Errors
+/// A tensor that is not `[N,3,H,W]`.
+pub fn caffe_to_videonet(caffe: &Tensor) -> Result<Tensor> {
+    check_pictures("VideoNet", caffe)?;
+    let mut shift = MEAN_BGR;
+    for (s, mean) in shift.iter_mut().zip(VIDEONET_MEAN_BGR) {
+        *s -= mean;
     }
-    check_pictures("torchvision's AlexNet", caffe)?;
+    Ok(caffe
+        .f_to_kind(Kind::Float)?
+        .f_add(&per_channel(&shift, caffe))?)
+}
+
+/// (RGB − `mean`) / `deviation`, both red, green, blue in 0–255: one multiplication and one
+/// addition, since RGB is what `caffe` holds, reversed, plus a constant.
+fn caffe_to_rgb_units(
+    what: &str,
+    caffe: &Tensor,
+    mean: [f32; 3],
+    deviation: [f32; 3],
+) -> Result<Tensor> {
+    check_pictures(what, caffe)?;
+    let [b, g, r] = MEAN_BGR;
+    let scale = deviation.map(|d| 1.0 / d);
+    let mut shift = [r, g, b];
+    for i in 0..3 {
+        shift[i] = (shift[i] - mean[i]) / deviation[i];
+    }
     let rgb = caffe.f_to_kind(Kind::Float)?.f_flip([1])?;
     Ok(rgb
         .f_mul(&per_channel(&scale, caffe))?
@@ -116,6 +155,20 @@ mod tests {
         for (i, v) in [200f32, 100.0, 50.0].into_iter().enumerate() {
             let expected = (v / 255.0 - TORCHVISION_MEAN[i]) / TORCHVISION_STD[i];
             assert!((got[i] - expected).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn units_of_the_other_networks_equal_their_definitions() {
+        let rgb = Tensor::from_slice(&[200f32, 100.0, 50.0]).view([1, 3, 1, 1]);
+        let caffe = rgb_to_caffe(&rgb).unwrap();
+        let values = |t: Tensor| Vec::<f32>::try_from(t.view([3])).unwrap();
+        let lite = values(caffe_to_efficientnet(&caffe).unwrap());
+        let video = values(caffe_to_videonet(&caffe).unwrap());
+        for (i, v) in [200f32, 100.0, 50.0].into_iter().enumerate() {
+            assert!((lite[i] - (v - 127.0) / 128.0).abs() < 1e-6);
+            let bgr = v - VIDEONET_MEAN_BGR[2 - i];
+            assert!((video[2 - i] - bgr).abs() < 1e-4);
         }
     }
 

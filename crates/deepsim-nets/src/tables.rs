@@ -1,7 +1,18 @@
 //! The architectures of the feature networks, as tables that read like the papers'.
 
+mod caffe;
+mod shape;
+mod taps;
+mod torchvision;
+
 use serde::{Deserialize, Serialize};
 
+pub use caffe::{CAFFENET, VIDEONET};
+pub use shape::FeatureShape;
+pub use taps::Tap;
+pub use torchvision::{ALEXNET, VGG16};
+
+use crate::efficientnet::{ConvNorm, EFFICIENTNET_LITE0, MbConv, Part};
 use crate::error::{NetError, Result};
 
 /// A network that turns pictures into features.
@@ -14,6 +25,14 @@ pub enum NetKind {
     /// torchvision's AlexNet: no groups, no LRN, floor-mode pooling, RGB in ImageNet mean/std
     /// units. Another network than CaffeNet; numbers of the two do not compare.
     AlexNet,
+    /// Wang & Gupta's VideoNet: CaffeNet's layers up to pool5, fc7 of 1024, no classes; learnt
+    /// from videos without labels. BGR 0–255 minus a mean of its own.
+    VideoNet,
+    /// torchvision's VGG16, RGB in ImageNet mean/std units.
+    Vgg16,
+    /// EfficientNet-Lite0, RGB 0–255 as (x − 127)/128.
+    #[serde(rename = "efficientnet-lite0")]
+    EfficientNetLite0,
 }
 
 impl std::fmt::Display for NetKind {
@@ -21,39 +40,10 @@ impl std::fmt::Display for NetKind {
         f.write_str(match self {
             NetKind::CaffeNet => "caffenet",
             NetKind::AlexNet => "alexnet",
+            NetKind::VideoNet => "videonet",
+            NetKind::Vgg16 => "vgg16",
+            NetKind::EfficientNetLite0 => "efficientnet-lite0",
         })
-    }
-}
-
-macro_rules! taps {
-    ($($variant:ident = $name:literal),* $(,)?) => {
-        /// A layer whose output can be taken as features. "CONV5" of the DeePSiM paper is `pool5`,
-        /// "FC6" is `relu6`, "FC7" is `relu7`, "FC8" is `fc8` (logits, before the softmax).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "lowercase")]
-        #[allow(missing_docs)]
-        pub enum Tap { $($variant),* }
-
-        impl Tap {
-            /// The name as in experiment files.
-            pub fn name(self) -> &'static str {
-                match self { $(Tap::$variant => $name),* }
-            }
-        }
-    };
-}
-taps! {
-    Conv1 = "conv1", Relu1 = "relu1", Pool1 = "pool1", Norm1 = "norm1",
-    Conv2 = "conv2", Relu2 = "relu2", Pool2 = "pool2", Norm2 = "norm2",
-    Conv3 = "conv3", Relu3 = "relu3",
-    Conv4 = "conv4", Relu4 = "relu4",
-    Conv5 = "conv5", Relu5 = "relu5", Pool5 = "pool5",
-    Fc6 = "fc6", Relu6 = "relu6", Fc7 = "fc7", Relu7 = "relu7", Fc8 = "fc8",
-}
-
-impl std::fmt::Display for Tap {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
     }
 }
 
@@ -64,6 +54,37 @@ pub enum Rounding {
     Ceil,
     /// PyTorch's default: it does not.
     Floor,
+}
+
+/// Windows of a pooling layer, without padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Side.
+    pub kernel: i64,
+    /// Step from one to the next.
+    pub stride: i64,
+    /// Whether a last, partial one counts.
+    pub rounding: Rounding,
+}
+
+impl Window {
+    /// Output size for an input of `size` ≥ `kernel`.
+    fn count(self, size: i64) -> i64 {
+        let room = size - self.kernel;
+        match self.rounding {
+            Rounding::Floor => room / self.stride + 1,
+            Rounding::Ceil => (room + self.stride - 1) / self.stride + 1,
+        }
+    }
+}
+
+/// What the first fully connected layer makes of the map below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FcMap {
+    /// It takes a map of this side and no other.
+    Exactly(i64),
+    /// Any map is averaged to this side first (torchvision's adaptive pooling).
+    AveragedTo(i64),
 }
 
 /// One operation of a feature network.
@@ -88,8 +109,8 @@ pub enum Op {
     },
     /// max(x, 0).
     Relu,
-    /// Maximum over 3×3 windows at stride 2.
-    MaxPool(Rounding),
+    /// Maximum over square windows.
+    MaxPool(Window),
     /// Local response normalisation across 5 channels, α = 1e-4 divided by 5, β = 0.75, k = 1.
     Lrn,
     /// Fully connected layer: tensor prefix, inputs, outputs.
@@ -101,6 +122,23 @@ pub enum Op {
         /// Outputs.
         output: i64,
     },
+    /// Convolution with batch normalisation and ReLU6.
+    ConvNorm(ConvNorm),
+    /// Inverted residual block.
+    MbConv(MbConv),
+    /// Mean over all positions: a map becomes a vector.
+    GlobalAverage,
+}
+
+impl Op {
+    /// The convolutions with batch normalisation in this operation.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        match self {
+            Op::ConvNorm(layer) => vec![layer.part()],
+            Op::MbConv(block) => block.parts(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// A row of a table: where it can be tapped, and what it does.
@@ -120,96 +158,16 @@ const fn conv(key: &'static str, channels: (i64, i64), k_s_p: (i64, i64, i64), g
     }
 }
 
-const fn fc(key: &'static str, input: i64, output: i64) -> Op {
+const fn max_pool(kernel: i64, stride: i64, rounding: Rounding) -> Op {
+    Op::MaxPool(Window {
+        kernel,
+        stride,
+        rounding,
+    })
+}
+
+pub(crate) const fn fc(key: &'static str, input: i64, output: i64) -> Op {
     Op::Fc { key, input, output }
-}
-
-/// CaffeNet (`bvlc_reference_caffenet`, deploy.prototxt). Sizes are for 227×227 pictures.
-pub const CAFFENET: &[Row] = &[
-    (Tap::Conv1, conv("conv1", (3, 96), (11, 4, 0), 1)), // 55
-    (Tap::Relu1, Op::Relu),
-    (Tap::Pool1, Op::MaxPool(Rounding::Ceil)), // 27
-    (Tap::Norm1, Op::Lrn),
-    (Tap::Conv2, conv("conv2", (96, 256), (5, 1, 2), 2)), // 27
-    (Tap::Relu2, Op::Relu),
-    (Tap::Pool2, Op::MaxPool(Rounding::Ceil)), // 13
-    (Tap::Norm2, Op::Lrn),
-    (Tap::Conv3, conv("conv3", (256, 384), (3, 1, 1), 1)), // 13
-    (Tap::Relu3, Op::Relu),
-    (Tap::Conv4, conv("conv4", (384, 384), (3, 1, 1), 2)), // 13
-    (Tap::Relu4, Op::Relu),
-    (Tap::Conv5, conv("conv5", (384, 256), (3, 1, 1), 2)), // 13
-    (Tap::Relu5, Op::Relu),
-    (Tap::Pool5, Op::MaxPool(Rounding::Ceil)), // 6
-    (Tap::Fc6, fc("fc6", 9216, 4096)),
-    (Tap::Relu6, Op::Relu),
-    (Tap::Fc7, fc("fc7", 4096, 4096)),
-    (Tap::Relu7, Op::Relu),
-    (Tap::Fc8, fc("fc8", 4096, 1000)),
-];
-
-/// torchvision's AlexNet ("One weird trick", Krizhevsky 2014). Sizes are for 224×224 pictures.
-pub const ALEXNET: &[Row] = &[
-    (Tap::Conv1, conv("features.0", (3, 64), (11, 4, 2), 1)), // 55
-    (Tap::Relu1, Op::Relu),
-    (Tap::Pool1, Op::MaxPool(Rounding::Floor)), // 27
-    (Tap::Conv2, conv("features.3", (64, 192), (5, 1, 2), 1)), // 27
-    (Tap::Relu2, Op::Relu),
-    (Tap::Pool2, Op::MaxPool(Rounding::Floor)), // 13
-    (Tap::Conv3, conv("features.6", (192, 384), (3, 1, 1), 1)), // 13
-    (Tap::Relu3, Op::Relu),
-    (Tap::Conv4, conv("features.8", (384, 256), (3, 1, 1), 1)), // 13
-    (Tap::Relu4, Op::Relu),
-    (Tap::Conv5, conv("features.10", (256, 256), (3, 1, 1), 1)), // 13
-    (Tap::Relu5, Op::Relu),
-    (Tap::Pool5, Op::MaxPool(Rounding::Floor)), // 6
-    (Tap::Fc6, fc("classifier.1", 9216, 4096)),
-    (Tap::Relu6, Op::Relu),
-    (Tap::Fc7, fc("classifier.4", 4096, 4096)),
-    (Tap::Relu7, Op::Relu),
-    (Tap::Fc8, fc("classifier.6", 4096, 1000)),
-];
-
-/// Side of the map that the first fully connected layer takes.
-pub const FC_MAP: i64 = 6;
-
-/// Shape of one picture's features.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FeatureShape {
-    /// A square map: channels and side.
-    Map {
-        /// Channels.
-        channels: i64,
-        /// Height and width.
-        size: i64,
-    },
-    /// A vector of this length.
-    Vector(i64),
-}
-
-impl FeatureShape {
-    /// Number of values.
-    pub fn len(self) -> i64 {
-        match self {
-            FeatureShape::Map { channels, size } => channels * size * size,
-            FeatureShape::Vector(n) => n,
-        }
-    }
-
-    /// Whether there are no values at all.
-    pub fn is_empty(self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl std::fmt::Display for FeatureShape {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            FeatureShape::Map { channels, size } => write!(f, "{channels}x{size}x{size}"),
-            FeatureShape::Vector(n) => write!(f, "{n}"),
-        }
-    }
 }
 
 impl NetKind {
@@ -218,6 +176,19 @@ impl NetKind {
         match self {
             NetKind::CaffeNet => CAFFENET,
             NetKind::AlexNet => ALEXNET,
+            NetKind::VideoNet => VIDEONET,
+            NetKind::Vgg16 => VGG16,
+            NetKind::EfficientNetLite0 => EFFICIENTNET_LITE0,
+        }
+    }
+
+    /// What the first fully connected layer makes of the map below it.
+    pub fn fc_map(self) -> FcMap {
+        match self {
+            NetKind::CaffeNet | NetKind::VideoNet => FcMap::Exactly(6),
+            NetKind::AlexNet => FcMap::AveragedTo(6),
+            NetKind::Vgg16 => FcMap::AveragedTo(7),
+            NetKind::EfficientNetLite0 => FcMap::AveragedTo(1), // its tap `pooled`
         }
     }
 
@@ -241,7 +212,7 @@ impl NetKind {
     /// of `height`×`width` pixels.
     ///
     /// # Errors
-    /// An unknown tap, or pictures too small (or, at fully connected layers of CaffeNet, of
+    /// An unknown tap, or pictures too small (or, at fully connected layers of CaffeNet and VideoNet, of
     /// another size than the layer takes).
     pub fn shape_at(self, tap: Tap, height: i64, width: i64) -> Result<Vec<i64>> {
         let (mut c, mut h, mut w) = (3, height, width);
@@ -268,19 +239,17 @@ impl NetKind {
                     w = (w + 2 * pad - kernel) / stride + 1;
                     c = output;
                 }
-                Op::MaxPool(rounding) => {
-                    if h < 3 || w < 3 {
+                Op::MaxPool(window) => {
+                    if h < window.kernel || w < window.kernel {
                         return Err(small());
                     }
-                    let out = |x: i64| match rounding {
-                        Rounding::Floor => (x - 3) / 2 + 1,
-                        Rounding::Ceil => (x - 3 + 1) / 2 + 1,
-                    };
-                    (h, w) = (out(h), out(w));
+                    (h, w) = (window.count(h), window.count(w));
                 }
                 Op::Fc { output, .. } => {
-                    // torchvision's AlexNet averages the map to 6×6 first; CaffeNet cannot.
-                    if !flat && self == NetKind::CaffeNet && (h, w) != (FC_MAP, FC_MAP) {
+                    if let FcMap::Exactly(side) = self.fc_map()
+                        && !flat
+                        && (h, w) != (side, side)
+                    {
                         return Err(NetError::FcSize {
                             net: self,
                             layer: at.name(),
@@ -293,6 +262,19 @@ impl NetKind {
                     flat = true;
                     c = output;
                 }
+                Op::ConvNorm(_) | Op::MbConv(_) => {
+                    for part in op.parts() {
+                        // SAME padding gives an output to any size; one that a stride steps over
+                        // whole would be made of padding more than of the picture.
+                        if h < part.stride || w < part.stride {
+                            return Err(small());
+                        }
+                        h = (h + part.stride - 1) / part.stride;
+                        w = (w + part.stride - 1) / part.stride;
+                        c = part.output;
+                    }
+                }
+                Op::GlobalAverage => flat = true,
                 Op::Relu | Op::Lrn => {}
             }
         }
@@ -327,7 +309,11 @@ impl NetKind {
                     ..
                 } => (key, vec![output, input / groups, kernel, kernel]),
                 Op::Fc { key, input, output } => (key, vec![output, input]),
-                Op::Relu | Op::MaxPool(_) | Op::Lrn => continue,
+                Op::ConvNorm(_) | Op::MbConv(_) => {
+                    out.extend(op.parts().iter().flat_map(Part::shapes));
+                    continue;
+                }
+                Op::Relu | Op::MaxPool(_) | Op::Lrn | Op::GlobalAverage => continue,
             };
             out.push((format!("{key}.bias"), vec![shape[0]]));
             out.push((format!("{key}.weight"), shape));
@@ -335,7 +321,8 @@ impl NetKind {
         out
     }
 
-    /// The rows up to pool5, whose weights may come without the fully connected layers.
+    /// The rows below the fully connected layers (up to pool5, or EfficientNet's `pooled`), whose
+    /// weights may come without the others.
     pub fn convolutional_rows(self) -> &'static [Row] {
         let table = self.table();
         let end = table
@@ -361,6 +348,14 @@ mod tests {
     fn parameter_counts_are_the_published_ones() {
         assert_eq!(parameters(NetKind::CaffeNet), 60_965_224);
         assert_eq!(parameters(NetKind::AlexNet), 61_100_840);
+        assert_eq!(parameters(NetKind::Vgg16), 138_357_544);
+        // CaffeNet's without fc8, and with 1024 instead of 4096 outputs of fc7.
+        assert_eq!(
+            parameters(NetKind::VideoNet),
+            60_965_224 - 4_097_000 - 4097 * 3072
+        );
+        // 4.65 million that learn, and two statistics for each normalised channel.
+        assert_eq!(parameters(NetKind::EfficientNetLite0), 4_652_008 + 42_016);
     }
 
     #[test]
@@ -372,6 +367,40 @@ mod tests {
         assert_eq!(size(Tap::Pool5), [256, 6, 6]);
         assert_eq!(size(Tap::Relu6), [4096]);
         assert_eq!(size(Tap::Fc8), [1000]);
+    }
+
+    #[test]
+    fn sizes_at_224_are_those_of_vgg16_and_efficientnet() {
+        let size = |net: NetKind, tap| net.shape_at(tap, 224, 224).unwrap();
+        assert_eq!(size(NetKind::Vgg16, Tap::Pool3), [256, 28, 28]);
+        assert_eq!(size(NetKind::Vgg16, Tap::Pool5), [512, 7, 7]);
+        assert_eq!(size(NetKind::Vgg16, Tap::Relu7), [4096]);
+        let lite = NetKind::EfficientNetLite0;
+        assert_eq!(size(lite, Tap::Stem), [32, 112, 112]);
+        assert_eq!(size(lite, Tap::Block4), [40, 28, 28]);
+        assert_eq!(size(lite, Tap::Head), [1280, 7, 7]);
+        assert_eq!(size(lite, Tap::Pooled), [1280]);
+        assert_eq!(size(lite, Tap::Logits), [1000]);
+        assert_eq!(lite.shape_at(Tap::Head, 17, 33).unwrap(), [1280, 1, 2]);
+        let error = lite.shape_at(Tap::Logits, 16, 64).unwrap_err().to_string();
+        assert!(error.contains("layer `block11`"), "{error}");
+    }
+
+    #[test]
+    fn names_are_those_of_experiment_files() {
+        for net in [
+            NetKind::CaffeNet,
+            NetKind::AlexNet,
+            NetKind::VideoNet,
+            NetKind::Vgg16,
+            NetKind::EfficientNetLite0,
+        ] {
+            let name = serde_json::to_value(net).unwrap();
+            assert_eq!(name, serde_json::json!(net.to_string()));
+            for (tap, _) in net.table() {
+                assert_eq!(serde_json::to_value(tap).unwrap(), tap.name());
+            }
+        }
     }
 
     #[test]

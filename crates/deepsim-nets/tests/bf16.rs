@@ -125,6 +125,7 @@ fn every_network(code: Bf16Code, crop: i64) {
         (NetKind::AlexNet, Tap::Pool5),
         (NetKind::CaffeNet, Tap::Pool2),
         (NetKind::CaffeNet, Tap::Norm2),
+        (NetKind::Vgg16, Tap::Pool3),
     ] {
         let c = FeatureNet::random(net, tap, 1, Device::Cpu).unwrap();
         check(&format!("{net} {tap:?}"), code, &pictures, None, &|x| {
@@ -145,6 +146,15 @@ fn no_network_loses_more_than_by_libtorch_s_autocast() {
         let c = FeatureNet::random(NetKind::CaffeNet, Tap::Fc7, 1, Device::Cpu).unwrap();
         check("CaffeNet fc7 at 227", Bf16Code::Amx, &x, None, &|x| {
             c.features(x, &[Tap::Fc7]).unwrap().remove(0)
+        });
+        let v = FeatureNet::random(NetKind::Vgg16, Tap::Pool5, 1, Device::Cpu).unwrap();
+        let x = seeded(7, || Tensor::randn([1, 3, 75, 64], FP32) * 50.0);
+        check("VGG16 pool5", Bf16Code::Amx, &x, None, &|x| {
+            v.features(x, &[Tap::Pool5]).unwrap().remove(0)
+        });
+        let e = FeatureNet::random(NetKind::EfficientNetLite0, Tap::Logits, 1, Device::Cpu).unwrap();
+        check("EfficientNet-Lite0", Bf16Code::Amx, &x, None, &|x| {
+            e.features(x, &[Tap::Logits]).unwrap().remove(0)
         });
         let g = generator(
             FeatureShape::Map {

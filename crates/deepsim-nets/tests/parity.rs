@@ -8,6 +8,8 @@ mod common;
 mod feature_nets;
 #[path = "parity/iteration.rs"]
 mod iteration;
+#[path = "parity/judges.rs"]
+mod judges;
 #[path = "parity/kinks.rs"]
 mod kinks;
 

@@ -1,5 +1,13 @@
-//! Numbers by which reconstructions are judged. Nothing here keeps a graph.
+//! Numbers by which reconstructions are judged. Nothing here keeps a graph but [`Lpips`], when its
+//! pictures ask for gradients.
 
+mod classes;
+mod lpips;
+mod similarity;
+
+pub use classes::classify;
+pub use lpips::Lpips;
+pub use similarity::{WINDOW, psnr, ssim};
 use tch::{Kind, Tensor};
 
 use crate::error::{NetError, Result};
@@ -16,6 +24,19 @@ const NEAR: f64 = 1.0 / 16.0;
 const ROUNDING: f64 = 4e-6;
 /// Near pairs are left as they are where all of them together cannot be off by more than this.
 const HARMLESS: f64 = 1e-5;
+
+/// Fails unless `a` and `b` are pictures `[N,3,H,W]` of one shape.
+fn check_same_pictures(what: &str, a: &Tensor, b: &Tensor) -> Result<()> {
+    crate::pictures::check_pictures(what, a)?;
+    if a.size() == b.size() {
+        return Ok(());
+    }
+    Err(NetError::InputShape {
+        what: what.to_owned(),
+        expected: format!("two tensors of one shape; the first has {:?}", a.size()),
+        got: b.size(),
+    })
+}
 
 fn check_rows(what: &str, x: &Tensor) -> Result<i64> {
     match x.size().as_slice() {

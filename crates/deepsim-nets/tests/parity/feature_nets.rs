@@ -1,4 +1,4 @@
-//! CaffeNet and torchvision's AlexNet at every tap, and deliberate mistakes that must be noticed.
+//! Feature networks at every tap, and deliberate mistakes that must be noticed.
 
 use deepsim_nets::pictures::rgb_to_caffe;
 use deepsim_nets::{FeatureNet, NetKind, Tap};
@@ -134,6 +134,68 @@ fn alexnet_fully_connected() {
     }
 }
 
+#[test]
+fn videonet_convolutions_at_200() {
+    let options = "--seed 3 --batch 1 --crop 200";
+    check_feature_net(NetKind::VideoNet, &conv_taps(NetKind::VideoNet), options);
+}
+
+#[test]
+fn videonet_fully_connected() {
+    let _turn = one_large_case();
+    check_feature_net(
+        NetKind::VideoNet,
+        &fc_taps(NetKind::VideoNet),
+        "--seed 4 --batch 2",
+    );
+}
+
+/// 45 pixels are odd before three of five pools.
+#[test]
+fn vgg16_convolutions_at_odd_sizes() {
+    for options in ["--seed 3 --batch 1 --crop 45", "--seed 4 --batch 2 --crop 32"] {
+        check_feature_net(NetKind::Vgg16, &conv_taps(NetKind::Vgg16), options);
+    }
+}
+
+/// The 2×2 map of pool5 is spread to 7×7.
+#[test]
+fn vgg16_fully_connected() {
+    let _turn = one_large_case();
+    let options = "--seed 5 --batch 2 --crop 64";
+    check_feature_net(NetKind::Vgg16, &fc_taps(NetKind::Vgg16), options);
+}
+
+/// At 64 pixels every padding is uneven, at 75 some are.
+#[test]
+fn efficientnet_at_even_and_odd_sizes() {
+    let net = NetKind::EfficientNetLite0;
+    for options in [
+        "--seed 3 --batch 1 --crop 75",
+        "--seed 4 --batch 2 --crop 64",
+    ] {
+        check_feature_net(net, &taps_of(net, 0, net.table().len()), options);
+    }
+    // Without the classifier's weights, as far as they are not needed.
+    check_feature_net(net, &conv_taps(net), "--seed 5 --batch 1 --crop 49");
+}
+
+#[test]
+fn mistakes_in_efficientnet_are_noticed() {
+    let mistakes = ["pad-symmetric", "norm-epsilon", "no-skip", "rgb"];
+    let r = Reference::run(&format!(
+        "efficientnet-lite0 --seed 5 --batch 1 --tap pooled --crop 64 --mutate {}",
+        mistakes.join(",")
+    ));
+    let net = NetKind::EfficientNetLite0;
+    let ours = at_tap(net, Tap::Pooled, &r);
+    assert_close("pooled without a mistake", &ours, r.get("y"), OUTPUT);
+    for mistake in mistakes {
+        let error = relative(&ours, r.get(&format!("y/{mistake}")));
+        assert!(error > MISTAKE, "{mistake} goes unnoticed: {error:.2e}");
+    }
+}
+
 // --- Deliberate mistakes ------------------------------------------------------------------
 
 /// What the reference can do wrong on purpose.
@@ -166,12 +228,16 @@ fn every_mistake_is_noticed_at(crop: i64) {
     }
 }
 
-/// Our pool5 for the reference's weights and pictures.
-fn pool5(net: NetKind, r: &Reference) -> Tensor {
-    let ours = FeatureNet::from_tensors(net, Tap::Pool5, &r.group("w/"), "reference", Device::Cpu)
-        .unwrap();
+/// Our features for the reference's weights and pictures.
+fn at_tap(net: NetKind, tap: Tap, r: &Reference) -> Tensor {
+    let ours =
+        FeatureNet::from_tensors(net, tap, &r.group("w/"), "reference", Device::Cpu).unwrap();
     let caffe = rgb_to_caffe(r.get("x")).unwrap();
-    ours.features(&caffe, &[Tap::Pool5]).unwrap().remove(0)
+    ours.features(&caffe, &[tap]).unwrap().remove(0)
+}
+
+fn pool5(net: NetKind, r: &Reference) -> Tensor {
+    at_tap(net, Tap::Pool5, r)
 }
 
 #[test]
@@ -193,12 +259,18 @@ fn mistakes_are_noticed_at_200() {
 fn swapped_colours_are_noticed_in_every_network() {
     let r = Reference::run("alexnet --seed 5 --batch 1 --tap pool5 --crop 128 --mutate rgb");
     let alexnet = relative(&pool5(NetKind::AlexNet, &r), r.get("y"));
+    let r = Reference::run("vgg16 --seed 5 --batch 1 --tap pool5 --crop 64 --mutate rgb");
+    let vgg16 = relative(&pool5(NetKind::Vgg16, &r), r.get("y"));
+    let r = Reference::run("videonet --seed 5 --batch 1 --tap pool5 --crop 128 --mutate rgb");
+    let videonet = relative(&pool5(NetKind::VideoNet, &r), r.get("y"));
     let r = Reference::run("discriminator --seed 5 --batch 2 --crop 64 --mutate rgb");
     let discriminator = relative(&discriminate(&r, &r.leaf("x")).1, r.get("y"));
     let r = Reference::run("generator --seed 5 --batch 1 --features 64,6 --crop 32 --mutate rgb");
     let generator = relative(&generate(&r, r.get("x")).1, r.get("y"));
     for (net, error) in [
         ("alexnet", alexnet),
+        ("vgg16", vgg16),
+        ("videonet", videonet),
         ("discriminator", discriminator),
         ("generator", generator),
     ] {

@@ -1,0 +1,190 @@
+//! LPIPS (Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual
+//! Metric"), version 0.1 of their package.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{NetError, Result};
+use crate::features::FeatureNet;
+use crate::params::{NamedTensors, check_exact, read_safetensors};
+use crate::pictures::rgb_to_caffe;
+use crate::tables::{NetKind, Tap};
+
+/// Added to the length of each position's activations before they are divided by it.
+const EPSILON: f64 = 1e-10;
+
+const ALEXNET: [(Tap, i64); 5] = [
+    (Tap::Relu1, 64),
+    (Tap::Relu2, 192),
+    (Tap::Relu3, 384),
+    (Tap::Relu4, 256),
+    (Tap::Relu5, 256),
+];
+const VGG16: [(Tap, i64); 5] = [
+    (Tap::Relu1_2, 64),
+    (Tap::Relu2_2, 128),
+    (Tap::Relu3_3, 256),
+    (Tap::Relu4_3, 512),
+    (Tap::Relu5_3, 512),
+];
+
+/// A learnt perceptual distance: activations of five layers, divided at each position by their
+/// length; squared differences weighted by channel and averaged over positions; summed.
+#[derive(Debug)]
+pub struct Lpips {
+    net: FeatureNet,
+    taps: [Tap; 5],
+    heads: Vec<Tensor>,
+}
+
+fn layers(net: NetKind) -> Result<[(Tap, i64); 5]> {
+    match net {
+        NetKind::AlexNet => Ok(ALEXNET),
+        NetKind::Vgg16 => Ok(VGG16),
+        other => Err(NetError::Spec(format!(
+            "LPIPS has heads for alexnet and vgg16, none for {other}"
+        ))),
+    }
+}
+
+impl Lpips {
+    /// Reads a network (its convolutions suffice) and the heads that were learnt for it.
+    ///
+    /// # Errors
+    /// A network other than AlexNet and VGG16, unreadable files, or any difference from the
+    /// expected tensors: for the heads `lin0.weight` … `lin4.weight`, `[1,C,1,1]`.
+    pub fn load(net: NetKind, weights: &Path, heads: &Path, device: Device) -> Result<Lpips> {
+        let deepest = layers(net)?[4].0;
+        let network = FeatureNet::load(net, deepest, weights, device)?;
+        let values = read_safetensors(heads)?;
+        Lpips::new(network, &values, &heads.display().to_string(), device)
+    }
+
+    /// Joins a network and its heads; `origin` names the heads in errors.
+    ///
+    /// # Errors
+    /// As [`Lpips::load`].
+    pub fn new(
+        net: FeatureNet,
+        heads: &NamedTensors,
+        origin: &str,
+        device: Device,
+    ) -> Result<Lpips> {
+        let layers = layers(net.kind())?;
+        let name = |i: usize| format!("lin{i}.weight");
+        let expected: Vec<(String, Vec<i64>)> = layers
+            .iter()
+            .enumerate()
+            .map(|(i, (_, channels))| (name(i), vec![1, *channels, 1, 1]))
+            .collect();
+        check_exact(
+            heads,
+            &expected,
+            &format!("LPIPS heads for {}", net.kind()),
+            origin,
+        )?;
+        let mut found = Vec::new();
+        for (name, _) in &expected {
+            if let Some(head) = heads.get(name) {
+                found.push(head.f_to_device(device)?.f_detach()?);
+            }
+        }
+        Ok(Lpips {
+            net,
+            taps: layers.map(|(tap, _)| tap),
+            heads: found,
+        })
+    }
+
+    /// The network whose activations are compared.
+    pub fn kind(&self) -> NetKind {
+        self.net.kind()
+    }
+
+    /// Distances `[N]` of RGB pictures `[N,3,H,W]` in 0–255 from those of the same index; 0 for
+    /// equal ones. Gradients pass to both; call it under `tch::no_grad_guard()` to judge.
+    ///
+    /// The shift and scale that LPIPS applies to pictures in [−1,1] are torchvision's mean and
+    /// deviation in other units, so that both networks get what they were trained on.
+    ///
+    /// # Errors
+    /// Tensors that are not pictures of one shape, or pictures too small for the network.
+    pub fn distance(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        super::check_same_pictures("LPIPS", a, b)?;
+        let both = Tensor::f_cat(&[rgb_to_caffe(a)?, rgb_to_caffe(b)?], 0)?;
+        let n = a.size()[0];
+        let mut total = Tensor::f_zeros([n], (Kind::Float, a.device()))?;
+        for (x, head) in self.net.features(&both, &self.taps)?.iter().zip(&self.heads) {
+            let unit = unit_lengths(&x.f_to_kind(Kind::Float)?)?;
+            let apart = unit.f_narrow(0, 0, n)?.f_sub(&unit.f_narrow(0, n, n)?)?;
+            // A 1×1 convolution to one channel is a weighted sum over channels.
+            let weighted =
+                apart
+                    .f_square()?
+                    .f_mul(head)?
+                    .f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?;
+            let mean = weighted.f_mean_dim([1i64, 2].as_slice(), false, Kind::Float)?;
+            total = total.f_add(&mean)?;
+        }
+        Ok(total)
+    }
+}
+
+/// Each position's channels divided by their length (plus [`EPSILON`]).
+fn unit_lengths(x: &Tensor) -> Result<Tensor> {
+    let squares = x
+        .f_square()?
+        .f_sum_dim_intlist([1i64].as_slice(), true, Kind::Float)?;
+    // The root's slope is infinite where all channels are 0; no value changes by this.
+    let length = squares.f_clamp_min(EPSILON * EPSILON)?.f_sqrt()?;
+    Ok(x.f_div(&length.f_add_scalar(EPSILON)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lpips() -> Lpips {
+        let net = FeatureNet::random(NetKind::AlexNet, Tap::Relu5, 1, Device::Cpu).unwrap();
+        let heads = ALEXNET
+            .iter()
+            .enumerate()
+            .map(|(i, (_, c))| {
+                let ones = Tensor::ones([1, *c, 1, 1], (Kind::Float, Device::Cpu));
+                (format!("lin{i}.weight"), ones)
+            })
+            .collect();
+        Lpips::new(net, &heads, "test", Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn gradients_are_finite_where_features_are_zero() {
+        // Biases are 0 in a random network: pictures of the mean colour have no activations.
+        let mean = Tensor::from_slice(&[0.485f32, 0.456, 0.406]) * 255.0;
+        let a = mean.view([1, 3, 1, 1]).repeat([1, 1, 64, 64]);
+        let a = a.set_requires_grad(true);
+        let b = Tensor::zeros([1, 3, 64, 64], (Kind::Float, Device::Cpu));
+        let d = lpips().distance(&a, &b).unwrap();
+        d.sum(Kind::Float).backward();
+        let finite = a.grad().isfinite().all().int64_value(&[]);
+        assert_eq!(finite, 1);
+        assert!(d.double_value(&[0]) > 0.0);
+    }
+
+    #[test]
+    fn other_networks_and_shapes_are_refused() {
+        let caffenet = FeatureNet::random(NetKind::CaffeNet, Tap::Relu5, 1, Device::Cpu).unwrap();
+        let error = Lpips::new(caffenet, &NamedTensors::new(), "t", Device::Cpu).unwrap_err();
+        assert!(error.to_string().contains("alexnet and vgg16"), "{error}");
+        let alexnet = FeatureNet::random(NetKind::AlexNet, Tap::Relu5, 1, Device::Cpu).unwrap();
+        let error = Lpips::new(alexnet, &NamedTensors::new(), "t", Device::Cpu).unwrap_err();
+        assert!(
+            error.to_string().contains("missing: lin4.weight [1, 256, 1, 1]"),
+            "{error}"
+        );
+        let x = |side: i64| Tensor::zeros([1, 3, side, 64], (Kind::Float, Device::Cpu));
+        assert!(lpips().distance(&x(64), &x(65)).is_err());
+        assert!(lpips().distance(&x(20), &x(20)).is_err());
+    }
+}

@@ -1,0 +1,42 @@
+//! Shapes of features.
+
+use serde::{Deserialize, Serialize};
+
+/// Shape of one picture's features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureShape {
+    /// A square map: channels and side.
+    Map {
+        /// Channels.
+        channels: i64,
+        /// Height and width.
+        size: i64,
+    },
+    /// A vector of this length.
+    Vector(i64),
+}
+
+impl FeatureShape {
+    /// Number of values.
+    pub fn len(self) -> i64 {
+        match self {
+            FeatureShape::Map { channels, size } => channels * size * size,
+            FeatureShape::Vector(n) => n,
+        }
+    }
+
+    /// Whether there are no values at all.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl std::fmt::Display for FeatureShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FeatureShape::Map { channels, size } => write!(f, "{channels}x{size}x{size}"),
+            FeatureShape::Vector(n) => write!(f, "{n}"),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! LPIPS, SSIM and PSNR against the reference's definitions.
+
+use std::path::Path;
+
+use deepsim_nets::metrics::{Lpips, psnr, ssim};
+use deepsim_nets::{FeatureNet, NetKind, Tap};
+use tch::{Device, Kind, Tensor};
+
+use crate::common::{OUTPUT, Reference, assert_close, gradients};
+
+/// Distances and both gradients; the weights and heads are in the reference's file.
+fn check_lpips(net: NetKind, options: &str) {
+    let r = Reference::run(&format!("lpips --net {net} {options}"));
+    let deepest = match net {
+        NetKind::AlexNet => Tap::Relu5,
+        _ => Tap::Relu5_3,
+    };
+    let features =
+        FeatureNet::from_tensors(net, deepest, &r.group("w/"), "reference", Device::Cpu).unwrap();
+    let lpips = Lpips::new(features, &r.group("heads/"), "reference", Device::Cpu).unwrap();
+    let (a, b) = (r.leaf("a"), r.leaf("b"));
+    let d = lpips.distance(&a, &b).unwrap();
+    let what = format!("LPIPS by {net}, {options}");
+    assert_close(&what, &d, r.get("y"), OUTPUT);
+    let found = gradients(&d, r.get("up"), &[&a, &b]);
+    for (gradient, name) in found.iter().zip(["ga", "gb"]) {
+        assert_close(&format!("{what}: {name}"), gradient, r.get(name), OUTPUT);
+    }
+    assert_eq!(lpips.distance(&a, &a).unwrap().abs().max().double_value(&[]), 0.0);
+}
+
+#[test]
+fn lpips_with_random_weights() {
+    check_lpips(NetKind::AlexNet, "--seed 1 --batch 2 --crop 67");
+    check_lpips(NetKind::Vgg16, "--seed 2 --batch 2 --crop 37");
+}
+
+/// The trained network and its heads, where they are set up.
+#[test]
+fn lpips_with_trained_weights() {
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights");
+    for net in [NetKind::AlexNet, NetKind::Vgg16] {
+        let files = [
+            weights.join(format!("{net}-lpips.safetensors")),
+            weights.join(format!("lpips-{net}-heads.safetensors")),
+        ];
+        if let Some(missing) = files.iter().find(|f| !f.exists()) {
+            println!("skipped for {net}: no {}", missing.display());
+            continue;
+        }
+        let [w, heads] = files.map(|f| f.display().to_string());
+        let options = format!("--seed 3 --batch 2 --crop 64 --weights {w} --heads {heads}");
+        check_lpips(net, &options);
+    }
+}
+
+#[test]
+fn ssim_and_psnr_follow_their_definitions() {
+    for options in ["--seed 1 --batch 3 --crop 33", "--seed 2 --batch 1 --crop 11"] {
+        let r = Reference::run(&format!("ssim {options}"));
+        for (name, found) in [
+            ("ssim", ssim(r.get("a"), r.get("b")).unwrap()),
+            ("psnr", psnr(r.get("a"), r.get("b")).unwrap()),
+        ] {
+            let found = Tensor::from_slice(&found).to_kind(Kind::Double);
+            assert_close(&format!("{name} {options}"), &found, r.get(name), 1e-9);
+        }
+    }
+}
