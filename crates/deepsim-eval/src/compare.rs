@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use deepsim_experiment::evaluate::{reconstruct, to_caffe};
+use deepsim_experiment::evaluate::reconstruct;
 use deepsim_experiment::{Clip, ExperimentError, sheet};
-use tch::{Device, Tensor};
+use tch::Device;
 
 use crate::error::{EvalError, Result};
 use crate::loaded::Loaded;
+use crate::photos::{from_data, spread};
 
 /// Writes one PNG: `n` held-out photographs, spread evenly over those whose name contains one of `filters` (all, if there is none), then a row for each run, in order. Returns
 /// the photographs' names.
@@ -42,23 +43,8 @@ pub fn compare(
         }
     }
     let data = first.test_data()?;
-    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f));
-    let named: Vec<usize> = (0..data.len()).filter(|i| wanted(data.name(*i))).collect();
-    if named.is_empty() {
-        return Err(EvalError::NoPhotos {
-            filter: filters.join("` or `"),
-            data: data.describe(),
-        });
-    }
-    let n = n.clamp(1, named.len());
-    // Spread evenly: names are sorted, so that the first ones are all of a kind.
-    let chosen: Vec<usize> = (0..n).map(|i| named[i * named.len() / n]).collect();
-    let mut parts = Vec::with_capacity(n);
-    for &i in &chosen {
-        let one = deepsim_data::eval_batch(&data, i..i + 1, &first.experiment.augment())?;
-        parts.push(to_caffe(&one, device)?);
-    }
-    let x = Tensor::f_cat(&parts, 0)?;
+    let chosen = spread(&data, n, filters)?;
+    let x = from_data(&data, &chosen, &first.experiment.augment(), device)?;
     let mut rows = vec![x.shallow_clone()];
     for run in &loaded {
         rows.push(reconstruct(

@@ -5,12 +5,11 @@
 //! index 0 = real; nothing drops out.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use deepsim_experiment::config::{NetSource, Weights};
-use deepsim_experiment::{Checkpoint, Experiment, ExperimentError, networks};
+use deepsim_experiment::{Checkpoint, Experiment, networks};
 use deepsim_nets::params::{NamedTensors, f32_bytes, read_safetensors};
 use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
 use deepsim_nets::{Discriminator, Dropout, FeatureBranch, Generator};
@@ -18,6 +17,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use tch::{Device, Tensor};
 
 use crate::error::{EvalError, Result};
+use crate::output;
 
 /// Which network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -182,16 +182,5 @@ fn write(y: &Tensor, path: &Path) -> Result<()> {
     let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(bad)?;
     let file =
         safetensors::serialize([("y", view)], None::<HashMap<String, String>>).map_err(bad)?;
-    // Beside and renamed: a reader never sees half a file.
-    let parent = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let put = || -> std::io::Result<()> {
-        let mut beside = tempfile::NamedTempFile::new_in(parent)?;
-        beside.write_all(&file)?;
-        beside.persist(path)?;
-        Ok(())
-    };
-    Ok(put().map_err(ExperimentError::io(path))?)
+    output::write(path, &file)
 }

@@ -62,8 +62,59 @@ pub enum EvalError {
         /// The photographs.
         data: String,
     },
-    /// A table could not be written.
-    #[error("cannot format the table: {0}")]
+    /// A folder of runs without any that can be used.
+    #[error("{}: no run with a checkpoint; train an experiment, or name another folder with --runs", path.display())]
+    NoRunIn {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A figure for which nothing was trained.
+    #[error("nothing to draw figure {figure} from in {}:\n  {}", runs.display(), advice.join("\n  "))]
+    NothingToDraw {
+        /// Its number in the paper.
+        figure: u8,
+        /// Where runs were looked for.
+        runs: PathBuf,
+        /// What is missing and how to get it.
+        advice: Vec<String>,
+    },
+    /// An impossible number of frames.
+    #[error("--steps {got}: an interpolation has 2 to {most} frames")]
+    Steps {
+        /// What was asked for.
+        got: usize,
+        /// The most.
+        most: usize,
+    },
+    /// An option that cannot be used.
+    #[error("{option} {value}: {reason}")]
+    Usage {
+        /// The option.
+        option: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// Results that would be overwritten.
+    #[error("{} is there already; use another --out, or delete it with --fresh", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A record of a baseline that cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Record {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An optimisation whose pictures became infinite.
+    #[error("the optimisation left all bounds: lower --tv, whose steps grow with it")]
+    Diverged,
+    /// A table or picture could not be written.
+    #[error("cannot format the result: {0}")]
     Format(String),
 }
 
@@ -72,7 +123,7 @@ impl EvalError {
     pub fn exit_code(&self) -> u8 {
         match self {
             EvalError::Experiment(e) => e.exit_code(),
-            EvalError::Format(_) => 1,
+            EvalError::Format(_) | EvalError::Diverged => 1,
             _ => 2,
         }
     }

@@ -3,19 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use deepsim_data::{Augment, Resize, decode_rgb8, square};
-use deepsim_experiment::evaluate::{reconstruct, to_caffe};
+use deepsim_experiment::evaluate::reconstruct;
 use deepsim_experiment::{Clip, ExperimentError, sheet};
-use image::RgbImage;
-use ndarray::Array4;
 use serde::Serialize;
 use tch::Device;
 
 use crate::error::Result;
 use crate::loaded::Loaded;
-
-/// Stored size of prepared photographs, of which crops are taken.
-const STORED: u32 = 256;
+use crate::photos;
 
 /// What was made of one photograph.
 #[derive(Clone, Debug, Serialize)]
@@ -28,23 +23,6 @@ pub struct Inverted {
     pub pair: String,
 }
 
-/// The crop of a photograph that a network sees: as an evaluation batch, from a file of any
-/// size and shape.
-fn crop(photo: &RgbImage, augment: &Augment) -> Result<RgbImage> {
-    let whole = square(photo, STORED, Resize::ShortCrop)?;
-    let window = match augment.scale {
-        None => augment.crop,
-        Some((_, hi)) => ((hi * STORED as f32).round() as u32).clamp(1, STORED),
-    };
-    let from = (STORED - window.min(STORED)) / 2;
-    let cut = image::imageops::crop_imm(&whole, from, from, window, window).to_image();
-    Ok(if window == augment.crop {
-        cut
-    } else {
-        square(&cut, augment.crop, Resize::ShortCrop)?
-    })
-}
-
 /// Inverts photographs with a run's generator and writes PNGs into `out`.
 ///
 /// # Errors
@@ -52,27 +30,16 @@ fn crop(photo: &RgbImage, augment: &Augment) -> Result<RgbImage> {
 /// files that cannot be written.
 pub fn invert(
     run: &Loaded,
-    photos: &[PathBuf],
+    paths: &[PathBuf],
     out: &Path,
     device: Device,
 ) -> Result<Vec<Inverted>> {
-    let augment = run.experiment.augment();
-    let mut crops = Vec::new();
-    for path in photos {
-        crops.push(crop(&decode_rgb8(path)?, &augment)?);
-    }
+    let crops = photos::from_files(paths, &run.experiment.augment(), device)?;
     std::fs::create_dir_all(out).map_err(ExperimentError::io(out))?;
     let mut taken = BTreeSet::new();
     let mut made = Vec::new();
-    for (path, crop) in photos.iter().zip(&crops) {
-        let side = crop.width() as usize;
-        let mut images = Array4::<u8>::zeros((1, 3, side, side));
-        for (x, y, pixel) in crop.enumerate_pixels() {
-            for c in 0..3 {
-                images[[0, c, y as usize, x as usize]] = pixel.0[c];
-            }
-        }
-        let x = to_caffe(&images, device)?;
+    for (i, path) in (0..).zip(paths) {
+        let x = crops.f_narrow(0, i, 1)?;
         let y = reconstruct(&run.perception, &run.generator, &x, Clip::Displayable)?;
         let stem = unused(&mut taken, path);
         let (alone, pair) = (

@@ -1,13 +1,32 @@
-//! Trained runs to tables, reconstructions and tensors.
+//! Trained runs to tables, figures, reconstructions and tensors.
+//!
+//! Functions named `compute` give numbers and tensors and write nothing; `render` makes text of
+//! them, [`sheet::Sheet`] pictures, and only [`output`] (with [`invert`], [`compare`] and
+//! [`mv::write`]) touches the disk.
 
+pub mod apng;
+pub mod catalog;
 pub mod compare;
 pub mod door;
 pub mod error;
+pub mod figures;
 pub mod format;
+pub mod interpolate;
 pub mod invert;
+pub mod label;
 pub mod loaded;
+pub mod mv;
+pub mod neighbors;
+pub mod neighbors_table;
+pub mod output;
 pub mod paper;
+pub mod photos;
+pub mod reencode;
+pub mod runs;
+pub mod scale;
+pub mod sheet;
 pub mod table1;
 pub mod table2;
+pub mod table2_text;
 
 pub use error::EvalError;

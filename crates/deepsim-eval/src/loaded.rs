@@ -75,6 +75,21 @@ impl Loaded {
         )?;
         Ok(data)
     }
+
+    /// The training photographs, checked to be those of the training.
+    ///
+    /// # Errors
+    /// Missing or changed photographs.
+    pub fn train_data(&self) -> Result<Dataset> {
+        let data = Dataset::open(&self.experiment.raw.data.train)?;
+        same(
+            &self.path,
+            "data.train",
+            &self.checkpoint.manifest.train_data,
+            &data.digest(),
+        )?;
+        Ok(data)
+    }
 }
 
 fn same(run: &Path, what: &'static str, was: &str, is: &str) -> Result<()> {

@@ -1,150 +1,19 @@
 //! `deepsim-eval`: tables, reconstructions and tensors from trained runs.
 
-use std::path::{Path, PathBuf};
+mod cli;
+mod commands;
+mod progress;
+
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use deepsim_eval::door::{self, Net};
+use clap::Parser;
 use deepsim_eval::format::{Format, csv, json};
 use deepsim_eval::loaded::Loaded;
-use deepsim_eval::{EvalError, compare, invert, table1, table2};
-use deepsim_experiment::{Clip, Experiment, ExperimentError, device};
+use deepsim_eval::{EvalError, compare, door, invert, runs, table1, table2};
+use deepsim_experiment::{Clip, Experiment, device};
 
-/// Turn trained runs into tables, reconstructions and tensors.
-#[derive(Parser)]
-#[command(
-    name = "deepsim-eval",
-    version,
-    after_help = "\
-Examples:
-  cargo run -p deepsim-eval -- table2
-  cargo run -p deepsim-eval -- table2 --format json --runs runs
-  cargo run -p deepsim-eval -- invert photo.jpg --run runs/quickstart --out pictures
-  cargo run -p deepsim-eval -- forward experiments/conv5.toml --net generator \\
-      --weights generator.safetensors --input in.safetensors --output out.safetensors
-
-Data goes to stdout, remarks to stderr. Exit codes: 0 done, 1 failed while computing,
-2 something named on the command line is not there or does not fit."
-)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// The generator layer by layer (the paper's Table 1, or an experiment's).
-    Table1 {
-        /// Show this experiment's generator instead of the paper's FC6.
-        #[arg(long, value_name = "EXPERIMENT.toml")]
-        experiment: Option<PathBuf>,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Normalised errors of all runs beside the paper's Table 2.
-    Table2 {
-        /// Folder of runs, or one run [default: runs, where it exists].
-        #[arg(long, value_name = "DIR")]
-        runs: Option<PathBuf>,
-        /// Held-out photographs at most.
-        #[arg(long, default_value_t = 2000, value_name = "N")]
-        images: usize,
-        /// Judge reconstructions without clipping them to 0–255.
-        #[arg(long)]
-        no_clip: bool,
-        /// Where to compute: auto, cpu, cuda or cuda:N.
-        #[arg(long, default_value = "auto")]
-        device: String,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Reconstruct photographs (any size) from their features.
-    Invert {
-        /// Photographs.
-        #[arg(required = true)]
-        images: Vec<PathBuf>,
-        /// The trained run.
-        #[arg(long, value_name = "DIR", default_value = "runs/quickstart")]
-        run: PathBuf,
-        /// Where to compute: auto, cpu, cuda or cuda:N.
-        #[arg(long, default_value = "auto")]
-        device: String,
-        /// Folder for the pictures.
-        #[arg(long, value_name = "DIR", default_value = "inverted")]
-        out: PathBuf,
-        /// Format of the list of pictures on stdout.
-        #[arg(long, value_enum, default_value = "text")]
-        format: Format,
-    },
-    /// Held-out photographs above what several runs make of them, as one PNG.
-    Compare {
-        /// Run directories, one row each.
-        #[arg(required = true)]
-        runs: Vec<PathBuf>,
-        /// Photographs, spread evenly over the held-out set.
-        #[arg(long, default_value_t = 8, value_name = "N")]
-        images: usize,
-        /// Only photographs with this text in their name (repeatable).
-        #[arg(long, value_name = "TEXT")]
-        filter: Vec<String>,
-        /// The PNG to write.
-        #[arg(long, value_name = "FILE", default_value = "compare.png")]
-        out: PathBuf,
-        /// Where to compute: auto, cpu, cuda or cuda:N.
-        #[arg(long, default_value = "auto")]
-        device: String,
-    },
-    /// Run one network on tensors: key `x` in, key `y` out, f32; pictures RGB 0–255 NCHW.
-    Forward {
-        /// The experiment that says which network, tap and sizes.
-        experiment: PathBuf,
-        /// Which of its networks.
-        #[arg(long, value_enum)]
-        net: Net,
-        /// Weights; else the experiment's own, or those of the run's newest checkpoint.
-        #[arg(long, value_name = "FILE")]
-        weights: Option<PathBuf>,
-        /// Safetensors file with key `x`.
-        #[arg(long)]
-        input: PathBuf,
-        /// Safetensors file to write.
-        #[arg(long)]
-        output: PathBuf,
-        /// Run directory with checkpoints [default: runs/NAME].
-        #[arg(long, value_name = "DIR")]
-        run: Option<PathBuf>,
-        /// Override a key of the experiment (repeatable).
-        #[arg(long = "set", value_name = "KEY=VALUE")]
-        set: Vec<String>,
-        /// Where to compute: auto, cpu, cuda or cuda:N.
-        #[arg(long, default_value = "auto")]
-        device: String,
-    },
-}
-
-#[derive(Args)]
-struct Output {
-    /// How to print.
-    #[arg(long, value_enum, default_value = "text")]
-    format: Format,
-    /// Also write the table into this folder.
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-}
-
-impl Output {
-    fn put(&self, name: &str, text: &str) -> Result<(), EvalError> {
-        print!("{text}");
-        if let Some(dir) = &self.out {
-            let file = dir.join(format!("{name}.{}", self.format.extension()));
-            std::fs::create_dir_all(dir)
-                .and_then(|()| std::fs::write(&file, text))
-                .map_err(ExperimentError::io(&file))?;
-            eprintln!("wrote {}", file.display());
-        }
-        Ok(())
-    }
-}
+use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     deepsim_nets::keep_memory();
@@ -178,14 +47,9 @@ fn run(command: Command) -> Result<(), EvalError> {
             runs,
             images,
             no_clip,
-            device,
             output,
         } => {
-            let folder = match runs {
-                Some(path) if !path.is_dir() => return Err(EvalError::NoRuns { path }),
-                Some(path) => Some(path),
-                None => Some(PathBuf::from("runs")).filter(|p| p.is_dir()),
-            };
+            let folder = runs::folder(runs.runs)?;
             let clip = if no_clip {
                 Clip::Off
             } else {
@@ -194,9 +58,12 @@ fn run(command: Command) -> Result<(), EvalError> {
             let options = table2::Options {
                 images,
                 clip,
-                device: device::choose(&device)?,
+                device: device::choose(&runs.device)?,
             };
-            let rows = table2::rows(folder.as_deref(), options, |w| eprintln!("warning: {w}"))?;
+            let bar = progress::bar(table2::count(folder.as_deref())?, "runs");
+            let warn = |w| eprintln!("warning: {w}");
+            let rows = table2::rows(folder.as_deref(), options, warn, |n| bar.inc(n))?;
+            bar.finish_and_clear();
             if rows.iter().all(|r| r.run.is_none()) {
                 eprintln!(
                     "hint: no trained runs yet; `cargo xtask quickstart` trains one on sample photos"
@@ -204,6 +71,79 @@ fn run(command: Command) -> Result<(), EvalError> {
             }
             output.put("table2", &table2::render(&rows, output.format)?)
         }
+        Command::Figure {
+            figure,
+            runs,
+            encoder,
+            images,
+            filter,
+            format,
+            out,
+        } => {
+            let asked = commands::DrawFigure {
+                figure,
+                encoder,
+                images,
+                filter,
+                format,
+                out,
+            };
+            commands::figure(runs, &asked)
+        }
+        Command::Reencode {
+            photos,
+            runs,
+            iterations,
+            images,
+            show,
+            format,
+            out,
+        } => {
+            let asked = commands::Reencode {
+                photos,
+                iterations,
+                images,
+                show,
+                format,
+                out,
+            };
+            commands::reencode(runs, &asked)
+        }
+        Command::Interpolate {
+            a,
+            b,
+            steps,
+            runs,
+            delay,
+            format,
+            out,
+        } => {
+            let asked = commands::Interpolate {
+                a,
+                b,
+                steps,
+                delay,
+                format,
+                out,
+            };
+            commands::interpolate(runs, &asked)
+        }
+        Command::Neighbors {
+            runs,
+            images,
+            show,
+            format,
+            out,
+        } => {
+            let asked = commands::Neighbors {
+                images,
+                show,
+                format,
+                out,
+            };
+            commands::neighbors(runs, &asked)
+        }
+        Command::Baseline(baseline) => commands::baseline(baseline),
         Command::Invert {
             images,
             run,

@@ -2,18 +2,21 @@
 
 use std::path::Path;
 
-use deepsim_experiment::config::{NetSource, Weights};
+use deepsim_experiment::Clip;
+use deepsim_experiment::config::Weights;
 use deepsim_experiment::evaluate::held_out;
 use deepsim_experiment::run_dir::find_runs;
-use deepsim_experiment::{Clip, Experiment};
-use deepsim_nets::{NetKind, Tap};
+use deepsim_nets::metrics;
+use deepsim_nets::pictures::clip_caffe;
 use serde::Serialize;
-use tch::Device;
+use tch::{Device, Tensor};
 
+use crate::catalog::{Loss, layer_name};
 use crate::error::Result;
-use crate::format::{Format, columns, csv, json};
+use crate::format::{Format, csv, json};
 use crate::loaded::Loaded;
-use crate::paper;
+use crate::photos::{BATCH, from_data};
+use crate::{mv, paper, table2_text};
 
 /// One method at one layer. Errors are percent on held-out photographs; null where not run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -50,6 +53,9 @@ pub struct Row {
     pub paper_image_error: Option<f64>,
     /// What the paper prints for this cell.
     pub paper_feature_error: Option<f64>,
+    /// Terms of the loss, for labels.
+    #[serde(skip)]
+    pub loss: Option<Loss>,
 }
 
 /// What to evaluate on.
@@ -61,25 +67,6 @@ pub struct Options {
     pub clip: Clip,
     /// Device.
     pub device: Device,
-}
-
-fn layer_name(source: &NetSource) -> String {
-    match (source.net, source.tap) {
-        (NetKind::CaffeNet, Tap::Pool5) => "conv5".to_owned(),
-        (NetKind::CaffeNet, Tap::Relu6) => "fc6".to_owned(),
-        (NetKind::CaffeNet, Tap::Relu7) => "fc7".to_owned(),
-        (NetKind::CaffeNet, Tap::Fc8) => "fc8".to_owned(),
-        (net, tap) => format!("{net}:{tap}"),
-    }
-}
-
-fn method_name(experiment: &Experiment) -> &'static str {
-    let l = &experiment.raw.loss;
-    match (l.feat > 0.0, l.adv > 0.0, l.img > 0.0) {
-        (true, true, _) => "deepsim",
-        (false, false, true) => "image-loss",
-        _ => "other",
-    }
 }
 
 /// Evaluates one run.
@@ -98,7 +85,8 @@ pub fn evaluate(path: &Path, options: Options) -> Result<Row> {
         options.clip,
         options.device,
     )?;
-    let method = method_name(e);
+    let loss = Loss::of(e);
+    let method = loss.method();
     let layer = layer_name(&e.encoder);
     let comparator = match e.raw.loss.feat > 0.0 {
         true => format!("{}:{}", e.comparator.net, e.comparator.tap),
@@ -126,11 +114,85 @@ pub fn evaluate(path: &Path, options: Options) -> Result<Row> {
         step: Some(run.checkpoint.manifest.step),
         paper_image_error,
         paper_feature_error,
+        loss: Some(loss),
     })
 }
 
+/// Evaluates a record of Mahendran & Vedaldi's method.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_mv(path: &Path, options: Options) -> Result<Row> {
+    let _guard = tch::no_grad_guard();
+    let record = mv::Record::open(path)?;
+    let (e, data) = (&record.experiment, record.test_data()?);
+    let perception = record.perception(options.device)?;
+    let stored = record.pictures(options.device)?;
+    let n = record.manifest.photos.len().min(options.images);
+    let (mut real, mut made, mut wanted, mut got) = (vec![], vec![], vec![], vec![]);
+    let (mut energy_real, mut energy_made) = (0.0, 0.0);
+    for from in (0..n).step_by(BATCH) {
+        let photos = &record.manifest.photos[from..n.min(from + BATCH)];
+        let indices: Vec<usize> = photos.iter().map(|p| p.index).collect();
+        let x = from_data(&data, &indices, &e.augment(), options.device)?;
+        let y = stored.f_narrow(0, from as i64, photos.len() as i64)?;
+        let y = match options.clip {
+            Clip::Displayable => clip_caffe(&y)?,
+            Clip::Off => y,
+        };
+        energy_real += metrics::gradient_energy(&x)?;
+        energy_made += metrics::gradient_energy(&y)?;
+        wanted.push(perception.encode(&x)?.f_flatten(1, -1)?);
+        got.push(perception.encode(&y)?.f_flatten(1, -1)?);
+        real.push(x.f_flatten(1, -1)?);
+        made.push(y.f_flatten(1, -1)?);
+    }
+    let error = |a: &[Tensor], b: &[Tensor]| -> Result<f64> {
+        Ok(metrics::normalised_error(
+            &Tensor::f_cat(a, 0)?,
+            &Tensor::f_cat(b, 0)?,
+        )?)
+    };
+    let layer = layer_name(&e.encoder);
+    let trained = matches!(e.encoder.weights, Weights::File(_));
+    let (paper_image_error, paper_feature_error) = paper::errors("mv", "", &layer)
+        .filter(|_| trained)
+        .unwrap_or((None, None));
+    Ok(Row {
+        method: "mv".to_owned(),
+        layer,
+        comparator: String::new(),
+        image_error: Some(error(&real, &made)?),
+        feature_error: Some(error(&wanted, &got)?),
+        gradient_energy: Some(energy_made / energy_real.max(f64::MIN_POSITIVE)),
+        data: Some(e.raw.data.test.display().to_string()),
+        split: Some("test".to_owned()),
+        crop: Some(e.raw.data.crop),
+        weights: Some(e.raw.encoder.weights.clone()),
+        n: Some(n),
+        clipped: Some(options.clip == Clip::Displayable),
+        run: Some(path.display().to_string()),
+        step: Some(record.manifest.settings.steps() as u64),
+        paper_image_error,
+        paper_feature_error,
+        loss: None,
+    })
+}
+
+/// Runs and records that the table will look at.
+///
+/// # Errors
+/// A folder of runs that cannot be read.
+pub fn count(runs: Option<&Path>) -> Result<u64> {
+    match runs {
+        Some(parent) => Ok((find_runs(parent)?.len() + mv::find(parent)?.len()) as u64),
+        None => Ok(0),
+    }
+}
+
 /// The whole table: a row for each run below `runs` that has a checkpoint, then the paper's
-/// cells that no run stands for. What cannot be evaluated is told through `warn`.
+/// cells that no run stands for. What cannot be evaluated is told through `warn`; `progress` is
+/// told of each run.
 ///
 /// # Errors
 /// A folder of runs that cannot be read.
@@ -138,6 +200,7 @@ pub fn rows(
     runs: Option<&Path>,
     options: Options,
     mut warn: impl FnMut(String),
+    mut progress: impl FnMut(u64),
 ) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     if let Some(parent) = runs {
@@ -146,6 +209,14 @@ pub fn rows(
                 Ok(row) => rows.push(row),
                 Err(error) => warn(format!("{} left out: {error}", path.display())),
             }
+            progress(1);
+        }
+        for path in mv::find(parent)? {
+            match evaluate_mv(&path, options) {
+                Ok(row) => rows.push(row),
+                Err(error) => warn(format!("{} left out: {error}", path.display())),
+            }
+            progress(1);
         }
     }
     for (method, comparator, layer, image, feature) in paper::TABLE_2 {
@@ -173,6 +244,7 @@ pub fn rows(
                 step: None,
                 paper_image_error: *image,
                 paper_feature_error: *feature,
+                loss: None,
             });
         }
     }
@@ -187,94 +259,8 @@ pub fn render(rows: &[Row], format: Format) -> Result<String> {
     match format {
         Format::Json => json(rows),
         Format::Csv => csv(rows),
-        Format::Text => Ok(text(rows)),
+        Format::Text => Ok(table2_text::text(rows)),
     }
-}
-
-fn text(rows: &[Row]) -> String {
-    let percent = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.1}"));
-    let whole = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.0}"));
-    let mut out = String::from(
-        "Normalised inversion error in % (image / feature); 100 = a random other photo.\n",
-    );
-    let ours: Vec<&Row> = rows.iter().filter(|r| r.run.is_some()).collect();
-    if !ours.is_empty() {
-        let cells: Vec<Vec<String>> = ours
-            .iter()
-            .map(|r| {
-                let run = r.run.as_deref().unwrap_or_default();
-                let name = Path::new(run)
-                    .file_name()
-                    .map_or(run.into(), |n| n.to_string_lossy());
-                let paper = match (r.paper_image_error, r.paper_feature_error) {
-                    (None, None) => "-".to_owned(),
-                    (i, f) => format!("{}/{}", whole(i), whole(f)),
-                };
-                vec![
-                    name.into_owned(),
-                    r.method.clone(),
-                    r.layer.clone(),
-                    percent(r.image_error),
-                    percent(r.feature_error),
-                    r.gradient_energy
-                        .map_or("-".to_owned(), |v| format!("{v:.2}")),
-                    r.step.map_or("-".to_owned(), |s| s.to_string()),
-                    paper,
-                ]
-            })
-            .collect();
-        let head = [
-            "run", "method", "layer", "image", "feature", "energy", "step", "paper",
-        ];
-        out.push_str(&format!("\n{}", columns(&head, &cells)));
-        let mut notes: Vec<String> = ours
-            .iter()
-            .map(|r| {
-                format!(
-                    "  {} held-out photos of {}, {} px crops,\n    weights {}{}",
-                    r.n.unwrap_or(0),
-                    r.data.as_deref().unwrap_or("-"),
-                    r.crop.unwrap_or(0),
-                    r.weights.as_deref().unwrap_or("-"),
-                    if r.clipped == Some(true) {
-                        ", clipped to 0-255"
-                    } else {
-                        ", not clipped"
-                    }
-                )
-            })
-            .collect();
-        notes.dedup();
-        out.push_str(&format!("\nmeasured on\n{}\n", notes.join("\n")));
-        out.push_str(
-            "energy: gradient energy relative to the photos (1 = as sharp, less = blur)\n",
-        );
-    }
-    out.push_str(
-        "\nThe paper's Table 2 (CaffeNet, ILSVRC-2012 validation; not measured here):\n\n",
-    );
-    let layers = ["conv5", "fc6", "fc7", "fc8"];
-    let mut cells = Vec::new();
-    for (title, method, comparator) in [
-        ("M&V", "mv", ""),
-        ("D&B", "db", ""),
-        ("image loss only", "image-loss", ""),
-        ("DeePSiM, AlexNet CONV5", "deepsim", "caffenet:pool5"),
-        ("DeePSiM, VideoNet CONV5", "deepsim", "videonet:pool5"),
-    ] {
-        let mut line = vec![title.to_owned()];
-        for layer in layers {
-            let cell = paper::TABLE_2
-                .iter()
-                .find(|(m, c, l, _, _)| *m == method && *c == comparator && *l == layer);
-            line.push(cell.map_or("-".to_owned(), |(_, _, _, i, f)| {
-                format!("{}/{}", whole(*i), whole(*f))
-            }));
-        }
-        cells.push(line);
-    }
-    out.push_str(&columns(&["", "CONV5", "FC6", "FC7", "FC8"], &cells));
-    out
 }
 
 #[cfg(test)]
@@ -291,7 +277,7 @@ mod tests {
 
     #[test]
     fn without_runs_the_paper_s_cells_stand_alone() {
-        let rows = rows(None, options(), |_| {}).unwrap();
+        let rows = rows(None, options(), |_| {}, |_| {}).unwrap();
         assert_eq!(rows.len(), 14);
         assert!(
             rows.iter()
@@ -308,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_text_fits_eighty_columns() {
-        let rows = rows(None, options(), |_| {}).unwrap();
+        let rows = rows(None, options(), |_| {}, |_| {}).unwrap();
         let text = render(&rows, Format::Text).unwrap();
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
         assert!(

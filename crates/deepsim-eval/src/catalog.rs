@@ -1,0 +1,199 @@
+//! What runs there are, and which question of the paper each one answers.
+
+use std::path::{Path, PathBuf};
+
+use deepsim_experiment::config::{NetSource, Weights};
+use deepsim_experiment::run_dir::find_runs;
+use deepsim_experiment::{Checkpoint, Experiment};
+use deepsim_nets::{NetKind, Tap};
+
+use crate::error::Result;
+use crate::mv;
+use crate::runs::name;
+
+/// Which terms a run's loss has (the panels of the paper's Fig. 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// Image alone.
+    Image,
+    /// Adversarial and image.
+    AdversarialImage,
+    /// Feature and image.
+    FeatureImage,
+    /// All three.
+    Full,
+    /// Feature and adversarial.
+    FeatureAdversarial,
+    /// Feature alone.
+    Feature,
+    /// Adversarial alone.
+    Adversarial,
+}
+
+impl Loss {
+    /// Of an experiment.
+    pub fn of(experiment: &Experiment) -> Loss {
+        let l = &experiment.raw.loss;
+        match (l.feat > 0.0, l.adv > 0.0, l.img > 0.0) {
+            (false, false, _) => Loss::Image,
+            (false, true, true) => Loss::AdversarialImage,
+            (true, false, true) => Loss::FeatureImage,
+            (true, true, true) => Loss::Full,
+            (true, true, false) => Loss::FeatureAdversarial,
+            (true, false, false) => Loss::Feature,
+            (false, true, false) => Loss::Adversarial,
+        }
+    }
+
+    /// Words for labels.
+    pub fn words(self) -> &'static str {
+        match self {
+            Loss::Image => "image loss only",
+            Loss::AdversarialImage => "adversarial + image",
+            Loss::FeatureImage => "feature + image",
+            Loss::Full => "full: feature + adversarial + image",
+            Loss::FeatureAdversarial => "feature + adversarial (no image loss)",
+            Loss::Feature => "feature loss only",
+            Loss::Adversarial => "adversarial loss only",
+        }
+    }
+
+    /// The method's name in Table 2.
+    pub fn method(self) -> &'static str {
+        match self {
+            Loss::Full | Loss::FeatureAdversarial => "deepsim",
+            Loss::Image => "image-loss",
+            _ => "other",
+        }
+    }
+}
+
+/// `conv5`, `fc6`, `fc7`, `fc8` of CaffeNet as the paper calls them, else `NET:TAP`.
+pub fn layer_name(source: &NetSource) -> String {
+    match (source.net, source.tap) {
+        (NetKind::CaffeNet, Tap::Pool5) => "conv5".to_owned(),
+        (NetKind::CaffeNet, Tap::Relu6) => "fc6".to_owned(),
+        (NetKind::CaffeNet, Tap::Relu7) => "fc7".to_owned(),
+        (NetKind::CaffeNet, Tap::Fc8) => "fc8".to_owned(),
+        (net, tap) => format!("{net}:{tap}"),
+    }
+}
+
+/// `NET:TAP`, and whether its weights are random.
+pub fn net_name(source: &NetSource) -> String {
+    let random = match source.weights {
+        Weights::Random(_) => " (random weights)",
+        Weights::File(_) => "",
+    };
+    format!("{}:{}{random}", source.net, source.tap)
+}
+
+/// Where an entry's pictures come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A trained generator, at this step.
+    Generator(u64),
+    /// A record of Mahendran & Vedaldi's method.
+    MahendranVedaldi,
+}
+
+/// A run or record.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Its experiment.
+    pub experiment: Experiment,
+    /// What made its pictures.
+    pub origin: Origin,
+}
+
+impl Entry {
+    /// What must be equal for pictures to stand on one sheet: photographs and crops.
+    pub fn photos_key(&self) -> String {
+        let d = &self.experiment.raw.data;
+        format!("{:?} {} {:?}", d.test, d.crop, d.scale)
+    }
+
+    /// And for losses to be compared: what is inverted.
+    pub fn encoder_key(&self) -> String {
+        format!("{} {:?}", self.photos_key(), self.experiment.raw.encoder)
+    }
+
+    /// The loss of a trained run.
+    pub fn loss(&self) -> Option<Loss> {
+        match self.origin {
+            Origin::Generator(_) => Some(Loss::of(&self.experiment)),
+            Origin::MahendranVedaldi => None,
+        }
+    }
+}
+
+/// All runs with a checkpoint and all records below a folder (or the one that it is).
+///
+/// # Errors
+/// A folder that cannot be read. What is in it and cannot be read is told through `warn`.
+pub fn read(parent: &Path, mut warn: impl FnMut(String)) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for path in find_runs(parent)? {
+        let opened = Experiment::load(&path.join("experiment.toml"), &[]).and_then(|experiment| {
+            Ok((experiment, Checkpoint::newest(&path.join("checkpoints"))?))
+        });
+        match opened {
+            Ok((experiment, Some(checkpoint))) => entries.push(Entry {
+                experiment,
+                origin: Origin::Generator(checkpoint.manifest.step),
+                path,
+            }),
+            Ok((_, None)) => warn(format!("{} left out: no checkpoint yet", path.display())),
+            Err(error) => warn(format!("{} left out: {error}", path.display())),
+        }
+    }
+    for path in mv::find(parent)? {
+        match mv::Record::open(&path) {
+            Ok(record) => entries.push(Entry {
+                experiment: record.experiment,
+                origin: Origin::MahendranVedaldi,
+                path,
+            }),
+            Err(error) => warn(format!("{} left out: {error}", path.display())),
+        }
+    }
+    Ok(entries)
+}
+
+/// The entry that stands for several of a kind: the longest trained; of equals the one with the
+/// shortest name (variants append to it), then the first by name.
+pub fn best<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Option<&'a Entry> {
+    entries.into_iter().min_by_key(|e| {
+        let steps = match e.origin {
+            Origin::Generator(step) => step,
+            Origin::MahendranVedaldi => 0,
+        };
+        let name = name(&e.path);
+        (std::cmp::Reverse(steps), name.len(), name)
+    })
+}
+
+/// Experiment files below a folder that can be read, sorted by path: what could be trained.
+pub fn experiments(folder: &Path) -> Vec<Experiment> {
+    let mut found = Vec::new();
+    let mut folders = vec![(folder.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if path.is_dir() && depth < 3 {
+                folders.push((path, depth + 1));
+            } else if path.extension().is_some_and(|e| e == "toml")
+                && let Ok(experiment) = Experiment::load(&path, &[])
+            {
+                found.push(experiment);
+            }
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}

@@ -1,0 +1,314 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use deepsim_eval::door::Net;
+use deepsim_eval::figures::Figure;
+use deepsim_eval::format::Format;
+use deepsim_eval::{EvalError, output};
+
+/// Turn trained runs into tables, figures, reconstructions and tensors.
+#[derive(Parser)]
+#[command(
+    name = "deepsim-eval",
+    version,
+    after_help = "\
+Examples:
+  cargo run -p deepsim-eval -- table2
+  cargo run -p deepsim-eval -- table2 --format json --runs runs
+  cargo run -p deepsim-eval -- figure 1 --out figures
+  cargo run -p deepsim-eval -- invert photo.jpg --run runs/quickstart --out pictures
+  cargo run -p deepsim-eval -- forward experiments/conv5.toml --net generator \\
+      --weights generator.safetensors --input in.safetensors --output out.safetensors
+
+Data goes to stdout, remarks to stderr. Exit codes: 0 done, 1 failed while computing,
+2 something named on the command line is not there or does not fit."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// The generator layer by layer (the paper's Table 1, or an experiment's).
+    Table1 {
+        /// Show this experiment's generator instead of the paper's FC6.
+        #[arg(long, value_name = "EXPERIMENT.toml")]
+        experiment: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Normalised errors of all runs beside the paper's Table 2.
+    #[command(after_help = "\
+Example:
+  cargo run -p deepsim-eval -- table2 --runs runs --out tables
+
+Counts every run with a checkpoint and every `baseline mv` below --runs. Errors are means over
+held-out photos, divided by the mean distance of all pairs of different ones.")]
+    Table2 {
+        #[command(flatten)]
+        runs: Runs,
+        /// Held-out photographs at most.
+        #[arg(long, default_value_t = 2000, value_name = "N")]
+        images: usize,
+        /// Judge reconstructions without clipping them to 0–255.
+        #[arg(long)]
+        no_clip: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// A figure of the paper from the runs that there are, as one PNG.
+    #[command(after_help = "\
+Example:
+  cargo run -p deepsim-eval -- figure 1 --runs runs --out figures
+
+1 components of the loss · 3 layers · 4 beside other methods · 5 re-encoding · 6 comparators ·
+7 interpolation. Runs are chosen by what their experiment says, not by name: of several that would
+do, the longest trained with the plainest name. stdout lists them; stderr says what is missing and
+which experiment file makes it. (2 is a diagram; 8 is of variational autoencoders.)")]
+    Figure {
+        /// Its number in the paper.
+        #[arg(value_enum)]
+        figure: Figure,
+        #[command(flatten)]
+        runs: Runs,
+        /// Only runs that invert this layer: NET:TAP, as in alexnet:pool5.
+        #[arg(long, value_name = "NET:TAP")]
+        encoder: Option<String>,
+        /// Photographs, spread evenly over the held-out set.
+        #[arg(long, default_value_t = 8, value_name = "N")]
+        images: usize,
+        /// Only photographs with this text in their name (repeatable).
+        #[arg(long, value_name = "TEXT")]
+        filter: Vec<String>,
+        /// How the list of runs on stdout is printed.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+        /// Folder for the picture.
+        #[arg(long, value_name = "DIR", default_value = "figures")]
+        out: PathBuf,
+    },
+    /// Encode and reconstruct again and again: pictures, and the drift in numbers.
+    #[command(after_help = "\
+Examples:
+  cargo run -p deepsim-eval -- reencode --runs runs/quickstart --out reencoded
+  cargo run -p deepsim-eval -- reencode photo.jpg --runs runs/quickstart --iterations 1,4,16")]
+    Reencode {
+        /// Photographs; none: those held out by the run.
+        photos: Vec<PathBuf>,
+        #[command(flatten)]
+        runs: Runs,
+        /// Iterations that are shown.
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "1,2,4,8",
+            value_name = "N,…"
+        )]
+        iterations: Vec<usize>,
+        /// Held-out photographs to measure, at most.
+        #[arg(long, default_value_t = 64, value_name = "N")]
+        images: usize,
+        /// Photographs on the sheet, at most.
+        #[arg(long, default_value_t = 8, value_name = "N")]
+        show: usize,
+        /// How the drift is printed.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+        /// Folder for the pictures, one PNG for each run.
+        #[arg(long, value_name = "DIR", default_value = "reencoded")]
+        out: PathBuf,
+    },
+    /// Pictures from features between those of two photographs, and an animation.
+    #[command(after_help = "\
+Example:
+  cargo run -p deepsim-eval -- interpolate a.jpg b.jpg --steps 24 --runs runs/quickstart
+
+Writes OUT/RUN/frame-000.png …, strip.png (the photos at both ends) and animation.png (an
+animated PNG: browsers play it). A step is the root mean squared change of pixels from one frame to
+the next; the largest over the mean says how smooth it is.")]
+    Interpolate {
+        /// The first photograph.
+        a: PathBuf,
+        /// The second photograph.
+        b: PathBuf,
+        /// Frames, both ends included.
+        #[arg(long, default_value_t = 16, value_name = "N")]
+        steps: usize,
+        #[command(flatten)]
+        runs: Runs,
+        /// Milliseconds that a frame of the animation is shown.
+        #[arg(long, default_value_t = 80, value_name = "MS")]
+        delay: u16,
+        /// How the steps are printed.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+        /// Folder for the pictures.
+        #[arg(long, value_name = "DIR", default_value = "interpolated")]
+        out: PathBuf,
+    },
+    /// Does the network only retrieve? Nearest training photographs beside reconstructions.
+    #[command(after_help = "\
+Example:
+  cargo run -p deepsim-eval -- neighbors --runs runs/quickstart --out neighbors
+
+For each held-out photo the nearest training photos (exact search; mirror images count where the
+training mirrors) in the space of pixels and of several layers.")]
+    Neighbors {
+        #[command(flatten)]
+        runs: Runs,
+        /// Held-out photographs to measure, at most.
+        #[arg(long, default_value_t = 64, value_name = "N")]
+        images: usize,
+        /// Photographs on the sheet, at most.
+        #[arg(long, default_value_t = 8, value_name = "N")]
+        show: usize,
+        /// How the numbers are printed.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+        /// Folder for the pictures, one PNG for each run.
+        #[arg(long, value_name = "DIR", default_value = "neighbors")]
+        out: PathBuf,
+    },
+    /// Methods that train no generator.
+    #[command(subcommand)]
+    Baseline(Baseline),
+    /// Reconstruct photographs (any size) from their features.
+    Invert {
+        /// Photographs.
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// The trained run.
+        #[arg(long, value_name = "DIR", default_value = "runs/quickstart")]
+        run: PathBuf,
+        /// Where to compute: auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+        /// Folder for the pictures.
+        #[arg(long, value_name = "DIR", default_value = "inverted")]
+        out: PathBuf,
+        /// Format of the list of pictures on stdout.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Held-out photographs above what several runs make of them, as one PNG.
+    Compare {
+        /// Run directories, one row each.
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        /// Photographs, spread evenly over the held-out set.
+        #[arg(long, default_value_t = 8, value_name = "N")]
+        images: usize,
+        /// Only photographs with this text in their name (repeatable).
+        #[arg(long, value_name = "TEXT")]
+        filter: Vec<String>,
+        /// The PNG to write.
+        #[arg(long, value_name = "FILE", default_value = "compare.png")]
+        out: PathBuf,
+        /// Where to compute: auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+    },
+    /// Run one network on tensors: key `x` in, key `y` out, f32; pictures RGB 0–255 NCHW.
+    Forward {
+        /// The experiment that says which network, tap and sizes.
+        experiment: PathBuf,
+        /// Which of its networks.
+        #[arg(long, value_enum)]
+        net: Net,
+        /// Weights; else the experiment's own, or those of the run's newest checkpoint.
+        #[arg(long, value_name = "FILE")]
+        weights: Option<PathBuf>,
+        /// Safetensors file with key `x`.
+        #[arg(long)]
+        input: PathBuf,
+        /// Safetensors file to write.
+        #[arg(long)]
+        output: PathBuf,
+        /// Run directory with checkpoints [default: runs/NAME].
+        #[arg(long, value_name = "DIR")]
+        run: Option<PathBuf>,
+        /// Override a key of the experiment (repeatable).
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Where to compute: auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Baseline {
+    /// Mahendran & Vedaldi: gradient descent from noise until the features are met.
+    #[command(after_help = "\
+Examples:
+  cargo run -p deepsim-eval -- baseline mv experiments/sample/pool5.toml --images 16
+  cargo run -p deepsim-eval -- baseline mv experiments/conv5.toml --set encoder.tap=pool2
+
+Encoder, layer, crop and held-out photos are the experiment's. The published schedule: 400 steps
+from noise, total variation weighed by the layer's depth. `table2` counts the result as `mv`.")]
+    Mv {
+        /// The experiment that says which encoder, layer and photographs.
+        experiment: PathBuf,
+        /// Override a key of the experiment (repeatable).
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Held-out photographs at most.
+        #[arg(long, default_value_t = 64, value_name = "N")]
+        images: usize,
+        /// Photographs that are optimised together.
+        #[arg(long, default_value_t = 16, value_name = "N")]
+        batch: usize,
+        /// Weight of the total variation [default: 1, 10 or 100 by the layer's depth].
+        #[arg(long, value_name = "WEIGHT")]
+        tv: Option<f64>,
+        /// Seed of the noise that it starts from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Result [default: runs/mv-NET-TAP-CROP].
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Replace a result that is there.
+        #[arg(long)]
+        fresh: bool,
+        /// Where to compute: auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+    },
+}
+
+/// Which runs, and where to compute.
+#[derive(Args)]
+pub struct Runs {
+    /// Folder of runs, or one run [default: runs, where it exists].
+    #[arg(long, value_name = "DIR")]
+    pub runs: Option<PathBuf>,
+    /// Where to compute: auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}
+
+#[derive(Args)]
+pub struct Output {
+    /// How to print.
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
+    /// Also write the table into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+impl Output {
+    /// Prints a table, and writes it where asked.
+    pub fn put(&self, name: &str, text: &str) -> Result<(), EvalError> {
+        print!("{text}");
+        if let Some(dir) = &self.out {
+            let file = dir.join(format!("{name}.{}", self.format.extension()));
+            output::write(&file, text.as_bytes())?;
+            eprintln!("wrote {}", file.display());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,366 @@
+//! What the commands do with the library's results: pictures into files, numbers onto stdout.
+
+use std::path::{Path, PathBuf};
+
+use deepsim_data::Dataset;
+use deepsim_eval::catalog;
+use deepsim_eval::figures::{self, Figure};
+use deepsim_eval::format::{Format, columns, csv, json};
+use deepsim_eval::loaded::Loaded;
+use deepsim_eval::photos::{from_data, from_files};
+use deepsim_eval::scale::Scale;
+use deepsim_eval::sheet::{Sheet, images, png};
+use deepsim_eval::{
+    EvalError, apng, interpolate, mv, neighbors, neighbors_table, output, reencode, runs,
+};
+use deepsim_experiment::{Experiment, ExperimentError, Perception, device};
+use serde::Serialize;
+
+use crate::cli::{Baseline, Runs};
+use crate::progress::bar;
+
+type Result<T> = std::result::Result<T, EvalError>;
+
+/// Photographs to normalise by where only a few are looked at.
+const SCALE: usize = 256;
+
+fn warn(text: String) {
+    eprintln!("warning: {text}");
+}
+
+fn wrote(path: &Path, bytes: &[u8]) -> Result<()> {
+    output::write(path, bytes)?;
+    eprintln!("wrote {}", path.display());
+    Ok(())
+}
+
+fn run_name(run: &Loaded) -> String {
+    runs::name(&run.path)
+}
+
+/// A number from 1 on.
+fn at_least_one(option: &'static str, value: usize) -> Result<()> {
+    match value {
+        0 => Err(EvalError::Usage {
+            option,
+            value: "0".to_owned(),
+            reason: "must be at least 1".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+pub struct Reencode {
+    pub photos: Vec<PathBuf>,
+    pub iterations: Vec<usize>,
+    pub images: usize,
+    pub show: usize,
+    pub format: Format,
+    pub out: PathBuf,
+}
+
+/// More would never end; drift is long over.
+const MAX_ITERATIONS: usize = 1000;
+
+pub fn reencode(runs: Runs, asked: &Reencode) -> Result<()> {
+    at_least_one("--images", asked.images)?;
+    at_least_one("--show", asked.show)?;
+    if let Some(bad) = asked
+        .iterations
+        .iter()
+        .find(|i| !(1..=MAX_ITERATIONS).contains(*i))
+    {
+        return Err(EvalError::Usage {
+            option: "--iterations",
+            value: bad.to_string(),
+            reason: format!("iterations count from 1 to {MAX_ITERATIONS}"),
+        });
+    }
+    let device = device::choose(&runs.device)?;
+    let last = asked.iterations.iter().copied().max().unwrap_or(1) as u64;
+    let mut all = Vec::new();
+    runs::each(runs.runs, device, warn, |run| {
+        let augment = run.experiment.augment();
+        let photos = if asked.photos.is_empty() {
+            let data = run.test_data()?;
+            // Spread, so that the first ones, which are shown, are not all of a kind.
+            let mut chosen = deepsim_eval::photos::spread(&data, asked.show, &[])?;
+            let rest = (0..data.len()).filter(|i| !chosen.contains(i));
+            let rest: Vec<usize> = rest.collect();
+            chosen.extend(rest);
+            chosen.truncate(asked.images.max(1));
+            from_data(&data, &chosen, &augment, device)?
+        } else {
+            from_files(&asked.photos, &augment, device)?
+        };
+        let scale = Scale::measure(run, SCALE, device)?;
+        let bar = bar(photos.size()[0] as u64 * last, "photos × iterations");
+        let made = reencode::compute(run, &photos, &asked.iterations, &scale, |n| bar.inc(n))?;
+        bar.finish_and_clear();
+        let name = run_name(run);
+        let source = &run.experiment.encoder;
+        let mut sheet = Sheet::new(&format!(
+            "Re-encoding by {}:{} ({name}); iteration on the left",
+            source.net, source.tap
+        ));
+        made.onto(&mut sheet, asked.show)?;
+        wrote(
+            &asked.out.join(format!("reencode-{name}.png")),
+            &sheet.png()?,
+        )?;
+        all.extend(made.drift);
+        Ok(())
+    })?;
+    put(
+        &reencode::render(&all, asked.format)?,
+        "reencode",
+        asked.format,
+        &asked.out,
+    )
+}
+
+/// Prints numbers; what is no text is kept beside the pictures, too.
+fn put(text: &str, name: &str, format: Format, out: &Path) -> Result<()> {
+    print!("{text}");
+    wrote(
+        &out.join(format!("{name}.{}", format.extension())),
+        text.as_bytes(),
+    )
+}
+
+pub struct Interpolate {
+    pub a: PathBuf,
+    pub b: PathBuf,
+    pub steps: usize,
+    pub delay: u16,
+    pub format: Format,
+    pub out: PathBuf,
+}
+
+pub fn interpolate(runs: Runs, asked: &Interpolate) -> Result<()> {
+    let device = device::choose(&runs.device)?;
+    let mut all = Vec::new();
+    runs::each(runs.runs, device, warn, |run| {
+        let paths = [asked.a.clone(), asked.b.clone()];
+        let photos = from_files(&paths, &run.experiment.augment(), device)?;
+        let (a, b) = (photos.f_narrow(0, 0, 1)?, photos.f_narrow(0, 1, 1)?);
+        let bar = bar(asked.steps as u64, "frames");
+        let mut made = interpolate::compute(run, &a, &b, asked.steps, |n| bar.inc(n))?;
+        bar.finish_and_clear();
+        let folder = asked.out.join(run_name(run));
+        let frames = images(&made.frames)?;
+        for (i, (frame, step)) in frames.iter().zip(&mut made.steps).enumerate() {
+            let file = folder.join(format!("frame-{i:03}.png"));
+            output::write(&file, &png(frame)?)?;
+            step.file = file.display().to_string();
+        }
+        let mut strip = Sheet::default();
+        let mut row = images(&a)?;
+        strip.columns.push("photo".to_owned());
+        // A strip that can be looked at: of many frames, some.
+        let shown = frames.len().min(14);
+        for i in 0..shown {
+            let at = i * (frames.len() - 1) / (shown - 1).max(1);
+            strip.columns.push(format!("{:.2}", made.steps[at].t));
+            row.push(frames[at].clone());
+        }
+        row.extend(images(&b)?);
+        strip.columns.push("photo".to_owned());
+        strip.row("", row);
+        wrote(&folder.join("strip.png"), &strip.png()?)?;
+        let animation = apng::encode(&apng::there_and_back(&frames, asked.delay))?;
+        wrote(&folder.join("animation.png"), &animation)?;
+        all.push((made.steps, made.smoothness));
+        Ok(())
+    })?;
+    let all: Vec<_> = all.iter().map(|(s, m)| (s.as_slice(), *m)).collect();
+    let text = interpolate::render(&all, asked.format)?;
+    put(&text, "interpolate", asked.format, &asked.out)
+}
+
+pub struct Neighbors {
+    pub images: usize,
+    pub show: usize,
+    pub format: Format,
+    pub out: PathBuf,
+}
+
+pub fn neighbors(runs: Runs, asked: &Neighbors) -> Result<()> {
+    at_least_one("--images", asked.images)?;
+    at_least_one("--show", asked.show)?;
+    let device = device::choose(&runs.device)?;
+    let mut all = Vec::new();
+    runs::each(runs.runs, device, warn, |run| {
+        let data = run.test_data()?;
+        let chosen = deepsim_eval::photos::spread(&data, asked.images, &[])?;
+        let scale = Scale::measure(run, SCALE, device)?;
+        let bar = bar(run.train_data()?.len() as u64, "training photos");
+        let made = neighbors::compute(run, &chosen, 1, &scale, device, |n| bar.inc(n))?;
+        bar.finish_and_clear();
+        let name = run_name(run);
+        let title = format!("Nearest training photos of held-out ones ({name})");
+        let sheet = made.sheet(&title, asked.show)?;
+        wrote(
+            &asked.out.join(format!("neighbors-{name}.png")),
+            &sheet.png()?,
+        )?;
+        all.extend(made.rows);
+        Ok(())
+    })?;
+    let text = neighbors_table::render(&all, asked.format)?;
+    put(&text, "neighbors", asked.format, &asked.out)
+}
+
+/// A run of a figure, as it is listed.
+#[derive(Serialize)]
+struct Listed {
+    figure: u8,
+    label: String,
+    run: String,
+    picture: String,
+}
+
+pub struct DrawFigure {
+    pub figure: Figure,
+    pub encoder: Option<String>,
+    pub images: usize,
+    pub filter: Vec<String>,
+    pub format: Format,
+    pub out: PathBuf,
+}
+
+pub fn figure(runs: Runs, asked: &DrawFigure) -> Result<()> {
+    at_least_one("--images", asked.images)?;
+    let device = device::choose(&runs.device)?;
+    let folder = runs::folder(runs.runs)?;
+    let number = asked.figure.number();
+    let entries = match &folder {
+        Some(folder) => catalog::read(folder, warn)?,
+        None => Vec::new(),
+    };
+    let plan = figures::plan(asked.figure, &entries, asked.encoder.as_deref());
+    let files = catalog::experiments(Path::new("experiments"));
+    let model = plan.panels.first().map(|p| &p.entry.experiment);
+    let advice: Vec<String> = plan
+        .missing
+        .iter()
+        .map(|m| m.advice(&files, model))
+        .collect();
+    if plan.panels.is_empty() {
+        return Err(EvalError::NothingToDraw {
+            figure: number,
+            runs: folder.unwrap_or_else(|| "runs".into()),
+            advice,
+        });
+    }
+    for line in advice {
+        eprintln!("missing: {line}");
+    }
+    let bar = bar(plan.panels.len() as u64, "panels");
+    let made = figures::draw(
+        asked.figure,
+        &plan,
+        asked.images,
+        &asked.filter,
+        device,
+        |n| bar.inc(n),
+    )?;
+    bar.finish_and_clear();
+    let file = asked.out.join(format!("figure{number}.png"));
+    wrote(&file, &made.sheet.png()?)?;
+    let list: Vec<Listed> = made
+        .runs
+        .into_iter()
+        .map(|(label, run)| Listed {
+            figure: number,
+            label,
+            run: run.display().to_string(),
+            picture: file.display().to_string(),
+        })
+        .collect();
+    let text = match asked.format {
+        Format::Json => json(&list)?,
+        Format::Csv => csv(&list)?,
+        Format::Text => {
+            let cells: Vec<Vec<String>> = list.into_iter().map(|l| vec![l.label, l.run]).collect();
+            columns(&["row", "run"], &cells)
+        }
+    };
+    print!("{text}");
+    Ok(())
+}
+
+pub fn baseline(baseline: Baseline) -> Result<()> {
+    let Baseline::Mv {
+        experiment,
+        set,
+        images,
+        batch,
+        tv,
+        seed,
+        out,
+        fresh,
+        device,
+    } = baseline;
+    at_least_one("--batch", batch)?;
+    if images < 2 {
+        return Err(EvalError::Usage {
+            option: "--images",
+            value: images.to_string(),
+            reason: "must be at least 2: errors are relative to the distance between photos"
+                .to_owned(),
+        });
+    }
+    if let Some(tv) = tv.filter(|t| !(t.is_finite() && *t >= 0.0)) {
+        return Err(EvalError::Usage {
+            option: "--tv",
+            value: tv.to_string(),
+            reason: "must be a number from 0 on".to_owned(),
+        });
+    }
+    let experiment = Experiment::load(&experiment, &set)?;
+    let crop = experiment.raw.data.crop;
+    let source = &experiment.encoder;
+    let out = out.unwrap_or_else(|| {
+        Path::new("runs").join(format!("mv-{}-{}-{crop}", source.net, source.tap))
+    });
+    if out.exists() {
+        // Only what a baseline has written goes.
+        if !fresh || !out.join(mv::FILE).is_file() {
+            return Err(EvalError::Exists { path: out });
+        }
+    }
+    let device = device::choose(&device)?;
+    let data = Dataset::open(&experiment.raw.data.test)?;
+    let perception = Perception::load(&experiment, device)?;
+    let weight = tv.unwrap_or_else(|| mv::total_variation_for(source.tap.name()));
+    let settings = mv::Settings::published(crop, weight, seed);
+    let n = data.len().min(images);
+    let bar = bar((n * settings.steps()) as u64, "photos × steps");
+    let made = mv::compute(
+        &experiment,
+        &perception,
+        &data,
+        &settings,
+        (images, batch),
+        device,
+        |n| bar.inc(n),
+    )?;
+    bar.finish_and_clear();
+    if out.exists() {
+        std::fs::remove_dir_all(&out).map_err(ExperimentError::io(&out))?;
+    }
+    mv::write(&out, &made)?;
+    let mean = |of: fn(&mv::Photo) -> f64| {
+        made.photos.iter().map(of).sum::<f64>() / made.photos.len().max(1) as f64
+    };
+    println!(
+        "{}: {n} photos, {:.0} s, feature term {:.3} -> {:.4}",
+        out.display(),
+        made.seconds,
+        mean(|p| p.feature_start),
+        mean(|p| p.feature_end)
+    );
+    eprintln!("errors beside other methods: cargo run -p deepsim-eval -- table2");
+    Ok(())
+}

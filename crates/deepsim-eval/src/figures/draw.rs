@@ -1,0 +1,208 @@
+//! Pictures of a figure.
+
+use std::path::PathBuf;
+
+use deepsim_data::Dataset;
+use deepsim_experiment::Clip;
+use deepsim_experiment::evaluate::reconstruct;
+use deepsim_nets::pictures::clip_caffe;
+use tch::{Device, Tensor};
+
+use super::{Figure, Panel, Plan};
+use crate::catalog::{Entry, Origin};
+use crate::error::{EvalError, Result};
+use crate::loaded::Loaded;
+use crate::photos::{from_data, short_name, spread};
+use crate::scale::Scale;
+use crate::sheet::{Sheet, images};
+use crate::{interpolate, mv, reencode};
+
+/// Iterations of Fig. 5.
+const ITERATIONS: [usize; 4] = [1, 2, 4, 8];
+/// Frames of a row of Fig. 7.
+const FRAMES: usize = 8;
+/// Pairs of photographs of Fig. 7.
+const PAIRS: usize = 4;
+
+/// A figure and what it was made of.
+#[derive(Debug)]
+pub struct Drawn {
+    /// The sheet.
+    pub sheet: Sheet,
+    /// Label and folder of each run.
+    pub runs: Vec<(String, PathBuf)>,
+    /// Names of the photographs.
+    pub photos: Vec<String>,
+}
+
+/// Makes the pictures of a plan, of `count` held-out photographs whose name has one of `filters`.
+/// `progress` is told of each panel.
+///
+/// # Errors
+/// A plan without panels; runs that cannot be opened.
+pub fn draw(
+    figure: Figure,
+    plan: &Plan,
+    count: usize,
+    filters: &[String],
+    device: Device,
+    mut progress: impl FnMut(u64),
+) -> Result<Drawn> {
+    let Some(first) = plan.panels.first() else {
+        return Err(EvalError::Format("a figure without runs".to_owned()));
+    };
+    let data = test_data(&first.entry)?;
+    let mut chosen = spread(&data, count, filters)?;
+    for panel in &plan.panels {
+        let other = test_data(&panel.entry)?;
+        if other.digest() != data.digest() {
+            return Err(EvalError::NotComparable {
+                a: first.entry.path.clone(),
+                b: panel.entry.path.clone(),
+            });
+        }
+        // A record of fewer photographs narrows the choice.
+        if panel.entry.origin == Origin::MahendranVedaldi {
+            let record = mv::Record::open(&panel.entry.path)?;
+            let has = |i: &usize| record.manifest.photos.iter().any(|p| p.index == *i);
+            chosen.retain(has);
+        }
+    }
+    if chosen.is_empty() {
+        return Err(EvalError::NoPhotos {
+            filter: filters.join("` or `"),
+            data: "those that all runs of the figure have".to_owned(),
+        });
+    }
+    let raw = &first.entry.experiment.raw.data;
+    let mut sheet = Sheet::new(&format!(
+        "Fig. {}: {} ({}, {} px)",
+        figure.number(),
+        figure.title(),
+        raw.test.display(),
+        raw.crop
+    ));
+    let augment = first.entry.experiment.augment();
+    let names: Vec<String> = chosen.iter().map(|&i| data.name(i).to_owned()).collect();
+    let photos = from_data(&data, &chosen, &augment, device)?;
+    let mut shown = names.clone();
+    if figure == Figure::Interpolation {
+        shown = pairs(&mut sheet, plan, (&names, &photos), device, &mut progress)?;
+    } else {
+        sheet.columns = names.iter().map(|n| short_name(n)).collect();
+        sheet.row("photo", images(&photos)?);
+        for panel in &plan.panels {
+            rows(&mut sheet, figure, panel, (&chosen, &photos), device)?;
+            progress(1);
+        }
+    }
+    let of = |p: &Panel| {
+        let heading = p
+            .heading
+            .as_ref()
+            .map_or(String::new(), |h| format!("{h}, "));
+        (format!("{heading}{}", p.label), p.entry.path.clone())
+    };
+    Ok(Drawn {
+        sheet,
+        runs: plan.panels.iter().map(of).collect(),
+        photos: shown,
+    })
+}
+
+fn rows(
+    sheet: &mut Sheet,
+    figure: Figure,
+    panel: &Panel,
+    (chosen, photos): (&[usize], &Tensor),
+    device: Device,
+) -> Result<()> {
+    if let Some(heading) = &panel.heading {
+        sheet.heading(heading);
+    }
+    if figure != Figure::Reencoding {
+        let made = reconstructions(&panel.entry, photos, chosen, device)?;
+        sheet.row(&panel.label, images(&made)?);
+        return Ok(());
+    }
+    let run = Loaded::open(&panel.entry.path, device)?;
+    let scale = Scale::measure(&run, 64, device)?;
+    let made = reencode::compute(&run, photos, &ITERATIONS, &scale, |_| {})?;
+    for (iteration, pictures) in &made.pictures {
+        sheet.row(&format!("{}, {iteration}", panel.label), images(pictures)?);
+    }
+    Ok(())
+}
+
+fn test_data(entry: &Entry) -> Result<Dataset> {
+    Ok(Dataset::open(&entry.experiment.raw.data.test)?)
+}
+
+fn reconstructions(
+    entry: &Entry,
+    photos: &Tensor,
+    chosen: &[usize],
+    device: Device,
+) -> Result<Tensor> {
+    match entry.origin {
+        Origin::Generator(_) => {
+            let run = Loaded::open(&entry.path, device)?;
+            Ok(reconstruct(
+                &run.perception,
+                &run.generator,
+                photos,
+                Clip::Displayable,
+            )?)
+        }
+        Origin::MahendranVedaldi => {
+            let record = mv::Record::open(&entry.path)?;
+            record.test_data()?;
+            let places: Vec<i64> = chosen
+                .iter()
+                .filter_map(|i| record.manifest.photos.iter().position(|p| p.index == *i))
+                .map(|p| p as i64)
+                .collect();
+            let index = Tensor::from_slice(&places);
+            let all = record.pictures(Device::Cpu)?;
+            Ok(clip_caffe(
+                &all.f_index_select(0, &index)?.f_to_device(device)?,
+            )?)
+        }
+    }
+}
+
+/// Rows of Fig. 7: neighbours in the choice of photographs are the pairs.
+fn pairs(
+    sheet: &mut Sheet,
+    plan: &Plan,
+    (names, photos): (&[String], &Tensor),
+    device: Device,
+    progress: &mut impl FnMut(u64),
+) -> Result<Vec<String>> {
+    let pairs: Vec<i64> = (0..names.len() as i64 / 2).take(PAIRS).collect();
+    if pairs.is_empty() {
+        return Err(EvalError::Format(
+            "an interpolation needs two photographs".to_owned(),
+        ));
+    }
+    sheet.columns = vec!["photo".to_owned()];
+    let ts = (0..FRAMES).map(|i| format!("{:.2}", i as f64 / (FRAMES - 1) as f64));
+    sheet.columns.extend(ts);
+    sheet.columns.push("photo".to_owned());
+    for panel in &plan.panels {
+        sheet.heading(&format!("features of {}", panel.label));
+        let run = Loaded::open(&panel.entry.path, device)?;
+        for &pair in &pairs {
+            let (a, b) = (
+                photos.f_narrow(0, 2 * pair, 1)?,
+                photos.f_narrow(0, 2 * pair + 1, 1)?,
+            );
+            let made = interpolate::compute(&run, &a, &b, FRAMES, |_| {})?;
+            let row = Tensor::f_cat(&[&a, &made.frames, &b], 0)?;
+            let [from, to] = [2 * pair, 2 * pair + 1].map(|i| short_name(&names[i as usize]));
+            sheet.row(&format!("{from} – {to}"), images(&row)?);
+        }
+        progress(1);
+    }
+    Ok(names.iter().take(2 * pairs.len()).cloned().collect())
+}

@@ -1,0 +1,84 @@
+//! What a figure lacks, and how to get it.
+
+use deepsim_experiment::Experiment;
+
+use crate::catalog::{Loss, net_name};
+
+/// A part of a figure that no run stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// A run with this loss.
+    Loss(Loss),
+    /// Mahendran & Vedaldi's method at this layer.
+    MahendranVedaldi(String),
+    /// Runs with another comparator.
+    Comparators,
+}
+
+impl Missing {
+    /// What is missing and, where one of `files` makes it, the command. Files that look like
+    /// `model` (what the figure has) are preferred.
+    pub fn advice(&self, files: &[Experiment], model: Option<&Experiment>) -> String {
+        let like = |e: &&Experiment| {
+            model.is_none_or(|m| {
+                e.raw.encoder == m.raw.encoder
+                    && e.raw.data.crop == m.raw.data.crop
+                    && e.raw.data.test == m.raw.data.test
+            })
+        };
+        let train = |found: Option<&Experiment>| match found {
+            Some(e) => format!(
+                "train it by `cargo run -p deepsim-train -- {}`",
+                e.path.display()
+            ),
+            None => "no experiment file here makes it".to_owned(),
+        };
+        match self {
+            Missing::Loss(loss) => {
+                let fits = |e: &&Experiment| Loss::of(e) == *loss;
+                let mut same: Vec<&Experiment> = files.iter().filter(fits).filter(like).collect();
+                if same.is_empty() && model.is_none() {
+                    same = files.iter().filter(fits).collect();
+                }
+                // Variants append to a name: the shortest is the plain one.
+                same.sort_by_key(|e| e.path.as_os_str().len());
+                format!(
+                    "no run with {}; {}",
+                    loss.words(),
+                    train(same.first().copied())
+                )
+            }
+            Missing::MahendranVedaldi(layer) => {
+                let fits = |e: &&Experiment| net_name(&e.encoder) == *layer;
+                let how = match files.iter().filter(fits).find(like) {
+                    Some(e) => format!(
+                        "make it by `cargo run -p deepsim-eval -- baseline mv {}`",
+                        e.path.display()
+                    ),
+                    None => "no experiment file here names this layer".to_owned(),
+                };
+                format!("no record of Mahendran & Vedaldi at {layer}; {how}")
+            }
+            Missing::Comparators => {
+                let fits = |e: &&Experiment| {
+                    Loss::of(e) == Loss::Full && e.raw.comparator != e.raw.encoder
+                };
+                let all: Vec<String> = files
+                    .iter()
+                    .filter(fits)
+                    .filter(like)
+                    .map(|e| e.path.display().to_string())
+                    .collect();
+                match all.is_empty() {
+                    true => "no runs with different comparators, and no experiment file here \
+                             makes one"
+                        .to_owned(),
+                    false => format!(
+                        "no runs with different comparators; train {}",
+                        all.join(", ")
+                    ),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! A finished Mahendran & Vedaldi baseline on disk.
+//!
+//! ```text
+//! runs/NAME/
+//!   mv.json                      this record: settings, photographs, hashes; written last
+//!   mv.toml                      the experiment that says which encoder, layer and photographs
+//!   reconstructions.safetensors  key "x", f32 [N,3,S,S], RGB, 0–255 but not clipped
+//!   mv.png                       photographs above reconstructions
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use deepsim_data::Dataset;
+use deepsim_experiment::{Experiment, ExperimentError, Perception};
+use deepsim_nets::params::{f32_bytes, read_safetensors};
+use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Tensor};
+
+use super::objective::Settings;
+use crate::error::{EvalError, Result};
+use crate::output;
+use crate::photos::short_name;
+use crate::sheet::{Sheet, images};
+
+/// The record's file.
+pub const FILE: &str = "mv.json";
+const TOML: &str = "mv.toml";
+const TENSORS: &str = "reconstructions.safetensors";
+const PICTURE: &str = "mv.png";
+/// Photographs on the record's sheet.
+const SHOWN: usize = 8;
+
+/// `mv.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Always `deepsim-mv`.
+    pub format: String,
+    /// Of this layout: 1.
+    pub version: u32,
+    /// `NET:TAP`.
+    pub encoder: String,
+    /// blake3 of the encoder's weights.
+    pub encoder_weights: String,
+    /// Digest of the held-out photographs.
+    pub test_data: String,
+    /// Settings of the optimisation.
+    pub settings: Settings,
+    /// One for each photograph, in the order of the reconstructions.
+    pub photos: Vec<Photo>,
+    /// blake3 of each of the other files, hex.
+    pub files: BTreeMap<String, String>,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+/// A photograph and how well its features were met.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Photo {
+    /// Index in the held-out set.
+    pub index: usize,
+    /// Its name there.
+    pub name: String,
+    /// ‖Φ(x)−Φ₀‖²/‖Φ₀‖² of the noise.
+    pub feature_start: f64,
+    /// The same of the reconstruction.
+    pub feature_end: f64,
+}
+
+/// What a record is made of.
+pub struct Made<'a> {
+    /// The experiment.
+    pub experiment: &'a Experiment,
+    /// Its networks.
+    pub perception: &'a Perception,
+    /// The photographs' dataset.
+    pub data: &'a Dataset,
+    /// Settings.
+    pub settings: Settings,
+    /// Photographs.
+    pub photos: Vec<Photo>,
+    /// They, Caffe units.
+    pub originals: Tensor,
+    /// Reconstructions, Caffe units.
+    pub pictures: Tensor,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// Writes a record into `out`, which must not be there: whole or not at all.
+///
+/// # Errors
+/// A folder that is there, or files that cannot be written.
+pub fn write(out: &Path, made: &Made<'_>) -> Result<()> {
+    let parent = out
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(ExperimentError::io(parent))?;
+    let beside = tempfile::Builder::new()
+        .prefix(".partial-mv-")
+        .tempdir_in(parent)
+        .map_err(ExperimentError::io(parent))?;
+    let mut sheet = Sheet::new(&format!(
+        "Mahendran & Vedaldi, {}:{}",
+        made.experiment.encoder.net, made.experiment.encoder.tap
+    ));
+    let shown = made.photos.len().min(SHOWN);
+    let few = |x: &Tensor| -> Result<_> { images(&x.f_narrow(0, 0, shown as i64)?) };
+    let names = made.photos.iter().take(shown);
+    sheet.columns = names.map(|p| short_name(&p.name)).collect();
+    sheet.row("photo", few(&made.originals)?);
+    sheet.row("M&V", few(&made.pictures)?);
+    let mut files = BTreeMap::new();
+    for (name, bytes) in [
+        (TOML, made.experiment.to_toml()?.into_bytes()),
+        (TENSORS, tensors(&caffe_to_rgb(&made.pictures)?)?),
+        (PICTURE, sheet.png()?),
+    ] {
+        output::write(&beside.path().join(name), &bytes)?;
+        files.insert(name.to_owned(), blake3::hash(&bytes).to_hex().to_string());
+    }
+    let manifest = Manifest {
+        format: "deepsim-mv".to_owned(),
+        version: 1,
+        encoder: format!(
+            "{}:{}",
+            made.experiment.encoder.net, made.experiment.encoder.tap
+        ),
+        encoder_weights: made.perception.encoder_hash.clone(),
+        test_data: made.data.digest(),
+        settings: made.settings.clone(),
+        photos: made.photos.clone(),
+        files,
+        seconds: made.seconds,
+    };
+    let json =
+        serde_json::to_string_pretty(&manifest).map_err(|e| EvalError::Format(e.to_string()))?;
+    output::write(&beside.path().join(FILE), (json + "\n").as_bytes())?;
+    // The folder of temporary files is its owner's alone; a record is as any other folder.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(beside.path(), std::fs::Permissions::from_mode(0o755))
+            .map_err(ExperimentError::io(beside.path()))?;
+    }
+    let kept = beside.keep();
+    std::fs::rename(&kept, out).map_err(|e| {
+        let _ = std::fs::remove_dir_all(&kept);
+        ExperimentError::io(out)(e)
+    })?;
+    Ok(())
+}
+
+fn tensors(rgb: &Tensor) -> Result<Vec<u8>> {
+    let bytes = f32_bytes(rgb)?;
+    let shape: Vec<usize> = rgb
+        .size()
+        .iter()
+        .map(|&d| usize::try_from(d).unwrap_or(0))
+        .collect();
+    let bad = |e: safetensors::SafeTensorError| EvalError::Format(e.to_string());
+    let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(bad)?;
+    safetensors::serialize([("x", view)], None::<HashMap<String, String>>).map_err(bad)
+}
+
+/// A record, opened and verified.
+#[derive(Debug)]
+pub struct Record {
+    /// Its folder.
+    pub path: PathBuf,
+    /// `mv.json`.
+    pub manifest: Manifest,
+    /// `mv.toml`.
+    pub experiment: Experiment,
+}
+
+impl Record {
+    /// Opens a record.
+    ///
+    /// # Errors
+    /// Files that are missing, damaged, or of another version.
+    pub fn open(path: &Path) -> Result<Record> {
+        let file = path.join(FILE);
+        let bad = |reason: String| EvalError::Record {
+            path: file.clone(),
+            reason,
+        };
+        let text = std::fs::read(&file).map_err(ExperimentError::io(&file))?;
+        let value: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+        if (&value["format"], &value["version"]) != (&"deepsim-mv".into(), &1.into()) {
+            return Err(bad(format!(
+                "is format {} version {}, this program reads \"deepsim-mv\" version 1",
+                value["format"], value["version"]
+            )));
+        }
+        let manifest: Manifest = serde_json::from_value(value).map_err(|e| bad(e.to_string()))?;
+        for name in [TOML, TENSORS] {
+            let is = deepsim_experiment::networks::hash_file(&path.join(name))?;
+            if manifest.files.get(name) != Some(&is) {
+                return Err(bad(format!("{name} is not the file that it was made with")));
+            }
+        }
+        let experiment = Experiment::load(&path.join(TOML), &[])?;
+        Ok(Record {
+            path: path.to_owned(),
+            manifest,
+            experiment,
+        })
+    }
+
+    /// The held-out photographs, checked to be those of the record.
+    ///
+    /// # Errors
+    /// Missing or changed photographs.
+    pub fn test_data(&self) -> Result<Dataset> {
+        let data = Dataset::open(&self.experiment.raw.data.test)?;
+        let is = data.digest();
+        if is != self.manifest.test_data {
+            return Err(EvalError::InputChanged {
+                run: self.path.clone(),
+                what: "data.test",
+                was: self.manifest.test_data.chars().take(16).collect(),
+                is: is.chars().take(16).collect(),
+            });
+        }
+        Ok(data)
+    }
+
+    /// The encoder, checked to be the record's.
+    ///
+    /// # Errors
+    /// Missing or changed weights.
+    pub fn perception(&self, device: Device) -> Result<Perception> {
+        let perception = Perception::load(&self.experiment, device)?;
+        if perception.encoder_hash != self.manifest.encoder_weights {
+            return Err(EvalError::InputChanged {
+                run: self.path.clone(),
+                what: "encoder.weights",
+                was: self.manifest.encoder_weights.chars().take(16).collect(),
+                is: perception.encoder_hash.chars().take(16).collect(),
+            });
+        }
+        Ok(perception)
+    }
+
+    /// The reconstructions, `[N,3,S,S]` in Caffe units, not clipped.
+    ///
+    /// # Errors
+    /// A file of another shape than the record says.
+    pub fn pictures(&self, device: Device) -> Result<Tensor> {
+        let file = self.path.join(TENSORS);
+        let found = read_safetensors(&file)?;
+        let side = i64::from(self.experiment.raw.data.crop);
+        let shape = [self.manifest.photos.len() as i64, 3, side, side];
+        match found.get("x") {
+            Some(x) if x.size() == shape => Ok(rgb_to_caffe(&x.f_to_device(device)?)?),
+            other => Err(EvalError::Record {
+                path: file,
+                reason: format!(
+                    "should have `x` {shape:?}, has {:?}",
+                    other.map(Tensor::size)
+                ),
+            }),
+        }
+    }
+}
+
+/// Folders of records below `parent` (or `parent` itself), sorted by name.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn find(parent: &Path) -> Result<Vec<PathBuf>> {
+    if parent.join(FILE).exists() {
+        return Ok(vec![parent.to_owned()]);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(parent).map_err(ExperimentError::io(parent))? {
+        let path = entry.map_err(ExperimentError::io(parent))?.path();
+        if path.join(FILE).exists() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}

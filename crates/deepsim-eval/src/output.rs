@@ -1,0 +1,34 @@
+//! Files that are written whole or not at all.
+
+use std::io::Write;
+use std::path::Path;
+
+use deepsim_experiment::ExperimentError;
+
+use crate::error::Result;
+
+/// Writes a file beside and renames it: a reader never sees half of it. Makes its folder.
+///
+/// # Errors
+/// A folder or file that cannot be written.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let parent = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let put = || -> std::io::Result<()> {
+        std::fs::create_dir_all(parent)?;
+        let mut beside = tempfile::NamedTempFile::new_in(parent)?;
+        beside.write_all(bytes)?;
+        // Temporary files are their owner's alone; results are as any other file.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::Permissions::from_mode(0o644);
+            beside.as_file().set_permissions(mode)?;
+        }
+        beside.persist(path)?;
+        Ok(())
+    };
+    Ok(put().map_err(ExperimentError::io(path))?)
+}

@@ -1,0 +1,17 @@
+//! A bar on stderr, where a person looks at it.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar for `total` things to do; nothing where stderr is no terminal.
+pub fn bar(total: u64, what: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total).with_message(what);
+    if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {msg} ETA {eta}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
+}
