@@ -136,7 +136,10 @@ fn tell(out: &Path, imported: &Imported) {
     let _ = writeln!(stderr, "{what} {} ({network})", out.display());
     if let Some(first) = imported.skipped.first() {
         let count = imported.skipped.len();
-        let _ = writeln!(stderr, "left out {count} counters of batches (`{first}`, …)");
+        let _ = writeln!(
+            stderr,
+            "left out {count} counters of batches (`{first}`, …)"
+        );
     }
 }
 

