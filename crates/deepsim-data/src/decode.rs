@@ -2,8 +2,8 @@
 //!
 //! * The format is told from the content, not from the extension: a PNG named `.JPEG`
 //!   (ILSVRC-2012 has one) works.
-//! * JPEG is decoded to libjpeg-turbo's (Pillow's) very pixels, strictly: a cut file is an error,
-//!   never a picture with a grey rest. PNG, WebP, BMP, GIF, TIFF and PNM go through the `image` crate; of animations
+//! * JPEG goes through zune-jpeg in strict mode; a cut file is an error, never a picture with
+//!   a grey rest. PNG, WebP, BMP, GIF, TIFF and PNM go through the `image` crate; of animations
 //!   the first frame is taken.
 //! * More than 20,000 pixels a side or 200 million in all are refused before decoding.
 //! * Colour: grey becomes R = G = B. CMYK and YCCK JPEGs are read in Adobe's inverted

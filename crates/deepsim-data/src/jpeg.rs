@@ -1,78 +1,48 @@
-//! JPEG by libjpeg-turbo's arithmetic, strictly, and the check that the file is whole.
-//!
-//! The decoder is `libjpeg-turbo-rs`, a port to Rust that needs neither a C compiler nor an
-//! assembler. Its pixels are those of libjpeg-turbo (accurate integer IDCT, smooth chroma
-//! upsampling), and so Pillow's, on every processor: a test holds it to that.
+//! JPEG through zune-jpeg in strict mode, and the check that the file is whole.
 
 use image::RgbImage;
-use libjpeg_turbo_rs::{DecodeLimits, Decoder, JpegError, PixelFormat};
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::errors::DecodeErrors;
 
-use crate::decode::{MAX_PIXELS, check_dimensions};
+use crate::decode::{MAX_SIDE, check_dimensions};
 use crate::fault::ImageFault;
 
 /// Every JPEG starts with these bytes.
 pub(crate) const MAGIC: [u8; 3] = [0xFF, 0xD8, 0xFF];
 
-/// Scans of a progressive picture; cameras and encoders write about ten. More are a way to make a
-/// small file take long.
-const MAX_SCANS: usize = 100;
-/// Bytes that one picture may take while it is decoded: [`MAX_PIXELS`] progressive ones fit.
-const MAX_MEMORY: u64 = 4 << 30;
-
 /// Decodes a JPEG to RGB. Colour: see the conversions in [`crate::decode`].
 pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
     check_whole(bytes)?;
-    let limits = DecodeLimits {
-        // the largest that a header can say: our own check words the refusal
-        max_width: usize::from(u16::MAX),
-        max_height: usize::from(u16::MAX),
-        max_pixels: MAX_PIXELS as u64,
-        max_scans: MAX_SCANS,
-        max_memory: Some(MAX_MEMORY),
-    };
-    let mut decoder = Decoder::new_with_limits(bytes, limits).map_err(fault)?;
-    let header = decoder.header();
-    let (width, height) = (usize::from(header.width), usize::from(header.height));
+    let options = DecoderOptions::default()
+        .set_strict_mode(true)
+        // one more than allowed: our own check words the refusal
+        .set_max_width(MAX_SIDE + 1)
+        .set_max_height(MAX_SIDE + 1)
+        .jpeg_set_out_colorspace(ColorSpace::RGB);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(fault)?;
+    let (width, height) = decoder
+        .dimensions()
+        .ok_or_else(|| ImageFault::Refused("no dimensions in its header".into()))?;
     check_dimensions(width, height)?;
-    let refused = |what: String| Err(ImageFault::Refused(what));
-    if header.precision != 8 {
-        return refused(format!("{} bits a sample", header.precision));
+    if let Some(ColorSpace::MultiBand(bands)) = decoder.input_colorspace() {
+        return Err(ImageFault::Refused(format!("{bands} colour components")));
     }
-    if header.is_lossless || decoder.is_arithmetic() {
-        return refused("lossless or arithmetic coding".into());
-    }
-    let inks = match header.components.len() {
-        1 | 3 => false,
-        4 => true,
-        bands => return refused(format!("{bands} colour components")),
-    };
-    decoder.set_output_format(match inks {
-        true => PixelFormat::Cmyk,
-        false => PixelFormat::Rgb,
-    });
-    decoder.set_stop_on_warning(true);
-    let mut pixels = decoder.decode_image().map_err(fault)?.into_vec();
-    if inks {
-        pixels = from_inks(&pixels);
-    }
+    let pixels = decoder.decode().map_err(fault)?;
     RgbImage::from_raw(width as u32, height as u32, pixels)
         .ok_or_else(|| ImageFault::Refused("fewer pixels than its header says".into()))
 }
 
-/// RGB from inverted CMYK (255 = no ink): R = C·K/255 and so on, rounded.
-fn from_inks(pixels: &[u8]) -> Vec<u8> {
-    let (pixels, _) = pixels.as_chunks::<4>();
-    let paper = |ink: u8, black: u8| ((u32::from(ink) * u32::from(black) + 127) / 255) as u8;
-    let colours = pixels
-        .iter()
-        .map(|&[c, m, y, k]| [paper(c, k), paper(m, k), paper(y, k)]);
-    colours.flatten().collect()
-}
-
-fn fault(error: JpegError) -> ImageFault {
+fn fault(error: DecodeErrors) -> ImageFault {
     match error {
-        JpegError::UnexpectedEof => ImageFault::Truncated("the data ends early".into()),
-        other => ImageFault::Refused(other.to_string()),
+        DecodeErrors::LargeDimensions(_) => {
+            ImageFault::Refused(format!("wider or higher than {MAX_SIDE} pixels: {error:?}"))
+        }
+        DecodeErrors::ExhaustedData => ImageFault::Truncated("the data ends early".into()),
+        other => ImageFault::Refused(format!("{other:?}")),
     }
 }
 
