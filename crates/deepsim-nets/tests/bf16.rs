@@ -152,7 +152,8 @@ fn no_network_loses_more_than_by_libtorch_s_autocast() {
         check("VGG16 pool5", Bf16Code::Amx, &x, None, &|x| {
             v.features(x, &[Tap::Pool5]).unwrap().remove(0)
         });
-        let e = FeatureNet::random(NetKind::EfficientNetLite0, Tap::Logits, 1, Device::Cpu).unwrap();
+        let e =
+            FeatureNet::random(NetKind::EfficientNetLite0, Tap::Logits, 1, Device::Cpu).unwrap();
         check("EfficientNet-Lite0", Bf16Code::Amx, &x, None, &|x| {
             e.features(x, &[Tap::Logits]).unwrap().remove(0)
         });
