@@ -130,26 +130,28 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
     let seeds: Vec<i64> = (0..WARM_UP)
         .map(|step| dropout_seed(experiment, step))
         .collect();
-    let row = |(tap, op): &Row| Ok(match *op {
-        Op::Conv {
-            key,
-            stride,
-            pad,
-            groups,
-            ..
-        } => json!({ "tap": tap.name(), "op": "conv", "key": key, "stride": stride, "pad": pad,
+    let row = |(tap, op): &Row| {
+        Ok(match *op {
+            Op::Conv {
+                key,
+                stride,
+                pad,
+                groups,
+                ..
+            } => json!({ "tap": tap.name(), "op": "conv", "key": key, "stride": stride, "pad": pad,
                      "groups": groups }),
-        Op::Fc { key, .. } => json!({ "tap": tap.name(), "op": "fc", "key": key }),
-        Op::Relu => json!({ "tap": tap.name(), "op": "relu" }),
-        Op::Lrn => json!({ "tap": tap.name(), "op": "lrn" }),
-        // The scripts' pooling is CaffeNet's and AlexNet's.
-        Op::MaxPool(window) if (window.kernel, window.stride) == (3, 2) => {
-            json!({ "tap": tap.name(), "op": "pool", "ceil": window.rounding == Rounding::Ceil })
-        }
-        Op::MaxPool(_) | Op::ConvNorm(_) | Op::MbConv(_) | Op::GlobalAverage => {
-            bail!("the benchmark's scripts do not know the layer {tap}")
-        }
-    });
+            Op::Fc { key, .. } => json!({ "tap": tap.name(), "op": "fc", "key": key }),
+            Op::Relu => json!({ "tap": tap.name(), "op": "relu" }),
+            Op::Lrn => json!({ "tap": tap.name(), "op": "lrn" }),
+            // The scripts' pooling is CaffeNet's and AlexNet's.
+            Op::MaxPool(window) if (window.kernel, window.stride) == (3, 2) => {
+                json!({ "tap": tap.name(), "op": "pool", "ceil": window.rounding == Rounding::Ceil })
+            }
+            Op::MaxPool(_) | Op::ConvNorm(_) | Op::MbConv(_) | Op::GlobalAverage => {
+                bail!("the benchmark's scripts do not know the layer {tap}")
+            }
+        })
+    };
     let generator: Vec<Value> = experiment
         .generator
         .layers()?

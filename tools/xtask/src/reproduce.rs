@@ -64,6 +64,36 @@ const EXPERIMENTS: &[Experiment] = &[
         shows: "pool5, no image loss",
     },
     Experiment {
+        name: "sample-pool5-vgg16",
+        file: "experiments/sample/pool5-vgg16.toml",
+        shows: "pool5, compared at VGG16's pool5",
+    },
+    Experiment {
+        name: "sample-pool5-random",
+        file: "experiments/sample/pool5-random.toml",
+        shows: "pool5, compared with random weights",
+    },
+    Experiment {
+        name: "sample-pooled",
+        file: "experiments/sample/pooled.toml",
+        shows: "EfficientNet-Lite0's pooled features, full loss",
+    },
+    Experiment {
+        name: "sample-logits",
+        file: "experiments/sample/logits.toml",
+        shows: "EfficientNet-Lite0's logits, full loss",
+    },
+    Experiment {
+        name: "sample-pooled-image",
+        file: "experiments/sample/pooled-image.toml",
+        shows: "pooled features, image loss alone",
+    },
+    Experiment {
+        name: "sample-logits-image",
+        file: "experiments/sample/logits-image.toml",
+        shows: "logits, image loss alone",
+    },
+    Experiment {
         name: "quickstart-image-loss",
         file: "experiments/quickstart-image-loss.toml",
         shows: "pool2, image loss alone, as many steps",
