@@ -96,7 +96,7 @@ fn amx_kernels() -> Result<bool, cc::Error> {
     let kernel = |isa: &str| {
         let mut build = base();
         build.opt_level(3).define("DEEPSIM_ISA", isa);
-        for file in ["kernel", "linear", "maps"] {
+        for file in ["kernel", "linear", "maps", "rows"] {
             build.file(format!("csrc/bf16/{file}.cpp"));
         }
         build

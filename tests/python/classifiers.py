@@ -121,11 +121,16 @@ EFFICIENTNET_LITE0_SHAPES = {conv: shape for conv, _, shape in _shapes()} | {"_f
 
 
 def efficientnet_lite0_weights(draw, shapes):
-    """Convolutions without biases; statistics as far from 0 and 1 as trained ones."""
+    """Convolutions without biases; statistics as far from 0 and 1 as trained ones.
+
+    What a block adds is half as large as He's rule would make it: otherwise most values of a deep
+    layer lie beyond ReLU6's bounds, and rounding grows a hundredfold on the way there.
+    """
     w = {}
     for conv, norm, shape in _shapes():
         fan_in = math.prod(shape[1:])
-        w[conv + ".weight"] = draw.normal(shape, math.sqrt(2.0 / fan_in))
+        gain = 0.5 if conv.endswith("_project_conv") else 1.0
+        w[conv + ".weight"] = draw.normal(shape, gain * math.sqrt(2.0 / fan_in))
         n = (shape[0],)
         w[norm + ".weight"] = 1 + draw.normal(n, 0.2)
         w[norm + ".bias"] = draw.normal(n, 0.5)

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import classifiers
+import db
 import gate
 import kinks
 import losses
@@ -30,8 +31,8 @@ import selftest
 import training
 
 CASES = (
-    "caffenet videonet alexnet vgg16 efficientnet-lite0 generator discriminator losses adam "
-    "iteration gate error lpips ssim"
+    "caffenet videonet alexnet vgg16 efficientnet-lite0 generator db-generator discriminator losses "
+    "adam iteration gate error lpips ssim"
 ).split()
 
 
@@ -185,6 +186,20 @@ def generator(args, draw):
     out.update(
         with_gradients(w, y, lambda w, x: nets.generator(w, x, features, args.crop, only_mistake(args)), draw)
     )
+    return out, {"features": ",".join(map(str, features)), "margin": margin}
+
+
+def db_generator(args, draw):
+    features = features_of(args)
+    shapes, biases = db.shapes(features, args.crop), db.biases(features, args.crop)
+    w = draw.weights(shapes, biases, slope=db.SLOPE)
+    w["deconv0.weight"] *= 30.0
+    y, margin = kinks.draw_safely(
+        lambda: draw.features(args.batch, features),
+        lambda y: db.generator(w, y, features, args.crop),
+    )
+    out = {f"w/{k}": v for k, v in w.items()}
+    out.update(with_gradients(w, y, lambda w, x: db.generator(w, x, features, args.crop), draw))
     return out, {"features": ",".join(map(str, features)), "margin": margin}
 
 
@@ -365,6 +380,7 @@ RUN = {
     "ssim": ssim,
     "alexnet": alexnet,
     "generator": generator,
+    "db-generator": db_generator,
     "discriminator": discriminator,
     "losses": losses_case,
     "adam": adam,

@@ -5,6 +5,7 @@
 #include <ATen/ops/_fused_adam.h>
 #include <torch/version.h>
 
+#include "bf16/dispatch.h"
 #include "bf16/function.h"
 #include "bf16/network.h"
 #include "distance.h"
@@ -163,17 +164,25 @@ int deepsim_squared_distance(void* a, void* b, void** out, char* err, size_t err
   });
 }
 
-int deepsim_bf16_columns(void* rows, void** out, char* err, size_t err_len) {
-  return guarded(err, err_len, [&] {
-    *out = new at::Tensor(deepsim::bf16::columns(*static_cast<at::Tensor*>(rows)));
-  });
+// The three below work on plain memory and cannot throw; they return 1 where there is no code.
+int deepsim_rows_code(const float* rows, int64_t n, int64_t dim, const double* centre, uint16_t* to,
+                      deepsim::bf16::RowMeasure* measures) {
+  const auto* kernels = deepsim::bf16::row_kernels();
+  if (kernels) kernels->code(rows, n, dim, centre, to, measures);
+  return kernels ? 0 : 1;
 }
 
-int deepsim_bf16_products(void* rows, void* columns, void* out, char* err, size_t err_len) {
-  return guarded(err, err_len, [&] {
-    deepsim::bf16::products(*static_cast<at::Tensor*>(rows), *static_cast<at::Tensor*>(columns),
-                            *static_cast<at::Tensor*>(out));
-  });
+int deepsim_rows_columns(const uint16_t* rows, int64_t blocks, int64_t steps, uint16_t* to) {
+  const auto* kernels = deepsim::bf16::row_kernels();
+  if (kernels) kernels->columns(rows, blocks, steps, to);
+  return kernels ? 0 : 1;
+}
+
+int deepsim_rows_products(const uint16_t* rows, int64_t blocks, int64_t steps,
+                          const uint16_t* columns, int64_t column_blocks, float* out) {
+  const auto* kernels = deepsim::bf16::row_kernels();
+  if (kernels) kernels->products(rows, blocks, steps, columns, column_blocks, out);
+  return kernels ? 0 : 1;
 }
 
 int deepsim_bf16_wanted(void* x, int* wanted, char* err, size_t err_len) {

@@ -21,19 +21,6 @@ unsafe extern "C" {
         err: *mut c_char,
         len: usize,
     ) -> c_int;
-    fn deepsim_bf16_columns(
-        rows: *mut c_void,
-        out: *mut *mut c_void,
-        err: *mut c_char,
-        len: usize,
-    ) -> c_int;
-    fn deepsim_bf16_products(
-        rows: *mut c_void,
-        columns: *mut c_void,
-        out: *mut c_void,
-        err: *mut c_char,
-        len: usize,
-    ) -> c_int;
     fn deepsim_bf16_linear(
         x: *mut c_void,
         weight: *mut c_void,
@@ -107,34 +94,6 @@ pub fn bf16_linear(
     made(|out, err, len| unsafe {
         deepsim_bf16_linear(raw(x), raw(weight), bias, slope, out, err, len)
     })
-}
-
-/// Rows that others are multiplied with, in the order in which the matrix unit reads them.
-#[derive(Debug)]
-pub struct Bf16Columns(Tensor);
-
-impl Bf16Columns {
-    /// Packs bf16 `rows` `[m,k]`; m must be a multiple of 16 and k of 32.
-    ///
-    /// # Errors
-    /// No code for it in this process ([`crate::bf16_code`]), other types or sizes.
-    pub fn of(rows: &Tensor) -> Result<Bf16Columns, AtenError> {
-        // SAFETY: a live `at::Tensor*` of the borrowed tensor; the shim catches exceptions.
-        made(|out, err, len| unsafe { deepsim_bf16_columns(raw(rows), out, err, len) })
-            .map(Bf16Columns)
-    }
-
-    /// Writes the products of bf16 `rows` `[n,k]` with these columns into fp32 `out` `[n,m]`, each a
-    /// sum in fp32 that is rounded no further.
-    ///
-    /// # Errors
-    /// No code for it in this process, other types, or shapes that do not fit.
-    pub fn products(&self, rows: &Tensor, out: &Tensor) -> Result<(), AtenError> {
-        // SAFETY: live `at::Tensor*` of the borrowed tensors; the shim catches exceptions.
-        checked(|err, len| unsafe {
-            deepsim_bf16_products(raw(rows), raw(&self.0), raw(out), err, len)
-        })
-    }
 }
 
 #[cfg(test)]
@@ -242,19 +201,7 @@ pub(crate) mod tests {
             let learning = w.copy().set_requires_grad(true);
             assert_eq!(frozen, bf16_linear(&x, &learning, None, slope).unwrap());
         }
-        for (n, m, k) in [(32, 32, 64), (71, 48, 96), (5, 16, 32), (64, 1040, 512)] {
-            let (rows, others) = (random(&[n, k]), random(&[m, k]));
-            let out = Tensor::zeros([n, m], (Kind::Float, Device::Cpu));
-            Bf16Columns::of(&others)
-                .unwrap()
-                .products(&rows, &out)
-                .unwrap();
-            let want = rows
-                .to_kind(Kind::Double)
-                .matmul(&others.to_kind(Kind::Double).transpose(0, 1));
-            assert!(error(&out, &want) < 1e-6, "products {n} {m} {k}");
-        }
-        assert!(Bf16Columns::of(&random(&[16, 33])).is_err());
+        crate::rows::tests::products_agree_with_libtorch();
         let x = random(&[1, 4, 8, 8]);
         assert!(bf16_max_pool(&x.narrow(2, 0, 2), LastWindow::Counts).is_err());
         assert!(bf16_lrn(&x.to_kind(Kind::Float), 1e-4).is_err());

@@ -12,6 +12,7 @@ mod bf16;
 mod bf16_layers;
 mod cuda;
 mod distance;
+mod rows;
 mod winograd;
 
 pub use activation::leaky_relu;
@@ -21,9 +22,10 @@ pub use bf16::{
     Bf16Code, Bf16Convolution, Direction, Output, bf16_code, bf16_convolution, bf16_wanted,
     choose_bf16_code,
 };
-pub use bf16_layers::{Bf16Columns, LastWindow, bf16_linear, bf16_lrn, bf16_max_pool};
+pub use bf16_layers::{LastWindow, bf16_linear, bf16_lrn, bf16_max_pool};
 pub use cuda::{CudaLoad, Tf32, load_cuda, set_tf32};
 pub use distance::squared_distance;
+pub use rows::{BLOCK, Bf16Columns, Bf16Rows, RowMeasure};
 pub use winograd::{Form, allow_winograd, winograd, winograd_pays};
 
 use std::ffi::{CStr, c_char, c_int};
@@ -44,6 +46,9 @@ pub enum AtenError {
         /// Its length.
         len: usize,
     },
+    /// This process has no code for the processor's matrix unit.
+    #[error("no bf16 code for {0} in this process")]
+    NoCode(&'static str),
 }
 
 unsafe extern "C" {

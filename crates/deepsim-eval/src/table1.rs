@@ -1,7 +1,7 @@
 //! Table 1 of the paper: the generator, layer by layer.
 
 use deepsim_nets::generator::LayerOp;
-use deepsim_nets::{FeatureShape, GeneratorSpec};
+use deepsim_nets::{FeatureShape, GeneratorSpec, Trunk};
 use serde::Serialize;
 
 use crate::error::Result;
@@ -36,6 +36,7 @@ pub fn paper_spec() -> GeneratorSpec {
         input: FeatureShape::Vector(4096),
         crop: 227,
         width: 1.0,
+        trunk: Trunk::DeePSiM,
     }
 }
 
@@ -58,7 +59,9 @@ pub fn rows(spec: &GeneratorSpec) -> Result<Vec<Row>> {
                 "1",
                 s.map(|s| s + 2 * pad - kernel + 1),
             ),
-            (LayerOp::Double, s) => ("uconv", Some(4), "↑2", Some(s.unwrap_or(4) * 2)),
+            (LayerOp::Double { kernel }, s) => {
+                ("uconv", Some(kernel), "↑2", Some(s.unwrap_or(4) * 2))
+            }
             (LayerOp::Keep, s) => ("conv", Some(3), "1", s),
         };
         if size.is_none() && kernel.is_some() {

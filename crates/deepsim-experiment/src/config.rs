@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use deepsim_data::{Augment, BadImages, Mirror};
 use deepsim_nets::{
     AdamOptions, DiscriminatorSpec, FeatureBranch, FeatureShape, GeneratorSpec, NetError, NetKind,
-    Reduction, Tap,
+    Reduction, Tap, Trunk,
 };
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,10 @@ pub struct RawNet {
 pub struct RawGenerator {
     /// Multiplies the channels of the hidden layers; 1 is the paper's.
     pub width: f64,
+    /// "deepsim", or `{ db = { kernel = 5, slope = 0.2 } }`: the generator of Dosovitskiy & Brox, CVPR
+    /// 2016, whose rows in Table 2 are "D&B".
+    #[serde(default = "Trunk::deepsim", skip_serializing_if = "Trunk::is_deepsim")]
+    pub trunk: Trunk,
 }
 
 /// `[discriminator]`
@@ -441,6 +445,7 @@ impl Experiment {
             input: features,
             crop,
             width: raw.generator.width,
+            trunk: raw.generator.trunk,
         };
         generator.layers().map_err(net("generator"))?;
         let branch = match raw.discriminator.features {

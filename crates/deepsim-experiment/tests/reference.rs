@@ -68,9 +68,7 @@ fn type_name(rust: &str) -> &str {
         "RawTf32" => "\"off\" or \"on\"",
         "RawPasses" => "\"paper\" or \"one\"",
         "Reduction" => "\"caffe\", \"paper\" or \"mean\"",
-        "NetKind" => {
-            "\"caffenet\", \"videonet\", \"alexnet\", \"vgg16\" or \"efficientnet-lite0\""
-        }
+        "NetKind" => "\"caffenet\", \"videonet\", \"alexnet\", \"vgg16\" or \"efficientnet-lite0\"",
         "Tap" => "layer name",
         _ => "table",
     }

@@ -38,8 +38,8 @@ pub(crate) enum Geometry {
     },
     /// Transposed 3×3, stride 1, padding 1; weight `[in,out,3,3]`.
     Keep,
-    /// Transposed 4×4, stride 2, padding 1; weight `[in,out,4,4]`.
-    Double,
+    /// Transposed k×k (k = 4 or 5), stride 2, twice the size; weight `[in,out,k,k]`.
+    Double { kernel: i64 },
 }
 
 impl Geometry {
@@ -53,12 +53,19 @@ impl Geometry {
             } => Some(Form::Convolution { padding, groups }),
             Geometry::Convolution { .. } => None,
             Geometry::Keep => Some(Form::Keep),
-            Geometry::Double => Some(Form::Double),
+            Geometry::Double { kernel: 4 } => Some(Form::Double),
+            Geometry::Double { .. } => None,
         }
     }
 }
 
 impl Geometry {
+    /// Rows and columns before the doubled map in what padding 1 gives. A 5×5 kernel has padding 2
+    /// and one more row behind; our bf16 kernels pad both sides alike.
+    fn surplus(self) -> i64 {
+        i64::from(matches!(self, Geometry::Double { kernel: 5 }))
+    }
+
     /// As our bf16 kernels know it.
     fn bf16(self, rectifier: Rectifier, output: Output) -> Bf16Convolution {
         let (direction, stride, padding) = match self {
@@ -68,7 +75,7 @@ impl Geometry {
                 groups,
             } => (Direction::Down { groups }, stride, padding),
             Geometry::Keep => (Direction::Up, 1, 1),
-            Geometry::Double => (Direction::Up, 2, 1),
+            Geometry::Double { .. } => (Direction::Up, 2, 1),
         };
         Bf16Convolution {
             direction,
@@ -83,20 +90,33 @@ impl Geometry {
 /// Doubling transposed convolution of `x` `[N,C,H,W]` to pictures, of which the centre of `crop`
 /// pixels is kept; fp32 whatever the precision of `x` where our own kernels compute it, since a
 /// picture's grey levels need more than bf16's eight bits.
-pub(crate) fn to_pictures(x: &Tensor, weight: &Tensor, bias: &Tensor, crop: i64) -> Result<Tensor> {
+pub(crate) fn to_pictures(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    kernel: i64,
+    crop: i64,
+) -> Result<Tensor> {
     let offset = (2 * x.size()[2] - crop) / 2; // 14 of 256 for 227
+    let geometry = Geometry::Double { kernel };
     if bf16_wanted(x)? {
+        let start = offset + geometry.surplus();
         let output = Output::Fp32Window {
-            top: offset,
-            left: offset,
+            top: start,
+            left: start,
             height: crop,
             width: crop,
         };
-        let with = Geometry::Double.bf16(Rectifier::None, output);
+        let with = geometry.bf16(Rectifier::None, output);
         return Ok(bf16_convolution(x, weight, Some(bias), with)?);
     }
-    let whole = convolution(x, weight, bias, Geometry::Double, Rectifier::None)?;
-    Ok(whole.f_narrow(2, offset, crop)?.f_narrow(3, offset, crop)?)
+    let whole = convolution(x, weight, bias, geometry, Rectifier::None)?;
+    window(&whole, offset, crop)
+}
+
+/// A square window of maps `[N,C,H,W]`.
+fn window(x: &Tensor, offset: i64, side: i64) -> Result<Tensor> {
+    Ok(x.f_narrow(2, offset, side)?.f_narrow(3, offset, side)?)
 }
 
 /// Convolution of `x` `[N,C,H,W]` and the rectifier behind it.
@@ -109,7 +129,11 @@ pub(crate) fn convolution(
 ) -> Result<Tensor> {
     if bf16_wanted(x)? {
         let with = geometry.bf16(rectifier, Output::Bf16);
-        return Ok(bf16_convolution(x, weight, Some(bias), with)?);
+        let y = bf16_convolution(x, weight, Some(bias), with)?;
+        return match geometry.surplus() {
+            0 => Ok(y),
+            surplus => window(&y, surplus, 2 * x.size()[2]),
+        };
     }
     if let Some(form) = geometry.winograd()
         && winograd_pays(x, weight, form)?
@@ -129,8 +153,9 @@ pub(crate) fn convolution(
             [1, 1],
             groups,
         )?,
-        Geometry::Keep => transposed(x, weight, bias, 1)?,
-        Geometry::Double => transposed(x, weight, bias, 2)?,
+        Geometry::Keep => transposed(x, weight, bias, [1, 1, 0])?,
+        Geometry::Double { kernel: 5 } => transposed(x, weight, bias, [2, 2, 1])?,
+        Geometry::Double { .. } => transposed(x, weight, bias, [2, 1, 0])?,
     };
     // In place: no convolution needs its output for its backward pass.
     Ok(match rectifier {
@@ -143,7 +168,12 @@ pub(crate) fn convolution(
     })
 }
 
-fn transposed(x: &Tensor, weight: &Tensor, bias: &Tensor, stride: i64) -> Result<Tensor> {
-    let strides = [stride, stride];
-    Ok(x.f_conv_transpose2d(weight, Some(bias), strides, [1, 1], [0, 0], 1, [1, 1])?)
+fn transposed(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    [stride, padding, surplus]: [i64; 3],
+) -> Result<Tensor> {
+    let (strides, paddings, surpluses) = ([stride, stride], [padding, padding], [surplus, surplus]);
+    Ok(x.f_conv_transpose2d(weight, Some(bias), strides, paddings, surpluses, 1, [1, 1])?)
 }

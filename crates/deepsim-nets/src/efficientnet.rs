@@ -83,9 +83,12 @@ const fn mb(
 
 /// EfficientNet-Lite0. Sizes are for 224×224 pictures.
 pub const EFFICIENTNET_LITE0: &[Row] = &[
-    (Tap::Stem, conv_norm(("_conv_stem", "_bn0"), (3, 32), (3, 2))), // 112
-    (Tap::Block0, mb("_blocks.0", (32, 16), 1, (3, 1))),             // 112
-    (Tap::Block1, mb("_blocks.1", (16, 24), 6, (3, 2))),             // 56
+    (
+        Tap::Stem,
+        conv_norm(("_conv_stem", "_bn0"), (3, 32), (3, 2)),
+    ), // 112
+    (Tap::Block0, mb("_blocks.0", (32, 16), 1, (3, 1))), // 112
+    (Tap::Block1, mb("_blocks.1", (16, 24), 6, (3, 2))), // 56
     (Tap::Block2, mb("_blocks.2", (24, 24), 6, (3, 1))),
     (Tap::Block3, mb("_blocks.3", (24, 40), 6, (5, 2))), // 28
     (Tap::Block4, mb("_blocks.4", (40, 40), 6, (5, 1))),
@@ -100,7 +103,10 @@ pub const EFFICIENTNET_LITE0: &[Row] = &[
     (Tap::Block13, mb("_blocks.13", (192, 192), 6, (5, 1))),
     (Tap::Block14, mb("_blocks.14", (192, 192), 6, (5, 1))),
     (Tap::Block15, mb("_blocks.15", (192, 320), 6, (3, 1))), // 7
-    (Tap::Head, conv_norm(("_conv_head", "_bn1"), (320, 1280), (1, 1))),
+    (
+        Tap::Head,
+        conv_norm(("_conv_head", "_bn1"), (320, 1280), (1, 1)),
+    ),
     (Tap::Pooled, Op::GlobalAverage),
     (Tap::Logits, fc("_fc", 1280, 1000)),
 ];

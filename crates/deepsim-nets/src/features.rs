@@ -273,9 +273,7 @@ impl FeatureNet {
                 if block.has_skip() { y.f_add(x)? } else { y }
             }
             // fp32 whatever the map's precision: a mean of hundreds of values deserves it.
-            (Op::GlobalAverage, _) => {
-                x.f_mean_dim([2i64, 3].as_slice(), false, Kind::Float)?
-            }
+            (Op::GlobalAverage, _) => x.f_mean_dim([2i64, 3].as_slice(), false, Kind::Float)?,
             (Op::Lrn, Weights::Band(band)) => lrn::lrn(x, band)?,
             (op, _) => return Err(NetError::Spec(format!("no tensors for {op:?}"))),
         })

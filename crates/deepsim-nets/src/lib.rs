@@ -34,7 +34,7 @@ pub use deepsim_aten::{
 pub use discriminator::{Discriminator, DiscriminatorSpec, Dropout, FeatureBranch};
 pub use error::NetError;
 pub use features::FeatureNet;
-pub use generator::{Generator, GeneratorSpec};
+pub use generator::{Generator, GeneratorSpec, Trunk};
 pub use losses::Reduction;
 pub use optim::{Adam, AdamOptions};
 pub use params::{Param, Params};

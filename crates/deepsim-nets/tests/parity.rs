@@ -21,7 +21,7 @@ use deepsim_nets::metrics::normalised_error;
 use deepsim_nets::pictures::{caffe_to_rgb, clip_caffe, rgb_to_caffe};
 use deepsim_nets::{
     Adam, AdamOptions, Discriminator, DiscriminatorSpec, Dropout, FeatureBranch, FeatureShape,
-    Generator, GeneratorSpec, Param, Params, Reduction,
+    Generator, GeneratorSpec, Param, Params, Reduction, Trunk,
 };
 use tch::{Device, Tensor};
 
@@ -55,10 +55,15 @@ fn feature_shape(numbers: &[i64]) -> FeatureShape {
 }
 
 fn generator(r: &Reference, weights: &str) -> Generator {
+    generator_with(r, weights, Trunk::DeePSiM)
+}
+
+fn generator_with(r: &Reference, weights: &str, trunk: Trunk) -> Generator {
     let spec = GeneratorSpec {
         input: feature_shape(&r.numbers("features")),
         crop: r.numbers("crop")[0],
         width: 1.0,
+        trunk,
     };
     let mut g = Generator::new(spec, 0, Device::Cpu).unwrap();
     g.params_mut()
@@ -156,6 +161,27 @@ fn generators_of_other_sizes() {
         "--features 24,5 --crop 64",
     ] {
         check_generator(&format!("{options} --seed 4 --batch 1"));
+    }
+}
+
+/// The reference unpools and convolves, as that paper says it; ours is one transposed convolution.
+#[test]
+fn generators_of_dosovitskiy_and_brox_2016() {
+    let trunk = Trunk::Db {
+        kernel: 5,
+        slope: 0.2,
+    };
+    for options in [
+        "--tap pool5 --crop 227 --batch 1",
+        "--features 40 --crop 128 --batch 2",
+        "--features 24,7 --crop 63 --batch 2",
+    ] {
+        let case = format!("db-generator {options} --seed 5");
+        let r = Reference::run(&case);
+        let x = r.leaf("x");
+        let g = generator_with(&r, "w/", trunk);
+        let y = caffe_to_rgb(&g.forward(&x).unwrap()).unwrap();
+        check_trained(&case, &r, g.params(), &x, &y);
     }
 }
 

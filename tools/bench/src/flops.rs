@@ -4,7 +4,7 @@
 //! and only those that an iteration cannot do without: one pass of the frozen network over the
 //! photographs, no weight gradients of frozen networks, no data gradients that nothing uses.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use deepsim_experiment::Experiment;
 use deepsim_experiment::config::RawPasses;
 use deepsim_nets::generator::LayerOp;
@@ -108,6 +108,9 @@ fn frozen(net: NetKind, tap: Tap, crop: i64) -> Result<Forward> {
             }
             Op::Fc { input, output, .. } => layers.push(2.0 * product(&[input, output])),
             Op::Relu | Op::MaxPool(_) | Op::Lrn => {}
+            Op::ConvNorm(_) | Op::MbConv(_) | Op::GlobalAverage => {
+                bail!("the benchmark does not know the layer {at} of {net}")
+            }
         }
     }
     Ok(layers)
@@ -129,9 +132,9 @@ fn generator(experiment: &Experiment) -> Result<Forward> {
                 2.0 * channels * product(&[kernel, kernel, side, side])
             }
             // Every input position is multiplied with every weight, at any stride.
-            LayerOp::Double => {
+            LayerOp::Double { kernel } => {
                 side *= 2;
-                2.0 * channels * product(&[4, 4, side / 2, side / 2])
+                2.0 * channels * product(&[kernel, kernel, side / 2, side / 2])
             }
             LayerOp::Keep => 2.0 * channels * product(&[3, 3, side, side]),
         });

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use deepsim_experiment::Experiment;
 use deepsim_nets::generator::LayerOp;
 use deepsim_nets::init::{derive_seed, he_deviation, normal, seeded, zeros};
@@ -130,21 +130,27 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
     let seeds: Vec<i64> = (0..WARM_UP)
         .map(|step| dropout_seed(experiment, step))
         .collect();
-    let row = |(tap, op): &Row| match *op {
-        Op::Conv {
-            key,
-            stride,
-            pad,
-            groups,
-            ..
-        } => json!({ "tap": tap.name(), "op": "conv", "key": key, "stride": stride, "pad": pad,
+    let row = |(tap, op): &Row| {
+        Ok(match *op {
+            Op::Conv {
+                key,
+                stride,
+                pad,
+                groups,
+                ..
+            } => json!({ "tap": tap.name(), "op": "conv", "key": key, "stride": stride, "pad": pad,
                      "groups": groups }),
-        Op::Fc { key, .. } => json!({ "tap": tap.name(), "op": "fc", "key": key }),
-        Op::Relu => json!({ "tap": tap.name(), "op": "relu" }),
-        Op::Lrn => json!({ "tap": tap.name(), "op": "lrn" }),
-        Op::MaxPool(rounding) => {
-            json!({ "tap": tap.name(), "op": "pool", "ceil": rounding == Rounding::Ceil })
-        }
+            Op::Fc { key, .. } => json!({ "tap": tap.name(), "op": "fc", "key": key }),
+            Op::Relu => json!({ "tap": tap.name(), "op": "relu" }),
+            Op::Lrn => json!({ "tap": tap.name(), "op": "lrn" }),
+            // The scripts' pooling is CaffeNet's and AlexNet's.
+            Op::MaxPool(window) if (window.kernel, window.stride) == (3, 2) => {
+                json!({ "tap": tap.name(), "op": "pool", "ceil": window.rounding == Rounding::Ceil })
+            }
+            Op::MaxPool(_) | Op::ConvNorm(_) | Op::MbConv(_) | Op::GlobalAverage => {
+                bail!("the benchmark's scripts do not know the layer {tap}")
+            }
+        })
     };
     let generator: Vec<Value> = experiment
         .generator
@@ -154,7 +160,7 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
             let (op, stride, pad) = match layer.op {
                 LayerOp::Fc => ("fc", 1, 0),
                 LayerOp::Conv { pad, .. } => ("conv", 1, pad),
-                LayerOp::Double => ("deconv", 2, 1),
+                LayerOp::Double { .. } => ("deconv", 2, 1),
                 LayerOp::Keep => ("deconv", 1, 1),
             };
             json!({ "name": layer.name, "op": op, "input": layer.input, "output": layer.output,
@@ -167,7 +173,7 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
         .collect();
     Ok(json!({
         "net": experiment.encoder.net.to_string(),
-        "rows": rows(experiment)?.iter().map(row).collect::<Vec<_>>(),
+        "rows": rows(experiment)?.iter().map(row).collect::<Result<Vec<_>>>()?,
         "encoder_tap": experiment.encoder.tap.name(),
         "comparator_tap": experiment.comparator.tap.name(),
         "crop": raw.data.crop,

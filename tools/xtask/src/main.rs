@@ -80,7 +80,7 @@ Examples:
         minutes: Option<f64>,
     },
 
-    /// Fetch libtorch, the sample photos and the comparator's weights
+    /// Fetch libtorch, the sample photos, and the weights of comparators and judges
     #[command(after_help = "\
 Examples:
   cargo xtask setup                          what is missing, the small libtorch on a machine without GPU
@@ -107,16 +107,17 @@ Examples:
 
     /// Run the sample experiments and write their records, docs/results/*.json
     ///
-    /// Finished runs are only evaluated, cut ones go on. The tables of docs/results.md are made
+    /// Finished runs are only evaluated, cut ones go on. The tables of docs/reproduction.md are made
     /// from the records; what was not run reads "not run".
     #[command(after_help = "\
 Examples:
-  cargo xtask reproduce                      all, about 25 minutes on 2 cores
+  cargo xtask reproduce                      all, some minutes each (docs/reproduction.md has the times)
   cargo xtask reproduce --only pool5         those whose name contains pool5
+  cargo xtask reproduce --only quickstart,sample-pool5   these two
   cargo xtask reproduce --minutes 10         what fits; the rest goes on next time
-  cargo xtask reproduce --only nothing       only make docs/results.md anew")]
+  cargo xtask reproduce --only nothing       only make docs/reproduction.md anew")]
     Reproduce {
-        /// Only experiments whose name contains PATTERN
+        /// Only experiments whose name contains PATTERN, or exactly those of NAME,NAME…
         #[arg(long, value_name = "PATTERN")]
         only: Option<String>,
         /// Stop training after N minutes in all; checkpoints are kept

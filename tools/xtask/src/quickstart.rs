@@ -89,8 +89,8 @@ pub fn run(ws: &Workspace, wishes: &Wishes, minutes: Option<f64>) -> Result<()> 
             "{EXPERIMENT} is missing: restore it (git checkout {EXPERIMENT})"
         )));
     }
-    let mut stages = Stages::new(setup::STAGES + 5);
-    let ready = setup::run(ws, wishes, &setup::ALL, &programs::ALL, &mut stages)?;
+    let mut stages = Stages::new(setup::QUICK.len() + 5);
+    let ready = setup::run(ws, wishes, &setup::QUICK, &programs::ALL, &mut stages)?;
     let source = ready.photos.context("set-up gave no photos")?;
     let plan = Plan::new(&ready.choice);
 

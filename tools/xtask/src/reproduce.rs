@@ -1,6 +1,6 @@
 //! The sample experiments in order, and the committed records of what they gave.
 //!
-//! A record is `docs/results/NAME.json`; the tables of `docs/results.md` are made from the records
+//! A record is `docs/results/NAME.json`; the tables of `docs/reproduction.md` are made from the records
 //! alone, so a page never says more than was run.
 
 use std::fs;
@@ -19,7 +19,7 @@ use crate::training::{Outcome, Training};
 use crate::workspace::Workspace;
 
 /// The page whose tables are made from the records.
-pub const PAGE: &str = "docs/results.md";
+pub const PAGE: &str = "docs/reproduction.md";
 const BEGIN: &str = "<!-- begin generated: cargo xtask reproduce -->\n";
 const END: &str = "<!-- end generated -->";
 
@@ -32,21 +32,91 @@ struct Experiment {
 }
 
 /// In the order of what a reader wants to see first.
-const EXPERIMENTS: [Experiment; 3] = [
+const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "quickstart",
         file: "experiments/quickstart.toml",
         shows: "full loss from pool2",
     },
     Experiment {
-        name: "quickstart-image-loss",
-        file: "experiments/quickstart-image-loss.toml",
-        shows: "image loss alone, as many steps",
-    },
-    Experiment {
         name: "sample-pool5",
         file: "experiments/sample/pool5.toml",
         shows: "full loss from pool5, the paper's layer",
+    },
+    Experiment {
+        name: "sample-pool5-image",
+        file: "experiments/sample/pool5-image.toml",
+        shows: "pool5, image loss alone",
+    },
+    Experiment {
+        name: "sample-pool5-feat-image",
+        file: "experiments/sample/pool5-feat-image.toml",
+        shows: "pool5, no adversarial loss",
+    },
+    Experiment {
+        name: "sample-pool5-adv-image",
+        file: "experiments/sample/pool5-adv-image.toml",
+        shows: "pool5, no feature loss",
+    },
+    Experiment {
+        name: "sample-pool5-feat-adv",
+        file: "experiments/sample/pool5-feat-adv.toml",
+        shows: "pool5, no image loss",
+    },
+    Experiment {
+        name: "sample-pool5-vgg16",
+        file: "experiments/sample/pool5-vgg16.toml",
+        shows: "pool5, compared at VGG16's pool5",
+    },
+    Experiment {
+        name: "sample-pool5-random",
+        file: "experiments/sample/pool5-random.toml",
+        shows: "pool5, compared with random weights",
+    },
+    Experiment {
+        name: "sample-pooled",
+        file: "experiments/sample/pooled.toml",
+        shows: "EfficientNet-Lite0's pooled features, full loss",
+    },
+    Experiment {
+        name: "sample-logits",
+        file: "experiments/sample/logits.toml",
+        shows: "EfficientNet-Lite0's logits, full loss",
+    },
+    Experiment {
+        name: "sample-pooled-image",
+        file: "experiments/sample/pooled-image.toml",
+        shows: "pooled features, image loss alone",
+    },
+    Experiment {
+        name: "sample-logits-image",
+        file: "experiments/sample/logits-image.toml",
+        shows: "logits, image loss alone",
+    },
+    Experiment {
+        name: "quickstart-image-loss",
+        file: "experiments/quickstart-image-loss.toml",
+        shows: "pool2, image loss alone, as many steps",
+    },
+    Experiment {
+        name: "sample-pool5-slow",
+        file: "experiments/sample/pool5-slow.toml",
+        shows: "pool5, half the learning rate",
+    },
+    Experiment {
+        name: "sample-pool5-feat-adv-slow",
+        file: "experiments/sample/pool5-feat-adv-slow.toml",
+        shows: "the same without image loss",
+    },
+    Experiment {
+        name: "sample-pool5-fast",
+        file: "experiments/sample/pool5-fast.toml",
+        shows: "pool5, twice the learning rate",
+    },
+    Experiment {
+        name: "sample-pool5-feat-adv-fast",
+        file: "experiments/sample/pool5-feat-adv-fast.toml",
+        shows: "the same without image loss",
     },
 ];
 
@@ -58,7 +128,7 @@ pub fn run(ws: &Workspace, only: Option<&str>, minutes: Option<f64>) -> Result<(
     // "nothing" regenerates the page alone; any other word that matches nothing is a typing error.
     let chosen: Vec<_> = EXPERIMENTS
         .iter()
-        .filter(|experiment| only.is_none_or(|only| experiment.name.contains(only)))
+        .filter(|experiment| only.is_none_or(|only| matches(experiment.name, only)))
         .collect();
     if chosen.is_empty() && only != Some("nothing") {
         let names: Vec<_> = EXPERIMENTS
@@ -79,6 +149,15 @@ pub fn run(ws: &Workspace, only: Option<&str>, minutes: Option<f64>) -> Result<(
         note(format_args!("written: {PAGE}"));
     }
     Ok(())
+}
+
+/// Whether `--only` means this experiment: its name contains the word, or is one of several that a
+/// comma separates.
+fn matches(name: &str, only: &str) -> bool {
+    match only.contains(',') {
+        true => only.split(',').any(|one| one.trim() == name),
+        false => name.contains(only),
+    }
 }
 
 fn train_and_record(ws: &Workspace, chosen: &[&Experiment], minutes: Option<f64>) -> Result<()> {
@@ -154,7 +233,7 @@ pub fn results_page(ws: &Workspace) -> Result<Option<String>> {
     let mut tables = String::new();
     tables.push_str("| experiment | shows | image error | feature error | gradient energy | n | step | training |\n");
     tables.push_str("|---|---|---|---|---|---|---|---|\n");
-    for experiment in &EXPERIMENTS {
+    for experiment in EXPERIMENTS {
         let record = match fs::read(record_file(ws, experiment)) {
             Ok(json) => Some(
                 serde_json::from_slice::<Record>(&json)

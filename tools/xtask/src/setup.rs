@@ -19,8 +19,10 @@ pub enum Part {
     Torch,
     /// The photos.
     Photos,
-    /// The sample comparator's weights.
+    /// The sample comparator's weights: AlexNet.
     Weights,
+    /// Weights of VGG16, LPIPS and EfficientNet-Lite0: judges of results, further comparators.
+    Judges,
 }
 
 /// What set-up is asked for; shared by every command that begins with it.
@@ -52,10 +54,13 @@ pub struct Ready {
 }
 
 /// All parts.
-pub const ALL: [Part; 3] = [Part::Torch, Part::Photos, Part::Weights];
+pub const ALL: [Part; 4] = [Part::Torch, Part::Photos, Part::Weights, Part::Judges];
+
+/// What a first run needs.
+pub const QUICK: [Part; 3] = [Part::Torch, Part::Photos, Part::Weights];
 
 /// Number of stages that [`run`] announces at most.
-pub const STAGES: usize = 3;
+pub const STAGES: usize = ALL.len();
 
 /// Runs the set-up of `parts`, as stages of `stages`. Where weights must be converted, `packages`
 /// are built in one go: deepsim-nets, which converts, and what the caller will need anyway.
@@ -83,14 +88,23 @@ pub fn run(
     let photo_wish = wishes.photos.clone().map(photos::Choice::from);
     let choice = photos::choice(ws, photo_wish.as_ref())?;
     let wants = |part| parts.contains(&part);
+    let sets = [
+        (Part::Weights, weights::Set::Comparator),
+        (Part::Judges, weights::Set::Judges),
+    ]
+    .into_iter()
+    .filter(|(part, _)| wants(*part))
+    .map(|(_, set)| Ok((set, weights::pending(ws, set)?)))
+    .collect::<Result<Vec<_>>>()?;
+    let converts = sets.iter().any(|(_, pending)| *pending);
 
     let mut needs = Vec::new();
     let fetches_torch =
         wants(Part::Torch) && !torch_ready && !matches!(wish, Some(libtorch::Choice::Folder(_)));
-    if fetches_torch || (wants(Part::Weights) && weights::pending(ws)) {
+    if fetches_torch || converts {
         needs.push(Need::Pip);
     }
-    if wants(Part::Torch) || (wants(Part::Weights) && weights::pending(ws)) {
+    if wants(Part::Torch) || converts {
         needs.push(Need::Compiler);
     }
     if wants(Part::Photos) && photos::pending(ws, &choice) {
@@ -114,19 +128,21 @@ pub fn run(
         stages.next("photos");
         folder = Some(photos::ensure(ws, &choice)?);
     }
-    if wants(Part::Weights) {
-        stages.next("weights of AlexNet, the sample comparator");
-        if weights::pending(ws) {
-            weights::fetch(ws)?;
+    for (set, pending) in sets {
+        stages.next(set.title());
+        if pending {
+            weights::fetch(ws, set)?;
             if libtorch::installed(ws)?.is_none() {
                 return Err(crate::failure::refuse(
                     "the weights are fetched; converting them needs libtorch: cargo xtask setup",
                 ));
             }
             note("building the program that converts them (some minutes the first time)");
-            weights::convert(ws, &Programs::build(ws, packages)?)?;
+            weights::convert(ws, &Programs::build(ws, packages)?, set)?;
         }
-        note(format_args!("ready: {}", ws.show(&ws.alexnet())));
+        for file in weights::files(ws, set)? {
+            note(format_args!("ready: {}", ws.show(&file)));
+        }
     }
     Ok(Ready {
         choice,

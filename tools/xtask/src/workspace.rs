@@ -77,9 +77,4 @@ impl Workspace {
     pub fn photos_choice(&self) -> PathBuf {
         self.path("data/photos.source")
     }
-
-    /// The sample comparator's weights.
-    pub fn alexnet(&self) -> PathBuf {
-        self.path("weights/alexnet-lpips.safetensors")
-    }
 }

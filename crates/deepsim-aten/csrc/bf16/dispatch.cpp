@@ -18,6 +18,8 @@ Code code() {
   return c < 0 && amx_usable() ? Code::Amx : Code::None;
 }
 
+const RowKernels* row_kernels() { return DEEPSIM_CODE(rows); }
+
 void choose(Code c) { chosen = static_cast<int>(c); }
 
 std::shared_ptr<const Packed> packed_once(const at::Tensor& weight, Use use,

@@ -8,6 +8,7 @@
 
 #include "function.h"
 #include "plan.h"
+#include "rows.h"
 #include "table.h"
 
 #if defined(DEEPSIM_AMX)
@@ -20,6 +21,9 @@
 #endif
 
 namespace deepsim::bf16 {
+
+// Kernels of rows and their products; null where there is no code.
+const RowKernels* row_kernels();
 
 using Packed = std::vector<Half>;
 

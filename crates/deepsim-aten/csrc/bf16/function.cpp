@@ -333,36 +333,4 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight,
   return Convolution::apply(x, weight, bias, o);
 }
 
-at::Tensor columns(const at::Tensor& rows) {
-  TORCH_CHECK(kernels() != nullptr, "this processor has no bf16 matrix unit");
-  TORCH_CHECK(rows.device().is_cpu() && rows.scalar_type() == at::kBFloat16 && rows.dim() == 2 &&
-                  rows.is_contiguous() && rows.size(0) % TILE == 0 && rows.size(1) % DEPTH == 0,
-              "columns are made of bf16 rows [m,k], m a multiple of 16, k of 32");
-  auto out = at::empty({rows.numel()}, rows.options());
-  kernels()->columns(static_cast<const Half*>(rows.const_data_ptr()), rows.size(0), rows.size(1),
-                     static_cast<Half*>(out.mutable_data_ptr()));
-  return out;
-}
-
-void products(const at::Tensor& rows, const at::Tensor& columns, const at::Tensor& out) {
-  TORCH_CHECK(kernels() != nullptr, "this processor has no bf16 matrix unit");
-  TORCH_CHECK(rows.device().is_cpu() && rows.scalar_type() == at::kBFloat16 && rows.dim() == 2 &&
-                  rows.is_contiguous() && rows.size(1) % DEPTH == 0 &&
-                  columns.device().is_cpu() && columns.scalar_type() == at::kBFloat16 &&
-                  columns.is_contiguous() && out.device().is_cpu() &&
-                  out.scalar_type() == at::kFloat && out.dim() == 2 && out.is_contiguous() &&
-                  out.size(0) == rows.size(0) && out.size(1) % TILE == 0 &&
-                  columns.numel() == out.size(1) * rows.size(1),
-              "products are of bf16 rows [n,k] and packed columns into fp32 [n,m]");
-  const int64_t n = rows.size(0), width = rows.size(1), tiles = out.size(1) / TILE;
-  const auto* left = static_cast<const Half*>(rows.const_data_ptr());
-  const auto* right = static_cast<const Half*>(columns.const_data_ptr());
-  float* to = out.mutable_data_ptr<float>();
-  // Whole blocks of 32 rows for each thread.
-  at::parallel_for(0, (n + 31) / 32, 1, [&](int64_t a, int64_t b) {
-    kernels()->products(left + a * 32 * width, std::min(b * 32, n) - a * 32, width, right, tiles,
-                        to + a * 32 * out.size(1));
-  });
-}
-
 }  // namespace deepsim::bf16

@@ -35,11 +35,4 @@ struct Options {
 at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight,
                        const std::optional<at::Tensor>& bias, const Options&);
 
-// Rows [m,k] as right operands of `products`; k is a multiple of 32, m of 16.
-at::Tensor columns(const at::Tensor& rows);
-
-// out [n,m] in fp32 = rows [n,k] times the transpose of the rows that `columns` was made of. All bf16,
-// sums fp32. Not differentiable.
-void products(const at::Tensor& rows, const at::Tensor& columns, const at::Tensor& out);
-
 }  // namespace deepsim::bf16

@@ -378,60 +378,6 @@ void correlate(const Correlation& c, const Half* packed, int64_t first, int64_t 
     Correlator<false>{c, t, first, count}.run(packed, weights);
 }
 
-// ---- Products of rows ------------------------------------------------------------------------
-
-void columns(const Half* from, int64_t rows, int64_t width, Half* to) {
-  const int64_t tiles = round_up(rows, TILE) / TILE, steps = width / DEPTH;
-  for (int64_t pair = 0; pair < tiles; pair += 2)
-    for (int64_t k = 0; k < steps; ++k)
-      for (int64_t tile = pair; tile < std::min(pair + 2, tiles); ++tile, to += TILE * DEPTH) {
-        std::memset(to, 0, TILE * DEPTH * sizeof(Half));
-        for (int64_t i = 0; i < std::min<int64_t>(TILE, rows - tile * TILE); ++i)
-          for (int64_t e = 0; e < DEPTH; e += 2)
-            std::memcpy(to + e / 2 * DEPTH + 2 * i, from + (tile * TILE + i) * width + k * DEPTH + e,
-                        2 * sizeof(Half));
-      }
-}
-
-constexpr int64_t COLUMNS_RESIDENT = 768 << 10;  // halves
-
-void products(const Half* rows, int64_t n, int64_t width, const Half* columns, int64_t tiles,
-              float* out) {
-  [[maybe_unused]] const Tiles set_up;
-  const int64_t steps = width / DEPTH, stride = tiles * TILE;
-  const auto nothing = [] {};
-  Buffer<int64_t> offsets(steps);
-  for (int64_t k = 0; k < steps; ++k) offsets[k] = k * DEPTH;
-  // Columns that stay in the second-level cache while all rows pass: each pass fetches the rows
-  // from memory again.
-  const int64_t some = std::max<int64_t>(2, COLUMNS_RESIDENT / (steps * TILE * DEPTH) / 2 * 2);
-  for (int64_t from = 0; from < tiles; from += some)
-    for (int64_t r = 0; r < n; r += ROWS) {
-      const int64_t whole = std::min(ROWS, n - r);
-      const Half* left = rows + r * width;
-      Buffer<Half> filled(whole < ROWS ? ROWS * width : 1);
-      if (whole < ROWS) {
-        clear(filled.data(), ROWS * width);
-        std::memcpy(filled.data(), left, static_cast<size_t>(whole * width) * sizeof(Half));
-        left = filled.data();
-      }
-      for (int64_t tile = from; tile < std::min(from + some, tiles); tile += 2) {
-        const int64_t both = std::min<int64_t>(2, tiles - tile);
-        const Half* right = columns + tile * steps * TILE * DEPTH;
-        alignas(64) float sums[ROWS * ROWS];
-        float* to = whole < ROWS ? sums : out + r * stride + tile * TILE;
-        const int64_t next = whole < ROWS ? ROWS : stride;
-        if (both == 2)
-          product<2>(left, width * 2, offsets.data(), steps, right, to, next, nothing);
-        else
-          product<1>(left, width * 2, offsets.data(), steps, right, to, next, nothing);
-        for (int64_t i = 0; whole < ROWS && i < whole; ++i)
-          std::memcpy(out + (r + i) * stride + tile * TILE, sums + i * ROWS,
-                      static_cast<size_t>(both * TILE) * sizeof(float));
-      }
-    }
-}
-
 // ---- Gradient of the weights ------------------------------------------------------------------
 
 // Halves from one channel's row of positions to the next: an odd number of cache lines, so that
@@ -590,7 +536,7 @@ void gradient(const WeightGradient& w, const Half* big, const Half* small, int64
 }  // namespace
 
 const Kernels* DEEPSIM_TABLE(kernels)() {
-  static const Kernels table{pack, correlate, pack_weights, gradient, work, columns, products, add_rows};
+  static const Kernels table{pack, correlate, pack_weights, gradient, work, add_rows};
   return &table;
 }
 

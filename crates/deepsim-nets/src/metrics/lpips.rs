@@ -115,15 +115,20 @@ impl Lpips {
         let both = Tensor::f_cat(&[rgb_to_caffe(a)?, rgb_to_caffe(b)?], 0)?;
         let n = a.size()[0];
         let mut total = Tensor::f_zeros([n], (Kind::Float, a.device()))?;
-        for (x, head) in self.net.features(&both, &self.taps)?.iter().zip(&self.heads) {
+        for (x, head) in self
+            .net
+            .features(&both, &self.taps)?
+            .iter()
+            .zip(&self.heads)
+        {
             let unit = unit_lengths(&x.f_to_kind(Kind::Float)?)?;
             let apart = unit.f_narrow(0, 0, n)?.f_sub(&unit.f_narrow(0, n, n)?)?;
             // A 1×1 convolution to one channel is a weighted sum over channels.
-            let weighted =
-                apart
-                    .f_square()?
-                    .f_mul(head)?
-                    .f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?;
+            let weighted = apart.f_square()?.f_mul(head)?.f_sum_dim_intlist(
+                [1i64].as_slice(),
+                false,
+                Kind::Float,
+            )?;
             let mean = weighted.f_mean_dim([1i64, 2].as_slice(), false, Kind::Float)?;
             total = total.f_add(&mean)?;
         }
@@ -180,7 +185,9 @@ mod tests {
         let alexnet = FeatureNet::random(NetKind::AlexNet, Tap::Relu5, 1, Device::Cpu).unwrap();
         let error = Lpips::new(alexnet, &NamedTensors::new(), "t", Device::Cpu).unwrap_err();
         assert!(
-            error.to_string().contains("missing: lin4.weight [1, 256, 1, 1]"),
+            error
+                .to_string()
+                .contains("missing: lin4.weight [1, 256, 1, 1]"),
             "{error}"
         );
         let x = |side: i64| Tensor::zeros([1, 3, side, 64], (Kind::Float, Device::Cpu));

@@ -111,7 +111,12 @@ mod tests {
     #[test]
     fn equal_pictures_score_highest_and_noise_lowers_both() {
         let (a, noise) = (picture(1), picture(2) - 128.0);
-        assert!(ssim(&a, &a).unwrap().iter().all(|s| (s - 1.0).abs() < 1e-12));
+        assert!(
+            ssim(&a, &a)
+                .unwrap()
+                .iter()
+                .all(|s| (s - 1.0).abs() < 1e-12)
+        );
         assert!(psnr(&a, &a).unwrap().iter().all(|p| *p == f64::INFINITY));
         let at = |by: f64| {
             let b = &a + &noise * by;
@@ -120,7 +125,10 @@ mod tests {
         let (little, much) = (at(0.1), at(1.0));
         assert!(little.0 < 1.0 && much.0 < little.0, "{little:?} {much:?}");
         // Ten times the noise is 20 decibels.
-        assert!((little.1 - much.1 - 20.0).abs() < 1e-4, "{little:?} {much:?}");
+        assert!(
+            (little.1 - much.1 - 20.0).abs() < 1e-4,
+            "{little:?} {much:?}"
+        );
     }
 
     #[test]

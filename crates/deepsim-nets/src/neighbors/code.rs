@@ -4,6 +4,7 @@
 //! number, and the length of e is measured, not estimated. Everything here is stated so that it
 //! holds for real numbers: roundings are counted into the length of e.
 
+use deepsim_aten::{Bf16Code, Bf16Rows, RowMeasure, bf16_code};
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
@@ -27,8 +28,10 @@ const SAMPLE: usize = 2048;
 enum Code {
     /// Rotated, then rounded to ±`levels`.
     Int8 { rotation: Rotation, levels: f32 },
-    /// Rounded to bf16.
+    /// Rounded to bf16, multiplied by libtorch.
     Bf16,
+    /// Rounded to bf16 where the processor's matrix unit reads it.
+    Unit,
     /// As they are.
     Fp32,
 }
@@ -46,10 +49,18 @@ pub(super) struct Space {
 /// Rows as they are multiplied.
 #[derive(Debug)]
 pub(super) struct Coded {
-    /// `[n,width]`: i8, bf16 or f32.
-    pub(super) codes: Tensor,
+    pub(super) codes: Codes,
     /// One for each row.
     pub(super) bounds: Vec<Bounds>,
+}
+
+/// The codes of rows.
+#[derive(Debug)]
+pub(super) enum Codes {
+    /// `[n,width]`: i8, bf16 or f32.
+    Matrix(Tensor),
+    /// bf16 for the matrix unit.
+    Unit(Bf16Rows),
 }
 
 /// One row's numbers, in units of its space.
@@ -116,7 +127,7 @@ impl Space {
     pub(super) fn candidates(&self) -> Candidates {
         match self.code {
             Code::Int8 { .. } => Candidates::Int8,
-            Code::Bf16 => Candidates::Bf16,
+            Code::Bf16 | Code::Unit => Candidates::Bf16,
             Code::Fp32 => Candidates::Fp32,
         }
     }
@@ -133,7 +144,7 @@ impl Space {
     }
 
     /// How far a product may be off relative to itself: libtorch returns bf16 from bf16, at most
-    /// 1/255 off.
+    /// 1/255 off; the matrix unit's own sums are not rounded further.
     pub(super) fn output_error(&self) -> f32 {
         match self.code {
             Code::Bf16 => 1.0 / 250.0,
@@ -145,6 +156,15 @@ impl Space {
     pub(super) fn code(&self, rows: Rows<'_>, what: &'static str, first: u64) -> Result<Coded> {
         let n = rows.len();
         let (codes, bounds) = match &self.code {
+            Code::Unit => {
+                let (codes, measures) = Bf16Rows::code(rows.data(), &self.centre)?;
+                let bounds = measures.iter().map(|m| self.bounds_of(m)).collect();
+                let coded = Coded {
+                    codes: Codes::Unit(codes),
+                    bounds,
+                };
+                return coded.checked(what, first);
+            }
             Code::Int8 { rotation, levels } => {
                 let width = rotation.width();
                 let mut codes = vec![0i8; n * width];
@@ -171,14 +191,28 @@ impl Space {
                 (Tensor::f_from_slice(&codes)?, bounds)
             }
         };
-        if let Some(row) = bounds.iter().position(|b| !b.length.is_finite()) {
-            return Err(NetError::NotFinite {
-                what,
-                row: first + row as u64,
-            });
-        }
         let codes = codes.f_view([n as i64, self.width() as i64])?;
-        Ok(Coded { codes, bounds })
+        let codes = Codes::Matrix(codes);
+        Coded { codes, bounds }.checked(what, first)
+    }
+
+    /// A row's numbers from what was measured while it was coded.
+    fn bounds_of(&self, m: &RowMeasure) -> Bounds {
+        if !m.squares.is_finite() {
+            return Bounds {
+                length: f64::NAN,
+                ..Bounds::default()
+            };
+        }
+        let factor = m.unit / self.unit;
+        let length = m.squares.sqrt() / m.unit;
+        Bounds {
+            scale: factor,
+            length: length * factor,
+            coded: m.coded.sqrt() * factor,
+            // The first term covers what its sum may be off by, the second the rounding to fp32.
+            error: (m.residual.sqrt() * (1.0 + 1.0 / 1024.0) + 4.0 * ROUNDING * length) * factor,
+        }
     }
 
     fn width(&self) -> usize {
@@ -230,6 +264,18 @@ impl Space {
     }
 }
 
+impl Coded {
+    fn checked(self, what: &'static str, first: u64) -> Result<Coded> {
+        match self.bounds.iter().position(|b| !b.length.is_finite()) {
+            Some(row) => Err(NetError::NotFinite {
+                what,
+                row: first + row as u64,
+            }),
+            None => Ok(self),
+        }
+    }
+}
+
 impl Code {
     fn new(dim: usize, candidates: Candidates) -> Result<Code> {
         Ok(match candidates.resolve() {
@@ -245,6 +291,7 @@ impl Code {
                     _ => Code::Fp32,
                 }
             }
+            Candidates::Bf16 if bf16_code() == Bf16Code::Amx => Code::Unit,
             Candidates::Bf16 if machine::bf16_sums_in_fp32()? => Code::Bf16,
             _ => Code::Fp32,
         })

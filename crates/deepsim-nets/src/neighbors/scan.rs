@@ -10,19 +10,21 @@
 //! where w, p, r, t are those of the inequality that rules out more. This runs in fp32 over every
 //! pair; its roundings are counted into half and t.
 
-use deepsim_aten::{Bf16Code, Bf16Columns, bf16_code};
+use deepsim_aten::{BLOCK, Bf16Columns, Bf16Rows};
 use rayon::prelude::*;
 use tch::kind::Element;
 use tch::{Kind, Tensor};
 
-use super::code::{Bounds, Coded, Space};
+use super::code::{Bounds, Coded, Codes, Space};
 use super::search::Pair;
-use crate::error::Result;
+use crate::error::{NetError, Result};
 
 /// Queries looked at together.
 const LANES: usize = 16;
 /// References that one task looks at: their products stay in the processor's cache.
 const ROWS_PER_TASK: i64 = 64;
+/// Blocks of references that one task multiplies: their products stay there, too.
+const BLOCKS_PER_TASK: usize = 8;
 /// What fp32 evaluation may be off by, relative to |x|² + |y|²: about twelve roundings; 32 are
 /// allowed for.
 const EVALUATION: f64 = 1.0 / (1u32 << 19) as f64;
@@ -103,16 +105,22 @@ fn up(x: f64) -> f32 {
 /// Queries in the form that pairs are judged in, sixteen at a time.
 #[derive(Debug)]
 pub(super) struct Queries {
-    /// Codes `[width,m]`, m the number of queries rounded up to whole lanes.
-    codes: Tensor,
-    /// The same for the processor's matrix unit, whose products are not rounded to bf16.
-    columns: Option<Bf16Columns>,
+    codes: Operand,
     /// One for each query.
     pub(super) bounds: Vec<Bounds>,
     lanes: Vec<Lanes>,
     summing_error: f64,
     output_error: f32,
     unit: f64,
+}
+
+/// Codes of queries as what references are multiplied with.
+#[derive(Debug)]
+enum Operand {
+    /// `[width,m]`, m the number of queries rounded up to whole lanes.
+    Matrix(Tensor),
+    /// For the processor's matrix unit.
+    Unit(Bf16Columns),
 }
 
 #[derive(Clone, Debug)]
@@ -136,14 +144,21 @@ pub(super) struct Hit {
 impl Queries {
     pub(super) fn new(space: &Space, coded: Coded) -> Result<Queries> {
         let n = coded.bounds.len();
-        let lanes = n.div_ceil(LANES);
-        let width = coded.codes.size().last().copied().unwrap_or(0);
-        let kind = coded.codes.kind();
-        let codes = Tensor::f_zeros(
-            [(lanes * LANES) as i64, width],
-            (kind, coded.codes.device()),
-        )?;
-        codes.f_narrow(0, 0, n as i64)?.f_copy_(&coded.codes)?;
+        let (codes, m) = match coded.codes {
+            Codes::Unit(rows) => {
+                let columns = rows.columns()?;
+                let m = columns.len();
+                (Operand::Unit(columns), m)
+            }
+            Codes::Matrix(rows) => {
+                let m = n.div_ceil(LANES) * LANES;
+                let width = rows.size().last().copied().unwrap_or(0);
+                let filled = Tensor::f_zeros([m as i64, width], (rows.f_kind()?, rows.device()))?;
+                filled.f_narrow(0, 0, n as i64)?.f_copy_(&rows)?;
+                let codes = filled.f_transpose(0, 1)?.f_contiguous()?;
+                (Operand::Matrix(codes), m)
+            }
+        };
         let mut lanes = vec![
             Lanes {
                 scale: [0.0; LANES],
@@ -152,20 +167,14 @@ impl Queries {
                 r: [0.0; LANES],
                 t: [f32::NEG_INFINITY; LANES],
             };
-            lanes
+            m / LANES
         ];
         for (i, x) in coded.bounds.iter().enumerate() {
             lanes[i / LANES].scale[i % LANES] = x.scale as f32;
         }
-        let unit_fits = kind == Kind::BFloat16 && width % 32 == 0 && bf16_code() == Bf16Code::Amx;
-        let columns = unit_fits.then(|| Bf16Columns::of(&codes)).transpose()?;
         Ok(Queries {
-            codes: codes.f_transpose(0, 1)?.f_contiguous()?,
-            output_error: match columns {
-                Some(_) => 0.0,
-                None => space.output_error(),
-            },
-            columns,
+            codes,
+            output_error: space.output_error(),
             bounds: coded.bounds,
             lanes,
             summing_error: space.summing_error(),
@@ -232,12 +241,21 @@ impl Queries {
     /// All pairs of these queries and a tile that cannot be ruled out, by row of the tile.
     /// `buffer` is where products go, kept between calls.
     pub(super) fn hits(&self, tile: &Tile, buffer: &mut Option<Tensor>) -> Result<Vec<Vec<Hit>>> {
+        let (codes, columns) = match (&tile.coded.codes, &self.codes) {
+            (Codes::Matrix(codes), Operand::Matrix(columns)) => (codes, columns),
+            (Codes::Unit(rows), Operand::Unit(columns)) => {
+                return self.sift_unit(rows, columns, tile);
+            }
+            _ => {
+                return Err(NetError::Spec(
+                    "queries and references were coded differently".to_owned(),
+                ));
+            }
+        };
         let (n, m) = (tile.len() as i64, (self.lanes.len() * LANES) as i64);
-        let codes = &tile.coded.codes;
-        let kind = match (codes.f_kind()?, &self.columns) {
-            (Kind::Int8, _) => Kind::Int,
-            (_, Some(_)) => Kind::Float,
-            (other, None) => other,
+        let kind = match codes.f_kind()? {
+            Kind::Int8 => Kind::Int,
+            other => other,
         };
         // One buffer for all products: fresh pages cost more than the arithmetic on them.
         let room = match buffer.take() {
@@ -246,24 +264,54 @@ impl Queries {
         };
         let out = room.f_narrow(0, 0, n)?;
         *buffer = Some(room);
-        if let Some(columns) = &self.columns {
-            columns.products(codes, &out)?;
-            return self.sift::<f32>(&out, tile);
-        }
         match kind {
             Kind::Int => {
-                let _ = codes.f_internal_int_mm_out(&out, &self.codes)?;
+                let _ = codes.f_internal_int_mm_out(&out, columns)?;
                 self.sift::<i32>(&out, tile)
             }
             Kind::BFloat16 => {
-                let _ = codes.f_matmul_out(&out, &self.codes)?;
+                let _ = codes.f_matmul_out(&out, columns)?;
                 self.sift::<f32>(&out.f_to_kind(Kind::Float)?, tile)
             }
             _ => {
-                let _ = codes.f_matmul_out(&out, &self.codes)?;
+                let _ = codes.f_matmul_out(&out, columns)?;
                 self.sift::<f32>(&out, tile)
             }
         }
+    }
+
+    /// The same by the matrix unit: products are looked at while they are in the cache.
+    fn sift_unit(
+        &self,
+        rows: &Bf16Rows,
+        columns: &Bf16Columns,
+        tile: &Tile,
+    ) -> Result<Vec<Vec<Hit>>> {
+        let (lanes, count, references) = (&self.lanes[..], self.bounds.len(), &tile.rows[..]);
+        let output_error = self.output_error;
+        (0..rows.blocks().div_ceil(BLOCKS_PER_TASK))
+            .into_par_iter()
+            .map_init(Vec::new, |products: &mut Vec<f32>, task| {
+                let from = task * BLOCKS_PER_TASK;
+                let to = rows.blocks().min(from + BLOCKS_PER_TASK);
+                columns.products(rows, from, to, products)?;
+                let mut hits = Vec::new();
+                let some = references.iter().enumerate().take(to * BLOCK);
+                for (at, y) in some.skip(from * BLOCK) {
+                    let dots = |block| columns.sixteen(products, at - from * BLOCK, block);
+                    sift_row(dots, lanes, output_error, y, |query, dot| {
+                        if query < count {
+                            hits.push(Hit {
+                                query: query as u32,
+                                row: at as u32,
+                                dot,
+                            });
+                        }
+                    });
+                }
+                Ok(hits)
+            })
+            .collect()
     }
 
     fn sift<T: Dot>(&self, products: &Tensor, tile: &Tile) -> Result<Vec<Vec<Hit>>> {
@@ -283,7 +331,8 @@ impl Queries {
                 let mut hits = Vec::new();
                 for (i, row) in dots.chunks_exact(m).enumerate() {
                     let at = first + i;
-                    sift_row(row, lanes, output_error, &rows[at], |query, dot| {
+                    let dots = |block: usize| &row.as_chunks::<LANES>().0[block];
+                    sift_row(dots, lanes, output_error, &rows[at], |query, dot| {
                         if query < count {
                             hits.push(Hit {
                                 query: query as u32,
@@ -301,14 +350,15 @@ impl Queries {
 
 /// The pairs of one reference that cannot be ruled out.
 #[inline]
-fn sift_row<T: Dot>(
-    dots: &[T],
+fn sift_row<'a, T: Dot + 'a>(
+    dots: impl Fn(usize) -> &'a [T; LANES],
     lanes: &[Lanes],
     output_error: f32,
     y: &Reference,
     mut keep: impl FnMut(usize, f32),
 ) {
-    for (block, (dots, x)) in dots.chunks_exact(LANES).zip(lanes).enumerate() {
+    for (block, x) in lanes.iter().enumerate() {
+        let dots = dots(block);
         let mut values = [0.0f32; LANES];
         let mut any = false;
         for lane in 0..LANES {

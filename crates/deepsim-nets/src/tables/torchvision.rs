@@ -9,10 +9,10 @@ const POOL_2: Op = max_pool(2, 2, Rounding::Floor);
 pub const ALEXNET: &[Row] = &[
     (Tap::Conv1, conv("features.0", (3, 64), (11, 4, 2), 1)), // 55
     (Tap::Relu1, Op::Relu),
-    (Tap::Pool1, POOL_3), // 27
+    (Tap::Pool1, POOL_3),                                      // 27
     (Tap::Conv2, conv("features.3", (64, 192), (5, 1, 2), 1)), // 27
     (Tap::Relu2, Op::Relu),
-    (Tap::Pool2, POOL_3), // 13
+    (Tap::Pool2, POOL_3),                                       // 13
     (Tap::Conv3, conv("features.6", (192, 384), (3, 1, 1), 1)), // 13
     (Tap::Relu3, Op::Relu),
     (Tap::Conv4, conv("features.8", (384, 256), (3, 1, 1), 1)), // 13
@@ -33,26 +33,26 @@ pub const VGG16: &[Row] = &[
     (Tap::Relu1_1, Op::Relu),
     (Tap::Conv1_2, conv("features.2", (64, 64), (3, 1, 1), 1)),
     (Tap::Relu1_2, Op::Relu),
-    (Tap::Pool1, POOL_2), // 112
+    (Tap::Pool1, POOL_2),                                        // 112
     (Tap::Conv2_1, conv("features.5", (64, 128), (3, 1, 1), 1)), // 112
     (Tap::Relu2_1, Op::Relu),
     (Tap::Conv2_2, conv("features.7", (128, 128), (3, 1, 1), 1)),
     (Tap::Relu2_2, Op::Relu),
-    (Tap::Pool2, POOL_2), // 56
+    (Tap::Pool2, POOL_2),                                          // 56
     (Tap::Conv3_1, conv("features.10", (128, 256), (3, 1, 1), 1)), // 56
     (Tap::Relu3_1, Op::Relu),
     (Tap::Conv3_2, conv("features.12", (256, 256), (3, 1, 1), 1)),
     (Tap::Relu3_2, Op::Relu),
     (Tap::Conv3_3, conv("features.14", (256, 256), (3, 1, 1), 1)),
     (Tap::Relu3_3, Op::Relu),
-    (Tap::Pool3, POOL_2), // 28
+    (Tap::Pool3, POOL_2),                                          // 28
     (Tap::Conv4_1, conv("features.17", (256, 512), (3, 1, 1), 1)), // 28
     (Tap::Relu4_1, Op::Relu),
     (Tap::Conv4_2, conv("features.19", (512, 512), (3, 1, 1), 1)),
     (Tap::Relu4_2, Op::Relu),
     (Tap::Conv4_3, conv("features.21", (512, 512), (3, 1, 1), 1)),
     (Tap::Relu4_3, Op::Relu),
-    (Tap::Pool4, POOL_2), // 14
+    (Tap::Pool4, POOL_2),                                          // 14
     (Tap::Conv5_1, conv("features.24", (512, 512), (3, 1, 1), 1)), // 14
     (Tap::Relu5_1, Op::Relu),
     (Tap::Conv5_2, conv("features.26", (512, 512), (3, 1, 1), 1)),

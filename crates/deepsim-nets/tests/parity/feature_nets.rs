@@ -153,7 +153,10 @@ fn videonet_fully_connected() {
 /// 45 pixels are odd before three of five pools.
 #[test]
 fn vgg16_convolutions_at_odd_sizes() {
-    for options in ["--seed 3 --batch 1 --crop 45", "--seed 4 --batch 2 --crop 32"] {
+    for options in [
+        "--seed 3 --batch 1 --crop 45",
+        "--seed 4 --batch 2 --crop 32",
+    ] {
         check_feature_net(NetKind::Vgg16, &conv_taps(NetKind::Vgg16), options);
     }
 }

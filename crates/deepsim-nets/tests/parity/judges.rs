@@ -26,7 +26,15 @@ fn check_lpips(net: NetKind, options: &str) {
     for (gradient, name) in found.iter().zip(["ga", "gb"]) {
         assert_close(&format!("{what}: {name}"), gradient, r.get(name), OUTPUT);
     }
-    assert_eq!(lpips.distance(&a, &a).unwrap().abs().max().double_value(&[]), 0.0);
+    assert_eq!(
+        lpips
+            .distance(&a, &a)
+            .unwrap()
+            .abs()
+            .max()
+            .double_value(&[]),
+        0.0
+    );
 }
 
 #[test]
@@ -56,7 +64,10 @@ fn lpips_with_trained_weights() {
 
 #[test]
 fn ssim_and_psnr_follow_their_definitions() {
-    for options in ["--seed 1 --batch 3 --crop 33", "--seed 2 --batch 1 --crop 11"] {
+    for options in [
+        "--seed 1 --batch 3 --crop 33",
+        "--seed 2 --batch 1 --crop 11",
+    ] {
         let r = Reference::run(&format!("ssim {options}"));
         for (name, found) in [
             ("ssim", ssim(r.get("a"), r.get("b")).unwrap()),

@@ -60,7 +60,7 @@ fn walk(
                 groups: 1,
             }),
             LayerOp::Keep => Some(Form::Keep),
-            LayerOp::Double => Some(Form::Double),
+            LayerOp::Double { .. } => Some(Form::Double),
         };
         if form.is_some() && x.dim() == 2 {
             x = x.view([-1, layer.input, 4, 4]);

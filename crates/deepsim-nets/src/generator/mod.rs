@@ -1,0 +1,143 @@
+//! The DeePSiM generator: from features back to pictures.
+
+mod spec;
+#[cfg(test)]
+mod tests;
+
+use tch::{Device, Tensor};
+
+use crate::convolution::{Geometry, Rectifier, convolution, to_pictures};
+use crate::error::{NetError, Result};
+use crate::init::{normal, zeros};
+use crate::layers::linear;
+use crate::params::{Param, Params};
+use crate::tables::FeatureShape;
+pub use spec::{GeneratorSpec, Layer, LayerOp, MAX_CROP, SLOPE, Trunk};
+
+/// A generator with its weights.
+#[derive(Debug)]
+pub struct Generator {
+    spec: GeneratorSpec,
+    layers: Vec<Layer>,
+    params: Params,
+}
+
+impl Generator {
+    /// The authors' initialisation: N(0, c²·2/fan_in) with c = 1.8 for doubling layers, 0.9 for
+    /// 3×3 trunk layers, 1 otherwise; biases zero.
+    ///
+    /// # Errors
+    /// A spec that cannot be built.
+    pub fn new(spec: GeneratorSpec, seed: u64, device: Device) -> Result<Generator> {
+        let layers = spec.layers()?;
+        let mut params = Params::default();
+        for layer in &layers {
+            let weight_name = format!("{}.weight", layer.name);
+            let shape = layer.weight_shape();
+            let weight = normal(
+                &format!("generator.{weight_name}"),
+                &shape,
+                layer.deviation(),
+                seed,
+            )?;
+            // Weight decay: the released solver has it on Rconv6–8's weights alone.
+            let decays = matches!(layer.op, LayerOp::Conv { .. });
+            params.push(Param {
+                name: weight_name,
+                tensor: weight.f_to_device(device)?.f_set_requires_grad(true)?,
+                trains: true,
+                decays,
+            });
+            let trains = layer.bias_trains(spec.trunk);
+            params.push(Param {
+                name: format!("{}.bias", layer.name),
+                tensor: zeros(&[layer.output])?
+                    .f_to_device(device)?
+                    .f_set_requires_grad(trains)?,
+                trains,
+                decays: false,
+            });
+        }
+        Ok(Generator {
+            spec,
+            layers,
+            params,
+        })
+    }
+
+    /// What it was built from.
+    pub fn spec(&self) -> &GeneratorSpec {
+        &self.spec
+    }
+
+    /// Its weights.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Its weights, to load values into.
+    pub fn params_mut(&mut self) -> &mut Params {
+        &mut self.params
+    }
+
+    /// Features `[N,C,H,W]` or `[N,length]` (raw activations) → pictures `[N,3,crop,crop]` in
+    /// Caffe units, linear, not clipped.
+    ///
+    /// # Errors
+    /// Features of another shape than the spec says.
+    pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
+        let expected = match self.spec.input {
+            FeatureShape::Map { channels, size } => vec![channels, size, size],
+            FeatureShape::Vector(n) => vec![n],
+        };
+        if features.size().get(1..) != Some(expected.as_slice()) {
+            return Err(NetError::InputShape {
+                what: "the generator".to_owned(),
+                expected: format!(
+                    "features [N,{}]",
+                    expected
+                        .iter()
+                        .map(i64::to_string)
+                        .collect::<Vec<_>>()
+                        .join(",")
+                ),
+                got: features.size(),
+            });
+        }
+        let mut x = features.shallow_clone();
+        let last = self.layers.len() - 1;
+        let rectifier = Rectifier::Leaky(self.spec.trunk.slope());
+        for (i, (layer, pair)) in self.layers.iter().zip(self.params_by_layer()).enumerate() {
+            let (weight, bias) = pair;
+            let geometry = match layer.op {
+                LayerOp::Fc => {
+                    x = linear(&x, weight, bias, rectifier)?;
+                    continue;
+                }
+                LayerOp::Conv { pad, .. } => Geometry::Convolution {
+                    stride: 1,
+                    padding: pad,
+                    groups: 1,
+                },
+                LayerOp::Double { kernel } => Geometry::Double { kernel },
+                LayerOp::Keep => Geometry::Keep,
+            };
+            if x.dim() == 2 {
+                // [N, 16·C] → [N,C,4,4]
+                x = x.f_view([-1, layer.input, 4, 4])?;
+            }
+            x = if i == last {
+                to_pictures(&x, weight, bias, layer.op.kernel(), self.spec.crop)?
+            } else {
+                convolution(&x, weight, bias, geometry, rectifier)?
+            };
+        }
+        Ok(x)
+    }
+
+    /// (weight, bias) of each layer, in order.
+    fn params_by_layer(&self) -> impl Iterator<Item = (&Tensor, &Tensor)> {
+        let mut entries = self.params.iter();
+        std::iter::from_fn(move || Some((&entries.next()?.tensor, &entries.next()?.tensor)))
+    }
+}

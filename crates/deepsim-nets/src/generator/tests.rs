@@ -1,0 +1,140 @@
+//! Sizes, names and counts of generators.
+
+use super::*;
+
+fn spec(input: FeatureShape, crop: i64) -> GeneratorSpec {
+    GeneratorSpec {
+        input,
+        crop,
+        width: 1.0,
+        trunk: Trunk::DeePSiM,
+    }
+}
+
+fn millions(spec: &GeneratorSpec) -> f64 {
+    let layers = spec.layers().unwrap();
+    let n: i64 = layers
+        .iter()
+        .map(|l| l.weight_shape().iter().product::<i64>() + l.output)
+        .sum();
+    (n as f64 / 1e4).round() / 100.0
+}
+
+#[test]
+fn parameter_counts_are_those_of_the_released_models() {
+    assert_eq!(millions(&spec(FeatureShape::Vector(4096), 227)), 56.10);
+    assert_eq!(millions(&spec(FeatureShape::Vector(1000), 227)), 43.42);
+    assert_eq!(
+        millions(&spec(
+            FeatureShape::Map {
+                channels: 256,
+                size: 6
+            },
+            227
+        )),
+        12.70
+    );
+}
+
+#[test]
+fn front_ends_fit_their_maps() {
+    for (size, kernel, pad) in [(6, 3, 0), (3, 2, 1), (5, 2, 0), (7, 2, 1), (13, 2, 2)] {
+        let layers = spec(
+            FeatureShape::Map {
+                channels: 256,
+                size,
+            },
+            227,
+        )
+        .layers()
+        .unwrap();
+        let rconv8 = layers.iter().find(|l| l.name == "Rconv8").unwrap();
+        assert_eq!(rconv8.op, LayerOp::Conv { kernel, pad }, "map of {size}");
+    }
+}
+
+#[test]
+fn smaller_crops_drop_the_end_of_the_trunk() {
+    let names = |crop| -> Vec<_> {
+        spec(FeatureShape::Vector(10), crop)
+            .layers()
+            .unwrap()
+            .iter()
+            .skip(3)
+            .map(|l| l.name)
+            .collect()
+    };
+    assert_eq!(
+        names(128),
+        [
+            "deconv5", "conv5_1", "deconv4", "conv4_1", "deconv3", "conv3_1", "deconv2", "deconv0"
+        ]
+    );
+    assert_eq!(
+        names(64),
+        [
+            "deconv5", "conv5_1", "deconv4", "conv4_1", "deconv3", "conv3_1", "deconv0"
+        ]
+    );
+    assert_eq!(spec(FeatureShape::Vector(10), 100).uncropped(), 128);
+}
+
+#[test]
+fn every_legal_size_gives_pictures_of_the_crop() {
+    let db = |kernel| Trunk::Db { kernel, slope: 0.2 };
+    let map = |channels, size| FeatureShape::Map { channels, size };
+    let sizes = [
+        (map(5, 1), 16),
+        (map(5, 7), 100),
+        (map(5, 15), 64),
+        (FeatureShape::Vector(3), 33),
+    ];
+    for trunk in [Trunk::DeePSiM, db(4), db(5)] {
+        for (input, crop) in sizes {
+            let spec = GeneratorSpec {
+                input,
+                crop,
+                width: 0.05,
+                trunk,
+            };
+            let g = Generator::new(spec, 1, Device::Cpu).unwrap();
+            let mut shape = vec![2];
+            match input {
+                FeatureShape::Map { channels, size } => shape.extend([channels, size, size]),
+                FeatureShape::Vector(n) => shape.push(n),
+            }
+            let x = Tensor::ones(shape, (tch::Kind::Float, Device::Cpu));
+            assert_eq!(g.forward(&x).unwrap().size(), [2, 3, crop, crop]);
+        }
+    }
+}
+
+#[test]
+fn impossible_sizes_are_refused() {
+    assert!(spec(FeatureShape::Vector(0), 64).layers().is_err());
+    assert!(spec(FeatureShape::Vector(9), 300).layers().is_err());
+    assert!(
+        spec(
+            FeatureShape::Map {
+                channels: 3,
+                size: 63
+            },
+            64
+        )
+        .layers()
+        .is_err()
+    );
+    let wide = GeneratorSpec {
+        width: f64::NAN,
+        ..spec(FeatureShape::Vector(9), 64)
+    };
+    assert!(wide.layers().is_err());
+    let odd = GeneratorSpec {
+        trunk: Trunk::Db {
+            kernel: 3,
+            slope: 0.2,
+        },
+        ..spec(FeatureShape::Vector(9), 64)
+    };
+    assert!(odd.layers().unwrap_err().to_string().contains("kernel"));
+}
