@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use deepsim_experiment::evaluate::{reconstruct, to_caffe};
+use deepsim_experiment::evaluate::{decode, held_out_features, to_caffe};
 use deepsim_experiment::{Clip, ExperimentError, sheet};
 use tch::{Device, Tensor};
 
@@ -58,15 +58,12 @@ pub fn compare(
         let one = deepsim_data::eval_batch(&data, i..i + 1, &first.experiment.augment())?;
         parts.push(to_caffe(&one, device)?);
     }
+    let _guard = tch::no_grad_guard();
     let x = Tensor::f_cat(&parts, 0)?;
     let mut rows = vec![x.shallow_clone()];
     for run in &loaded {
-        rows.push(reconstruct(
-            &run.perception,
-            &run.generator,
-            &x,
-            Clip::Displayable,
-        )?);
+        let features = held_out_features(&run.perception, &data, &chosen, &x)?;
+        rows.push(decode(&run.generator, &features, Clip::Displayable)?);
     }
     let png = sheet::rows(&rows.iter().collect::<Vec<_>>())?;
     if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {

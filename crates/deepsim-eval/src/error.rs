@@ -62,6 +62,15 @@ pub enum EvalError {
         /// The photographs.
         data: String,
     },
+    /// A generator whose features are scaled by numbers that only its run knows.
+    #[error(
+        "{}: encoder.normalize scales the features by numbers that are kept in the run's checkpoints; \
+         give --run instead of --weights", experiment.display()
+    )]
+    ScaleUnknown {
+        /// The experiment.
+        experiment: PathBuf,
+    },
     /// A table could not be written.
     #[error("cannot format the table: {0}")]
     Format(String),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::{Augment, Resize, decode_rgb8, square};
-use deepsim_experiment::evaluate::{reconstruct, to_caffe};
+use deepsim_experiment::evaluate::{decode, to_caffe};
 use deepsim_experiment::{Clip, ExperimentError, sheet};
 use image::RgbImage;
 use ndarray::Array4;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use tch::Device;
 
 use crate::error::Result;
-use crate::loaded::Loaded;
+use crate::ready::Ready;
 
 /// Stored size of prepared photographs, of which crops are taken.
 const STORED: u32 = 256;
@@ -45,23 +45,25 @@ fn crop(photo: &RgbImage, augment: &Augment) -> Result<RgbImage> {
     })
 }
 
-/// Inverts photographs with a run's generator and writes PNGs into `out`.
+/// Inverts photographs with a generator and its encoder and writes PNGs into `out`.
 ///
 /// # Errors
-/// Photographs that cannot be read (all of them are opened before anything is written), or
+/// Features that were recorded elsewhere; photographs that cannot be read (all of them are opened before anything is written), or
 /// files that cannot be written.
 pub fn invert(
-    run: &Loaded,
+    ready: &Ready,
     photos: &[PathBuf],
     out: &Path,
     device: Device,
 ) -> Result<Vec<Inverted>> {
-    let augment = run.experiment.augment();
+    let encoder = ready.encoder(device)?;
+    let augment = ready.experiment.augment();
     let mut crops = Vec::new();
     for path in photos {
         crops.push(crop(&decode_rgb8(path)?, &augment)?);
     }
     std::fs::create_dir_all(out).map_err(ExperimentError::io(out))?;
+    let _guard = tch::no_grad_guard();
     let mut taken = BTreeSet::new();
     let mut made = Vec::new();
     for (path, crop) in photos.iter().zip(&crops) {
@@ -73,7 +75,7 @@ pub fn invert(
             }
         }
         let x = to_caffe(&images, device)?;
-        let y = reconstruct(&run.perception, &run.generator, &x, Clip::Displayable)?;
+        let y = decode(&ready.generator, &encoder.features(&x)?, Clip::Displayable)?;
         let stem = unused(&mut taken, path);
         let (alone, pair) = (
             out.join(format!("{stem}-inverted.png")),

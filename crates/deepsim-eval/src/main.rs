@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use deepsim_eval::door::{self, Net};
 use deepsim_eval::format::{Format, csv, json};
-use deepsim_eval::loaded::Loaded;
-use deepsim_eval::{EvalError, compare, invert, table1, table2};
+use deepsim_eval::ready::Ready;
+use deepsim_eval::{EvalError, compare, decode, invert, table1, table2};
 use deepsim_experiment::{Clip, Experiment, ExperimentError, device};
+use serde::Serialize;
 
 /// Turn trained runs into tables, reconstructions and tensors.
 #[derive(Parser)]
@@ -20,6 +21,9 @@ Examples:
   cargo run -p deepsim-eval -- table2
   cargo run -p deepsim-eval -- table2 --format json --runs runs
   cargo run -p deepsim-eval -- invert photo.jpg --run runs/quickstart --out pictures
+  cargo run -p deepsim-eval -- decode features.safetensors --run runs/recorded --out pictures
+  cargo run -p deepsim-eval -- decode fc6.safetensors --experiment experiments/fc6.toml \\
+      --weights released-fc6.safetensors
   cargo run -p deepsim-eval -- forward experiments/conv5.toml --net generator \\
       --weights generator.safetensors --input in.safetensors --output out.safetensors
 
@@ -63,14 +67,34 @@ enum Command {
         /// Photographs.
         #[arg(required = true)]
         images: Vec<PathBuf>,
-        /// The trained run.
-        #[arg(long, value_name = "DIR", default_value = "runs/quickstart")]
-        run: PathBuf,
+        #[command(flatten)]
+        generator: Chosen,
         /// Where to compute: auto, cpu, cuda or cuda:N.
         #[arg(long, default_value = "auto")]
         device: String,
         /// Folder for the pictures.
         #[arg(long, value_name = "DIR", default_value = "inverted")]
+        out: PathBuf,
+        /// Format of the list of pictures on stdout.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Turn features into pictures: no photograph and no encoder are needed.
+    ///
+    /// FEATURES is a .safetensors file with a tensor for each name, [LENGTH] or [C,H,W] (or a batch
+    /// [N,...] of them); or a matrix, .safetensors or .npy, with a name for each row in
+    /// FEATURES.names.txt beside it. They are raw, as they were recorded: what the run's
+    /// encoder.normalize did to them in training is done here too.
+    Decode {
+        /// The file of features.
+        features: PathBuf,
+        #[command(flatten)]
+        generator: Chosen,
+        /// Where to compute: auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+        /// Folder for the pictures, one PNG for each name.
+        #[arg(long, value_name = "DIR", default_value = "decoded")]
         out: PathBuf,
         /// Format of the list of pictures on stdout.
         #[arg(long, value_enum, default_value = "text")]
@@ -120,6 +144,32 @@ enum Command {
         #[arg(long, default_value = "auto")]
         device: String,
     },
+}
+
+/// Which generator: a run's, or released weights and the experiment that describes them.
+#[derive(Args)]
+struct Chosen {
+    /// The trained run [default: runs/quickstart].
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["experiment", "weights"])]
+    run: Option<PathBuf>,
+    /// Instead of a run: the experiment that says which features the generator takes.
+    #[arg(long, value_name = "EXPERIMENT.toml", requires = "weights")]
+    experiment: Option<PathBuf>,
+    /// Instead of a run: weights of the generator, as `deepsim-nets import caffemodel` writes them.
+    #[arg(long, value_name = "FILE", requires = "experiment")]
+    weights: Option<PathBuf>,
+}
+
+impl Chosen {
+    fn open(&self, device: tch::Device) -> Result<Ready, EvalError> {
+        match (&self.experiment, &self.weights) {
+            (Some(experiment), Some(weights)) => Ready::of_weights(experiment, weights, device),
+            _ => {
+                let run = self.run.as_deref().unwrap_or(Path::new("runs/quickstart"));
+                Ready::of_run(run, device)
+            }
+        }
+    }
 }
 
 #[derive(Args)]
@@ -206,15 +256,26 @@ fn run(command: Command) -> Result<(), EvalError> {
         }
         Command::Invert {
             images,
-            run,
+            generator,
             device,
             out,
             format,
         } => {
             let device = device::choose(&device)?;
-            let run = Loaded::open(&run, device)?;
-            let made = invert::invert(&run, &images, &out, device)?;
-            print!("{}", list(&made, format)?);
+            let made = invert::invert(&generator.open(device)?, &images, &out, device)?;
+            print!("{}", list(&made, format, |m| &m.pair)?);
+            Ok(())
+        }
+        Command::Decode {
+            features,
+            generator,
+            device,
+            out,
+            format,
+        } => {
+            let device = device::choose(&device)?;
+            let made = decode::decode(&generator.open(device)?, &features, &out, device)?;
+            print!("{}", list(&made, format, |m| &m.picture)?);
             Ok(())
         }
         Command::Compare {
@@ -257,10 +318,14 @@ fn run(command: Command) -> Result<(), EvalError> {
     }
 }
 
-fn list(made: &[invert::Inverted], format: Format) -> Result<String, EvalError> {
+fn list<T: Serialize>(
+    made: &[T],
+    format: Format,
+    line: impl Fn(&T) -> &String,
+) -> Result<String, EvalError> {
     match format {
         Format::Json => json(made),
         Format::Csv => csv(made),
-        Format::Text => Ok(made.iter().map(|m| format!("{}\n", m.pair)).collect()),
+        Format::Text => Ok(made.iter().map(|m| format!("{}\n", line(m))).collect()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use deepsim_experiment::config::{NetSource, Weights};
+use deepsim_experiment::config::Source;
 use deepsim_experiment::evaluate::held_out;
 use deepsim_experiment::run_dir::find_runs;
 use deepsim_experiment::{Clip, Experiment};
@@ -63,8 +63,11 @@ pub struct Options {
     pub device: Device,
 }
 
-fn layer_name(source: &NetSource) -> String {
-    match (source.net, source.tap) {
+fn layer_name(source: &Source) -> String {
+    let Source::Network(network) = source else {
+        return source.to_string();
+    };
+    match (network.net, network.tap) {
         (NetKind::CaffeNet, Tap::Pool5) => "conv5".to_owned(),
         (NetKind::CaffeNet, Tap::Relu6) => "fc6".to_owned(),
         (NetKind::CaffeNet, Tap::Relu7) => "fc7".to_owned(),
@@ -101,11 +104,11 @@ pub fn evaluate(path: &Path, options: Options) -> Result<Row> {
     let method = method_name(e);
     let layer = layer_name(&e.encoder);
     let comparator = match e.raw.loss.feat > 0.0 {
-        true => format!("{}:{}", e.comparator.net, e.comparator.tap),
+        true => e.comparator.to_string(),
         false => String::new(),
     };
     // The paper's cell is for trained weights: a run with random ones is another experiment.
-    let trained = matches!(e.encoder.weights, Weights::File(_));
+    let trained = e.encoder.learned();
     let (paper_image_error, paper_feature_error) = paper::errors(method, &comparator, &layer)
         .filter(|_| trained)
         .unwrap_or((None, None));
@@ -114,12 +117,12 @@ pub fn evaluate(path: &Path, options: Options) -> Result<Row> {
         layer,
         comparator,
         image_error: Some(errors.image_error),
-        feature_error: Some(errors.feature_error),
+        feature_error: errors.feature_error,
         gradient_energy: Some(errors.gradient_energy),
         data: Some(e.raw.data.test.display().to_string()),
         split: Some("test".to_owned()),
         crop: Some(e.raw.data.crop),
-        weights: Some(e.raw.encoder.weights.clone()),
+        weights: Some(e.encoder.origin()),
         n: Some(errors.n),
         clipped: Some(options.clip == Clip::Displayable),
         run: Some(path.display().to_string()),

@@ -99,7 +99,7 @@ fn check(net: NetKind, options: &str) {
 
     for (it, seed) in r.numbers("torch_seeds").into_iter().enumerate() {
         let x = rgb_to_caffe(r.get(&format!("x/{it}"))).unwrap();
-        let l = iterate(&mut state, &perception, &x, &plan, seed).unwrap();
+        let l = iterate(&mut state, &perception, &x, None, &plan, seed).unwrap();
         for (name, value) in [
             ("feat", l.feat),
             ("adv", l.adv),
