@@ -429,3 +429,46 @@ fn a_generator_is_used_without_its_run() {
         .args(["--weights", "y.safetensors"]))
     .refuses(&["unknown: y"]);
 }
+
+/// Pictures compared in the features of the discriminator that trains along.
+#[test]
+fn the_discriminator_can_be_the_comparator_of_a_run() {
+    let lab = Lab::new();
+    let comparator = "[comparator]\nnet = \"alexnet\"\ntap = \"relu3\"\nweights = \"random:1\"\n";
+    assert!(lab.toml().contains(comparator));
+    let text = lab.toml().replace(
+        comparator,
+        "[comparator]\nnet = \"discriminator\"\ntap = \"Dconv3\"\n",
+    );
+    fs::write(lab.experiment(), text).unwrap();
+    for passes in ["paper", "one"] {
+        let set = format!("train.discriminator_passes={passes}");
+        let train = |out: &str, rest: &[&str]| {
+            run(lab.train_into(out).args(["--set", &set]).args(rest)).exits(0);
+        };
+        let (whole, cut) = (format!("{passes}-whole"), format!("{passes}-cut"));
+        train(&whole, &["--steps", "4"]);
+        train(&cut, &["--steps", "2"]);
+        train(&cut, &["--steps", "4", "--resume"]);
+        assert_eq!(tensors(&lab.at(&cut), 4), tensors(&lab.at(&whole), 4));
+        let feat = column(&lab.at(&whole), "loss.feat");
+        assert_eq!(feat.len(), 4);
+        assert!(feat.iter().all(|v| v.as_f64().unwrap() > 0.0), "{feat:?}");
+    }
+    lab_input(&lab);
+    run(&mut lab.eval(&[
+        "forward",
+        "tiny.toml",
+        "--net",
+        "comparator",
+        "--run",
+        "one-whole",
+        "--input",
+        "x.safetensors",
+        "--output",
+        "y.safetensors",
+    ]))
+    .exits(0)
+    .says(&["y [1, 128, "]);
+    run(&mut lab.eval(&["table2", "--runs", "one-whole"])).exits(0);
+}
