@@ -341,6 +341,17 @@ def discriminator(w, rgb, crop, feat=None, masks=None, mutate=None):
     return F.linear(drop(x, masks), w["Dfc7.weight"], w["Dfc7.bias"])
 
 
+def discriminator_features(w, rgb, crop, tap):
+    """A convolution of the discriminator after its rectifier, or Dpool5: the mean over positions."""
+    x = to_caffe(rgb, None)
+    for name, _, _, _, stride in discriminator_plan(crop)[0]:
+        x = relu(F.conv2d(x, w[name + ".weight"], w[name + ".bias"], stride))
+        if name == tap:
+            return x
+    assert tap == "Dpool5"
+    return x.mean(dim=(2, 3))
+
+
 def drop(x, masks):
     """Half of the values become 0, the others double. The mask is what libtorch's dropout draws."""
     if masks is None:

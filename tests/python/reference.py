@@ -289,7 +289,7 @@ def iteration(args, draw):
     pictures += [draw.pictures(args.batch, args.crop) for _ in range(1, args.iterations)]
     out, decayed, margin = training.iterations(
         comparator, args.tap, net, g0, d0, pictures, features, args.crop, args.seed, args.weight_decay,
-        args.one_pass,
+        args.one_pass, args.judged_at,
     )
     out.update({f"wC/{k}": v for k, v in comparator.items()})
     out.update({f"wG/{k}": v for k, v in g0.items()})
@@ -406,6 +406,7 @@ def main():
     parser.add_argument("--net", choices=("caffenet", "alexnet", "vgg16"), default="alexnet")
     parser.add_argument("--iterations", type=int, default=2)
     parser.add_argument("--one-pass", action="store_true", help="iteration: D passes over G(y) once")
+    parser.add_argument("--judged-at", help="iteration: compare in this layer of D")
     parser.add_argument("--mutate", type=mistakes, default=(), help="make these mistakes on purpose")
     parser.add_argument("--weight-decay", type=float, default=training.WEIGHT_DECAY)
     parser.add_argument("--weights", help="lpips: the network's, instead of random ones")

@@ -32,7 +32,7 @@ def trained(weights, frozen=()):
 
 
 def iterations(
-    comparator, tap, net, g0, d0, pictures, features, crop, seed, weight_decay, one_pass=False
+    comparator, tap, net, g0, d0, pictures, features, crop, seed, weight_decay, one_pass=False, judged_at=None
 ):
     """One iteration per batch of `pictures`: what a second implementation must find, the names of
     the weights that decay, and how near any unit comes to a kink.
@@ -40,7 +40,8 @@ def iterations(
     `comparator` holds the weights of `net` (nets.caffenet or nets.alexnet), encoder and
     comparator at once. Dropout masks are drawn after torch.manual_seed(seed + iteration):
     D(real) before Dfc6, before Dfc7; D(fake) the same; then, after D's update, D(fake) again.
-    With `one_pass` there is no third call: G follows what D said of `fake` before its update.
+    With `judged_at` the pictures are compared in that layer of the updated D instead, which learns
+    nothing from it. With `one_pass` there is no third call: G follows what D said of `fake` before its update.
     """
     trunk_biases = {k for k in g0 if k.endswith(".bias") and not k.startswith(("Rconv", "defc"))}
     g, d = trained(g0, trunk_biases), trained(d0)
@@ -78,7 +79,13 @@ def iterations(
 
         if not one_pass:
             adv = losses.adversarial(nets.discriminator(d, fake, crop, masks=masks), "caffe")
-        feat = losses.squared_distance(c(fake), y, "caffe")
+        if judged_at:
+            with torch.no_grad():
+                wanted_there = nets.discriminator_features(d, x, crop, judged_at)
+            found = nets.discriminator_features(d, fake, crop, judged_at)
+            feat = losses.squared_distance(found, wanted_there, "caffe")
+        else:
+            feat = losses.squared_distance(c(fake), y, "caffe")
         img = losses.squared_distance(fake, x, "caffe")
         total = LAMBDA["feat"] * feat + LAMBDA["adv"] * adv + LAMBDA["img"] * img
         learning = {k: v for k, v in g.items() if k not in trunk_biases}

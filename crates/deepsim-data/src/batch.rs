@@ -19,6 +19,15 @@ pub enum Mirror {
     Off,
 }
 
+/// Where the windows of training crops lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Anywhere in the stored picture, at random.
+    Random,
+    /// In its centre, as in an evaluation.
+    Centre,
+}
+
 /// What happens to a stored picture on its way into a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Augment {
@@ -26,6 +35,8 @@ pub struct Augment {
     pub crop: u32,
     /// Mirroring (training only).
     pub mirror: Mirror,
+    /// Where windows lie (training only: an evaluation takes the centre).
+    pub place: Place,
     /// `None`: a `crop`×`crop` window is cut pixel for pixel, as the paper does.
     /// `Some((low, high))`: the window's side is round(u·stored) with u uniform in
     /// [low, high], 0 < low ≤ high ≤ 1, and the window is resized to `crop`×`crop` with the
@@ -261,7 +272,10 @@ pub(crate) fn fill(
                 true => Side::Mirrored,
                 false => Side::AsIs,
             };
-            let window = augment.random_window(slot.draw, stored);
+            let window = match augment.place {
+                Place::Random => augment.random_window(slot.draw, stored),
+                Place::Centre => augment.centre_window(stored),
+            };
             cut(&found.pixels, stored, window, augment.crop, side, target)?;
             found.pixels = Vec::new();
             Ok(found)

@@ -34,7 +34,7 @@ mod source;
 pub mod square;
 pub mod verify;
 
-pub use batch::{Augment, Batch, BatchSpec, Mirror, eval_batch, training_batch};
+pub use batch::{Augment, Batch, BatchSpec, Mirror, Place, eval_batch, training_batch};
 pub use dataset::{Dataset, DatasetKind};
 pub use decode::decode_rgb8;
 pub use error::DataError;

@@ -12,8 +12,8 @@ use common::{folder, photo};
 use deepsim_data::prepare::Existing;
 use deepsim_data::sampling::{permutation, place};
 use deepsim_data::{
-    Augment, BadImages, Batch, BatchSpec, DataError, Dataset, Flow, Loader, Mirror, Prepare, Store,
-    eval_batch, prepare, training_batch,
+    Augment, BadImages, Batch, BatchSpec, DataError, Dataset, Flow, Loader, Mirror, Place, Prepare,
+    Store, eval_batch, prepare, training_batch,
 };
 use proptest::prelude::*;
 use tempfile::tempdir;
@@ -22,6 +22,7 @@ fn spec(batch_size: usize, crop: u32) -> BatchSpec {
     let augment = Augment {
         crop,
         mirror: Mirror::Random,
+        place: Place::Random,
         scale: None,
     };
     BatchSpec {
@@ -103,6 +104,7 @@ fn threads_and_resumes_change_nothing() {
         augment: Augment {
             crop: 64,
             mirror: Mirror::Random,
+            place: Place::Random,
             scale: Some((0.4, 1.0)),
         },
         seed: 5,
@@ -169,6 +171,7 @@ fn crops_are_windows_and_mirrors_are_mirrors() {
         augment: Augment {
             crop: 40,
             mirror,
+            place: Place::Random,
             scale: None,
         },
         seed: 3,
@@ -210,6 +213,7 @@ fn evaluation_takes_the_centre() {
     let paper = Augment {
         crop: 227,
         mirror: Mirror::Random,
+        place: Place::Random,
         scale: None,
     };
     let batch = eval_batch(&data, 1..3, &paper).unwrap();
@@ -224,6 +228,7 @@ fn evaluation_takes_the_centre() {
     let scaled = Augment {
         crop: 64,
         mirror: Mirror::Off,
+        place: Place::Random,
         scale: Some((0.3, 0.5)),
     };
     let window = image::imageops::crop_imm(&picture, 64, 64, 128, 128).to_image();
@@ -274,6 +279,7 @@ fn impossible_specifications_are_errors() {
         let augment = Augment {
             crop: 32,
             mirror: Mirror::Off,
+            place: Place::Random,
             scale: Some(scale),
         };
         let error = fails(BatchSpec {
@@ -282,6 +288,38 @@ fn impossible_specifications_are_errors() {
             seed: 0,
         });
         assert!(matches!(error, DataError::ScaleRange { .. }), "{scale:?}");
+    }
+}
+
+/// What was recorded of a whole picture belongs to one crop of it, the same in every epoch and in
+/// an evaluation.
+#[test]
+fn central_crops_are_those_of_an_evaluation_in_every_epoch() {
+    let root = tempdir().unwrap();
+    let data = Dataset::open(&folder(root.path(), 5)).unwrap();
+    for scale in [None, Some((1.0, 1.0))] {
+        let augment = Augment {
+            crop: 64,
+            mirror: Mirror::Off,
+            place: Place::Centre,
+            scale,
+        };
+        let spec = BatchSpec {
+            batch_size: 5,
+            augment: augment.clone(),
+            seed: 3,
+        };
+        let wanted = eval_batch(&data, 0..5, &augment).unwrap();
+        for step in 0..3 {
+            let batch = training_batch(&data, &spec, step).unwrap();
+            for (slot, &index) in batch.indices.iter().enumerate() {
+                let (ours, theirs) = (
+                    batch.images.index_axis(ndarray::Axis(0), slot),
+                    wanted.index_axis(ndarray::Axis(0), index),
+                );
+                assert_eq!(ours, theirs, "step {step}, picture {index}");
+            }
+        }
     }
 }
 

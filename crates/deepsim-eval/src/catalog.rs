@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use deepsim_experiment::config::{NetSource, Weights};
+use deepsim_experiment::config::Source;
 use deepsim_experiment::run_dir::find_runs;
 use deepsim_experiment::{Checkpoint, Experiment};
 use deepsim_nets::{NetKind, Tap};
@@ -58,10 +58,12 @@ impl Loss {
         }
     }
 
-    /// The method's name in Table 2.
-    pub fn method(self) -> &'static str {
+    /// The method's name in Table 2: `db` is the image loss alone with the generator of Dosovitskiy &
+    /// Brox, CVPR 2016.
+    pub fn method(self, experiment: &Experiment) -> &'static str {
         match self {
             Loss::Full | Loss::FeatureAdversarial => "deepsim",
+            Loss::Image if !experiment.generator.trunk.is_deepsim() => "db",
             Loss::Image => "image-loss",
             _ => "other",
         }
@@ -69,23 +71,22 @@ impl Loss {
 }
 
 /// `conv5`, `fc6`, `fc7`, `fc8` of CaffeNet as the paper calls them, else `NET:TAP`.
-pub fn layer_name(source: &NetSource) -> String {
-    match (source.net, source.tap) {
-        (NetKind::CaffeNet, Tap::Pool5) => "conv5".to_owned(),
-        (NetKind::CaffeNet, Tap::Relu6) => "fc6".to_owned(),
-        (NetKind::CaffeNet, Tap::Relu7) => "fc7".to_owned(),
-        (NetKind::CaffeNet, Tap::Fc8) => "fc8".to_owned(),
-        (net, tap) => format!("{net}:{tap}"),
+pub fn layer_name(source: &Source) -> String {
+    match source.network().map(|n| (n.net, n.tap)) {
+        Some((NetKind::CaffeNet, Tap::Pool5)) => "conv5".to_owned(),
+        Some((NetKind::CaffeNet, Tap::Relu6)) => "fc6".to_owned(),
+        Some((NetKind::CaffeNet, Tap::Relu7)) => "fc7".to_owned(),
+        Some((NetKind::CaffeNet, Tap::Fc8)) => "fc8".to_owned(),
+        _ => source.to_string(),
     }
 }
 
 /// `NET:TAP`, and whether its weights are random.
-pub fn net_name(source: &NetSource) -> String {
-    let random = match source.weights {
-        Weights::Random(_) => " (random weights)",
-        Weights::File(_) => "",
-    };
-    format!("{}:{}{random}", source.net, source.tap)
+pub fn net_name(source: &Source) -> String {
+    match source.learned() {
+        true => source.to_string(),
+        false => format!("{source} (random weights)"),
+    }
 }
 
 /// Where an entry's pictures come from.
@@ -118,6 +119,12 @@ impl Entry {
     /// And for losses to be compared: what is inverted.
     pub fn encoder_key(&self) -> String {
         format!("{} {:?}", self.photos_key(), self.experiment.raw.encoder)
+    }
+
+    /// The method's name in Table 2.
+    pub fn method(&self) -> &'static str {
+        self.loss()
+            .map_or("mv", |loss| loss.method(&self.experiment))
     }
 
     /// The loss of a trained run.

@@ -1,11 +1,12 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use deepsim_eval::door::Net;
 use deepsim_eval::figures::Figure;
 use deepsim_eval::format::Format;
+use deepsim_eval::ready::Ready;
 use deepsim_eval::{EvalError, output};
 
 /// Turn trained runs into tables, figures, reconstructions and tensors.
@@ -19,6 +20,9 @@ Examples:
   cargo run -p deepsim-eval -- table2 --format json --runs runs
   cargo run -p deepsim-eval -- figure 1 --out figures
   cargo run -p deepsim-eval -- invert photo.jpg --run runs/quickstart --out pictures
+  cargo run -p deepsim-eval -- decode features.safetensors --run runs/recorded --out pictures
+  cargo run -p deepsim-eval -- decode fc6.safetensors --experiment experiments/fc6.toml \\
+      --weights released-fc6.safetensors
   cargo run -p deepsim-eval -- forward experiments/conv5.toml --net generator \\
       --weights generator.safetensors --input in.safetensors --output out.safetensors
 
@@ -189,14 +193,34 @@ training mirrors) in the space of pixels and of several layers.")]
         /// Photographs.
         #[arg(required = true)]
         images: Vec<PathBuf>,
-        /// The trained run.
-        #[arg(long, value_name = "DIR", default_value = "runs/quickstart")]
-        run: PathBuf,
+        #[command(flatten)]
+        generator: Chosen,
         /// Where to compute: auto, cpu, cuda or cuda:N.
         #[arg(long, default_value = "auto")]
         device: String,
         /// Folder for the pictures.
         #[arg(long, value_name = "DIR", default_value = "inverted")]
+        out: PathBuf,
+        /// Format of the list of pictures on stdout.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Turn features into pictures: no photograph and no encoder are needed.
+    ///
+    /// FEATURES is a .safetensors file with a tensor for each name, [LENGTH] or [C,H,W] (or a batch
+    /// [N,...] of them); or a matrix, .safetensors or .npy, with a name for each row in
+    /// FEATURES.names.txt beside it. They are raw, as they were recorded: what the run's
+    /// encoder.normalize did to them in training is done here too.
+    Decode {
+        /// The file of features.
+        features: PathBuf,
+        #[command(flatten)]
+        generator: Chosen,
+        /// Where to compute: auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+        /// Folder for the pictures, one PNG for each name.
+        #[arg(long, value_name = "DIR", default_value = "decoded")]
         out: PathBuf,
         /// Format of the list of pictures on stdout.
         #[arg(long, value_enum, default_value = "text")]
@@ -319,5 +343,31 @@ impl Output {
             eprintln!("wrote {}", file.display());
         }
         Ok(())
+    }
+}
+
+/// Which generator: a run's, or released weights and the experiment that describes them.
+#[derive(Args)]
+pub struct Chosen {
+    /// The trained run [default: runs/quickstart].
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["experiment", "weights"])]
+    run: Option<PathBuf>,
+    /// Instead of a run: the experiment that says which features the generator takes.
+    #[arg(long, value_name = "EXPERIMENT.toml", requires = "weights")]
+    experiment: Option<PathBuf>,
+    /// Instead of a run: weights of the generator, as `deepsim-nets import caffemodel` writes them.
+    #[arg(long, value_name = "FILE", requires = "experiment")]
+    weights: Option<PathBuf>,
+}
+
+impl Chosen {
+    pub fn open(&self, device: tch::Device) -> Result<Ready, EvalError> {
+        match (&self.experiment, &self.weights) {
+            (Some(experiment), Some(weights)) => Ready::of_weights(experiment, weights, device),
+            _ => {
+                let run = self.run.as_deref().unwrap_or(Path::new("runs/quickstart"));
+                Ready::of_run(run, device)
+            }
+        }
     }
 }

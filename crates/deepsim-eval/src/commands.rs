@@ -100,8 +100,7 @@ pub fn reencode(runs: Runs, asked: &Reencode) -> Result<()> {
         let name = run_name(run);
         let source = &run.experiment.encoder;
         let mut sheet = Sheet::new(&format!(
-            "Re-encoding by {}:{} ({name}); iteration on the left",
-            source.net, source.tap
+            "Re-encoding by {source} ({name}); iteration on the left"
         ));
         made.onto(&mut sheet, asked.show)?;
         wrote(
@@ -322,7 +321,10 @@ pub fn baseline(baseline: Baseline) -> Result<()> {
     let crop = experiment.raw.data.crop;
     let source = &experiment.encoder;
     let out = out.unwrap_or_else(|| {
-        Path::new("runs").join(format!("mv-{}-{}-{crop}", source.net, source.tap))
+        Path::new("runs").join(format!(
+            "mv-{}-{crop}",
+            source.to_string().replace(':', "-")
+        ))
     });
     if out.exists() {
         // Only what a baseline has written goes.
@@ -333,7 +335,8 @@ pub fn baseline(baseline: Baseline) -> Result<()> {
     let device = device::choose(&device)?;
     let data = Dataset::open(&experiment.raw.data.test)?;
     let perception = Perception::load(&experiment, device)?;
-    let weight = tv.unwrap_or_else(|| mv::total_variation_for(source.tap.name()));
+    let layer = source.network().map_or("", |n| n.tap.name());
+    let weight = tv.unwrap_or_else(|| mv::total_variation_for(layer));
     let settings = mv::Settings::published(crop, weight, seed);
     let n = data.len().min(images);
     let bar = bar((n * settings.steps()) as u64, "photos × steps");

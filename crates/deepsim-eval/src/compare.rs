@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use deepsim_experiment::evaluate::reconstruct;
+use deepsim_experiment::evaluate::{decode, held_out_features};
 use deepsim_experiment::{Clip, ExperimentError, sheet};
 use tch::Device;
 
@@ -47,12 +47,8 @@ pub fn compare(
     let x = from_data(&data, &chosen, &first.experiment.augment(), device)?;
     let mut rows = vec![x.shallow_clone()];
     for run in &loaded {
-        rows.push(reconstruct(
-            &run.perception,
-            &run.generator,
-            &x,
-            Clip::Displayable,
-        )?);
+        let features = held_out_features(&run.perception, &data, &chosen, &x)?;
+        rows.push(decode(&run.generator, &features, Clip::Displayable)?);
     }
     let png = sheet::rows(&rows.iter().collect::<Vec<_>>())?;
     if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use deepsim_experiment::config::{NetSource, Weights};
-use deepsim_experiment::{Checkpoint, Experiment, networks};
+use deepsim_experiment::config::{NetSource, Source, Weights};
+use deepsim_experiment::networks::Frozen;
+use deepsim_experiment::{Checkpoint, Experiment};
 use deepsim_nets::params::{NamedTensors, f32_bytes, read_safetensors};
 use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
 use deepsim_nets::{Discriminator, Dropout, FeatureBranch, Generator};
@@ -104,21 +105,17 @@ fn network(
                 Net::Encoder => &experiment.encoder,
                 _ => &experiment.comparator,
             };
-            let weights = request
-                .weights
-                .clone()
-                .map_or(source.weights.clone(), Weights::File);
-            let source = NetSource {
-                weights,
-                ..source.clone()
-            };
-            let net = networks::load(&source, device)?;
-            Box::new(move |x, _| {
-                let mut found = net.features(&rgb_to_caffe(x)?, &[source.tap])?;
-                found
-                    .pop()
-                    .ok_or_else(|| deepsim_nets::NetError::Spec("no features".into()).into())
-            })
+            if let Source::Discriminator(tap) = *source {
+                let (values, origin) = trained("discriminator")?;
+                let mut d = Discriminator::new(experiment.discriminator.clone(), 0, device)?;
+                d.params_mut()
+                    .copy_from(&values, "the discriminator", &origin)?;
+                return Ok(Box::new(
+                    move |x, _| Ok(d.features(&rgb_to_caffe(x)?, tap)?),
+                ));
+            }
+            let net = Frozen::load(&with_weights(source, request.weights.as_ref()), device)?;
+            Box::new(move |x, _| Ok(net.features(&rgb_to_caffe(x)?)?))
         }
         Net::Generator => {
             let (values, origin) = trained("generator")?;
@@ -158,6 +155,21 @@ fn network(
             })
         }
     })
+}
+
+/// The source with other weights, where they are given.
+fn with_weights(source: &Source, weights: Option<&PathBuf>) -> Source {
+    match (source.clone(), weights) {
+        (Source::Network(n), Some(path)) => Source::Network(NetSource {
+            weights: Weights::File(path.clone()),
+            ..n
+        }),
+        (Source::Script(mut s), Some(path)) => {
+            s.file.clone_from(path);
+            Source::Script(s)
+        }
+        (other, _) => other,
+    }
 }
 
 fn pick(tensors: &NamedTensors, key: &'static str, path: &Path) -> Result<Tensor> {

@@ -113,6 +113,15 @@ pub enum EvalError {
     /// An optimisation whose pictures became infinite.
     #[error("the optimisation left all bounds: lower --tv, whose steps grow with it")]
     Diverged,
+    /// A generator whose features are scaled by numbers that only its run knows.
+    #[error(
+        "{}: encoder.normalize scales the features by numbers that are kept in the run's checkpoints; \
+         give --run instead of --weights", experiment.display()
+    )]
+    ScaleUnknown {
+        /// The experiment.
+        experiment: PathBuf,
+    },
     /// A table or picture could not be written.
     #[error("cannot format the result: {0}")]
     Format(String),

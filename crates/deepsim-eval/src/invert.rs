@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use deepsim_experiment::evaluate::reconstruct;
+use deepsim_experiment::evaluate::decode;
 use deepsim_experiment::{Clip, ExperimentError, sheet};
 use serde::Serialize;
 use tch::Device;
 
 use crate::error::Result;
-use crate::loaded::Loaded;
 use crate::photos;
+use crate::ready::Ready;
 
 /// What was made of one photograph.
 #[derive(Clone, Debug, Serialize)]
@@ -23,24 +23,26 @@ pub struct Inverted {
     pub pair: String,
 }
 
-/// Inverts photographs with a run's generator and writes PNGs into `out`.
+/// Inverts photographs with a generator and its encoder and writes PNGs into `out`.
 ///
 /// # Errors
-/// Photographs that cannot be read (all of them are opened before anything is written), or
+/// Features that were recorded elsewhere; photographs that cannot be read (all of them are opened before anything is written), or
 /// files that cannot be written.
 pub fn invert(
-    run: &Loaded,
+    ready: &Ready,
     paths: &[PathBuf],
     out: &Path,
     device: Device,
 ) -> Result<Vec<Inverted>> {
-    let crops = photos::from_files(paths, &run.experiment.augment(), device)?;
+    let encoder = ready.encoder(device)?;
+    let crops = photos::from_files(paths, &ready.experiment.augment(), device)?;
     std::fs::create_dir_all(out).map_err(ExperimentError::io(out))?;
+    let _guard = tch::no_grad_guard();
     let mut taken = BTreeSet::new();
     let mut made = Vec::new();
     for (i, path) in (0..).zip(paths) {
         let x = crops.f_narrow(0, i, 1)?;
-        let y = reconstruct(&run.perception, &run.generator, &x, Clip::Displayable)?;
+        let y = decode(&ready.generator, &encoder.features(&x)?, Clip::Displayable)?;
         let stem = unused(&mut taken, path);
         let (alone, pair) = (
             out.join(format!("{stem}-inverted.png")),

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use deepsim_experiment::Experiment;
+use deepsim_experiment::config::Source;
 use deepsim_nets::metrics::{Lpips, WINDOW, classify, psnr, ssim};
 use deepsim_nets::pictures::caffe_to_rgb;
 use deepsim_nets::{FeatureNet, NetKind, Tap};
@@ -146,16 +147,17 @@ impl Judges {
 
     /// Begins to judge a trained run.
     pub fn of(&self, experiment: &Experiment) -> Judging<'_> {
-        let mut used = vec![experiment.encoder.net];
+        let mut used: Vec<NetKind> = kind(&experiment.encoder).into_iter().collect();
         if experiment.raw.loss.feat > 0.0 {
-            used.push(experiment.comparator.net);
+            used.extend(kind(&experiment.comparator));
         }
         self.beside(&used)
     }
 
     /// Begins to judge what was made by the experiment's encoder alone.
     pub fn of_encoder(&self, experiment: &Experiment) -> Judging<'_> {
-        self.beside(&[experiment.encoder.net])
+        let used: Vec<NetKind> = kind(&experiment.encoder).into_iter().collect();
+        self.beside(&used)
     }
 
     fn beside(&self, used: &[NetKind]) -> Judging<'_> {
@@ -178,6 +180,11 @@ impl Judges {
             None => Vec::new(),
         })
     }
+}
+
+/// The network of ours that a source is, if it is one: only those are judges.
+fn kind(source: &Source) -> Option<NetKind> {
+    source.network().map(|n| n.net)
 }
 
 /// A run that is being judged, batch by batch.

@@ -7,6 +7,7 @@
 pub mod apng;
 pub mod catalog;
 pub mod compare;
+pub mod decode;
 pub mod door;
 pub mod error;
 pub mod figures;
@@ -22,6 +23,7 @@ pub mod neighbors_table;
 pub mod output;
 pub mod paper;
 pub mod photos;
+pub mod ready;
 pub mod reencode;
 pub mod runs;
 pub mod scale;

@@ -37,7 +37,7 @@ impl Loaded {
                 path: path.to_owned(),
             }
         })?;
-        let perception = Perception::load(&experiment, device)?;
+        let mut perception = Perception::load(&experiment, device)?;
         let then = &checkpoint.manifest;
         same(
             path,
@@ -51,6 +51,7 @@ impl Loaded {
             &then.comparator_weights,
             &perception.comparator_hash,
         )?;
+        perception.restore(&checkpoint)?;
         let generator = checkpoint.generator(device)?;
         Ok(Loaded {
             path: path.to_owned(),
@@ -92,7 +93,7 @@ impl Loaded {
     }
 }
 
-fn same(run: &Path, what: &'static str, was: &str, is: &str) -> Result<()> {
+pub(crate) fn same(run: &Path, what: &'static str, was: &str, is: &str) -> Result<()> {
     if was == is {
         return Ok(());
     }

@@ -9,10 +9,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use deepsim_eval::format::{Format, csv, json};
-use deepsim_eval::judges::Judges;
-use deepsim_eval::loaded::Loaded;
-use deepsim_eval::{EvalError, compare, door, invert, runs, table1, table2, table2_text};
+use deepsim_eval::{EvalError, compare, decode, door, invert, runs, table1, table2};
 use deepsim_experiment::{Clip, Experiment, device};
+use serde::Serialize;
 
 use cli::{Cli, Command};
 
@@ -167,15 +166,26 @@ fn run(command: Command) -> Result<(), EvalError> {
         Command::Baseline(baseline) => commands::baseline(baseline),
         Command::Invert {
             images,
-            run,
+            generator,
             device,
             out,
             format,
         } => {
             let device = device::choose(&device)?;
-            let run = Loaded::open(&run, device)?;
-            let made = invert::invert(&run, &images, &out, device)?;
-            print!("{}", list(&made, format)?);
+            let made = invert::invert(&generator.open(device)?, &images, &out, device)?;
+            print!("{}", list(&made, format, |m| &m.pair)?);
+            Ok(())
+        }
+        Command::Decode {
+            features,
+            generator,
+            device,
+            out,
+            format,
+        } => {
+            let device = device::choose(&device)?;
+            let made = decode::decode(&generator.open(device)?, &features, &out, device)?;
+            print!("{}", list(&made, format, |m| &m.picture)?);
             Ok(())
         }
         Command::Compare {
@@ -218,10 +228,14 @@ fn run(command: Command) -> Result<(), EvalError> {
     }
 }
 
-fn list(made: &[invert::Inverted], format: Format) -> Result<String, EvalError> {
+fn list<T: Serialize>(
+    made: &[T],
+    format: Format,
+    line: impl Fn(&T) -> &String,
+) -> Result<String, EvalError> {
     match format {
         Format::Json => json(made),
         Format::Csv => csv(made),
-        Format::Text => Ok(made.iter().map(|m| format!("{}\n", m.pair)).collect()),
+        Format::Text => Ok(made.iter().map(|m| format!("{}\n", line(m))).collect()),
     }
 }

@@ -93,34 +93,35 @@ fn spaces(run: &Loaded, device: Device) -> Result<Vec<Space<'_>>> {
         name: "pixels".to_owned(),
         features: Box::new(|x| Ok(x.shallow_clone())),
     }];
-    let encoder = &run.experiment.encoder;
-    let at = |tap: Tap| encoder.net.table().iter().position(|(t, _)| *t == tap);
-    for tap in LAYERS {
-        if at(tap).is_some() && at(tap) < at(encoder.tap) {
-            let source = NetSource {
-                tap,
-                ..encoder.clone()
-            };
-            let net: FeatureNet = networks::load(&source, device)?;
-            spaces.push(Space {
-                name: format!("{}:{tap}", encoder.net),
-                features: Box::new(move |x| {
-                    let found = net.features(x, &[tap])?.pop();
-                    found.ok_or_else(|| EvalError::Format(format!("no features at {tap}")))
-                }),
-            });
+    let (encoder, comparator) = (&run.experiment.encoder, &run.experiment.comparator);
+    if let Some(source) = encoder.network() {
+        let at = |tap: Tap| source.net.table().iter().position(|(t, _)| *t == tap);
+        for tap in LAYERS {
+            if at(tap).is_some() && at(tap) < at(source.tap) {
+                let net: FeatureNet = networks::load(
+                    &NetSource {
+                        tap,
+                        ..source.clone()
+                    },
+                    device,
+                )?;
+                spaces.push(Space {
+                    name: format!("{}:{tap}", source.net),
+                    features: Box::new(move |x| {
+                        let found = net.features(x, &[tap])?.pop();
+                        found.ok_or_else(|| EvalError::Format(format!("no features at {tap}")))
+                    }),
+                });
+            }
         }
     }
     spaces.push(Space {
-        name: format!("{}:{}", encoder.net, encoder.tap),
+        name: encoder.to_string(),
         features: Box::new(|x| Ok(run.perception.encode(x)?)),
     });
-    let comparator = &run.experiment.comparator;
-    if run.experiment.raw.loss.feat > 0.0
-        && (comparator.net, comparator.tap) != (encoder.net, encoder.tap)
-    {
+    if run.experiment.raw.loss.feat > 0.0 && run.perception.judged_at().is_none() {
         spaces.push(Space {
-            name: format!("{}:{}", comparator.net, comparator.tap),
+            name: comparator.to_string(),
             features: Box::new(|x| Ok(run.perception.compare(x)?)),
         });
     }

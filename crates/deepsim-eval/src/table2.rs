@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use deepsim_experiment::Clip;
-use deepsim_experiment::config::Weights;
-use deepsim_experiment::evaluate::{held_out, reconstruct};
+use deepsim_experiment::evaluate::{decode, held_out, held_out_features};
 use deepsim_experiment::run_dir::find_runs;
 use deepsim_nets::metrics;
 use deepsim_nets::pictures::clip_caffe;
@@ -120,20 +119,21 @@ pub fn evaluate(path: &Path, options: Options<'_>) -> Result<Row> {
         for from in (0..n).step_by(BATCH) {
             let indices: Vec<usize> = (from..n.min(from + BATCH)).collect();
             let x = from_data(&data, &indices, &e.augment(), options.device)?;
-            let y = reconstruct(&run.perception, &run.generator, &x, options.clip)?;
+            let features = held_out_features(&run.perception, &data, &indices, &x)?;
+            let y = decode(&run.generator, &features, options.clip)?;
             judging.add(&x, &y)?;
         }
         verdict = judging.verdict();
     }
     let loss = Loss::of(e);
-    let method = loss.method();
+    let method = loss.method(e);
     let layer = layer_name(&e.encoder);
     let comparator = match e.raw.loss.feat > 0.0 {
-        true => format!("{}:{}", e.comparator.net, e.comparator.tap),
+        true => e.comparator.to_string(),
         false => String::new(),
     };
     // The paper's cell is for trained weights: a run with random ones is another experiment.
-    let trained = matches!(e.encoder.weights, Weights::File(_));
+    let trained = e.encoder.learned();
     let (paper_image_error, paper_feature_error) = paper::errors(method, &comparator, &layer)
         .filter(|_| trained)
         .unwrap_or((None, None));
@@ -142,12 +142,12 @@ pub fn evaluate(path: &Path, options: Options<'_>) -> Result<Row> {
         layer,
         comparator,
         image_error: Some(errors.image_error),
-        feature_error: Some(errors.feature_error),
+        feature_error: errors.feature_error,
         gradient_energy: Some(errors.gradient_energy),
         data: Some(e.raw.data.test.display().to_string()),
         split: Some("test".to_owned()),
         crop: Some(e.raw.data.crop),
-        weights: Some(e.raw.encoder.weights.clone()),
+        weights: Some(e.encoder.origin()),
         n: Some(errors.n),
         clipped: Some(options.clip == Clip::Displayable),
         run: Some(path.display().to_string()),
@@ -205,7 +205,7 @@ pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
         )?)
     };
     let layer = layer_name(&e.encoder);
-    let trained = matches!(e.encoder.weights, Weights::File(_));
+    let trained = e.encoder.learned();
     let (paper_image_error, paper_feature_error) = paper::errors("mv", "", &layer)
         .filter(|_| trained)
         .unwrap_or((None, None));
@@ -219,7 +219,7 @@ pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
         data: Some(e.raw.data.test.display().to_string()),
         split: Some("test".to_owned()),
         crop: Some(e.raw.data.crop),
-        weights: Some(e.raw.encoder.weights.clone()),
+        weights: Some(e.encoder.origin()),
         n: Some(n),
         clipped: Some(options.clip == Clip::Displayable),
         run: Some(path.display().to_string()),

@@ -104,6 +104,7 @@ fn a_real_photograph_s_feature_term_falls_fivefold() {
     let augment = deepsim_data::Augment {
         crop: 96,
         mirror: deepsim_data::Mirror::Off,
+        place: deepsim_data::Place::Random,
         scale: Some((0.6, 1.0)),
     };
     let data = deepsim_data::Dataset::open(&data).unwrap();

@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use deepsim_data::{Augment, BadImages, Mirror};
+use deepsim_data::{Augment, BadImages, Mirror, Place};
 use deepsim_nets::{
-    AdamOptions, DiscriminatorSpec, FeatureBranch, FeatureShape, GeneratorSpec, NetError, NetKind,
-    Reduction, Tap, Trunk,
+    AdamOptions, DiscriminatorSpec, FeatureBranch, FeatureShape, GeneratorSpec, NetError,
+    Reduction, Trunk,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ExperimentError, Result};
 use crate::overrides;
+pub use crate::source::{NetSource, Source, Weights};
+use crate::source::{Normalize, RawKind, RawTap, RecordedSource, Role, ScriptSource, Units};
 
 /// An experiment file, key by key. Every hyper-parameter must be written out: two files can be
 /// compared line by line, and no default hides.
@@ -67,12 +69,36 @@ pub struct RawData {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawNet {
-    /// Architecture.
-    pub net: NetKind,
-    /// Layer whose output is taken.
-    pub tap: Tap,
-    /// A safetensors file, or `random:SEED`.
-    pub weights: String,
+    /// Architecture; or "torchscript": a module saved by `torch.jit.save`; "recorded" (encoder
+    /// only): features from a file; "discriminator" (comparator only): the one that trains along,
+    /// as it is after its update of the same iteration. Each has its own of the keys below.
+    pub net: RawKind,
+    /// Layer whose output is taken. TorchScript: "output", or "output.N" / "output.KEY" for an
+    /// element of a tuple, list or dictionary. Discriminator: "Dconv1" to "Dconv5" (after their
+    /// rectifiers) or "Dpool5".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<RawTap>,
+    /// A safetensors file, or `random:SEED`. TorchScript: the module's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Recorded: the file of features, one safetensors tensor for each picture under its name; or
+    /// a matrix (.safetensors or .npy) with the names beside it in `FILE.names.txt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<PathBuf>,
+    /// Recorded, and a TorchScript encoder: shape of one picture's features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Vec<i64>>,
+    /// Recorded: "none" (if left out); "rms": all values divided by their root mean square;
+    /// "zscore": each unit minus its mean, divided by its deviation. Over the training pictures;
+    /// kept in the checkpoint and applied to everything that the run decodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalize: Option<Normalize>,
+    /// TorchScript: units of the pictures that the module takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<Units>,
+    /// TorchScript: must be true. Such a file is a program, and to load it is to run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_code: Option<bool>,
 }
 
 /// `[generator]`
@@ -217,26 +243,6 @@ pub struct RawTrain {
 /// More threads than any machine that this runs on has cores.
 const MAX_THREADS: usize = 1024;
 
-/// Where weights come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Weights {
-    /// A safetensors file.
-    File(PathBuf),
-    /// Random weights of this seed.
-    Random(u64),
-}
-
-/// A validated network reference.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NetSource {
-    /// Architecture.
-    pub net: NetKind,
-    /// Tap.
-    pub tap: Tap,
-    /// Weights.
-    pub weights: Weights,
-}
-
 /// A validated experiment.
 #[derive(Clone, Debug)]
 pub struct Experiment {
@@ -246,10 +252,10 @@ pub struct Experiment {
     pub raw: Raw,
     /// Overrides that were given, as typed.
     pub overrides: Vec<String>,
-    /// The network to invert.
-    pub encoder: NetSource,
-    /// The network to compare with.
-    pub comparator: NetSource,
+    /// What is inverted.
+    pub encoder: Source,
+    /// What pictures are compared in.
+    pub comparator: Source,
     /// Shape of the inverted features.
     pub features: FeatureShape,
     /// The generator.
@@ -402,45 +408,24 @@ impl Experiment {
                 format!("must be [low, high] with 0 < low <= high <= 1, not [{lo}, {hi}]"),
             ));
         }
-        let source = |key: &str, n: &RawNet| -> Result<NetSource> {
-            let weights = match n.weights.strip_prefix("random:") {
-                None if n.weights.is_empty() => {
-                    return Err(bad(
-                        &format!("{key}.weights"),
-                        "is empty; name a file or random:SEED".into(),
-                    ));
-                }
-                None => Weights::File(PathBuf::from(&n.weights)),
-                Some(seed) => Weights::Random(seed.parse().map_err(|_| {
-                    bad(
-                        &format!("{key}.weights"),
-                        format!(
-                            "`{}`: the seed must be a whole number, as in random:1",
-                            n.weights
-                        ),
-                    )
-                })?),
-            };
-            Ok(NetSource {
-                net: n.net,
-                tap: n.tap,
-                weights,
-            })
-        };
+        let source =
+            |role, n: &RawNet| Source::validate(role, n).map_err(|(key, reason)| bad(&key, reason));
         let (encoder, comparator) = (
-            source("encoder", &raw.encoder)?,
-            source("comparator", &raw.comparator)?,
+            source(Role::Encoder, &raw.encoder)?,
+            source(Role::Comparator, &raw.comparator)?,
         );
+        if let Source::Recorded(_) = encoder {
+            whole_pictures(&raw.data).map_err(|(key, reason)| bad(key, reason))?;
+        }
         let crop = i64::from(raw.data.crop);
         let net = |key: &'static str| move |e: NetError| bad(key, format!("cannot be used: {e}"));
-        let features = encoder
-            .net
-            .feature_shape(encoder.tap, crop)
-            .map_err(net("encoder"))?;
-        comparator
-            .net
-            .feature_shape(comparator.tap, crop)
-            .map_err(net("comparator"))?;
+        let features = match &encoder {
+            Source::Script(ScriptSource {
+                shape: Some(shape), ..
+            })
+            | Source::Recorded(RecordedSource { shape, .. }) => *shape,
+            other => shape_of(other, crop).map_err(net("encoder"))?,
+        };
         let generator = GeneratorSpec {
             input: features,
             crop,
@@ -457,6 +442,23 @@ impl Experiment {
             features: branch,
         };
         discriminator.validate().map_err(net("discriminator"))?;
+        match &comparator {
+            Source::Discriminator(tap) => {
+                discriminator
+                    .has(*tap)
+                    .map_err(|e| bad("comparator.tap", e.to_string()))?;
+                if raw.loss.adv == 0.0 {
+                    return Err(bad(
+                        "comparator.net",
+                        "is the discriminator, which never learns where loss.adv is 0; \
+                         raise loss.adv or take another comparator"
+                            .into(),
+                    ));
+                }
+            }
+            Source::Network(_) => drop(shape_of(&comparator, crop).map_err(net("comparator"))?),
+            Source::Script(_) | Source::Recorded(_) => {}
+        }
         Ok(Experiment {
             path: path.to_owned(),
             raw,
@@ -493,6 +495,10 @@ impl Experiment {
                 Mirror::Random
             } else {
                 Mirror::Off
+            },
+            place: match self.encoder {
+                Source::Recorded(_) => Place::Centre,
+                _ => Place::Random,
             },
             scale: self.raw.data.scale.map(|[lo, hi]| (lo, hi)),
         }
@@ -533,6 +539,35 @@ impl Experiment {
                 )
             })
             .collect()
+    }
+}
+
+/// Recorded features belong to one picture: nothing random may be done to it.
+fn whole_pictures(data: &RawData) -> std::result::Result<(), (&'static str, String)> {
+    let recorded = "the features were recorded of the whole picture";
+    if data.mirror {
+        let reason =
+            format!("must be false for a recorded encoder: {recorded}, not of its mirror image");
+        return Err(("data.mirror", reason));
+    }
+    match data.scale {
+        None | Some([1.0, 1.0]) => Ok(()),
+        Some(_) => {
+            let reason = format!(
+                "must be left out for a recorded encoder (the crop is the centre of the picture), or be \
+                 [1.0, 1.0] (the crop is all of it): {recorded}, not of random windows"
+            );
+            Err(("data.scale", reason))
+        }
+    }
+}
+
+fn shape_of(source: &Source, crop: i64) -> std::result::Result<FeatureShape, NetError> {
+    match source {
+        Source::Network(n) => n.net.feature_shape(n.tap, crop),
+        other => Err(NetError::Spec(format!(
+            "the shape of the features of {other} is not known"
+        ))),
     }
 }
 

@@ -127,6 +127,36 @@ pub enum ExperimentError {
         /// Hash now.
         is: String,
     },
+    /// Recorded features that cannot be used; everything that is wrong is listed.
+    #[error("{} cannot be used:\n  {}", path.display(), problems.join("\n  "))]
+    Recorded {
+        /// The file.
+        path: PathBuf,
+        /// One line for each kind of trouble, with the first few names.
+        problems: Vec<String>,
+    },
+    /// A TorchScript module that cannot be used.
+    #[error("TorchScript module {}: {reason}", path.display())]
+    Script {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// Pictures are to be encoded, but the features of this experiment were recorded elsewhere.
+    #[error(
+        "the features of this experiment were recorded elsewhere ({}): no network here can encode a \
+         picture. Record its features as you did the others', and turn them into pictures by \
+         `deepsim-eval decode FEATURES --run RUN`",
+        path.display()
+    )]
+    NoEncoder {
+        /// The file of recorded features.
+        path: PathBuf,
+    },
+    /// The discriminator's features are asked for where there is none.
+    #[error("the comparator is the discriminator, which is there only while a run trains")]
+    NoComparator,
     /// A device that this machine or this libtorch does not have.
     #[error("device `{asked}`: {reason}")]
     Device {

@@ -1,6 +1,6 @@
 //! Errors on held-out photographs, the same for training and for tables.
 
-use deepsim_data::{Augment, Dataset};
+use deepsim_data::{Augment, Dataset, Part};
 use deepsim_nets::{Generator, metrics, pictures};
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
@@ -27,8 +27,9 @@ pub struct HeldOut {
     pub n: usize,
     /// Normalised error of pixels, percent.
     pub image_error: f64,
-    /// Normalised error of the inverted features, percent.
-    pub feature_error: f64,
+    /// Normalised error of the inverted features, percent; none where they were recorded
+    /// elsewhere, since the reconstruction's cannot be.
+    pub feature_error: Option<f64>,
     /// Gradient energy relative to the photographs': 1 is as sharp, below is blur.
     pub gradient_energy: f64,
 }
@@ -68,7 +69,32 @@ pub fn reconstruct(
     clip: Clip,
 ) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
-    let made = generator.forward(&perception.encode(caffe)?)?;
+    decode(generator, &perception.encode(caffe)?, clip)
+}
+
+/// Features of held-out pictures, as the generator takes them: recorded, or encoded here.
+///
+/// # Errors
+/// A picture without recorded features, or of a size that the encoder was not built for.
+pub fn held_out_features(
+    perception: &Perception,
+    data: &Dataset,
+    indices: &[usize],
+    caffe: &Tensor,
+) -> Result<Tensor> {
+    match perception.recorded(Part::Test, data, indices)? {
+        Some(features) => Ok(features),
+        None => perception.encode(caffe),
+    }
+}
+
+/// Pictures from features, in Caffe units.
+///
+/// # Errors
+/// Features that are not the generator's.
+pub fn decode(generator: &Generator, features: &Tensor, clip: Clip) -> Result<Tensor> {
+    let _guard = tch::no_grad_guard();
+    let made = generator.forward(features)?;
     Ok(match clip {
         Clip::Displayable => pictures::clip_caffe(&made)?,
         Clip::Off => made.f_contiguous().map_err(deepsim_nets::NetError::from)?,
@@ -93,21 +119,32 @@ pub fn held_out(
     let (mut real, mut made, mut wanted, mut got) = (vec![], vec![], vec![], vec![]);
     let (mut energy_real, mut energy_made) = (0.0, 0.0);
     for from in (0..n).step_by(BATCH) {
+        let indices: Vec<usize> = (from..n.min(from + BATCH)).collect();
         let images = deepsim_data::eval_batch(data, from..n.min(from + BATCH), augment)?;
         let x = to_caffe(&images, device)?;
-        let y = reconstruct(perception, generator, &x, clip)?;
+        let features = held_out_features(perception, data, &indices, &x)?;
+        let y = decode(generator, &features, clip)?;
         energy_real += metrics::gradient_energy(&x)?;
         energy_made += metrics::gradient_energy(&y)?;
-        wanted.push(perception.encode(&x)?.f_flatten(1, -1)?);
-        got.push(perception.encode(&y)?.f_flatten(1, -1)?);
+        if perception.encodes() {
+            wanted.push(features.f_flatten(1, -1)?);
+            got.push(perception.encode(&y)?.f_flatten(1, -1)?);
+        }
         real.push(x.f_flatten(1, -1)?);
         made.push(y.f_flatten(1, -1)?);
     }
     let joined = |parts: &[Tensor]| Tensor::f_cat(parts, 0);
+    let feature_error = match perception.encodes() {
+        true => Some(metrics::normalised_error(
+            &joined(&wanted)?,
+            &joined(&got)?,
+        )?),
+        false => None,
+    };
     Ok(HeldOut {
         n,
         image_error: metrics::normalised_error(&joined(&real)?, &joined(&made)?)?,
-        feature_error: metrics::normalised_error(&joined(&wanted)?, &joined(&got)?)?,
+        feature_error,
         gradient_energy: energy_made / energy_real.max(f64::MIN_POSITIVE),
     })
 }

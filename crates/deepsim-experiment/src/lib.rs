@@ -6,10 +6,15 @@ pub mod config;
 pub mod device;
 pub mod error;
 pub mod evaluate;
+pub mod features_file;
 pub mod networks;
+mod npy;
 pub mod overrides;
+pub mod recorded;
 pub mod run_dir;
+pub mod script;
 pub mod sheet;
+pub mod source;
 
 pub use checkpoint::{Checkpoint, Manifest, Snapshot};
 pub use config::Experiment;

@@ -1,22 +1,81 @@
 //! The frozen networks of an experiment.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use deepsim_nets::FeatureNet;
+use deepsim_data::{Dataset, Part};
+use deepsim_nets::discriminator::DiscriminatorTap;
+use deepsim_nets::{FeatureNet, Tap};
 use tch::{Device, Tensor};
 
-use crate::config::{Experiment, NetSource, Weights};
+use crate::checkpoint::Checkpoint;
+use crate::config::{Experiment, NetSource, Source, Weights};
 use crate::error::{ExperimentError, Result};
+use crate::features_file;
+use crate::recorded::{Recorded, Scale};
+use crate::script::{Script, Through};
 
-/// Encoder and comparator. Where both are the same network with the same weights, one pass
+/// A frozen network and its tap.
+#[derive(Debug)]
+pub enum Frozen {
+    /// A network of ours, built at least up to the tap.
+    Network(FeatureNet, Tap),
+    /// A TorchScript module.
+    Script(Script),
+}
+
+impl Frozen {
+    /// Loads a network of ours or a TorchScript module.
+    ///
+    /// # Errors
+    /// Missing, damaged or wrong weights; [`ExperimentError::NoEncoder`] and
+    /// [`ExperimentError::NoComparator`] for sources that are no networks.
+    pub fn load(source: &Source, device: Device) -> Result<Frozen> {
+        match source {
+            Source::Network(n) => Ok(Frozen::Network(load(n, device)?, n.tap)),
+            Source::Script(s) => Ok(Frozen::Script(Script::load(s, device)?)),
+            Source::Recorded(r) => Err(ExperimentError::NoEncoder {
+                path: r.file.clone(),
+            }),
+            Source::Discriminator(_) => Err(ExperimentError::NoComparator),
+        }
+    }
+
+    /// Features of pictures in Caffe units. Gradients pass to the pictures.
+    ///
+    /// # Errors
+    /// Pictures of an illegal size.
+    pub fn features(&self, caffe: &Tensor) -> Result<Tensor> {
+        match self {
+            Frozen::Network(net, tap) => one(net, *tap, caffe),
+            Frozen::Script(script) => script.features(caffe),
+        }
+    }
+}
+
+/// Where the features to invert come from.
+#[derive(Debug)]
+enum Encoder {
+    Frozen(Frozen),
+    Recorded(Box<Recorded>, PathBuf),
+}
+
+/// What pictures are compared in.
+#[derive(Debug)]
+enum Comparator {
+    /// The encoder's network, at this tap.
+    Shared(Tap),
+    Frozen(Frozen),
+    Discriminator(DiscriminatorTap),
+}
+
+/// Encoder and comparator. Where both are the same network of ours with the same weights, one pass
 /// serves both.
 #[derive(Debug)]
 pub struct Perception {
-    encoder: FeatureNet,
-    comparator: Option<FeatureNet>,
-    encoder_tap: deepsim_nets::Tap,
-    comparator_tap: deepsim_nets::Tap,
-    /// blake3 of the encoder's weights (of the file, or of the words `random:SEED`).
+    encoder: Encoder,
+    comparator: Comparator,
+    /// blake3 of the encoder's weights (of the file, or of the words `random:SEED`), or of the
+    /// recorded features.
     pub encoder_hash: String,
     /// The same of the comparator.
     pub comparator_hash: String,
@@ -32,95 +91,174 @@ pub struct Features {
 }
 
 impl Perception {
-    /// Loads both networks.
+    /// Loads both sides. TorchScript modules are tried on pictures of the experiment's size.
     ///
     /// # Errors
-    /// Missing, damaged or wrong weights.
+    /// Missing, damaged or wrong weights or recorded features.
     pub fn load(experiment: &Experiment, device: Device) -> Result<Perception> {
         let (e, c) = (&experiment.encoder, &experiment.comparator);
-        let shared = e.net == c.net && e.weights == c.weights;
-        let table = e.net.table();
-        let place = |tap| table.iter().position(|(t, _)| *t == tap);
-        let deepest = if shared && place(c.tap) > place(e.tap) {
-            c
-        } else {
-            e
+        let crop = i64::from(experiment.raw.data.crop);
+        let shared = match (e.network(), c.network()) {
+            (Some(e), Some(c)) if e.net == c.net && e.weights == c.weights => Some((e, c)),
+            _ => None,
+        };
+        let (encoder, comparator) = match (shared, e, c) {
+            (Some((e, c)), _, _) => {
+                let table = e.net.table();
+                let place = |tap| table.iter().position(|(t, _)| *t == tap);
+                let deepest = if place(c.tap) > place(e.tap) { c } else { e };
+                let net = load(deepest, device)?;
+                (
+                    Encoder::Frozen(Frozen::Network(net, e.tap)),
+                    Comparator::Shared(c.tap),
+                )
+            }
+            (None, e, c) => {
+                let encoder = match e {
+                    Source::Recorded(r) => {
+                        let recorded = Recorded::load(r, device)?;
+                        Encoder::Recorded(Box::new(recorded), r.file.clone())
+                    }
+                    other => Encoder::Frozen(tried(other, crop, Through::Values, device)?),
+                };
+                let comparator = match c {
+                    Source::Discriminator(tap) => Comparator::Discriminator(*tap),
+                    other => Comparator::Frozen(tried(other, crop, Through::Gradients, device)?),
+                };
+                (encoder, comparator)
+            }
         };
         Ok(Perception {
-            encoder: load(
-                &NetSource {
-                    tap: deepest.tap,
-                    ..e.clone()
-                },
-                device,
-            )?,
-            comparator: if shared { None } else { Some(load(c, device)?) },
-            encoder_tap: e.tap,
-            comparator_tap: c.tap,
-            encoder_hash: hash(&e.weights)?,
-            comparator_hash: hash(&c.weights)?,
+            encoder,
+            comparator,
+            encoder_hash: hash(e)?,
+            comparator_hash: hash(c)?,
         })
+    }
+
+    /// Holds recorded features against the pictures that they belong to and takes their scale from
+    /// the training pictures. Nothing for other encoders.
+    ///
+    /// # Errors
+    /// [`ExperimentError::Recorded`] with all that is wrong.
+    pub fn prepare(&mut self, train: &Dataset, test: &Dataset) -> Result<()> {
+        match &mut self.encoder {
+            Encoder::Recorded(recorded, _) => recorded.prepare(train, test),
+            Encoder::Frozen(_) => Ok(()),
+        }
+    }
+
+    /// Takes the scale of recorded features from a checkpoint. Nothing for other encoders.
+    ///
+    /// # Errors
+    /// A damaged checkpoint.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        if let Encoder::Recorded(recorded, _) = &mut self.encoder {
+            recorded.set_scale(Scale::of(checkpoint)?);
+        }
+        Ok(())
+    }
+
+    /// The scale of recorded features, where they have one.
+    pub fn scale(&self) -> Option<&Scale> {
+        match &self.encoder {
+            Encoder::Recorded(recorded, _) => recorded.scale(),
+            Encoder::Frozen(_) => None,
+        }
+    }
+
+    /// What was recorded of pictures of one side, as the generator takes it; none where a network
+    /// encodes them.
+    ///
+    /// # Errors
+    /// A picture without features.
+    pub fn recorded(&self, part: Part, data: &Dataset, of: &[usize]) -> Result<Option<Tensor>> {
+        match &self.encoder {
+            Encoder::Recorded(recorded, _) => Ok(Some(recorded.features(part, data, of)?)),
+            Encoder::Frozen(_) => Ok(None),
+        }
+    }
+
+    /// Whether any picture can be encoded here.
+    pub fn encodes(&self) -> bool {
+        matches!(self.encoder, Encoder::Frozen(_))
+    }
+
+    /// The layer of the discriminator that pictures are compared at, if it is the comparator.
+    pub fn judged_at(&self) -> Option<DiscriminatorTap> {
+        match self.comparator {
+            Comparator::Discriminator(tap) => Some(tap),
+            _ => None,
+        }
     }
 
     /// Both kinds of features of pictures in Caffe units.
     ///
     /// # Errors
-    /// Pictures of an illegal size.
+    /// Pictures of an illegal size, and as [`Frozen::load`] where one side is no network.
     pub fn both(&self, caffe: &Tensor) -> Result<Features> {
-        let two = |v: Vec<Tensor>| <[Tensor; 2]>::try_from(v).ok();
-        match &self.comparator {
-            Some(_) => Ok(Features {
-                encoder: self.encode(caffe)?,
-                comparator: self.compare(caffe)?,
-            }),
-            None => match two(self
-                .encoder
-                .features(caffe, &[self.encoder_tap, self.comparator_tap])?)
-            {
-                Some([encoder, comparator]) => Ok(Features {
+        if let (Encoder::Frozen(Frozen::Network(net, encoder)), Comparator::Shared(comparator)) =
+            (&self.encoder, &self.comparator)
+        {
+            let found = net.features(caffe, &[*encoder, *comparator])?;
+            if let Ok([encoder, comparator]) = <[Tensor; 2]>::try_from(found) {
+                return Ok(Features {
                     encoder,
                     comparator,
-                }),
-                None => Ok(Features {
-                    encoder: self.encode(caffe)?,
-                    comparator: self.compare(caffe)?,
-                }),
-            },
+                });
+            }
         }
+        Ok(Features {
+            encoder: self.encode(caffe)?,
+            comparator: self.compare(caffe)?,
+        })
     }
 
     /// The encoder's features alone.
     ///
     /// # Errors
-    /// As [`Perception::both`].
+    /// Pictures of an illegal size; [`ExperimentError::NoEncoder`] where features were recorded.
     pub fn encode(&self, caffe: &Tensor) -> Result<Tensor> {
-        one(&self.encoder, self.encoder_tap, caffe)
+        match &self.encoder {
+            Encoder::Frozen(net) => net.features(caffe),
+            Encoder::Recorded(_, path) => Err(ExperimentError::NoEncoder { path: path.clone() }),
+        }
     }
 
     /// The comparator's features alone. Gradients pass to the pictures.
     ///
     /// # Errors
-    /// As [`Perception::both`].
+    /// Pictures of an illegal size; [`ExperimentError::NoComparator`] where it is the discriminator.
     pub fn compare(&self, caffe: &Tensor) -> Result<Tensor> {
-        one(
-            self.comparator.as_ref().unwrap_or(&self.encoder),
-            self.comparator_tap,
-            caffe,
-        )
+        match (&self.comparator, &self.encoder) {
+            (Comparator::Frozen(net), _) => net.features(caffe),
+            (Comparator::Shared(tap), Encoder::Frozen(Frozen::Network(net, _))) => {
+                one(net, *tap, caffe)
+            }
+            _ => Err(ExperimentError::NoComparator),
+        }
     }
 }
 
-fn one(net: &FeatureNet, tap: deepsim_nets::Tap, caffe: &Tensor) -> Result<Tensor> {
+fn tried(source: &Source, crop: i64, through: Through, device: Device) -> Result<Frozen> {
+    let net = Frozen::load(source, device)?;
+    if let Frozen::Script(script) = &net {
+        script.probe(crop, through, device)?;
+    }
+    Ok(net)
+}
+
+fn one(net: &FeatureNet, tap: Tap, caffe: &Tensor) -> Result<Tensor> {
     let mut found = net.features(caffe, &[tap])?;
     found.pop().ok_or_else(|| {
         deepsim_nets::NetError::Spec(format!("{} gave nothing at {tap}", net.kind())).into()
     })
 }
 
-/// Loads one network.
+/// Loads a network of ours.
 ///
 /// # Errors
-/// As [`Perception::load`].
+/// Missing, damaged or wrong weights.
 pub fn load(source: &NetSource, device: Device) -> Result<FeatureNet> {
     Ok(match &source.weights {
         Weights::File(path) => FeatureNet::load(source.net, source.tap, path, device)?,
@@ -128,16 +266,15 @@ pub fn load(source: &NetSource, device: Device) -> Result<FeatureNet> {
     })
 }
 
-/// blake3 of weights: of the file's bytes, or of the words `random:SEED`.
+/// blake3 of what a source is made of: of the file's bytes, or of words such as `random:SEED`.
 ///
 /// # Errors
 /// An unreadable file.
-pub fn hash(weights: &Weights) -> Result<String> {
-    match weights {
-        Weights::File(path) => hash_file(path),
-        Weights::Random(seed) => Ok(blake3::hash(format!("random:{seed}").as_bytes())
-            .to_hex()
-            .to_string()),
+pub fn hash(source: &Source) -> Result<String> {
+    match (source, source.file()) {
+        (Source::Recorded(r), _) => features_file::hash(&r.file),
+        (_, Some((_, path))) => hash_file(path),
+        (other, None) => Ok(blake3::hash(other.origin().as_bytes()).to_hex().to_string()),
     }
 }
 
@@ -175,15 +312,25 @@ impl Experiment {
             }
         }
         let mut seen: Vec<&Path> = Vec::new();
-        for (key, source) in [("encoder", &self.encoder), ("comparator", &self.comparator)] {
-            if let Weights::File(path) = &source.weights
+        for (side, source) in [("encoder", &self.encoder), ("comparator", &self.comparator)] {
+            if let Some((key, path)) = source.file()
                 && !path.exists()
-                && !seen.contains(&path.as_path())
+                && !seen.contains(&path)
             {
                 seen.push(path);
-                let help = weights_help(source.net, path);
+                let help = match source {
+                    Source::Network(n) => weights_help(n.net, path),
+                    Source::Script(_) => {
+                        "  save it from PyTorch by `torch.jit.save(torch.jit.trace(net, x), FILE)`"
+                            .to_owned()
+                    }
+                    Source::Recorded(_) | Source::Discriminator(_) => {
+                        "  docs/guide/your-own-representation.md shows how to record features"
+                            .to_owned()
+                    }
+                };
                 missing.push(format!(
-                    "- {key}.weights: no file {}\n{help}",
+                    "- {side}.{key}: no file {}\n{help}",
                     path.display()
                 ));
             }

@@ -124,6 +124,53 @@ fn impossible_values_name_their_key() {
     }
 }
 
+/// The other sources of features have keys of their own, and none of a network's.
+#[test]
+fn sources_of_features_have_their_own_keys() {
+    let comparator = |lines: &str| {
+        let text = quickstart();
+        let from = text.find("[comparator]").unwrap();
+        let to = text.find("[generator]").unwrap();
+        format!("{}[comparator]\n{lines}\n{}", &text[..from], &text[to..])
+    };
+    let judged = comparator("net = \"discriminator\"\ntap = \"Dconv4\"");
+    let e = parse(&judged, &[]).unwrap();
+    assert_eq!(e.comparator.to_string(), "discriminator:Dconv4");
+    let again = parse(&e.to_toml().unwrap(), &[]).unwrap();
+    assert_eq!(again.raw, e.raw);
+    for (set, words) in [
+        (
+            "comparator.weights=random:1",
+            ["comparator.weights", "means nothing"],
+        ),
+        ("comparator.tap=pool5", ["comparator.tap", "discriminator"]),
+        ("comparator.tap=Dfc6", ["Dfc6", "Dpool5"]),
+        ("loss.adv=0", ["comparator.net", "never learns"]),
+        ("data.crop=64", ["comparator.tap", "Dconv5"]),
+        ("encoder.net=discriminator", ["encoder", "comparator"]),
+        ("encoder.net=alexnett", ["alexnett", "torchscript"]),
+        ("encoder.shape=[3]", ["encoder.shape", "means nothing"]),
+    ] {
+        let five = judged.replace("Dconv4", "Dconv5");
+        let text = message(if set.contains("crop") { &five } else { &judged }, &[set]);
+        assert!(words.iter().all(|w| text.contains(w)), "{set}: {text}");
+    }
+    let script = comparator(
+        "net = \"torchscript\"\ntap = \"output.1\"\nweights = \"m.pt\"\nunits = \"rgb-imagenet\"\n\
+         trust_code = true",
+    );
+    let e = parse(&script, &[]).unwrap();
+    assert_eq!(e.comparator.to_string(), "torchscript:output.1");
+    assert_eq!(parse(&e.to_toml().unwrap(), &[]).unwrap().raw, e.raw);
+    let text = message(&script, &["comparator.trust_code=false"]);
+    assert!(
+        text.contains("comparator.trust_code") && text.contains("program"),
+        "{text}"
+    );
+    let text = message(&script, &["comparator.units=rgb"]);
+    assert!(text.contains("bgr-caffe"), "{text}");
+}
+
 #[test]
 fn only_what_changes_the_run_counts_as_another_experiment() {
     let a = parse(&quickstart(), &[]).unwrap();

@@ -68,8 +68,16 @@ fn type_name(rust: &str) -> &str {
         "RawTf32" => "\"off\" or \"on\"",
         "RawPasses" => "\"paper\" or \"one\"",
         "Reduction" => "\"caffe\", \"paper\" or \"mean\"",
-        "NetKind" => "\"caffenet\", \"videonet\", \"alexnet\", \"vgg16\" or \"efficientnet-lite0\"",
-        "Tap" => "layer name",
+        "RawKind" => {
+            "\"caffenet\", \"videonet\", \"alexnet\", \"vgg16\", \"efficientnet-lite0\", \"torchscript\", \"recorded\" or \"discriminator\""
+        }
+        "Option<RawTap>" => "layer name",
+        "Option<String>" => "string",
+        "Option<PathBuf>" => "path",
+        "Option<Vec<i64>>" => "[length] or [channels, size, size]",
+        "Option<Normalize>" => "\"none\", \"rms\" or \"zscore\"",
+        "Option<Units>" => "\"rgb-0-255\", \"rgb-0-1\", \"rgb-imagenet\" or \"bgr-caffe\"",
+        "Option<bool>" => "true or false",
         _ => "table",
     }
 }

@@ -44,6 +44,39 @@ pub struct DiscriminatorSpec {
     pub features: FeatureBranch,
 }
 
+/// A layer of the discriminator whose output can be taken as features: a convolution after its
+/// rectifier, or the average over all positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum DiscriminatorTap {
+    Dconv1,
+    Dconv2,
+    Dconv3,
+    Dconv4,
+    Dconv5,
+    Dpool5,
+}
+
+impl DiscriminatorTap {
+    /// The name as in experiment files.
+    pub fn name(self) -> &'static str {
+        match self {
+            DiscriminatorTap::Dconv1 => "Dconv1",
+            DiscriminatorTap::Dconv2 => "Dconv2",
+            DiscriminatorTap::Dconv3 => "Dconv3",
+            DiscriminatorTap::Dconv4 => "Dconv4",
+            DiscriminatorTap::Dconv5 => "Dconv5",
+            DiscriminatorTap::Dpool5 => "Dpool5",
+        }
+    }
+}
+
+impl std::fmt::Display for DiscriminatorTap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// A convolution: name, output channels, kernel, stride, whether it is left out where crops are
 /// too small for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +130,24 @@ impl DiscriminatorSpec {
             ));
         }
         self.convolutions().map(drop)
+    }
+
+    /// Checks that a discriminator of this size has a layer: small crops leave out Dconv5, then
+    /// Dconv3.
+    ///
+    /// # Errors
+    /// [`NetError::Spec`] with the layers that it has, or [`NetError::TooSmall`].
+    pub fn has(&self, tap: DiscriminatorTap) -> Result<()> {
+        let kept = self.convolutions()?;
+        if tap == DiscriminatorTap::Dpool5 || kept.iter().any(|c| c.0 == tap.name()) {
+            return Ok(());
+        }
+        let names: Vec<&str> = kept.iter().map(|c| c.0).collect();
+        Err(NetError::Spec(format!(
+            "the discriminator of {}-pixel crops has no `{tap}`; it has {} and Dpool5",
+            self.crop,
+            names.join(", ")
+        )))
     }
 
     /// Names, weight shapes and initialisation coefficients of all layers.
@@ -189,17 +240,8 @@ impl Discriminator {
         )?)
     }
 
-    /// Pictures `[N,3,H,W]` in Caffe units → logits `[N,2]`, index 0 = real. `features` are the
-    /// inverted features of the real pictures, needed exactly where the spec has the branch.
-    ///
-    /// # Errors
-    /// Pictures too small, or features missing or superfluous.
-    pub fn forward(
-        &self,
-        caffe: &Tensor,
-        features: Option<&Tensor>,
-        dropout: Dropout,
-    ) -> Result<Tensor> {
+    /// The convolutions, up to `last` or all of them.
+    fn convolve(&self, caffe: &Tensor, last: Option<&str>) -> Result<Tensor> {
         pictures::check_pictures("the discriminator", caffe)?;
         let size = caffe.size();
         let mut x = caffe.shallow_clone();
@@ -221,8 +263,40 @@ impl Discriminator {
                 groups: 1,
             };
             x = convolution(&x, weight, bias, geometry, Rectifier::Leaky(0.0))?;
+            if last == Some(name) {
+                break;
+            }
         }
-        let mut x = x.f_mean_dim([2i64, 3].as_slice(), false, Kind::Float)?; // [N,256]
+        Ok(x)
+    }
+
+    /// Pictures `[N,3,H,W]` in Caffe units → features at a tap, `[N,C,H,W]`, or `[N,256]` at
+    /// Dpool5. Nothing drops out before any of them.
+    ///
+    /// # Errors
+    /// Pictures too small, or a layer that this discriminator does not have.
+    pub fn features(&self, caffe: &Tensor, tap: DiscriminatorTap) -> Result<Tensor> {
+        self.spec.has(tap)?;
+        match tap {
+            DiscriminatorTap::Dpool5 => average(&self.convolve(caffe, None)?),
+            conv => self.convolve(caffe, Some(conv.name())),
+        }
+    }
+
+    /// Pictures `[N,3,H,W]` in Caffe units → logits `[N,2]`, index 0 = real. `features` are the
+    /// inverted features of the real pictures, needed exactly where the spec has the branch.
+    ///
+    /// # Errors
+    /// Pictures too small, or features missing or superfluous.
+    pub fn forward(
+        &self,
+        caffe: &Tensor,
+        features: Option<&Tensor>,
+        dropout: Dropout,
+    ) -> Result<Tensor> {
+        let size = caffe.size();
+        let maps = self.convolve(caffe, None)?;
+        let mut x = average(&maps)?; // [N,256]
         match (self.spec.features, features) {
             (FeatureBranch::Off, None) => {}
             (FeatureBranch::Features(length), Some(f)) => {
@@ -253,6 +327,11 @@ impl Discriminator {
         let x = self.fc("Dfc6", &x.f_dropout(DROPOUT, active)?)?.f_relu()?;
         self.fc("Dfc7", &x.f_dropout(DROPOUT, active)?)
     }
+}
+
+/// The mean over all positions, fp32: `[N,C,H,W]` → `[N,C]`.
+fn average(maps: &Tensor) -> Result<Tensor> {
+    Ok(maps.f_mean_dim([2i64, 3].as_slice(), false, Kind::Float)?)
 }
 
 #[cfg(test)]

@@ -84,6 +84,11 @@ pub fn schedule(halve_at: &[u64], updates: u64) -> f64 {
 /// losses are: the gate compares numbers of one D, where in the paper's order D's losses are one
 /// update older.
 ///
+/// `recorded` are the features of the pictures where no network of the experiment encodes them.
+/// Where the discriminator is the comparator, both pictures are compared in its features as they are
+/// after its update of this iteration (or as they stand, while it pauses), without dropout; that
+/// loss tells the discriminator nothing.
+///
 /// A loss term of weight 0 is not computed (NaN in the result); without an adversarial term
 /// there is no discriminator step and the gate stays open.
 ///
@@ -93,13 +98,20 @@ pub fn iterate(
     state: &mut State,
     perception: &Perception,
     x: &Tensor,
+    recorded: Option<&Tensor>,
     plan: &Plan,
     seed: i64,
 ) -> Result<Losses> {
-    seeded(seed, || step(state, perception, x, plan))
+    seeded(seed, || step(state, perception, x, recorded, plan))
 }
 
-fn step(state: &mut State, perception: &Perception, x: &Tensor, plan: &Plan) -> Result<Losses> {
+fn step(
+    state: &mut State,
+    perception: &Perception,
+    x: &Tensor,
+    recorded: Option<&Tensor>,
+    plan: &Plan,
+) -> Result<Losses> {
     let precision = match plan.precision {
         RawPrecision::Fp32 => Precision::Fp32,
         RawPrecision::Bf16 => Precision::Bf16,
@@ -115,12 +127,16 @@ fn step(state: &mut State, perception: &Perception, x: &Tensor, plan: &Plan) -> 
     let (inverted, wanted) = {
         let _autocast = region()?;
         let _guard = tch::no_grad_guard();
-        match w.feat > 0.0 {
-            true => {
+        // The discriminator is asked when it has been updated.
+        let now = w.feat > 0.0 && perception.judged_at().is_none();
+        match (recorded, now) {
+            (Some(features), true) => (features.shallow_clone(), Some(perception.compare(x)?)),
+            (Some(features), false) => (features.shallow_clone(), None),
+            (None, true) => {
                 let both = perception.both(x)?;
                 (both.encoder, Some(both.comparator))
             }
-            false => (perception.encode(x)?, None),
+            (None, false) => (perception.encode(x)?, None),
         }
     };
     let fake = with_grad(state.gate.train_g, || {
@@ -165,13 +181,22 @@ fn step(state: &mut State, perception: &Perception, x: &Tensor, plan: &Plan) -> 
                 Some(loss.shallow_clone())
             }
         };
-        let feat = match &wanted {
-            Some(wanted) => Some(squared_distance(
+        let feat = match (&wanted, perception.judged_at()) {
+            (Some(wanted), _) => Some(squared_distance(
                 &perception.compare(&fake)?,
                 wanted,
                 w.reduction,
             )?),
-            None => None,
+            (None, Some(tap)) if w.feat > 0.0 => {
+                let d = &state.discriminator;
+                let wanted = with_grad(false, || Ok(d.features(x, tap)?))?;
+                Some(squared_distance(
+                    &d.features(&fake, tap)?,
+                    &wanted,
+                    w.reduction,
+                )?)
+            }
+            (None, _) => None,
         };
         let img = if w.img > 0.0 {
             Some(squared_distance(&fake, x, w.reduction)?)

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use deepsim_data::{Augment, BatchSpec, Dataset, Loader};
-use deepsim_experiment::evaluate::{self, held_out, to_caffe};
+use deepsim_data::{Augment, BatchSpec, Dataset, Loader, Part};
+use deepsim_experiment::evaluate::{decode, held_out, held_out_features, to_caffe};
+use deepsim_experiment::recorded::SCALE_FILE;
 use deepsim_experiment::{
     Checkpoint, Clip, Experiment, ExperimentError, Intent, Manifest, Perception, RunDir, Start,
     checkpoint, device, sheet,
@@ -74,7 +75,8 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
     spec.check(&data)?;
     check_held_out(experiment, &test)?;
     set_products(settings.tf32)?;
-    let perception = Perception::load(experiment, device)?;
+    let mut perception = Perception::load(experiment, device)?;
+    perception.prepare(&data, &test)?;
     let mut state = State::new(experiment, device)?;
     let (run, start) = RunDir::open(
         &request.out,
@@ -96,9 +98,9 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
     eprintln!(
         "{}: {} → {}, compared at {}; {} photographs, batch {}, {}",
         experiment.raw.name,
-        place(&experiment.encoder),
+        experiment.encoder,
         pixels(experiment.raw.data.crop),
-        place(&experiment.comparator),
+        experiment.comparator,
         data.len(),
         settings.batch_size,
         match first {
@@ -111,7 +113,7 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
     }
 
     let plan = Plan::of(experiment);
-    let mut loader = Loader::new(data, spec, first, experiment.bad_images())?;
+    let mut loader = Loader::new(Arc::clone(&data), spec, first, experiment.bad_images())?;
     let mut log = MetricsLog::open(&run.path().join("metrics.jsonl"), first)?;
     let mut events = event_writer(run.path(), first)?;
     let progress = Progress::new(first, settings.steps);
@@ -123,7 +125,11 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
     let mut save = |state: &State, saved: &mut u64| -> Result<()> {
         manifest.step = state.step;
         manifest.seconds = earlier + begun.elapsed().as_secs_f64();
-        checkpoint::write(&run.checkpoints(), manifest.clone(), &state.snapshot())?;
+        let mut snapshot = state.snapshot();
+        if let Some(scale) = perception.scale() {
+            snapshot.files.insert(SCALE_FILE, scale.tensors());
+        }
+        checkpoint::write(&run.checkpoints(), manifest.clone(), &snapshot)?;
         run.retain(settings.keep_checkpoints, state.step)?;
         *saved = state.step;
         Ok(())
@@ -132,9 +138,17 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
     while state.step < settings.steps {
         let batch = loader.next_batch()?;
         let pictures = to_caffe(&batch.images, device)?;
+        let recorded = perception.recorded(Part::Train, &data, &batch.indices)?;
         loader.recycle(batch);
         let seed = derive_seed(settings.seed, "dropout", state.step);
-        let losses = iterate(&mut state, &perception, &pictures, &plan, seed)?;
+        let losses = iterate(
+            &mut state,
+            &perception,
+            &pictures,
+            recorded.as_ref(),
+            &plan,
+            seed,
+        )?;
         let step = state.step;
         means.add(&losses);
         progress.tick();
@@ -205,8 +219,11 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
             log.write(step, &entries)?;
             scalars(&mut events, step, &entries)?;
             progress.say(&format!(
-                "step {step}: held-out error: image {:.1} %, feature {:.1} %; gradient energy {:.2} of real",
-                e.image_error, e.feature_error, e.gradient_energy
+                "step {step}: held-out error: image {:.1} %, feature {}; gradient energy {:.2} of real",
+                e.image_error,
+                e.feature_error
+                    .map_or("not measurable".to_owned(), |v| format!("{v:.1} %")),
+                e.gradient_energy
             ));
         }
         if due(settings.checkpoint_every) || last {
@@ -374,10 +391,6 @@ fn gate_name(state: &State) -> &'static str {
     }
 }
 
-fn place(source: &deepsim_experiment::config::NetSource) -> String {
-    format!("{}:{}", source.net, source.tap)
-}
-
 fn pixels(crop: u32) -> String {
     format!("{crop}x{crop} px")
 }
@@ -421,9 +434,12 @@ fn sample(
     state: &State,
     device: Device,
 ) -> Result<sheet::Png> {
-    let images = deepsim_data::eval_batch(test, 0..test.len().min(SHEET), augment)?;
+    let _guard = tch::no_grad_guard();
+    let shown: Vec<usize> = (0..test.len().min(SHEET)).collect();
+    let images = deepsim_data::eval_batch(test, 0..shown.len(), augment)?;
     let x = to_caffe(&images, device)?;
-    let y = evaluate::reconstruct(perception, &state.generator, &x, Clip::Displayable)?;
+    let features = held_out_features(perception, test, &shown, &x)?;
+    let y = decode(&state.generator, &features, Clip::Displayable)?;
     let png = sheet::rows(&[&x, &y])?;
     let dir = run.join("samples");
     let path = dir.join(format!("{}.png", checkpoint::directory_name(step)));

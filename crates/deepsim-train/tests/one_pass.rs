@@ -110,7 +110,15 @@ fn outcome(gate: Gate, passes: &str, precision: &str, lean: f64, batch: i64) -> 
         let coarse = Tensor::rand([batch, 3, 9, 9], (Kind::Float, Device::Cpu)) * 200.0 - 100.0;
         coarse.upsample_bilinear2d([64, 64], false, None, None)
     });
-    let losses = iterate(&mut state, &perception, &x, &Plan::of(&experiment), 11).unwrap();
+    let losses = iterate(
+        &mut state,
+        &perception,
+        &x,
+        None,
+        &Plan::of(&experiment),
+        11,
+    )
+    .unwrap();
     Outcome {
         losses,
         state,

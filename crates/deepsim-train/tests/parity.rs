@@ -85,7 +85,14 @@ fn check(net: NetKind, options: &str) {
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("comparator.safetensors");
     write_weights(&r.group("wC/"), &weights);
-    let experiment = experiment(&r, net, &weights, passes);
+    let mut experiment = experiment(&r, net, &weights, passes);
+    if let Some((_, tap)) = options.split_once("--judged-at ") {
+        let path = folder.path().join("judged.toml");
+        let judge = serde_json::json!({ "net": "discriminator", "tap": tap });
+        experiment.raw.comparator = serde_json::from_value(judge).unwrap();
+        std::fs::write(&path, experiment.to_toml().unwrap()).unwrap();
+        experiment = Experiment::load(&path, &[]).unwrap();
+    }
     let perception = Perception::load(&experiment, Device::Cpu).unwrap();
     let mut state = State::new(&experiment, Device::Cpu).unwrap();
     let load = |params: &mut Params, prefix: &str| {
@@ -99,7 +106,7 @@ fn check(net: NetKind, options: &str) {
 
     for (it, seed) in r.numbers("torch_seeds").into_iter().enumerate() {
         let x = rgb_to_caffe(r.get(&format!("x/{it}"))).unwrap();
-        let l = iterate(&mut state, &perception, &x, &plan, seed).unwrap();
+        let l = iterate(&mut state, &perception, &x, None, &plan, seed).unwrap();
         for (name, value) in [
             ("feat", l.feat),
             ("adv", l.adv),
@@ -171,6 +178,18 @@ fn two_iterations_of_one_pass_with_alexnet_at_64() {
         NetKind::AlexNet,
         "--seed 18 --crop 64 --batch 4 --weight-decay 1 --iterations 2 --one-pass",
     );
+}
+
+#[test]
+fn an_iteration_compared_in_the_updated_discriminator() {
+    for tap in ["Dconv3", "Dpool5"] {
+        check(
+            NetKind::AlexNet,
+            &format!(
+                "--seed 18 --crop 64 --batch 4 --weight-decay 1 --iterations 1 --judged-at {tap}"
+            ),
+        );
+    }
 }
 
 #[test]

@@ -50,9 +50,9 @@ type Forward = Vec<f64>;
 /// An experiment whose sizes do not fit.
 pub fn gflop(experiment: &Experiment, d: &[DLayer]) -> Result<f64> {
     let crop = i64::from(experiment.raw.data.crop);
-    let net = experiment.encoder.net;
-    let encoder = frozen(net, experiment.encoder.tap, crop)?;
-    let comparator = frozen(net, experiment.comparator.tap, crop)?;
+    let (e, c) = crate::inputs::networks(experiment)?;
+    let encoder = frozen(e.net, e.tap, crop)?;
+    let comparator = frozen(e.net, c.tap, crop)?;
     let deeper = if total(&encoder) > total(&comparator) {
         &encoder
     } else {

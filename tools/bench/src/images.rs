@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use deepsim_data::prepare::Existing;
 use deepsim_data::{
-    Augment, BatchSpec, Dataset, Flow, Mirror, Prepare, Store, prepare, training_batch,
+    Augment, BatchSpec, Dataset, Flow, Mirror, Place, Prepare, Store, prepare, training_batch,
 };
 use serde_json::{Value, json};
 
@@ -66,6 +66,7 @@ fn batches(data: &Dataset, epochs: usize) -> Result<()> {
         augment: Augment {
             crop: CROP,
             mirror: Mirror::Off,
+            place: Place::Random,
             scale: None,
         },
         seed: 1,

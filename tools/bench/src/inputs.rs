@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use deepsim_experiment::Experiment;
+use deepsim_experiment::config::NetSource;
 use deepsim_nets::generator::LayerOp;
 use deepsim_nets::init::{derive_seed, he_deviation, normal, seeded, zeros};
 use deepsim_nets::params::{NamedTensors, Params, f32_bytes, read_safetensors};
@@ -92,9 +93,23 @@ fn batch(experiment: &Experiment) -> Result<Tensor> {
     Ok(pictures::rgb_to_caffe(&rgb)?)
 }
 
+/// Encoder and comparator: the work is measured with networks of ours.
+///
+/// # Errors
+/// An experiment with others.
+pub fn networks(experiment: &Experiment) -> Result<(&NetSource, &NetSource)> {
+    match (
+        experiment.encoder.network(),
+        experiment.comparator.network(),
+    ) {
+        (Some(encoder), Some(comparator)) => Ok((encoder, comparator)),
+        _ => bail!("the benchmark needs networks as encoder and comparator"),
+    }
+}
+
 /// The rows of the frozen network up to the deeper of the two taps.
 fn rows(experiment: &Experiment) -> Result<&'static [Row]> {
-    let (e, c) = (&experiment.encoder, &experiment.comparator);
+    let (e, c) = networks(experiment)?;
     let (encoder, comparator) = (e.net.rows_to(e.tap)?, c.net.rows_to(c.tap)?);
     Ok(if comparator.len() > encoder.len() {
         comparator
@@ -171,11 +186,12 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
         .iter()
         .map(|layer| json!({ "name": layer.name, "stride": layer.stride }))
         .collect();
+    let (encoder, comparator) = networks(experiment)?;
     Ok(json!({
-        "net": experiment.encoder.net.to_string(),
+        "net": encoder.net.to_string(),
         "rows": rows(experiment)?.iter().map(row).collect::<Result<Vec<_>>>()?,
-        "encoder_tap": experiment.encoder.tap.name(),
-        "comparator_tap": experiment.comparator.tap.name(),
+        "encoder_tap": encoder.tap.name(),
+        "comparator_tap": comparator.tap.name(),
         "crop": raw.data.crop,
         "generator": generator,
         "discriminator": discriminator,

@@ -46,7 +46,14 @@ impl Bench {
 
     fn iterate(&mut self) -> Result<Losses> {
         let seed = inputs::dropout_seed(&self.experiment, self.state.step);
-        let losses = iterate(&mut self.state, &self.perception, &self.x, &self.plan, seed)?;
+        let losses = iterate(
+            &mut self.state,
+            &self.perception,
+            &self.x,
+            None,
+            &self.plan,
+            seed,
+        )?;
         if !(self.state.gate.train_d && self.state.gate.train_g) {
             bail!("the gate closed: the iterations are not the same work any more");
         }

@@ -31,7 +31,7 @@ pub struct Plan {
 pub fn plan(figure: Figure, entries: &[Entry], encoder: Option<&str>) -> Plan {
     let wanted = |e: &&Entry| {
         let source = &e.experiment.encoder;
-        let name = format!("{}:{}", source.net, source.tap);
+        let name = source.to_string();
         encoder.is_none_or(|wanted| wanted == name || wanted == layer_name(source))
     };
     let entries: Vec<&Entry> = entries.iter().filter(wanted).collect();
@@ -103,18 +103,23 @@ fn losses(group: &[&Entry]) -> Plan {
 
 /// Inverted layers of a group, shallow ones first.
 fn inverted(group: &[&Entry]) -> Vec<String> {
-    let mut all: Vec<(String, Option<usize>, String)> = group
+    let mut all: Vec<_> = group
         .iter()
         .map(|e| {
             let source = &e.experiment.encoder;
-            let table = source.net.table();
-            let depth = table.iter().position(|(t, _)| *t == source.tap);
-            (source.net.to_string(), depth, net_name(source))
+            let place = source.network().map(|n| {
+                let table = n.net.table();
+                (
+                    n.net.to_string(),
+                    table.iter().position(|(t, _)| *t == n.tap),
+                )
+            });
+            (place, net_name(source))
         })
         .collect();
     all.sort();
     all.dedup();
-    all.into_iter().map(|(_, _, name)| name).collect()
+    all.into_iter().map(|(_, name)| name).collect()
 }
 
 /// The full loss at every layer.
@@ -147,22 +152,26 @@ fn methods(group: &[&Entry]) -> Plan {
             .filter(|e| net_name(&e.experiment.encoder) == layer)
             .copied()
             .collect();
-        let kinds: [(&str, Option<Loss>); 3] = [
-            ("DeePSiM", Some(Loss::Full)),
-            ("image loss only", Some(Loss::Image)),
-            ("Mahendran & Vedaldi", None),
-        ];
-        for (label, loss) in kinds {
-            match best(here.iter().filter(|e| e.loss() == loss).copied()) {
+        let missing = |loss| Some(Missing::Loss(loss));
+        for (label, method, missing) in [
+            ("DeePSiM", "deepsim", missing(Loss::Full)),
+            ("image loss only", "image-loss", missing(Loss::Image)),
+            ("D&B", "db", None),
+            (
+                "Mahendran & Vedaldi",
+                "mv",
+                Some(Missing::MahendranVedaldi(layer.clone())),
+            ),
+        ] {
+            let fits =
+                |e: &&&Entry| e.method() == method && e.loss() != Some(Loss::FeatureAdversarial);
+            match best(here.iter().filter(fits).copied()) {
                 Some(entry) => plan.panels.push(Panel {
                     heading: heading.take(),
                     label: label.to_owned(),
                     entry: entry.clone(),
                 }),
-                None => plan.missing.push(match loss {
-                    Some(loss) => Missing::Loss(loss),
-                    None => Missing::MahendranVedaldi(layer.clone()),
-                }),
+                None => plan.missing.extend(missing),
             }
         }
     }

@@ -105,10 +105,7 @@ pub fn write(out: &Path, made: &Made<'_>) -> Result<()> {
         .prefix(".partial-mv-")
         .tempdir_in(parent)
         .map_err(ExperimentError::io(parent))?;
-    let mut sheet = Sheet::new(&format!(
-        "Mahendran & Vedaldi, {}:{}",
-        made.experiment.encoder.net, made.experiment.encoder.tap
-    ));
+    let mut sheet = Sheet::new(&format!("Mahendran & Vedaldi, {}", made.experiment.encoder));
     let shown = made.photos.len().min(SHOWN);
     let few = |x: &Tensor| -> Result<_> { images(&x.f_narrow(0, 0, shown as i64)?) };
     let names = made.photos.iter().take(shown);
@@ -127,10 +124,7 @@ pub fn write(out: &Path, made: &Made<'_>) -> Result<()> {
     let manifest = Manifest {
         format: "deepsim-mv".to_owned(),
         version: 1,
-        encoder: format!(
-            "{}:{}",
-            made.experiment.encoder.net, made.experiment.encoder.tap
-        ),
+        encoder: made.experiment.encoder.to_string(),
         encoder_weights: made.perception.encoder_hash.clone(),
         test_data: made.data.digest(),
         settings: made.settings.clone(),

@@ -1,0 +1,90 @@
+//! A generator ready to use: of a trained run, or released weights without any training here.
+
+use std::path::{Path, PathBuf};
+
+use deepsim_experiment::networks::{self, Frozen};
+use deepsim_experiment::recorded::Scale;
+use deepsim_experiment::{Checkpoint, Experiment, ExperimentError};
+use deepsim_nets::Generator;
+use deepsim_nets::params::read_safetensors;
+use tch::Device;
+
+use crate::error::{EvalError, Result};
+use crate::loaded::same;
+
+/// A generator and what is known of the features that it takes.
+#[derive(Debug)]
+pub struct Ready {
+    /// The experiment that says which features those are.
+    pub experiment: Experiment,
+    /// The generator.
+    pub generator: Generator,
+    /// What features are moved and divided by before the generator sees them.
+    pub scale: Option<Scale>,
+    run: Option<(PathBuf, Checkpoint)>,
+}
+
+impl Ready {
+    /// The generator of a run's newest checkpoint. Neither the encoder's weights nor recorded features
+    /// nor photographs need be there.
+    ///
+    /// # Errors
+    /// No experiment or checkpoint there; damaged files.
+    pub fn of_run(path: &Path, device: Device) -> Result<Ready> {
+        let experiment = Experiment::load(&path.join("experiment.toml"), &[])?;
+        let checkpoint = Checkpoint::newest(&path.join("checkpoints"))?.ok_or_else(|| {
+            ExperimentError::NoCheckpoint {
+                path: path.to_owned(),
+            }
+        })?;
+        Ok(Ready {
+            experiment,
+            generator: checkpoint.generator(device)?,
+            scale: Scale::of(&checkpoint)?,
+            run: Some((path.to_owned(), checkpoint)),
+        })
+    }
+
+    /// Weights of a generator, such as a released one that `deepsim-nets import caffemodel` wrote,
+    /// with the experiment that describes it.
+    ///
+    /// # Errors
+    /// Weights that are not those of the experiment's generator; an experiment whose features are
+    /// scaled by numbers that only its run knows.
+    pub fn of_weights(experiment: &Path, weights: &Path, device: Device) -> Result<Ready> {
+        let experiment = Experiment::load(experiment, &[])?;
+        let scaled = experiment.raw.encoder.normalize;
+        if scaled.is_some_and(|n| n != deepsim_experiment::source::Normalize::None) {
+            return Err(EvalError::ScaleUnknown {
+                experiment: experiment.path,
+            });
+        }
+        let values = read_safetensors(weights)?;
+        let mut generator = Generator::new(experiment.generator.clone(), 0, device)?;
+        generator.params_mut().copy_from(
+            &values,
+            &format!("the generator of {}", experiment.path.display()),
+            &weights.display().to_string(),
+        )?;
+        Ok(Ready {
+            experiment,
+            generator,
+            scale: None,
+            run: None,
+        })
+    }
+
+    /// The encoder; a run's is checked to be the one that it was trained with.
+    ///
+    /// # Errors
+    /// Missing, wrong or changed weights; features that were recorded elsewhere.
+    pub fn encoder(&self, device: Device) -> Result<Frozen> {
+        let source = &self.experiment.encoder;
+        let net = Frozen::load(source, device)?;
+        if let Some((path, checkpoint)) = &self.run {
+            let then = &checkpoint.manifest.encoder_weights;
+            same(path, "encoder.weights", then, &networks::hash(source)?)?;
+        }
+        Ok(net)
+    }
+}

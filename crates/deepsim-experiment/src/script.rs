@@ -1,0 +1,203 @@
+//! TorchScript modules as frozen networks.
+
+use std::path::PathBuf;
+
+use deepsim_nets::pictures::{caffe_to_rgb, caffe_to_torchvision, check_pictures};
+use tch::{CModule, Device, IValue, Kind, Tensor};
+
+use crate::error::{ExperimentError, Result};
+use crate::features_file::finite;
+use crate::source::{OutputTap, ScriptSource, Units, sizes};
+
+/// A frozen module: in evaluation mode, its parameters take no gradient. Gradients pass through to
+/// the pictures.
+#[derive(Debug)]
+pub struct Script {
+    module: CModule,
+    source: ScriptSource,
+}
+
+/// Whether gradients must reach the pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Through {
+    /// A comparator's must.
+    Gradients,
+    /// An encoder's need not.
+    Values,
+}
+
+impl Script {
+    /// Loads a module. This runs code that the file holds.
+    ///
+    /// # Errors
+    /// A file that is no TorchScript module, or made for another version of libtorch.
+    pub fn load(source: &ScriptSource, device: Device) -> Result<Script> {
+        let bad = |e: &tch::TchError| failure(&source.file, e);
+        // The interpreter's first runs would otherwise be profiled and later ones optimised: the
+        // same step would not give the same bits before and after a resume.
+        tch::jit::f_set_graph_executor_optimize(false).map_err(|e| bad(&e))?;
+        let mut module = CModule::load_on_device(&source.file, device).map_err(|e| bad(&e))?;
+        module.f_set_eval().map_err(|e| bad(&e))?;
+        for (_, parameter) in module.named_parameters().map_err(|e| bad(&e))? {
+            let _ = parameter.f_set_requires_grad(false)?;
+        }
+        Ok(Script {
+            module,
+            source: source.clone(),
+        })
+    }
+
+    /// Tries the module on two pictures of the experiment's size.
+    ///
+    /// # Errors
+    /// Whatever is wrong with what it makes of them.
+    pub fn probe(&self, crop: i64, through: Through, device: Device) -> Result<()> {
+        // Grey levels that differ from place to place and from picture to picture.
+        let count = 2 * 3 * crop * crop;
+        let x = Tensor::f_arange(count, (Kind::Float, device))?
+            .f_remainder(251.0)?
+            .f_sub_scalar(120.0)?
+            .f_view([2, 3, crop, crop])?
+            .f_set_requires_grad(through == Through::Gradients)?;
+        let y = self.features(&x)?;
+        if !finite(&y)? {
+            return Err(self.refuse("its output holds NaN or infinity".to_owned()));
+        }
+        if through == Through::Gradients && !y.requires_grad() {
+            return Err(self.refuse(
+                "its output does not depend on the picture through gradients (detached, rounded or \
+                 computed under no_grad): it cannot be a comparator"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Features of pictures `[N,3,H,W]` in Caffe units: `[N,length]` or `[N,C,H,W]`.
+    ///
+    /// # Errors
+    /// What the module refuses, and outputs that are no such features.
+    pub fn features(&self, caffe: &Tensor) -> Result<Tensor> {
+        check_pictures("a TorchScript module", caffe)?;
+        let x = match self.source.units {
+            Units::BgrCaffe => caffe.shallow_clone(),
+            Units::Rgb255 => caffe_to_rgb(caffe)?,
+            Units::Rgb1 => caffe_to_rgb(caffe)?.f_mul_scalar(1.0 / 255.0)?,
+            Units::RgbImagenet => caffe_to_torchvision(caffe)?,
+        };
+        let made = self
+            .module
+            .forward_is(&[IValue::Tensor(x)])
+            .map_err(|e| failure(&self.source.file, &e))?;
+        let y = pick(made, &self.source.output).map_err(|reason| self.refuse(reason))?;
+        let n = caffe.size().first().copied().unwrap_or(0);
+        let size = y.size();
+        if !matches!(
+            y.kind(),
+            Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16
+        ) {
+            return Err(self.refuse(format!(
+                "its output is of the type {:?}; features are floating-point numbers",
+                y.kind()
+            )));
+        }
+        if !matches!(size.len(), 2 | 4) || size.contains(&0) {
+            return Err(self.refuse(format!(
+                "its output is {size:?}; features are [N, LENGTH] or [N, CHANNELS, HEIGHT, WIDTH]"
+            )));
+        }
+        if size[0] != n {
+            return Err(self.refuse(format!(
+                "it got {n} pictures and its output is {size:?}: features of {n} pictures begin with {n}"
+            )));
+        }
+        if let Some(shape) = self.source.shape
+            && size[1..] != sizes(shape)
+        {
+            return Err(self.refuse(format!(
+                "one picture's features are {:?}, but encoder.shape says {:?}",
+                &size[1..],
+                sizes(shape)
+            )));
+        }
+        Ok(match y.kind() {
+            Kind::Double => y.f_to_kind(Kind::Float)?,
+            _ => y,
+        })
+    }
+
+    fn refuse(&self, reason: String) -> ExperimentError {
+        ExperimentError::Script {
+            path: self.source.file.clone(),
+            reason,
+        }
+    }
+}
+
+/// The interpreter's message without its tracebacks.
+fn failure(path: &std::path::Path, error: &tch::TchError) -> ExperimentError {
+    let text = error.to_string();
+    let told = text.lines().rev().find(|l| l.contains("Error: "));
+    let reason = told.or_else(|| text.lines().find(|l| !l.trim().is_empty()));
+    ExperimentError::Script {
+        path: PathBuf::from(path),
+        reason: reason.unwrap_or("unknown error").trim().to_owned(),
+    }
+}
+
+fn pick(made: IValue, tap: &OutputTap) -> std::result::Result<Tensor, String> {
+    let list = |values: Vec<IValue>, key: &str| -> std::result::Result<Tensor, String> {
+        let n = values.len();
+        let found = key
+            .parse::<usize>()
+            .ok()
+            .and_then(|i| values.into_iter().nth(i));
+        match found {
+            Some(IValue::Tensor(t)) => Ok(t),
+            Some(other) => Err(format!("`{tap}` is {}, not a tensor", kind_of(&other))),
+            None => Err(format!(
+                "it returns {n} values, so that `{tap}` is none of output.0 to output.{}",
+                n.saturating_sub(1)
+            )),
+        }
+    };
+    match (made, &tap.0) {
+        (IValue::Tensor(t), None) => Ok(t),
+        (IValue::Tuple(v) | IValue::GenericList(v), Some(key)) => list(v, key),
+        (IValue::TensorList(v), Some(key)) => {
+            list(v.into_iter().map(IValue::Tensor).collect(), key)
+        }
+        (IValue::GenericDict(pairs), Some(key)) => {
+            let mut known = Vec::new();
+            for (k, v) in pairs {
+                let IValue::String(name) = k else { continue };
+                match v {
+                    IValue::Tensor(t) if name == *key => return Ok(t),
+                    _ => known.push(name),
+                }
+            }
+            Err(format!(
+                "it returns a dictionary without a tensor `{key}`; it has {}",
+                known.join(", ")
+            ))
+        }
+        (IValue::Tensor(_), Some(_)) => Err(format!(
+            "it returns a tensor, so that the tap is `output`, not `{tap}`"
+        )),
+        (other, _) => Err(format!(
+            "it returns {}; take a part of it, as `output.0` or `output.KEY`",
+            kind_of(&other)
+        )),
+    }
+}
+
+fn kind_of(value: &IValue) -> &'static str {
+    match value {
+        IValue::Tensor(_) => "a tensor",
+        IValue::Tuple(_) => "a tuple",
+        IValue::TensorList(_) | IValue::GenericList(_) => "a list",
+        IValue::GenericDict(_) => "a dictionary",
+        IValue::Object(_) => "an object",
+        _ => "something else",
+    }
+}

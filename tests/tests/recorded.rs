@@ -1,0 +1,474 @@
+//! A generator for features that were recorded elsewhere: trained, cut and continued, judged, and
+//! used; and what is wrong with a file of features is told before anything is done.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+
+use deepsim_tests::files::{self, column, losses, tensors};
+use deepsim_tests::lab::{Lab, TEST, TRAIN};
+use deepsim_tests::process::{python, run};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::Value;
+
+/// Length of the features.
+const LENGTH: usize = 7;
+
+/// Name → values.
+type Responses = BTreeMap<String, Vec<f32>>;
+
+fn write(values: &Responses, path: &Path) {
+    let bytes: Vec<(String, Vec<u8>)> = values
+        .iter()
+        .map(|(n, v)| (n.clone(), v.iter().flat_map(|x| x.to_le_bytes()).collect()))
+        .collect();
+    let views = bytes.iter().map(|(n, b)| {
+        let view = TensorView::new(Dtype::F32, vec![b.len() / 4], b).unwrap();
+        (n.as_str(), view)
+    });
+    let file = safetensors::serialize(views, None::<HashMap<String, String>>).unwrap();
+    fs::write(path, file).unwrap();
+}
+
+/// Responses of a made-up population: seven numbers for each picture, on a scale of its own.
+fn responses() -> Responses {
+    (0..TRAIN + TEST)
+        .map(|n| {
+            let ending = if n % 2 == 0 { "jpg" } else { "png" };
+            let of = |unit: usize| 40.0 + 3.0 * ((n as f32 + 1.0) * (unit as f32 + 0.7)).sin();
+            (format!("{n:02}.{ending}"), (0..LENGTH).map(of).collect())
+        })
+        .collect()
+}
+
+/// The tiny experiment with recorded features; `more` are further lines of `[encoder]`.
+fn experiment(lab: &Lab, more: &str) -> String {
+    let text = lab.toml().replace("mirror = true", "mirror = false");
+    let encoder = "[encoder]\nnet = \"alexnet\"\ntap = \"pool2\"\nweights = \"random:1\"\n";
+    assert!(text.contains(encoder));
+    text.replace(
+        encoder,
+        &format!(
+            "[encoder]\nnet = \"recorded\"\nfeatures = \"{}\"\nshape = [{LENGTH}]\n{more}\n",
+            lab.text("responses.safetensors")
+        ),
+    )
+}
+
+fn lab(more: &str) -> Lab {
+    let lab = Lab::new();
+    write(&responses(), &lab.at("responses.safetensors"));
+    fs::write(lab.experiment(), experiment(&lab, more)).unwrap();
+    lab
+}
+
+#[test]
+fn a_run_on_recorded_features_is_continued_bit_for_bit() {
+    for (more, precision) in [("normalize = \"zscore\"", "fp32"), ("", "bf16")] {
+        let lab = lab(more);
+        let set = format!("train.precision={precision}");
+        let train = |out: &str, rest: &[&str]| {
+            run(lab
+                .train_into(out)
+                .args(["--set", &set, "--set", "train.keep_checkpoints=4"])
+                .args(rest))
+            .exits(0)
+        };
+        train("whole", &["--steps", "6"]).says(&["recorded:responses", "alexnet:relu3"]);
+        train("cut", &["--steps", "3"]);
+        train("cut", &["--steps", "6", "--resume"]).says(&["resumed at step 3 of 6"]);
+        let (whole, cut) = (lab.at("whole"), lab.at("cut"));
+        assert_eq!(tensors(&cut, 6), tensors(&whole, 6));
+        let trained = |run: &Path| -> Vec<String> {
+            let lines = losses(run).into_iter();
+            lines.filter(|l| !l.contains("eval.")).collect()
+        };
+        assert_eq!(trained(&cut), trained(&whole));
+        assert_eq!(trained(&cut).len(), 6);
+        // A reconstruction's features cannot be recorded here: their error is told as unknown.
+        assert_eq!(column(&whole, "eval.feature_error"), [Value::Null]);
+        assert!(column(&whole, "eval.image_error")[0].as_f64().unwrap() > 0.0);
+        assert!(whole.join("samples/step-000000006.png").exists());
+    }
+}
+
+/// The features are what the generator sees, each picture its own: with those of two training
+/// pictures exchanged the run is another.
+#[test]
+fn each_picture_has_its_own_features() {
+    let lab = lab("");
+    run(lab.train_into("one").args(["--steps", "2"])).exits(0);
+    let mut exchanged = responses();
+    let (a, b) = (exchanged["00.jpg"].clone(), exchanged["01.png"].clone());
+    exchanged.insert("00.jpg".into(), b);
+    exchanged.insert("01.png".into(), a);
+    write(&exchanged, &lab.at("responses.safetensors"));
+    run(lab.train_into("other").args(["--steps", "3"])).exits(0);
+    run(lab.train_into("one").args(["--steps", "3", "--resume"])).refuses(&[
+        "encoder.weights",
+        "changed",
+        "--fresh",
+    ]);
+    run(&mut lab.eval(&["table2", "--runs", "one"]))
+        .says(&[
+            "warning",
+            "encoder.weights",
+            "not what this run was trained with",
+        ])
+        .exits(0);
+    // Step 2 sees all twelve training pictures but four: at the latest step 3 differs.
+    write(&responses(), &lab.at("responses.safetensors"));
+    run(lab.train_into("one").args(["--steps", "3", "--resume"])).exits(0);
+    assert_ne!(
+        tensors(&lab.at("one"), 3)["generator"],
+        tensors(&lab.at("other"), 3)["generator"]
+    );
+}
+
+#[test]
+fn a_run_on_recorded_features_is_judged_and_used() {
+    let lab = lab("normalize = \"rms\"");
+    run(lab.train().args(["--steps", "2"])).exits(0);
+    let text = run(&mut lab.eval(&["table2", "--runs", "run", "--format", "json"])).prints();
+    let rows: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(rows[0]["layer"], "recorded:responses");
+    assert!(rows[0]["image_error"].as_f64().unwrap() > 0.0);
+    assert_eq!(rows[0]["feature_error"], Value::Null);
+    assert_eq!(rows[0]["paper_image_error"], Value::Null);
+    run(&mut lab.eval(&["table2", "--runs", "run"])).exits(0);
+    run(&mut lab.eval(&["compare", "run", "--out", "sheet.png", "--images", "3"])).exits(0);
+    run(&mut lab.eval(&["table1", "--experiment", &lab.text("tiny.toml")])).exits(0);
+
+    let photo = lab.text("test/12.jpg");
+    run(&mut lab.eval(&["invert", &photo, "--run", "run"])).refuses(&["recorded", "decode"]);
+    lab_input(&lab);
+    let forward = [
+        "forward",
+        "tiny.toml",
+        "--net",
+        "encoder",
+        "--input",
+        "x.safetensors",
+    ];
+    run(lab.eval(&forward).args(["--output", "y.safetensors"])).refuses(&["recorded", "decode"]);
+
+    // What decode makes of a held-out picture's features is what the run's own sheet shows.
+    run(&mut lab.eval(&[
+        "decode",
+        "responses.safetensors",
+        "--run",
+        "run",
+        "--out",
+        "made",
+    ]))
+    .exits(0);
+    let made = image::open(lab.at("made/12.jpg.png")).unwrap().to_rgb8();
+    let sheet = image::open(lab.at("run/samples/step-000000002.png")).unwrap();
+    let ours = sheet.crop_imm(0, 66, 64, 64).to_rgb8();
+    let off = made
+        .iter()
+        .zip(ours.iter())
+        .map(|(a, b)| a.abs_diff(*b))
+        .max();
+    assert!(off.unwrap() <= 1, "{off:?}");
+
+    // Neither photographs nor the recorded file need be there for it.
+    fs::rename(
+        lab.at("responses.safetensors"),
+        lab.at("elsewhere.safetensors"),
+    )
+    .unwrap();
+    fs::remove_dir_all(lab.at("train")).unwrap();
+    let list = run(&mut lab.eval(&[
+        "decode",
+        "elsewhere.safetensors",
+        "--run",
+        "run",
+        "--out",
+        "again",
+        "--format",
+        "json",
+    ]))
+    .prints();
+    let list: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), (TRAIN + TEST) as usize);
+    assert_eq!(list[12]["features"], "12.jpg");
+    let again = image::open(lab.at("again/12.jpg.png")).unwrap().to_rgb8();
+    assert_eq!(again, made);
+    // The scale is known to the run alone.
+    let weights = files::checkpoint(&lab.run_dir(), 2).join("generator.safetensors");
+    run(&mut lab.eval(&[
+        "decode",
+        "elsewhere.safetensors",
+        "--experiment",
+        "tiny.toml",
+        "--weights",
+        weights.to_str().unwrap(),
+    ]))
+    .refuses(&["encoder.normalize", "--run"]);
+}
+
+fn lab_input(lab: &Lab) {
+    let zeros = vec![0u8; 3 * 64 * 64 * 4];
+    let view = TensorView::new(Dtype::F32, vec![1, 3, 64, 64], &zeros).unwrap();
+    let file = safetensors::serialize([("x", view)], None::<HashMap<String, String>>).unwrap();
+    fs::write(lab.at("x.safetensors"), file).unwrap();
+}
+
+/// The generator sees (features − offset) / divisor with the numbers that the checkpoint names.
+#[test]
+fn the_scale_of_a_run_is_that_of_its_training_pictures() {
+    for (how, wanted) in [("rms", 40.0f32), ("zscore", 2.1)] {
+        let lab = lab(&format!("normalize = \"{how}\""));
+        run(lab.train().args(["--steps", "1"])).exits(0);
+        let at = files::checkpoint(&lab.run_dir(), 1).join("features.safetensors");
+        let bytes = fs::read(at).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let values = |name: &str| -> Vec<f32> {
+            let (words, _) = file.tensor(name).unwrap().data().as_chunks::<4>();
+            words.iter().map(|w| f32::from_le_bytes(*w)).collect()
+        };
+        let all = responses();
+        let train: Vec<&Vec<f32>> = all.values().take(TRAIN as usize).collect();
+        let (offset, divisor) = (values("offset"), values("divisor"));
+        let square = |of: &dyn Fn(usize, f32) -> f64, units: &[usize]| -> f64 {
+            let n = train.len() * units.len();
+            let sum: f64 = train
+                .iter()
+                .flat_map(|v| units.iter().map(|&u| of(u, v[u]).powi(2)))
+                .sum();
+            (sum / n as f64).sqrt()
+        };
+        match how {
+            "rms" => {
+                let units: Vec<usize> = (0..LENGTH).collect();
+                let expected = square(&|_, x| f64::from(x), &units);
+                assert_eq!(offset, [0.0]);
+                assert!((f64::from(divisor[0]) / expected - 1.0).abs() < 1e-6);
+            }
+            _ => {
+                for u in 0..LENGTH {
+                    let mean =
+                        train.iter().map(|v| f64::from(v[u])).sum::<f64>() / train.len() as f64;
+                    assert!((f64::from(offset[u]) - mean).abs() < 1e-4);
+                    let expected = square(&|_, x| f64::from(x) - mean, &[u]);
+                    assert!((f64::from(divisor[u]) / expected - 1.0).abs() < 1e-4);
+                }
+            }
+        }
+        assert!(
+            (divisor[0] - wanted).abs() < 0.4 * wanted,
+            "{how}: {divisor:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_wrong_with_recorded_features_is_told_at_once() {
+    let lab = lab("");
+    let file = lab.at("responses.safetensors");
+    let refused = |words: &[&str]| {
+        let mut all = vec!["responses.safetensors"];
+        all.extend(words);
+        run(&mut lab.train()).refuses(&all);
+        assert!(!lab.run_dir().exists());
+    };
+    let mut some = responses();
+    for n in ["00.jpg", "02.jpg", "04.jpg", "06.jpg"] {
+        some.remove(n);
+    }
+    some.insert("stranger.jpg".into(), vec![0.0; LENGTH]);
+    write(&some, &file);
+    refused(&[
+        "4 pictures have no features: train/00.jpg, train/02.jpg, train/04.jpg, …",
+        "1 names belong to no picture: stranger.jpg",
+    ]);
+    let mut odd = responses();
+    odd.insert("03.png".into(), vec![0.0; 3]);
+    odd.get_mut("05.png").unwrap()[2] = f32::NAN;
+    write(&odd, &file);
+    refused(&["[3]: 03.png", "one shape", "NaN or infinity: 05.png"]);
+    let short: Responses = responses()
+        .into_iter()
+        .map(|(n, v)| (n, v[..5].to_vec()))
+        .collect();
+    write(&short, &file);
+    refused(&["[5]", "encoder.shape says [7]"]);
+    fs::write(&file, b"not a safetensors file").unwrap();
+    refused(&["not a whole safetensors file"]);
+    write(&Responses::new(), &file);
+    refused(&["no features"]);
+    fs::remove_file(&file).unwrap();
+    refused(&["encoder.features", "your-own-representation.md"]);
+
+    // Names may be file names without their ending, or say which side they are of.
+    let bare: Responses = responses()
+        .into_iter()
+        .map(|(n, v)| match n.strip_suffix(".jpg") {
+            Some(stem) => (stem.to_owned(), v),
+            None if n.as_str() < "12" => (format!("train/{n}"), v),
+            None => (format!("test/{n}"), v),
+        })
+        .collect();
+    write(&bare, &file);
+    run(lab.train().args(["--steps", "1"])).exits(0);
+}
+
+#[test]
+fn two_pictures_of_one_name_need_whole_names() {
+    let lab = lab("");
+    fs::rename(lab.at("test/12.jpg"), lab.at("test/00.jpg")).unwrap();
+    let mut all = responses();
+    let twelve = all.remove("12.jpg").unwrap();
+    write(&all, &lab.at("responses.safetensors"));
+    run(&mut lab.train()).refuses(&["00.jpg (train/00.jpg and test/00.jpg)"]);
+    let zero = all.remove("00.jpg").unwrap();
+    all.insert("train/00.jpg".into(), zero);
+    all.insert("test/00.jpg".into(), twelve);
+    write(&all, &lab.at("responses.safetensors"));
+    run(lab.train().args(["--steps", "1"])).exits(0);
+}
+
+#[test]
+fn numpy_s_arrays_with_names_beside_them_say_the_same() {
+    let lab = lab("");
+    run(lab.train_into("one").args(["--steps", "2"])).exits(0);
+    let script = format!(
+        "import numpy as np\nfrom safetensors.numpy import load_file\n\
+         f = load_file('{}')\nn = sorted(f)\n\
+         np.save('{}', np.stack([f[k] for k in n]).astype(np.float64))\n\
+         open('{}', 'w').write('\\n'.join(n) + '\\n')",
+        lab.text("responses.safetensors"),
+        lab.text("matrix.npy"),
+        lab.text("matrix.names.txt"),
+    );
+    run(&mut python(&script)).exits(0);
+    let set = format!("encoder.features={}", lab.text("matrix.npy"));
+    run(lab.train_into("two").args(["--steps", "2", "--set", &set])).exits(0);
+    assert_eq!(tensors(&lab.at("one"), 2), tensors(&lab.at("two"), 2));
+    fs::write(lab.at("matrix.names.txt"), "a\nb\n").unwrap();
+    run(lab.train_into("three").args(["--set", &set])).refuses(&["[20, 7]", "2 names"]);
+    fs::remove_file(lab.at("matrix.names.txt")).unwrap();
+    run(lab.train_into("three").args(["--set", &set])).refuses(&["matrix.names.txt"]);
+}
+
+#[test]
+fn settings_that_recorded_features_cannot_have_are_refused() {
+    let lab = lab("");
+    for (set, words) in [
+        ("data.mirror=true", ["`data.mirror`", "mirror image"]),
+        ("data.scale=[0.5, 1.0]", ["`data.scale`", "random windows"]),
+        ("encoder.tap=pool5", ["`encoder.tap`", "means nothing"]),
+        ("encoder.shape=[]", ["`encoder.shape`", "[LENGTH]"]),
+        ("encoder.shape=[2, 3, 4]", ["`encoder.shape`", "SIZE"]),
+        ("encoder.shape=[0]", ["`encoder.shape`", "sizes from 1"]),
+        ("encoder.normalize=mean", ["normalize", "zscore"]),
+        ("comparator.net=recorded", ["comparator", "recorded"]),
+        (
+            "encoder.units=rgb-0-1",
+            ["`encoder.units`", "means nothing"],
+        ),
+    ] {
+        run(lab.train().args(["--set", set])).refuses(&words);
+    }
+    run(lab
+        .train()
+        .args(["--steps", "1", "--set", "data.scale=[1.0, 1.0]"]))
+    .exits(0);
+}
+
+#[test]
+fn a_generator_is_used_without_its_run() {
+    let lab = Lab::trained(2);
+    let weights = files::checkpoint(&lab.run_dir(), 2).join("generator.safetensors");
+    let given = [
+        "--experiment",
+        "tiny.toml",
+        "--weights",
+        weights.to_str().unwrap(),
+    ];
+    let photo = lab.text("test/12.jpg");
+    run(lab.eval(&["invert", &photo, "--out", "a"]).args(given)).exits(0);
+    run(&mut lab.eval(&["invert", &photo, "--out", "b", "--run", "run"])).exits(0);
+    let png = |n: &str| fs::read(lab.at(n)).unwrap();
+    assert_eq!(png("a/12-inverted.png"), png("b/12-inverted.png"));
+
+    // `forward` writes a batch of features, which `decode` takes as it is.
+    lab_input(&lab);
+    let forward = [
+        "forward",
+        "tiny.toml",
+        "--net",
+        "encoder",
+        "--input",
+        "x.safetensors",
+    ];
+    run(lab.eval(&forward).args(["--output", "y.safetensors"])).exits(0);
+    let list = run(lab
+        .eval(&["decode", "y.safetensors", "--out", "c"])
+        .args(given))
+    .prints();
+    assert_eq!(list, "c/y-0.png\n");
+    assert_eq!(
+        image::image_dimensions(lab.at("c/y-0.png")).unwrap(),
+        (64, 64)
+    );
+
+    let flat: Responses = BTreeMap::from([("one".into(), vec![0.0; 192 * 9])]);
+    write(&flat, &lab.at("flat.safetensors"));
+    run(lab.eval(&["decode", "flat.safetensors"]).args(given))
+        .refuses(&["one is [1728]", "[192, 3, 3]"]);
+    run(&mut lab.eval(&["decode", "y.safetensors", "--weights", "w"])).refuses(&["--experiment"]);
+    run(lab
+        .eval(&["decode", "y.safetensors", "--run", "run"])
+        .args(given))
+    .refuses(&["cannot be used with"]);
+    run(lab
+        .eval(&["decode", "y.safetensors", "--experiment", "tiny.toml"])
+        .args(["--weights", "y.safetensors"]))
+    .refuses(&["unknown: y"]);
+}
+
+/// Pictures compared in the features of the discriminator that trains along.
+#[test]
+fn the_discriminator_can_be_the_comparator_of_a_run() {
+    let lab = Lab::new();
+    let comparator = "[comparator]\nnet = \"alexnet\"\ntap = \"relu3\"\nweights = \"random:1\"\n";
+    assert!(lab.toml().contains(comparator));
+    let text = lab.toml().replace(
+        comparator,
+        "[comparator]\nnet = \"discriminator\"\ntap = \"Dconv3\"\n",
+    );
+    fs::write(lab.experiment(), text).unwrap();
+    for passes in ["paper", "one"] {
+        let set = format!("train.discriminator_passes={passes}");
+        let train = |out: &str, rest: &[&str]| {
+            run(lab.train_into(out).args(["--set", &set]).args(rest)).exits(0);
+        };
+        let (whole, cut) = (format!("{passes}-whole"), format!("{passes}-cut"));
+        train(&whole, &["--steps", "4"]);
+        train(&cut, &["--steps", "2"]);
+        train(&cut, &["--steps", "4", "--resume"]);
+        assert_eq!(tensors(&lab.at(&cut), 4), tensors(&lab.at(&whole), 4));
+        let feat = column(&lab.at(&whole), "loss.feat");
+        assert_eq!(feat.len(), 4);
+        assert!(feat.iter().all(|v| v.as_f64().unwrap() > 0.0), "{feat:?}");
+    }
+    lab_input(&lab);
+    run(&mut lab.eval(&[
+        "forward",
+        "tiny.toml",
+        "--net",
+        "comparator",
+        "--run",
+        "one-whole",
+        "--input",
+        "x.safetensors",
+        "--output",
+        "y.safetensors",
+    ]))
+    .exits(0)
+    .says(&["y [1, 128, "]);
+    run(&mut lab.eval(&["table2", "--runs", "one-whole"])).exits(0);
+}
