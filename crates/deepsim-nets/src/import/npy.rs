@@ -322,9 +322,10 @@ mod tests {
         );
         // Version 2: a longer header.
         let text = header("<f4", "(1, 6)");
+        let length = (text.len() as u32).to_le_bytes();
         let long = [
             b"\x93NUMPY\x02\x00",
-            (text.len() as u32).to_le_bytes().as_slice(),
+            length.as_slice(),
             text.as_bytes(),
             &data,
         ];
