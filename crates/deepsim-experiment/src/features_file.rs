@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use deepsim_nets::import::read_npy;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
 use crate::error::{ExperimentError, Result};
 use crate::networks::hash_file;
-use crate::npy;
 
 /// Features by name, all of one shape and finite, f32.
 #[derive(Debug)]
@@ -34,6 +34,16 @@ pub(crate) fn few(what: &str, names: &[String]) -> String {
     let shown = names.iter().take(FEW).cloned().collect::<Vec<_>>();
     let more = if names.len() > FEW { ", …" } else { "" };
     format!("{} {what}: {}{more}", names.len(), shown.join(", "))
+}
+
+/// A `.npy` array.
+fn matrix(path: &Path) -> Result<Tensor> {
+    let (shape, values) = read_npy(path).map_err(|e| ExperimentError::Recorded {
+        path: path.to_owned(),
+        problems: vec![e.to_string()],
+    })?;
+    let shape: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
+    Ok(Tensor::f_from_slice(&values)?.f_view(shape.as_slice())?)
 }
 
 /// The names beside a matrix: `responses.npy` → `responses.names.txt`.
@@ -110,7 +120,7 @@ impl FeaturesFile {
                 );
                 return Err(unusable(path, vec![reason]));
             }
-            "npy" => rows(path, &npy::read(path)?, &beside)?,
+            "npy" => rows(path, &matrix(path)?, &beside)?,
             "safetensors" => {
                 let tensors = read_safetensors(path)?;
                 match (beside.exists(), tensors.len()) {

@@ -8,7 +8,6 @@ pub mod error;
 pub mod evaluate;
 pub mod features_file;
 pub mod networks;
-mod npy;
 pub mod overrides;
 pub mod recorded;
 pub mod run_dir;
