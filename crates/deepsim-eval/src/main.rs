@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use deepsim_eval::format::{Format, csv, json};
-use deepsim_eval::{EvalError, compare, decode, door, invert, runs, table1, table2};
+use deepsim_eval::judges::Judges;
+use deepsim_eval::{EvalError, compare, decode, door, invert, runs, table1, table2, table2_text};
 use deepsim_experiment::{Clip, Experiment, device};
 use serde::Serialize;
 

@@ -115,7 +115,10 @@ fn both_forms_give_the_same_tensor() {
         data: VALUES.to_vec(),
     };
     for file in [archive(&[PLAIN]), stream(&[PLAIN], &["0"], &VALUES)] {
-        assert_eq!(parse(&file).unwrap().tensors, std::slice::from_ref(&expected));
+        assert_eq!(
+            parse(&file).unwrap().tensors,
+            std::slice::from_ref(&expected)
+        );
     }
 }
 
