@@ -1,5 +1,7 @@
 //! State dicts as PyTorch itself writes them: every value the same, every other file refused.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
