@@ -74,6 +74,11 @@ const EXPERIMENTS: &[Experiment] = &[
         shows: "pool5, compared with random weights",
     },
     Experiment {
+        name: "sample-pool5-discriminator",
+        file: "experiments/sample/pool5-discriminator.toml",
+        shows: "pool5, compared in the discriminator's features",
+    },
+    Experiment {
         name: "sample-pooled",
         file: "experiments/sample/pooled.toml",
         shows: "EfficientNet-Lite0's pooled features, full loss",

@@ -43,19 +43,20 @@ fn lpips_with_random_weights() {
     check_lpips(NetKind::Vgg16, "--seed 2 --batch 2 --crop 37");
 }
 
-/// The trained network and its heads, where they are set up.
+/// The trained network and its heads.
 #[test]
 fn lpips_with_trained_weights() {
     let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights");
     for net in [NetKind::AlexNet, NetKind::Vgg16] {
         let files = [
             weights.join(format!("{net}-lpips.safetensors")),
-            weights.join(format!("lpips-{net}-heads.safetensors")),
+            weights.join(format!("lpips-{net}.safetensors")),
         ];
-        if let Some(missing) = files.iter().find(|f| !f.exists()) {
-            println!("skipped for {net}: no {}", missing.display());
-            continue;
-        }
+        let missing = files.iter().find(|f| !f.exists());
+        assert!(
+            missing.is_none(),
+            "no {missing:?}: run cargo xtask setup first"
+        );
         let [w, heads] = files.map(|f| f.display().to_string());
         let options = format!("--seed 3 --batch 2 --crop 64 --weights {w} --heads {heads}");
         check_lpips(net, &options);
