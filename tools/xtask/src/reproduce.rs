@@ -44,6 +44,11 @@ const EXPERIMENTS: &[Experiment] = &[
         shows: "full loss from pool5, the paper's layer",
     },
     Experiment {
+        name: "sample-hero",
+        file: "experiments/sample/hero.toml",
+        shows: "the same at the paper's size: 227 pixels, whole generator",
+    },
+    Experiment {
         name: "sample-pool5-image",
         file: "experiments/sample/pool5-image.toml",
         shows: "pool5, image loss alone",
