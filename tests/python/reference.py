@@ -341,12 +341,15 @@ def lpips(args, draw):
         return torch.stack([a, (a + draw.normal(tuple(a.shape), 20.0)).clamp(0, 255)])
 
     x, margin = kinks.draw_safely(pair, lambda x: distance(x[0], x[1]))
-    a, b = (t.clone().requires_grad_() for t in x)
+    out = {f"w/{k}": v for k, v in w.items()} | {f"heads/{k}": v for k, v in heads.items()}
+    # In float64 from here: thirteen layers and five divisions leave fp32 little of 1e-5.
+    w, heads = ({k: v.double() for k, v in d.items()} for d in (w, heads))
+    a, b = (t.double().requires_grad_() for t in x)
     y = distance(a, b)
     up = draw.normal(tuple(y.shape))
     ga, gb = torch.autograd.grad((y * up).sum(), [a, b])
-    out = {f"w/{k}": v for k, v in w.items()} | {f"heads/{k}": v for k, v in heads.items()}
-    return out | {"a": a, "b": b, "y": y, "up": up, "ga": ga, "gb": gb}, {"margin": margin}
+    out |= {"up": up} | {k: v.float() for k, v in dict(a=a, b=b, y=y, ga=ga, gb=gb).items()}
+    return out, {"margin": margin}
 
 
 def ssim(args, draw):
