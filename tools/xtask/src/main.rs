@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything around the programs. It depends on no torch crate, so it builds and
 //! runs before libtorch is there.
 
+mod additions;
 mod apt;
 mod bench;
 mod child;

@@ -1,6 +1,6 @@
 //! Hash-locked Python requirements: fetched wheel by wheel, installed into a fresh folder.
 //!
-//! pip downloads are all or nothing, and the whole set is 2.6 GB. So each large package is its
+//! pip downloads are all or nothing, and the whole set is 2.7 GB. So each large package is its
 //! own download that is kept, and a second try begins where the first one broke off. The install
 //! then works offline on the kept wheels and checks every hash again.
 
@@ -22,7 +22,23 @@ pub struct Requirement {
     /// The pinned version.
     pub version: String,
     /// The whole entry as pip reads it, continuation lines joined.
-    text: String,
+    pub text: String,
+}
+
+impl Requirement {
+    /// Name, version and the condition on machine and Python under which it is needed, without hashes.
+    pub fn condition(&self) -> &str {
+        let end = self.text.find(" --hash=").unwrap_or(self.text.len());
+        &self.text[..end]
+    }
+}
+
+/// The entries of the lock file at `path`.
+///
+/// # Errors
+/// As [`parse`], or an unreadable file.
+pub fn entries(path: &Path) -> Result<Vec<Requirement>> {
+    parse(&read(path)?)
 }
 
 /// The entries of a lock file.
@@ -89,7 +105,7 @@ pub fn verbosity() -> &'static [&'static str] {
 
 /// Fetches every wheel of `lock` into `wheels`; finished ones are not fetched again.
 pub fn fetch(lock: &Path, wheels: &Path) -> Result<()> {
-    let requirements = parse(&read(lock)?)?;
+    let requirements = entries(lock)?;
     fs::create_dir_all(wheels).with_context(|| format!("creating {}", wheels.display()))?;
     let groups = groups(&requirements);
     for (i, group) in groups.iter().enumerate() {
@@ -213,6 +229,10 @@ mod tests {
             ("torch", "2.13.0")
         );
         assert!(all[0].text.ends_with("--hash=sha256:aa --hash=sha256:bb"));
+        assert_eq!(
+            all[0].condition(),
+            "numpy==2.2.6 ; python_full_version < '3.11'"
+        );
         let sizes: Vec<_> = groups(&all).iter().map(Vec::len).collect();
         assert_eq!(sizes, [1, 1]);
     }

@@ -30,7 +30,7 @@ pub enum Part {
 pub struct Wishes {
     /// Which libtorch: full, lite, or the folder of one that you have
     ///
-    /// full: PyTorch with its CUDA libraries and the packages of the tests, 2.6 GB to fetch, 4.8 GB
+    /// full: PyTorch with its CUDA libraries and the packages of the tests, 2.7 GB to fetch, 5.0 GB
     /// on disk. lite: what the Rust programs need on a CPU, 527 MB to fetch, 1.2 GB on disk. PATH:
     /// an unpacked libtorch 2.13 or site-packages/torch of a PyTorch 2.13, which is linked.
     /// Without it: what is installed stays; on a fresh machine full with an NVIDIA GPU, else lite.

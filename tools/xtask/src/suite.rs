@@ -22,7 +22,7 @@ pub fn run(ws: &Workspace) -> Result<()> {
         Some(_) => {
             return Err(refuse(
                 "third_party/py links to a libtorch of yours, and Python cannot import torch, \
-                 safetensors, numpy, PIL and tensorboard there: the tests compare with them. \
+                 safetensors, numpy, PIL, tensorboard and cv2 there: the tests compare with them. \
                  Let set-up replace the link: cargo xtask setup --torch full",
             ));
         }
