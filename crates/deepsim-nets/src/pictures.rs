@@ -64,8 +64,8 @@ pub fn caffe_to_rgb(caffe: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.
 pub fn caffe_to_torchvision(caffe: &Tensor) -> Result<Tensor> {
-    let mean = TORCHVISION_MEAN.map(|m| 255.0 * m);
-    let deviation = TORCHVISION_STD.map(|s| 255.0 * s);
+    let levels = |units: [f32; 3]| units.map(|u| 255.0 * f64::from(u));
+    let (mean, deviation) = (levels(TORCHVISION_MEAN), levels(TORCHVISION_STD));
     caffe_to_rgb_units("a network of torchvision", caffe, mean, deviation)
 }
 
@@ -97,15 +97,16 @@ pub fn caffe_to_videonet(caffe: &Tensor) -> Result<Tensor> {
 fn caffe_to_rgb_units(
     what: &str,
     caffe: &Tensor,
-    mean: [f32; 3],
-    deviation: [f32; 3],
+    mean: [f64; 3],
+    deviation: [f64; 3],
 ) -> Result<Tensor> {
     check_pictures(what, caffe)?;
     let [b, g, r] = MEAN_BGR;
-    let scale = deviation.map(|d| 1.0 / d);
+    // In double precision: two correct programs differ in these constants only by their rounding.
+    let scale = deviation.map(|d| (1.0 / d) as f32);
     let mut shift = [r, g, b];
     for i in 0..3 {
-        shift[i] = (shift[i] - mean[i]) / deviation[i];
+        shift[i] = ((f64::from(shift[i]) - mean[i]) / deviation[i]) as f32;
     }
     let rgb = caffe.f_to_kind(Kind::Float)?.f_flip([1])?;
     Ok(rgb
