@@ -64,9 +64,16 @@ pub fn caffe_to_rgb(caffe: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.
 pub fn caffe_to_torchvision(caffe: &Tensor) -> Result<Tensor> {
-    let levels = |units: [f32; 3]| units.map(|u| 255.0 * f64::from(u));
-    let (mean, deviation) = (levels(TORCHVISION_MEAN), levels(TORCHVISION_STD));
-    caffe_to_rgb_units("a network of torchvision", caffe, mean, deviation)
+    // In the order of PyTorch's own preprocessing, x/255 first: constants that are rounded otherwise
+    // move values across kinks that tests hold against it.
+    let [b, g, r] = MEAN_BGR;
+    let mut scale = [0f32; 3];
+    let mut shift = [0f32; 3];
+    for (i, mean) in [r, g, b].into_iter().enumerate() {
+        scale[i] = 1.0 / (255.0 * TORCHVISION_STD[i]);
+        shift[i] = (mean / 255.0 - TORCHVISION_MEAN[i]) / TORCHVISION_STD[i];
+    }
+    reversed("a network of torchvision", caffe, scale, shift)
 }
 
 /// Caffe units → EfficientNet-Lite's units: RGB as (x − 127)/128.
@@ -74,7 +81,9 @@ pub fn caffe_to_torchvision(caffe: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.
 pub fn caffe_to_efficientnet(caffe: &Tensor) -> Result<Tensor> {
-    caffe_to_rgb_units("EfficientNet-Lite0", caffe, [127.0; 3], [128.0; 3])
+    let [b, g, r] = MEAN_BGR;
+    let shift = [r, g, b].map(|mean| (mean - 127.0) / 128.0);
+    reversed("EfficientNet-Lite0", caffe, [1.0 / 128.0; 3], shift)
 }
 
 /// Caffe units → VideoNet's: BGR 0–255 minus its own mean.
@@ -92,22 +101,10 @@ pub fn caffe_to_videonet(caffe: &Tensor) -> Result<Tensor> {
         .f_add(&per_channel(&shift, caffe))?)
 }
 
-/// (RGB − `mean`) / `deviation`, both red, green, blue in 0–255: one multiplication and one
-/// addition, since RGB is what `caffe` holds, reversed, plus a constant.
-fn caffe_to_rgb_units(
-    what: &str,
-    caffe: &Tensor,
-    mean: [f64; 3],
-    deviation: [f64; 3],
-) -> Result<Tensor> {
+/// Channels in the order red, green, blue, each times its `scale` plus its `shift`: one multiplication
+/// and one addition, since RGB is what `caffe` holds, reversed, plus a constant.
+fn reversed(what: &str, caffe: &Tensor, scale: [f32; 3], shift: [f32; 3]) -> Result<Tensor> {
     check_pictures(what, caffe)?;
-    let [b, g, r] = MEAN_BGR;
-    // In double precision: two correct programs differ in these constants only by their rounding.
-    let scale = deviation.map(|d| (1.0 / d) as f32);
-    let mut shift = [r, g, b];
-    for i in 0..3 {
-        shift[i] = ((f64::from(shift[i]) - mean[i]) / deviation[i]) as f32;
-    }
     let rgb = caffe.f_to_kind(Kind::Float)?.f_flip([1])?;
     Ok(rgb
         .f_mul(&per_channel(&scale, caffe))?

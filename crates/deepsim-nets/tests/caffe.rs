@@ -2,7 +2,7 @@
 //! implementation of Caffe's networks that share nothing with ours: the same file, the same
 //! activations.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -78,7 +78,18 @@ fn losses(group: &[&Entry]) -> Plan {
             counts.entry(comparator(entry)).or_default().insert(loss);
         }
     }
-    let most = counts.iter().max_by_key(|(_, l)| l.len()).map(|(c, _)| c);
+    // Where comparators are level: the encoder itself.
+    let own = group
+        .iter()
+        .find(|e| {
+            let raw = &e.experiment.raw;
+            (raw.comparator.net, &raw.comparator.weights) == (raw.encoder.net, &raw.encoder.weights)
+        })
+        .map(|e| comparator(e));
+    let most = counts
+        .iter()
+        .max_by_key(|(c, l)| (l.len(), own.as_ref() == Some(*c)))
+        .map(|(c, _)| c);
     for loss in [
         Loss::Image,
         Loss::AdversarialImage,
@@ -189,18 +200,17 @@ fn comparators(group: &[&Entry]) -> Plan {
         .filter(|e| e.loss() == Some(Loss::Full))
         .copied()
         .collect();
-    let mut names: Vec<(bool, String)> = full
-        .iter()
-        .map(|e| {
-            let (mine, other) = (&e.experiment.raw.encoder, &e.experiment.raw.comparator);
-            let own = mine.net == other.net && mine.weights == other.weights;
-            (!own, net_name(&e.experiment.comparator))
-        })
-        .collect();
-    names.sort();
-    names.dedup();
-    for (_, label) in names {
-        let same = |e: &&&Entry| net_name(&e.experiment.comparator) == label;
+    let key = |e: &Entry| {
+        let (mine, other) = (&e.experiment.raw.encoder, &e.experiment.raw.comparator);
+        let own = mine.net == other.net && mine.weights == other.weights;
+        (!own, net_name(&e.experiment.comparator))
+    };
+    let mut keys: Vec<(bool, String)> = full.iter().map(|e| key(e)).collect();
+    keys.sort();
+    keys.dedup();
+    for found in keys {
+        let same = |e: &&&Entry| key(e) == found;
+        let label = found.1.clone();
         if let Some(entry) = best(full.iter().filter(same).copied()) {
             plan.panels.push(Panel {
                 heading: None,
