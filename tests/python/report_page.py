@@ -254,7 +254,7 @@ def narrow(p):
 
 
 def copy(p):
-    p.b.run("document.querySelector('[data-copy]').focus()")
+    p.b.run("[...document.querySelectorAll('[data-copy]')].find((b) => b.checkVisibility()).focus()")
     p.b.key("Enter", "Enter", 13, "\r")
     p.b.until("document.querySelector('.status').textContent !== ''", "copying says something")
     p.tried("copying a command")

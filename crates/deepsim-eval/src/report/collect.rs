@@ -93,6 +93,11 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
     }
     let mut sets: Vec<Vec<&Entry>> = sets.into_values().collect();
     sets.sort_by_key(|s| std::cmp::Reverse(s.len()));
+    // The run that the reader meets on top is the first of every choice.
+    let chosen = closer::choose(&entries);
+    for set in &mut sets {
+        set.sort_by_key(|entry| !chosen.first().is_some_and(|top| std::ptr::eq(*top, *entry)));
+    }
     let (mut groups, mut shown) = (Vec::new(), Vec::new());
     for set in &sets {
         match group(set, options, &mut left_out, |n| tell(Progress::Did(n))) {
@@ -107,7 +112,6 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
         (Some(group), Some(of)) => headline(group, of),
         _ => Err("no run could be opened".to_owned()),
     };
-    let chosen = closer::choose(&entries);
     tell(Progress::Begin("a closer look", chosen.len() as u64 * 3));
     let closer = chosen
         .into_iter()
@@ -183,8 +187,8 @@ fn card(entry: &Entry) -> RunCard {
                 .map_or(0.0, |c| c.manifest.seconds);
             let weights = [raw.loss.feat, raw.loss.adv, raw.loss.img];
             let history = history::read(&entry.path.join("metrics.jsonl"), weights, raw.gate);
-            let file = resolved_from(&entry.path)
-                .unwrap_or_else(|| entry.path.join("experiment.toml").display().to_string());
+            let own = entry.path.join("experiment.toml");
+            let file = resolved_from(&own).unwrap_or_else(|| own.display().to_string());
             let command = format!("cargo run -p deepsim-train -- {file}");
             (step, seconds, Some(history), command)
         }
@@ -193,10 +197,8 @@ fn card(entry: &Entry) -> RunCard {
             let (steps, seconds) = record.map_or((0, 0.0), |r| {
                 (r.manifest.settings.steps() as u64, r.manifest.seconds)
             });
-            let command = format!(
-                "cargo run -p deepsim-eval -- baseline mv {}",
-                e.path.display()
-            );
+            let file = resolved_from(&e.path).unwrap_or_else(|| e.path.display().to_string());
+            let command = format!("cargo run -p deepsim-eval -- baseline mv {file}");
             (steps, seconds, None, command)
         }
     };
@@ -231,8 +233,8 @@ fn card(entry: &Entry) -> RunCard {
 }
 
 /// The file that an experiment was resolved from: the first line of a run's says it.
-fn resolved_from(run: &Path) -> Option<String> {
-    let file = File::open(run.join("experiment.toml")).ok()?;
+fn resolved_from(experiment: &Path) -> Option<String> {
+    let file = File::open(experiment).ok()?;
     let mut line = String::new();
     BufReader::new(file.take(4096)).read_line(&mut line).ok()?;
     let path = line.strip_prefix("# Resolved from ")?.trim();

@@ -108,7 +108,9 @@ pub(super) fn steps(most: f64, y: f64, label: &str) -> Markup {
         @for i in 0..=n {
             @let at = across(i as f64 * each, most);
             line.tick x1=(format!("{at:.1}")) x2=(format!("{at:.1}")) y1=(y) y2=(y + 4.0) {}
-            text.axis x=(format!("{at:.1}")) y=(y + 18.0) text-anchor="middle" { (number(i as f64 * each)) }
+            // A number centred on the right edge would be cut.
+            @let anchor = if RIGHT - at < 14.0 { "end" } else { "middle" };
+            text.axis x=(format!("{at:.1}")) y=(y + 18.0) text-anchor=(anchor) { (number(i as f64 * each)) }
         }
         text.axis x=(RIGHT) y=(y + 35.0) text-anchor="end" { (label) }
     }

@@ -117,7 +117,7 @@ fn what(report: &Report) -> Markup {
         ul.facts { @for set in &sets { li { (set) } } }
         (tables::runs(&report.runs))
         @if !report.left_out.is_empty() {
-            details { summary { (report.left_out.len()) " not shown, and why" }
+            details aria-label="Runs and figures not shown" { summary { (report.left_out.len()) " not shown, and why" }
                 ul { @for why in &report.left_out { li { (why) } } } }
         }
     }

@@ -62,7 +62,7 @@ pub(super) fn percent(v: f64) -> String {
 /// `image 52.7 % · features 59.4 %`
 pub(super) fn errors(image: f64, feature: Option<f64>) -> String {
     match feature {
-        Some(f) => format!("pixels {image:.0} % · features {f:.0} %"),
-        None => format!("pixels {image:.0} %"),
+        Some(f) => format!("pixels {image:.0}\u{a0}% · features {f:.0}\u{a0}%"),
+        None => format!("pixels {image:.0}\u{a0}%"),
     }
 }

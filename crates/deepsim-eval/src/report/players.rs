@@ -85,7 +85,7 @@ fn interpolation(made: &Interpolation) -> Markup {
     let steps: Vec<f64> = made.frames.iter().filter_map(|f| f.2).collect();
     html! {
         article.card {
-            h4 { (a.name) " → " (b.name) }
+            h3 { (a.name) " → " (b.name) }
             div.triple {
                 figure { (img(&a.picture, &format!("Photograph {}", a.name))) figcaption { "photo, t = 0" } }
                 (player(&format!("from {} to {}", a.name, b.name), &frames, DELAYS[0], "back"))
@@ -135,7 +135,7 @@ fn reencoding(made: &Reencoding) -> Markup {
         div.cards {
             @for (photo, rounds) in &made.photos {
                 article.card {
-                    h4 { (photo.name) }
+                    h3 { (photo.name) }
                     (player(
                         &format!("{} again and again", photo.name),
                         &std::iter::once((0, &photo.picture))

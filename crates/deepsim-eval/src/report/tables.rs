@@ -16,9 +16,9 @@ pub(super) fn runs(cards: &[RunCard]) -> Markup {
         div.scroll tabindex="0" role="region" aria-label="Runs" {
             table {
                 thead { tr {
-                    th scope="col" { "run" } th scope="col" { "inverts" } th scope="col" { "loss" }
-                    th scope="col" { "compared at" } th scope="col" { "crop" } th scope="col" { "steps" }
-                    th scope="col" { "batch" } th scope="col" { "time" } th scope="col" { "arithmetic" }
+                    th scope="col" { "run" } th.text scope="col" { "inverts" } th.text scope="col" { "loss" }
+                    th.text scope="col" { "compared at" } th scope="col" { "crop" } th scope="col" { "steps" }
+                    th scope="col" { "batch" } th scope="col" { "time" } th.text scope="col" { "arithmetic" }
                 } }
                 tbody {
                     @for card in cards {
@@ -31,13 +31,16 @@ pub(super) fn runs(cards: &[RunCard]) -> Markup {
                                 (card.steps.0)
                                 @if card.steps.0 < card.steps.1 { span.unfinished { " of " (card.steps.1) } }
                             }
-                            td { (card.batch) } td { (duration(card.seconds)) } td.text { (card.precision) }
+                            // Mahendran & Vedaldi's pictures depend on neither.
+                            td { @if card.history.is_some() { (card.batch) } @else { "–" } }
+                            td { (duration(card.seconds)) }
+                            td.text { @if card.history.is_some() { (card.precision) } @else { "–" } }
                         }
                     }
                 }
             }
         }
-        details {
+        details aria-label="Commands" {
             summary { "The command that made each run" }
             dl.commands {
                 @for card in cards { dt { (card.name) } dd { (command(&card.command)) } }
@@ -83,7 +86,7 @@ pub(super) fn ours(report: &Report) -> Markup {
             table {
                 caption { "Ours: normalised inversion error in % (100 is a random other photo), and judges that the paper lacks" }
                 thead { tr {
-                    th scope="col" { "run" } th scope="col" { "layer" } th scope="col" { "method" }
+                    th scope="col" { "run" } th.text scope="col" { "layer" } th.text scope="col" { "method" }
                     th scope="col" { "pixels" } th scope="col" { "features" }
                     @if paper { th scope="col" { "paper: pixels / features" } }
                     th scope="col" { "gradient energy" } th scope="col" { "LPIPS" } th scope="col" { "SSIM" }
