@@ -244,6 +244,33 @@ training mirrors) in the space of pixels and of several layers.")]
         #[arg(long, default_value = "auto")]
         device: String,
     },
+    /// One self-contained HTML page of everything that the runs show.
+    #[command(after_help = "\
+Examples:
+  cargo run -p deepsim-eval -- report
+  cargo run -p deepsim-eval -- report --runs runs/quickstart --out quickstart.html
+  cargo run -p deepsim-eval -- report --photos 12 --images 256 --out pages
+
+Table 2 beside the paper's, loss curves and the gate, photo and reconstruction with a slider, players
+of interpolation and re-encoding, nearest training photos, and the command that made each. The page
+opens from disk, needs no network and no other file. What cannot be made says why on the page.
+stdout is the page's path.")]
+    Report {
+        #[command(flatten)]
+        runs: Runs,
+        /// Held-out photographs with a slider.
+        #[arg(long, default_value_t = 8, value_name = "N")]
+        photos: usize,
+        /// Held-out photographs that errors are means over, at most.
+        #[arg(long, default_value_t = 64, value_name = "N")]
+        images: usize,
+        /// Folder of the judges' weights.
+        #[arg(long, value_name = "DIR", default_value = "weights")]
+        judge_weights: PathBuf,
+        /// The page: a file ending in .html, or a folder for report.html.
+        #[arg(long, value_name = "DIR|FILE", default_value = "report.html")]
+        out: PathBuf,
+    },
     /// Run one network on tensors: key `x` in, key `y` out, f32; pictures RGB 0–255 NCHW.
     Forward {
         /// The experiment that says which network, tap and sizes.

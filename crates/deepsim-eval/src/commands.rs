@@ -6,12 +6,13 @@ use deepsim_data::Dataset;
 use deepsim_eval::catalog;
 use deepsim_eval::figures::{self, Figure};
 use deepsim_eval::format::{Format, columns, csv, json};
+use deepsim_eval::judges::Judges;
 use deepsim_eval::loaded::Loaded;
 use deepsim_eval::photos::{from_data, from_files};
 use deepsim_eval::scale::Scale;
 use deepsim_eval::sheet::{Sheet, images, png};
 use deepsim_eval::{
-    EvalError, apng, interpolate, mv, neighbors, neighbors_table, output, reencode, runs,
+    EvalError, apng, interpolate, mv, neighbors, neighbors_table, output, reencode, report, runs,
 };
 use deepsim_experiment::{Experiment, ExperimentError, Perception, device};
 use serde::Serialize;
@@ -286,6 +287,77 @@ pub fn figure(runs: Runs, asked: &DrawFigure) -> Result<()> {
         }
     };
     print!("{text}");
+    Ok(())
+}
+
+pub struct Report {
+    pub photos: usize,
+    pub images: usize,
+    pub judge_weights: PathBuf,
+    pub out: PathBuf,
+}
+
+/// A page that is larger opens slowly.
+const LARGE: usize = 8_000_000;
+
+pub fn report(runs: Runs, asked: &Report) -> Result<()> {
+    at_least_one("--photos", asked.photos)?;
+    if asked.images < 2 {
+        return Err(EvalError::Usage {
+            option: "--images",
+            value: asked.images.to_string(),
+            reason: "must be at least 2: errors are relative to the distance between photos"
+                .to_owned(),
+        });
+    }
+    let Some(folder) = runs::folder(runs.runs)? else {
+        return Err(EvalError::NoRuns {
+            path: "runs".into(),
+        });
+    };
+    let device = device::choose(&runs.device)?;
+    let judges = Judges::load(&asked.judge_weights, device)?;
+    let words = std::env::args().skip(1).map(|a| match a.contains(' ') {
+        true => format!("'{a}'"),
+        false => a,
+    });
+    let options = report::Options {
+        runs: &folder,
+        photos: asked.photos,
+        images: asked.images,
+        device,
+        judges: Some(&judges),
+        command: format!(
+            "cargo run -p deepsim-eval -- {}",
+            words.collect::<Vec<_>>().join(" ")
+        ),
+    };
+    let mut bar = bar(0, "");
+    let made = report::collect(&options, |told| match told {
+        report::Progress::Begin(what, total) => {
+            bar.finish_and_clear();
+            bar = crate::progress::bar(total, "");
+            bar.set_message(what.to_owned());
+        }
+        report::Progress::Did(n) => bar.inc(n),
+    })?;
+    bar.finish_and_clear();
+    for why in &made.left_out {
+        warn(why.clone());
+    }
+    let page = report::render(&made);
+    if page.len() > LARGE {
+        warn(format!(
+            "the page has {} MB; fewer --photos or --runs make it smaller",
+            page.len() / 1_000_000
+        ));
+    }
+    let file = match asked.out.extension().is_some_and(|e| e == "html") {
+        true => asked.out.clone(),
+        false => asked.out.join("report.html"),
+    };
+    output::write(&file, page.as_bytes())?;
+    println!("{}", file.display());
     Ok(())
 }
 

@@ -25,6 +25,7 @@ pub mod paper;
 pub mod photos;
 pub mod ready;
 pub mod reencode;
+pub mod report;
 pub mod runs;
 pub mod scale;
 pub mod sheet;

@@ -203,6 +203,21 @@ fn run(command: Command) -> Result<(), EvalError> {
             }
             Ok(())
         }
+        Command::Report {
+            runs,
+            photos,
+            images,
+            judge_weights,
+            out,
+        } => {
+            let asked = commands::Report {
+                photos,
+                images,
+                judge_weights,
+                out,
+            };
+            commands::report(runs, &asked)
+        }
         Command::Forward {
             experiment,
             net,

@@ -1,4 +1,4 @@
-//! One Debian package, fetched by apt without root and without the machine's package lists: apt
+//! Debian packages, fetched by apt without root and without the machine's package lists: apt
 //! gets folders of its own and uses only the machine's sources and keys.
 
 use std::fs;
@@ -9,42 +9,18 @@ use anyhow::{Context, Result, bail};
 use crate::child::Child;
 use crate::landing;
 
+const HINT: &str = "No Debian archive within reach? Photos can be your own: --photos DIR. A browser \
+                    for the tests, too: DEEPSIM_BROWSER=PATH, or none.";
+
 /// Fetches `package` into `folder` and gives the file's path. apt checks it against the signed
 /// package lists.
 ///
 /// # Errors
 /// A failed apt-get; the lists are removed, a fetched package is kept.
 pub fn download(package: &str, folder: &Path) -> Result<PathBuf> {
-    let home = landing::sibling(&folder.join("apt"), "staging");
-    landing::remove(&home)?;
-    for part in ["state/lists/partial", "cache/archives/partial", "package"] {
-        fs::create_dir_all(home.join(part)).context("creating apt's folders")?;
-    }
-    fs::write(home.join("state/status"), "").context("creating apt's folders")?;
-    let settings = home.join("apt.conf");
-    fs::write(&settings, configuration(&home)).context("writing apt's settings")?;
-    let apt = |what: &str, at: &Path| {
-        Child::new(what, "apt-get", at)
-            .env("LC_ALL", "C")
-            .args(["-q", "-o", "Dpkg::Use-Pty=0", "-c"])
-            .args([&settings])
-            .hint("No Debian archive within reach? Use your own photos: --photos DIR")
-    };
-    // A dead third-party source fails the update though the package's own source was read, so
-    // only the download decides.
-    let updated = apt("apt-get update", &home).args(["update"]).run_quietly();
-    let fetched = apt("apt-get download", &home.join("package"))
-        .args(["download", package])
-        .run_quietly();
-    if let Err(error) = fetched {
-        landing::remove(&home)?;
-        return Err(updated.err().unwrap_or(error));
-    }
-    let file = fs::read_dir(home.join("package"))
-        .context("reading apt's folder")?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|e| e == "deb"));
+    let home = home(folder, "")?;
+    fetch(&home, &["download", package])?;
+    let file = debs(&home.join("package"))?.pop();
     let Some(file) = file else {
         bail!("apt-get download {package} left no .deb file")
     };
@@ -52,6 +28,82 @@ pub fn download(package: &str, folder: &Path) -> Result<PathBuf> {
     fs::rename(&file, &kept).with_context(|| format!("moving {}", file.display()))?;
     landing::remove(&home)?;
     Ok(kept)
+}
+
+/// Fetches `package` and everything that it needs and this machine lacks into `folder`, and gives
+/// the files' paths.
+///
+/// # Errors
+/// As [`download`].
+pub fn download_all(package: &str, folder: &Path) -> Result<Vec<PathBuf>> {
+    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    // What dpkg has installed counts as there.
+    let installed = fs::read_to_string("/var/lib/dpkg/status").unwrap_or_default();
+    let home = home(folder, &installed)?;
+    fetch(
+        &home,
+        &[
+            "install",
+            "--download-only",
+            "--no-install-recommends",
+            "--yes",
+            package,
+        ],
+    )?;
+    let mut kept = Vec::new();
+    for file in debs(&home.join("cache/archives"))? {
+        let place = folder.join(file.file_name().unwrap_or_default());
+        fs::rename(&file, &place).with_context(|| format!("moving {}", file.display()))?;
+        kept.push(place);
+    }
+    landing::remove(&home)?;
+    Ok(kept)
+}
+
+/// Folders for one run of apt, `status` being what it takes for installed.
+fn home(folder: &Path, status: &str) -> Result<PathBuf> {
+    let home = landing::sibling(&folder.join("apt"), "staging");
+    landing::remove(&home)?;
+    for part in ["state/lists/partial", "cache/archives/partial", "package"] {
+        fs::create_dir_all(home.join(part)).context("creating apt's folders")?;
+    }
+    fs::write(home.join("state/status"), status).context("creating apt's folders")?;
+    fs::write(home.join("apt.conf"), configuration(&home)).context("writing apt's settings")?;
+    Ok(home)
+}
+
+/// Reads the package lists, then lets apt-get fetch.
+fn fetch(home: &Path, arguments: &[&str]) -> Result<()> {
+    let apt = |what: &str, at: &Path| {
+        Child::new(what, "apt-get", at)
+            .env("LC_ALL", "C")
+            .args(["-q", "-o", "Dpkg::Use-Pty=0", "-c"])
+            .args([&home.join("apt.conf")])
+            .hint(HINT)
+    };
+    // A dead third-party source fails the update though the package's own source was read, so
+    // only the download decides.
+    let updated = apt("apt-get update", home).args(["update"]).run_quietly();
+    let what = format!("apt-get {}", arguments[0]);
+    let fetched = apt(&what, &home.join("package"))
+        .args(arguments)
+        .run_quietly();
+    if let Err(error) = fetched {
+        landing::remove(home)?;
+        return Err(updated.err().unwrap_or(error));
+    }
+    Ok(())
+}
+
+fn debs(folder: &Path) -> Result<Vec<PathBuf>> {
+    let files = fs::read_dir(folder).context("reading apt's folder")?;
+    let mut debs: Vec<PathBuf> = files
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "deb"))
+        .collect();
+    debs.sort();
+    Ok(debs)
 }
 
 /// Version in a package file's name, `NAME_VERSION_ARCH.deb`; apt writes an epoch's colon as %3a.

@@ -17,6 +17,8 @@ pub enum Need {
     Compiler,
     /// apt-get and dpkg-deb: fetch and unpack the sample photos.
     Apt,
+    /// The same, for a browser.
+    Browser,
 }
 
 impl Need {
@@ -33,7 +35,9 @@ impl Need {
                         .iter()
                         .any(|name| on_path(name).is_some())
             }
-            Need::Apt => on_path("apt-get").is_some() && on_path("dpkg-deb").is_some(),
+            Need::Apt | Need::Browser => {
+                on_path("apt-get").is_some() && on_path("dpkg-deb").is_some()
+            }
         }
     }
 
@@ -42,6 +46,7 @@ impl Need {
             Need::Pip => "python3 with pip",
             Need::Compiler => "a C++ compiler (c++, g++ or clang++)",
             Need::Apt => "apt-get and dpkg-deb, for the sample photos",
+            Need::Browser => "Chromium or Chrome, for a test",
         }
     }
 
@@ -49,7 +54,7 @@ impl Need {
         match self {
             Need::Pip => Some("python3 python3-pip"),
             Need::Compiler => Some("g++"),
-            Need::Apt => None,
+            Need::Apt | Need::Browser => None,
         }
     }
 }
@@ -89,6 +94,9 @@ fn complaint(missing: &[Need]) -> String {
     for need in missing {
         let install = match need.packages() {
             Some(packages) => format!("apt-get install {packages}"),
+            None if *need == Need::Browser => {
+                "install one, or leave the test out: DEEPSIM_BROWSER=none".to_owned()
+            }
             None => "use your own photos: add --photos DIR".to_owned(),
         };
         text.push_str(&format!("  {:<44} {install}\n", need.name()));

@@ -4,6 +4,7 @@
 mod additions;
 mod apt;
 mod bench;
+mod browser;
 mod child;
 mod failure;
 mod landing;
@@ -88,6 +89,7 @@ Examples:
   cargo xtask setup --torch full             PyTorch with CUDA, and what the tests need; replaces lite
   cargo xtask setup --torch ~/libtorch       link a libtorch or PyTorch 2.13 that you have
   cargo xtask setup --only photos            one part
+  cargo xtask setup --only browser           Chromium for the test of the report's page
   cargo xtask setup --photos ~/pics          use your own photos from now on (sample: go back)")]
     Setup {
         #[command(flatten)]

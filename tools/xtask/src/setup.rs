@@ -10,7 +10,7 @@ use crate::machine::{self, Need};
 use crate::programs::Programs;
 use crate::stages::{Stages, note};
 use crate::workspace::Workspace;
-use crate::{landing, libtorch, photos, weights};
+use crate::{browser, landing, libtorch, photos, weights};
 
 /// A part of set-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -23,6 +23,8 @@ pub enum Part {
     Weights,
     /// Weights of VGG16, LPIPS and EfficientNet-Lite0: judges of results, further comparators.
     Judges,
+    /// A browser without a screen: a test works the report's page with it.
+    Browser,
 }
 
 /// What set-up is asked for; shared by every command that begins with it.
@@ -53,8 +55,17 @@ pub struct Ready {
     pub photos: Option<PathBuf>,
 }
 
-/// All parts.
+/// All parts that results need.
 pub const ALL: [Part; 4] = [Part::Torch, Part::Photos, Part::Weights, Part::Judges];
+
+/// Those, and what only the tests need.
+pub const TESTS: [Part; 5] = [
+    Part::Torch,
+    Part::Photos,
+    Part::Weights,
+    Part::Judges,
+    Part::Browser,
+];
 
 /// What a first run needs.
 pub const QUICK: [Part; 3] = [Part::Torch, Part::Photos, Part::Weights];
@@ -110,6 +121,9 @@ pub fn run(
     if wants(Part::Photos) && photos::pending(ws, &choice) {
         needs.push(Need::Apt);
     }
+    if wants(Part::Browser) && browser::find(ws).is_none() {
+        needs.push(Need::Browser);
+    }
     machine::require(&needs)?;
 
     if wants(Part::Torch) {
@@ -143,6 +157,10 @@ pub fn run(
         for file in weights::files(ws, set)? {
             note(format_args!("ready: {}", ws.show(&file)));
         }
+    }
+    if wants(Part::Browser) {
+        stages.next("a browser for the tests");
+        note(format_args!("ready: {}", ws.show(&browser::ensure(ws)?)));
     }
     Ok(Ready {
         choice,

@@ -7,14 +7,14 @@ use crate::failure::refuse;
 use crate::setup::{self, Wishes};
 use crate::stages::{Stages, note, seconds};
 use crate::workspace::Workspace;
-use crate::{libtorch, tidy};
+use crate::{browser, libtorch, tidy};
 
 /// Runs it all.
 ///
 /// # Errors
 /// What set-up refuses, failed tests with cargo's exit code, broken invariants.
 pub fn run(ws: &Workspace) -> Result<()> {
-    let mut stages = Stages::new(setup::STAGES + 2);
+    let mut stages = Stages::new(setup::TESTS.len() + 2);
     let linked = libtorch::installed(ws)?.filter(|found| found.mode == libtorch::Mode::Linked);
     let torch = match linked {
         // The user's own PyTorch is not thrown away for the tests, if Python can use it.
@@ -32,12 +32,14 @@ pub fn run(ws: &Workspace) -> Result<()> {
         torch,
         photos: None,
     };
-    setup::run(ws, &wishes, &setup::ALL, &["deepsim-nets"], &mut stages)?;
+    setup::run(ws, &wishes, &setup::TESTS, &["deepsim-nets"], &mut stages)?;
 
     stages.next("cargo test --workspace");
+    // With the variable set the page's test may not say that there is no browser.
     Child::cargo("cargo test", ws.root())
         .args(["test", "--workspace"])
         .env("PYTHONPATH", ws.python())
+        .env(browser::VARIABLE, browser::ensure(ws)?)
         .run()?;
 
     stages.next("tidy");

@@ -1,0 +1,258 @@
+//! A closer look at some runs: between photographs, again and again, and what is nearest.
+
+use deepsim_data::Dataset;
+use tch::Tensor;
+
+use super::collect::{Options, SCALE, label};
+use super::data::{
+    Beside, Closer, Interpolation, Neighbor, Neighbors, Part, Photo, Reconstruction, Reencoding,
+};
+use super::picture::pictures;
+use crate::catalog::{Entry, Loss, Origin, best};
+use crate::error::Result;
+use crate::loaded::Loaded;
+use crate::photos::{from_data, short_name, spread};
+use crate::scale::{Scale, distances};
+use crate::{interpolate, neighbors, reencode, runs};
+
+/// Runs at most: each adds about half a megabyte.
+const RUNS: usize = 4;
+/// Frames between two photographs.
+const FRAMES: usize = 13;
+/// Pairs of photographs.
+const PAIRS: usize = 2;
+/// Rounds of re-encoding.
+const ROUNDS: usize = 8;
+/// Photographs that are re-encoded in pictures; the drift is measured over more.
+const REENCODED: usize = 3;
+/// Photographs whose neighbours are shown; they are counted over more.
+const NEIGHBORS: usize = 5;
+
+/// The run of every inverted layer that stands for it: of the full loss, where there is one.
+pub(super) fn choose(entries: &[Entry]) -> Vec<&Entry> {
+    let trained = |e: &&Entry| matches!(e.origin, Origin::Generator(_));
+    let mut keys: Vec<String> = entries
+        .iter()
+        .filter(trained)
+        .map(Entry::encoder_key)
+        .collect();
+    keys.sort();
+    keys.dedup();
+    let mut chosen: Vec<&Entry> = keys
+        .iter()
+        .filter_map(|key| {
+            let here = || {
+                let mine = entries.iter().filter(trained);
+                mine.filter(|e| e.encoder_key() == *key)
+            };
+            let full = here().filter(|e| e.loss() == Some(Loss::Full));
+            best(full).or_else(|| best(here()))
+        })
+        .collect();
+    let rank = |e: &&Entry| {
+        let step = match e.origin {
+            Origin::Generator(step) => step,
+            Origin::MahendranVedaldi => 0,
+        };
+        (e.loss() != Some(Loss::Full), std::cmp::Reverse(step))
+    };
+    chosen.sort_by_key(rank);
+    chosen.truncate(RUNS);
+    chosen
+}
+
+/// Looks at one run. `did` is told of each of the three parts.
+pub(super) fn look(entry: &Entry, options: &Options<'_>, mut did: impl FnMut(u64)) -> Closer {
+    let opened = open(entry, options);
+    let mut part = |work: &mut dyn FnMut(&Loaded, &Dataset, &Scale) -> Result<()>| {
+        let done = match &opened {
+            Ok((run, data, scale)) => work(run, data, scale).map_err(|e| e.to_string()),
+            Err(why) => Err(why.clone()),
+        };
+        did(1);
+        done
+    };
+    let (mut between, mut again, mut nearest) = (None, None, None);
+    let interpolations = part(&mut |run, data, _| {
+        between = Some(interpolations(run, data, options)?);
+        Ok(())
+    });
+    let reencoding = part(&mut |run, data, scale| {
+        again = Some(reencoding(run, data, scale, options)?);
+        Ok(())
+    });
+    let neighbors = part(&mut |run, data, scale| {
+        nearest = Some(neighborhood(run, data, scale, options)?);
+        Ok(())
+    });
+    Closer {
+        name: runs::name(&entry.path),
+        path: entry.path.clone(),
+        label: label(entry),
+        interpolations: given(interpolations, between),
+        reencoding: given(reencoding, again),
+        neighbors: given(neighbors, nearest),
+    }
+}
+
+fn given<T>(done: Part<()>, value: Option<T>) -> Part<T> {
+    done.and(value.ok_or_else(|| "nothing was made".to_owned()))
+}
+
+fn open(entry: &Entry, options: &Options<'_>) -> Part<(Loaded, Dataset, Scale)> {
+    let opened = || -> Result<(Loaded, Dataset)> {
+        let run = Loaded::open(&entry.path, options.device)?;
+        let data = run.test_data()?;
+        Ok((run, data))
+    };
+    let (run, data) = opened().map_err(|e| e.to_string())?;
+    if !run.perception.encodes() {
+        return Err(
+            "its features were recorded from a file: no encoder is there that could look at \
+             a reconstruction or at other photographs"
+                .to_owned(),
+        );
+    }
+    let scale = Scale::measure(&run, SCALE, options.device).map_err(|e| e.to_string())?;
+    Ok((run, data, scale))
+}
+
+fn photo(data: &Dataset, index: usize, x: &Tensor) -> Result<Photo> {
+    let mut made = pictures(x)?;
+    let picture = made
+        .pop()
+        .ok_or_else(|| crate::EvalError::Format(format!("photograph {index} has no picture")))?;
+    Ok(Photo {
+        name: short_name(data.name(index)),
+        picture,
+    })
+}
+
+fn interpolations(
+    run: &Loaded,
+    data: &Dataset,
+    options: &Options<'_>,
+) -> Result<Vec<Interpolation>> {
+    let chosen = spread(data, 2 * PAIRS, &[])?;
+    let augment = run.experiment.augment();
+    let mut all = Vec::new();
+    for pair in chosen.chunks_exact(2) {
+        let a = from_data(data, &pair[..1], &augment, options.device)?;
+        let b = from_data(data, &pair[1..], &augment, options.device)?;
+        let made = interpolate::compute(run, &a, &b, FRAMES, |_| {})?;
+        let frames = pictures(&made.frames)?
+            .into_iter()
+            .zip(&made.steps)
+            .map(|(picture, step)| (step.t, picture, step.step))
+            .collect();
+        all.push(Interpolation {
+            ends: [photo(data, pair[0], &a)?, photo(data, pair[1], &b)?],
+            frames,
+            max_over_mean: made.smoothness.max_over_mean,
+            path_over_ends: made.smoothness.path_over_ends,
+        });
+    }
+    if all.is_empty() {
+        return Err(crate::EvalError::Format(
+            "an interpolation needs two held-out photographs".to_owned(),
+        ));
+    }
+    Ok(all)
+}
+
+fn reencoding(
+    run: &Loaded,
+    data: &Dataset,
+    scale: &Scale,
+    options: &Options<'_>,
+) -> Result<Reencoding> {
+    // Those that are shown first, then the others.
+    let mut chosen = spread(data, REENCODED, &[])?;
+    let shown = chosen.len();
+    let rest = (0..data.len()).filter(|i| !chosen.contains(i));
+    let rest: Vec<usize> = rest.take(options.images.saturating_sub(shown)).collect();
+    chosen.extend(rest);
+    let x = from_data(data, &chosen, &run.experiment.augment(), options.device)?;
+    let keep: Vec<usize> = (1..=ROUNDS).collect();
+    let made = reencode::compute(run, &x, &keep, scale, |_| {})?;
+    let mut photos = Vec::new();
+    for (at, &index) in chosen.iter().enumerate().take(shown) {
+        let one = |x: &Tensor| -> Result<Tensor> { Ok(x.f_narrow(0, at as i64, 1)?) };
+        let mut rounds = Vec::new();
+        for (_, x) in &made.pictures {
+            rounds.extend(pictures(&one(x)?)?);
+        }
+        photos.push((photo(data, index, &one(&x)?)?, rounds));
+    }
+    Ok(Reencoding {
+        photos,
+        drift: made.drift,
+    })
+}
+
+fn neighborhood(
+    run: &Loaded,
+    data: &Dataset,
+    scale: &Scale,
+    options: &Options<'_>,
+) -> Result<Neighbors> {
+    let asked = spread(data, options.images, &[])?;
+    let made = neighbors::compute(run, &asked, 1, scale, options.device, |_| {})?;
+    let n = asked.len().min(NEIGHBORS);
+    let places: Vec<i64> = (0..n).map(|i| (i * asked.len() / n) as i64).collect();
+    let index = Tensor::from_slice(&places).f_to_device(options.device)?;
+    let few = |x: &Tensor| -> Result<Tensor> { Ok(x.f_index_select(0, &index)?) };
+    let photos = few(&made.photos)?;
+    let wanted = run.perception.encode(&photos)?;
+    let judged = |x: &Tensor| -> Result<Vec<Reconstruction>> {
+        let image = distances(x, &photos)?;
+        let feature = distances(&run.perception.encode(x)?, &wanted)?;
+        Ok(pictures(x)?
+            .into_iter()
+            .enumerate()
+            .map(|(i, picture)| Reconstruction {
+                picture,
+                image: scale.image_percent(image[i]),
+                feature: Some(scale.feature_percent(feature[i])),
+            })
+            .collect())
+    };
+    let own = judged(&few(&made.reconstructions)?)?;
+    let mut spaces = Vec::new();
+    for ((space, found), x) in made.spaces.iter().zip(&made.nearest) {
+        spaces.push((space, found, judged(&few(x)?)?));
+    }
+    let shown = pictures(&photos)?
+        .into_iter()
+        .zip(own)
+        .enumerate()
+        .map(|(i, (picture, own))| {
+            let at = places[i] as usize;
+            let beside = |(space, found, pictures): &(
+                &String,
+                &Vec<Vec<neighbors::Found>>,
+                Vec<Reconstruction>,
+            )| {
+                let first = found.get(at)?.first()?;
+                Some(Beside {
+                    space: (*space).clone(),
+                    name: short_name(&first.name),
+                    mirrored: first.mirrored,
+                    found: pictures.get(i)?.clone(),
+                })
+            };
+            Neighbor {
+                photo: Photo {
+                    name: short_name(&made.names[at]),
+                    picture,
+                },
+                own,
+                nearest: spaces.iter().filter_map(beside).collect(),
+            }
+        })
+        .collect();
+    Ok(Neighbors {
+        shown,
+        rows: made.rows,
+    })
+}

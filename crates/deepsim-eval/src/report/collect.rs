@@ -1,0 +1,450 @@
+//! From runs to what the page shows.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::Command;
+
+use deepsim_data::{Augment, Dataset};
+use deepsim_experiment::evaluate::{decode, held_out_features};
+use deepsim_experiment::{Checkpoint, Clip};
+use deepsim_nets::metrics::mean_pair_distance;
+use deepsim_nets::pictures::clip_caffe;
+use tch::{Device, Tensor};
+
+use super::closer;
+use super::data::{Group, Headline, Made, Part, Photo, Reconstruction, Report, RunCard};
+use super::picture::pictures;
+use super::{history, names};
+use crate::catalog::{self, Entry, Loss, Origin, best, net_name};
+use crate::error::{EvalError, Result};
+use crate::judges::Judges;
+use crate::loaded::Loaded;
+use crate::photos::{BATCH, from_data, short_name};
+use crate::scale::distances;
+use crate::{mv, runs, table2};
+
+/// Photographs to normalise by where only a few are looked at.
+pub(super) const SCALE: usize = 256;
+/// Columns of the picture on top.
+const COLUMNS: usize = 6;
+
+/// What to show.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    /// Folder of runs, or one run.
+    pub runs: &'a Path,
+    /// Photographs with a slider.
+    pub photos: usize,
+    /// Held-out photographs that errors are means over, at most.
+    pub images: usize,
+    /// Where to compute.
+    pub device: Device,
+    /// Further judges for the table.
+    pub judges: Option<&'a Judges>,
+    /// The command line, for the page.
+    pub command: String,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// A part begins, of so many things.
+    Begin(&'a str, u64),
+    /// So many more things are done.
+    Did(u64),
+}
+
+/// Computes everything. What cannot be computed becomes a reason on the page, not an error.
+///
+/// # Errors
+/// A folder that cannot be read, or without any run that opens.
+pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Result<Report> {
+    let _guard = tch::no_grad_guard();
+    let mut left_out = Vec::new();
+    let entries = catalog::read(options.runs, |why| left_out.push(why))?;
+    if entries.is_empty() {
+        return Err(EvalError::NoRunIn {
+            path: options.runs.to_owned(),
+        });
+    }
+    tell(Progress::Begin("table", entries.len() as u64));
+    let asked = table2::Options {
+        images: options.images,
+        clip: Clip::Displayable,
+        device: options.device,
+        judges: options.judges,
+    };
+    let table = table2::rows(
+        Some(options.runs),
+        asked,
+        |why| {
+            if !left_out.contains(&why) {
+                left_out.push(why);
+            }
+        },
+        |n| tell(Progress::Did(n)),
+    )?;
+    tell(Progress::Begin("reconstructions", entries.len() as u64));
+    let mut sets: BTreeMap<String, Vec<&Entry>> = BTreeMap::new();
+    for entry in &entries {
+        sets.entry(entry.photos_key()).or_default().push(entry);
+    }
+    let mut sets: Vec<Vec<&Entry>> = sets.into_values().collect();
+    sets.sort_by_key(|s| std::cmp::Reverse(s.len()));
+    // The run that the reader meets on top is the first of every choice.
+    let chosen = closer::choose(&entries);
+    for set in &mut sets {
+        set.sort_by_key(|entry| !chosen.first().is_some_and(|top| std::ptr::eq(*top, *entry)));
+    }
+    let (mut groups, mut shown) = (Vec::new(), Vec::new());
+    for set in &sets {
+        match group(set, options, &mut left_out, |n| tell(Progress::Did(n))) {
+            Ok((made, of)) => {
+                groups.push(made);
+                shown.push(of);
+            }
+            Err(error) => left_out.push(format!("no pictures of {}: {error}", label(set[0]))),
+        }
+    }
+    let headline = match (groups.first(), shown.first()) {
+        (Some(group), Some(of)) => headline(group, of),
+        _ => Err("no run could be opened".to_owned()),
+    };
+    tell(Progress::Begin("a closer look", chosen.len() as u64 * 3));
+    let closer = chosen
+        .into_iter()
+        .map(|entry| closer::look(entry, options, |n| tell(Progress::Did(n))))
+        .collect();
+    let cards = sets.iter().flatten().map(|entry| card(entry)).collect();
+    Ok(Report {
+        made: made(options),
+        runs: cards,
+        left_out,
+        table,
+        judges_missing: options.judges.map_or_else(Vec::new, |j| j.missing.clone()),
+        headline,
+        groups,
+        closer,
+    })
+}
+
+fn made(options: &Options<'_>) -> Made {
+    let now = time::OffsetDateTime::now_utc();
+    let commit = Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .output()
+        .ok()
+        .filter(|out| out.status.success())
+        .and_then(|out| String::from_utf8(out.stdout).ok())
+        .map(|text| text.trim().to_owned());
+    Made {
+        when: format!("{} {:02}:{:02} UTC", now.date(), now.hour(), now.minute()),
+        commit,
+        version: env!("CARGO_PKG_VERSION"),
+        command: options.command.clone(),
+        runs: match options.runs == Path::new("runs") {
+            true => String::new(),
+            false => format!(" --runs {}", options.runs.display()),
+        },
+        images: options.images,
+    }
+}
+
+/// Words for a run: what it inverts, and its loss.
+pub(super) fn label(entry: &Entry) -> String {
+    let encoder = net_name(&entry.experiment.encoder);
+    match entry.loss() {
+        None => format!("{encoder}: Mahendran & Vedaldi"),
+        Some(loss) => {
+            let comparator = &entry.experiment.comparator;
+            let other = loss != Loss::Image
+                && entry.experiment.raw.loss.feat > 0.0
+                && *comparator != entry.experiment.encoder;
+            match other {
+                true => format!(
+                    "{encoder}: {}; comparator {}",
+                    loss.words(),
+                    net_name(comparator)
+                ),
+                false => format!("{encoder}: {}", loss.words()),
+            }
+        }
+    }
+}
+
+fn card(entry: &Entry) -> RunCard {
+    let e = &entry.experiment;
+    let raw = &e.raw;
+    let count = |path: &Path| Dataset::open(path).map(|d| d.len()).ok();
+    let (step, seconds, history, command) = match entry.origin {
+        Origin::Generator(step) => {
+            let checkpoint = Checkpoint::newest(&entry.path.join("checkpoints"));
+            let seconds = checkpoint
+                .ok()
+                .flatten()
+                .map_or(0.0, |c| c.manifest.seconds);
+            let weights = [raw.loss.feat, raw.loss.adv, raw.loss.img];
+            let history = history::read(&entry.path.join("metrics.jsonl"), weights, raw.gate);
+            let own = entry.path.join("experiment.toml");
+            let file = resolved_from(&own).unwrap_or_else(|| own.display().to_string());
+            let command = format!("cargo run -p deepsim-train -- {file}");
+            (step, seconds, Some(history), command)
+        }
+        Origin::MahendranVedaldi => {
+            let record = mv::Record::open(&entry.path);
+            let (steps, seconds) = record.map_or((0, 0.0), |r| {
+                (r.manifest.settings.steps() as u64, r.manifest.seconds)
+            });
+            let file = resolved_from(&e.path).unwrap_or_else(|| e.path.display().to_string());
+            let command = format!("cargo run -p deepsim-eval -- baseline mv {file}");
+            (steps, seconds, None, command)
+        }
+    };
+    RunCard {
+        name: runs::name(&entry.path),
+        loss: entry
+            .loss()
+            .map_or("Mahendran & Vedaldi", Loss::words)
+            .to_owned(),
+        encoder: net_name(&e.encoder),
+        comparator: match entry.loss() {
+            Some(_) if raw.loss.feat > 0.0 => net_name(&e.comparator),
+            _ => String::new(),
+        },
+        weights: names::weights(&e.encoder),
+        data: names::data(&raw.data.test),
+        crop: raw.data.crop,
+        counts: count(&raw.data.train).zip(count(&raw.data.test)),
+        steps: (
+            step,
+            match entry.origin {
+                Origin::Generator(_) => raw.train.steps,
+                Origin::MahendranVedaldi => step,
+            },
+        ),
+        batch: raw.train.batch_size,
+        seconds,
+        precision: format!("{:?}", raw.train.precision).to_lowercase(),
+        command,
+        history,
+    }
+}
+
+/// The file that an experiment was resolved from: the first line of a run's says it.
+fn resolved_from(experiment: &Path) -> Option<String> {
+    let file = File::open(experiment).ok()?;
+    let mut line = String::new();
+    BufReader::new(file.take(4096)).read_line(&mut line).ok()?;
+    let path = line.strip_prefix("# Resolved from ")?.trim();
+    (!path.is_empty()).then(|| path.to_owned())
+}
+
+/// What makes pictures of photographs, and features of pictures.
+struct Maker {
+    encode: Box<dyn Fn(&Tensor) -> Result<Option<Tensor>>>,
+    make: Box<dyn Fn(&Dataset, &[usize], &Tensor) -> Result<Tensor>>,
+}
+
+fn maker(entry: &Entry, device: Device) -> Result<Maker> {
+    match entry.origin {
+        Origin::Generator(_) => {
+            let run = std::rc::Rc::new(Loaded::open(&entry.path, device)?);
+            run.test_data()?;
+            let other = std::rc::Rc::clone(&run);
+            Ok(Maker {
+                encode: Box::new(move |x| match other.perception.encodes() {
+                    true => Ok(Some(other.perception.encode(x)?)),
+                    false => Ok(None),
+                }),
+                make: Box::new(move |data, indices, x| {
+                    let features = held_out_features(&run.perception, data, indices, x)?;
+                    Ok(decode(&run.generator, &features, Clip::Displayable)?)
+                }),
+            })
+        }
+        Origin::MahendranVedaldi => {
+            let record = mv::Record::open(&entry.path)?;
+            record.test_data()?;
+            let perception = record.perception(device)?;
+            Ok(Maker {
+                encode: Box::new(move |x| Ok(Some(perception.encode(x)?))),
+                make: Box::new(move |_, indices, _| {
+                    let place = |i: &usize| {
+                        let mut photos = record.manifest.photos.iter();
+                        photos.position(|p| p.index == *i).map(|p| p as i64)
+                    };
+                    let places: Vec<i64> = indices.iter().filter_map(place).collect();
+                    let all = record.pictures(Device::Cpu)?;
+                    let some = all.f_index_select(0, &Tensor::from_slice(&places))?;
+                    Ok(clip_caffe(&some.f_to_device(device)?)?)
+                }),
+            })
+        }
+    }
+}
+
+/// Mean distances between different held-out photographs, of pixels and of features.
+fn norm(
+    data: &Dataset,
+    augment: &Augment,
+    maker: &Maker,
+    device: Device,
+) -> Result<(f64, Option<f64>)> {
+    let n = data.len().min(SCALE);
+    let (mut all, mut features) = (Vec::new(), Vec::new());
+    for from in (0..n).step_by(BATCH) {
+        let indices: Vec<usize> = (from..n.min(from + BATCH)).collect();
+        let x = from_data(data, &indices, augment, device)?;
+        if let Some(f) = (maker.encode)(&x)? {
+            features.push(f.f_flatten(1, -1)?);
+        }
+        all.push(x.f_flatten(1, -1)?);
+    }
+    let image = mean_pair_distance(&Tensor::f_cat(&all, 0)?)?;
+    let feature = match features.is_empty() {
+        true => None,
+        false => Some(mean_pair_distance(&Tensor::f_cat(&features, 0)?)?),
+    };
+    Ok((image, feature))
+}
+
+/// The photographs of a set and what each of its runs makes of them; and those runs.
+fn group<'a>(
+    set: &[&'a Entry],
+    options: &Options<'_>,
+    left_out: &mut Vec<String>,
+    mut did: impl FnMut(u64),
+) -> Result<(Group, Vec<&'a Entry>)> {
+    let first = &set[0].experiment;
+    let data = Dataset::open(&first.raw.data.test)?;
+    // A record has pictures of some photographs only: they are everybody's then.
+    let mut candidates: Vec<usize> = (0..data.len()).collect();
+    for entry in set.iter().filter(|e| e.origin == Origin::MahendranVedaldi) {
+        let record = mv::Record::open(&entry.path)?;
+        let has = |i: &usize| record.manifest.photos.iter().any(|p| p.index == *i);
+        candidates.retain(has);
+    }
+    let n = options.photos.min(candidates.len());
+    let chosen: Vec<usize> = (0..n)
+        .map(|i| candidates[i * candidates.len() / n])
+        .collect();
+    if chosen.is_empty() {
+        return Err(EvalError::Format(
+            "no photograph that all runs show".to_owned(),
+        ));
+    }
+    let augment = first.augment();
+    let x = from_data(&data, &chosen, &augment, options.device)?;
+    let photos = pictures(&x)?
+        .into_iter()
+        .zip(&chosen)
+        .map(|(picture, &i)| Photo {
+            name: short_name(data.name(i)),
+            picture,
+        })
+        .collect();
+    let (mut runs, mut of) = (Vec::new(), Vec::new());
+    for &entry in set {
+        match reconstructions(entry, &data, &chosen, &x, options.device) {
+            Ok(made) => {
+                runs.push((runs::name(&entry.path), label(entry), made));
+                of.push(entry);
+            }
+            Err(error) => {
+                let why = format!("{} left out: {error}", entry.path.display());
+                if !left_out.contains(&why) {
+                    left_out.push(why);
+                }
+            }
+        }
+        did(1);
+    }
+    let label = format!(
+        "{}, {} px",
+        names::data(&first.raw.data.test),
+        first.raw.data.crop
+    );
+    Ok((
+        Group {
+            label,
+            photos,
+            runs,
+        },
+        of,
+    ))
+}
+
+fn reconstructions(
+    entry: &Entry,
+    data: &Dataset,
+    chosen: &[usize],
+    x: &Tensor,
+    device: Device,
+) -> Result<Vec<Reconstruction>> {
+    let maker = maker(entry, device)?;
+    let (image, feature) = norm(data, &entry.experiment.augment(), &maker, device)?;
+    let made = (maker.make)(data, chosen, x)?;
+    let far = distances(&made, x)?;
+    let features = match ((maker.encode)(&made)?, (maker.encode)(x)?) {
+        (Some(got), Some(wanted)) => Some(distances(&got, &wanted)?),
+        _ => None,
+    };
+    Ok(pictures(&made)?
+        .into_iter()
+        .enumerate()
+        .map(|(i, picture)| Reconstruction {
+            picture,
+            image: 100.0 * far[i] / image,
+            feature: features
+                .as_ref()
+                .zip(feature)
+                .map(|(f, n)| 100.0 * f[i] / n),
+        })
+        .collect())
+}
+
+/// Photographs, the full loss, the image loss alone, and other methods at the same layer.
+fn headline(group: &Group, of: &[&Entry]) -> Part<Headline> {
+    let by = |loss: Option<Loss>, like: Option<&Entry>| {
+        best(of.iter().copied().filter(|e| {
+            e.loss() == loss && like.is_none_or(|l| l.encoder_key() == e.encoder_key())
+        }))
+    };
+    let lead = by(Some(Loss::Full), None)
+        .or_else(|| best(of.iter().copied()))
+        .ok_or("no run could be opened")?;
+    let mut rows = vec![(
+        "photo".to_owned(),
+        few(group.photos.iter().map(|p| &p.picture)),
+    )];
+    let mut panels = vec![lead];
+    for loss in [Some(Loss::Image), None] {
+        panels.extend(by(loss, Some(lead)).filter(|e| e.path != lead.path));
+    }
+    for entry in panels {
+        let at = of.iter().position(|e| e.path == entry.path);
+        let Some((_, _, made)) = at.and_then(|i| group.runs.get(i)) else {
+            continue;
+        };
+        let words = match entry.loss() {
+            None => "Mahendran & Vedaldi".to_owned(),
+            Some(Loss::Full) => "DeePSiM: feature + adversarial + image loss".to_owned(),
+            Some(loss) => loss.words().to_owned(),
+        };
+        rows.push((words, few(made.iter().map(|m| &m.picture))));
+    }
+    Ok(Headline {
+        encoder: net_name(&lead.experiment.encoder),
+        names: few(group.photos.iter().map(|p| &p.name)),
+        rows,
+    })
+}
+
+/// Some of a list, spread evenly.
+fn few<'a, T: Clone + 'a>(all: impl Iterator<Item = &'a T>) -> Vec<T> {
+    let all: Vec<&T> = all.collect();
+    let n = all.len().min(COLUMNS);
+    (0..n).map(|i| all[i * all.len() / n].clone()).collect()
+}

@@ -1,0 +1,209 @@
+//! What a page shows, computed already.
+
+use std::path::PathBuf;
+
+use crate::neighbors;
+use crate::reencode::Drift;
+use crate::table2::Row;
+
+pub use super::history::{Evaluated, History, Logged};
+
+/// A part of the page, or why it could not be made.
+pub type Part<T> = std::result::Result<T, String>;
+
+/// A picture as a `data:` address, and its size in pixels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    /// `data:image/jpeg;base64,…`
+    pub address: String,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+}
+
+/// Everything.
+#[derive(Debug)]
+pub struct Report {
+    /// Where it comes from.
+    pub made: Made,
+    /// The runs and records, those of the same photographs together.
+    pub runs: Vec<RunCard>,
+    /// Runs that could not be shown, and why.
+    pub left_out: Vec<String>,
+    /// Rows of Table 2.
+    pub table: Vec<Row>,
+    /// Weights of judges that are not there.
+    pub judges_missing: Vec<PathBuf>,
+    /// The picture on top.
+    pub headline: Part<Headline>,
+    /// Photographs and reconstructions.
+    pub groups: Vec<Group>,
+    /// Runs that are looked at closely.
+    pub closer: Vec<Closer>,
+}
+
+/// When and by what the page was made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Made {
+    /// UTC, `2026-01-31 12:00`.
+    pub when: String,
+    /// The commit of the working folder, if it is one.
+    pub commit: Option<String>,
+    /// Version of this program.
+    pub version: &'static str,
+    /// `cargo run -p deepsim-eval -- report …`
+    pub command: String,
+    /// `--runs DIR` as the commands of the sections need it, or nothing.
+    pub runs: String,
+    /// Photographs that errors are means over, at most.
+    pub images: usize,
+}
+
+/// A run or record.
+#[derive(Clone, Debug)]
+pub struct RunCard {
+    /// Its folder's name.
+    pub name: String,
+    /// Terms of its loss, or the method.
+    pub loss: String,
+    /// The inverted layer.
+    pub encoder: String,
+    /// The compared layer; empty without feature loss.
+    pub comparator: String,
+    /// Weights of the encoder, in words.
+    pub weights: String,
+    /// Held-out photographs, in words.
+    pub data: String,
+    /// Side of the crops, pixels.
+    pub crop: u32,
+    /// Photographs to train on and held out, where they are there.
+    pub counts: Option<(usize, usize)>,
+    /// Iterations done, and asked for.
+    pub steps: (u64, u64),
+    /// Photographs in a batch.
+    pub batch: usize,
+    /// Seconds of training.
+    pub seconds: f64,
+    /// `fp32` or `bf16`.
+    pub precision: String,
+    /// The command that made it.
+    pub command: String,
+    /// What it logged; none for a record.
+    pub history: Option<Part<History>>,
+}
+
+/// The picture on top: rows of a label and pictures.
+#[derive(Clone, Debug)]
+pub struct Headline {
+    /// The inverted layer.
+    pub encoder: String,
+    /// Names of the photographs.
+    pub names: Vec<String>,
+    /// The photographs, then what runs make of them.
+    pub rows: Vec<(String, Vec<Picture>)>,
+}
+
+/// A held-out photograph.
+#[derive(Clone, Debug)]
+pub struct Photo {
+    /// Its short name.
+    pub name: String,
+    /// It.
+    pub picture: Picture,
+}
+
+/// A reconstruction, and its errors in percent of the mean distance between different photographs.
+#[derive(Clone, Debug)]
+pub struct Reconstruction {
+    /// It.
+    pub picture: Picture,
+    /// Of pixels.
+    pub image: f64,
+    /// Of the inverted features; none where nothing can encode it.
+    pub feature: Option<f64>,
+}
+
+/// Runs whose pictures are of the same photographs.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// What they share.
+    pub label: String,
+    /// The photographs.
+    pub photos: Vec<Photo>,
+    /// Each run's name, label and reconstructions, in the order of the photographs.
+    pub runs: Vec<(String, String, Vec<Reconstruction>)>,
+}
+
+/// A run that is looked at closely.
+#[derive(Debug)]
+pub struct Closer {
+    /// Its name.
+    pub name: String,
+    /// Its folder, as commands name it.
+    pub path: PathBuf,
+    /// Label for the choice.
+    pub label: String,
+    /// Between photographs.
+    pub interpolations: Part<Vec<Interpolation>>,
+    /// Again and again.
+    pub reencoding: Part<Reencoding>,
+    /// Nearest training photographs.
+    pub neighbors: Part<Neighbors>,
+}
+
+/// Frames between two photographs.
+#[derive(Clone, Debug)]
+pub struct Interpolation {
+    /// The photographs.
+    pub ends: [Photo; 2],
+    /// Share of the second one's features, the picture, and the change of pixels from the frame
+    /// before (root mean square, grey levels).
+    pub frames: Vec<(f64, Picture, Option<f64>)>,
+    /// Largest step over mean step.
+    pub max_over_mean: f64,
+    /// Length of the path over the distance of its ends.
+    pub path_over_ends: f64,
+}
+
+/// Pictures of every iteration, and the drift.
+#[derive(Clone, Debug)]
+pub struct Reencoding {
+    /// Each photograph, and its picture after iteration 1, 2, …
+    pub photos: Vec<(Photo, Vec<Picture>)>,
+    /// Means over more photographs.
+    pub drift: Vec<Drift>,
+}
+
+/// A picture beside a photograph, with its errors to it.
+#[derive(Clone, Debug)]
+pub struct Beside {
+    /// `pixels`, `NET:TAP`.
+    pub space: String,
+    /// Name of the training photograph.
+    pub name: String,
+    /// Its mirror image was nearer.
+    pub mirrored: bool,
+    /// It, with its errors.
+    pub found: Reconstruction,
+}
+
+/// What was found for one photograph.
+#[derive(Clone, Debug)]
+pub struct Neighbor {
+    /// The held-out photograph.
+    pub photo: Photo,
+    /// What the generator makes of it.
+    pub own: Reconstruction,
+    /// The nearest training photograph of every space.
+    pub nearest: Vec<Beside>,
+}
+
+/// Nearest training photographs.
+#[derive(Clone, Debug)]
+pub struct Neighbors {
+    /// Some photographs.
+    pub shown: Vec<Neighbor>,
+    /// Means over all that were searched for.
+    pub rows: Vec<neighbors::Row>,
+}

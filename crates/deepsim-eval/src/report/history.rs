@@ -1,0 +1,217 @@
+//! `metrics.jsonl` of a run, as far as curves show it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use deepsim_experiment::ExperimentError;
+use deepsim_experiment::config::RawGate;
+use serde_json::Value;
+
+use super::data::Part;
+
+/// Points of a curve at most: more than a screen has columns for one.
+const POINTS: usize = 400;
+/// A longer line is none of ours.
+const LINE: u64 = 1 << 16;
+/// Lines at most.
+const LINES: usize = 1 << 20;
+
+/// One log step (or the mean of several, in a long run).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Logged {
+    /// Iterations done.
+    pub step: f64,
+    /// Weighted feature term of the generator's loss.
+    pub feat: Option<f64>,
+    /// Weighted adversarial term.
+    pub adv: Option<f64>,
+    /// Weighted image term.
+    pub img: Option<f64>,
+    /// The discriminator's loss over the generator's adversarial loss, which the gate looks at.
+    pub ratio: Option<f64>,
+    /// Share of iterations since the last log step that updated the discriminator.
+    pub discriminator: Option<f64>,
+    /// The same of the generator.
+    pub generator: Option<f64>,
+}
+
+/// Errors of held-out photographs while training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluated {
+    /// Iterations done.
+    pub step: f64,
+    /// Percent.
+    pub image: Option<f64>,
+    /// Percent.
+    pub feature: Option<f64>,
+}
+
+/// What a run logged.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// The training.
+    pub logged: Vec<Logged>,
+    /// The evaluations.
+    pub evaluated: Vec<Evaluated>,
+    /// Thresholds of its gate.
+    pub gate: RawGate,
+    /// Whether it has an adversarial term at all.
+    pub adversarial: bool,
+}
+
+/// Reads a run's log. `weights` are those of feature, adversarial and image loss.
+pub(super) fn read(path: &Path, weights: [f64; 3], gate: RawGate) -> Part<History> {
+    let file = File::open(path).map_err(|e| ExperimentError::io(path)(e).to_string())?;
+    let mut reader = BufReader::new(file);
+    // By step: a resumed run may have logged one twice, and the last line counts.
+    let (mut logs, mut evaluations) = (BTreeMap::new(), BTreeMap::new());
+    let mut line = Vec::new();
+    for _ in 0..LINES {
+        line.clear();
+        let n = reader
+            .by_ref()
+            .take(LINE)
+            .read_until(b'\n', &mut line)
+            .map_err(|e| ExperimentError::io(path)(e).to_string())?;
+        if n == 0 {
+            break;
+        }
+        let Ok(value) = serde_json::from_slice::<Value>(&line) else {
+            continue; // cut while being written
+        };
+        let Some(step) = value.get("step").and_then(Value::as_u64) else {
+            continue;
+        };
+        let number = |key: &str| {
+            let v = value.get(key).and_then(Value::as_f64);
+            v.filter(|v| v.is_finite())
+        };
+        if value.get("eval.image_error").is_some() {
+            evaluations.insert(
+                step,
+                Evaluated {
+                    step: step as f64,
+                    image: number("eval.image_error"),
+                    feature: number("eval.feature_error"),
+                },
+            );
+            continue;
+        }
+        let [feat, adv, img] = ["loss.feat", "loss.adv", "loss.img"].map(number);
+        let term = |v: Option<f64>, weight: f64| v.filter(|_| weight > 0.0).map(|v| v * weight);
+        let one = Logged {
+            step: step as f64,
+            feat: term(feat, weights[0]),
+            adv: term(adv, weights[1]),
+            img: term(img, weights[2]),
+            ratio: number("gate.ratio"),
+            discriminator: number("updates.d"),
+            generator: number("updates.g"),
+        };
+        logs.insert(step, one);
+    }
+    let mut logged: Vec<Logged> = logs.into_values().collect();
+    shares(&mut logged);
+    if logged.is_empty() {
+        return Err(format!("{} has no log step yet", path.display()));
+    }
+    Ok(History {
+        logged: thin(&logged),
+        evaluated: evaluations.into_values().collect(),
+        gate,
+        adversarial: weights[1] > 0.0,
+    })
+}
+
+/// Counts of updates become the share of iterations that had one.
+fn shares(logged: &mut [Logged]) {
+    let (mut step, mut counts) = (0.0, [0.0, 0.0]);
+    for one in logged {
+        let length = one.step - step;
+        for (value, before) in [&mut one.discriminator, &mut one.generator]
+            .into_iter()
+            .zip(&mut counts)
+        {
+            if let Some(count) = *value {
+                *value = (length > 0.0).then(|| ((count - *before) / length).clamp(0.0, 1.0));
+                *before = count;
+            }
+        }
+        step = one.step;
+    }
+}
+
+/// Means of neighbours, so that a long run is drawn with few points.
+fn thin(logged: &[Logged]) -> Vec<Logged> {
+    let size = logged.len().div_ceil(POINTS).max(1);
+    let mean = |part: &[Logged], of: fn(&Logged) -> Option<f64>| {
+        let values: Vec<f64> = part.iter().filter_map(of).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    };
+    logged
+        .chunks(size)
+        .map(|part| Logged {
+            step: part.last().map_or(0.0, |l| l.step),
+            feat: mean(part, |l| l.feat),
+            adv: mean(part, |l| l.adv),
+            img: mean(part, |l| l.img),
+            ratio: mean(part, |l| l.ratio),
+            discriminator: mean(part, |l| l.discriminator),
+            generator: mean(part, |l| l.generator),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GATE: RawGate = RawGate {
+        d_off_below: 0.1,
+        d_on_above: 0.5,
+        g_off_above: 10.0,
+        g_on_below: 0.1,
+    };
+
+    #[test]
+    fn lines_become_shares_and_weighted_terms() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "{\"step\":10,\"loss.feat\":2.0,\"loss.adv\":null,\"updates.d\":5,\"updates.g\":10}\n\
+                    {\"step\":10,\"eval.image_error\":50.5}\n\
+                    {\"step\":30,\"loss.feat\":1.0,\"updates.d\":25,\"updates.g\":20,\"gate.ratio\":0.5}\n\
+                    {\"step\":40,\"loss.fe";
+        std::fs::write(file.path(), text).unwrap();
+        let made = read(file.path(), [3.0, 1.0, 0.0], GATE).unwrap();
+        assert_eq!(made.logged.len(), 2);
+        assert_eq!(made.logged[0].feat, Some(6.0));
+        assert_eq!(made.logged[0].adv, None);
+        assert_eq!(made.logged[0].discriminator, Some(0.5));
+        assert_eq!(made.logged[1].discriminator, Some(1.0));
+        assert_eq!(made.logged[1].generator, Some(0.5));
+        assert_eq!(made.evaluated[0].image, Some(50.5));
+    }
+
+    #[test]
+    fn an_empty_log_says_so() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let why = read(file.path(), [1.0; 3], GATE).unwrap_err();
+        assert!(why.contains("no log step"), "{why}");
+    }
+
+    #[test]
+    fn long_logs_are_thinned() {
+        let many: Vec<Logged> = (0..5000)
+            .map(|i| Logged {
+                step: f64::from(i),
+                feat: Some(f64::from(i)),
+                ..Logged::default()
+            })
+            .collect();
+        let few = thin(&many);
+        assert!(few.len() <= POINTS);
+        assert_eq!(few.last().map(|l| l.step), Some(4999.0));
+        assert_eq!(few[0].feat, Some(6.0));
+    }
+}

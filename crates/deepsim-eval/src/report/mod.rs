@@ -1,0 +1,22 @@
+//! One self-contained HTML page of everything that trained runs show.
+//!
+//! [`collect::collect`] computes and gives [`data::Report`], plain values without tensors;
+//! [`page::render`] makes the page of them and computes nothing. Pictures are JPEGs inside the
+//! page, which needs no network and no other file.
+
+mod closer;
+pub mod collect;
+mod curves;
+pub mod data;
+mod gate;
+mod history;
+mod names;
+pub mod page;
+mod parts;
+mod picture;
+mod players;
+mod sections;
+mod tables;
+
+pub use collect::{Options, Progress, collect};
+pub use page::render;

@@ -1,0 +1,65 @@
+//! Weights and photographs in words, so that nobody takes them for the paper's.
+
+use std::path::Path;
+
+use deepsim_experiment::config::Source;
+use deepsim_nets::NetKind;
+
+/// Photographs: the sample set by its name, others by their folder.
+pub(super) fn data(path: &Path) -> String {
+    let text = path.display().to_string();
+    match text.contains("data/sample") {
+        true => format!("GCompris photo crops ({text})"),
+        false => text,
+    }
+}
+
+/// Weights of an encoder or comparator.
+pub(super) fn weights(source: &Source) -> String {
+    let origin = source.origin();
+    let Some(network) = source.network() else {
+        return match origin.is_empty() {
+            true => source.to_string(),
+            false => format!("{source}, {origin}"),
+        };
+    };
+    let net = match network.net {
+        NetKind::AlexNet => "torchvision's AlexNet",
+        NetKind::Vgg16 => "torchvision's VGG16",
+        NetKind::CaffeNet => "CaffeNet",
+        NetKind::VideoNet => "VideoNet",
+        _ => "EfficientNet-Lite0",
+    };
+    match source.learned() {
+        true => format!("{net} ({origin})"),
+        false => format!(
+            "layers of {net}, {}",
+            origin.replace(':', " weights, seed ")
+        ),
+    }
+}
+
+/// Seconds as a person says them.
+pub(super) fn duration(seconds: f64) -> String {
+    let minutes = seconds / 60.0;
+    match minutes {
+        m if m < 1.0 => format!("{seconds:.0} s"),
+        m if m < 90.0 => format!("{m:.0} min"),
+        m => format!("{:.1} h", m / 60.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_photographs_have_a_name() {
+        let sample = data(Path::new("data/sample/test"));
+        assert_eq!(sample, "GCompris photo crops (data/sample/test)");
+        assert_eq!(data(Path::new("/mine")), "/mine");
+        assert_eq!(duration(42.0), "42 s");
+        assert_eq!(duration(4000.0), "67 min");
+        assert_eq!(duration(7200.0), "2.0 h");
+    }
+}

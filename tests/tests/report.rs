@@ -1,0 +1,177 @@
+//! `deepsim-eval report`: one page that stands alone, worked in a browser as a reader would.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+use deepsim_tests::lab::{Lab, TEST};
+use deepsim_tests::process::{root, run};
+
+/// Two runs of the same photographs: the full loss, and the image loss alone.
+fn two_runs() -> Lab {
+    let lab = Lab::new();
+    run(lab
+        .train_into("runs/full")
+        .args(["--steps", "6", "--set", "train.eval_every=2"]))
+    .exits(0);
+    run(lab.train_into("runs/image").args([
+        "--steps",
+        "2",
+        "--set",
+        "loss.adv=0.0",
+        "--set",
+        "loss.feat=0.0",
+    ]))
+    .exits(0);
+    lab
+}
+
+fn page(lab: &Lab) -> String {
+    let printed = run(&mut lab.eval(&["report", "--runs", "runs", "--out", "pages"])).prints();
+    assert_eq!(printed.trim(), "pages/report.html");
+    fs::read_to_string(lab.at("pages/report.html")).unwrap()
+}
+
+/// A browser: the one that set-up promised, or one that is there. Without any it says so where
+/// nobody can miss it, past the harness that hides the output of tests that pass.
+fn browser() -> Option<PathBuf> {
+    match std::env::var_os("DEEPSIM_BROWSER") {
+        Some(no) if no == "none" => return missing("DEEPSIM_BROWSER=none"),
+        Some(named) => return Some(named.into()),
+        None => {}
+    }
+    let names = [
+        "chromium",
+        "chromium-browser",
+        "google-chrome",
+        "google-chrome-stable",
+        "chrome",
+    ];
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let on_path = names
+        .iter()
+        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    let unpacked = root().join("third_party/chromium/start");
+    let found = on_path.chain([unpacked]).find(|file| file.is_file());
+    found.or_else(|| missing("no Chromium or Chrome is there"))
+}
+
+fn missing(why: &str) -> Option<PathBuf> {
+    let text = format!(
+        "\nNOT TESTED: {why}, so that the report's page was not worked in a browser.\n\
+         `cargo xtask setup --only browser` fetches one; `cargo xtask test` insists on it.\n"
+    );
+    std::io::stderr().write_all(text.as_bytes()).unwrap();
+    None
+}
+
+#[test]
+fn the_page_works_in_a_browser() {
+    let lab = two_runs();
+    let text = page(&lab);
+    assert!(text.len() < 4_000_000, "{} bytes", text.len());
+    let Some(browser) = browser() else {
+        return;
+    };
+    let ran = run(Command::new("python3")
+        .arg(root().join("tests/python/report_page.py"))
+        .arg(browser)
+        .arg(lab.at("pages/report.html")))
+    .exits(0);
+    for tried in [
+        "slider by keys",
+        "player of #again",
+        "nothing on the console",
+    ] {
+        assert!(ran.stdout.contains(tried), "{}", ran.stdout);
+    }
+}
+
+#[test]
+fn the_page_holds_what_the_commands_print() {
+    let lab = two_runs();
+    let text = page(&lab);
+    // Nothing outside: every address is data or a place on the page.
+    for mark in ["src=\"", "href=\""] {
+        for rest in text.split(mark).skip(1) {
+            assert!(
+                rest.starts_with("data:") || rest.starts_with('#'),
+                "{}",
+                &rest[..60]
+            );
+        }
+    }
+    let table: serde_json::Value = serde_json::from_str(
+        &run(&mut lab.eval(&["table2", "--runs", "runs", "--format", "json"])).prints(),
+    )
+    .unwrap();
+    for row in table
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|r| r["run"].is_string())
+    {
+        let error = row["image_error"].as_f64().unwrap();
+        assert!(
+            text.contains(&format!("<td class=\"main\">{error:.1}</td>")),
+            "{error}"
+        );
+    }
+    let drift: serde_json::Value = serde_json::from_str(
+        &run(&mut lab.eval(&[
+            "reencode",
+            "--runs",
+            "runs/full",
+            "--iterations",
+            "8",
+            "--format",
+            "json",
+        ]))
+        .prints(),
+    )
+    .unwrap();
+    let last = drift.as_array().unwrap().last().unwrap();
+    let error = last["image_to_original"].as_f64().unwrap();
+    assert!(text.contains(&format!("<td>{error:.1} %</td>")), "{error}");
+    // The paper's numbers stand apart from ours.
+    assert!(text.contains("not measured here"));
+    assert!(text.contains("43 / 37"));
+    // A slider for each photograph; the image loss alone has no gate.
+    assert_eq!(
+        text.matches("<figure class=\"slider\"").count(),
+        TEST as usize
+    );
+    assert!(text.contains("No adversarial term"));
+    assert!(text.contains("Gate: who was updated"));
+}
+
+#[test]
+fn what_cannot_be_shown_says_why() {
+    let lab = two_runs();
+    fs::remove_dir_all(lab.at("runs/image/checkpoints")).unwrap();
+    fs::write(lab.at("runs/full/metrics.jsonl"), "not json\n{\"step\":1").unwrap();
+    let ran = run(&mut lab.eval(&["report", "--runs", "runs"])).exits(0);
+    let text = fs::read_to_string(lab.at("report.html")).unwrap();
+    assert!(ran.stderr.contains("no checkpoint yet"), "{}", ran.stderr);
+    assert!(text.contains("no checkpoint yet"));
+    assert!(text.contains("has no log step yet"));
+
+    fs::remove_dir_all(lab.at("train")).unwrap();
+    run(&mut lab.eval(&["report", "--runs", "runs"])).exits(0);
+    let text = fs::read_to_string(lab.at("report.html")).unwrap();
+    assert!(text.contains("Neighbours not shown: "));
+}
+
+#[test]
+fn impossible_requests_are_refused() {
+    let lab = Lab::new();
+    run(&mut lab.eval(&["report", "--runs", "nowhere"])).refuses(&["--runs nowhere"]);
+    run(&mut lab.eval(&["report"])).refuses(&["no such folder"]);
+    fs::create_dir(lab.at("runs")).unwrap();
+    run(&mut lab.eval(&["report"])).refuses(&["no run with a checkpoint"]);
+    run(&mut lab.eval(&["report", "--photos", "0"])).refuses(&["--photos 0"]);
+    run(&mut lab.eval(&["report", "--images", "1"])).refuses(&["--images 1"]);
+}
