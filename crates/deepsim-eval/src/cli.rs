@@ -251,10 +251,10 @@ Examples:
   cargo run -p deepsim-eval -- report --runs runs/quickstart --out quickstart.html
   cargo run -p deepsim-eval -- report --photos 12 --images 256 --out pages
 
-Table 2 beside the paper's, loss curves and the gate, photo and reconstruction with a slider, players
-of interpolation and re-encoding, nearest training photos, and the command that made each. The page
-opens from disk, needs no network and no other file. What cannot be made says why on the page.
-stdout is the page's path.")]
+Table 2 beside the paper's, loss curves and the gate, photo and reconstruction with a slider,
+players of interpolation and re-encoding, nearest training photos, and the command that made
+each. The page opens from disk, needs no network and no other file. What cannot be made says why
+on the page. stdout is the page's path.")]
     Report {
         #[command(flatten)]
         runs: Runs,

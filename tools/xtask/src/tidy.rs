@@ -172,7 +172,8 @@ fn has_unsafe(line: &str) -> bool {
     code.match_indices(word).any(|(at, _)| {
         let before = code[..at].chars().next_back();
         let after = code[at + word.len()..].chars().next();
-        let joined = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || "_`\"".contains(c));
+        let joined =
+            |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || "_`\"'-".contains(c));
         !joined(before) && !joined(after)
     })
 }
@@ -368,6 +369,7 @@ mod tests {
             format!("// {word}"),
             format!("#![forbid({word}_code)]"),
             format!("\"{word}\""),
+            format!("style-src '{word}-inline'"),
             "safe()".into(),
         ] {
             assert!(!has_unsafe(&code), "{code}");

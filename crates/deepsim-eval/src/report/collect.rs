@@ -241,10 +241,15 @@ fn resolved_from(experiment: &Path) -> Option<String> {
     (!path.is_empty()).then(|| path.to_owned())
 }
 
+/// Features of pictures, where they can be computed.
+type Encode = dyn Fn(&Tensor) -> Result<Option<Tensor>>;
+/// Pictures of photographs of a dataset by index, which are given as well.
+type Make = dyn Fn(&Dataset, &[usize], &Tensor) -> Result<Tensor>;
+
 /// What makes pictures of photographs, and features of pictures.
 struct Maker {
-    encode: Box<dyn Fn(&Tensor) -> Result<Option<Tensor>>>,
-    make: Box<dyn Fn(&Dataset, &[usize], &Tensor) -> Result<Tensor>>,
+    encode: Box<Encode>,
+    make: Box<Make>,
 }
 
 fn maker(entry: &Entry, device: Device) -> Result<Maker> {

@@ -67,10 +67,13 @@ pub(super) fn plots(history: &History) -> Markup {
     }
 }
 
+/// A network's letter, name, colour, and the share of iterations that updated it.
+type Strip = (&'static str, &'static str, u8, fn(&Logged) -> Option<f64>);
+
 /// Who was updated when: a strip for each network, the darker the more often.
 fn timeline(history: &History) -> Markup {
     let most = history.logged.last().map_or(1.0, |l| l.step);
-    let strips: [(&str, &str, u8, fn(&Logged) -> Option<f64>); 2] = [
+    let strips: [Strip; 2] = [
         ("D", "discriminator", 3, |l| l.discriminator),
         ("G", "generator", 1, |l| l.generator),
     ];
