@@ -71,10 +71,20 @@ impl Pen {
         }
     }
 
-    /// Text in lines of at most `width` pixels, broken at spaces; a longer word is cut.
+    /// Text in lines of at most `width` pixels, broken at spaces; a longer word is broken after
+    /// its colons (`efficientnet-lite0:` `pooled`), and cut where that is not enough.
     pub fn wrap(&self, text: &str, width: u32) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
-        for word in text.split_whitespace() {
+        let words = text.split_whitespace().flat_map(|word| {
+            let fits = self.width(word) <= width;
+            let parts: Vec<&str> = if fits {
+                vec![word]
+            } else {
+                word.split_inclusive(':').collect()
+            };
+            parts
+        });
+        for word in words {
             let word = self.cut(word, width);
             if let Some(last) = lines.last_mut() {
                 let joined = format!("{last} {word}");
@@ -131,5 +141,7 @@ mod tests {
         assert!(lines.len() > 2, "{lines:?}");
         assert!(lines.iter().all(|l| pen.width(l) <= 90), "{lines:?}");
         assert!(lines.iter().any(|l| l.ends_with('…')), "{lines:?}");
+        let layer = pen.wrap("efficientnet-lite0:pooled", 150);
+        assert_eq!(layer, ["efficientnet-lite0:", "pooled"]);
     }
 }

@@ -75,7 +75,9 @@ fn number(v: f64) -> String {
 fn ticks(axis: Axis, lo: f64, hi: f64) -> (Vec<f64>, f64, f64) {
     match axis {
         Axis::Linear => {
-            let step = step((hi - lo).max(f64::MIN_POSITIVE));
+            // A flat line still gets an axis: steps below its precision would not move it.
+            let flat = if hi == 0.0 { 1.0 } else { hi.abs() };
+            let step = step(if hi - lo > 1e-9 * flat { hi - lo } else { flat });
             let (from, to) = ((lo / step).floor() * step, (hi / step).ceil() * step);
             let n = ((to - from) / step).round().clamp(1.0, 20.0) as usize;
             (
