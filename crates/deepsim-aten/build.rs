@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .include(root.join("include/torch/csrc/api/include"))
         .file("csrc/shim.cpp")
         .file("csrc/distance.cpp")
+        .file("csrc/ssim.cpp")
         .file("csrc/winograd.cpp")
         .file("csrc/bf16/plan.cpp")
         .file("csrc/bf16/detect.cpp")
@@ -66,7 +67,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The kernels' file is compiled once for each instruction set; the running processor chooses.
+/// The kernels' files are compiled once for each instruction set; the running processor chooses.
 const KERNELS: [(&str, &[&str]); 3] = [
     ("kernels_avx512", &["-mavx512f", "-mfma"]),
     ("kernels_avx2", &["-mavx2", "-mfma"]),
@@ -80,7 +81,9 @@ fn kernels() -> Result<(), cc::Error> {
         build
             .opt_level(3)
             .define("DEEPSIM_ISA", name)
-            .file("csrc/winograd_kernel.cpp");
+            .define("DEEPSIM_SSIM", format!("ssim_{name}").as_str())
+            .file("csrc/winograd_kernel.cpp")
+            .file("csrc/ssim_kernel.cpp");
         if x86 {
             for flag in flags {
                 build.flag(flag);

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+import autoencoders
 import classifiers
 import db
 import gate
@@ -32,7 +33,7 @@ import training
 
 CASES = (
     "caffenet videonet alexnet vgg16 efficientnet-lite0 generator db-generator discriminator losses "
-    "adam iteration gate error lpips ssim"
+    "adam iteration gate error lpips ssim ms-ssim vae"
 ).split()
 
 
@@ -374,6 +375,53 @@ def ssim(args, draw):
     return out, {}
 
 
+def ms_ssim(args, draw):
+    """By the package that people train with, pytorch-msssim; values and gradients, RGB 0-255."""
+    from pytorch_msssim import ms_ssim, ssim
+
+    out = {}
+    a = draw.pictures(args.batch, args.crop)
+    b = (a + draw.normal(tuple(a.shape), 40.0)).clamp(0, 255)
+    out = {"a": a, "b": b, "up": draw.normal((args.batch,))}
+    for name, of in (("ssim", ssim), ("ms_ssim", ms_ssim)):
+        if name == "ms_ssim" and args.crop <= 160:
+            continue  # the package refuses these
+        x, y = a.clone().requires_grad_(), b.clone().requires_grad_()
+        value = of(x, y, data_range=255, size_average=False)
+        ga, gb = torch.autograd.grad((value * out["up"]).sum(), [x, y])
+        out |= {name: value.detach(), f"{name}/ga": ga, f"{name}/gb": gb}
+    return out, {}
+
+
+def vae(args, draw):
+    net, shapes = nets.alexnet, nets.ALEXNET_SHAPES
+    convolutions = {k: s for k, s in shapes.items() if len(s) == 4}
+    comparator, encoder = draw.weights(convolutions), draw.weights(convolutions)
+    pictures = [draw.pictures(args.batch, args.crop) for _ in range(args.iterations)]
+    (latent,) = args.features
+    with torch.no_grad():
+        y = net(comparator, pictures[0], {args.tap})[args.tap]
+    n = y[0].numel()
+    for head, size in zip(autoencoders.HEADS, (1.0, 0.3)):
+        encoder[f"{head}.weight"] = draw.normal((latent, n), size / (y**2).mean().sqrt().item() / n**0.5)
+        encoder[f"{head}.bias"] = draw.normal((latent,), 0.1)
+    g0 = generator_weights(draw, args.features, args.crop)
+    d0 = discriminator_weights(draw, args.crop)
+    out, margin = autoencoders.iterations(
+        encoder, comparator, args.tap, net, g0, d0, pictures, latent, args.crop, args.seed,
+        args.weight_decay, not args.without_kl,
+    )
+    for prefix, weights in (("wC", comparator), ("wE", encoder), ("wG", g0), ("wD", d0)):
+        out.update({f"{prefix}/{k}": v for k, v in weights.items()})
+    out.update({f"x/{i}": x for i, x in enumerate(pictures)})
+    return out, {
+        "torch_seeds": ",".join(str(args.seed + i) for i in range(args.iterations)),
+        "weight_decay": args.weight_decay,
+        "lr": training.ADAM["lr"],
+        "margin": margin,
+    }
+
+
 RUN = {
     "caffenet": caffenet,
     "videonet": videonet,
@@ -381,6 +429,8 @@ RUN = {
     "efficientnet-lite0": efficientnet_lite0,
     "lpips": lpips,
     "ssim": ssim,
+    "ms-ssim": ms_ssim,
+    "vae": vae,
     "alexnet": alexnet,
     "generator": generator,
     "db-generator": db_generator,
@@ -410,6 +460,7 @@ def main():
     parser.add_argument("--iterations", type=int, default=2)
     parser.add_argument("--one-pass", action="store_true", help="iteration: D passes over G(y) once")
     parser.add_argument("--judged-at", help="iteration: compare in this layer of D")
+    parser.add_argument("--without-kl", action="store_true", help="vae: leave the KL term out of the loss")
     parser.add_argument("--mutate", type=mistakes, default=(), help="make these mistakes on purpose")
     parser.add_argument("--weight-decay", type=float, default=training.WEIGHT_DECAY)
     parser.add_argument("--weights", help="lpips: the network's, instead of random ones")

@@ -333,6 +333,15 @@ fn signals_save_and_one_directory_has_one_writer() {
     let later = *checkpoint_steps(&lab.run_dir()).last().unwrap();
     assert!(later > saved);
 
+    // What batch systems send before time is up.
+    let mut third = Running::start(lab.train().args(endless));
+    third.until(|| column(&lab.run_dir(), "lr").len() as u64 > later);
+    third
+        .signal(Signal::USR1)
+        .exits(138)
+        .says(&["saved step", "--resume"]);
+    let later = *checkpoint_steps(&lab.run_dir()).last().unwrap();
+
     let total = (later + 1).to_string();
     let done = run(lab.train().args(["--steps", &total, "--resume"])).prints();
     assert_eq!(

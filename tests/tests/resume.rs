@@ -7,6 +7,7 @@ use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+use deepsim_experiment::checkpoint::CRASH_POINTS;
 use deepsim_experiment::{Checkpoint, Experiment, Intent, RunDir, Start};
 use deepsim_tests::files::{self, checkpoint_steps, column, losses, tensors};
 use deepsim_tests::lab::Lab;
@@ -247,6 +248,53 @@ fn killed_at_any_moment_it_loses_nothing_but_the_steps_since_the_last_checkpoint
         losses(&lab.at("whole")),
         "killed at {moments:?}"
     );
+}
+
+/// The commit of step 3 ends at each of its moments in turn (the removal of step 2 for the last).
+#[test]
+fn a_crash_at_any_point_of_a_commit_loses_at_most_that_checkpoint() {
+    let lab = Lab::new();
+    let rest = [
+        "--set",
+        "train.checkpoint_every=1",
+        "--set",
+        "train.keep_checkpoints=1",
+    ];
+    run(lab.train_into("whole").args(rest).args(["--steps", "4"])).exits(0);
+    for point in CRASH_POINTS {
+        let out = format!("at-{point}");
+        let step = match point {
+            "older-hidden" => 2,
+            _ => 3,
+        };
+        let asked = format!("{point}@{step}");
+        let ran = run(lab
+            .train_into(&out)
+            .args(rest)
+            .args(["--steps", "4"])
+            .env("DEEPSIM_CRASH_POINT", &asked));
+        assert_eq!(ran.code, None, "{asked} was not reached: {}", ran.stderr);
+        let dir = lab.at(&out);
+        let visible = checkpoint_steps(&dir);
+        // From the rename on the new one counts; before, the old one is untouched.
+        let renamed = ["renamed", "parent-synced", "older-hidden"].contains(&point);
+        assert_eq!(
+            visible.last(),
+            Some(if renamed { &3 } else { &2 }),
+            "{asked}"
+        );
+        for &step in &visible {
+            Checkpoint::open(&files::checkpoint(&dir, step))
+                .unwrap_or_else(|e| panic!("{asked}: {e}"));
+        }
+        run(lab
+            .train_into(&out)
+            .args(rest)
+            .args(["--steps", "4", "--resume"]))
+        .exits(0);
+        assert_eq!(tensors(&dir, 4), tensors(&lab.at("whole"), 4), "{asked}");
+        assert_eq!(losses(&dir), losses(&lab.at("whole")), "{asked}");
+    }
 }
 
 #[test]

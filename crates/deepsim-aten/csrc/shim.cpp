@@ -9,6 +9,7 @@
 #include "bf16/function.h"
 #include "bf16/network.h"
 #include "distance.h"
+#include "ssim.h"
 #include "winograd.h"
 
 #include <malloc.h>
@@ -161,6 +162,13 @@ int deepsim_squared_distance(void* a, void* b, void** out, char* err, size_t err
   return guarded(err, err_len, [&] {
     *out = new at::Tensor(
         deepsim::squared_distance(*static_cast<at::Tensor*>(a), *static_cast<at::Tensor*>(b)));
+  });
+}
+
+int deepsim_ssim(void* x, void* y, double c1, double c2, void** out, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] {
+    *out = new at::Tensor(deepsim::ssim(*static_cast<at::Tensor*>(x), *static_cast<at::Tensor*>(y),
+                                        c1, c2));
   });
 }
 

@@ -1,5 +1,6 @@
 //! A small C ABI over libtorch for what tch lacks: the fused Adam kernel, autocast that works on
-//! the CPU, Winograd's convolutions, and loading the CUDA half of libtorch.
+//! the CPU, kernels of our own (convolutions, structural similarity and others), and loading the
+//! CUDA half of libtorch.
 //!
 //! This is the only crate of the workspace with `unsafe` code. Every C++ exception is caught in
 //! the shim and comes back as [`AtenError`].
@@ -13,6 +14,7 @@ mod bf16_layers;
 mod cuda;
 mod distance;
 mod rows;
+mod ssim;
 mod winograd;
 
 pub use activation::leaky_relu;
@@ -26,6 +28,7 @@ pub use bf16_layers::{LastWindow, bf16_linear, bf16_lrn, bf16_max_pool};
 pub use cuda::{CudaLoad, Tf32, load_cuda, set_tf32};
 pub use distance::squared_distance;
 pub use rows::{BLOCK, Bf16Columns, Bf16Rows, RowMeasure};
+pub use ssim::ssim;
 pub use winograd::{Form, allow_winograd, winograd, winograd_pays};
 
 use std::ffi::{CStr, c_char, c_int};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use deepsim_experiment::config::Source;
+use deepsim_experiment::config::{RawPixels, Source};
 use deepsim_experiment::run_dir::find_runs;
 use deepsim_experiment::{Checkpoint, Experiment};
 use deepsim_nets::{NetKind, Tap};
@@ -61,6 +61,12 @@ impl Loss {
     /// The method's name in Table 2: `db` is the image loss alone with the generator of Dosovitskiy &
     /// Brox, CVPR 2016.
     pub fn method(self, experiment: &Experiment) -> &'static str {
+        let raw = &experiment.raw;
+        // Inversion by the paper's terms alone: autoencoders and other image losses are no row of
+        // its table.
+        if raw.latent.is_some() || (raw.loss.img > 0.0 && raw.pixels != RawPixels::default()) {
+            return "other";
+        }
         match self {
             Loss::Full | Loss::FeatureAdversarial => "deepsim",
             Loss::Image if !experiment.generator.trunk.is_deepsim() => "db",
@@ -78,6 +84,15 @@ pub fn layer_name(source: &Source) -> String {
         Some((NetKind::CaffeNet, Tap::Relu7)) => "fc7".to_owned(),
         Some((NetKind::CaffeNet, Tap::Fc8)) => "fc8".to_owned(),
         _ => source.to_string(),
+    }
+}
+
+/// What an experiment decodes: [`layer_name`], and for an autoencoder the length of its codes.
+pub fn decoded_name(experiment: &Experiment) -> String {
+    let layer = layer_name(&experiment.encoder);
+    match experiment.raw.latent {
+        Some(latent) => format!("{layer}>{}", latent.size),
+        None => layer,
     }
 }
 
@@ -118,7 +133,8 @@ impl Entry {
 
     /// And for losses to be compared: what is inverted.
     pub fn encoder_key(&self) -> String {
-        format!("{} {:?}", self.photos_key(), self.experiment.raw.encoder)
+        let raw = &self.experiment.raw;
+        format!("{} {:?} {:?}", self.photos_key(), raw.encoder, raw.latent)
     }
 
     /// The method's name in Table 2.

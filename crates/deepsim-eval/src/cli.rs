@@ -78,9 +78,9 @@ Example:
   cargo run -p deepsim-eval -- figure 1 --runs runs --out figures
 
 1 components of the loss · 3 layers · 4 beside other methods · 5 re-encoding · 6 comparators ·
-7 interpolation. Runs are chosen by what their experiment says, not by name: of several that would
+7 interpolation · 8 samples of variational autoencoders. Runs are chosen by what their experiment says, not by name: of several that would
 do, the longest trained with the plainest name. stdout lists them; stderr says what is missing and
-which experiment file makes it. (2 is a diagram; 8 is of variational autoencoders.)")]
+which experiment file makes it. (2 is a diagram.)")]
     Figure {
         /// Its number in the paper.
         #[arg(value_enum)]
@@ -160,6 +160,65 @@ the next; the largest over the mean says how smooth it is.")]
         format: Format,
         /// Folder for the pictures.
         #[arg(long, value_name = "DIR", default_value = "interpolated")]
+        out: PathBuf,
+    },
+    /// Samples of variational autoencoders' priors, and numbers of the models.
+    #[command(after_help = "\
+Example:
+  cargo run -p deepsim-eval -- sample --runs runs --out samples
+
+Draws codes from a standard normal distribution and decodes them, for every run with Gaussian codes
+([latent] in its experiment). Prints the divergence of the codes, errors and sharpness, and the distance
+of samples and held-out photos as distributions, in EfficientNet-Lite0's features.")]
+    Sample {
+        #[command(flatten)]
+        runs: Runs,
+        /// Samples that are measured.
+        #[arg(long, default_value_t = 256, value_name = "N")]
+        count: usize,
+        /// Samples on the sheet, at most.
+        #[arg(long, default_value_t = 32, value_name = "N")]
+        show: usize,
+        /// Seed of the codes.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Held-out photographs to measure, at most.
+        #[arg(long, default_value_t = 256, value_name = "N")]
+        images: usize,
+        /// Folder of EfficientNet-Lite0's weights.
+        #[arg(long, value_name = "DIR", default_value = "weights")]
+        judge_weights: PathBuf,
+        /// How the numbers are printed.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+        /// Folder for the pictures, one PNG for each run.
+        #[arg(long, value_name = "DIR", default_value = "sampled")]
+        out: PathBuf,
+    },
+    /// Training losses against metrics: autoencoders and super-resolution.
+    #[command(after_help = "\
+Example:
+  cargo run -p deepsim-eval -- losses --runs runs --out losses
+
+Judges every autoencoder with plain codes and every super-resolution run (encoder \"downsampled\") by all
+metrics, and puts their pictures on one sheet for each task: experiments/sample/ae-*.toml and sr-*.toml.")]
+    Losses {
+        #[command(flatten)]
+        runs: Runs,
+        /// Held-out photographs to measure, at most.
+        #[arg(long, default_value_t = 256, value_name = "N")]
+        images: usize,
+        /// Photographs on a sheet, at most.
+        #[arg(long, default_value_t = 8, value_name = "N")]
+        show: usize,
+        /// Folder of the judges' weights.
+        #[arg(long, value_name = "DIR", default_value = "weights")]
+        judge_weights: PathBuf,
+        /// How the table is printed.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+        /// Folder for the pictures, one PNG for each task.
+        #[arg(long, value_name = "DIR", default_value = "losses")]
         out: PathBuf,
     },
     /// Does the network only retrieve? Nearest training photographs beside reconstructions.

@@ -46,6 +46,12 @@ pub enum EvalError {
         /// The run directory that was looked into.
         run: PathBuf,
     },
+    /// A run without codes to draw.
+    #[error("{}: no prior to draw from: only variational autoencoders ([latent] with code = \"gaussian\") have one", run.display())]
+    NoPrior {
+        /// The run.
+        run: PathBuf,
+    },
     /// Two runs that were held out on different photographs or crops.
     #[error("{} and {} were held out on different photographs or crops: they cannot stand on one sheet", a.display(), b.display())]
     NotComparable {

@@ -164,6 +164,44 @@ fn run(command: Command) -> Result<(), EvalError> {
             };
             commands::neighbors(runs, &asked)
         }
+        Command::Sample {
+            runs,
+            count,
+            show,
+            seed,
+            images,
+            judge_weights,
+            format,
+            out,
+        } => {
+            let asked = commands::Sample {
+                count,
+                show,
+                seed,
+                images,
+                judge_weights,
+                format,
+                out,
+            };
+            commands::sample(runs, &asked)
+        }
+        Command::Losses {
+            runs,
+            images,
+            show,
+            judge_weights,
+            format,
+            out,
+        } => {
+            let asked = commands::Losses {
+                images,
+                show,
+                judge_weights,
+                format,
+                out,
+            };
+            commands::losses(runs, &asked)
+        }
         Command::Baseline(baseline) => commands::baseline(baseline),
         Command::Invert {
             images,

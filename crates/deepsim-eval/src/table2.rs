@@ -10,7 +10,7 @@ use deepsim_nets::pictures::clip_caffe;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
-use crate::catalog::{Loss, layer_name};
+use crate::catalog::{Loss, decoded_name};
 use crate::error::Result;
 use crate::format::{Format, csv, json};
 use crate::judges::{Judges, Score, Verdict};
@@ -127,7 +127,7 @@ pub fn evaluate(path: &Path, options: Options<'_>) -> Result<Row> {
     }
     let loss = Loss::of(e);
     let method = loss.method(e);
-    let layer = layer_name(&e.encoder);
+    let layer = decoded_name(e);
     let comparator = match e.raw.loss.feat > 0.0 {
         true => e.comparator.to_string(),
         false => String::new(),
@@ -204,7 +204,7 @@ pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
             &Tensor::f_cat(b, 0)?,
         )?)
     };
-    let layer = layer_name(&e.encoder);
+    let layer = decoded_name(e);
     let trained = e.encoder.learned();
     let (paper_image_error, paper_feature_error) = paper::errors("mv", "", &layer)
         .filter(|_| trained)

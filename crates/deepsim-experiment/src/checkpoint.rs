@@ -82,6 +82,28 @@ pub fn directory_name(step: u64) -> String {
     format!("step-{step:09}")
 }
 
+/// The moments of a commit, in order, and of the removal of an older checkpoint. At each of them a test
+/// ends the process by `DEEPSIM_CRASH_POINT=NAME@STEP` and shows that nothing is lost.
+pub const CRASH_POINTS: [&str; 9] = [
+    "staged",
+    "file-written",
+    "files-written",
+    "manifest-written",
+    "staging-synced",
+    "mode-set",
+    "renamed",
+    "parent-synced",
+    "older-hidden",
+];
+
+/// Ends the process, as a power cut would, if this moment was asked for.
+fn crash_point(name: &str, step: u64) {
+    let asked = std::env::var("DEEPSIM_CRASH_POINT");
+    if asked.is_ok_and(|asked| asked == format!("{name}@{step}")) {
+        std::process::abort();
+    }
+}
+
 /// Writes a checkpoint below `parent` and returns its directory. A complete checkpoint of the
 /// same step is replaced.
 ///
@@ -94,6 +116,8 @@ pub fn write(parent: &Path, mut manifest: Manifest, snapshot: &Snapshot) -> Resu
         .prefix(&format!(".partial-{name}-"))
         .tempdir_in(parent)
         .map_err(ExperimentError::io(parent))?;
+    let step = manifest.step;
+    crash_point("staged", step);
     for (stem, tensors) in &snapshot.files {
         let counters = if *stem == "state" {
             Some(&snapshot.counters)
@@ -108,25 +132,32 @@ pub fn write(parent: &Path, mut manifest: Manifest, snapshot: &Snapshot) -> Resu
             blake3: blake3::hash(&bytes).to_hex().to_string(),
         };
         manifest.files.insert(file, entry);
+        crash_point("file-written", step);
     }
+    crash_point("files-written", step);
     let json = serde_json::to_vec_pretty(&manifest).map_err(|e| ExperimentError::Checkpoint {
         path: staging.path().to_owned(),
         reason: e.to_string(),
     })?;
     write_synced(&staging.path().join("manifest.json"), &json)?;
+    crash_point("manifest-written", step);
     sync_dir(staging.path())?;
+    crash_point("staging-synced", step);
     // A temporary directory is private; the checkpoint gets its parent's mode (the umask's).
     let mode = fs::metadata(parent)
         .map_err(ExperimentError::io(parent))?
         .permissions();
     fs::set_permissions(staging.path(), mode).map_err(ExperimentError::io(staging.path()))?;
+    crash_point("mode-set", step);
     let target = parent.join(&name);
     let from = staging.keep();
     if target.exists() {
         remove(&target)?;
     }
     fs::rename(&from, &target).map_err(ExperimentError::io(&target))?;
+    crash_point("renamed", step);
     sync_dir(parent)?;
+    crash_point("parent-synced", step);
     Ok(target)
 }
 
@@ -142,6 +173,9 @@ pub fn remove(path: &Path) -> Result<()> {
         fs::remove_dir_all(&hidden).map_err(ExperimentError::io(&hidden))?;
     }
     fs::rename(path, &hidden).map_err(ExperimentError::io(path))?;
+    if let Some(step) = name.strip_prefix("step-").and_then(|n| n.parse().ok()) {
+        crash_point("older-hidden", step);
+    }
     fs::remove_dir_all(&hidden).map_err(ExperimentError::io(&hidden))
 }
 

@@ -4,241 +4,15 @@ use std::path::{Path, PathBuf};
 
 use deepsim_data::{Augment, BadImages, Mirror, Place};
 use deepsim_nets::{
-    AdamOptions, DiscriminatorSpec, FeatureBranch, FeatureShape, GeneratorSpec, NetError,
-    Reduction, Trunk,
+    Code, DiscriminatorSpec, FeatureBranch, FeatureShape, GeneratorSpec, NetError, NetKind,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::error::{ExperimentError, Result};
 use crate::overrides;
+pub use crate::raw::*;
 pub use crate::source::{NetSource, Source, Weights};
-use crate::source::{Normalize, RawKind, RawTap, RecordedSource, Role, ScriptSource, Units};
-
-/// An experiment file, key by key. Every hyper-parameter must be written out: two files can be
-/// compared line by line, and no default hides.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Raw {
-    /// Name of the run: `runs/NAME` unless `--out` says otherwise.
-    pub name: String,
-    /// Photographs.
-    pub data: RawData,
-    /// The network whose features are inverted.
-    pub encoder: RawNet,
-    /// The network in whose feature space pictures are compared.
-    pub comparator: RawNet,
-    /// The generator.
-    pub generator: RawGenerator,
-    /// The discriminator.
-    pub discriminator: RawDiscriminator,
-    /// Weights of the loss terms.
-    pub loss: RawLoss,
-    /// Adam, per network.
-    pub optimizer: RawOptimizer,
-    /// Learning-rate schedule.
-    pub schedule: RawSchedule,
-    /// When each network pauses.
-    pub gate: RawGate,
-    /// The run itself.
-    pub train: RawTrain,
-}
-
-/// `[data]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawData {
-    /// Training photographs: a prepared dataset or a folder of images.
-    pub train: PathBuf,
-    /// Held-out photographs, the same way.
-    pub test: PathBuf,
-    /// Side of the square crops, pixels.
-    pub crop: u32,
-    /// Whether half of the training crops are mirrored left to right.
-    pub mirror: bool,
-    /// Side of the window that becomes a crop, as a fraction of the stored picture, drawn from
-    /// this range (and resized to `crop`). Without it the window is `crop` pixels, as in the paper.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scale: Option<[f32; 2]>,
-    /// How many unreadable photographs to leave out (and count) before giving up; 0 fails at the
-    /// first.
-    #[serde(default)]
-    pub quarantine: usize,
-}
-
-/// `[encoder]`, `[comparator]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawNet {
-    /// Architecture; or "torchscript": a module saved by `torch.jit.save`; "recorded" (encoder
-    /// only): features from a file; "discriminator" (comparator only): the one that trains along,
-    /// as it is after its update of the same iteration. Each has its own of the keys below.
-    pub net: RawKind,
-    /// Layer whose output is taken. TorchScript: "output", or "output.N" / "output.KEY" for an
-    /// element of a tuple, list or dictionary. Discriminator: "Dconv1" to "Dconv5" (after their
-    /// rectifiers) or "Dpool5".
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tap: Option<RawTap>,
-    /// A safetensors file, or `random:SEED`. TorchScript: the module's file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weights: Option<String>,
-    /// Recorded: the file of features, one safetensors tensor for each picture under its name; or
-    /// a matrix (.safetensors or .npy) with the names beside it in `FILE.names.txt`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub features: Option<PathBuf>,
-    /// Recorded, and a TorchScript encoder: shape of one picture's features.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shape: Option<Vec<i64>>,
-    /// Recorded: "none" (if left out); "rms": all values divided by their root mean square;
-    /// "zscore": each unit minus its mean, divided by its deviation. Over the training pictures;
-    /// kept in the checkpoint and applied to everything that the run decodes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub normalize: Option<Normalize>,
-    /// TorchScript: units of the pictures that the module takes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub units: Option<Units>,
-    /// TorchScript: must be true. Such a file is a program, and to load it is to run it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trust_code: Option<bool>,
-}
-
-/// `[generator]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawGenerator {
-    /// Multiplies the channels of the hidden layers; 1 is the paper's.
-    pub width: f64,
-    /// "deepsim", or `{ db = { kernel = 5, slope = 0.2 } }`: the generator of Dosovitskiy & Brox, CVPR
-    /// 2016, whose rows in Table 2 are "D&B".
-    #[serde(default = "Trunk::deepsim", skip_serializing_if = "Trunk::is_deepsim")]
-    pub trunk: Trunk,
-}
-
-/// `[discriminator]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawDiscriminator {
-    /// Whether it also sees the inverted features (as the released training; not in the paper).
-    pub features: bool,
-}
-
-/// `[loss]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawLoss {
-    /// Weight of the feature loss.
-    pub feat: f64,
-    /// Weight of the adversarial loss (and of the discriminator's own).
-    pub adv: f64,
-    /// Weight of the image loss.
-    pub img: f64,
-    /// Weight of the KL term (variational autoencoders; 0 for inversion).
-    pub kl: f64,
-    /// How sums over a batch become numbers.
-    pub reduction: Reduction,
-}
-
-/// `[optimizer]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawOptimizer {
-    /// The generator's Adam.
-    pub generator: AdamOptions,
-    /// The discriminator's Adam.
-    pub discriminator: AdamOptions,
-}
-
-/// `[schedule]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawSchedule {
-    /// Updates of a network after which its learning rate halves.
-    pub halve_at: Vec<u64>,
-}
-
-/// `[gate]`: thresholds on r = (L_D real + L_D fake) / L_adv, unweighted.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawGate {
-    /// The discriminator pauses below this.
-    pub d_off_below: f64,
-    /// A paused discriminator continues above this.
-    pub d_on_above: f64,
-    /// The generator pauses above this.
-    pub g_off_above: f64,
-    /// A paused generator continues below this.
-    pub g_on_below: f64,
-}
-
-/// Arithmetic of convolutions and matrix products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RawPrecision {
-    /// Single precision.
-    Fp32,
-    /// bfloat16 products; weights, losses and Adam in single precision.
-    Bf16,
-}
-
-/// Whether a GPU may multiply fp32 numbers with ten bits of mantissa.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RawTf32 {
-    /// All 23 bits.
-    #[default]
-    Off,
-    /// TF32 in convolutions and matrix products.
-    On,
-}
-
-/// How often an iteration passes its generated pictures through the discriminator.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RawPasses {
-    /// Before the discriminator's update for its own loss, after it for the generator's.
-    #[default]
-    Paper,
-    /// Once, before the update, for both.
-    One,
-}
-
-/// `[train]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawTrain {
-    /// Iterations in all.
-    pub steps: u64,
-    /// Pictures per iteration.
-    pub batch_size: usize,
-    /// Seed of everything random.
-    pub seed: u64,
-    /// Threads of libtorch and of the decoder; 0: as many as the machine has.
-    #[serde(default)]
-    pub threads: usize,
-    /// Arithmetic.
-    pub precision: RawPrecision,
-    /// Whether a GPU may multiply fp32 numbers in TF32, which is faster and keeps ten bits of their
-    /// mantissa. Nothing changes on a CPU.
-    #[serde(default)]
-    pub tf32: RawTf32,
-    /// Passes of the discriminator over the generated pictures of an iteration. "paper": one for
-    /// its own update, and the updated one passes over them again for the generator's. "one": a
-    /// single pass before the update serves both, which is faster and another order than the
-    /// paper's. A run keeps what it began with.
-    #[serde(default)]
-    pub discriminator_passes: RawPasses,
-    /// Steps between lines of metrics.
-    pub log_every: u64,
-    /// Steps between checkpoints.
-    pub checkpoint_every: u64,
-    /// Steps between sample pictures; 0: only at the end.
-    pub sample_every: u64,
-    /// Steps between evaluations on held-out photographs; 0: only at the end.
-    pub eval_every: u64,
-    /// Held-out photographs of such an evaluation, at most.
-    pub eval_images: usize,
-    /// Checkpoints to keep.
-    pub keep_checkpoints: usize,
-}
+use crate::source::{RawKind, RecordedSource, Role, ScriptSource};
 
 /// More threads than any machine that this runs on has cores.
 const MAX_THREADS: usize = 1024;
@@ -256,7 +30,7 @@ pub struct Experiment {
     pub encoder: Source,
     /// What pictures are compared in.
     pub comparator: Source,
-    /// Shape of the inverted features.
+    /// Shape of what the generator takes: of the inverted features, or of the codes.
     pub features: FeatureShape,
     /// The generator.
     pub generator: GeneratorSpec,
@@ -343,6 +117,7 @@ impl Experiment {
             ("loss.feat", l.feat),
             ("loss.adv", l.adv),
             ("loss.img", l.img),
+            ("loss.kl", l.kl),
         ] {
             if !(w.is_finite() && w >= 0.0) {
                 return Err(bad(key, format!("must be a number from 0 on, not {w}")));
@@ -354,16 +129,13 @@ impl Experiment {
                 "has no term: feat, adv and img are all 0".into(),
             ));
         }
-        if l.kl != 0.0 {
-            return Err(bad(
-                "loss.kl",
-                "must be 0: inversion has no latent distribution".into(),
-            ));
-        }
-        for (which, o) in [
-            ("generator", raw.optimizer.generator),
-            ("discriminator", raw.optimizer.discriminator),
-        ] {
+        latent(&raw).map_err(|(key, reason)| bad(key, reason))?;
+        let adams = [
+            ("generator", Some(raw.optimizer.generator)),
+            ("discriminator", Some(raw.optimizer.discriminator)),
+            ("encoder", raw.optimizer.encoder),
+        ];
+        for (which, o) in adams.into_iter().filter_map(|(k, o)| Some((k, o?))) {
             let key = |k: &str| format!("optimizer.{which}.{k}");
             for (k, v) in [("lr", o.lr), ("eps", o.eps)] {
                 if !(v.is_finite() && v > 0.0) {
@@ -419,12 +191,28 @@ impl Experiment {
         }
         let crop = i64::from(raw.data.crop);
         let net = |key: &'static str| move |e: NetError| bad(key, format!("cannot be used: {e}"));
-        let features = match &encoder {
+        let read = match &encoder {
             Source::Script(ScriptSource {
                 shape: Some(shape), ..
             })
             | Source::Recorded(RecordedSource { shape, .. }) => *shape,
+            Source::Downsampled(factor) => {
+                let factor = i64::from(*factor);
+                if crop % factor != 0 || crop == factor {
+                    let reason =
+                        format!("must divide data.crop ({crop}) into several pixels, not {factor}");
+                    return Err(bad("encoder.factor", reason));
+                }
+                FeatureShape::Map {
+                    channels: 3,
+                    size: crop / factor,
+                }
+            }
             other => shape_of(other, crop).map_err(net("encoder"))?,
+        };
+        let features = match raw.latent {
+            Some(spec) => FeatureShape::Vector(spec.size),
+            None => read,
         };
         let generator = GeneratorSpec {
             input: features,
@@ -457,7 +245,7 @@ impl Experiment {
                 }
             }
             Source::Network(_) => drop(shape_of(&comparator, crop).map_err(net("comparator"))?),
-            Source::Script(_) | Source::Recorded(_) => {}
+            Source::Script(_) | Source::Recorded(_) | Source::Downsampled(_) => {}
         }
         Ok(Experiment {
             path: path.to_owned(),
@@ -540,6 +328,52 @@ impl Experiment {
             })
             .collect()
     }
+}
+
+/// More values than any code needs; keeps products of them far from overflow.
+const MAX_CODE: i64 = 1 << 20;
+
+/// What `[latent]`, the encoder, its Adam and the KL term must agree on.
+fn latent(raw: &Raw) -> std::result::Result<(), (&'static str, String)> {
+    let Some(spec) = raw.latent else {
+        if raw.loss.kl != 0.0 {
+            let reason = "must be 0 without [latent]: inversion has no latent distribution";
+            return Err(("loss.kl", reason.into()));
+        }
+        return match raw.optimizer.encoder {
+            None => Ok(()),
+            Some(_) => {
+                let reason = "means nothing without [latent]: the encoder is frozen; remove it";
+                Err(("optimizer.encoder", reason.into()))
+            }
+        };
+    };
+    if !(1..=MAX_CODE).contains(&spec.size) {
+        let reason = format!("must be from 1 to {MAX_CODE}, not {}", spec.size);
+        return Err(("latent.size", reason));
+    }
+    match raw.encoder.net {
+        RawKind::Network(NetKind::EfficientNetLite0) => {
+            let reason = "cannot be efficientnet-lite0 with [latent]: its batch normalisation is folded \
+                          into its convolutions, which cannot learn then";
+            return Err(("encoder.net", reason.into()));
+        }
+        RawKind::Network(_) => {}
+        other => {
+            let reason =
+                format!("cannot be {other} with [latent]: an encoder that learns is a network");
+            return Err(("encoder.net", reason));
+        }
+    }
+    if raw.optimizer.encoder.is_none() {
+        let reason = "is missing: with [latent] the encoder learns";
+        return Err(("optimizer.encoder", reason.into()));
+    }
+    if spec.code == Code::Plain && raw.loss.kl != 0.0 {
+        let reason = "must be 0 for plain codes, which have no distribution";
+        return Err(("loss.kl", reason.into()));
+    }
+    Ok(())
 }
 
 /// Recorded features belong to one picture: nothing random may be done to it.

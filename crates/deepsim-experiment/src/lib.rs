@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod features_file;
 pub mod networks;
 pub mod overrides;
+pub mod raw;
 pub mod recorded;
 pub mod run_dir;
 pub mod script;

@@ -1,10 +1,10 @@
-//! The frozen networks of an experiment.
+//! The networks that see pictures in an experiment: frozen ones, and an encoder that learns.
 
 use std::path::{Path, PathBuf};
 
 use deepsim_data::{Dataset, Part};
 use deepsim_nets::discriminator::DiscriminatorTap;
-use deepsim_nets::{FeatureNet, Tap};
+use deepsim_nets::{FeatureNet, LearnedEncoder, NetError, Tap};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::Checkpoint;
@@ -14,6 +14,9 @@ use crate::features_file;
 use crate::recorded::{Recorded, Scale};
 use crate::script::{Script, Through};
 
+/// Stem of the file in a checkpoint that holds an encoder that learned.
+pub const ENCODER_FILE: &str = "encoder";
+
 /// A frozen network and its tap.
 #[derive(Debug)]
 pub enum Frozen {
@@ -21,7 +24,13 @@ pub enum Frozen {
     Network(FeatureNet, Tap),
     /// A TorchScript module.
     Script(Script),
+    /// Means of squares of so many pixels a side.
+    Downsampled(i64),
 }
+
+/// Grey levels that become 1 where a picture, made smaller, is itself what a generator takes: its
+/// layers begin with weights for values of about that size.
+const GREY_LEVELS: f64 = 64.0;
 
 impl Frozen {
     /// Loads a network of ours or a TorchScript module.
@@ -33,6 +42,7 @@ impl Frozen {
         match source {
             Source::Network(n) => Ok(Frozen::Network(load(n, device)?, n.tap)),
             Source::Script(s) => Ok(Frozen::Script(Script::load(s, device)?)),
+            Source::Downsampled(factor) => Ok(Frozen::Downsampled(i64::from(*factor))),
             Source::Recorded(r) => Err(ExperimentError::NoEncoder {
                 path: r.file.clone(),
             }),
@@ -48,6 +58,14 @@ impl Frozen {
         match self {
             Frozen::Network(net, tap) => one(net, *tap, caffe),
             Frozen::Script(script) => script.features(caffe),
+            Frozen::Downsampled(factor) => {
+                let side = [*factor; 2];
+                let small = caffe
+                    .f_avg_pool2d(side, side, [0, 0], false, true, None::<i64>)
+                    .and_then(|x| x.f_mul_scalar(1.0 / GREY_LEVELS))
+                    .map_err(NetError::from)?;
+                Ok(small)
+            }
         }
     }
 }
@@ -57,6 +75,8 @@ impl Frozen {
 enum Encoder {
     Frozen(Frozen),
     Recorded(Box<Recorded>, PathBuf),
+    /// An autoencoder's: its codes are what the generator takes.
+    Learned(LearnedEncoder),
 }
 
 /// What pictures are compared in.
@@ -74,7 +94,7 @@ enum Comparator {
 pub struct Perception {
     encoder: Encoder,
     comparator: Comparator,
-    /// blake3 of the encoder's weights (of the file, or of the words `random:SEED`), or of the
+    /// blake3 of the encoder's weights, or of those that one that learns begins with (of the file, or of the words `random:SEED`), or of the
     /// recorded features.
     pub encoder_hash: String,
     /// The same of the comparator.
@@ -102,6 +122,8 @@ impl Perception {
             (Some(e), Some(c)) if e.net == c.net && e.weights == c.weights => Some((e, c)),
             _ => None,
         };
+        // An encoder that learns leaves its comparator behind with the first update.
+        let shared = shared.filter(|_| experiment.raw.latent.is_none());
         let (encoder, comparator) = match (shared, e, c) {
             (Some((e, c)), _, _) => {
                 let table = e.net.table();
@@ -114,12 +136,17 @@ impl Perception {
                 )
             }
             (None, e, c) => {
-                let encoder = match e {
-                    Source::Recorded(r) => {
+                let encoder = match (e, experiment.raw.latent) {
+                    (Source::Network(n), Some(spec)) => {
+                        let (net, seed) = (load(n, device)?, experiment.raw.train.seed);
+                        let learned = LearnedEncoder::new(net, n.tap, spec, crop, seed, device)?;
+                        Encoder::Learned(learned)
+                    }
+                    (Source::Recorded(r), _) => {
                         let recorded = Recorded::load(r, device)?;
                         Encoder::Recorded(Box::new(recorded), r.file.clone())
                     }
-                    other => Encoder::Frozen(tried(other, crop, Through::Values, device)?),
+                    (other, _) => Encoder::Frozen(tried(other, crop, Through::Values, device)?),
                 };
                 let comparator = match c {
                     Source::Discriminator(tap) => Comparator::Discriminator(*tap),
@@ -144,17 +171,27 @@ impl Perception {
     pub fn prepare(&mut self, train: &Dataset, test: &Dataset) -> Result<()> {
         match &mut self.encoder {
             Encoder::Recorded(recorded, _) => recorded.prepare(train, test),
-            Encoder::Frozen(_) => Ok(()),
+            Encoder::Frozen(_) | Encoder::Learned(_) => Ok(()),
         }
     }
 
-    /// Takes the scale of recorded features from a checkpoint. Nothing for other encoders.
+    /// Takes from a checkpoint what the encoder has learned there, or the scale of recorded features.
+    /// Nothing for frozen encoders.
     ///
     /// # Errors
     /// A damaged checkpoint.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        if let Encoder::Recorded(recorded, _) = &mut self.encoder {
-            recorded.set_scale(Scale::of(checkpoint)?);
+        match &mut self.encoder {
+            Encoder::Recorded(recorded, _) => recorded.set_scale(Scale::of(checkpoint)?),
+            Encoder::Learned(learned) => {
+                let origin = checkpoint.path.display().to_string();
+                let values = checkpoint.tensors(ENCODER_FILE)?;
+                learned
+                    .params()
+                    .handles()
+                    .copy_from(&values, "the encoder", &origin)?;
+            }
+            Encoder::Frozen(_) => {}
         }
         Ok(())
     }
@@ -163,7 +200,7 @@ impl Perception {
     pub fn scale(&self) -> Option<&Scale> {
         match &self.encoder {
             Encoder::Recorded(recorded, _) => recorded.scale(),
-            Encoder::Frozen(_) => None,
+            Encoder::Frozen(_) | Encoder::Learned(_) => None,
         }
     }
 
@@ -175,13 +212,21 @@ impl Perception {
     pub fn recorded(&self, part: Part, data: &Dataset, of: &[usize]) -> Result<Option<Tensor>> {
         match &self.encoder {
             Encoder::Recorded(recorded, _) => Ok(Some(recorded.features(part, data, of)?)),
-            Encoder::Frozen(_) => Ok(None),
+            Encoder::Frozen(_) | Encoder::Learned(_) => Ok(None),
         }
     }
 
     /// Whether any picture can be encoded here.
     pub fn encodes(&self) -> bool {
-        matches!(self.encoder, Encoder::Frozen(_))
+        matches!(self.encoder, Encoder::Frozen(_) | Encoder::Learned(_))
+    }
+
+    /// The encoder, where it learns.
+    pub fn learned(&self) -> Option<&LearnedEncoder> {
+        match &self.encoder {
+            Encoder::Learned(encoder) => Some(encoder),
+            Encoder::Frozen(_) | Encoder::Recorded(..) => None,
+        }
     }
 
     /// The layer of the discriminator that pictures are compared at, if it is the comparator.
@@ -214,13 +259,14 @@ impl Perception {
         })
     }
 
-    /// The encoder's features alone.
+    /// The encoder's features alone; of an encoder that learns, its codes (their means).
     ///
     /// # Errors
     /// Pictures of an illegal size; [`ExperimentError::NoEncoder`] where features were recorded.
     pub fn encode(&self, caffe: &Tensor) -> Result<Tensor> {
         match &self.encoder {
             Encoder::Frozen(net) => net.features(caffe),
+            Encoder::Learned(encoder) => Ok(encoder.posterior(caffe)?.mean),
             Encoder::Recorded(_, path) => Err(ExperimentError::NoEncoder { path: path.clone() }),
         }
     }
@@ -250,9 +296,9 @@ fn tried(source: &Source, crop: i64, through: Through, device: Device) -> Result
 
 fn one(net: &FeatureNet, tap: Tap, caffe: &Tensor) -> Result<Tensor> {
     let mut found = net.features(caffe, &[tap])?;
-    found.pop().ok_or_else(|| {
-        deepsim_nets::NetError::Spec(format!("{} gave nothing at {tap}", net.kind())).into()
-    })
+    found
+        .pop()
+        .ok_or_else(|| NetError::Spec(format!("{} gave nothing at {tap}", net.kind())).into())
 }
 
 /// Loads a network of ours.
@@ -324,7 +370,7 @@ impl Experiment {
                         "  save it from PyTorch by `torch.jit.save(torch.jit.trace(net, x), FILE)`"
                             .to_owned()
                     }
-                    Source::Recorded(_) | Source::Discriminator(_) => {
+                    Source::Recorded(_) | Source::Downsampled(_) | Source::Discriminator(_) => {
                         "  docs/guide/your-own-representation.md shows how to record features"
                             .to_owned()
                     }

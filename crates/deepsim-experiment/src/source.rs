@@ -19,13 +19,16 @@ pub enum RawKind {
     TorchScript,
     /// Features from a file.
     Recorded,
+    /// The picture, made smaller.
+    Downsampled,
     /// The discriminator that trains along.
     Discriminator,
 }
 
-const OTHERS: [(&str, RawKind); 3] = [
+const OTHERS: [(&str, RawKind); 4] = [
     ("torchscript", RawKind::TorchScript),
     ("recorded", RawKind::Recorded),
+    ("downsampled", RawKind::Downsampled),
     ("discriminator", RawKind::Discriminator),
 ];
 
@@ -58,7 +61,7 @@ impl<'de> Deserialize<'de> for RawKind {
             .map(RawKind::Network)
             .map_err(|e: serde::de::value::Error| {
                 D::Error::custom(format!(
-                    "{e}, or `torchscript`, `recorded`, `discriminator`"
+                    "{e}, or `torchscript`, `recorded`, `downsampled`, `discriminator`"
                 ))
             })
     }
@@ -211,6 +214,8 @@ pub enum Source {
     Script(ScriptSource),
     /// Recorded features (encoders only).
     Recorded(RecordedSource),
+    /// Means of squares of so many pixels a side (encoders only): super-resolution.
+    Downsampled(u32),
     /// The discriminator as it is after its update of the same iteration (comparators only).
     Discriminator(DiscriminatorTap),
 }
@@ -224,6 +229,7 @@ impl std::fmt::Display for Source {
                 let stem = r.file.file_stem().unwrap_or_default().to_string_lossy();
                 write!(f, "recorded:{stem}")
             }
+            Source::Downsampled(factor) => write!(f, "downsampled:{factor}"),
             Source::Discriminator(tap) => write!(f, "discriminator:{tap}"),
         }
     }
@@ -268,7 +274,7 @@ impl Source {
             }) => Some(("weights", path)),
             Source::Script(s) => Some(("weights", &s.file)),
             Source::Recorded(r) => Some(("features", &r.file)),
-            Source::Network(_) | Source::Discriminator(_) => None,
+            Source::Network(_) | Source::Downsampled(_) | Source::Discriminator(_) => None,
         }
     }
 
@@ -280,6 +286,7 @@ impl Source {
                 ..
             }) => format!("random:{seed}"),
             Source::Discriminator(_) => "trained along".to_owned(),
+            Source::Downsampled(factor) => format!("downsampled:{factor}"),
             other => other
                 .file()
                 .map_or_else(String::new, |(_, path)| path.display().to_string()),
@@ -372,6 +379,11 @@ impl Source {
                     normalize: raw.normalize.unwrap_or(Normalize::None),
                 }))
             }
+            RawKind::Downsampled => match raw.factor {
+                Some(factor) if factor >= 2 => Ok(Source::Downsampled(factor)),
+                Some(factor) => Err(bad("factor", format!("must be 2 or more, not {factor}"))),
+                None => Err(missing("factor", "how many pixels a side become one")),
+            },
             RawKind::Discriminator => match &raw.tap {
                 Some(RawTap::Discriminator(tap)) => Ok(Source::Discriminator(*tap)),
                 Some(other) => Err(bad(
@@ -392,6 +404,9 @@ fn only(role: Role, raw: &RawNet) -> Result<(), Complaint> {
             "cannot be recorded: pictures that the generator makes must be compared, and nothing was \
              recorded of those; take a network",
         ),
+        (RawKind::Downsampled, Role::Comparator) => {
+            Some("cannot be downsampled: that is no feature space of its own; take a network")
+        }
         (RawKind::Discriminator, Role::Encoder) => Some(
             "cannot be the discriminator: it changes with every step, and the features to invert would \
              change with it; make it the comparator",
@@ -408,6 +423,7 @@ fn only(role: Role, raw: &RawNet) -> Result<(), Complaint> {
         }
         (RawKind::TorchScript, Role::Comparator) => &["tap", "weights", "units", "trust_code"],
         (RawKind::Recorded, _) => &["features", "shape", "normalize"],
+        (RawKind::Downsampled, _) => &["factor"],
         (RawKind::Discriminator, _) => &["tap"],
     };
     let given = [
@@ -415,6 +431,7 @@ fn only(role: Role, raw: &RawNet) -> Result<(), Complaint> {
         ("weights", raw.weights.is_some()),
         ("features", raw.features.is_some()),
         ("shape", raw.shape.is_some()),
+        ("factor", raw.factor.is_some()),
         ("normalize", raw.normalize.is_some()),
         ("units", raw.units.is_some()),
         ("trust_code", raw.trust_code.is_some()),

@@ -7,19 +7,21 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-const SOURCE: &str = include_str!("../src/config.rs");
+const SOURCE: &str = include_str!("../src/raw.rs");
 /// Struct → table in the file; in the order of the page.
-const TABLES: [(&str, &str); 11] = [
+const TABLES: [(&str, &str); 13] = [
     ("Raw", ""),
     ("RawData", "[data]"),
     ("RawNet", "[encoder] and [comparator]"),
+    ("LatentSpec", "[latent]"),
     ("RawGenerator", "[generator]"),
     ("RawDiscriminator", "[discriminator]"),
     ("RawLoss", "[loss]"),
+    ("RawPixels", "[pixels]"),
     ("RawOptimizer", "[optimizer]"),
     (
         "AdamOptions",
-        "[optimizer.generator] and [optimizer.discriminator]",
+        "[optimizer.generator], [optimizer.discriminator] and [optimizer.encoder]",
     ),
     ("RawSchedule", "[schedule]"),
     ("RawGate", "[gate]"),
@@ -63,13 +65,16 @@ fn type_name(rust: &str) -> &str {
         "f64" => "number",
         "u32" | "u64" | "usize" => "whole number",
         "Vec<u64>" => "list of whole numbers",
+        "i64" | "Option<u32>" => "whole number",
+        "Code" => "\"gaussian\" or \"plain\"",
+        "PixelDistance" => "\"squared\", \"absolute\", \"ssim\" or \"ms-ssim\"",
         "Option<[f32; 2]>" => "[low, high]",
         "RawPrecision" => "\"fp32\" or \"bf16\"",
         "RawTf32" => "\"off\" or \"on\"",
         "RawPasses" => "\"paper\" or \"one\"",
         "Reduction" => "\"caffe\", \"paper\" or \"mean\"",
         "RawKind" => {
-            "\"caffenet\", \"videonet\", \"alexnet\", \"vgg16\", \"efficientnet-lite0\", \"torchscript\", \"recorded\" or \"discriminator\""
+            "\"caffenet\", \"videonet\", \"alexnet\", \"vgg16\", \"efficientnet-lite0\", \"torchscript\", \"recorded\", \"downsampled\" or \"discriminator\""
         }
         "Option<RawTap>" => "layer name",
         "Option<String>" => "string",
@@ -83,20 +88,21 @@ fn type_name(rust: &str) -> &str {
 }
 
 fn page() -> String {
-    let adam = std::fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../deepsim-nets/src/optim.rs"),
-    )
-    .expect("the optimiser's source");
+    let of_nets = |file: &str| {
+        let nets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deepsim-nets/src");
+        std::fs::read_to_string(nets.join(file)).expect("a source of deepsim-nets")
+    };
+    let (adam, latent) = (of_nets("optim.rs"), of_nets("learned.rs"));
     let mut page = String::from(
         "# Experiment files\n\nEvery key of an experiment file, made from the doc comments of \
-         `crates/deepsim-experiment/src/config.rs`. All keys must be written out but for those marked optional. \
+         `crates/deepsim-experiment/src/raw.rs`. All keys must be written out but for those marked optional. \
          `--set KEY=VALUE` overrides one from the command line, such as `--set train.steps=100`.\n",
     );
     for (name, table) in TABLES {
-        let source = if name == "AdamOptions" {
-            adam.as_str()
-        } else {
-            SOURCE
+        let source = match name {
+            "AdamOptions" => adam.as_str(),
+            "LatentSpec" => latent.as_str(),
+            _ => SOURCE,
         };
         let title = if table.is_empty() {
             "Top level".to_owned()

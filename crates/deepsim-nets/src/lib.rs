@@ -18,6 +18,7 @@ pub mod generator;
 pub mod import;
 pub mod init;
 mod layers;
+pub mod learned;
 pub mod losses;
 pub mod lrn;
 pub mod metrics;
@@ -25,6 +26,7 @@ pub mod neighbors;
 pub mod optim;
 pub mod params;
 pub mod pictures;
+pub mod structural;
 pub mod tables;
 
 pub use deepsim_aten::{
@@ -35,7 +37,8 @@ pub use discriminator::{Discriminator, DiscriminatorSpec, Dropout, FeatureBranch
 pub use error::NetError;
 pub use features::FeatureNet;
 pub use generator::{Generator, GeneratorSpec, Trunk};
-pub use losses::Reduction;
+pub use learned::{Code, LatentSpec, LearnedEncoder, Posterior};
+pub use losses::{PixelDistance, Reduction};
 pub use optim::{Adam, AdamOptions};
 pub use params::{Param, Params};
 pub use tables::{FeatureShape, NetKind, Tap};

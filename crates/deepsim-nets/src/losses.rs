@@ -1,9 +1,11 @@
-//! The three terms of the DeePSiM loss (paper, Eq. 1–4) and the discriminator's loss.
+//! The terms of the DeePSiM loss (paper, Eq. 1–5), what else pixels can be compared by, and the
+//! discriminator's loss.
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{NetError, Result};
+use crate::{pictures, structural};
 
 /// How a sum of squares over a batch becomes a number. Weights of the loss terms are only
 /// comparable under the same reduction.
@@ -50,6 +52,65 @@ pub fn squared_distance(a: &Tensor, b: &Tensor, reduction: Reduction) -> Result<
         Reduction::Mean => size.iter().product::<i64>() as f64,
     };
     Ok(sum.f_mul_scalar(1.0 / divisor)?)
+}
+
+/// How pixels are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PixelDistance {
+    /// Squared differences (the paper's image loss).
+    #[default]
+    Squared,
+    /// Absolute differences.
+    Absolute,
+    /// 1 − SSIM.
+    Ssim,
+    /// 1 − MS-SSIM (Snell, Ridgeway et al.).
+    MsSsim,
+}
+
+/// The image loss: pictures `a` and `b` `[N,3,H,W]` in Caffe units, compared in 0–255 units; fp32.
+///
+/// Squared: [`squared_distance`]. Absolute: Σ|a−b|, [`Reduction::Caffe`] per picture. The similarities:
+/// 1 − similarity, averaged over pictures, or summed with [`Reduction::Paper`].
+///
+/// # Errors
+/// Pictures of different shapes, or below 11 pixels where similarities are asked for.
+pub fn pixel_distance(
+    distance: PixelDistance,
+    a: &Tensor,
+    b: &Tensor,
+    reduction: Reduction,
+) -> Result<Tensor> {
+    let similarity = match distance {
+        PixelDistance::Squared => return squared_distance(a, b, reduction),
+        PixelDistance::Absolute => return absolute_distance(a, b, reduction),
+        PixelDistance::Ssim => {
+            structural::ssim(&pictures::caffe_to_rgb(a)?, &pictures::caffe_to_rgb(b)?)?
+        }
+        PixelDistance::MsSsim => {
+            let (a, b) = (pictures::caffe_to_rgb(a)?, pictures::caffe_to_rgb(b)?);
+            structural::ms_ssim(&a, &b)?.similarity
+        }
+    };
+    let each = similarity.f_neg()?.f_add_scalar(1.0)?;
+    Ok(match reduction {
+        Reduction::Caffe | Reduction::Mean => each.f_mean(Kind::Float)?,
+        Reduction::Paper => each.f_sum(Kind::Float)?,
+    })
+}
+
+fn absolute_distance(a: &Tensor, b: &Tensor, reduction: Reduction) -> Result<Tensor> {
+    crate::metrics::check_same_pictures("the absolute distance", a, b)?;
+    let each = a
+        .f_to_kind(Kind::Float)?
+        .f_sub(&b.f_to_kind(Kind::Float)?)?
+        .f_abs()?;
+    Ok(match reduction {
+        Reduction::Caffe => each.f_sum(Kind::Float)?.f_div_scalar(a.size()[0] as f64)?,
+        Reduction::Paper => each.f_sum(Kind::Float)?,
+        Reduction::Mean => each.f_mean(Kind::Float)?,
+    })
 }
 
 /// What a discriminator is asked to call its input.

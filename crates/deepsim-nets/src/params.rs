@@ -36,6 +36,18 @@ impl Params {
         self.entries.push(param);
     }
 
+    /// The same weights under a second handle: what is copied into one is in both.
+    pub fn handles(&self) -> Params {
+        let same = |p: &Param| Param {
+            name: p.name.clone(),
+            tensor: p.tensor.shallow_clone(),
+            ..*p
+        };
+        Params {
+            entries: self.entries.iter().map(same).collect(),
+        }
+    }
+
     /// The weights in order.
     pub fn iter(&self) -> impl Iterator<Item = &Param> {
         self.entries.iter()

@@ -166,7 +166,7 @@ impl Judge<'_> {
     fn gradients(&self, loss: &Tensor) -> Result<Vec<Tensor>> {
         gradients(
             &loss.f_mul_scalar(self.weight)?,
-            self.discriminator.params(),
+            [self.discriminator.params()],
         )
     }
 }
@@ -182,18 +182,17 @@ pub fn with_gradient(pictures: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         .f_sum(Kind::Float)?)
 }
 
-/// Gradients of a loss with regard to the weights that train, in their order. Nothing else is
-/// differentiated: no gradient is computed for another network's weights on the way.
+/// Gradients of a loss with regard to the weights that train, network by network in their order. Nothing
+/// else is differentiated: no gradient is computed for another network's weights on the way.
 ///
 /// # Errors
 /// A loss without graph.
-pub fn gradients(loss: &Tensor, params: &Params) -> Result<Vec<Tensor>> {
-    Ok(Tensor::f_run_backward(
-        &[loss],
-        &trained(params),
-        false,
-        false,
-    )?)
+pub fn gradients<'a>(
+    loss: &Tensor,
+    networks: impl IntoIterator<Item = &'a Params>,
+) -> Result<Vec<Tensor>> {
+    let weights: Vec<&Tensor> = networks.into_iter().flat_map(trained).collect();
+    Ok(Tensor::f_run_backward(&[loss], &weights, false, false)?)
 }
 
 fn trained(params: &Params) -> Vec<&Tensor> {

@@ -3,7 +3,7 @@
 use deepsim_experiment::config::{RawGate, RawLoss, RawPasses, RawPrecision};
 use deepsim_experiment::{Experiment, Perception};
 use deepsim_nets::init::seeded;
-use deepsim_nets::losses::{Label, squared_distance};
+use deepsim_nets::losses::{Label, PixelDistance, pixel_distance, squared_distance};
 use deepsim_nets::{AutocastGuard, FeatureBranch, Precision, pictures};
 use tch::{Kind, Tensor};
 
@@ -16,6 +16,8 @@ use crate::state::State;
 pub struct Plan {
     /// Weights and reduction of the loss terms.
     pub loss: RawLoss,
+    /// How the image loss compares pixels.
+    pub pixels: PixelDistance,
     /// Updates after which a network's learning rate halves.
     pub halve_at: Vec<u64>,
     /// Thresholds of the gate.
@@ -32,6 +34,7 @@ impl Plan {
         let raw = &experiment.raw;
         Plan {
             loss: raw.loss.clone(),
+            pixels: raw.pixels.distance,
             halve_at: raw.schedule.halve_at.clone(),
             gate: raw.gate,
             precision: raw.train.precision,
@@ -49,6 +52,8 @@ pub struct Losses {
     pub adv: f64,
     /// Image loss.
     pub img: f64,
+    /// Kullback-Leibler term of Gaussian codes; NaN without.
+    pub kl: f64,
     /// Discriminator's loss on photographs.
     pub d_real: f64,
     /// Discriminator's loss on generated pictures.
@@ -58,9 +63,13 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// The generator's weighted loss.
+    /// The generator's weighted loss, with the encoder's where that learns.
     pub fn total(&self, weights: &RawLoss) -> f64 {
-        weights.feat * self.feat + weights.adv * self.adv + weights.img * self.img
+        let kl = match weights.kl > 0.0 {
+            true => weights.kl * self.kl,
+            false => 0.0,
+        };
+        weights.feat * self.feat + weights.adv * self.adv + weights.img * self.img + kl
     }
 
     /// The discriminator's loss: on photographs plus on generated pictures.
@@ -77,8 +86,13 @@ pub fn schedule(halve_at: &[u64], updates: u64) -> f64 {
 
 /// Does one iteration on pictures `x` `[N,3,crop,crop]` in Caffe units and advances the state.
 ///
-/// `seed` determines the dropout masks, drawn in this order: D on photographs, D on generated
-/// pictures, updated D on generated pictures (not with one pass).
+/// `seed` determines the codes' noise and the dropout masks, drawn in this order: codes (where they are
+/// Gaussian), D on photographs, D on generated pictures, updated D on generated pictures (not with one
+/// pass).
+///
+/// An encoder that learns is updated with the generator, by the gradient of the same loss and of the
+/// Kullback-Leibler term, and pauses with it. Its term is computed whenever codes are Gaussian, and shown;
+/// weight 0 leaves it out of the gradient.
 ///
 /// With one pass the adversarial loss is that of D before its update, as the discriminator's own
 /// losses are: the gate compares numbers of one D, where in the paper's order D's losses are one
@@ -124,7 +138,19 @@ fn step(
     let x = &pictures::channels_last(x)?;
 
     // 1. Features of the photographs; pictures made from them.
-    let (inverted, wanted) = {
+    let posterior = with_grad(state.gate.train_g, || {
+        let _autocast = region()?;
+        Ok(perception.learned().map(|e| e.posterior(x)).transpose()?)
+    })?;
+    let (inverted, wanted) = if let Some(posterior) = &posterior {
+        let codes = with_grad(state.gate.train_g, || Ok(posterior.draw()?))?;
+        let now = w.feat > 0.0 && perception.judged_at().is_none();
+        let wanted = with_grad(false, || {
+            let _autocast = region()?;
+            Ok(now.then(|| perception.compare(x)).transpose()?)
+        })?;
+        (codes, wanted)
+    } else {
         let _autocast = region()?;
         let _guard = tch::no_grad_guard();
         // The discriminator is asked when it has been updated.
@@ -145,13 +171,13 @@ fn step(
     })?;
     let seen = match state.discriminator.spec().features {
         FeatureBranch::Off => None,
-        FeatureBranch::Features(_) => Some(&inverted),
+        FeatureBranch::Features(_) => Some(inverted.f_detach()?),
     };
 
     // 2. The discriminator learns to tell them apart.
     let judge = Judge {
         discriminator: &state.discriminator,
-        features: seen,
+        features: seen.as_ref(),
         reduction: w.reduction,
         weight: w.adv,
         precision,
@@ -170,7 +196,7 @@ fn step(
     // 3. The updated discriminator judges the generated pictures, unless what it said before its
     //    update is to do; 4. the generator learns.
     let mut pushed = None;
-    let (feat, adv, img) = with_grad(state.gate.train_g, || {
+    let (feat, adv, img, kl) = with_grad(state.gate.train_g, || {
         let _autocast = region()?;
         let adv = match judged.as_ref().map(|j| &j.adversarial) {
             None => None,
@@ -199,35 +225,49 @@ fn step(
             (None, _) => None,
         };
         let img = if w.img > 0.0 {
-            Some(squared_distance(&fake, x, w.reduction)?)
+            Some(pixel_distance(plan.pixels, &fake, x, w.reduction)?)
         } else {
             None
         };
-        Ok((feat, adv, img))
+        let kl = match &posterior {
+            Some(posterior) => posterior.kl(w.reduction)?,
+            None => None,
+        };
+        Ok((feat, adv, img, kl))
     })?;
     if state.gate.train_g {
         let mut loss = Tensor::f_zeros([], (Kind::Float, x.device()))?;
-        for (term, weight) in [(&feat, w.feat), (&adv, w.adv), (&img, w.img)] {
-            if let Some(term) = term {
+        for (term, weight) in [(&feat, w.feat), (&adv, w.adv), (&img, w.img), (&kl, w.kl)] {
+            if let (Some(term), true) = (term, weight > 0.0) {
                 loss = loss.f_add(&term.f_mul_scalar(weight)?)?;
             }
         }
         if let Some(pushed) = pushed {
             loss = loss.f_add(&pushed)?;
         }
-        let grads = gradients(&loss, state.generator.params())?;
         let rate = schedule(&plan.halve_at, state.adam_g.count());
-        state.adam_g.step(state.generator.params(), &grads, rate)?;
+        let generator = state.generator.params();
+        // One pass back through both.
+        let mut grads = gradients(
+            &loss,
+            std::iter::once(generator).chain(state.encoder.as_ref().map(|e| &e.params)),
+        )?;
+        let of_encoder = grads.split_off(generator.trained().len());
+        state.adam_g.step(generator, &grads, rate)?;
+        if let Some(encoder) = &mut state.encoder {
+            encoder.adam.step(&encoder.params, &of_encoder, rate)?;
+        }
     }
 
     // One read of all scalars; the gate decides for the next iteration.
     let (d_real, d_fake) = judged.map(|j| (j.real, j.generated)).unzip();
-    let terms = [&feat, &adv, &img, &d_real, &d_fake];
+    let terms = [&feat, &adv, &img, &kl, &d_real, &d_fake];
     let mut losses = read(&terms, x.device())?;
     let named = [
         ("loss.feat", losses.feat, feat.is_some()),
         ("loss.adv", losses.adv, adv.is_some()),
         ("loss.img", losses.img, img.is_some()),
+        ("loss.kl", losses.kl, kl.is_some()),
         ("loss.d_real", losses.d_real, adversarial),
         ("loss.d_fake", losses.d_fake, adversarial),
     ];
@@ -255,20 +295,21 @@ pub(crate) fn with_grad<T>(on: bool, body: impl FnOnce() -> Result<T>) -> Result
     body()
 }
 
-fn read(terms: &[&Option<Tensor>; 5], device: tch::Device) -> Result<Losses> {
+fn read(terms: &[&Option<Tensor>; 6], device: tch::Device) -> Result<Losses> {
     let nan = Tensor::f_full([], f64::NAN, (Kind::Float, device))?;
     let present: Vec<&Tensor> = terms.iter().map(|t| t.as_ref().unwrap_or(&nan)).collect();
     let _guard = tch::no_grad_guard();
     let all = Tensor::f_stack(&present, 0)?
         .f_to_kind(Kind::Double)?
         .f_to_device(tch::Device::Cpu)?;
-    let mut v = [0f64; 5];
-    all.f_copy_data(&mut v, 5)?;
-    let [feat, adv, img, d_real, d_fake] = v;
+    let mut v = [0f64; 6];
+    all.f_copy_data(&mut v, 6)?;
+    let [feat, adv, img, kl, d_real, d_fake] = v;
     Ok(Losses {
         feat,
         adv,
         img,
+        kl,
         d_real,
         d_fake,
         ratio: f64::NAN,

@@ -26,7 +26,8 @@ Examples:
   tensorboard --logdir runs
 
 Exit codes: 0 done, 1 failed while running, 2 the experiment, its inputs or the run
-directory cannot be used as asked, 130 after Ctrl-C and 143 after SIGTERM (saved)."
+directory cannot be used as asked, 130 after Ctrl-C, 143 after
+SIGTERM and 138 after SIGUSR1 (saved)."
 )]
 struct Arguments {
     /// The experiment file.

@@ -77,7 +77,7 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
     set_products(settings.tf32)?;
     let mut perception = Perception::load(experiment, device)?;
     perception.prepare(&data, &test)?;
-    let mut state = State::new(experiment, device)?;
+    let mut state = State::new(experiment, perception.learned(), device)?;
     let (run, start) = RunDir::open(
         &request.out,
         experiment,
@@ -354,11 +354,16 @@ fn log_entries(
     vital: &Vital,
     quarantined: usize,
 ) -> Vec<(&'static str, Value)> {
+    let kl = (!l.kl.is_nan()).then(|| ("loss.kl", Value::from(l.kl)));
     let lr = experiment.raw.optimizer.generator.lr * schedule(&plan.halve_at, state.adam_g.count());
-    vec![
+    [
         ("loss.feat", Value::from(l.feat)),
         ("loss.adv", Value::from(l.adv)),
         ("loss.img", Value::from(l.img)),
+    ]
+    .into_iter()
+    .chain(kl)
+    .chain([
         ("loss.discr", Value::from(l.discriminator())),
         ("loss.discr_real", Value::from(l.d_real)),
         ("loss.discr_fake", Value::from(l.d_fake)),
@@ -371,7 +376,8 @@ fn log_entries(
         ("lr", Value::from(lr)),
         ("images_per_s", Value::from(images_per_s)),
         ("data.quarantined", Value::from(quarantined)),
-    ]
+    ])
+    .collect()
 }
 
 fn dead_discriminator(step: u64) -> String {

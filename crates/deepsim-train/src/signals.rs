@@ -1,9 +1,10 @@
-//! Ctrl-C and SIGTERM: finish the iteration, save, exit.
+//! Ctrl-C, SIGTERM and SIGUSR1 (batch systems send it before time is up): finish the iteration, save,
+//! exit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
 /// Remembers the first signal; a second one ends the process at once.
 #[derive(Clone, Debug)]
@@ -26,10 +27,14 @@ impl Stop {
             let value = usize::try_from(number).unwrap_or(0);
             signal_hook::flag::register_usize(number, signal.clone(), value)?;
         }
+        // A warning may come more than once: it never ends the process at once.
+        let value = usize::try_from(SIGUSR1).unwrap_or(0);
+        signal_hook::flag::register_usize(SIGUSR1, signal.clone(), value)?;
         Ok(Stop { signal })
     }
 
-    /// The exit code of the signal that asked to stop (130 for Ctrl-C, 143 for SIGTERM).
+    /// The exit code of the signal that asked to stop (130 for Ctrl-C, 143 for SIGTERM, 138 for
+    /// SIGUSR1).
     pub fn asked(&self) -> Option<u8> {
         match self.signal.load(Ordering::Relaxed) {
             0 => None,

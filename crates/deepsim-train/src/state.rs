@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use deepsim_experiment::networks::ENCODER_FILE;
 use deepsim_experiment::{Checkpoint, Experiment, Snapshot};
 use deepsim_nets::params::Params;
-use deepsim_nets::{Adam, Discriminator, Generator};
+use deepsim_nets::{Adam, Discriminator, Generator, LearnedEncoder};
 use tch::{Device, Tensor};
 
 use crate::error::{Result, TrainError};
@@ -20,6 +21,8 @@ pub struct State {
     pub generator: Generator,
     /// The discriminator.
     pub discriminator: Discriminator,
+    /// An encoder that learns; its weights are those of the perception that the state was made for.
+    pub encoder: Option<LearnedWeights>,
     /// The generator's Adam; its counter advances only when the generator is updated.
     pub adam_g: Adam,
     /// The discriminator's Adam, likewise.
@@ -28,20 +31,42 @@ pub struct State {
     pub gate: Gate,
 }
 
+/// Weights of an encoder that learns, and their Adam, whose counter advances with the generator's.
+#[derive(Debug)]
+pub struct LearnedWeights {
+    /// Handles of the weights.
+    pub params: Params,
+    /// Their Adam.
+    pub adam: Adam,
+}
+
 impl State {
-    /// The state before the first step.
+    /// The state before the first step. `learned` is the perception's encoder, where it learns.
     ///
     /// # Errors
     /// What libtorch refuses (out of memory).
-    pub fn new(experiment: &Experiment, device: Device) -> Result<State> {
+    pub fn new(
+        experiment: &Experiment,
+        learned: Option<&LearnedEncoder>,
+        device: Device,
+    ) -> Result<State> {
         let seed = experiment.raw.train.seed;
         let generator = Generator::new(experiment.generator.clone(), seed, device)?;
         let discriminator = Discriminator::new(experiment.discriminator.clone(), seed, device)?;
         let options = &experiment.raw.optimizer;
+        let encoder = match (learned, options.encoder) {
+            (Some(learned), Some(options)) => {
+                let params = learned.params().handles();
+                let adam = Adam::new(&params, options)?;
+                Some(LearnedWeights { params, adam })
+            }
+            _ => None,
+        };
         Ok(State {
             step: 0,
             adam_g: Adam::new(generator.params(), options.generator)?,
             adam_d: Adam::new(discriminator.params(), options.discriminator)?,
+            encoder,
             generator,
             discriminator,
             gate: Gate::open(),
@@ -50,7 +75,9 @@ impl State {
 
     /// Size of a checkpoint of this state in bytes: weights and both moments, f32.
     pub fn checkpoint_bytes(&self) -> u64 {
-        let values = self.generator.params().count() + self.discriminator.params().count();
+        let encoder = self.encoder.as_ref().map_or(0, |e| e.params.count());
+        let values =
+            self.generator.params().count() + self.discriminator.params().count() + encoder;
         3 * 4 * values as u64
     }
 
@@ -64,7 +91,15 @@ impl State {
         };
         let mut moments = self.adam_g.state("generator");
         moments.extend(self.adam_d.state("discriminator"));
-        Snapshot {
+        let mut learned = BTreeMap::new();
+        let mut learned_steps = BTreeMap::new();
+        if let Some(encoder) = &self.encoder {
+            moments.extend(encoder.adam.state(ENCODER_FILE));
+            learned.insert(ENCODER_FILE, weights(&encoder.params));
+            let count = encoder.adam.count().cast_signed();
+            learned_steps.insert("encoder.step".to_owned(), count);
+        }
+        let mut snapshot = Snapshot {
             files: BTreeMap::from([
                 ("generator", weights(self.generator.params())),
                 ("discriminator", weights(self.discriminator.params())),
@@ -83,7 +118,10 @@ impl State {
                 ("gate.train_g".to_owned(), i64::from(self.gate.train_g)),
                 ("gate.train_d".to_owned(), i64::from(self.gate.train_d)),
             ]),
-        }
+        };
+        snapshot.files.extend(learned);
+        snapshot.counters.extend(learned_steps);
+        snapshot
     }
 
     /// Takes everything back from a checkpoint.
@@ -116,6 +154,14 @@ impl State {
             .restore("generator", &moments, g.cast_unsigned(), &origin)?;
         self.adam_d
             .restore("discriminator", &moments, d.cast_unsigned(), &origin)?;
+        if let Some(encoder) = &mut self.encoder {
+            let values = from.tensors(ENCODER_FILE)?;
+            encoder.params.copy_from(&values, "the encoder", &origin)?;
+            let updates = counter("encoder.step")?.cast_unsigned();
+            encoder
+                .adam
+                .restore(ENCODER_FILE, &moments, updates, &origin)?;
+        }
         self.gate = Gate {
             train_g: counter("gate.train_g")? != 0,
             train_d: counter("gate.train_d")? != 0,

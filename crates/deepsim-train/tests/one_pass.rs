@@ -90,7 +90,7 @@ fn outcome(gate: Gate, passes: &str, precision: &str, lean: f64, batch: i64) -> 
     let experiment = Experiment::load(&file, &sets).unwrap();
     let perception = Perception::load(&experiment, Device::Cpu).unwrap();
     let new = || {
-        let mut state = State::new(&experiment, Device::Cpu).unwrap();
+        let mut state = State::new(&experiment, perception.learned(), Device::Cpu).unwrap();
         let d = state.discriminator.params_mut();
         let mut values: BTreeMap<String, Tensor> = d
             .iter()

@@ -94,7 +94,7 @@ fn check(net: NetKind, options: &str) {
         experiment = Experiment::load(&path, &[]).unwrap();
     }
     let perception = Perception::load(&experiment, Device::Cpu).unwrap();
-    let mut state = State::new(&experiment, Device::Cpu).unwrap();
+    let mut state = State::new(&experiment, perception.learned(), Device::Cpu).unwrap();
     let load = |params: &mut Params, prefix: &str| {
         params
             .copy_from(&r.group(prefix), "a network", "reference")

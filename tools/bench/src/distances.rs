@@ -1,8 +1,9 @@
-//! Works on many vectors: the mean distance of all pairs, nearest neighbours.
+//! Works on many vectors or pictures: the mean distance of all pairs, nearest neighbours, MS-SSIM.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use deepsim_nets::metrics::mean_pair_distance;
 use deepsim_nets::neighbors::{Index, Neighbors, Settings};
+use deepsim_nets::structural::ms_ssim;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -14,6 +15,7 @@ const REFERENCES: i64 = 50_000;
 const QUERIES: i64 = 1_000;
 const LENGTH: i64 = 4_096;
 const NEAREST: usize = 5;
+const PAIRS: i64 = 64;
 
 /// Serves the mean distance over all pairs. The Python workers draw the same numbers: both are
 /// libtorch's generator from seed 1.
@@ -59,6 +61,36 @@ pub fn run_neighbours() -> Result<()> {
         "checks": [{ "mean index": indices / n, "mean squared distance": squared / n }],
     });
     serve(facts, || search().map(drop), || Ok(json!([])))
+}
+
+/// Serves MS-SSIM of pairs of pictures and its gradient with regard to one of each pair. The same
+/// numbers as in Python, as above.
+///
+/// # Errors
+/// What libtorch refuses.
+pub fn run_ms_ssim() -> Result<()> {
+    let shape = [PAIRS, 3, 227, 227];
+    let options = (Kind::Float, Device::Cpu);
+    tch::manual_seed(1);
+    let a = Tensor::f_rand(shape, options)?.f_mul_scalar(255.0)?;
+    let noise = Tensor::f_randn(shape, options)?.f_mul_scalar(40.0)?;
+    let b = a
+        .f_add(&noise)?
+        .f_clamp(0.0, 255.0)?
+        .f_set_requires_grad(true)?;
+    let once = || -> Result<(f64, Tensor)> {
+        let value = ms_ssim(&b, &a)?.similarity.f_mean(Kind::Float)?;
+        let gradient = Tensor::f_run_backward(&[&value], &[&b], false, false)?;
+        let gradient = gradient.into_iter().next().context("no gradient")?;
+        Ok((value.f_double_value(&[])?, gradient))
+    };
+    let (value, gradient) = once()?;
+    let facts = json!({
+        "precision": "fp32",
+        "threads": tch::get_num_threads(),
+        "checks": [{ "similarity": value, "gradient": gradient.f_norm()?.f_double_value(&[])? }],
+    });
+    serve(facts, || once().map(drop), || Ok(json!([])))
 }
 
 fn rows(n: i64) -> Result<Vec<f32>> {

@@ -43,7 +43,7 @@ pub fn dropout_seed(experiment: &Experiment, step: u64) -> i64 {
 /// A full or unwritable disk.
 pub fn write(experiment: &Experiment, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-    let state = State::new(experiment, Device::Cpu)?;
+    let state = State::new(experiment, None, Device::Cpu)?;
     let mut tensors: Vec<(String, Tensor)> = vec![("x".to_owned(), batch(experiment)?)];
     for (name, shape) in NetKind::weight_shapes(rows(experiment)?) {
         let values = match shape.as_slice() {

@@ -76,6 +76,7 @@ fn run(command: Command) -> Result<()> {
             "shards" => images::run_shards(&folder),
             "neighbours" => distances::run_neighbours(),
             "pairs" => distances::run_pairs(),
+            "ms_ssim" => distances::run_ms_ssim(),
             name => training::run(training(name)?, &folder, &precision),
         },
     }

@@ -36,7 +36,7 @@ pub struct Bench {
 impl Bench {
     fn new(experiment: Experiment, x: &Tensor) -> Result<Bench> {
         Ok(Bench {
-            state: State::new(&experiment, Device::Cpu)?,
+            state: State::new(&experiment, None, Device::Cpu)?,
             perception: Perception::load(&experiment, Device::Cpu)?,
             x: x.shallow_clone(),
             plan: Plan::of(&experiment),

@@ -6,6 +6,7 @@ mod apt;
 mod bench;
 mod browser;
 mod child;
+mod endure;
 mod failure;
 mod landing;
 mod libtorch;
@@ -138,6 +139,20 @@ Examples:
         args: precision::Args,
     },
 
+    /// Train for an hour and see whether memory, file handles, threads and speed stay flat
+    #[command(after_help = endure::SOAK_EXAMPLES)]
+    Soak {
+        #[command(flatten)]
+        args: endure::SoakArgs,
+    },
+
+    /// Kill a training again and again, and see whether anything is lost
+    #[command(after_help = endure::KILL_EXAMPLES)]
+    Kills {
+        #[command(flatten)]
+        args: endure::KillArgs,
+    },
+
     /// Compare DeepSim's speed with PyTorch's on this machine
     ///
     /// Contenders take turns in rounds, so that what disturbs the machine disturbs all of them;
@@ -188,5 +203,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Reproduce { only, minutes } => reproduce::run(&ws, only.as_deref(), minutes),
         Command::Precision { args } => precision::run(&ws, &args),
         Command::Bench { args } => bench::run(&ws, &args),
+        Command::Soak { args } => endure::soak(&ws, &args),
+        Command::Kills { args } => endure::kills(&ws, &args),
     }
 }

@@ -61,16 +61,21 @@ impl Programs {
         })
     }
 
+    /// Where one of them lies.
+    ///
+    /// # Errors
+    /// A program that was not among the packages.
+    pub fn path(&self, package: &str) -> Result<PathBuf> {
+        let found = self.executables.get(package).cloned();
+        found.with_context(|| format!("cargo built no program {package}"))
+    }
+
     /// One of them, ready for its arguments.
     ///
     /// # Errors
     /// A program that was not among the packages.
     pub fn get(&self, ws: &Workspace, what: &str, package: &str) -> Result<Child> {
-        let executable = self
-            .executables
-            .get(package)
-            .with_context(|| format!("cargo built no program {package}"))?;
-        Ok(Child::new(what, executable, ws.root()))
+        Ok(Child::new(what, self.path(package)?, ws.root()))
     }
 }
 

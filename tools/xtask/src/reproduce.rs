@@ -128,6 +128,61 @@ const EXPERIMENTS: &[Experiment] = &[
         file: "experiments/sample/pool5-feat-adv-fast.toml",
         shows: "the same without image loss",
     },
+    Experiment {
+        name: "sample-vae-alexnet",
+        file: "experiments/sample/vae-alexnet.toml",
+        shows: "variational autoencoder in the DeePSiM loss",
+    },
+    Experiment {
+        name: "sample-vae-squared",
+        file: "experiments/sample/vae-squared.toml",
+        shows: "variational autoencoder in squared error",
+    },
+    Experiment {
+        name: "sample-vae-random",
+        file: "experiments/sample/vae-random.toml",
+        shows: "variational autoencoder, comparator with random weights",
+    },
+    Experiment {
+        name: "sample-ae-l2",
+        file: "experiments/sample/ae-l2.toml",
+        shows: "autoencoder, squared differences",
+    },
+    Experiment {
+        name: "sample-ae-l1",
+        file: "experiments/sample/ae-l1.toml",
+        shows: "autoencoder, absolute differences",
+    },
+    Experiment {
+        name: "sample-ae-ms-ssim",
+        file: "experiments/sample/ae-ms-ssim.toml",
+        shows: "autoencoder, MS-SSIM",
+    },
+    Experiment {
+        name: "sample-ae-deepsim",
+        file: "experiments/sample/ae-deepsim.toml",
+        shows: "autoencoder, DeePSiM loss",
+    },
+    Experiment {
+        name: "sample-sr-l2",
+        file: "experiments/sample/sr-l2.toml",
+        shows: "super-resolution by 4, squared differences",
+    },
+    Experiment {
+        name: "sample-sr-l1",
+        file: "experiments/sample/sr-l1.toml",
+        shows: "super-resolution by 4, absolute differences",
+    },
+    Experiment {
+        name: "sample-sr-ms-ssim",
+        file: "experiments/sample/sr-ms-ssim.toml",
+        shows: "super-resolution by 4, MS-SSIM",
+    },
+    Experiment {
+        name: "sample-sr-deepsim",
+        file: "experiments/sample/sr-deepsim.toml",
+        shows: "super-resolution by 4, DeePSiM loss",
+    },
 ];
 
 /// Runs what is not finished, within `minutes`, and writes records and page.

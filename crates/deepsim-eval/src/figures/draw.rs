@@ -15,12 +15,16 @@ use crate::loaded::Loaded;
 use crate::photos::{from_data, short_name, spread};
 use crate::scale::Scale;
 use crate::sheet::{Sheet, images};
-use crate::{interpolate, mv, reencode};
+use crate::{interpolate, mv, prior, reencode};
 
 /// Iterations of Fig. 5.
 const ITERATIONS: [usize; 4] = [1, 2, 4, 8];
 /// Frames of a row of Fig. 7.
 const FRAMES: usize = 8;
+/// Rows of Fig. 8 for each run.
+const SAMPLE_ROWS: usize = 2;
+/// Seed of its codes, the default of the command that draws more of them.
+const SAMPLE_SEED: u64 = 1;
 /// Pairs of photographs of Fig. 7.
 const PAIRS: usize = 4;
 
@@ -86,7 +90,19 @@ pub fn draw(
     let names: Vec<String> = chosen.iter().map(|&i| data.name(i).to_owned()).collect();
     let photos = from_data(&data, &chosen, &augment, device)?;
     let mut shown = names.clone();
-    if figure == Figure::Interpolation {
+    if figure == Figure::Samples {
+        shown = Vec::new();
+        for panel in &plan.panels {
+            let run = Loaded::open(&panel.entry.path, device)?;
+            let per_row = i64::try_from(count).unwrap_or(i64::MAX);
+            let made = prior::draw(&run, SAMPLE_ROWS * count, SAMPLE_SEED, device)?;
+            for row in 0..SAMPLE_ROWS as i64 {
+                let label = if row == 0 { panel.label.as_str() } else { "" };
+                sheet.row(label, images(&made.f_narrow(0, row * per_row, per_row)?)?);
+            }
+            progress(1);
+        }
+    } else if figure == Figure::Interpolation {
         shown = pairs(&mut sheet, plan, (&names, &photos), device, &mut progress)?;
     } else {
         sheet.columns = names.iter().map(|n| short_name(n)).collect();

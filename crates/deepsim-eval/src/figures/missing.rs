@@ -13,6 +13,8 @@ pub enum Missing {
     MahendranVedaldi(String),
     /// Runs with another comparator.
     Comparators,
+    /// Variational autoencoders with another loss.
+    Autoencoders,
 }
 
 impl Missing {
@@ -35,7 +37,7 @@ impl Missing {
         };
         match self {
             Missing::Loss(loss) => {
-                let fits = |e: &&Experiment| Loss::of(e) == *loss;
+                let fits = |e: &&Experiment| e.raw.latent.is_none() && Loss::of(e) == *loss;
                 let mut same: Vec<&Experiment> = files.iter().filter(fits).filter(like).collect();
                 if same.is_empty() && model.is_none() {
                     same = files.iter().filter(fits).collect();
@@ -49,7 +51,8 @@ impl Missing {
                 )
             }
             Missing::MahendranVedaldi(layer) => {
-                let fits = |e: &&Experiment| net_name(&e.encoder) == *layer;
+                let fits =
+                    |e: &&Experiment| e.raw.latent.is_none() && net_name(&e.encoder) == *layer;
                 let how = match files.iter().filter(fits).find(like) {
                     Some(e) => format!(
                         "make it by `cargo run -p deepsim-eval -- baseline mv {}`",
@@ -59,9 +62,23 @@ impl Missing {
                 };
                 format!("no record of Mahendran & Vedaldi at {layer}; {how}")
             }
+            Missing::Autoencoders => {
+                let all: Vec<String> = files
+                    .iter()
+                    .filter(|e| crate::prior::has_prior(e))
+                    .map(|e| e.path.display().to_string())
+                    .collect();
+                let short = "too few variational autoencoders to compare";
+                match all.is_empty() {
+                    true => format!("{short}, and no experiment file here makes one"),
+                    false => format!("{short}; train {}", all.join(", ")),
+                }
+            }
             Missing::Comparators => {
                 let fits = |e: &&Experiment| {
-                    Loss::of(e) == Loss::Full && e.raw.comparator != e.raw.encoder
+                    e.raw.latent.is_none()
+                        && Loss::of(e) == Loss::Full
+                        && e.raw.comparator != e.raw.encoder
                 };
                 let all: Vec<String> = files
                     .iter()

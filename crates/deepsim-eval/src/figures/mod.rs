@@ -31,6 +31,9 @@ pub enum Figure {
     /// Between two photographs.
     #[value(name = "7")]
     Interpolation,
+    /// Samples of variational autoencoders.
+    #[value(name = "8")]
+    Samples,
 }
 
 impl Figure {
@@ -43,6 +46,7 @@ impl Figure {
             Figure::Reencoding => 5,
             Figure::Comparators => 6,
             Figure::Interpolation => 7,
+            Figure::Samples => 8,
         }
     }
 
@@ -55,6 +59,7 @@ impl Figure {
             Figure::Reencoding => "iteratively re-encoding and reconstructing",
             Figure::Comparators => "reconstructions with different comparators",
             Figure::Interpolation => "interpolation between photographs in feature space",
+            Figure::Samples => "samples from variational autoencoders",
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Figure, Missing};
 use crate::catalog::{Entry, Loss, Origin, best, layer_name, net_name};
+use crate::prior::{compared_in, has_prior};
 
 /// One row (or block of rows) of a figure.
 #[derive(Clone, Debug)]
@@ -32,7 +33,12 @@ pub fn plan(figure: Figure, entries: &[Entry], encoder: Option<&str>) -> Plan {
     let wanted = |e: &&Entry| {
         let source = &e.experiment.encoder;
         let name = source.to_string();
-        encoder.is_none_or(|wanted| wanted == name || wanted == layer_name(source))
+        // Autoencoders invert nothing: they have a figure of their own.
+        let kind = match figure {
+            Figure::Samples => has_prior(&e.experiment),
+            _ => e.experiment.raw.latent.is_none(),
+        };
+        kind && encoder.is_none_or(|wanted| wanted == name || wanted == layer_name(source))
     };
     let entries: Vec<&Entry> = entries.iter().filter(wanted).collect();
     let key: fn(&Entry) -> String = match figure {
@@ -64,7 +70,30 @@ fn of_group(figure: Figure, group: &[&Entry]) -> Plan {
         Figure::Layers | Figure::Reencoding | Figure::Interpolation => layers(group),
         Figure::Methods => methods(group),
         Figure::Comparators => comparators(group),
+        Figure::Samples => samples(group),
     }
+}
+
+/// One run for each comparator; the one that compares pixels first.
+fn samples(group: &[&Entry]) -> Plan {
+    let mut plan = Plan::default();
+    let key = |e: &Entry| (e.experiment.raw.loss.feat > 0.0, compared_in(&e.experiment));
+    let mut keys: Vec<(bool, String)> = group.iter().map(|e| key(e)).collect();
+    keys.sort();
+    keys.dedup();
+    for found in keys {
+        if let Some(entry) = best(group.iter().filter(|e| key(e) == found).copied()) {
+            plan.panels.push(Panel {
+                heading: None,
+                label: found.1,
+                entry: entry.clone(),
+            });
+        }
+    }
+    if plan.panels.len() < 2 {
+        plan.missing.push(Missing::Autoencoders);
+    }
+    plan
 }
 
 /// The run of each loss; of those with a feature loss, the ones whose comparator most of them use.

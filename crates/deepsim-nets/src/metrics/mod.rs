@@ -2,12 +2,17 @@
 //! pictures ask for gradients.
 
 mod classes;
+mod distribution;
 mod lpips;
+mod probe;
 mod similarity;
 
+pub use crate::structural::WINDOW;
 pub use classes::classify;
+pub use distribution::{frechet_distance, kernel_distance};
 pub use lpips::Lpips;
-pub use similarity::{WINDOW, psnr, ssim};
+pub use probe::linear_probe;
+pub use similarity::{psnr, ssim};
 use tch::{Kind, Tensor};
 
 use crate::error::{NetError, Result};
@@ -26,7 +31,7 @@ const ROUNDING: f64 = 4e-6;
 const HARMLESS: f64 = 1e-5;
 
 /// Fails unless `a` and `b` are pictures `[N,3,H,W]` of one shape.
-fn check_same_pictures(what: &str, a: &Tensor, b: &Tensor) -> Result<()> {
+pub(crate) fn check_same_pictures(what: &str, a: &Tensor, b: &Tensor) -> Result<()> {
     crate::pictures::check_pictures(what, a)?;
     if a.size() == b.size() {
         return Ok(());

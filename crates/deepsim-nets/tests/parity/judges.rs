@@ -86,3 +86,28 @@ fn ssim_and_psnr_follow_their_definitions() {
         }
     }
 }
+
+/// SSIM and MS-SSIM as losses, against the package pytorch-msssim.
+#[test]
+fn structural_similarities_are_pytorch_msssim_s() {
+    use deepsim_nets::structural::{ms_ssim, ssim};
+    // 161 is the smallest that the package takes at five scales; odd and even sides on the way down.
+    for (crop, both) in [(161, true), (176, true), (227, true), (64, false)] {
+        let r = Reference::run(&format!("ms-ssim --seed 5 --batch 3 --crop {crop}"));
+        let check = |name: &str, of: &dyn Fn(&Tensor, &Tensor) -> Tensor| {
+            let (a, b) = (r.leaf("a"), r.leaf("b"));
+            let found = of(&a, &b);
+            let what = format!("{name} at {crop}");
+            assert_close(&what, &found, r.get(name), OUTPUT);
+            let back = gradients(&found, r.get("up"), &[&a, &b]);
+            for (x, g) in ["ga", "gb"].iter().zip(&back) {
+                let want = r.get(&format!("{name}/{x}"));
+                assert_close(&format!("{what}: {x}"), g, want, GRADIENT);
+            }
+        };
+        check("ssim", &|a, b| ssim(a, b).unwrap());
+        if both {
+            check("ms_ssim", &|a, b| ms_ssim(a, b).unwrap().similarity);
+        }
+    }
+}

@@ -36,10 +36,13 @@ pub enum Work {
     /// Mean distance over all pairs of 2,000 pictures of 3x227x227, against torch.cdist
     #[value(name = "pairs")]
     Pairs,
+    /// MS-SSIM of 64 pictures of 3x227x227 and its gradient, against pytorch-msssim
+    #[value(name = "ms_ssim")]
+    MsSsim,
 }
 
 /// All works, the quickest feedback not first: the paper's batch is what matters.
-pub const ALL: [Work; 11] = [
+pub const ALL: [Work; 12] = [
     Work::Fc6B64,
     Work::Conv5B64,
     Work::Fc6B64OnePass,
@@ -51,6 +54,7 @@ pub const ALL: [Work; 11] = [
     Work::Shards,
     Work::Neighbours,
     Work::Pairs,
+    Work::MsSsim,
 ];
 
 /// Who does a work.
@@ -111,6 +115,7 @@ impl Work {
             Work::Shards => "shards",
             Work::Neighbours => "neighbours",
             Work::Pairs => "pairs",
+            Work::MsSsim => "ms_ssim",
         }
     }
 
@@ -124,7 +129,7 @@ impl Work {
             | Work::Fc6B16
             | Work::Conv5B16
             | Work::Sample => true,
-            Work::Data | Work::Shards | Work::Neighbours | Work::Pairs => false,
+            Work::Data | Work::Shards | Work::Neighbours | Work::Pairs | Work::MsSsim => false,
         }
     }
 
@@ -132,7 +137,8 @@ impl Work {
     pub fn script(self, contender: Contender) -> Option<&'static [&'static str]> {
         match (self, contender) {
             (_, Contender::Ours) => None,
-            (Work::Shards, _) | (Work::Neighbours, Contender::Naive) => None,
+            (Work::Shards, _) | (Work::Neighbours | Work::MsSsim, Contender::Naive) => None,
+            (Work::MsSsim, Contender::Tuned) => Some(&["ms_ssim.py"]),
             (Work::Data, Contender::Tuned) => Some(&["data.py", "crop-aware"]),
             (Work::Data, Contender::Naive) => Some(&["data.py", "torchvision"]),
             (Work::Neighbours, Contender::Tuned) => Some(&["neighbours.py"]),
@@ -166,6 +172,7 @@ impl Work {
                  gradient and the generator's; all other works keep the paper's order. The naive \
                  script has no such order and no part",
             ),
+            Work::MsSsim => Some("ms_ssim: tuned is the package pytorch-msssim"),
             Work::Neighbours => Some("neighbours: tuned is faiss, IndexFlatL2"),
             Work::Pairs => Some(
                 "pairs: naive is torch.cdist, tuned is a product of the upper triangle's blocks",
@@ -191,7 +198,7 @@ impl Work {
             Work::Fc6B16 | Work::Conv5B16 => 9,
             Work::Sample => 25,
             Work::Data | Work::Shards => 9,
-            Work::Neighbours | Work::Pairs => 3,
+            Work::Neighbours | Work::Pairs | Work::MsSsim => 3,
         }
     }
 
@@ -201,7 +208,7 @@ impl Work {
             Work::Fc6B64 | Work::Conv5B64 | Work::Fc6B64OnePass | Work::Conv5B64OnePass => 6_500,
             Work::Fc6B16 | Work::Conv5B16 => 3_000,
             Work::Sample | Work::Data | Work::Shards => 1_500,
-            Work::Neighbours => 3_000,
+            Work::Neighbours | Work::MsSsim => 3_000,
             Work::Pairs => 5_000,
         }
     }

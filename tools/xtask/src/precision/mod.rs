@@ -5,6 +5,7 @@
 //! as any run is. The seeds' own spread in fp32 is the measure: a bf16 that stays within it does
 //! no harm that another seed would not do. `docs/results/precision.json` keeps all numbers.
 
+pub mod chart;
 mod curves;
 mod picture;
 mod summary;

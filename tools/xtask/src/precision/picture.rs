@@ -1,17 +1,14 @@
 //! The curves of all runs as one small PNG.
 
-use std::sync::Once;
-
-use anyhow::{Context, Result, anyhow};
+use anyhow::Result;
 use plotters::prelude::*;
-use plotters::style::{FontStyle, register_font};
 
+use super::chart::{FONT, encode, provide_font};
 use super::{Precision, Run};
 
 const WIDTH: u32 = 900;
 const HEIGHT: u32 = 620;
 const HEAD: u32 = 34;
-const FONT: &str = "ours";
 
 /// One panel: what it shows, and where a run's curve goes.
 struct Panel {
@@ -95,21 +92,7 @@ pub fn draw(runs: &[Run]) -> Result<Vec<u8>> {
         }
         root.present()?;
     }
-    encode(&pixels)
-}
-
-/// plotters draws no text without a font, and a bare machine has none.
-fn provide_font() -> Result<()> {
-    static ONCE: Once = Once::new();
-    let mut refused = false;
-    ONCE.call_once(|| {
-        let bytes = epaint_default_fonts::UBUNTU_LIGHT;
-        refused = register_font(FONT, FontStyle::Normal, bytes).is_err();
-    });
-    match refused {
-        true => Err(anyhow!("the font that xtask brings cannot be read")),
-        false => Ok(()),
-    }
+    encode(&pixels, WIDTH, HEIGHT)
 }
 
 type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
@@ -172,20 +155,6 @@ fn label(y: f64, span: f64) -> String {
         1.0.. => format!("{y:.1}"),
         _ => format!("{y:.2}"),
     }
-}
-
-fn encode(pixels: &[u8]) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, WIDTH, HEIGHT);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_compression(png::Compression::High);
-    let mut writer = encoder.write_header().context("writing the picture")?;
-    writer
-        .write_image_data(pixels)
-        .context("writing the picture")?;
-    writer.finish().context("writing the picture")?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -1,0 +1,274 @@
+//! Samples of a variational autoencoder's prior (the paper's Fig. 8), and numbers of the model.
+
+use std::path::Path;
+
+use deepsim_data::Dataset;
+use deepsim_experiment::evaluate::{decode, held_out};
+use deepsim_experiment::{Clip, Experiment};
+use deepsim_nets::init::{derive_seed, seeded};
+use deepsim_nets::metrics::{frechet_distance, gradient_energy, kernel_distance};
+use deepsim_nets::{Code, FeatureNet, NetKind, Reduction, Tap};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{EvalError, Result};
+use crate::format::{Format, columns, csv, json};
+use crate::loaded::Loaded;
+use crate::photos::{BATCH, from_data, spread};
+
+/// The network in whose features samples and photographs are set against each other.
+pub const WITNESS: NetKind = NetKind::EfficientNetLite0;
+const WITNESS_TAP: Tap = Tap::Pooled;
+/// Its weights in the folder of judges.
+pub const WITNESS_FILE: &str = "efficientnet-lite0.safetensors";
+
+/// What is said of one run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Numbers {
+    /// Run directory.
+    pub run: String,
+    /// What pictures are compared in: `NET:TAP`, or `pixels` without a feature loss.
+    pub comparator: String,
+    /// Values of a code.
+    pub latent: i64,
+    /// Divergence of the codes' distribution from the prior, nats a held-out photograph.
+    pub kl: f64,
+    /// Normalised error of held-out reconstructions, percent.
+    pub image_error: f64,
+    /// Gradient energy of held-out reconstructions, relative to the photographs'.
+    pub reconstruction_energy: f64,
+    /// Gradient energy of the samples, relative to held-out photographs'.
+    pub sample_energy: f64,
+    /// Samples that were drawn.
+    pub samples: usize,
+    /// Held-out photographs that they are set against.
+    pub photos: usize,
+    /// Kernel distance of samples and held-out photographs in EfficientNet-Lite0's pooled features;
+    /// none without its weights.
+    pub kernel_distance: Option<f64>,
+    /// The same of training photographs and held-out ones: what a perfect model could reach.
+    pub kernel_distance_of_photos: Option<f64>,
+    /// Fréchet distance of as many samples as there are held-out photographs.
+    pub frechet_distance: Option<f64>,
+    /// The same of as many training photographs.
+    pub frechet_distance_of_photos: Option<f64>,
+}
+
+/// Whether a run has a prior to draw from.
+pub fn has_prior(experiment: &Experiment) -> bool {
+    matches!(experiment.raw.latent, Some(l) if l.code == Code::Gaussian)
+}
+
+/// What a run's pictures were compared in.
+pub fn compared_in(experiment: &Experiment) -> String {
+    match experiment.raw.loss.feat > 0.0 {
+        true => crate::catalog::net_name(&experiment.comparator),
+        false => "pixels".to_owned(),
+    }
+}
+
+/// `count` pictures `[count,3,S,S]` in Caffe units, clipped to 0–255, from codes of a standard normal
+/// distribution. The first ones are the same for any count.
+///
+/// # Errors
+/// A run without such a prior.
+pub fn draw(run: &Loaded, count: usize, seed: u64, device: Device) -> Result<Tensor> {
+    let Some(latent) = run
+        .experiment
+        .raw
+        .latent
+        .filter(|_| has_prior(&run.experiment))
+    else {
+        return Err(EvalError::NoPrior {
+            run: run.path.clone(),
+        });
+    };
+    let mut made = Vec::new();
+    for from in (0..count).step_by(BATCH) {
+        let n = (count - from).min(BATCH) as i64;
+        let options = (Kind::Float, Device::Cpu);
+        // Each picture has a code of its own, wherever batches begin.
+        let mut codes = Vec::new();
+        for i in from..from + n as usize {
+            let seed = derive_seed(seed, "prior", i as u64);
+            codes.push(seeded(seed, || Tensor::f_randn([1, latent.size], options))?);
+        }
+        let codes = Tensor::f_cat(&codes, 0)?.f_to_device(device)?;
+        made.push(decode(&run.generator, &codes, Clip::Displayable)?);
+    }
+    Ok(Tensor::f_cat(&made, 0)?)
+}
+
+/// The witness, if its weights are in `folder`.
+///
+/// # Errors
+/// Damaged weights.
+pub fn witness(folder: &Path, device: Device) -> Result<Option<FeatureNet>> {
+    let path = folder.join(WITNESS_FILE);
+    match path.is_file() {
+        true => Ok(Some(FeatureNet::load(WITNESS, WITNESS_TAP, &path, device)?)),
+        false => Ok(None),
+    }
+}
+
+/// Everything that is said of a run with these samples. `images` limits held-out photographs.
+///
+/// # Errors
+/// Unreadable photographs, or fewer than two.
+pub fn measure(
+    run: &Loaded,
+    samples: &Tensor,
+    images: usize,
+    witness: Option<&FeatureNet>,
+    device: Device,
+) -> Result<Numbers> {
+    let _guard = tch::no_grad_guard();
+    let Some(encoder) = run.perception.learned() else {
+        return Err(EvalError::NoPrior {
+            run: run.path.clone(),
+        });
+    };
+    let augment = run.experiment.augment();
+    let (test, train) = (run.test_data()?, run.train_data()?);
+    let held = held_out(
+        &test,
+        &augment,
+        &run.perception,
+        &run.generator,
+        images,
+        Clip::Displayable,
+        device,
+    )?;
+    let batches = |data: &Dataset, n: usize| -> Result<Vec<Tensor>> {
+        let chosen = spread(data, n, &[])?;
+        chosen
+            .chunks(BATCH)
+            .map(|part| from_data(data, part, &augment, device))
+            .collect()
+    };
+    let photos = batches(&test, images)?;
+    let size = encoder.spec().size as f64;
+    let (mut kl, mut energy) = (0.0, 0.0);
+    for x in &photos {
+        let term = encoder.posterior(x)?.kl(Reduction::Paper)?;
+        kl += match term {
+            Some(term) => term
+                .f_double_value(&[])
+                .map_err(deepsim_nets::NetError::from)?,
+            None => f64::NAN,
+        };
+        // Eq. 8 leaves the constant out.
+        kl -= 0.5 * size * x.size()[0] as f64;
+        energy += gradient_energy(x)?;
+    }
+    let n: i64 = photos.iter().map(|x| x.size()[0]).sum();
+    let drawn = samples.size()[0];
+    let mut of_samples = 0.0;
+    for from in (0..drawn).step_by(BATCH) {
+        let part = samples.f_narrow(0, from, (drawn - from).min(BATCH as i64))?;
+        of_samples += gradient_energy(&part)?;
+    }
+    let mut numbers = Numbers {
+        run: run.path.display().to_string(),
+        comparator: compared_in(&run.experiment),
+        latent: encoder.spec().size,
+        kl: kl / n as f64,
+        image_error: held.image_error,
+        reconstruction_energy: held.gradient_energy,
+        sample_energy: (of_samples / drawn as f64) / (energy / n as f64).max(f64::MIN_POSITIVE),
+        samples: drawn as usize,
+        photos: n as usize,
+        kernel_distance: None,
+        kernel_distance_of_photos: None,
+        frechet_distance: None,
+        frechet_distance_of_photos: None,
+    };
+    if let Some(net) = witness {
+        let seen = |parts: &[Tensor]| -> Result<Tensor> {
+            let mut all = Vec::new();
+            for x in parts {
+                all.extend(net.features(x, &[WITNESS_TAP])?);
+            }
+            Ok(Tensor::f_cat(&all, 0)?)
+        };
+        let mut parts = Vec::new();
+        for from in (0..drawn).step_by(BATCH) {
+            parts.push(samples.f_narrow(0, from, (drawn - from).min(BATCH as i64))?);
+        }
+        let (made, real) = (seen(&parts)?, seen(&photos)?);
+        let known = seen(&batches(&train, drawn as usize)?)?;
+        // Equally many of both: the Fréchet distance hangs on numbers.
+        let few = |x: &Tensor| x.f_narrow(0, 0, n.min(x.size()[0]));
+        numbers.kernel_distance = Some(kernel_distance(&made, &real)?);
+        numbers.kernel_distance_of_photos = Some(kernel_distance(&known, &real)?);
+        numbers.frechet_distance = Some(frechet_distance(&few(&made)?, &real)?);
+        let spaced = seen(&batches(&train, n as usize)?)?;
+        numbers.frechet_distance_of_photos = Some(frechet_distance(&spaced, &real)?);
+    }
+    Ok(numbers)
+}
+
+/// Numbers of several runs, in a format.
+///
+/// # Errors
+/// None of ours.
+pub fn render(rows: &[Numbers], format: Format) -> Result<String> {
+    match format {
+        Format::Json => json(&rows.iter().collect::<Vec<_>>()),
+        Format::Csv => csv(&rows.iter().collect::<Vec<_>>()),
+        Format::Text => Ok(text(rows)),
+    }
+}
+
+fn text(rows: &[Numbers]) -> String {
+    let Some(first) = rows.first() else {
+        return String::new();
+    };
+    let optional =
+        |v: Option<f64>, digits: usize| v.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
+    let mut cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|r| {
+            vec![
+                crate::runs::name(Path::new(&r.run)),
+                r.comparator.clone(),
+                format!("{:.1}", r.kl),
+                format!("{:.1}", r.image_error),
+                format!("{:.2}", r.reconstruction_energy),
+                format!("{:.2}", r.sample_energy),
+                optional(r.kernel_distance, 3),
+                optional(r.frechet_distance, 1),
+            ]
+        })
+        .collect();
+    let dash = || "-".to_owned();
+    cells.push(vec![
+        "training photos".to_owned(),
+        dash(),
+        dash(),
+        dash(),
+        dash(),
+        dash(),
+        optional(first.kernel_distance_of_photos, 3),
+        optional(first.frechet_distance_of_photos, 1),
+    ]);
+    let head = [
+        "run",
+        "compared in",
+        "KL",
+        "image %",
+        "sharp",
+        "samples",
+        "kernel",
+        "Fréchet",
+    ];
+    format!(
+        "{}KL: nats a photo. image %, sharp: error and gradient energy of {} held-out reconstructions; \
+         samples: gradient energy of {} samples (1: as photos).\nkernel, Fréchet: distance of samples and \
+         held-out photos in EfficientNet-Lite0's pooled features (not FID); the last line is that of \
+         training photos.\n",
+        columns(&head, &cells),
+        first.photos,
+        first.samples
+    )
+}

@@ -1,0 +1,264 @@
+//! The experiment file, key by key, as TOML has it.
+
+use std::path::PathBuf;
+
+use deepsim_nets::{AdamOptions, LatentSpec, PixelDistance, Reduction, Trunk};
+use serde::{Deserialize, Serialize};
+
+use crate::source::{Normalize, RawKind, RawTap, Units};
+
+/// An experiment file, key by key. Every hyper-parameter must be written out: two files can be
+/// compared line by line, and no default hides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Raw {
+    /// Name of the run: `runs/NAME` unless `--out` says otherwise.
+    pub name: String,
+    /// Photographs.
+    pub data: RawData,
+    /// The network whose features are inverted.
+    pub encoder: RawNet,
+    /// Makes an autoencoder of it: the encoder learns, and its codes are these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latent: Option<LatentSpec>,
+    /// The network in whose feature space pictures are compared.
+    pub comparator: RawNet,
+    /// The generator.
+    pub generator: RawGenerator,
+    /// The discriminator.
+    pub discriminator: RawDiscriminator,
+    /// Weights of the loss terms.
+    pub loss: RawLoss,
+    /// How the image loss compares pixels.
+    #[serde(default, skip_serializing_if = "RawPixels::is_paper_s")]
+    pub pixels: RawPixels,
+    /// Adam, per network.
+    pub optimizer: RawOptimizer,
+    /// Learning-rate schedule.
+    pub schedule: RawSchedule,
+    /// When each network pauses.
+    pub gate: RawGate,
+    /// The run itself.
+    pub train: RawTrain,
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawData {
+    /// Training photographs: a prepared dataset or a folder of images.
+    pub train: PathBuf,
+    /// Held-out photographs, the same way.
+    pub test: PathBuf,
+    /// Side of the square crops, pixels.
+    pub crop: u32,
+    /// Whether half of the training crops are mirrored left to right.
+    pub mirror: bool,
+    /// Side of the window that becomes a crop, as a fraction of the stored picture, drawn from
+    /// this range (and resized to `crop`). Without it the window is `crop` pixels, as in the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<[f32; 2]>,
+    /// How many unreadable photographs to leave out (and count) before giving up; 0 fails at the
+    /// first.
+    #[serde(default)]
+    pub quarantine: usize,
+}
+
+/// `[encoder]`, `[comparator]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawNet {
+    /// Architecture; or "torchscript": a module saved by `torch.jit.save`; "recorded" (encoder
+    /// only): features from a file; "downsampled" (encoder only): the picture itself, made smaller, so that
+    /// the generator learns super-resolution; "discriminator" (comparator only): the one that trains along,
+    /// as it is after its update of the same iteration. Each has its own of the keys below.
+    pub net: RawKind,
+    /// Layer whose output is taken. TorchScript: "output", or "output.N" / "output.KEY" for an
+    /// element of a tuple, list or dictionary. Discriminator: "Dconv1" to "Dconv5" (after their
+    /// rectifiers) or "Dpool5".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<RawTap>,
+    /// A safetensors file, or `random:SEED`. TorchScript: the module's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Recorded: the file of features, one safetensors tensor for each picture under its name; or
+    /// a matrix (.safetensors or .npy) with the names beside it in `FILE.names.txt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<PathBuf>,
+    /// Recorded, and a TorchScript encoder: shape of one picture's features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Vec<i64>>,
+    /// Downsampled: how many pixels, along each side, become one (their mean). The crop must be a
+    /// multiple of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factor: Option<u32>,
+    /// Recorded: "none" (if left out); "rms": all values divided by their root mean square;
+    /// "zscore": each unit minus its mean, divided by its deviation. Over the training pictures;
+    /// kept in the checkpoint and applied to everything that the run decodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalize: Option<Normalize>,
+    /// TorchScript: units of the pictures that the module takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<Units>,
+    /// TorchScript: must be true. Such a file is a program, and to load it is to run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_code: Option<bool>,
+}
+
+/// `[generator]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawGenerator {
+    /// Multiplies the channels of the hidden layers; 1 is the paper's.
+    pub width: f64,
+    /// "deepsim", or `{ db = { kernel = 5, slope = 0.2 } }`: the generator of Dosovitskiy & Brox, CVPR
+    /// 2016, whose rows in Table 2 are "D&B".
+    #[serde(default = "Trunk::deepsim", skip_serializing_if = "Trunk::is_deepsim")]
+    pub trunk: Trunk,
+}
+
+/// `[discriminator]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawDiscriminator {
+    /// Whether it also sees the inverted features (as the released training; not in the paper).
+    pub features: bool,
+}
+
+/// `[loss]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawLoss {
+    /// Weight of the feature loss.
+    pub feat: f64,
+    /// Weight of the adversarial loss (and of the discriminator's own).
+    pub adv: f64,
+    /// Weight of the image loss.
+    pub img: f64,
+    /// Weight of the KL term (variational autoencoders; 0 for everything else).
+    pub kl: f64,
+    /// How sums over a batch become numbers.
+    pub reduction: Reduction,
+}
+
+/// `[pixels]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawPixels {
+    /// "squared" (the paper's; if left out), "absolute", "ssim" or "ms-ssim": what `loss.img` weighs. The
+    /// similarities are 0 for equal pictures and about 1 for unrelated ones, whatever their size.
+    #[serde(default)]
+    pub distance: PixelDistance,
+}
+
+impl RawPixels {
+    fn is_paper_s(&self) -> bool {
+        *self == RawPixels::default()
+    }
+}
+
+/// `[optimizer]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawOptimizer {
+    /// The generator's Adam.
+    pub generator: AdamOptions,
+    /// The discriminator's Adam.
+    pub discriminator: AdamOptions,
+    /// The encoder's Adam, where it learns (`[latent]`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<AdamOptions>,
+}
+
+/// `[schedule]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawSchedule {
+    /// Updates of a network after which its learning rate halves.
+    pub halve_at: Vec<u64>,
+}
+
+/// `[gate]`: thresholds on r = (L_D real + L_D fake) / L_adv, unweighted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawGate {
+    /// The discriminator pauses below this.
+    pub d_off_below: f64,
+    /// A paused discriminator continues above this.
+    pub d_on_above: f64,
+    /// The generator pauses above this.
+    pub g_off_above: f64,
+    /// A paused generator continues below this.
+    pub g_on_below: f64,
+}
+
+/// Arithmetic of convolutions and matrix products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RawPrecision {
+    /// Single precision.
+    Fp32,
+    /// bfloat16 products; weights, losses and Adam in single precision.
+    Bf16,
+}
+
+/// Whether a GPU may multiply fp32 numbers with ten bits of mantissa.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RawTf32 {
+    /// All 23 bits.
+    #[default]
+    Off,
+    /// TF32 in convolutions and matrix products.
+    On,
+}
+
+/// How often an iteration passes its generated pictures through the discriminator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RawPasses {
+    /// Before the discriminator's update for its own loss, after it for the generator's.
+    #[default]
+    Paper,
+    /// Once, before the update, for both.
+    One,
+}
+
+/// `[train]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawTrain {
+    /// Iterations in all.
+    pub steps: u64,
+    /// Pictures per iteration.
+    pub batch_size: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Threads of libtorch and of the decoder; 0: as many as the machine has.
+    #[serde(default)]
+    pub threads: usize,
+    /// Arithmetic.
+    pub precision: RawPrecision,
+    /// Whether a GPU may multiply fp32 numbers in TF32, which is faster and keeps ten bits of their
+    /// mantissa. Nothing changes on a CPU.
+    #[serde(default)]
+    pub tf32: RawTf32,
+    /// Passes of the discriminator over the generated pictures of an iteration. "paper": one for
+    /// its own update, and the updated one passes over them again for the generator's. "one": a
+    /// single pass before the update serves both, which is faster and another order than the
+    /// paper's. A run keeps what it began with.
+    #[serde(default)]
+    pub discriminator_passes: RawPasses,
+    /// Steps between lines of metrics.
+    pub log_every: u64,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Steps between sample pictures; 0: only at the end.
+    pub sample_every: u64,
+    /// Steps between evaluations on held-out photographs; 0: only at the end.
+    pub eval_every: u64,
+    /// Held-out photographs of such an evaluation, at most.
+    pub eval_images: usize,
+    /// Checkpoints to keep.
+    pub keep_checkpoints: usize,
+}

@@ -1,0 +1,288 @@
+//! Encoders that learn: a feature network, and behind it heads that turn features into codes.
+//!
+//! With Gaussian codes these are the encoders of variational autoencoders (paper, §4.2): two heads
+//! give μ and log σ² of a code's distribution, and z = μ + σ⊙ε with ε from a standard normal one.
+//! Plain codes are those of an autoencoder: μ alone.
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use crate::convolution::Rectifier;
+use crate::error::{NetError, Result};
+use crate::features::FeatureNet;
+use crate::init::{normal, zeros};
+use crate::layers::linear;
+use crate::losses::Reduction;
+use crate::params::{Param, Params};
+use crate::tables::Tap;
+
+/// What a code is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Code {
+    /// Drawn from a Gaussian that the encoder describes.
+    Gaussian,
+    /// What the encoder says.
+    Plain,
+}
+
+/// Length and kind of the codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LatentSpec {
+    /// Values of one code.
+    pub size: i64,
+    /// What a code is.
+    pub code: Code,
+}
+
+/// What an encoder says of a batch of pictures, fp32.
+#[derive(Debug)]
+pub struct Posterior {
+    /// μ `[N,size]`.
+    pub mean: Tensor,
+    /// log σ² `[N,size]` of Gaussian codes.
+    pub log_variance: Option<Tensor>,
+}
+
+impl Posterior {
+    /// Codes `[N,size]`: μ + σ⊙ε, ε drawn by libtorch's generator (seed it: [`crate::init::seeded`]);
+    /// μ where codes are plain.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn draw(&self) -> Result<Tensor> {
+        let Some(log_variance) = &self.log_variance else {
+            return Ok(self.mean.shallow_clone());
+        };
+        let noise = self.mean.f_randn_like()?;
+        let deviation = log_variance.f_mul_scalar(0.5)?.f_exp()?;
+        Ok(self.mean.f_add(&deviation.f_mul(&noise)?)?)
+    }
+
+    /// The Kullback-Leibler term, Eq. 8 of the paper: ½ (‖μ‖² + ‖σ‖² − ⟨log σ², 1⟩), which is the
+    /// divergence from a standard normal distribution plus half the code's length. Summed over the
+    /// batch; [`Reduction::Caffe`]: per picture; [`Reduction::Mean`]: per value. None for plain codes.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn kl(&self, reduction: Reduction) -> Result<Option<Tensor>> {
+        let Some(log_variance) = &self.log_variance else {
+            return Ok(None);
+        };
+        let sum = self
+            .mean
+            .f_square()?
+            .f_add(&log_variance.f_exp()?)?
+            .f_sub(log_variance)?
+            .f_sum(Kind::Float)?;
+        let divisor = match reduction {
+            Reduction::Paper => 1.0,
+            Reduction::Caffe => self.mean.size()[0] as f64,
+            Reduction::Mean => self.mean.numel() as f64,
+        };
+        Ok(Some(sum.f_mul_scalar(0.5 / divisor)?))
+    }
+}
+
+/// A weight and a bias that learn.
+#[derive(Debug)]
+struct Head {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+/// A feature network up to a layer, and heads behind it, all of which learn.
+#[derive(Debug)]
+pub struct LearnedEncoder {
+    net: FeatureNet,
+    tap: Tap,
+    spec: LatentSpec,
+    mean: Head,
+    log_variance: Option<Head>,
+    params: Params,
+}
+
+impl LearnedEncoder {
+    /// From a network with the weights to begin with, for pictures `crop` pixels wide. The heads are
+    /// `mean.*` (weights N(0, 1/fan_in), so that codes begin about as large as features are) and
+    /// `log_variance.*` (zeros: σ begins at 1).
+    ///
+    /// # Errors
+    /// A code without values, a network that cannot be trained along, or that cannot take such
+    /// pictures.
+    pub fn new(
+        net: FeatureNet,
+        tap: Tap,
+        spec: LatentSpec,
+        crop: i64,
+        seed: u64,
+        device: Device,
+    ) -> Result<LearnedEncoder> {
+        if spec.size < 1 {
+            return Err(NetError::Spec(format!("codes of {} values", spec.size)));
+        }
+        let features = net.kind().feature_shape(tap, crop)?.len();
+        let (net, mut params) = net.unfreeze()?;
+        let mut head = |name: &str, deviation: f64| -> Result<Head> {
+            let mut add = |part: &str, values: Tensor| -> Result<Tensor> {
+                let tensor = values.f_to_device(device)?.f_set_requires_grad(true)?;
+                params.push(Param {
+                    name: format!("{name}.{part}"),
+                    tensor: tensor.shallow_clone(),
+                    trains: true,
+                    decays: true,
+                });
+                Ok(tensor)
+            };
+            let shape = [spec.size, features];
+            let weight = match deviation > 0.0 {
+                true => normal(&format!("encoder.{name}.weight"), &shape, deviation, seed)?,
+                false => zeros(&shape)?,
+            };
+            Ok(Head {
+                weight: add("weight", weight)?,
+                bias: add("bias", zeros(&[spec.size])?)?,
+            })
+        };
+        let mean = head("mean", 1.0 / (features as f64).sqrt())?;
+        let log_variance = match spec.code {
+            Code::Gaussian => Some(head("log_variance", 0.0)?),
+            Code::Plain => None,
+        };
+        Ok(LearnedEncoder {
+            net,
+            tap,
+            spec,
+            mean,
+            log_variance,
+            params,
+        })
+    }
+
+    /// Length and kind of the codes.
+    pub fn spec(&self) -> LatentSpec {
+        self.spec
+    }
+
+    /// All weights, the network's first.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The distribution of codes of pictures in Caffe units.
+    ///
+    /// # Errors
+    /// Pictures of another size than it was built for.
+    pub fn posterior(&self, caffe: &Tensor) -> Result<Posterior> {
+        let mut found = self.net.features(caffe, &[self.tap])?;
+        let features = found
+            .pop()
+            .ok_or_else(|| NetError::Spec(format!("no features at {}", self.tap)))?
+            .f_flatten(1, -1)?;
+        let width = self.mean.weight.size()[1];
+        if features.size()[1] != width {
+            return Err(NetError::InputShape {
+                what: "the encoder's heads".to_owned(),
+                expected: format!("pictures that give {width} features"),
+                got: features.size(),
+            });
+        }
+        let through = |head: &Head| -> Result<Tensor> {
+            Ok(
+                linear(&features, &head.weight, &head.bias, Rectifier::None)?
+                    .f_to_kind(Kind::Float)?,
+            )
+        };
+        Ok(Posterior {
+            mean: through(&self.mean)?,
+            log_variance: self.log_variance.as_ref().map(through).transpose()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::seeded;
+    use crate::tables::NetKind;
+
+    fn encoder(code: Code) -> LearnedEncoder {
+        let net = FeatureNet::random(NetKind::AlexNet, Tap::Pool2, 1, Device::Cpu).unwrap();
+        let spec = LatentSpec { size: 5, code };
+        LearnedEncoder::new(net, Tap::Pool2, spec, 64, 1, Device::Cpu).unwrap()
+    }
+
+    fn pictures() -> Tensor {
+        normal("x", &[3, 3, 64, 64], 50.0, 1).unwrap()
+    }
+
+    #[test]
+    fn codes_are_drawn_around_the_mean() {
+        let at = encoder(Code::Gaussian).posterior(&pictures()).unwrap();
+        assert_eq!(at.mean.size(), [3, 5]);
+        let draw = |seed| seeded(seed, || at.draw()).unwrap();
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+        // σ begins at 1: the mean square of 200 draws of 15 values around their means.
+        let spread: f64 = (0..200)
+            .map(|s| {
+                (draw(s) - &at.mean)
+                    .square()
+                    .mean(Kind::Double)
+                    .double_value(&[])
+            })
+            .sum();
+        assert!((spread / 200.0 - 1.0).abs() < 0.1, "{spread}");
+    }
+
+    #[test]
+    fn plain_codes_are_the_mean_and_know_no_divergence() {
+        let at = encoder(Code::Plain).posterior(&pictures()).unwrap();
+        assert_eq!(at.draw().unwrap(), at.mean);
+        assert!(at.kl(Reduction::Caffe).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_standard_normal_posterior_costs_half_a_unit_a_value() {
+        let zero = Tensor::zeros([4, 6], (Kind::Float, Device::Cpu));
+        let at = Posterior {
+            mean: zero.shallow_clone(),
+            log_variance: Some(zero),
+        };
+        for (reduction, want) in [
+            (Reduction::Paper, 12.0),
+            (Reduction::Caffe, 3.0),
+            (Reduction::Mean, 0.5),
+        ] {
+            let kl = at.kl(reduction).unwrap().unwrap();
+            assert_eq!(kl.double_value(&[]), want);
+        }
+    }
+
+    #[test]
+    fn everything_up_to_the_tap_learns() {
+        let encoder = encoder(Code::Gaussian);
+        let names: Vec<&str> = encoder.params().iter().map(|p| p.name.as_str()).collect();
+        assert!(names.contains(&"features.0.weight") && names.contains(&"mean.weight"));
+        assert!(names.contains(&"log_variance.bias"));
+        let at = encoder.posterior(&pictures()).unwrap();
+        let loss = at.kl(Reduction::Caffe).unwrap().unwrap() + at.mean.square().sum(Kind::Float);
+        let weights: Vec<&Tensor> = encoder.params().iter().map(|p| &p.tensor).collect();
+        for (name, g) in names
+            .iter()
+            .zip(Tensor::run_backward(&[loss], &weights, false, false))
+        {
+            let largest = g.abs().max().double_value(&[]);
+            // Of log σ² = 0 the divergence has its minimum, where only bias and weight see noughts.
+            assert!(largest > 0.0 || name.starts_with("log_variance"), "{name}");
+        }
+    }
+
+    #[test]
+    fn pictures_of_another_size_are_refused() {
+        let x = normal("x", &[1, 3, 96, 96], 50.0, 1).unwrap();
+        let error = encoder(Code::Plain).posterior(&x).unwrap_err().to_string();
+        assert!(error.contains("heads"), "{error}");
+    }
+}

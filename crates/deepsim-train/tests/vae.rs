@@ -1,0 +1,255 @@
+//! Iterations of a variational autoencoder against an independent reference in PyTorch, and resume.
+
+// The leave that clippy.toml gives tests ends at their helper functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../../deepsim-nets/tests/common/mod.rs"]
+#[allow(dead_code, reason = "this test needs a part of it")]
+mod common;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use common::{OUTPUT, Reference, assert_close, relative};
+use deepsim_experiment::{Checkpoint, Experiment, Manifest, Perception, checkpoint};
+use deepsim_nets::init;
+use deepsim_nets::params::{NamedTensors, Params, f32_bytes};
+use deepsim_nets::pictures::rgb_to_caffe;
+use deepsim_train::iteration::{Losses, Plan, iterate};
+use deepsim_train::state::State;
+use safetensors::tensor::{Dtype, TensorView};
+use tch::{Device, Kind, Tensor};
+
+/// As for inversion (see `parity.rs`).
+const WEIGHTS: f64 = 1e-4;
+const MOVEMENT: f64 = 1e-2;
+/// Relative error allowed in losses of later iterations: they follow from what Adam's first step, all
+/// sign, made of rounding in gradients near zero.
+const LATER: f64 = 1e-4;
+
+fn write_weights(values: &NamedTensors, path: &Path) {
+    let bytes: Vec<_> = values
+        .iter()
+        .map(|(n, t)| (n, t.size(), f32_bytes(t).unwrap()))
+        .collect();
+    let views = bytes.iter().map(|(n, shape, b)| {
+        let shape = shape.iter().map(|&d| d as usize).collect();
+        (n.as_str(), TensorView::new(Dtype::F32, shape, b).unwrap())
+    });
+    let file = safetensors::serialize(views, None::<HashMap<String, String>>).unwrap();
+    std::fs::write(path, file).unwrap();
+}
+
+/// The full-size file, so that the published hyper-parameters stand in the test as users run them.
+fn experiment(sets: &[String]) -> Experiment {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/vae-alexnet.toml");
+    let mut all: Vec<String> = ["encoder.net", "comparator.net"]
+        .map(|key| format!("{key}=alexnet"))
+        .to_vec();
+    all.push("encoder.tap=pool5".to_owned());
+    all.extend_from_slice(sets);
+    Experiment::load(&file, &all).unwrap()
+}
+
+fn flat(params: &Params, get: impl Fn(&str) -> Tensor) -> Tensor {
+    let all: Vec<Tensor> = params.iter().map(|p| get(&p.name).flatten(0, -1)).collect();
+    Tensor::cat(&all, 0).detach()
+}
+
+fn check(options: &str) -> Vec<Losses> {
+    let r = Reference::run(&format!(
+        "vae --crop 64 --batch 4 --features 24 --weight-decay 1 {options}"
+    ));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("comparator.safetensors");
+    write_weights(&r.group("wC/"), &file);
+    let weights = file.display();
+    let mut sets = vec![
+        format!("encoder.weights={weights}"),
+        format!("comparator.weights={weights}"),
+        "data.crop=64".to_owned(),
+        "latent.size=24".to_owned(),
+    ];
+    if options.contains("--without-kl") {
+        sets.push("loss.kl=0".to_owned());
+    }
+    for net in ["generator", "discriminator", "encoder"] {
+        sets.push(format!(
+            "optimizer.{net}.weight_decay={}",
+            r.meta("weight_decay")
+        ));
+        sets.push(format!("optimizer.{net}.lr={}", r.meta("lr")));
+    }
+    let experiment = experiment(&sets);
+    let perception = Perception::load(&experiment, Device::Cpu).unwrap();
+    let mut state = State::new(&experiment, perception.learned(), Device::Cpu).unwrap();
+    let load = |params: &mut Params, prefix: &str| {
+        params
+            .copy_from(&r.group(prefix), "a network", "reference")
+            .unwrap();
+    };
+    load(state.generator.params_mut(), "wG/");
+    load(state.discriminator.params_mut(), "wD/");
+    load(&mut state.encoder.as_mut().unwrap().params, "wE/");
+    let plan = Plan::of(&experiment);
+    let mut all = Vec::new();
+    for (it, seed) in r.numbers("torch_seeds").into_iter().enumerate() {
+        let x = rgb_to_caffe(r.get(&format!("x/{it}"))).unwrap();
+        let l = iterate(&mut state, &perception, &x, None, &plan, seed).unwrap();
+        for (name, value) in [
+            ("feat", l.feat),
+            ("adv", l.adv),
+            ("img", l.img),
+            ("kl", l.kl),
+            ("d_real", l.d_real),
+            ("d_fake", l.d_fake),
+            ("total", l.total(&plan.loss)),
+        ] {
+            let key = format!("loss/{it}/{name}");
+            let value = Tensor::full([], value, (Kind::Float, Device::Cpu));
+            let tolerance = if it == 0 { OUTPUT } else { LATER };
+            assert_close(&key, &value, r.get(&key), tolerance);
+        }
+        all.push(l);
+    }
+    let encoder = &state.encoder.as_ref().unwrap().params;
+    for (name, params) in [
+        ("E", encoder),
+        ("G", state.generator.params()),
+        ("D", state.discriminator.params()),
+    ] {
+        let of = |prefix: &str| {
+            flat(params, |p| {
+                r.get(&format!("{prefix}{name}/{p}")).shallow_clone()
+            })
+        };
+        let ours = flat(params, |p| params.get(p).unwrap().shallow_clone());
+        let (before, after) = (of("w"), of("out"));
+        assert_close(&format!("weights of {name}"), &ours, &after, WEIGHTS);
+        assert_close(
+            &format!(
+                "movement of {name} (distance of a unit from its kink {})",
+                r.meta("margin")
+            ),
+            &(&ours - &before),
+            &(&after - &before),
+            MOVEMENT,
+        );
+        assert!(
+            relative(&after, &before) > 10.0 * WEIGHTS,
+            "{name} hardly moved"
+        );
+    }
+    all
+}
+
+#[test]
+fn two_iterations_are_the_reference_s() {
+    let losses = check("--seed 3 --iterations 2");
+    assert!(losses[0].kl != losses[1].kl);
+}
+
+#[test]
+fn without_its_weight_the_divergence_is_shown_and_not_followed() {
+    let losses = check("--seed 3 --iterations 1 --without-kl");
+    assert!(losses[0].kl > 0.0);
+}
+
+fn small(code: &str, kl: &str) -> Experiment {
+    experiment(&[
+        "encoder.tap=pool2".to_owned(),
+        "encoder.weights=random:1".to_owned(),
+        "comparator.weights=random:2".to_owned(),
+        "comparator.tap=pool2".to_owned(),
+        "data.crop=64".to_owned(),
+        "latent.size=6".to_owned(),
+        format!("latent.code={code}"),
+        format!("loss.kl={kl}"),
+        "generator.width=0.125".to_owned(),
+    ])
+}
+
+fn pictures(step: u64) -> Tensor {
+    init::normal(&format!("x{step}"), &[2, 3, 64, 64], 50.0, 4).unwrap()
+}
+
+fn advance(state: &mut State, perception: &Perception, plan: &Plan, to: u64) {
+    while state.step < to {
+        let seed = init::derive_seed(7, "dropout", state.step);
+        iterate(state, perception, &pictures(state.step), None, plan, seed).unwrap();
+    }
+}
+
+/// Everything of a state that a checkpoint holds, by name.
+fn values(state: &State) -> Vec<(String, Vec<u8>)> {
+    let snapshot = state.snapshot();
+    let tensors = snapshot.files.iter().flat_map(|(file, tensors)| {
+        tensors
+            .iter()
+            .map(move |(name, t)| (format!("{file}/{name}"), f32_bytes(t).unwrap()))
+    });
+    let counters = snapshot.counters.iter();
+    tensors
+        .chain(counters.map(|(k, v)| (k.clone(), v.to_le_bytes().to_vec())))
+        .collect()
+}
+
+#[test]
+fn a_resumed_autoencoder_goes_on_as_if_never_stopped() {
+    for (code, kl) in [("gaussian", "20"), ("plain", "0")] {
+        let experiment = small(code, kl);
+        let plan = Plan::of(&experiment);
+        let open = || {
+            let perception = Perception::load(&experiment, Device::Cpu).unwrap();
+            let state = State::new(&experiment, perception.learned(), Device::Cpu).unwrap();
+            (perception, state)
+        };
+        let (perception, mut whole) = open();
+        let folder = tempfile::tempdir().unwrap();
+        advance(&mut whole, &perception, &plan, 2);
+        let manifest = Manifest {
+            format: checkpoint::FORMAT,
+            step: 2,
+            seconds: 0.0,
+            generator: experiment.generator.clone(),
+            discriminator: experiment.discriminator.clone(),
+            encoder_weights: perception.encoder_hash.clone(),
+            comparator_weights: perception.comparator_hash.clone(),
+            train_data: String::new(),
+            test_data: String::new(),
+            versions: Default::default(),
+            files: Default::default(),
+        };
+        checkpoint::write(folder.path(), manifest, &whole.snapshot()).unwrap();
+        let codes = perception.encode(&pictures(9)).unwrap().copy();
+        advance(&mut whole, &perception, &plan, 4);
+
+        let saved = Checkpoint::newest(folder.path()).unwrap().unwrap();
+        let (mut perception, mut resumed) = open();
+        assert_ne!(perception.encode(&pictures(9)).unwrap(), codes);
+        resumed.restore(&saved).unwrap();
+        // The perception's encoder is the state's.
+        assert_eq!(perception.encode(&pictures(9)).unwrap(), codes);
+        advance(&mut resumed, &perception, &plan, 4);
+        assert!(values(&resumed) == values(&whole), "{code}");
+
+        // A reader gets the same encoder without a state.
+        perception.restore(&saved).unwrap();
+        assert_eq!(perception.encode(&pictures(9)).unwrap(), codes);
+    }
+}
+
+#[test]
+fn another_seed_draws_other_codes() {
+    let experiment = small("gaussian", "20");
+    let plan = Plan::of(&experiment);
+    let run = |seed| {
+        let perception = Perception::load(&experiment, Device::Cpu).unwrap();
+        let mut state = State::new(&experiment, perception.learned(), Device::Cpu).unwrap();
+        iterate(&mut state, &perception, &pictures(1), None, &plan, seed).unwrap()
+    };
+    // The encoder is one, the codes are not: only what does not depend on them is equal.
+    let (a, b) = (run(1), run(2));
+    assert_eq!(a.kl, b.kl);
+    assert_ne!(a.img, b.img);
+}

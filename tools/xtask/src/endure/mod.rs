@@ -1,0 +1,90 @@
+//! Evidence that a training may be left alone: a long soak that must stay flat, and kill -9 at many
+//! moments that must cost nothing.
+
+mod kills;
+mod picture;
+mod soak;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::programs::Programs;
+use crate::samples;
+use crate::stages::Stages;
+use crate::workspace::Workspace;
+
+pub use kills::Args as KillArgs;
+pub use soak::Args as SoakArgs;
+
+pub const SOAK_EXAMPLES: &str = soak::EXAMPLES;
+pub const KILL_EXAMPLES: &str = kills::EXAMPLES;
+
+/// The experiment, made small: what is looked at are the program's habits, not its pictures.
+const EXPERIMENT: &str = "experiments/quickstart.toml";
+const SMALL: [&str; 7] = [
+    "data.crop=64",
+    "generator.width=0.125",
+    "train.batch_size=4",
+    "train.threads=1",
+    "train.precision=fp32",
+    "train.eval_images=8",
+    "train.keep_checkpoints=2",
+];
+
+pub fn soak(ws: &Workspace, args: &SoakArgs) -> Result<()> {
+    soak::run(ws, args)
+}
+
+pub fn kills(ws: &Workspace, args: &KillArgs) -> Result<()> {
+    kills::run(ws, args)
+}
+
+fn ready(ws: &Workspace, again: &'static str) -> Result<(Programs, Stages)> {
+    let mut stages = Stages::new(samples::STAGES + 2);
+    let programs = samples::ready(ws, &mut stages, again)?;
+    Ok((programs, stages))
+}
+
+/// The trainer's arguments for the small experiment in `run`.
+fn arguments(run: &Path, more: &[String]) -> Vec<String> {
+    let mut all = vec![EXPERIMENT.to_owned(), "--out".to_owned()];
+    all.push(run.display().to_string());
+    for set in SMALL
+        .iter()
+        .map(|s| (*s).to_owned())
+        .chain(more.iter().cloned())
+    {
+        all.extend(["--set".to_owned(), set]);
+    }
+    all
+}
+
+/// The process that writes a run directory, by its lock.
+fn writer(run: &Path) -> Option<u32> {
+    fs::read_to_string(run.join("lock"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// The newest line of a run's metrics that has this key.
+fn newest(run: &Path, key: &str) -> Option<f64> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).ok()?;
+    text.lines()
+        .rev()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find_map(|value| value.get(key)?.as_f64())
+}
+
+/// Removes what an earlier trial left.
+fn clear(run: &Path) -> Result<()> {
+    match fs::remove_dir_all(run) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("removing {}", run.display())),
+    }
+}

@@ -1,0 +1,266 @@
+//! A long training whose memory, file handles, threads and speed are written down.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use super::{arguments, clear, newest, picture, ready, writer};
+use crate::failure::ChildFailed;
+use crate::stages::note;
+use crate::workspace::Workspace;
+use crate::{landing, samples};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  cargo xtask soak                  60 minutes: docs/results/soak.json and docs/pictures/soak.png
+  cargo xtask soak --minutes 5      a trial, printed only";
+
+/// Names record and run.
+const NAME: &str = "soak";
+const PICTURE: &str = "docs/pictures/soak.png";
+/// A trial that is shorter leaves no record.
+const WHOLE: f64 = 60.0;
+/// What counts as a long run.
+const STEPS: f64 = 20_000.0;
+/// Looks at the process, over all of the time.
+const LOOKS: u32 = 720;
+/// Share of the looks that is warming up: caches fill, the heap finds its size.
+const WARMING: f64 = 0.1;
+
+/// How long.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Minutes of training
+    #[arg(long, value_name = "N", default_value_t = WHOLE, value_parser = crate::minutes)]
+    minutes: f64,
+}
+
+/// One look at the process.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Look {
+    /// Minutes since the beginning.
+    pub minutes: f64,
+    /// Step that it was last heard of.
+    pub step: f64,
+    /// Resident memory, MiB.
+    pub resident_mib: f64,
+    /// Open file handles.
+    pub handles: f64,
+    /// Threads.
+    pub threads: f64,
+    /// Milliseconds a step, since the look before.
+    pub step_ms: Option<f64>,
+}
+
+/// How a quantity changed from the first quarter after warming up to the last quarter.
+#[derive(Debug, Clone, Serialize)]
+struct Change {
+    quantity: &'static str,
+    first: f64,
+    last: f64,
+    percent: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Evidence<'a> {
+    name: &'static str,
+    command: &'static str,
+    commit: Option<String>,
+    minutes: f64,
+    steps: f64,
+    changes: &'a [Change],
+    looks: &'a [Look],
+}
+
+pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
+    let (programs, mut stages) = ready(ws, "cargo xtask soak")?;
+    let run = Path::new("runs").join(NAME);
+    clear(&ws.path(&run))?;
+    stages.next(&format!("training for {} minutes", args.minutes));
+    let begun = Instant::now();
+    let whole = Duration::from_secs_f64(60.0 * args.minutes);
+    let over = Arc::new(AtomicBool::new(false));
+    let watcher = {
+        let (run, over) = (ws.path(&run), Arc::clone(&over));
+        thread::spawn(move || watch(&run, begun, whole / LOOKS, &over))
+    };
+    // Everything that a long run does, often: checkpoints, sheets, evaluations.
+    let often = [
+        "steps=1000000000",
+        "log_every=20",
+        "checkpoint_every=500",
+        "sample_every=500",
+        "eval_every=500",
+    ];
+    let often: Vec<String> = often.iter().map(|set| format!("train.{set}")).collect();
+    let trained = programs
+        .get(ws, "the training", "deepsim-train")?
+        .args(arguments(&run, &often))
+        .until(Some(begun + whole))
+        .run();
+    over.store(true, Ordering::Relaxed);
+    let looks = watcher.join().unwrap_or_default();
+    match trained {
+        // SIGTERM, as asked.
+        Err(error) => match error.downcast_ref::<ChildFailed>() {
+            Some(failed) if failed.ending.code() == 143 => {}
+            _ => return Err(error),
+        },
+        Ok(()) => bail!("the training ended by itself"),
+    }
+    let changes = changes(&looks);
+    let steps = newest(&ws.path(&run), "step").unwrap_or(0.0);
+    print!("{}", table(&changes, args.minutes, steps));
+    if args.minutes < WHOLE || steps < STEPS {
+        note(format_args!(
+            "no record: it takes {WHOLE} minutes and {STEPS} steps"
+        ));
+        return Ok(());
+    }
+    let evidence = Evidence {
+        name: NAME,
+        command: "cargo xtask soak",
+        commit: samples::commit(ws),
+        minutes: args.minutes,
+        steps,
+        changes: &changes,
+        looks: &looks,
+    };
+    samples::write(ws, NAME, &evidence)?;
+    landing::write(&ws.path(PICTURE), &picture::draw(&looks)?)?;
+    note(format_args!("written: {PICTURE}"));
+    Ok(())
+}
+
+fn watch(run: &Path, begun: Instant, every: Duration, over: &AtomicBool) -> Vec<Look> {
+    let mut looks: Vec<Look> = Vec::new();
+    let mut next = begun;
+    while !over.load(Ordering::Relaxed) {
+        if Instant::now() < next {
+            thread::sleep(Duration::from_millis(50));
+            continue;
+        }
+        next += every;
+        let Some(mut look) =
+            writer(run).and_then(|pid| look(&PathBuf::from(format!("/proc/{pid}"))))
+        else {
+            continue;
+        };
+        look.minutes = begun.elapsed().as_secs_f64() / 60.0;
+        look.step = newest(run, "step").unwrap_or(0.0);
+        look.step_ms = looks
+            .last()
+            .filter(|last| look.step > last.step)
+            .map(|last| (look.minutes - last.minutes) * 60e3 / (look.step - last.step));
+        looks.push(look);
+    }
+    looks
+}
+
+fn look(process: &Path) -> Option<Look> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let number = |key: &str| -> Option<f64> {
+        let line = status.lines().find_map(|l| l.strip_prefix(key))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    Some(Look {
+        minutes: 0.0,
+        step: 0.0,
+        resident_mib: number("VmRSS:")? / 1024.0,
+        handles: fs::read_dir(process.join("fd")).ok()?.count() as f64,
+        threads: number("Threads:")?,
+        step_ms: None,
+    })
+}
+
+/// A name, and its value of a look.
+type Quantity = (&'static str, fn(&Look) -> Option<f64>);
+
+fn changes(looks: &[Look]) -> Vec<Change> {
+    let from = (looks.len() as f64 * WARMING) as usize;
+    let warm = looks.get(from..).unwrap_or_default();
+    let quarter = warm.len() / 4;
+    if quarter == 0 {
+        return Vec::new();
+    }
+    let (first, last) = (&warm[..quarter], &warm[warm.len() - quarter..]);
+    let quantities: [Quantity; 4] = [
+        ("resident memory, MiB", |l| Some(l.resident_mib)),
+        ("file handles", |l| Some(l.handles)),
+        ("threads", |l| Some(l.threads)),
+        ("milliseconds a step", |l| l.step_ms),
+    ];
+    quantities
+        .into_iter()
+        .map(|(quantity, of)| {
+            let (first, last) = (median(first, of), median(last, of));
+            Change {
+                quantity,
+                first,
+                last,
+                percent: 100.0 * (last / first - 1.0),
+            }
+        })
+        .collect()
+}
+
+fn median(looks: &[Look], of: fn(&Look) -> Option<f64>) -> f64 {
+    let mut values: Vec<f64> = looks.iter().filter_map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn table(changes: &[Change], minutes: f64, steps: f64) -> String {
+    let mut out = format!(
+        "{minutes:.0} minutes, {steps:.0} steps; medians of the first quarter (after a tenth for warming up) and of the last\n"
+    );
+    for c in changes {
+        out.push_str(&format!(
+            "{:<22} {:>9.2} {:>9.2} {:>+7.2} %\n",
+            c.quantity, c.first, c.last, c.percent
+        ));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn growing(n: u32, by: f64) -> Vec<Look> {
+        (0..n)
+            .map(|i| Look {
+                minutes: f64::from(i),
+                step: f64::from(i) * 10.0,
+                resident_mib: 100.0 + by * f64::from(i),
+                handles: 20.0,
+                threads: 4.0,
+                step_ms: (i > 0).then_some(7.0),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_leak_shows_and_its_absence_too() {
+        let flat = changes(&growing(100, 0.0));
+        assert!(flat.iter().all(|c| c.percent == 0.0), "{flat:?}");
+        let leak = changes(&growing(100, 1.0));
+        // Medians at 10+11 and 78+11 of a hundred looks.
+        assert_eq!((leak[0].first, leak[0].last), (121.0, 189.0));
+        assert_eq!(leak[1].percent, 0.0);
+        assert!(changes(&growing(3, 0.0)).is_empty());
+    }
+
+    #[test]
+    fn a_process_can_be_looked_at() {
+        let own = look(Path::new("/proc/self")).unwrap();
+        assert!(own.resident_mib > 1.0 && own.threads >= 1.0 && own.handles >= 3.0);
+        assert!(look(Path::new("/proc/none")).is_none());
+    }
+}

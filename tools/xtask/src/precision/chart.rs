@@ -1,0 +1,41 @@
+//! What every drawn chart needs: a font and a PNG.
+
+use std::sync::Once;
+
+use anyhow::{Context, Result, anyhow};
+use plotters::style::{FontStyle, register_font};
+
+/// The font that [`provide_font`] brings.
+pub const FONT: &str = "ours";
+
+/// plotters draws no text without a font, and a bare machine has none.
+pub fn provide_font() -> Result<()> {
+    static ONCE: Once = Once::new();
+    let mut refused = false;
+    ONCE.call_once(|| {
+        let bytes = epaint_default_fonts::UBUNTU_LIGHT;
+        refused = register_font(FONT, FontStyle::Normal, bytes).is_err();
+    });
+    match refused {
+        true => Err(anyhow!("the font that xtask brings cannot be read")),
+        false => Ok(()),
+    }
+}
+
+/// RGB pixels as the bytes of a PNG.
+///
+/// # Errors
+/// None that is known of.
+pub fn encode(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::High);
+    let mut writer = encoder.write_header().context("writing the picture")?;
+    writer
+        .write_image_data(pixels)
+        .context("writing the picture")?;
+    writer.finish().context("writing the picture")?;
+    Ok(bytes)
+}
