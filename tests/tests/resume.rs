@@ -144,13 +144,12 @@ fn adam_s_moments_matter_to_the_continuation() {
     let n = bytes.len();
     bytes[n - 4096..].fill(0);
     fs::write(&file, &bytes).unwrap();
-    let manifest = at.join("manifest.json");
-    let mut json: serde_json::Value =
-        serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
-    json["files"]["state.safetensors"]["blake3"] = deepsim_experiment::networks::hash_file(&file)
+    let mut manifest = Checkpoint::open(&files::checkpoint(&lab.run_dir(), 4))
         .unwrap()
-        .into();
-    fs::write(&manifest, json.to_string()).unwrap();
+        .manifest;
+    let entry = manifest.files.get_mut("state.safetensors").unwrap();
+    entry.blake3 = deepsim_experiment::networks::hash_file(&file).unwrap();
+    fs::write(at.join("manifest.json"), manifest.sealed().unwrap()).unwrap();
     for out in ["run", "spoilt"] {
         run(lab.train_into(out).args(["--steps", "6", "--resume"])).exits(0);
     }
@@ -295,6 +294,44 @@ fn a_crash_at_any_point_of_a_commit_loses_at_most_that_checkpoint() {
         assert_eq!(tensors(&dir, 4), tensors(&lab.at("whole"), 4), "{asked}");
         assert_eq!(losses(&dir), losses(&lab.at("whole")), "{asked}");
     }
+}
+
+/// With a rate at which products of a few layers overflow: it stops and says which loss, or goes back
+/// and on at lower rates, and both leave checkpoints that can be used.
+#[test]
+fn numbers_that_are_not_finite_stop_it_or_lower_the_rate() {
+    let lab = Lab::new();
+    let wild = [
+        "--set",
+        "optimizer.generator.lr=30",
+        "--set",
+        "train.checkpoint_every=1000",
+    ];
+    let four = ["--steps", "4"];
+    let ran = run(lab.train_into("stops").args(wild).args(four)).exits(1);
+    ran.says(&["is", "the last checkpoint is untouched", "not_finite=halve"]);
+
+    let halve = ["--set", "train.not_finite=halve"];
+    let ran = run(lab.train_into("lowers").args(wild).args(four).args(halve)).exits(0);
+    let ran = ran.says(&["back to the last checkpoint", "half the learning rates"]);
+    let lowers = lab.at("lowers");
+    let rates: Vec<f64> = column(&lowers, "lr")
+        .iter()
+        .map(|v| v.as_f64().unwrap())
+        .collect();
+    assert!(rates.last().unwrap() <= &15.0, "{rates:?}\n{}", ran.stderr);
+    for step in checkpoint_steps(&lowers) {
+        Checkpoint::open(&files::checkpoint(&lowers, step)).unwrap();
+    }
+    // What was lowered stays so.
+    run(lab
+        .train_into("lowers")
+        .args(wild)
+        .args(halve)
+        .args(["--resume", "--steps", "5"]))
+    .exits(0);
+    let after = column(&lowers, "lr").last().unwrap().as_f64().unwrap();
+    assert!(after <= *rates.last().unwrap());
 }
 
 #[test]

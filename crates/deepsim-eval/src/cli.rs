@@ -211,6 +211,9 @@ metrics, and puts their pictures on one sheet for each task: experiments/sample/
         /// Photographs on a sheet, at most.
         #[arg(long, default_value_t = 8, value_name = "N")]
         show: usize,
+        /// Only photographs with this text in their name on the sheet (repeatable).
+        #[arg(long, value_name = "TEXT")]
+        filter: Vec<String>,
         /// Folder of the judges' weights.
         #[arg(long, value_name = "DIR", default_value = "weights")]
         judge_weights: PathBuf,

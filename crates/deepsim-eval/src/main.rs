@@ -189,6 +189,7 @@ fn run(command: Command) -> Result<(), EvalError> {
             runs,
             images,
             show,
+            filter,
             judge_weights,
             format,
             out,
@@ -196,6 +197,7 @@ fn run(command: Command) -> Result<(), EvalError> {
             let asked = commands::Losses {
                 images,
                 show,
+                filter,
                 judge_weights,
                 format,
                 out,

@@ -18,8 +18,8 @@ use tch::{Device, Tensor};
 
 use crate::error::{ExperimentError, Result};
 
-/// Version of the checkpoint format.
-pub const FORMAT: u32 = 1;
+/// Version of the checkpoint format. Format 1 had no digest of the manifest itself; it stays readable.
+pub const FORMAT: u32 = 2;
 
 /// Size and hash of one file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +56,41 @@ pub struct Manifest {
     /// The files beside this one.
     #[serde(default)]
     pub files: BTreeMap<String, FileEntry>,
+    /// blake3 of this manifest without this line: what is said of the files must be as whole as they.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+impl Manifest {
+    /// The bytes of `manifest.json`, with the digest.
+    ///
+    /// # Errors
+    /// None of ours.
+    pub fn sealed(&self) -> std::result::Result<Vec<u8>, serde_json::Error> {
+        let bare = Manifest {
+            digest: None,
+            ..self.clone()
+        };
+        let digest = blake3::hash(&serde_json::to_vec_pretty(&bare)?);
+        serde_json::to_vec_pretty(&Manifest {
+            digest: Some(digest.to_hex().to_string()),
+            ..bare
+        })
+    }
+
+    /// From the bytes of `manifest.json`; what is wrong with them, in words.
+    fn parse(bytes: &[u8]) -> std::result::Result<Manifest, String> {
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        match manifest.format {
+            // Every byte counts: what is read must be written the same way again.
+            FORMAT => match manifest.sealed().is_ok_and(|sealed| sealed == bytes) {
+                true => Ok(manifest),
+                false => Err("damaged: it is not what its digest says".to_owned()),
+            },
+            1 if manifest.digest.is_none() => Ok(manifest),
+            other => Err(format!("format {other} is not known to this build")),
+        }
+    }
 }
 
 /// What goes into a checkpoint besides the manifest: tensors of each file, and counters
@@ -135,7 +170,7 @@ pub fn write(parent: &Path, mut manifest: Manifest, snapshot: &Snapshot) -> Resu
         crash_point("file-written", step);
     }
     crash_point("files-written", step);
-    let json = serde_json::to_vec_pretty(&manifest).map_err(|e| ExperimentError::Checkpoint {
+    let json = manifest.sealed().map_err(|e| ExperimentError::Checkpoint {
         path: staging.path().to_owned(),
         reason: e.to_string(),
     })?;
@@ -265,14 +300,7 @@ impl Checkpoint {
         };
         let file = path.join("manifest.json");
         let text = fs::read(&file).map_err(ExperimentError::io(&file))?;
-        let manifest: Manifest =
-            serde_json::from_slice(&text).map_err(|e| bad(format!("manifest.json: {e}")))?;
-        if manifest.format != FORMAT {
-            return Err(bad(format!(
-                "format {} is not known to this build",
-                manifest.format
-            )));
-        }
+        let manifest = Manifest::parse(&text).map_err(|e| bad(format!("manifest.json: {e}")))?;
         for (name, entry) in &manifest.files {
             if name.contains('/') || name.contains("..") {
                 return Err(bad(format!("manifest.json names a file elsewhere: {name}")));

@@ -312,6 +312,7 @@ impl Experiment {
             "train.eval_every",
             "train.eval_images",
             "train.keep_checkpoints",
+            "train.not_finite",
             "data.quarantine",
         ];
         let (here, there) = (flatten(&self.raw), flatten(other));

@@ -224,6 +224,17 @@ pub enum RawPasses {
     One,
 }
 
+/// What to do when a loss or a weight is no finite number any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RawNotFinite {
+    /// Stop; the last good checkpoint stays.
+    #[default]
+    Stop,
+    /// Go back to it and on with half the learning rates.
+    Halve,
+}
+
 /// `[train]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -249,6 +260,10 @@ pub struct RawTrain {
     /// paper's. A run keeps what it began with.
     #[serde(default)]
     pub discriminator_passes: RawPasses,
+    /// What to do when a loss or a weight is no finite number any more. "stop" (if left out): the last good
+    /// checkpoint stays. "halve": go back to it and on with half the learning rates, eight times at most.
+    #[serde(default)]
+    pub not_finite: RawNotFinite,
     /// Steps between lines of metrics.
     pub log_every: u64,
     /// Steps between checkpoints.

@@ -71,6 +71,7 @@ fn type_name(rust: &str) -> &str {
         "Option<[f32; 2]>" => "[low, high]",
         "RawPrecision" => "\"fp32\" or \"bf16\"",
         "RawTf32" => "\"off\" or \"on\"",
+        "RawNotFinite" => "\"stop\" or \"halve\"",
         "RawPasses" => "\"paper\" or \"one\"",
         "Reduction" => "\"caffe\", \"paper\" or \"mean\"",
         "RawKind" => {

@@ -20,15 +20,25 @@ pub enum TrainError {
     /// A loss that is not a number any more.
     #[error(
         "step {step}: {term} is {value}; the last checkpoint is untouched. \
-         Lower optimizer.generator.lr or optimizer.discriminator.lr and --resume"
+         Lower optimizer.generator.lr or optimizer.discriminator.lr and start over, or go on by \
+         --resume --set train.not_finite=halve"
     )]
     NotFinite {
         /// The iteration.
         step: u64,
-        /// Which loss.
+        /// Which loss, or that it was a weight.
         term: &'static str,
         /// Its value.
         value: f64,
+    },
+    /// Halving the learning rates has not helped.
+    #[error(
+        "losses are still not finite after the learning rates were halved {halvings} times: it is not the \
+         rate, or the last checkpoint was spoilt already: remove it and --resume from the one before"
+    )]
+    Hopeless {
+        /// How often.
+        halvings: u64,
     },
     /// The thread pool could not be set up.
     #[error("train.threads: {0}")]
@@ -40,7 +50,7 @@ impl TrainError {
     /// 1 for what went wrong while computing.
     pub fn exit_code(&self) -> u8 {
         match self {
-            TrainError::NotFinite { .. } => 1,
+            TrainError::NotFinite { .. } | TrainError::Hopeless { .. } => 1,
             TrainError::Experiment(e) => e.exit_code(),
             TrainError::Counter { .. } | TrainError::Threads(_) => 2,
         }

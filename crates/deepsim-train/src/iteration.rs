@@ -187,7 +187,7 @@ fn step(
         false => None,
     };
     if let Some(grads) = judged.as_ref().and_then(|j| j.gradients.as_ref()) {
-        let rate = schedule(&plan.halve_at, state.adam_d.count());
+        let rate = state.rate() * schedule(&plan.halve_at, state.adam_d.count());
         state
             .adam_d
             .step(state.discriminator.params(), grads, rate)?;
@@ -245,7 +245,7 @@ fn step(
         if let Some(pushed) = pushed {
             loss = loss.f_add(&pushed)?;
         }
-        let rate = schedule(&plan.halve_at, state.adam_g.count());
+        let rate = state.rate() * schedule(&plan.halve_at, state.adam_g.count());
         let generator = state.generator.params();
         // One pass back through both.
         let mut grads = gradients(

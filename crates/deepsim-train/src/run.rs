@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use deepsim_data::{Augment, BatchSpec, Dataset, Loader, Part};
+use deepsim_experiment::config::RawNotFinite;
 use deepsim_experiment::evaluate::{decode, held_out, held_out_features, to_caffe};
 use deepsim_experiment::recorded::SCALE_FILE;
 use deepsim_experiment::{
@@ -56,6 +57,37 @@ pub enum End {
 /// first step; unreadable photographs, losses that are not finite, and a full disk later. The
 /// last checkpoint is never harmed.
 pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<End> {
+    let mut request = request.clone();
+    let mut rates = Rates::AsTheyAre;
+    loop {
+        match attempt(experiment, &request, rates, stop) {
+            Err(TrainError::NotFinite { step, term, value })
+                if experiment.raw.train.not_finite == RawNotFinite::Halve =>
+            {
+                eprintln!(
+                    "warning: step {step}: {term} is {value}: back to the last checkpoint, and on with \
+                     half the learning rates"
+                );
+                request.intent = Intent::Resume;
+                rates = Rates::Halved;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Learning rates of an attempt, against those of the checkpoint that it begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rates {
+    AsTheyAre,
+    Halved,
+}
+
+/// Halvings after which it is not the learning rate.
+const HALVINGS: u64 = 8;
+
+/// Trains until the end, a signal, or a number that is not finite.
+fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop) -> Result<End> {
     experiment.check_inputs()?;
     let device = device::choose(&request.device)?;
     set_threads(experiment.raw.train.threads)?;
@@ -123,6 +155,13 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
     let begun = Instant::now();
     let earlier = manifest.seconds;
     let mut save = |state: &State, saved: &mut u64| -> Result<()> {
+        if !state.is_finite()? {
+            return Err(TrainError::NotFinite {
+                step: state.step,
+                term: "a weight",
+                value: f64::NAN,
+            });
+        }
         manifest.step = state.step;
         manifest.seconds = earlier + begun.elapsed().as_secs_f64();
         let mut snapshot = state.snapshot();
@@ -134,6 +173,15 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
         *saved = state.step;
         Ok(())
     };
+
+    if rates == Rates::Halved {
+        if state.halvings == HALVINGS {
+            return Err(TrainError::Hopeless { halvings: HALVINGS });
+        }
+        state.halvings += 1;
+        // At once: a process that is killed now must not begin with the old rates.
+        save(&state, &mut saved)?;
+    }
 
     while state.step < settings.steps {
         let batch = loader.next_batch()?;
@@ -312,6 +360,7 @@ fn describe(
             version("libtorch", deepsim_nets::torch_version()),
         ]),
         files: BTreeMap::new(),
+        digest: None,
     }
 }
 
@@ -355,7 +404,9 @@ fn log_entries(
     quarantined: usize,
 ) -> Vec<(&'static str, Value)> {
     let kl = (!l.kl.is_nan()).then(|| ("loss.kl", Value::from(l.kl)));
-    let lr = experiment.raw.optimizer.generator.lr * schedule(&plan.halve_at, state.adam_g.count());
+    let lr = experiment.raw.optimizer.generator.lr
+        * state.rate()
+        * schedule(&plan.halve_at, state.adam_g.count());
     [
         ("loss.feat", Value::from(l.feat)),
         ("loss.adv", Value::from(l.adv)),

@@ -29,6 +29,8 @@ pub struct State {
     pub adam_d: Adam,
     /// Which networks the next iteration updates.
     pub gate: Gate,
+    /// How often all learning rates were halved because a number was not finite.
+    pub halvings: u64,
 }
 
 /// Weights of an encoder that learns, and their Adam, whose counter advances with the generator's.
@@ -70,6 +72,7 @@ impl State {
             generator,
             discriminator,
             gate: Gate::open(),
+            halvings: 0,
         })
     }
 
@@ -79,6 +82,32 @@ impl State {
         let values =
             self.generator.params().count() + self.discriminator.params().count() + encoder;
         3 * 4 * values as u64
+    }
+
+    /// What the halvings have left of a learning rate.
+    pub fn rate(&self) -> f64 {
+        0.5f64.powi(i32::try_from(self.halvings).unwrap_or(i32::MAX))
+    }
+
+    /// Whether all weights are finite numbers: a gradient may be infinite where its loss was not, and
+    /// such weights must not become the newest checkpoint.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn is_finite(&self) -> Result<bool> {
+        let _guard = tch::no_grad_guard();
+        let encoder = self.encoder.as_ref().map(|e| &e.params);
+        let networks = [self.generator.params(), self.discriminator.params()];
+        for params in networks.into_iter().chain(encoder) {
+            for p in params.iter() {
+                // One number is enough: infinities and NaN survive a sum of magnitudes.
+                let sum = p.tensor.f_abs()?.f_sum(tch::Kind::Double)?;
+                if !sum.f_double_value(&[])?.is_finite() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// What a checkpoint holds.
@@ -117,6 +146,7 @@ impl State {
                 ),
                 ("gate.train_g".to_owned(), i64::from(self.gate.train_g)),
                 ("gate.train_d".to_owned(), i64::from(self.gate.train_d)),
+                ("halvings".to_owned(), self.halvings.cast_signed()),
             ]),
         };
         snapshot.files.extend(learned);
@@ -166,6 +196,8 @@ impl State {
             train_g: counter("gate.train_g")? != 0,
             train_d: counter("gate.train_d")? != 0,
         };
+        // Checkpoints from before there was a count have none.
+        self.halvings = counters.get("halvings").map_or(0, |n| n.cast_unsigned());
         self.step = counter("step")?.cast_unsigned();
         Ok(())
     }

@@ -219,6 +219,7 @@ fn a_resumed_autoencoder_goes_on_as_if_never_stopped() {
             test_data: String::new(),
             versions: Default::default(),
             files: Default::default(),
+            digest: None,
         };
         checkpoint::write(folder.path(), manifest, &whole.snapshot()).unwrap();
         let codes = perception.encode(&pictures(9)).unwrap().copy();

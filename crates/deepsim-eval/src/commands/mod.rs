@@ -1,7 +1,7 @@
 //! What the commands do with the library's results: pictures into files, numbers onto stdout.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+mod models;
+
 use std::path::{Path, PathBuf};
 
 use deepsim_data::Dataset;
@@ -14,14 +14,15 @@ use deepsim_eval::photos::{from_data, from_files};
 use deepsim_eval::scale::Scale;
 use deepsim_eval::sheet::{Sheet, images, png};
 use deepsim_eval::{
-    EvalError, apng, interpolate, losses, mv, neighbors, neighbors_table, output, prior, reencode,
-    report, runs,
+    EvalError, apng, interpolate, mv, neighbors, neighbors_table, output, reencode, report, runs,
 };
 use deepsim_experiment::{Experiment, ExperimentError, Perception, device};
 use serde::Serialize;
 
 use crate::cli::{Baseline, Runs};
 use crate::progress::bar;
+
+pub use models::{Losses, Sample, losses, sample};
 
 type Result<T> = std::result::Result<T, EvalError>;
 
@@ -179,134 +180,6 @@ pub fn interpolate(runs: Runs, asked: &Interpolate) -> Result<()> {
     let all: Vec<_> = all.iter().map(|(s, m)| (s.as_slice(), *m)).collect();
     let text = interpolate::render(&all, asked.format)?;
     put(&text, "interpolate", asked.format, &asked.out)
-}
-
-pub struct Sample {
-    pub count: usize,
-    pub show: usize,
-    pub seed: u64,
-    pub images: usize,
-    pub judge_weights: PathBuf,
-    pub format: Format,
-    pub out: PathBuf,
-}
-
-/// Pictures of a row on a sheet of samples.
-const SAMPLES_A_ROW: i64 = 8;
-
-pub fn sample(runs: Runs, asked: &Sample) -> Result<()> {
-    for (option, value) in [("--count", asked.count), ("--images", asked.images)] {
-        if value < 2 {
-            return Err(EvalError::Usage {
-                option,
-                value: value.to_string(),
-                reason: "must be at least 2: distributions are compared".to_owned(),
-            });
-        }
-    }
-    at_least_one("--show", asked.show)?;
-    let device = device::choose(&runs.device)?;
-    let witness = prior::witness(&asked.judge_weights, device)?;
-    if witness.is_none() {
-        eprintln!(
-            "hint: no {}: no distances; `cargo xtask setup` fetches it",
-            asked.judge_weights.join(prior::WITNESS_FILE).display()
-        );
-    }
-    let (mut all, mut without) = (Vec::new(), None);
-    runs::each(runs.runs, device, warn, |run| {
-        if !prior::has_prior(&run.experiment) {
-            without = Some(run.path.clone());
-            return Ok(());
-        }
-        let made = prior::draw(run, asked.count, asked.seed, device)?;
-        let name = run_name(run);
-        let mut sheet = Sheet::new(&format!(
-            "Samples of the prior ({name}, compared in {})",
-            prior::compared_in(&run.experiment)
-        ));
-        let shown = made.size()[0].min(asked.show as i64);
-        for from in (0..shown).step_by(SAMPLES_A_ROW as usize) {
-            let part = made
-                .f_narrow(0, from, (shown - from).min(SAMPLES_A_ROW))
-                .map_err(deepsim_nets::NetError::from)?;
-            sheet.row("", images(&part)?);
-        }
-        wrote(
-            &asked.out.join(format!("samples-{name}.png")),
-            &sheet.png()?,
-        )?;
-        let numbers = prior::measure(run, &made, asked.images, witness.as_ref(), device)?;
-        all.push(numbers);
-        Ok(())
-    })?;
-    match (all.is_empty(), without) {
-        (true, Some(run)) => Err(EvalError::NoPrior { run }),
-        _ => put(
-            &prior::render(&all, asked.format)?,
-            "samples",
-            asked.format,
-            &asked.out,
-        ),
-    }
-}
-
-pub struct Losses {
-    pub images: usize,
-    pub show: usize,
-    pub judge_weights: PathBuf,
-    pub format: Format,
-    pub out: PathBuf,
-}
-
-pub fn losses(runs: Runs, asked: &Losses) -> Result<()> {
-    at_least_one("--show", asked.show)?;
-    let device = device::choose(&runs.device)?;
-    let judges = Judges::load(&asked.judge_weights, device)?;
-    let mut all = Vec::new();
-    let mut sheets: BTreeMap<String, (Vec<usize>, Sheet)> = BTreeMap::new();
-    runs::each(runs.runs, device, warn, |run| {
-        if !losses::compares(&run.experiment) {
-            return Ok(());
-        }
-        let row = losses::measure(run, &judges, asked.images, device)?;
-        let data = run.test_data()?;
-        let task = row.task.clone();
-        let fresh = !sheets.contains_key(&task);
-        let (chosen, sheet) = match sheets.entry(task) {
-            Entry::Occupied(there) => there.into_mut(),
-            Entry::Vacant(place) => {
-                let chosen = deepsim_eval::photos::spread(&data, asked.show, &[])?;
-                let title = format!("Trained with several losses: {}", row.task);
-                place.insert((chosen, Sheet::new(&title)))
-            }
-        };
-        let (photos, made) = losses::reconstructions(run, &data, chosen, device)?;
-        if fresh {
-            sheet.row("photo", images(&photos)?);
-        }
-        sheet.row(&row.trained_with, images(&made)?);
-        all.push(row);
-        Ok(())
-    })?;
-    if all.is_empty() {
-        eprintln!(
-            "hint: no autoencoder or super-resolution run; experiments/sample/ae-*.toml and sr-*.toml make them"
-        );
-    }
-    for (task, (_, sheet)) in &sheets {
-        let name: String = task
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .collect();
-        wrote(&asked.out.join(format!("losses-{name}.png")), &sheet.png()?)?;
-    }
-    put(
-        &losses::render(&all, asked.format)?,
-        "losses",
-        asked.format,
-        &asked.out,
-    )
 }
 
 pub struct Neighbors {
