@@ -61,10 +61,7 @@ impl Loss {
     /// The method's name in Table 2: `db` is the image loss alone with the generator of Dosovitskiy &
     /// Brox, CVPR 2016.
     pub fn method(self, experiment: &Experiment) -> &'static str {
-        let raw = &experiment.raw;
-        // Inversion by the paper's terms alone: autoencoders and other image losses are no row of
-        // its table.
-        if raw.latent.is_some() || (raw.loss.img > 0.0 && raw.pixels != RawPixels::default()) {
+        if !inverts(experiment) {
             return "other";
         }
         match self {
@@ -85,6 +82,14 @@ pub fn layer_name(source: &Source) -> String {
         Some((NetKind::CaffeNet, Tap::Fc8)) => "fc8".to_owned(),
         _ => source.to_string(),
     }
+}
+
+/// Whether an experiment inverts features by the paper's terms: autoencoders, super-resolution and other
+/// image losses have figures and tables of their own.
+pub fn inverts(experiment: &Experiment) -> bool {
+    let raw = &experiment.raw;
+    let paper_s = raw.loss.img == 0.0 || raw.pixels == RawPixels::default();
+    raw.latent.is_none() && paper_s && !matches!(experiment.encoder, Source::Downsampled(_))
 }
 
 /// What an experiment decodes: [`layer_name`], and for an autoencoder the length of its codes.

@@ -2,7 +2,7 @@
 
 use deepsim_experiment::Experiment;
 
-use crate::catalog::{Loss, net_name};
+use crate::catalog::{Loss, inverts, net_name};
 
 /// A part of a figure that no run stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Missing {
         };
         match self {
             Missing::Loss(loss) => {
-                let fits = |e: &&Experiment| e.raw.latent.is_none() && Loss::of(e) == *loss;
+                let fits = |e: &&Experiment| inverts(e) && Loss::of(e) == *loss;
                 let mut same: Vec<&Experiment> = files.iter().filter(fits).filter(like).collect();
                 if same.is_empty() && model.is_none() {
                     same = files.iter().filter(fits).collect();
@@ -51,8 +51,7 @@ impl Missing {
                 )
             }
             Missing::MahendranVedaldi(layer) => {
-                let fits =
-                    |e: &&Experiment| e.raw.latent.is_none() && net_name(&e.encoder) == *layer;
+                let fits = |e: &&Experiment| inverts(e) && net_name(&e.encoder) == *layer;
                 let how = match files.iter().filter(fits).find(like) {
                     Some(e) => format!(
                         "make it by `cargo run -p deepsim-eval -- baseline mv {}`",
@@ -76,9 +75,7 @@ impl Missing {
             }
             Missing::Comparators => {
                 let fits = |e: &&Experiment| {
-                    e.raw.latent.is_none()
-                        && Loss::of(e) == Loss::Full
-                        && e.raw.comparator != e.raw.encoder
+                    inverts(e) && Loss::of(e) == Loss::Full && e.raw.comparator != e.raw.encoder
                 };
                 let all: Vec<String> = files
                     .iter()

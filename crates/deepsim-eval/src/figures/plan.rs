@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Figure, Missing};
-use crate::catalog::{Entry, Loss, Origin, best, layer_name, net_name};
+use crate::catalog::{Entry, Loss, Origin, best, inverts, layer_name, net_name};
 use crate::prior::{compared_in, has_prior};
 
 /// One row (or block of rows) of a figure.
@@ -33,10 +33,10 @@ pub fn plan(figure: Figure, entries: &[Entry], encoder: Option<&str>) -> Plan {
     let wanted = |e: &&Entry| {
         let source = &e.experiment.encoder;
         let name = source.to_string();
-        // Autoencoders invert nothing: they have a figure of their own.
+        // Autoencoders and super-resolution invert nothing.
         let kind = match figure {
             Figure::Samples => has_prior(&e.experiment),
-            _ => e.experiment.raw.latent.is_none(),
+            _ => inverts(&e.experiment),
         };
         kind && encoder.is_none_or(|wanted| wanted == name || wanted == layer_name(source))
     };
