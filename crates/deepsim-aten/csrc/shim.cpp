@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/_fused_adam.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <torch/version.h>
 
 #include "bf16/dispatch.h"
@@ -235,6 +236,34 @@ int deepsim_set_tf32(int on, char* err, size_t err_len) {
   return guarded(err, err_len, [&] {
     at::globalContext().setAllowTF32CuBLAS(on != 0);
     at::globalContext().setAllowTF32CuDNN(on != 0);
+  });
+}
+
+// How cuDNN picks its algorithms: the same ones always, whose sums have one order, or those that a
+// trial on the first call of each shape found to be fastest.
+int deepsim_set_repeatable(int on, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] {
+    at::globalContext().setDeterministicCuDNN(on != 0);
+    at::globalContext().setBenchmarkCuDNN(on == 0);
+  });
+}
+
+// A copy in memory that the kernel will not move, so that a GPU fetches it by itself.
+int deepsim_pin_memory(void* x, void** out, char* err, size_t err_len) {
+  return guarded(err, err_len,
+                 [&] { *out = new at::Tensor(static_cast<at::Tensor*>(x)->pin_memory()); });
+}
+
+// Most bytes that tensors held at once on a GPU since the last reset; `reset` begins anew.
+int deepsim_cuda_peak(int64_t index, int reset, uint64_t* bytes, char* err, size_t err_len) {
+  return guarded(err, err_len, [&] {
+    TORCH_CHECK(index >= 0 && index < 128, "there is no GPU ", index);
+    auto* allocator = at::getDeviceAllocator(at::kCUDA);
+    const auto device = static_cast<c10::DeviceIndex>(index);
+    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    const auto stats = allocator->getDeviceStats(device);
+    *bytes = static_cast<uint64_t>(stats.allocated_bytes[all].peak);
+    if (reset) allocator->resetPeakStats(device);
   });
 }
 

@@ -25,7 +25,10 @@ pub use bf16::{
     choose_bf16_code,
 };
 pub use bf16_layers::{LastWindow, bf16_linear, bf16_lrn, bf16_max_pool};
-pub use cuda::{CudaLoad, Tf32, load_cuda, set_tf32};
+pub use cuda::{
+    CudaLoad, CudnnChoice, Tf32, cuda_peak, forget_cuda_peak, load_cuda, pinned, set_cudnn_choice,
+    set_tf32,
+};
 pub use distance::squared_distance;
 pub use rows::{BLOCK, Bf16Columns, Bf16Rows, RowMeasure};
 pub use ssim::ssim;

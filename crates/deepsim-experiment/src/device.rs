@@ -1,6 +1,8 @@
 //! Where to compute.
 
-use deepsim_nets::{CudaLoad, load_cuda_libraries};
+use deepsim_nets::{
+    CudaLoad, CudnnChoice, NetError, Tf32, load_cuda_libraries, set_cudnn_choice, set_tf32,
+};
 use tch::Device;
 
 use crate::error::{ExperimentError, Result};
@@ -8,9 +10,21 @@ use crate::error::{ExperimentError, Result};
 /// Chooses a device by its name: `auto` (the first GPU if there is one), `cpu`, `cuda` or
 /// `cuda:N`.
 ///
+/// Products on a GPU are then fp32's own and the same in each run, until a trainer is told otherwise: an
+/// evaluation must not depend on the card (libtorch lets cuDNN round to TF32).
+///
 /// # Errors
 /// An unknown name, or a GPU that is not there, with the loader's reason.
 pub fn choose(asked: &str) -> Result<Device> {
+    let device = find(asked)?;
+    if device.is_cuda() {
+        set_tf32(Tf32::Forbidden).map_err(NetError::from)?;
+        set_cudnn_choice(CudnnChoice::Repeatable).map_err(NetError::from)?;
+    }
+    Ok(device)
+}
+
+fn find(asked: &str) -> Result<Device> {
     let refuse = |reason: String| ExperimentError::Device {
         asked: asked.to_owned(),
         reason,

@@ -1,7 +1,7 @@
 //! Errors on held-out photographs, the same for training and for tables.
 
 use deepsim_data::{Augment, Dataset, Part};
-use deepsim_nets::{Generator, metrics, pictures};
+use deepsim_nets::{Generator, metrics, pictures, pinned};
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -49,10 +49,9 @@ pub fn to_caffe(images: &Array4<u8>, device: Device) -> Result<Tensor> {
     let rgb = match device {
         // From pinned memory the copy runs beside whatever the GPU is doing; libtorch frees the
         // pinned bytes only when it is over.
-        Device::Cuda(_) => {
-            host.f_pin_memory(device)?
-                .f_to_device_(device, Kind::Uint8, true, false)?
-        }
+        Device::Cuda(_) => pinned(&host)
+            .map_err(deepsim_nets::NetError::from)?
+            .f_to_device_(device, Kind::Uint8, true, false)?,
         _ => host.f_to_device(device)?,
     };
     Ok(pictures::rgb_to_caffe(&rgb)?)

@@ -235,6 +235,10 @@ pub enum RawNotFinite {
     Halve,
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// `[train]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -254,6 +258,11 @@ pub struct RawTrain {
     /// mantissa. Nothing changes on a CPU.
     #[serde(default)]
     pub tf32: RawTf32,
+    /// Whether a GPU must give the same bits in each run, so that a resumed run equals an uninterrupted one:
+    /// cuDNN's algorithms are then those whose sums have one order. If false, the fastest are found by
+    /// a trial. The CPU is always so.
+    #[serde(default = "yes")]
+    pub deterministic: bool,
     /// Passes of the discriminator over the generated pictures of an iteration. "paper": one for
     /// its own update, and the updated one passes over them again for the generator's. "one": a
     /// single pass before the update serves both, which is faster and another order than the

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
 use crate::init::{he_deviation, normal, zeros};
-use crate::params::{Param, Params};
+use crate::params::{Param, Params, stored};
 use crate::pictures;
 
 /// Probability of dropping a value before each fully connected layer.
@@ -198,7 +198,7 @@ impl Discriminator {
             for (suffix, tensor) in [("weight", weight), ("bias", zeros(&shape[..1])?)] {
                 params.push(Param {
                     name: format!("{name}.{suffix}"),
-                    tensor: tensor.f_to_device(device)?.f_set_requires_grad(true)?,
+                    tensor: stored(&tensor, device)?.f_set_requires_grad(true)?,
                     trains: true,
                     decays: true,
                 });

@@ -231,7 +231,7 @@ pub(crate) fn fold(
             .f_to_kind(Kind::Double)?
             .f_mul(&gain.f_view([-1, 1, 1, 1])?)?;
         let ready = |t: Tensor| -> Result<Tensor> {
-            Ok(t.f_to_kind(Kind::Float)?.f_to_device(device)?.f_detach()?)
+            crate::params::stored(&t.f_to_kind(Kind::Float)?, device)
         };
         out.push(Folded {
             weight: ready(weight)?,

@@ -8,7 +8,7 @@ use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
 use crate::init::{he_deviation, normal, zeros};
 use crate::layers::{linear, max_pool};
-use crate::params::{NamedTensors, Param, Params, check_exact, read_safetensors};
+use crate::params::{NamedTensors, Param, Params, check_exact, read_safetensors, stored};
 use crate::tables::{FcMap, NetKind, Op, Row, Tap};
 use crate::{efficientnet, lrn, pictures};
 
@@ -104,7 +104,7 @@ impl FeatureNet {
                     channels = output;
                     let mut found = Vec::new();
                     for (name, shape) in NetKind::weight_shapes(std::slice::from_ref(row)) {
-                        found.push(get(&name, &shape)?.f_to_device(device)?.f_detach()?);
+                        found.push(stored(&get(&name, &shape)?, device)?);
                     }
                     // weight_shapes gives the bias first.
                     match (found.pop(), found.pop()) {

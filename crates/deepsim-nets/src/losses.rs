@@ -41,10 +41,8 @@ pub fn squared_distance(a: &Tensor, b: &Tensor, reduction: Reduction) -> Result<
     let sum = if in_one_pass {
         deepsim_aten::squared_distance(a, b)?
     } else {
-        a.f_to_kind(Kind::Float)?
-            .f_sub(&b.f_to_kind(Kind::Float)?)?
-            .f_square()?
-            .f_sum(Kind::Float)?
+        let (a, b) = (a.f_to_kind(Kind::Float)?, b.f_to_kind(Kind::Float)?);
+        a.f_mse_loss(&b, tch::Reduction::Sum)?
     };
     let divisor = match reduction {
         Reduction::Caffe => 2.0 * size[0] as f64,

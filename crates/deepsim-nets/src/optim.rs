@@ -2,7 +2,7 @@
 
 use deepsim_aten::{AdamParameters, fused_adam};
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{NetError, Result};
 use crate::params::{NamedTensors, Params, check_exact};
@@ -31,7 +31,9 @@ pub struct Adam {
     names: Vec<String>,
     m: Vec<Tensor>,
     v: Vec<Tensor>,
+    /// One counter for each weight, as the kernel wants them: views of one tensor, advanced at once.
     steps: Vec<Tensor>,
+    all_steps: Tensor,
     count: u64,
 }
 
@@ -48,16 +50,17 @@ impl Adam {
                 .map(|p| Ok(p.tensor.f_zeros_like()?.f_detach()?))
                 .collect()
         };
-        let mut steps = Vec::with_capacity(trained.len());
-        for p in &trained {
-            steps.push(Tensor::f_zeros([], (Kind::Float, p.tensor.device()))?);
-        }
+        let device = trained.first().map_or(Device::Cpu, |p| p.tensor.device());
+        let n = i64::try_from(trained.len()).unwrap_or(i64::MAX);
+        let all_steps = Tensor::f_zeros([n], (Kind::Float, device))?;
+        let steps = all_steps.f_unbind(0)?;
         Ok(Adam {
             options,
             names: trained.iter().map(|p| p.name.clone()).collect(),
             m: zeros()?,
             v: zeros()?,
             steps,
+            all_steps,
             count: 0,
         })
     }
@@ -82,9 +85,7 @@ impl Adam {
                 grads.len()
             )));
         }
-        for s in &mut self.steps {
-            let _ = s.f_add_scalar_(1.0)?;
-        }
+        let _ = self.all_steps.f_add_scalar_(1.0)?;
         // The kernel takes one decay for all its tensors: two groups.
         for decays in [false, true] {
             let pick = |list: &[Tensor]| -> Vec<Tensor> {
@@ -155,10 +156,8 @@ impl Adam {
                 tensor.f_copy_(value)?;
             }
         }
-        for s in &mut self.steps {
-            // f32 counts exactly to 16.7 million updates.
-            let _ = s.f_fill_(count as f64)?;
-        }
+        // f32 counts exactly to 16.7 million updates.
+        let _ = self.all_steps.f_fill_(count as f64)?;
         self.count = count;
         Ok(())
     }

@@ -130,6 +130,16 @@ pub fn check_exact(
     })
 }
 
+/// A weight on a device, detached, in the order that its kernels want: cuDNN's tensor cores take
+/// channels-last maps, and would have a filter of another order copied in each of its uses.
+pub(crate) fn stored(tensor: &Tensor, device: Device) -> Result<Tensor> {
+    let there = tensor.f_to_device(device)?.f_detach()?;
+    match (device, there.dim()) {
+        (Device::Cuda(_), 4) => Ok(crate::pictures::channels_last(&there)?.f_detach()?),
+        _ => Ok(there),
+    }
+}
+
 /// Reads a safetensors file of f32 tensors.
 ///
 /// # Errors

@@ -1,21 +1,24 @@
 //! What the chosen precision means on the machine at hand.
 
-use deepsim_aten::{Bf16Code, Tf32, bf16_code, set_tf32};
-use deepsim_experiment::config::{RawPrecision, RawTf32};
+use deepsim_aten::{Bf16Code, CudnnChoice, Tf32, bf16_code, set_cudnn_choice, set_tf32};
+use deepsim_experiment::config::{RawPrecision, RawTf32, RawTrain};
 use tch::Device;
 
 use crate::error::Result;
 
-/// Lets GPUs multiply fp32 numbers as the experiment says.
+/// Lets GPUs multiply fp32 numbers, and cuDNN choose its algorithms, as the experiment says.
 ///
 /// # Errors
 /// What libtorch refuses.
-pub fn set_products(tf32: RawTf32) -> Result<()> {
-    let tf32 = match tf32 {
+pub fn set_products(settings: &RawTrain) -> Result<()> {
+    set_tf32(match settings.tf32 {
         RawTf32::Off => Tf32::Forbidden,
         RawTf32::On => Tf32::Allowed,
-    };
-    Ok(set_tf32(tf32)?)
+    })?;
+    Ok(set_cudnn_choice(match settings.deterministic {
+        true => CudnnChoice::Repeatable,
+        false => CudnnChoice::Fastest,
+    })?)
 }
 
 /// Something that the user should know of `precision` on `device`, if anything: by how much the

@@ -90,7 +90,7 @@ const HALVINGS: u64 = 8;
 fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop) -> Result<End> {
     experiment.check_inputs()?;
     let device = device::choose(&request.device)?;
-    set_threads(experiment.raw.train.threads)?;
+    set_threads(experiment.raw.train.threads, device);
     deepsim_nets::flush_denormals();
 
     let settings = &experiment.raw.train;
@@ -106,7 +106,7 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
     // Before the run directory is touched: --fresh deletes.
     spec.check(&data)?;
     check_held_out(experiment, &test)?;
-    set_products(settings.tf32)?;
+    set_products(settings)?;
     let mut perception = Perception::load(experiment, device)?;
     perception.prepare(&data, &test)?;
     let mut state = State::new(experiment, perception.learned(), device)?;
@@ -291,16 +291,22 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
     Ok(End::Done(state.step))
 }
 
-fn set_threads(threads: usize) -> Result<()> {
+fn set_threads(threads: usize, device: Device) {
+    if device.is_cuda() {
+        // What libtorch has left to do on the CPU is small, and its threads spin while they wait for more:
+        // they would take the processors from decoding, and from the thread that feeds the GPU.
+        tch::set_num_threads(1);
+    }
     if threads > 0 {
-        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+        if !device.is_cuda() {
+            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+        }
         // Fails where a pool exists already (a second training in one process): the batches are
         // the same for any number of threads.
         let _ = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global();
     }
-    Ok(())
 }
 
 fn check_size(experiment: &Experiment, data: &Dataset) -> Result<()> {

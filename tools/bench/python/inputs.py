@@ -15,17 +15,17 @@ LOSSES = ("feat", "adv", "img", "d_real", "d_fake")
 class Inputs:
     """Settings as attributes, tensors as dicts by name: `net`, `g`, `d`, and the pictures `x`."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, device="cpu"):
         folder = pathlib.Path(folder)
         self.__dict__.update(json.loads((folder / "settings.json").read_text()))
         self.weights = {"net": {}, "g": {}, "d": {}}
         with safe_open(folder / "tensors.safetensors", "pt") as file:
             for key in file.keys():
                 if key == "x":
-                    self.x = file.get_tensor(key).clone()
+                    self.x = file.get_tensor(key).clone().to(device)
                 else:
                     group, name = key.split("/", 1)
-                    self.weights[group][name] = file.get_tensor(key).clone()
+                    self.weights[group][name] = file.get_tensor(key).clone().to(device)
 
     def rows_to(self, tap):
         """The frozen network's rows up to and including `tap`."""

@@ -1,6 +1,6 @@
 """The training works as a typical PyTorch script does them: modules, eager, fp32, NCHW.
 
-Usage: train_naive.py FOLDER. Nothing here is slow on purpose, and nothing is tuned. It does the same
+Usage: train_naive.py FOLDER DEVICE. On a GPU, PyTorch's own settings stand: convolutions in TF32. Nothing here is slow on purpose, and nothing is tuned. It does the same
 work as the others: the trunk biases of the generator do not learn, and weights decay where the released solver
 lets them.
 """
@@ -62,7 +62,7 @@ def features(given, tap):
     net = nn.Sequential(*layers)
     for p in net.parameters():
         p.requires_grad = False
-    return net.eval()
+    return net.eval().to(given.x.device)
 
 
 def load(layer, weights, name):
@@ -129,7 +129,7 @@ class Training:
         self.given = given
         self.encoder = features(given, given.encoder_tap)
         self.comparator = features(given, given.comparator_tap)
-        self.g, self.d = Generator(given), Discriminator(given)
+        self.g, self.d = (net(given).to(given.x.device) for net in (Generator, Discriminator))
         front = {m.weight for m in self.g.modules() if isinstance(m, nn.Conv2d)}
         rest = [p for p in self.g.parameters() if p.requires_grad and p not in front]
         decay = given.adam_g["weight_decay"]
@@ -142,8 +142,8 @@ class Training:
 
     def iteration(self):
         x, w, n = self.given.x, self.given.loss, len(self.given.x)
-        real = torch.zeros(n, dtype=torch.long)
-        fake = torch.ones(n, dtype=torch.long)
+        real = torch.zeros(n, dtype=torch.long, device=x.device)
+        fake = torch.ones(n, dtype=torch.long, device=x.device)
         with torch.no_grad():
             y = self.encoder(x)
             wanted = self.comparator(x)
@@ -171,15 +171,17 @@ class Training:
 
 
 def main():
-    given = inputs.Inputs(sys.argv[1])
+    folder, device = sys.argv[1:]
+    given = inputs.Inputs(folder, device)
     training = Training(given)
     given.weights = None
     losses = []
     for seed in given.dropout_seeds:
         torch.manual_seed(seed)
         losses.append(training.iteration())
-    facts = {"precision": "fp32", "threads": torch.get_num_threads(), "checks": losses}
-    worker.serve(facts, training.iteration)
+    precision = "tf32" if given.x.is_cuda else "fp32"
+    facts = {"precision": precision, "threads": torch.get_num_threads(), "checks": losses}
+    worker.serve(facts, training.iteration, device)
 
 
 if __name__ == "__main__":

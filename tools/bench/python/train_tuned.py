@@ -1,6 +1,6 @@
 """The training works in PyTorch, tuned in earnest.
 
-Usage: train_tuned.py FOLDER auto|fp32|bf16 [one-pass]
+Usage: train_tuned.py FOLDER DEVICE auto|fp32|tf32|bf16 [one-pass]
 
 `cargo xtask bench` starts it with the environment below. What was tried, at fc6_b16 in fp32 on two
 cores with AVX-512 and without AMX, interleaved and undisturbed unless said otherwise (s per iteration):
@@ -69,6 +69,10 @@ def stored(t):
 class Training:
     def __init__(self, given, precision, pictures, one_pass=False):
         self.given, self.bf16, self.one_pass = given, precision == "bf16", one_pass
+        if pictures.is_cuda:
+            torch.backends.cudnn.benchmark = True
+            torch.backends.cudnn.allow_tf32 = precision == "tf32"
+            torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         self.x = stored(pictures)
         self.net = {name: stored(t) for name, t in given.weights["net"].items()}
         taps = (given.encoder_tap, given.comparator_tap)
@@ -89,17 +93,17 @@ class Training:
         decay = given.adam_d["weight_decay"]
         self.adam_d = adam([{"params": self.d_learns, "weight_decay": decay}], given.adam_d)
         if given.net == "alexnet":
-            self.scale, self.shift = to_torchvision()
+            self.scale, self.shift = (t.to(pictures.device) for t in to_torchvision())
 
     def cast(self):
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.bf16)
+        return torch.autocast(self.x.device.type, torch.bfloat16, enabled=self.bf16)
 
     def lrn(self, x):
         channels = x.shape[1]
         if channels not in self.bands:
-            band = torch.ones(channels, channels).triu(-2).tril(2) * (1e-4 / 5)
+            band = torch.ones(channels, channels, device=x.device).triu(-2).tril(2) * (1e-4 / 5)
             self.bands[channels] = band.view(channels, channels, 1, 1)
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             return Lrn.apply(x.float(), self.bands[channels])
 
     def features(self, x, taps):
@@ -225,15 +229,15 @@ def faster(given):
     for _ in range(1 + TRIES):  # the first is the warm-up
         for precision, trial in trials.items():
             begun = time.perf_counter()
-            trial.iteration()
+            trial.iteration()  # reads its losses: a GPU is waited for
             times[precision].append(time.perf_counter() - begun)
     return min(times, key=lambda precision: min(times[precision]))
 
 
 def main():
-    folder, precision, *rest = sys.argv[1:]
+    folder, device, precision, *rest = sys.argv[1:]
     torch.set_flush_denormal(True)
-    given = inputs.Inputs(folder)
+    given = inputs.Inputs(folder, device)
     if precision == "auto":
         precision = faster(given)
     training = Training(given, precision, given.x, one_pass="one-pass" in rest)
@@ -243,7 +247,7 @@ def main():
         torch.manual_seed(seed)
         checks.append(dict(zip(inputs.LOSSES, training.iteration())))
     facts = {"precision": precision, "threads": torch.get_num_threads(), "checks": checks}
-    worker.serve(facts, training.iteration)
+    worker.serve(facts, training.iteration, device)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ pub fn run_pairs() -> Result<()> {
         "checks": [{ "mean distance": distance }],
     });
     let unit = || Ok(mean_pair_distance(&x).map(drop)?);
-    serve(facts, unit, || Ok(json!([])))
+    serve(facts, Device::Cpu, unit, || Ok(json!([])))
 }
 
 /// Serves the nearest neighbours of queries, from plain rows to indices and distances: building
@@ -60,7 +60,7 @@ pub fn run_neighbours() -> Result<()> {
         "threads": tch::get_num_threads(),
         "checks": [{ "mean index": indices / n, "mean squared distance": squared / n }],
     });
-    serve(facts, || search().map(drop), || Ok(json!([])))
+    serve(facts, Device::Cpu, || search().map(drop), || Ok(json!([])))
 }
 
 /// Serves MS-SSIM of pairs of pictures and its gradient with regard to one of each pair. The same
@@ -90,7 +90,7 @@ pub fn run_ms_ssim() -> Result<()> {
         "threads": tch::get_num_threads(),
         "checks": [{ "similarity": value, "gradient": gradient.f_norm()?.f_double_value(&[])? }],
     });
-    serve(facts, || once().map(drop), || Ok(json!([])))
+    serve(facts, Device::Cpu, || once().map(drop), || Ok(json!([])))
 }
 
 fn rows(n: i64) -> Result<Vec<f32>> {

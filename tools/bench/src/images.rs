@@ -9,6 +9,7 @@ use deepsim_data::{
     Augment, BatchSpec, Dataset, Flow, Mirror, Place, Prepare, Store, prepare, training_batch,
 };
 use serde_json::{Value, json};
+use tch::Device;
 
 use crate::serve::serve;
 
@@ -83,7 +84,7 @@ fn batches(data: &Dataset, epochs: usize) -> Result<()> {
     unit()?;
     let facts = json!({ "amount": steps * batch_size as u64, "threads": 1 });
     let mut scaled = unit.clone();
-    serve(facts, unit, || scaling(&mut scaled))
+    serve(facts, Device::Cpu, unit, || scaling(&mut scaled))
 }
 
 /// Seconds of a unit on 1, 2, 4, … threads, as many as there are processors: the shortest of a few

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use deepsim_experiment::device;
 
 use crate::work::Training;
 
@@ -43,9 +44,12 @@ enum Command {
         work: String,
         /// Its inputs
         folder: PathBuf,
-        /// fp32, bf16, or auto: the faster one here
+        /// fp32, tf32 (GPUs), bf16, or auto: the faster of fp32 and bf16 here
         #[arg(long, default_value = "auto")]
         precision: String,
+        /// cpu, cuda or cuda:N, for training works
+        #[arg(long, default_value = "cpu")]
+        device: String,
     },
 }
 
@@ -70,14 +74,18 @@ fn run(command: Command) -> Result<()> {
             work,
             folder,
             precision,
+            device,
         } => match work.as_str() {
-            "gemm" => gemm::run(&precision),
+            "gemm" => gemm::run(&precision, device::choose(&device)?),
             "data" => images::run_folder(&folder),
             "shards" => images::run_shards(&folder),
             "neighbours" => distances::run_neighbours(),
             "pairs" => distances::run_pairs(),
             "ms_ssim" => distances::run_ms_ssim(),
-            name => training::run(training(name)?, &folder, &precision),
+            name => {
+                let device = device::choose(&device)?;
+                training::run(training(name)?, &folder, &precision, device)
+            }
         },
     }
 }

@@ -11,8 +11,9 @@ use deepsim_nets::params::Params;
 use deepsim_nets::{AutocastGuard, Dropout, Precision, init, pictures};
 use deepsim_train::state::State;
 use serde_json::{Value, json};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use crate::serve::wait;
 use crate::training::Bench;
 
 /// Passes over all phases; each phase counts with its fastest.
@@ -38,6 +39,7 @@ pub fn measure(bench: &mut Bench) -> Result<Value> {
 }
 
 struct Clock {
+    device: Device,
     times: Vec<(&'static str, f64)>,
 }
 
@@ -45,6 +47,7 @@ impl Clock {
     fn time<T>(&mut self, name: &'static str, body: impl FnOnce() -> Result<T>) -> Result<T> {
         let begun = Instant::now();
         let value = body()?;
+        wait(self.device);
         self.times.push((name, begun.elapsed().as_secs_f64()));
         Ok(value)
     }
@@ -64,7 +67,10 @@ fn phases(bench: &mut Bench) -> Result<Vec<(&'static str, f64)>> {
         RawPrecision::Bf16 => Precision::Bf16,
     };
     let region = || AutocastGuard::new(x.device(), precision);
-    let mut clock = Clock { times: Vec::new() };
+    let mut clock = Clock {
+        device: x.device(),
+        times: Vec::new(),
+    };
     let x = &pictures::channels_last(x)?;
 
     let both = clock.time("features of the photographs", || {

@@ -2,6 +2,9 @@
 //!
 //! `{"ready":true,…}` once everything is loaded and warm; then for every `go` one timed unit of
 //! work, answered by `{"seconds":S}`; `stop` is answered by `{"peak_mib":M,"components":[[NAME,S],…]}`.
+//!
+//! On a GPU a unit is over when the GPU has done all that it was asked, and M is the GPU's memory that
+//! tensors held at once.
 
 use std::io::{BufRead, Write};
 use std::sync::mpsc::{Receiver, channel};
@@ -9,6 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
+use tch::Device;
 
 /// Exit code of a worker whose master went away.
 const ORPHANED: i32 = 3;
@@ -20,6 +24,7 @@ const ORPHANED: i32 = 3;
 /// What `unit` or `components` fails with, and a broken standard output.
 pub fn serve(
     facts: Value,
+    device: Device,
     mut unit: impl FnMut() -> Result<()>,
     components: impl FnOnce() -> Result<Value>,
 ) -> Result<()> {
@@ -29,7 +34,7 @@ pub fn serve(
         _ => Map::new(),
     };
     ready.insert("ready".to_owned(), Value::Bool(true));
-    forget_peak();
+    forget_peak(device)?;
     say(&Value::Object(ready))?;
     for command in commands {
         match command.as_str() {
@@ -40,7 +45,7 @@ pub fn serve(
             }
             "stop" => {
                 // Before the components are measured: they are no part of the work.
-                let peak = peak_mib()?;
+                let peak = peak_mib(device)?;
                 return say(&json!({ "peak_mib": peak, "components": components()? }));
             }
             other => bail!("unknown command `{other}`"),
@@ -72,14 +77,30 @@ fn say(line: &Value) -> Result<()> {
         .context("writing to the benchmark")
 }
 
-/// Lets the kernel's record of the largest resident size begin here: loading and trials are no
-/// part of the work. A kernel that cannot keeps the record from the start.
-fn forget_peak() {
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
+/// Waits for a GPU to have done what it was asked.
+pub fn wait(device: Device) {
+    if let Device::Cuda(index) = device {
+        tch::Cuda::synchronize(i64::try_from(index).unwrap_or(i64::MAX));
+    }
 }
 
-/// Largest resident size of this process since [`forget_peak`], MiB.
-fn peak_mib() -> Result<f64> {
+/// Lets the kernel's record of the largest resident size begin here: loading and trials are no
+/// part of the work. A kernel that cannot keeps the record from the start.
+fn forget_peak(device: Device) -> Result<()> {
+    match device {
+        Device::Cuda(index) => Ok(deepsim_aten::forget_cuda_peak(index)?),
+        _ => {
+            let _ = std::fs::write("/proc/self/clear_refs", "5");
+            Ok(())
+        }
+    }
+}
+
+/// Largest resident size of this process since [`forget_peak`], or of its tensors on a GPU; MiB.
+fn peak_mib(device: Device) -> Result<f64> {
+    if let Device::Cuda(index) = device {
+        return Ok(deepsim_aten::cuda_peak(index)? as f64 / f64::from(1 << 20));
+    }
     let status = std::fs::read_to_string("/proc/self/status").context("reading /proc")?;
     high_water(&status).context("no VmHWM in /proc/self/status")
 }
@@ -99,6 +120,6 @@ mod tests {
         let status = "Name:\tx\nVmPeak:\t  900 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n";
         assert_eq!(high_water(status), Some(2.0));
         assert_eq!(high_water("Name:\tx\n"), None);
-        assert!(peak_mib().unwrap() > 1.0);
+        assert!(peak_mib(Device::Cpu).unwrap() > 1.0);
     }
 }

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use deepsim_experiment::{Experiment, Perception};
+use deepsim_train::arithmetic::set_products;
 use deepsim_train::iteration::{Losses, Plan, iterate};
 use deepsim_train::state::State;
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
-use crate::serve::serve;
+use crate::serve::{serve, wait};
 use crate::work::Training;
 use crate::{flops, inputs, phases};
 
@@ -35,9 +36,10 @@ pub struct Bench {
 
 impl Bench {
     fn new(experiment: Experiment, x: &Tensor) -> Result<Bench> {
+        set_products(&experiment.raw.train)?;
         Ok(Bench {
-            state: State::new(&experiment, None, Device::Cpu)?,
-            perception: Perception::load(&experiment, Device::Cpu)?,
+            state: State::new(&experiment, None, x.device())?,
+            perception: Perception::load(&experiment, x.device())?,
             x: x.shallow_clone(),
             plan: Plan::of(&experiment),
             experiment,
@@ -57,6 +59,7 @@ impl Bench {
         if !(self.state.gate.train_d && self.state.gate.train_g) {
             bail!("the gate closed: the iterations are not the same work any more");
         }
+        wait(self.x.device());
         Ok(losses)
     }
 }
@@ -65,9 +68,9 @@ impl Bench {
 ///
 /// # Errors
 /// Missing inputs, and what the iteration fails with.
-pub fn run(work: &Training, folder: &Path, precision: &str) -> Result<()> {
+pub fn run(work: &Training, folder: &Path, precision: &str, device: Device) -> Result<()> {
     deepsim_nets::flush_denormals();
-    let x = inputs::pictures(folder)?;
+    let x = inputs::pictures(folder)?.f_to_device(device)?;
     let precision = match precision {
         "auto" => faster(work, &x)?,
         given => given,
@@ -86,6 +89,7 @@ pub fn run(work: &Training, folder: &Path, precision: &str) -> Result<()> {
     let bench = std::cell::RefCell::new(bench);
     serve(
         facts,
+        device,
         || bench.borrow_mut().iterate().map(drop),
         || phases::measure(&mut bench.borrow_mut()),
     )

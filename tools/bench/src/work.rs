@@ -69,17 +69,23 @@ impl Training {
     }
 
     /// The experiment as it ships, but for the batch size, the random weights of its frozen
-    /// networks, the arithmetic, and a gate that never closes: every iteration is one step of D
+    /// networks, the arithmetic (fp32, tf32 or bf16), cuDNN's choice by trial, and a gate that never closes: every iteration is one step of D
     /// and one of G.
     ///
     /// # Errors
     /// An experiment file that is not valid.
     pub fn experiment(&self, precision: &str) -> Result<Experiment> {
+        let (precision, tf32) = match precision {
+            "tf32" => ("fp32", "on"),
+            given => (given, "off"),
+        };
         let sets = [
             "encoder.weights=random:1".to_owned(),
             "comparator.weights=random:1".to_owned(),
             format!("train.batch_size={}", self.batch),
             format!("train.precision={precision}"),
+            format!("train.tf32={tf32}"),
+            "train.deterministic=false".to_owned(),
             format!("train.discriminator_passes={}", self.passes),
             "gate.d_off_below=-1.0".to_owned(),
             "gate.g_off_above=1e300".to_owned(),

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: set-up with the full libtorch, the whole test suite, then tidy.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use crate::child::Child;
@@ -8,6 +10,9 @@ use crate::setup::{self, Wishes};
 use crate::stages::{Stages, note, seconds};
 use crate::workspace::Workspace;
 use crate::{browser, libtorch, tidy};
+
+/// There where the kernel has NVIDIA's driver.
+const NVIDIA: &str = "/proc/driver/nvidia/version";
 
 /// Runs it all.
 ///
@@ -41,6 +46,13 @@ pub fn run(ws: &Workspace) -> Result<()> {
         .env("PYTHONPATH", ws.python())
         .env(browser::VARIABLE, browser::ensure(ws)?)
         .run()?;
+    if Path::new(NVIDIA).exists() {
+        note("an NVIDIA driver is here: the tests of the GPU as well");
+        Child::cargo("cargo test on the GPU", ws.root())
+            .args(["test", "--package", "deepsim-train", "--test", "cuda"])
+            .args(["--", "--ignored"])
+            .run()?;
+    }
 
     stages.next("tidy");
     tidy::run(ws)?;

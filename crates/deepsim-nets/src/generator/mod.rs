@@ -10,7 +10,7 @@ use crate::convolution::{Geometry, Rectifier, convolution, to_pictures};
 use crate::error::{NetError, Result};
 use crate::init::{normal, zeros};
 use crate::layers::linear;
-use crate::params::{Param, Params};
+use crate::params::{Param, Params, stored};
 use crate::tables::FeatureShape;
 pub use spec::{GeneratorSpec, Layer, LayerOp, MAX_CROP, SLOPE, Trunk};
 
@@ -44,7 +44,7 @@ impl Generator {
             let decays = matches!(layer.op, LayerOp::Conv { .. });
             params.push(Param {
                 name: weight_name,
-                tensor: weight.f_to_device(device)?.f_set_requires_grad(true)?,
+                tensor: stored(&weight, device)?.f_set_requires_grad(true)?,
                 trains: true,
                 decays,
             });

@@ -103,6 +103,7 @@ pub fn run(bench: &Bench, work: Work, rounds: u32, peak: &mut Peak) -> Result<Me
         .map(|(contender, _, ready, _)| Claim {
             who: contender.name(),
             precision: ready.precision.as_deref().unwrap_or("fp32"),
+            on_gpu: bench.on_gpu(),
             checks: &ready.checks,
         })
         .collect();

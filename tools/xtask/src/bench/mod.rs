@@ -21,6 +21,7 @@ use anyhow::Result;
 use self::measure::{Measured, Peak};
 use self::preparation::Bench;
 use self::work::Work;
+use crate::failure::refuse;
 use crate::landing;
 use crate::stages::{note, seconds};
 use crate::workspace::Workspace;
@@ -37,10 +38,13 @@ pub struct Args {
     /// Also write what was measured to FILE, a JSON list with one entry for each work
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Arithmetic of ours and of the tuned PyTorch; auto: for each the faster one here
+    /// Where the training works are done: cpu, cuda or cuda:N. The other works are the CPU's
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
+    /// Arithmetic of ours and of the tuned PyTorch; auto: for each the faster of fp32 and bf16 here
     #[arg(
         long,
-        value_name = "auto|fp32|bf16",
+        value_name = "auto|fp32|tf32|bf16",
         default_value = "auto",
         hide_possible_values = true
     )]
@@ -54,6 +58,8 @@ enum Precision {
     Auto,
     /// Single precision.
     Fp32,
+    /// Single precision whose products keep ten bits of mantissa, on GPUs.
+    Tf32,
     /// bfloat16 in convolutions and matrix products.
     Bf16,
 }
@@ -63,6 +69,7 @@ impl Precision {
         match self {
             Precision::Auto => "auto",
             Precision::Fp32 => "fp32",
+            Precision::Tf32 => "tf32",
             Precision::Bf16 => "bf16",
         }
     }
@@ -74,7 +81,8 @@ Contenders:
   ours         this project, by the trainer's own iteration
   torch tuned  PyTorch (Python) without wasted work, channels-last, fused Adam, LRN rewritten, fp32
                or bf16, whichever is faster here; tools/bench/python/train_tuned.py says what was tried
-  torch naive  PyTorch as a typical script is written: modules, eager, fp32
+  torch naive  PyTorch as a typical script is written: modules, eager, fp32 (on a GPU with
+               convolutions in TF32, as PyTorch ships)
 All have the same weights and pictures, and before a number is printed their losses must agree;
 otherwise they do not do the same work, and the benchmark fails.
 
@@ -83,6 +91,7 @@ Examples:
   cargo xtask bench --only fc6_b16,sample            two of them
   cargo xtask bench --only fc6_b64 --rounds 9        more rounds: a surer median
   cargo xtask bench --json bench.json                keep the numbers
+  cargo xtask bench --device cuda --precision bf16   the training works on a GPU
 
 Needs `cargo xtask setup --torch full`; torchvision and faiss are fetched into third_party/bench-py by
 the first run that needs them. Leave the machine alone meanwhile: each unit tells how much of the
@@ -93,9 +102,9 @@ processor other programs took.";
 /// # Errors
 /// A refusal for what is missing, a worker that failed, contenders that disagree.
 pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
-    let works = works(&args.only);
+    let works = works(&args.only, &args.device)?;
     let begun = std::time::Instant::now();
-    let bench = Bench::prepare(ws, &works, args.precision.name())?;
+    let bench = Bench::prepare(ws, &works, args.precision.name(), &args.device)?;
     let mut peak = Peak::default();
     let mut all: Vec<Measured> = Vec::new();
     for &work in &works {
@@ -113,11 +122,19 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The wished works in their usual order, each once; all of them without a wish.
-fn works(only: &[Work]) -> Vec<Work> {
-    let all = work::ALL.into_iter();
-    all.filter(|work| only.is_empty() || only.contains(work))
-        .collect()
+/// The wished works in their usual order, each once; without a wish, all that the device does.
+fn works(only: &[Work], device: &str) -> Result<Vec<Work>> {
+    let cpu = device == "cpu";
+    if let Some(work) = only.iter().find(|work| !cpu && !work.trains()) {
+        return Err(refuse(format!(
+            "{} is measured on the CPU alone: leave --device out",
+            work.name()
+        )));
+    }
+    let all = work::ALL.into_iter().filter(|work| cpu || work.trains());
+    Ok(all
+        .filter(|work| only.is_empty() || only.contains(work))
+        .collect())
 }
 
 #[cfg(test)]
@@ -138,9 +155,18 @@ mod tests {
     #[test]
     fn works_are_chosen_by_name_and_come_in_their_order_once() {
         let args = parse("bench --only sample,fc6_b16,sample --rounds 3").unwrap();
-        assert_eq!(works(&args.only), [Work::Fc6B16, Work::Sample]);
+        let chosen = works(&args.only, &args.device).unwrap();
+        assert_eq!(chosen, [Work::Fc6B16, Work::Sample]);
         assert_eq!(args.rounds, Some(3));
-        assert_eq!(works(&[]), work::ALL);
+        assert_eq!(works(&[], "cpu").unwrap(), work::ALL);
+    }
+
+    #[test]
+    fn a_gpu_is_for_the_training_works() {
+        let all = works(&[], "cuda").unwrap();
+        assert!(all.contains(&Work::Fc6B64) && all.iter().all(|work| work.trains()));
+        let error = works(&[Work::Sample, Work::Pairs], "cuda:1").unwrap_err();
+        assert!(error.to_string().contains("pairs"), "{error}");
     }
 
     #[test]

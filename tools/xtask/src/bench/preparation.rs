@@ -34,6 +34,7 @@ pub struct Bench<'a> {
     ws: &'a Workspace,
     program: PathBuf,
     precision: &'static str,
+    device: String,
 }
 
 impl<'a> Bench<'a> {
@@ -45,6 +46,7 @@ impl<'a> Bench<'a> {
         ws: &'a Workspace,
         works: &[Work],
         precision: &'static str,
+        device: &str,
     ) -> Result<Bench<'a>> {
         if !libtorch::imports(&ws.python()) {
             return Err(refuse(
@@ -66,7 +68,13 @@ impl<'a> Bench<'a> {
             ws,
             program,
             precision,
+            device: device.to_owned(),
         })
+    }
+
+    /// Whether the works are done on a GPU.
+    pub fn on_gpu(&self) -> bool {
+        self.device != "cpu"
     }
 
     /// Writes what all contenders of a work start from.
@@ -101,7 +109,7 @@ impl<'a> Bench<'a> {
         if contender == Contender::Ours {
             let mut command = self.ours();
             command.args(["work", work.name()]).arg(folder);
-            command.args(["--precision", self.precision]);
+            command.args(["--precision", self.precision, "--device", &self.device]);
             return Some(command);
         }
         let [script, arguments @ ..] = work.script(contender)? else {
@@ -113,8 +121,11 @@ impl<'a> Bench<'a> {
             .env("PYTHONPATH", self.python_path())
             .arg(self.ws.path(SCRIPTS).join(script))
             .arg(folder);
-        if contender == Contender::Tuned && work.trains() {
-            command.arg(self.precision).envs(MALLOC);
+        if work.trains() {
+            command.arg(&self.device);
+            if contender == Contender::Tuned {
+                command.arg(self.precision).envs(MALLOC);
+            }
         }
         command.args(arguments);
         Some(command)
@@ -124,6 +135,7 @@ impl<'a> Bench<'a> {
     pub fn gemm(&self, precision: &str) -> Command {
         let mut command = self.ours();
         command.args(["work", "gemm", "-", "--precision", precision]);
+        command.args(["--device", &self.device]);
         command
     }
 

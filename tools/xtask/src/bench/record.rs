@@ -57,6 +57,10 @@ fn entry(measured: &Measured, peak: &Peak) -> Value {
         "precision",
         each(&|c| json!(of(c).and_then(|c| c.ready.precision.clone()))),
     );
+    let gpu = measured.columns.iter().find_map(|c| c.ready.device.clone());
+    if let Some(gpu) = gpu {
+        put("device", json!(gpu));
+    }
     put(
         "threads",
         each(&|c| json!(of(c).and_then(|c| c.ready.threads))),

@@ -74,7 +74,7 @@ fn median(measured: &Measured, contender: Contender) -> Option<String> {
     let value = rate(measured, contender, measured.median(contender)?)?;
     let precision = &measured.column(contender)?.ready.precision;
     Some(match precision.as_deref() {
-        Some("bf16") => format!("bf16 {value}"),
+        Some(reduced @ ("bf16" | "tf32")) => format!("{reduced} {value}"),
         _ => value,
     })
 }

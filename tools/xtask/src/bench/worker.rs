@@ -28,6 +28,9 @@ pub struct Ready {
     /// Its arithmetic.
     #[serde(default)]
     pub precision: Option<String>,
+    /// The GPU, where it computes on one.
+    #[serde(default)]
+    pub device: Option<String>,
     /// Its threads.
     #[serde(default)]
     pub threads: Option<u32>,
