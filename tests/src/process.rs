@@ -162,6 +162,17 @@ impl Running {
         }
     }
 
+    /// Waits for the end.
+    pub fn ends(mut self) -> Ran {
+        let child = self.0.take().unwrap();
+        child.wait_with_output().unwrap().into()
+    }
+
+    /// Sends a signal and goes on.
+    pub fn tell(&mut self, signal: Signal) {
+        kill_process(Pid::from_child(self.child()), signal).unwrap();
+    }
+
     /// Sends a signal and waits for the end.
     pub fn signal(mut self, signal: Signal) -> Ran {
         let child = self.0.take().unwrap();

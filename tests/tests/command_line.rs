@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
 use deepsim_tests::files::{self, checkpoint_steps, column, contents, metrics};
 use deepsim_tests::lab::{Lab, TEST, TRAIN};
@@ -292,6 +293,29 @@ fn overrides_are_recorded_and_runs_is_the_default_place() {
         files::tensors(&lab.at("again"), 2),
         files::tensors(&lab.at("runs/tiny"), 2)
     );
+}
+
+/// The first waits for the iteration and the checkpoint behind it, which take far longer than it takes to
+/// send the second.
+#[test]
+fn a_second_signal_ends_it_at_once_and_costs_what_was_not_saved() {
+    let lab = Lab::trained(2);
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let endless = ["--steps", "1000000", "--resume", "--set"];
+        let mut run = Running::start(
+            lab.train()
+                .args(endless)
+                .arg("train.checkpoint_every=1000000"),
+        );
+        run.until(|| column(&lab.run_dir(), "lr").len() > 2);
+        run.tell(signal);
+        std::thread::sleep(Duration::from_millis(1));
+        let ran = run.signal(signal).exits(code);
+        assert!(!ran.stderr.contains("saved step"), "{}", ran.stderr);
+        assert_eq!(checkpoint_steps(&lab.run_dir()), [2]);
+    }
+    run(lab.train().args(["--steps", "3", "--resume"])).exits(0);
+    assert_eq!(checkpoint_steps(&lab.run_dir()), [2, 3]);
 }
 
 #[test]

@@ -311,6 +311,13 @@ fn numbers_that_are_not_finite_stop_it_or_lower_the_rate() {
     let ran = run(lab.train_into("stops").args(wild).args(four)).exits(1);
     ran.says(&["is", "the last checkpoint is untouched", "not_finite=halve"]);
 
+    // The loss is finite, its weighted gradient is not: it stops at that step, not at the next one.
+    let steep = ["--set", "loss.img=1e38"];
+    run(lab.train_into("steep").args(steep).args(four))
+        .exits(1)
+        .says(&["step 1: the generator's gradient is"]);
+    assert!(checkpoint_steps(&lab.at("steep")).is_empty());
+
     let halve = ["--set", "train.not_finite=halve"];
     let ran = run(lab.train_into("lowers").args(wild).args(four).args(halve)).exits(0);
     let ran = ran.says(&["back to the last checkpoint", "half the learning rates"]);

@@ -195,6 +195,29 @@ pub fn gradients<'a>(
     Ok(Tensor::f_run_backward(&[loss], &weights, false, false)?)
 }
 
+/// A number that is finite where a network's gradients are. It sums those of the biases: what is not finite
+/// anywhere in a backward pass reaches the biases of all layers below, the first layer's in any case. (The
+/// weights' own would take a pass over hundreds of megabytes.)
+///
+/// # Errors
+/// What libtorch refuses.
+pub fn pulse(gradients: &[Tensor]) -> Result<Option<Tensor>> {
+    let _guard = tch::no_grad_guard();
+    let biases = gradients.iter().filter(|g| g.dim() == 1);
+    let mut seen: Vec<&Tensor> = biases.collect();
+    if seen.is_empty() {
+        seen.extend(gradients.first());
+    }
+    let sums = seen
+        .into_iter()
+        .map(|g| g.f_sum(Kind::Float))
+        .collect::<std::result::Result<Vec<Tensor>, _>>()?;
+    Ok(match sums.is_empty() {
+        true => None,
+        false => Some(Tensor::f_stack(&sums, 0)?.f_sum(Kind::Float)?),
+    })
+}
+
 fn trained(params: &Params) -> Vec<&Tensor> {
     params.trained().into_iter().map(|p| &p.tensor).collect()
 }

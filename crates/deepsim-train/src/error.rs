@@ -17,7 +17,7 @@ pub enum TrainError {
         /// The counter.
         name: String,
     },
-    /// A loss that is not a number any more.
+    /// A loss or a gradient that is not a number any more.
     #[error(
         "step {step}: {term} is {value}; the last checkpoint is untouched. \
          Lower optimizer.generator.lr or optimizer.discriminator.lr and start over, or go on by \
@@ -26,7 +26,7 @@ pub enum TrainError {
     NotFinite {
         /// The iteration.
         step: u64,
-        /// Which loss, or that it was a weight.
+        /// Which loss, or whose gradient, or that it was a weight.
         term: &'static str,
         /// Its value.
         value: f64,

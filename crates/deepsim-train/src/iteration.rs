@@ -7,7 +7,7 @@ use deepsim_nets::losses::{Label, PixelDistance, pixel_distance, squared_distanc
 use deepsim_nets::{AutocastGuard, FeatureBranch, Precision, pictures};
 use tch::{Kind, Tensor};
 
-use crate::adversary::{Adversarial, Judge, gradients, with_gradient};
+use crate::adversary::{Adversarial, Judge, gradients, pulse, with_gradient};
 use crate::error::{Result, TrainError};
 use crate::state::State;
 
@@ -107,7 +107,8 @@ pub fn schedule(halve_at: &[u64], updates: u64) -> f64 {
 /// there is no discriminator step and the gate stays open.
 ///
 /// # Errors
-/// [`TrainError::NotFinite`] if a loss is NaN or infinite, and what libtorch refuses.
+/// [`TrainError::NotFinite`] if a loss or a gradient is NaN or infinite (the state must not be used then),
+/// and what libtorch refuses.
 pub fn iterate(
     state: &mut State,
     perception: &Perception,
@@ -186,7 +187,9 @@ fn step(
         true => Some(judge.judge(x, &fake, plan.passes, state.gate)?),
         false => None,
     };
+    let (mut of_g, mut of_d) = (None, None);
     if let Some(grads) = judged.as_ref().and_then(|j| j.gradients.as_ref()) {
+        of_d = pulse(grads)?;
         let rate = state.rate() * schedule(&plan.halve_at, state.adam_d.count());
         state
             .adam_d
@@ -252,6 +255,7 @@ fn step(
             &loss,
             std::iter::once(generator).chain(state.encoder.as_ref().map(|e| &e.params)),
         )?;
+        of_g = pulse(&grads)?;
         let of_encoder = grads.split_off(generator.trained().len());
         state.adam_g.step(generator, &grads, rate)?;
         if let Some(encoder) = &mut state.encoder {
@@ -261,8 +265,8 @@ fn step(
 
     // One read of all scalars; the gate decides for the next iteration.
     let (d_real, d_fake) = judged.map(|j| (j.real, j.generated)).unzip();
-    let terms = [&feat, &adv, &img, &kl, &d_real, &d_fake];
-    let mut losses = read(&terms, x.device())?;
+    let terms = [&feat, &adv, &img, &kl, &d_real, &d_fake, &of_g, &of_d];
+    let (mut losses, [pulse_g, pulse_d]) = read(&terms, x.device())?;
     let named = [
         ("loss.feat", losses.feat, feat.is_some()),
         ("loss.adv", losses.adv, adv.is_some()),
@@ -270,6 +274,8 @@ fn step(
         ("loss.kl", losses.kl, kl.is_some()),
         ("loss.d_real", losses.d_real, adversarial),
         ("loss.d_fake", losses.d_fake, adversarial),
+        ("the discriminator's gradient", pulse_d, of_d.is_some()),
+        ("the generator's gradient", pulse_g, of_g.is_some()),
     ];
     for (term, value, computed) in named {
         if computed && !value.is_finite() {
@@ -295,17 +301,18 @@ pub(crate) fn with_grad<T>(on: bool, body: impl FnOnce() -> Result<T>) -> Result
     body()
 }
 
-fn read(terms: &[&Option<Tensor>; 6], device: tch::Device) -> Result<Losses> {
+/// The losses, and the pulses of both networks' gradients, generator first.
+fn read(terms: &[&Option<Tensor>; 8], device: tch::Device) -> Result<(Losses, [f64; 2])> {
     let nan = Tensor::f_full([], f64::NAN, (Kind::Float, device))?;
     let present: Vec<&Tensor> = terms.iter().map(|t| t.as_ref().unwrap_or(&nan)).collect();
     let _guard = tch::no_grad_guard();
     let all = Tensor::f_stack(&present, 0)?
         .f_to_kind(Kind::Double)?
         .f_to_device(tch::Device::Cpu)?;
-    let mut v = [0f64; 6];
-    all.f_copy_data(&mut v, 6)?;
-    let [feat, adv, img, kl, d_real, d_fake] = v;
-    Ok(Losses {
+    let mut v = [0f64; 8];
+    all.f_copy_data(&mut v, 8)?;
+    let [feat, adv, img, kl, d_real, d_fake, of_g, of_d] = v;
+    let losses = Losses {
         feat,
         adv,
         img,
@@ -313,7 +320,8 @@ fn read(terms: &[&Option<Tensor>; 6], device: tch::Device) -> Result<Losses> {
         d_real,
         d_fake,
         ratio: f64::NAN,
-    })
+    };
+    Ok((losses, [of_g, of_d]))
 }
 
 #[cfg(test)]

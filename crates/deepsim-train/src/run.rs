@@ -14,6 +14,7 @@ use deepsim_experiment::{
     checkpoint, device, sheet,
 };
 use deepsim_nets::init::derive_seed;
+use deepsim_nets::{PixelDistance, structural};
 use serde_json::Value;
 use tch::Device;
 
@@ -140,8 +141,12 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
             k => format!("resumed at step {k} of {}", settings.steps),
         }
     );
-    if let Some(advice) = advice(settings.precision, device) {
-        eprintln!("{advice}");
+    let remarks = [
+        advice(settings.precision, device).map(str::to_owned),
+        fewer_scales(experiment),
+    ];
+    for remark in remarks.into_iter().flatten() {
+        eprintln!("{remark}");
     }
 
     let plan = Plan::of(experiment);
@@ -289,6 +294,21 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
     }
     progress.finish();
     Ok(End::Done(state.step))
+}
+
+/// MS-SSIM on pictures too small for all of its scales is another measure than on large ones.
+fn fewer_scales(experiment: &Experiment) -> Option<String> {
+    let side = i64::from(experiment.raw.data.crop);
+    let scales = structural::scales(side, side);
+    let fewer = experiment.raw.pixels.distance == PixelDistance::MsSsim
+        && scales < structural::scales(i64::MAX, i64::MAX);
+    fewer.then(|| {
+        format!(
+            "note: MS-SSIM compares pictures of {side} pixels at {scales} scales instead of {}, with their \
+             weights scaled to the same sum",
+            structural::scales(i64::MAX, i64::MAX)
+        )
+    })
 }
 
 fn set_threads(threads: usize, device: Device) {

@@ -80,7 +80,9 @@ mod tests {
                 resident_mib: 500.0,
                 handles: 30.0,
                 threads: 6.0,
+                cpu_s: 0.0,
                 step_ms: (i > 0).then_some(20.0),
+                step_cpu_ms: (i > 0).then_some(20.0),
             })
             .collect();
         let (full, empty) = (draw(&looks).unwrap(), draw(&[]).unwrap());

@@ -54,8 +54,12 @@ pub struct Look {
     pub handles: f64,
     /// Threads.
     pub threads: f64,
+    /// Processor time that it has used, seconds.
+    pub cpu_s: f64,
     /// Milliseconds a step, since the look before.
     pub step_ms: Option<f64>,
+    /// The same in processor time, which other programs do not lengthen.
+    pub step_cpu_ms: Option<f64>,
 }
 
 /// How a quantity changed from the first quarter after warming up to the last quarter.
@@ -88,7 +92,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     let over = Arc::new(AtomicBool::new(false));
     let watcher = {
         let (run, over) = (ws.path(&run), Arc::clone(&over));
-        thread::spawn(move || watch(&run, begun, whole / LOOKS, &over))
+        thread::spawn(move || watch(&run, begun, whole, &over))
     };
     // Everything that a long run does, often: checkpoints, sheets, evaluations.
     let often = [
@@ -138,10 +142,12 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn watch(run: &Path, begun: Instant, every: Duration, over: &AtomicBool) -> Vec<Look> {
+/// Looks until it is over or `whole` has passed: a process that is ending is no part of it.
+fn watch(run: &Path, begun: Instant, whole: Duration, over: &AtomicBool) -> Vec<Look> {
+    let every = whole / LOOKS;
     let mut looks: Vec<Look> = Vec::new();
     let mut next = begun;
-    while !over.load(Ordering::Relaxed) {
+    while !over.load(Ordering::Relaxed) && begun.elapsed() + every / 2 < whole {
         if Instant::now() < next {
             thread::sleep(Duration::from_millis(50));
             continue;
@@ -154,10 +160,11 @@ fn watch(run: &Path, begun: Instant, every: Duration, over: &AtomicBool) -> Vec<
         };
         look.minutes = begun.elapsed().as_secs_f64() / 60.0;
         look.step = newest(run, "step").unwrap_or(0.0);
-        look.step_ms = looks
-            .last()
-            .filter(|last| look.step > last.step)
-            .map(|last| (look.minutes - last.minutes) * 60e3 / (look.step - last.step));
+        if let Some(last) = looks.last().filter(|last| look.step > last.step) {
+            let steps = look.step - last.step;
+            look.step_ms = Some((look.minutes - last.minutes) * 60e3 / steps);
+            look.step_cpu_ms = Some((look.cpu_s - last.cpu_s) * 1e3 / steps);
+        }
         looks.push(look);
     }
     looks
@@ -175,8 +182,19 @@ fn look(process: &Path) -> Option<Look> {
         resident_mib: number("VmRSS:")? / 1024.0,
         handles: fs::read_dir(process.join("fd")).ok()?.count() as f64,
         threads: number("Threads:")?,
+        cpu_s: processor_seconds(&fs::read_to_string(process.join("stat")).ok()?)?,
         step_ms: None,
+        step_cpu_ms: None,
     })
+}
+
+/// User and system time out of `/proc/PID/stat`: fields 14 and 15, in ticks of a hundredth of a second, which
+/// Linux shows on every machine. The name before them is in parentheses and may hold spaces.
+fn processor_seconds(stat: &str) -> Option<f64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / 100.0)
 }
 
 /// A name, and its value of a look.
@@ -190,11 +208,12 @@ fn changes(looks: &[Look]) -> Vec<Change> {
         return Vec::new();
     }
     let (first, last) = (&warm[..quarter], &warm[warm.len() - quarter..]);
-    let quantities: [Quantity; 4] = [
+    let quantities: [Quantity; 5] = [
         ("resident memory, MiB", |l| Some(l.resident_mib)),
         ("file handles", |l| Some(l.handles)),
         ("threads", |l| Some(l.threads)),
         ("milliseconds a step", |l| l.step_ms),
+        ("of processor time", |l| l.step_cpu_ms),
     ];
     quantities
         .into_iter()
@@ -241,7 +260,9 @@ mod tests {
                 resident_mib: 100.0 + by * f64::from(i),
                 handles: 20.0,
                 threads: 4.0,
+                cpu_s: 0.0,
                 step_ms: (i > 0).then_some(7.0),
+                step_cpu_ms: (i > 0).then_some(6.0),
             })
             .collect()
     }
@@ -262,5 +283,12 @@ mod tests {
         let own = look(Path::new("/proc/self")).unwrap();
         assert!(own.resident_mib > 1.0 && own.threads >= 1.0 && own.handles >= 3.0);
         assert!(look(Path::new("/proc/none")).is_none());
+    }
+
+    #[test]
+    fn processor_time_is_found_behind_any_name() {
+        let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20";
+        assert_eq!(processor_seconds(stat), Some(3.0));
+        assert_eq!(processor_seconds("7 (a) S 1"), None);
     }
 }

@@ -1,0 +1,101 @@
+//! A disk that fills up in the middle of a run.
+
+// The leave that clippy.toml gives tests ends at their helper functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use deepsim_experiment::Checkpoint;
+use deepsim_tests::files::{self, checkpoint_steps};
+use deepsim_tests::lab::Lab;
+use deepsim_tests::process::{Running, run};
+
+/// A small file system of its own, gone with the test.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// None where this user may not mount one.
+    fn mounted(at: PathBuf, megabytes: u32) -> Option<Disk> {
+        fs::create_dir(&at).unwrap();
+        let size = format!("size={megabytes}m");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(&at)
+            .output();
+        mounted
+            .is_ok_and(|output| output.status.success())
+            .then_some(Disk(at))
+    }
+
+    /// Takes all that is free but for some bytes.
+    fn fill(&self, but: usize) -> PathBuf {
+        let path = self.0.join("ballast");
+        let mut file = File::create(&path).unwrap();
+        let block = vec![0u8; 1 << 16];
+        let mut size = 0u64;
+        while let Ok(written) = file.write(&block) {
+            size += written as u64;
+        }
+        file.set_len(size.saturating_sub(but as u64)).unwrap();
+        path
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).output();
+    }
+}
+
+fn sound(run: &Path) -> Vec<u64> {
+    let steps = checkpoint_steps(run);
+    for &step in &steps {
+        Checkpoint::open(&files::checkpoint(run, step)).unwrap();
+    }
+    steps
+}
+
+/// The disk has room when the run starts; another program takes it. At whichever byte of a checkpoint it
+/// is full, the earlier ones stay whole, and with room again the run goes on.
+#[test]
+fn a_disk_that_fills_up_while_a_checkpoint_is_written_costs_nothing_earlier() {
+    let lab = Lab::new();
+    let Some(disk) = Disk::mounted(lab.at("disk"), 600) else {
+        println!("this user may not mount a file system: nothing was tried");
+        return;
+    };
+    let out = lab.at("disk/run");
+    let endless = ["--steps", "100000", "--set", "train.checkpoint_every=3"];
+    // Nothing at all; the small files; in the middle of the weights.
+    for (round, room) in [0, 100_000, 3_000_000].into_iter().enumerate() {
+        let before = if round == 0 {
+            0
+        } else {
+            *sound(&out).last().unwrap()
+        };
+        let mut at_work = Running::start(
+            lab.train_into("disk/run")
+                .args(endless)
+                .args((round > 0).then_some("--resume")),
+        );
+        at_work.until(|| out.is_dir() && checkpoint_steps(&out).last() > Some(&before));
+        let ballast = disk.fill(room);
+        let ran = at_work.ends();
+        assert_ne!(ran.code, Some(0), "{}", ran.stderr);
+        let ran = ran.says(&["No space left"]);
+        assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+        let left = sound(&out);
+        assert!(left.last() > Some(&before), "{left:?}");
+        fs::remove_file(ballast).unwrap();
+    }
+    let last = *sound(&out).last().unwrap();
+    let more = (last + 2).to_string();
+    run(lab
+        .train_into("disk/run")
+        .args(["--steps", &more, "--resume"]))
+    .says(&[&format!("resumed at step {last}")])
+    .exits(0);
+}
