@@ -4,11 +4,13 @@
 //! * [`process`]: the programs of this workspace, run and judged.
 //! * [`lab`]: a temporary directory with photographs and an experiment that trains in a second.
 //! * [`photos`]: the photographs.
+//! * [`browser`]: one to work pages in.
 //! * [`files`]: what a run leaves behind, read back without the crates under test.
 
 // Every function here belongs to a test: what fails, fails that test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod browser;
 pub mod files;
 pub mod lab;
 pub mod photos;

@@ -2,10 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
 use std::fs;
-use std::io::Write;
-use std::path::PathBuf;
 use std::process::Command;
 
+use deepsim_tests::browser;
 use deepsim_tests::lab::{Lab, TEST};
 use deepsim_tests::process::{root, run};
 
@@ -34,46 +33,12 @@ fn page(lab: &Lab) -> String {
     fs::read_to_string(lab.at("pages/report.html")).unwrap()
 }
 
-/// A browser: the one that set-up promised, or one that is there. Without any it says so where
-/// nobody can miss it, past the harness that hides the output of tests that pass.
-fn browser() -> Option<PathBuf> {
-    match std::env::var_os("DEEPSIM_BROWSER") {
-        Some(no) if no == "none" => return missing("DEEPSIM_BROWSER=none"),
-        Some(named) => return Some(named.into()),
-        None => {}
-    }
-    let names = [
-        "chromium",
-        "chromium-browser",
-        "google-chrome",
-        "google-chrome-stable",
-        "chrome",
-    ];
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let on_path = names
-        .iter()
-        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
-    let unpacked = root().join("third_party/chromium/start");
-    let found = on_path.chain([unpacked]).find(|file| file.is_file());
-    found.or_else(|| missing("no Chromium or Chrome is there"))
-}
-
-fn missing(why: &str) -> Option<PathBuf> {
-    let text = format!(
-        "\nNOT TESTED: {why}, so that the report's page was not worked in a browser.\n\
-         `cargo xtask setup --only browser` fetches one; `cargo xtask test` insists on it.\n"
-    );
-    std::io::stderr().write_all(text.as_bytes()).unwrap();
-    None
-}
-
 #[test]
 fn the_page_works_in_a_browser() {
     let lab = two_runs();
     let text = page(&lab);
     assert!(text.len() < 4_000_000, "{} bytes", text.len());
-    let Some(browser) = browser() else {
+    let Some(browser) = browser::find("the report's page") else {
         return;
     };
     let ran = run(Command::new("python3")

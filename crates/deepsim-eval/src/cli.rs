@@ -306,6 +306,39 @@ training mirrors) in the space of pixels and of several layers.")]
         #[arg(long, default_value = "auto")]
         device: String,
     },
+    /// A blind page that asks people which of two runs' pictures is more like the photo.
+    #[command(after_help = "\
+Example:
+  cargo run -p deepsim-eval -- ask runs/sample-ae-l2 runs/sample-ae-ms-ssim --out ask.html
+
+Show the page to people (it works from disk and sends nothing), collect the files that they save, and
+count them: cargo run -p deepsim-eval -- asked answers-*.json")]
+    Ask {
+        /// Run directories; every two of them are compared.
+        #[arg(required = true, value_name = "RUN")]
+        runs: Vec<PathBuf>,
+        /// Photographs, spread evenly over the held-out set.
+        #[arg(long, default_value_t = 12, value_name = "N")]
+        images: usize,
+        /// Only photographs with this text in their name (repeatable).
+        #[arg(long, value_name = "TEXT")]
+        filter: Vec<String>,
+        /// The page to write.
+        #[arg(long, value_name = "FILE", default_value = "ask.html")]
+        out: PathBuf,
+        /// Where to compute: auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+    },
+    /// Counts the answers to such a page.
+    Asked {
+        /// Files that the page saved, one for each person.
+        #[arg(value_name = "ANSWERS")]
+        answers: Vec<PathBuf>,
+        /// How the numbers are printed.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
     /// One self-contained HTML page of everything that the runs show.
     #[command(after_help = "\
 Examples:

@@ -4,24 +4,29 @@ use std::path::{Path, PathBuf};
 
 use deepsim_experiment::evaluate::{decode, held_out_features};
 use deepsim_experiment::{Clip, ExperimentError, sheet};
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::error::{EvalError, Result};
 use crate::loaded::Loaded;
 use crate::photos::{from_data, spread};
 
-/// Writes one PNG: `n` held-out photographs, spread evenly over those whose name contains one of `filters` (all, if there is none), then a row for each run, in order. Returns
-/// the photographs' names.
+/// Held-out photographs and what runs make of them.
+#[derive(Debug)]
+pub struct Rows {
+    /// The photographs' names.
+    pub names: Vec<String>,
+    /// They, `[N,3,S,S]` in Caffe units.
+    pub photos: Tensor,
+    /// The same of each run, in order.
+    pub made: Vec<Tensor>,
+}
+
+/// `n` held-out photographs, spread evenly over those whose name contains one of `filters` (all, if there is
+/// none), and what each run makes of them.
 ///
 /// # Errors
 /// Runs that cannot be opened, or that were held out on other photographs or crops.
-pub fn compare(
-    runs: &[PathBuf],
-    n: usize,
-    filters: &[String],
-    out: &Path,
-    device: Device,
-) -> Result<Vec<String>> {
+pub fn rows(runs: &[PathBuf], n: usize, filters: &[String], device: Device) -> Result<Rows> {
     let mut loaded = Vec::new();
     for path in runs {
         loaded.push(Loaded::open(path, device)?);
@@ -45,18 +50,39 @@ pub fn compare(
     let data = first.test_data()?;
     let chosen = spread(&data, n, filters)?;
     let x = from_data(&data, &chosen, &first.experiment.augment(), device)?;
-    let mut rows = vec![x.shallow_clone()];
+    let mut made = Vec::new();
     for run in &loaded {
         let features = held_out_features(&run.perception, &data, &chosen, &x)?;
-        rows.push(decode(&run.generator, &features, Clip::Displayable)?);
+        made.push(decode(&run.generator, &features, Clip::Displayable)?);
     }
-    let png = sheet::rows(&rows.iter().collect::<Vec<_>>())?;
+    Ok(Rows {
+        names: chosen
+            .into_iter()
+            .map(|i| data.name(i).to_owned())
+            .collect(),
+        photos: x,
+        made,
+    })
+}
+
+/// Writes one PNG: the photographs of [`rows`], then a row for each run, in order. Returns the photographs'
+/// names.
+///
+/// # Errors
+/// As for [`rows`], and an unwritable file.
+pub fn compare(
+    runs: &[PathBuf],
+    n: usize,
+    filters: &[String],
+    out: &Path,
+    device: Device,
+) -> Result<Vec<String>> {
+    let rows = rows(runs, n, filters, device)?;
+    let all: Vec<&Tensor> = std::iter::once(&rows.photos).chain(&rows.made).collect();
+    let png = sheet::rows(&all)?;
     if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(ExperimentError::io(parent))?;
     }
     std::fs::write(out, &png.bytes).map_err(ExperimentError::io(out))?;
-    Ok(chosen
-        .into_iter()
-        .map(|i| data.name(i).to_owned())
-        .collect())
+    Ok(rows.names)
 }

@@ -5,6 +5,7 @@
 //! [`mv::write`]) touches the disk.
 
 pub mod apng;
+pub mod ask;
 pub mod catalog;
 pub mod compare;
 pub mod decode;

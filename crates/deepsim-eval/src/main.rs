@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use deepsim_eval::format::{Format, csv, json};
 use deepsim_eval::judges::Judges;
-use deepsim_eval::{EvalError, compare, decode, door, invert, runs, table1, table2, table2_text};
+use deepsim_eval::{
+    EvalError, ask, compare, decode, door, invert, output, runs, table1, table2, table2_text,
+};
 use deepsim_experiment::{Clip, Experiment, device};
 use serde::Serialize;
 
@@ -241,6 +243,22 @@ fn run(command: Command) -> Result<(), EvalError> {
             for name in names {
                 println!("{name}");
             }
+            Ok(())
+        }
+        Command::Ask {
+            runs,
+            images,
+            filter,
+            out,
+            device,
+        } => {
+            let (page, questions) = ask::page(&runs, images, &filter, device::choose(&device)?)?;
+            output::write(&out, page.as_bytes())?;
+            eprintln!("wrote {}: {questions} questions", out.display());
+            Ok(())
+        }
+        Command::Asked { answers, format } => {
+            print!("{}", ask::render(&ask::count(&answers)?, format)?);
             Ok(())
         }
         Command::Report {
