@@ -17,7 +17,10 @@ class Browser:
     """A running browser with one page."""
 
     def __init__(self, program):
-        self.profile = tempfile.TemporaryDirectory(prefix="deepsim-browser-")
+        # Processes of the browser write into it for a moment after its end.
+        self.profile = tempfile.TemporaryDirectory(
+            prefix="deepsim-browser-", ignore_cleanup_errors=True
+        )
         # Chromium reads descriptor 3 and writes 4; ours are moved out of their way.
         high = lambda fd: fcntl.fcntl(fd, fcntl.F_DUPFD, 20)  # noqa: E731
         theirs_in, ours_out = map(high, os.pipe())

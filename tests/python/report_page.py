@@ -120,10 +120,18 @@ def slider(p):
         "document.querySelector('[data-slider] input').getAttribute('aria-valuetext').startsWith('55')",
         "the slider says where it is",
     )
+    # The focus above may still be scrolling the page: what is clicked must have come to rest.
     x, y = p.b.run(
-        """(() => { const r = document.querySelector('[data-slider] .pair');
-            r.scrollIntoView({block: 'center', behavior: 'instant'});
-            const b = r.getBoundingClientRect(); return [b.left + b.width * 0.2, b.top + b.height / 2]; })()"""
+        """(async () => { const r = document.querySelector('[data-slider] .pair');
+            const frame = () => new Promise((next) => requestAnimationFrame(() => requestAnimationFrame(next)));
+            let b, last;
+            do {
+              r.scrollIntoView({block: 'center', behavior: 'instant'});
+              last = r.getBoundingClientRect().top;
+              await frame();
+              b = r.getBoundingClientRect();
+            } while (b.top !== last);
+            return [b.left + b.width * 0.2, b.top + b.height / 2]; })()"""
     )
     p.b.click(x, y)
     p.b.until(f"{at} < 35", "a click moves the divider")

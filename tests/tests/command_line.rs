@@ -299,23 +299,28 @@ fn overrides_are_recorded_and_runs_is_the_default_place() {
 /// send the second.
 #[test]
 fn a_second_signal_ends_it_at_once_and_costs_what_was_not_saved() {
-    let lab = Lab::trained(2);
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let lab = Lab::new();
+        let slow = ["generator.width=1.0", "train.batch_size=12"];
+        let slow = slow.into_iter().flat_map(|set| ["--set", set]);
+        run(lab.train().args(["--steps", "2"]).args(slow.clone())).exits(0);
         let endless = ["--steps", "1000000", "--resume", "--set"];
-        let mut run = Running::start(
+        let mut at_work = Running::start(
             lab.train()
                 .args(endless)
-                .arg("train.checkpoint_every=1000000"),
+                .arg("train.checkpoint_every=1000000")
+                .args(slow.clone()),
         );
-        run.until(|| column(&lab.run_dir(), "lr").len() > 2);
-        run.tell(signal);
+        // Steps of its own: it listens.
+        at_work.until(|| column(&lab.run_dir(), "lr").len() > 2);
+        at_work.tell(signal);
         std::thread::sleep(Duration::from_millis(1));
-        let ran = run.signal(signal).exits(code);
+        let ran = at_work.signal(signal).exits(code);
         assert!(!ran.stderr.contains("saved step"), "{}", ran.stderr);
         assert_eq!(checkpoint_steps(&lab.run_dir()), [2]);
+        run(lab.train().args(["--steps", "3", "--resume"]).args(slow)).exits(0);
+        assert_eq!(checkpoint_steps(&lab.run_dir()), [2, 3]);
     }
-    run(lab.train().args(["--steps", "3", "--resume"])).exits(0);
-    assert_eq!(checkpoint_steps(&lab.run_dir()), [2, 3]);
 }
 
 #[test]

@@ -20,9 +20,11 @@ use deepsim_train::state::State;
 use safetensors::tensor::{Dtype, TensorView};
 use tch::{Device, Kind, Tensor};
 
-/// As for inversion (see `parity.rs`).
-const WEIGHTS: f64 = 1e-4;
-const MOVEMENT: f64 = 1e-2;
+/// As for inversion (see `parity.rs`), but three times as wide: of 39 million weights behind 24 features many have
+/// gradients of the size of rounding, whose signs Adam's first step follows. Processors differ in how many:
+/// less than 1e-2 and 1.5e-2 of the movement were seen.
+const WEIGHTS: f64 = 3e-4;
+const MOVEMENT: f64 = 3e-2;
 /// Relative error allowed in losses of later iterations: they follow from what Adam's first step, all
 /// sign, made of rounding in gradients near zero.
 const LATER: f64 = 1e-4;
@@ -136,7 +138,7 @@ fn check(options: &str) -> Vec<Losses> {
             MOVEMENT,
         );
         assert!(
-            relative(&after, &before) > 10.0 * WEIGHTS,
+            relative(&after, &before) > 3.0 * WEIGHTS,
             "{name} hardly moved"
         );
     }
