@@ -30,9 +30,9 @@ pub mod structural;
 pub mod tables;
 
 pub use deepsim_aten::{
-    AtenError, AutocastGuard, CudaLoad, CudnnChoice, Precision, Tf32, allow_winograd,
-    flush_denormals, keep_memory, load_cuda as load_cuda_libraries, pinned, set_cudnn_choice,
-    set_tf32, torch_version,
+    AtenError, AutocastGuard, CudaLoad, CudnnChoice, Precision, Tf32, allow_winograd, cuda_peak,
+    flush_denormals, forget_cuda_peak, keep_memory, load_cuda as load_cuda_libraries, pinned,
+    set_cudnn_choice, set_tf32, torch_version,
 };
 pub use discriminator::{Discriminator, DiscriminatorSpec, Dropout, FeatureBranch};
 pub use error::NetError;

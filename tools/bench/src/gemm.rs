@@ -16,9 +16,9 @@ const SIDE: i64 = 4096;
 pub fn run(precision: &str, device: Device) -> Result<()> {
     deepsim_nets::flush_denormals();
     if precision == "tf32" {
-        deepsim_aten::set_tf32(deepsim_aten::Tf32::Allowed)?;
+        deepsim_nets::set_tf32(deepsim_nets::Tf32::Allowed)?;
     } else {
-        deepsim_aten::set_tf32(deepsim_aten::Tf32::Forbidden)?;
+        deepsim_nets::set_tf32(deepsim_nets::Tf32::Forbidden)?;
     }
     let kind = match precision {
         "bf16" => Kind::BFloat16,

@@ -88,7 +88,7 @@ pub fn wait(device: Device) {
 /// part of the work. A kernel that cannot keeps the record from the start.
 fn forget_peak(device: Device) -> Result<()> {
     match device {
-        Device::Cuda(index) => Ok(deepsim_aten::forget_cuda_peak(index)?),
+        Device::Cuda(index) => Ok(deepsim_nets::forget_cuda_peak(index)?),
         _ => {
             let _ = std::fs::write("/proc/self/clear_refs", "5");
             Ok(())
@@ -99,7 +99,7 @@ fn forget_peak(device: Device) -> Result<()> {
 /// Largest resident size of this process since [`forget_peak`], or of its tensors on a GPU; MiB.
 fn peak_mib(device: Device) -> Result<f64> {
     if let Device::Cuda(index) = device {
-        return Ok(deepsim_aten::cuda_peak(index)? as f64 / f64::from(1 << 20));
+        return Ok(deepsim_nets::cuda_peak(index)? as f64 / f64::from(1 << 20));
     }
     let status = std::fs::read_to_string("/proc/self/status").context("reading /proc")?;
     high_water(&status).context("no VmHWM in /proc/self/status")
