@@ -148,8 +148,11 @@ impl Dataset {
             Content::Prepared { manifest, .. } => {
                 let total = manifest.shards.iter().map(|shard| shard.bytes).sum();
                 let (resize, store) = (manifest.resize.name(), manifest.store.name());
+                let window = manifest
+                    .window
+                    .map_or_else(String::new, |window| format!("window {window}, "));
                 format!(
-                    "{path}: {count} images of {}, prepared at {size} px ({resize}, {store}, {})",
+                    "{path}: {count} images of {}, prepared at {size} px ({window}{resize}, {store}, {})",
                     manifest.source.name,
                     bytes(total)
                 )

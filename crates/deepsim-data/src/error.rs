@@ -197,6 +197,14 @@ pub enum DataError {
         /// The size asked for.
         size: u32,
     },
+    /// A window that no picture has, or a text that is none.
+    #[error(
+        "{text:?} is no window: give LEFT,TOP,SIDE in pixels, such as 15,40,148; SIDE is at least 1, and LEFT+SIDE and TOP+SIDE at most 20000"
+    )]
+    Window {
+        /// The window as given.
+        text: String,
+    },
     /// A resize that the library refuses.
     #[error("cannot resize: {reason}")]
     Resize {

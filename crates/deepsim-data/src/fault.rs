@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::window::SquareWindow;
+
 /// Why one picture cannot be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -38,6 +40,18 @@ pub enum ImageFault {
         width: usize,
         /// Height in pixels.
         height: usize,
+    },
+    /// The window that is cut out of every picture reaches outside this one.
+    #[error(
+        "it is {width}x{height} pixels and the window {window} (left, top, side) does not lie whole in it: if most are so, give another --window"
+    )]
+    OutsideWindow {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// The window.
+        window: SquareWindow,
     },
     /// A file of more than 2 GiB.
     #[error("the file has {bytes} bytes; at most 2 GiB are read")]

@@ -7,6 +7,7 @@ use crate::decode::decode_bytes;
 use crate::error::DataError;
 use crate::source::{Entry, Listing};
 use crate::square::{Resize, square};
+use crate::window::SquareWindow;
 
 /// The listed folder.
 pub(crate) struct Folder {
@@ -27,20 +28,26 @@ impl Folder {
             &self.listing.entries[index],
             size,
             self.resize,
+            None,
         )
     }
 }
 
-/// One photo of a source as rows of RGB, `size`×`size`.
+/// One photo of a source, or the window of it, as rows of RGB, `size`×`size`.
 pub(crate) fn squared(
     listing: &Listing,
     entry: &Entry,
     size: u32,
     resize: Resize,
+    window: Option<SquareWindow>,
 ) -> Result<Vec<u8>, DataError> {
-    let image = decode_bytes(&listing.read(entry)?).map_err(|fault| DataError::BadImage {
+    let bad = |fault| DataError::BadImage {
         path: listing.full_path(entry),
         fault,
-    })?;
+    };
+    let mut image = decode_bytes(&listing.read(entry)?).map_err(bad)?;
+    if let Some(window) = window {
+        image = window.cut(&image).map_err(bad)?;
+    }
     Ok(square(&image, size, resize)?.into_raw())
 }

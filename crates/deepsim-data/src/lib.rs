@@ -12,7 +12,7 @@
 //! * [`Loader`] and [`training_batch`] give random crops as a pure function of
 //!   (seed, epoch, position): see [`sampling`]. [`eval_batch`] gives centre crops.
 //! * [`decode_rgb8`] decodes strictly: see [`decode`]. [`square()`] makes a photo square:
-//!   see [`square`](mod@square).
+//!   see [`square`](mod@square). [`SquareWindow`] is cut out before: see [`window`].
 //!
 //! The crate knows nothing of libtorch; its pixels are RGB, 0–255, `u8`.
 
@@ -33,6 +33,7 @@ mod shards;
 mod source;
 pub mod square;
 pub mod verify;
+pub mod window;
 
 pub use batch::{Augment, Batch, BatchSpec, Mirror, Place, eval_batch, training_batch};
 pub use dataset::{Dataset, DatasetKind};
@@ -45,3 +46,4 @@ pub use prepare::{Event, Flow, Outcome, Prepare, prepare};
 pub use source::Layout;
 pub use square::{Resize, square};
 pub use verify::{Broken, verify};
+pub use window::SquareWindow;

@@ -10,7 +10,8 @@
 //! are sorted by source path. blake3 digests are lower-case hex. `path` is relative to the
 //! source and separated by `/`; `label`, where there is one, is the ILSVRC synset. Pictures
 //! whose stored pixels are identical are stored once (`duplicates` says which);
-//! `quarantined` lists corrupt photos that were left out. A dataset split with `--holdout`
+//! `quarantined` lists corrupt photos that were left out. `window`, where there is one, was cut
+//! out of every photo before it was scaled ([`crate::window`]). A dataset split with `--holdout`
 //! is two such directories, OUT/train and OUT/test, each with its `holdout` entry.
 //!
 //! A manifest holds no time, no machine and no absolute path: the same source and settings
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::DataError;
 use crate::source::Layout;
 use crate::square::{MAX_SIZE, Resize};
+use crate::window::SquareWindow;
 
 /// The manifest's file name.
 pub const MANIFEST: &str = "manifest.json";
@@ -166,6 +168,9 @@ pub struct Manifest {
     pub size: u32,
     /// How photos became square.
     pub resize: Resize,
+    /// The window that was cut out of every photo before, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<SquareWindow>,
     /// How samples are stored.
     pub store: Store,
     /// What the dataset was made from.
@@ -230,6 +235,9 @@ impl Manifest {
     fn contradiction(&self) -> Option<String> {
         if !(1..=MAX_SIZE).contains(&self.size) {
             return Some(format!("size {} is outside 1..={MAX_SIZE}", self.size));
+        }
+        if let Some(window) = self.window.filter(|window| window.check().is_err()) {
+            return Some(format!("no picture has the window {window}"));
         }
         if self.count != self.samples.len() {
             return Some(format!(
@@ -309,9 +317,14 @@ impl Manifest {
             ("version", json(&self.version)?),
             ("size", json(&self.size)?),
             ("resize", json(&self.resize)?),
+        ];
+        if let Some(window) = &self.window {
+            fields.push(("window", json(window)?));
+        }
+        fields.extend([
             ("store", json(&self.store)?),
             ("source", json(&self.source)?),
-        ];
+        ]);
         if let Some(holdout) = &self.holdout {
             fields.push(("holdout", json(holdout)?));
         }

@@ -130,6 +130,13 @@ fn difference(
             format!("resized by {}", manifest.resize.name()),
         ),
         (
+            manifest.window != plan.window,
+            match manifest.window {
+                Some(window) => format!("the window {window} of each picture"),
+                None => "whole pictures, no window of them".into(),
+            },
+        ),
+        (
             manifest.store != plan.store,
             format!("stored as {}", manifest.store.name()),
         ),

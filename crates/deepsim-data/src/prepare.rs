@@ -18,6 +18,7 @@ use crate::output::{self, Stage, Standing};
 use crate::shards::{ShardWriter, encode, expected_bytes};
 use crate::source::{Entry, Layout, Listing};
 use crate::square::{Resize, check_size};
+use crate::window::SquareWindow;
 
 /// From this many images on, the default store is JPEG.
 pub const LARGE_SOURCE: usize = 20_000;
@@ -44,6 +45,9 @@ pub struct Prepare {
     pub size: u32,
     /// `None`: squash for ILSVRC-2012, short-crop otherwise.
     pub resize: Option<Resize>,
+    /// The window to cut out of every photo before it is scaled; `None`: the whole photo. Photos
+    /// in which it does not lie whole are corrupt.
+    pub window: Option<SquareWindow>,
     /// `None`: raw below [`LARGE_SOURCE`] images, JPEG from there on.
     pub store: Option<Store>,
     /// Share of the images that goes to OUT/test (strictly between 0 and 1), the rest to
@@ -68,6 +72,8 @@ pub enum Event {
         images: usize,
         /// How photos will become square.
         resize: Resize,
+        /// The window that will be cut out of them before.
+        window: Option<SquareWindow>,
         /// How they will be stored.
         store: Store,
         /// Expected size (exact for raw, before duplicates are dropped).
@@ -132,6 +138,7 @@ pub enum Outcome {
 pub(crate) struct Plan {
     pub size: u32,
     pub resize: Resize,
+    pub window: Option<SquareWindow>,
     pub store: Store,
     pub holdout: Option<(f64, u64)>,
     pub source: SourceInfo,
@@ -160,11 +167,13 @@ pub fn prepare(
     events: &mut dyn FnMut(Event) -> Flow,
 ) -> Result<Outcome, DataError> {
     check_size(request.size)?;
+    request.window.map_or(Ok(()), SquareWindow::check)?;
     let listing = Listing::of(&request.source)?;
     let images = listing.entries.len();
     let plan = Plan {
         size: request.size,
         resize: request.resize.unwrap_or_else(|| listing.layout.resize()),
+        window: request.window,
         store: request.store.unwrap_or(match images < LARGE_SOURCE {
             true => Store::Raw,
             false => Store::Jpeg,
@@ -184,6 +193,7 @@ pub fn prepare(
         layout: listing.layout,
         images,
         resize: plan.resize,
+        window: plan.window,
         store: plan.store,
         bytes,
         skipped: listing.skipped.describe(),
@@ -238,7 +248,7 @@ struct Ready {
 }
 
 fn ready(listing: &Listing, plan: &Plan, entry: &Entry) -> Result<Ready, DataError> {
-    let pixels = squared(listing, entry, plan.size, plan.resize)?;
+    let pixels = squared(listing, entry, plan.size, plan.resize, plan.window)?;
     let digest = blake3::hash(&pixels);
     Ok(Ready {
         pixels: digest,
@@ -299,6 +309,7 @@ impl PartWriter {
             version: VERSION,
             size: plan.size,
             resize: plan.resize,
+            window: plan.window,
             store: plan.store,
             source: plan.source.clone(),
             holdout,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use deepsim_data::manifest::Holdout;
 use deepsim_data::verify::parts;
-use deepsim_data::{Dataset, DatasetKind, Layout, Resize, Store};
+use deepsim_data::{Dataset, DatasetKind, Layout, Resize, SquareWindow, Store};
 use serde::Serialize;
 
 use super::{Format, InspectArgs, say};
@@ -27,6 +27,7 @@ struct Prepared {
     source: String,
     layout: Layout,
     resize: Resize,
+    window: Option<SquareWindow>,
     store: Store,
     shards: usize,
     bytes: u64,
@@ -60,6 +61,7 @@ fn summary(data: &Dataset) -> Summary {
             source: manifest.source.name.clone(),
             layout: manifest.source.layout,
             resize: manifest.resize,
+            window: manifest.window,
             store: manifest.store,
             shards: manifest.shards.len(),
             bytes: manifest.shards.iter().map(|shard| shard.bytes).sum(),

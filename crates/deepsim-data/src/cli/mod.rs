@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use deepsim_data::{DataError, Resize, Store};
+use deepsim_data::{DataError, Resize, SquareWindow, Store};
 
 /// Turns photographs into datasets for training.
 #[derive(Debug, Parser)]
@@ -57,6 +57,10 @@ Examples:
     deepsim-data prepare ILSVRC2012_img_val.tar data/ilsvrc-val
   allow up to 20 corrupt photos, which the manifest will list:
     deepsim-data prepare ~/photos data/photos --quarantine 20
+  faces: the part of the picture that is customary, at 64x64; CelebA's aligned pictures
+  (178x218), and LFW's funneled ones (250x250):
+    deepsim-data prepare img_align_celeba data/celeba --size 64 --window 15,40,148
+    deepsim-data prepare lfw-deepfunneled data/lfw --size 64 --window 50,50,150
 
 Space at 256 px: raw takes 197 kB an image (252 GB for ILSVRC-2012), jpeg about a quarter.
 EXIF orientation is ignored, as the ILSVRC tools ignored it: rotate such photos beforehand.")]
@@ -71,6 +75,12 @@ struct PrepareArgs {
     /// How photos become square [default: squash for ILSVRC-2012, otherwise short-crop]
     #[arg(long, value_enum)]
     resize: Option<ResizeArg>,
+    /// Cut this square out of every photo before it is scaled, in the photo's pixels
+    ///
+    /// The rest of the photo is not looked at, and --resize changes nothing. A photo in which the
+    /// window does not lie whole is corrupt (see --quarantine).
+    #[arg(long, value_name = "LEFT,TOP,SIDE", allow_hyphen_values = true)]
+    window: Option<SquareWindow>,
     /// How pictures are stored [default: raw below 20000 images, jpeg from there on]
     #[arg(long, value_enum)]
     store: Option<StoreArg>,

@@ -31,6 +31,7 @@ pub fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
         out: args.out,
         size: args.size,
         resize: args.resize.map(Into::into),
+        window: args.window,
         store: args.store.map(Into::into),
         holdout: args.holdout,
         seed: args.seed,
@@ -73,10 +74,13 @@ pub fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
 
 fn show(event: Event, progress: &mut Progress, duplicates: &mut usize) {
     match event {
-        Event::Planned { layout, images, resize, store, bytes, skipped } => {
+        Event::Planned { layout, images, resize, window, store, bytes, skipped } => {
             progress.note(&format!("{images} images: {}", layout.describe()));
             if let Some(skipped) = skipped {
                 progress.note(&format!("skipped: {skipped}"));
+            }
+            if let Some(window) = window {
+                progress.note(&format!("window {window} (left, top, side) of each"));
             }
             progress.note(&format!(
                 "resize {}, store {}: about {}",
