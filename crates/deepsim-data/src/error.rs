@@ -312,6 +312,39 @@ pub enum DataError {
         /// Bytes free.
         free: u64,
     },
+    /// A file of attributes that cannot be used as a whole.
+    #[error("{} cannot be read as attributes of pictures: {reason}", path.display())]
+    AttributesFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A line in a file of attributes that is wrong.
+    #[error("{}, line {line}: {reason}", path.display())]
+    AttributesLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An attribute that a file does not have.
+    #[error(
+        "{} has no attribute {name:?}; the nearest is {nearest:?}, and all it has are: {known}",
+        path.display()
+    )]
+    UnknownAttribute {
+        /// The file.
+        path: PathBuf,
+        /// The name asked for.
+        name: String,
+        /// The name that is most like it.
+        nearest: String,
+        /// Those that exist.
+        known: String,
+    },
     /// The threads could not be started.
     #[error("cannot start the worker threads: {reason}")]
     Threads {

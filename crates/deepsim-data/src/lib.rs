@@ -13,9 +13,11 @@
 //!   (seed, epoch, position): see [`sampling`]. [`eval_batch`] gives centre crops.
 //! * [`decode_rgb8`] decodes strictly: see [`decode`]. [`square()`] makes a photo square:
 //!   see [`square`](mod@square). [`SquareWindow`] is cut out before: see [`window`].
+//! * [`Attributes`] says of a dataset's pictures, by their names, who smiles: see [`attributes`].
 //!
 //! The crate knows nothing of libtorch; its pixels are RGB, 0–255, `u8`.
 
+pub mod attributes;
 mod batch;
 mod dataset;
 pub mod decode;
@@ -35,6 +37,7 @@ pub mod square;
 pub mod verify;
 pub mod window;
 
+pub use attributes::Attributes;
 pub use batch::{Augment, Batch, BatchSpec, Mirror, Place, eval_batch, training_batch};
 pub use dataset::{Dataset, DatasetKind};
 pub use decode::decode_rgb8;
