@@ -7,6 +7,7 @@ mod bench;
 mod browser;
 mod child;
 mod endure;
+mod faces;
 mod failure;
 mod landing;
 mod libtorch;
@@ -92,6 +93,7 @@ Examples:
   cargo xtask setup --torch ~/libtorch       link a libtorch or PyTorch 2.13 that you have
   cargo xtask setup --only photos            one part
   cargo xtask setup --only browser           Chromium for the test of the report's page
+  cargo xtask setup --only faces             400 faces of 40 people, prepared into data/faces/{train,test}
   cargo xtask setup --photos ~/pics          use your own photos from now on (sample: go back)")]
     Setup {
         #[command(flatten)]

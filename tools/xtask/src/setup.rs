@@ -10,7 +10,7 @@ use crate::machine::{self, Need};
 use crate::programs::Programs;
 use crate::stages::{Stages, note};
 use crate::workspace::Workspace;
-use crate::{browser, landing, libtorch, photos, weights};
+use crate::{browser, faces, landing, libtorch, photos, weights};
 
 /// A part of set-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -25,6 +25,8 @@ pub enum Part {
     Judges,
     /// A browser without a screen: a test works the report's page with it.
     Browser,
+    /// The AT&T faces, 400 photographs of 40 people, in data/faces; only when asked for.
+    Faces,
 }
 
 /// What set-up is asked for; shared by every command that begins with it.
@@ -89,6 +91,7 @@ pub fn run(
     landing::sweep(&ws.third_party())?;
     landing::sweep(&ws.downloads())?;
     landing::sweep(&ws.path("data"))?;
+    landing::sweep(&ws.faces())?;
 
     let wish = wishes.torch.clone().map(libtorch::Choice::from);
     let found = libtorch::installed(ws)?;
@@ -112,7 +115,7 @@ pub fn run(
     let mut needs = Vec::new();
     let fetches_torch =
         wants(Part::Torch) && !torch_ready && !matches!(wish, Some(libtorch::Choice::Folder(_)));
-    if fetches_torch || converts {
+    if fetches_torch || converts || (wants(Part::Faces) && faces::pending(ws)?) {
         needs.push(Need::Pip);
     }
     if wants(Part::Torch) || converts {
@@ -161,6 +164,10 @@ pub fn run(
     if wants(Part::Browser) {
         stages.next("a browser for the tests");
         note(format_args!("ready: {}", ws.show(&browser::ensure(ws)?)));
+    }
+    if wants(Part::Faces) {
+        stages.next("faces: photographs of 40 people");
+        faces::ensure(ws)?;
     }
     Ok(Ready {
         choice,

@@ -73,6 +73,11 @@ impl Workspace {
         self.path("data/photos")
     }
 
+    /// The photographs of faces, and what is prepared of them.
+    pub fn faces(&self) -> PathBuf {
+        self.path("data/faces")
+    }
+
     /// Names the folder of own photos, where the user gave one.
     pub fn photos_choice(&self) -> PathBuf {
         self.path("data/photos.source")

