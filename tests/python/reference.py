@@ -30,10 +30,11 @@ import metrics
 import nets
 import selftest
 import training
+import vaegan
 
 CASES = (
     "caffenet videonet alexnet vgg16 efficientnet-lite0 generator db-generator discriminator losses "
-    "adam iteration gate error lpips ssim ms-ssim vae"
+    "adam iteration gate error lpips ssim ms-ssim vae vaegan"
 ).split()
 
 
@@ -422,6 +423,46 @@ def vae(args, draw):
     }
 
 
+def vaegan_case(args, draw):
+    if args.features is None or len(args.features) != 1:
+        raise SystemExit("give the length of the code as --features L")
+    if args.batch < 3:
+        raise SystemExit("--batch 3 or more: batch norm makes 1 and -1 of any two numbers, with no gradient")
+    if not 0 <= args.real_weight < 1:
+        raise SystemExit("--real-weight must be below 1, or nothing is left of the generated pictures")
+    shapes = vaegan.shapes(args.crop, args.features[0], args.width)
+    weights = {net: vaegan.initial_weights(draw, layers) for net, layers in shapes.items()}
+    pictures, margin = kinks.draw_safely(
+        lambda: [draw.pictures(args.batch, args.crop) for _ in range(args.iterations)],
+        lambda pictures: vaegan.iterations(weights, pictures, args),
+    )
+    kind = torch.float64 if args.double else torch.float32
+    out, trained, gate_distance = vaegan.iterations(weights, pictures, args, kind)
+    out |= vaegan.evaluation(trained, pictures[0], kind)
+    out |= {f"w{net}/{k}": v for net in weights for k, v in weights[net].items()}
+    out |= {f"x/{i}": x for i, x in enumerate(pictures)}
+    return out, {
+        "torch_seeds": ",".join(str(args.seed + i) for i in range(args.iterations)),
+        "features": str(args.features[0]),
+        "width": args.width,
+        "iterations": args.iterations,
+        "crop": args.crop,
+        "batch": args.batch,
+        "gan": args.gan,
+        "gamma": args.gamma,
+        "real_weight": args.real_weight,
+        "equilibrium": args.equilibrium,
+        "gate_margin": args.margin,
+        "gate_distance": gate_distance,
+        "weight_decay": args.weight_decay,
+        "decayed": ",".join(k for net in weights for k in weights[net] if vaegan.decays(k)),
+        "lr": args.lr,
+        "img": args.img,
+        "double": args.double,
+        "margin": margin,
+    }
+
+
 RUN = {
     "caffenet": caffenet,
     "videonet": videonet,
@@ -431,6 +472,7 @@ RUN = {
     "ssim": ssim,
     "ms-ssim": ms_ssim,
     "vae": vae,
+    "vaegan": vaegan_case,
     "alexnet": alexnet,
     "generator": generator,
     "db-generator": db_generator,
@@ -461,6 +503,15 @@ def main():
     parser.add_argument("--one-pass", action="store_true", help="iteration: D passes over G(y) once")
     parser.add_argument("--judged-at", help="iteration: compare in this layer of D")
     parser.add_argument("--without-kl", action="store_true", help="vae: leave the KL term out of the loss")
+    parser.add_argument("--width", type=float, default=1.0, help="vaegan: times the hidden channels")
+    parser.add_argument("--gan", action="store_true", help="vaegan: no encoder, no reconstruction")
+    parser.add_argument("--gamma", type=float, default=1e-2, help="vaegan: G's share of the reconstruction")
+    parser.add_argument("--real-weight", type=float, default=0.5, help="vaegan: of real pictures in D's loss")
+    parser.add_argument("--equilibrium", type=float, default=0.68, help="vaegan: the gate's middle")
+    parser.add_argument("--margin", type=float, default=0.35, help="vaegan: from there to the gate's edges")
+    parser.add_argument("--img", type=float, default=0.0, help="vaegan: weight of the image loss")
+    parser.add_argument("--lr", type=float, default=3e-4, help="vaegan: learning rate")
+    parser.add_argument("--double", action="store_true", help="vaegan: compute in float64")
     parser.add_argument("--mutate", type=mistakes, default=(), help="make these mistakes on purpose")
     parser.add_argument("--weight-decay", type=float, default=training.WEIGHT_DECAY)
     parser.add_argument("--weights", help="lpips: the network's, instead of random ones")

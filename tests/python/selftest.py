@@ -8,6 +8,7 @@ import torch
 import gate
 import losses
 import nets
+import vaegan
 
 
 def count(shapes, biases=None):
@@ -118,6 +119,112 @@ def gate_by_hand():
     assert gate.gate([(0.1, 0.1, 0.0)]) == [g_off]
 
 
+def vaegan_parameter_counts():
+    # 64 x 64, 128 codes. A norm has a weight and a bias for each output channel or unit.
+    # E: 75*64 + 1600*128 + 3200*256 + 16384*1024 = 17,806,016 weights; norms 2*(64+128+256+1024) = 2,944;
+    #    heads 2*(1024*128+128) = 262,400.
+    # G: 128*16384 + 6400*256 + 6400*128 + 3200*32 = 4,657,152 weights; norms 2*(16384+256+128+32) = 33,600;
+    #    Gconv4 800*3+3 = 2,403.
+    # D: Dconv1 75*32+32 = 2,432; 800*128 + 3200*256 + 6400*256 + 16384*512 = 10,948,608 weights;
+    #    norms 2*(128+256+256+512) = 2,304; Dfc6 512+1 = 513.
+    found = {}
+    for net, layers in vaegan.shapes(64, 128, 1.0).items():
+        w = vaegan.initial_weights(Zeros(), layers)
+        found[net] = sum(v.numel() for v in vaegan.learnt(w).values())
+    assert found == {"E": 18_071_360, "G": 4_693_155, "D": 10_953_857}, found
+    assert [vaegan.channels(n, 0.125) for n in (32, 64, 128, 256, 1024)] == [8, 8, 16, 32, 128]
+    assert [vaegan.channels(n, 0.35) for n in (32, 64, 128, 1024)] == [8, 24, 48, 360]
+
+
+class Zeros:
+    def normal(self, shape, std=1.0):
+        return torch.zeros(shape)
+
+
+def vaegan_sizes():
+    for base in (1, 2, 3):
+        shapes = vaegan.shapes(8 * base, 5, 0.125)
+        e, g, d = (vaegan.initial_weights(Zeros(), shapes[net]) for net in "EGD")
+        x = torch.randn(3, 32, base, base)
+        for name in ("Gup1", "Gup2", "Gup3"):
+            side = 2 * x.shape[2]
+            x = vaegan.double(g, name, x)
+            assert x.shape[2:] == (side, side)
+        picture = vaegan.decode(g, torch.zeros(3, 5), "batch")
+        assert picture.shape == (3, 3, 8 * base, 8 * base)
+        assert [t.shape for t in vaegan.encode(e, picture, "batch")] == [(3, 5)] * 2
+        assert vaegan.discriminator_features(d, picture, "batch").shape == (3, 32, base, base)
+        assert vaegan.discriminate(d, picture, "batch").shape == (3,)
+
+
+def vaegan_norm():
+    torch.manual_seed(3)
+    x = torch.randn(4, 2, 3, 3, dtype=torch.float64) * 3 + 1
+    before = {"weight": [2.0, 0.5], "bias": [0.1, -1.0]}
+    before |= {"running_mean": [5.0, 6.0], "running_var": [7.0, 8.0]}
+    w = {f"n.norm.{k}": torch.tensor(v, dtype=torch.float64) for k, v in before.items()}
+    kept = {k: v.clone() for k, v in w.items()}
+    found = vaegan.norm(w, "n", x, "batch")
+    assert all(torch.equal(w[k], kept[k]) for k in w)
+    for c in range(2):
+        v = x[:, c].flatten().tolist()
+        mean = sum(v) / 36
+        squares = sum((t - mean) ** 2 for t in v)
+        expected = (x[:, c] - mean) / math.sqrt(squares / 36 + 1e-6)
+        expected = expected * before["weight"][c] + before["bias"][c]
+        assert torch.allclose(found[:, c], expected, rtol=1e-12)
+    assert torch.equal(vaegan.norm(w, "n", x, "update"), found)
+    mean, var = w["n.norm.running_mean"], w["n.norm.running_var"]
+    assert math.isclose(mean[1], 0.9 * 6 + 0.1 * sum(v) / 36, rel_tol=1e-12)
+    assert math.isclose(var[1], 0.9 * 8 + 0.1 * squares / 35, rel_tol=1e-12)
+    by_running = (x[:, 1] - mean[1]) / torch.sqrt(var[1] + 1e-6) * 0.5 - 1
+    assert torch.allclose(vaegan.norm(w, "n", x, "running")[:, 1], by_running, rtol=1e-12)
+
+
+def vaegan_rmsprop():
+    torch.manual_seed(2)
+    decayed = "Econv1.weight"
+    plain = ("Econv1.norm.weight", "mean.weight", "log_variance.weight", "Dfc6.bias")
+    assert vaegan.decays(decayed) and not any(map(vaegan.decays, plain))
+    w = {k: torch.randn(3, 4, dtype=torch.float64) for k in (decayed, *plain)}
+    theirs = {k: v.clone().requires_grad_() for k, v in w.items()}
+    groups = [
+        {"params": [theirs[decayed]], "weight_decay": 0.1},
+        {"params": [theirs[k] for k in plain], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.RMSprop(groups, lr=1e-2, alpha=0.9, eps=1e-8, foreach=False)
+    squares = {k: torch.zeros_like(v) for k, v in w.items()}
+    for _ in range(5):
+        grads = {k: torch.randn(3, 4, dtype=torch.float64) for k in w}
+        for k, v in theirs.items():
+            v.grad = grads[k].clone()
+        optimizer.step()
+        vaegan.rmsprop_step(w, grads, squares, 1e-2, 0.1)
+        assert all(torch.allclose(w[k], v, rtol=1e-12) for k, v in theirs.items())
+
+
+def vaegan_losses():
+    zeros = torch.zeros(2, 3)
+    assert math.isclose(vaegan.kl(zeros + 2, zeros), 3 * (4 + 1) / 2)
+    # One grey level in each of 3 numbers, half of that squared.
+    assert math.isclose(vaegan.image_loss(zeros + 2 / 255, zeros), 1.5, rel_tol=1e-6)
+    real, fake = vaegan.judgements(torch.tensor([0.0, 50.0, 50.0]), 2)
+    assert torch.allclose(real, -torch.tensor([0.501, 1.001]).log(), rtol=1e-5)
+    assert torch.allclose(fake, -torch.tensor([0.001]).log(), rtol=1e-3)
+
+
+def vaegan_gate():
+    # Either loss below 0.5: D rests. Either above 1: G rests. Both would: neither does. (G, D) trains.
+    both, g, d = (True, True), (True, False), (False, True)
+    table = {
+        (0.75, 0.75): both, (0.4, 0.75): g, (0.75, 0.4): g, (0.4, 0.4): g,
+        (1.1, 0.75): d, (0.75, 1.1): d, (1.1, 1.1): d, (0.4, 1.1): both, (1.1, 0.4): both,
+        (0.5, 1.0): both, (1.0, 0.5): both,
+    }
+    for losses_of_d, expected in table.items():
+        assert vaegan.gate(*losses_of_d, 0.75, 0.25) == expected, losses_of_d
+
+
 def main():
     for check in (
         parameter_counts,
@@ -127,6 +234,12 @@ def main():
         loss_values,
         pairing_scores_hundred,
         gate_by_hand,
+        vaegan_parameter_counts,
+        vaegan_sizes,
+        vaegan_norm,
+        vaegan_rmsprop,
+        vaegan_losses,
+        vaegan_gate,
     ):
         check()
         print(f"ok {check.__name__}")
