@@ -8,7 +8,7 @@ use std::path::Path;
 use deepsim_experiment::Checkpoint;
 use deepsim_nets::params::{f32_bytes, read_safetensors};
 use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
-use deepsim_nets::{Discriminator, Dropout, FeatureNet, NetKind, Tap};
+use deepsim_nets::{Discriminator, FeatureNet, Mode, NetKind, Tap};
 use deepsim_tests::lab::Lab;
 use deepsim_tests::process::{Ran, run};
 use safetensors::SafeTensors;
@@ -142,7 +142,7 @@ fn trained_networks_from_a_run_and_from_a_file() {
     same(
         &y(&lab),
         &judge
-            .forward(&rgb_to_caffe(&x).unwrap(), None, Dropout::Off)
+            .forward(&rgb_to_caffe(&x).unwrap(), None, Mode::Evaluation)
             .unwrap(),
     );
     // Nothing drops out: a second time gives the same logits.

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use deepsim_data::{Augment, BadImages, Mirror, Place};
 use deepsim_nets::{
-    Code, DiscriminatorSpec, FeatureBranch, FeatureShape, GeneratorSpec, NetError, NetKind,
+    Architecture, Code, DiscriminatorSpec, FeatureBranch, FeatureShape, GeneratorSpec,
+    LearnedEncoder, NetError, NetKind, Rule, Trunk,
 };
 use serde::Deserialize;
 
@@ -130,6 +131,7 @@ impl Experiment {
             ));
         }
         latent(&raw).map_err(|(key, reason)| bad(key, reason))?;
+        larsen(&raw).map_err(|(key, reason)| bad(key, reason))?;
         let adams = [
             ("generator", Some(raw.optimizer.generator)),
             ("discriminator", Some(raw.optimizer.discriminator)),
@@ -146,6 +148,12 @@ impl Experiment {
                 if !(0.0..1.0).contains(&v) {
                     return Err(bad(&key(k), format!("must be from 0 to below 1, not {v}")));
                 }
+            }
+            if o.rule == Rule::RmsProp && o.beta1 != 0.0 {
+                return Err(bad(
+                    &key("beta1"),
+                    "must be 0 for rmsprop, which has no first moment; beta2 is its decay".into(),
+                ));
             }
             if !(o.weight_decay.is_finite() && o.weight_decay >= 0.0) {
                 return Err(bad(
@@ -208,6 +216,8 @@ impl Experiment {
                     size: crop / factor,
                 }
             }
+            // Only ever with codes, which replace it.
+            Source::Larsen(_) => FeatureShape::Vector(1),
             other => shape_of(other, crop).map_err(net("encoder"))?,
         };
         let features = match raw.latent {
@@ -220,7 +230,7 @@ impl Experiment {
             width: raw.generator.width,
             trunk: raw.generator.trunk,
         };
-        generator.layers().map_err(net("generator"))?;
+        generator.validate().map_err(net("generator"))?;
         let branch = match raw.discriminator.features {
             true => FeatureBranch::Features(features.len()),
             false => FeatureBranch::Off,
@@ -228,6 +238,12 @@ impl Experiment {
         let discriminator = DiscriminatorSpec {
             crop,
             features: branch,
+            architecture: match raw.discriminator.architecture {
+                RawArchitecture::DeePSiM => Architecture::DeePSiM,
+                RawArchitecture::Larsen => Architecture::Larsen {
+                    width: raw.discriminator.width.unwrap_or(1.0),
+                },
+            },
         };
         discriminator.validate().map_err(net("discriminator"))?;
         match &comparator {
@@ -245,7 +261,15 @@ impl Experiment {
                 }
             }
             Source::Network(_) => drop(shape_of(&comparator, crop).map_err(net("comparator"))?),
-            Source::Script(_) | Source::Recorded(_) | Source::Downsampled(_) => {}
+            // The run says which layers its discriminator has.
+            Source::Judge(_) => {}
+            Source::Script(_)
+            | Source::Recorded(_)
+            | Source::Downsampled(_)
+            | Source::Larsen(_) => {}
+        }
+        if let Source::Larsen(width) = encoder {
+            LearnedEncoder::check_larsen(crop, width).map_err(net("encoder"))?;
         }
         Ok(Experiment {
             path: path.to_owned(),
@@ -337,6 +361,11 @@ const MAX_CODE: i64 = 1 << 20;
 /// What `[latent]`, the encoder, its Adam and the KL term must agree on.
 fn latent(raw: &Raw) -> std::result::Result<(), (&'static str, String)> {
     let Some(spec) = raw.latent else {
+        if raw.encoder.net == RawKind::Larsen {
+            let reason =
+                "cannot be larsen without [latent]: it learns, and codes are what it gives";
+            return Err(("encoder.net", reason.into()));
+        }
         if raw.loss.kl != 0.0 {
             let reason = "must be 0 without [latent]: inversion has no latent distribution";
             return Err(("loss.kl", reason.into()));
@@ -359,7 +388,7 @@ fn latent(raw: &Raw) -> std::result::Result<(), (&'static str, String)> {
                           into its convolutions, which cannot learn then";
             return Err(("encoder.net", reason.into()));
         }
-        RawKind::Network(_) => {}
+        RawKind::Network(_) | RawKind::Larsen => {}
         other => {
             let reason =
                 format!("cannot be {other} with [latent]: an encoder that learns is a network");
@@ -373,6 +402,77 @@ fn latent(raw: &Raw) -> std::result::Result<(), (&'static str, String)> {
     if spec.code == Code::Plain && raw.loss.kl != 0.0 {
         let reason = "must be 0 for plain codes, which have no distribution";
         return Err(("loss.kl", reason.into()));
+    }
+    Ok(())
+}
+
+/// What `[vaegan]` and the networks of Larsen et al. ask of the rest.
+fn larsen(raw: &Raw) -> std::result::Result<(), (&'static str, String)> {
+    if raw.discriminator.width.is_some()
+        && raw.discriminator.architecture == RawArchitecture::DeePSiM
+    {
+        let reason = "means nothing for the discriminator deepsim; remove it";
+        return Err(("discriminator.width", reason.into()));
+    }
+    let normalised = raw.discriminator.architecture == RawArchitecture::Larsen
+        || raw.generator.trunk == Trunk::Larsen
+        || raw.encoder.net == RawKind::Larsen;
+    if normalised && raw.train.batch_size < 2 {
+        let reason = "must be at least 2: batch normalisation takes the statistics of a batch";
+        return Err(("train.batch_size", reason.into()));
+    }
+    let one = RawPasses::One;
+    if raw.train.discriminator_passes == one
+        && (raw.vaegan.is_some() || raw.discriminator.architecture == RawArchitecture::Larsen)
+    {
+        let reason = "must be \"paper\" here: with batch normalisation each picture's loss depends on all \
+                      pictures, and [vaegan] has an order of its own";
+        return Err(("train.discriminator_passes", reason.into()));
+    }
+    if normalised && raw.train.precision == RawPrecision::Bf16 {
+        let reason = "must be \"fp32\" with the networks of Larsen et al.: batch normalisation was not tried in bf16";
+        return Err(("train.precision", reason.into()));
+    }
+    let Some(v) = raw.vaegan else {
+        return Ok(());
+    };
+    match raw.latent {
+        Some(spec) if spec.code == Code::Gaussian => {}
+        _ => {
+            let reason =
+                "needs [latent] with code = \"gaussian\": its decoder takes draws of a prior";
+            return Err(("vaegan", reason.into()));
+        }
+    }
+    if raw.loss.adv == 0.0 {
+        let reason = "needs loss.adv above 0; leave [vaegan] out for a variational autoencoder";
+        return Err(("vaegan", reason.into()));
+    }
+    if raw.loss.feat == 0.0 && raw.loss.img == 0.0 && raw.loss.kl != 0.0 {
+        let reason = "must be 0 with [vaegan] where feat and img are: such a GAN encodes nothing";
+        return Err(("loss.kl", reason.into()));
+    }
+    if raw.discriminator.features {
+        let reason = "must be false with [vaegan]: draws of the prior belong to no picture";
+        return Err(("discriminator.features", reason.into()));
+    }
+    if !(0.0..=1.0).contains(&v.gamma) {
+        return Err((
+            "vaegan.gamma",
+            format!("must be from 0 to 1, not {}", v.gamma),
+        ));
+    }
+    if !(v.real_weight > 0.0 && v.real_weight < 1.0) {
+        let reason = format!("must be above 0 and below 1, not {}", v.real_weight);
+        return Err(("vaegan.real_weight", reason));
+    }
+    for (key, value) in [
+        ("vaegan.equilibrium", v.equilibrium),
+        ("vaegan.margin", v.margin),
+    ] {
+        if !(value.is_finite() && value >= 0.0) {
+            return Err((key, format!("must be a number from 0 on, not {value}")));
+        }
     }
     Ok(())
 }

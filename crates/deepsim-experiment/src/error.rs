@@ -157,6 +157,9 @@ pub enum ExperimentError {
     /// The discriminator's features are asked for where there is none.
     #[error("the comparator is the discriminator, which is there only while a run trains")]
     NoComparator,
+    /// A frozen encoder is asked for where it learns.
+    #[error("the encoder learned along: its weights are in the checkpoints of its run alone")]
+    Learns,
     /// A device that this machine or this libtorch does not have.
     #[error("device `{asked}`: {reason}")]
     Device {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use deepsim_data::{Dataset, Part};
 use deepsim_nets::discriminator::DiscriminatorTap;
-use deepsim_nets::{FeatureNet, LearnedEncoder, NetError, Tap};
+use deepsim_nets::{Discriminator, FeatureNet, LearnedEncoder, Mode, NetError, Tap};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::Checkpoint;
@@ -13,6 +13,7 @@ use crate::error::{ExperimentError, Result};
 use crate::features_file;
 use crate::recorded::{Recorded, Scale};
 use crate::script::{Script, Through};
+use crate::source::JudgeSource;
 
 /// Stem of the file in a checkpoint that holds an encoder that learned.
 pub const ENCODER_FILE: &str = "encoder";
@@ -26,6 +27,8 @@ pub enum Frozen {
     Script(Script),
     /// Means of squares of so many pixels a side.
     Downsampled(i64),
+    /// The discriminator of an earlier run.
+    Judge(Box<Discriminator>, DiscriminatorTap),
 }
 
 /// Grey levels that become 1 where a picture, made smaller, is itself what a generator takes: its
@@ -46,7 +49,20 @@ impl Frozen {
             Source::Recorded(r) => Err(ExperimentError::NoEncoder {
                 path: r.file.clone(),
             }),
+            Source::Judge(judge) => {
+                let checkpoint = newest(judge)?;
+                let spec = checkpoint.manifest.discriminator.clone();
+                spec.has(judge.tap)?;
+                let mut d = Discriminator::new(spec, 0, device)?;
+                let origin = checkpoint.path.display().to_string();
+                let values = checkpoint.tensors("discriminator")?;
+                d.params_mut()
+                    .copy_from(&values, "the discriminator", &origin)?;
+                d.freeze()?;
+                Ok(Frozen::Judge(Box::new(d), judge.tap))
+            }
             Source::Discriminator(_) => Err(ExperimentError::NoComparator),
+            Source::Larsen(_) => Err(ExperimentError::Learns),
         }
     }
 
@@ -66,8 +82,18 @@ impl Frozen {
                     .map_err(NetError::from)?;
                 Ok(small)
             }
+            Frozen::Judge(d, tap) => Ok(d.features(caffe, *tap, Mode::Evaluation)?),
         }
     }
+}
+
+/// The checkpoint whose discriminator compares.
+fn newest(judge: &JudgeSource) -> Result<Checkpoint> {
+    Checkpoint::newest(&judge.run.join("checkpoints"))?.ok_or_else(|| {
+        ExperimentError::NoCheckpoint {
+            path: judge.run.clone(),
+        }
+    })
 }
 
 /// Where the features to invert come from.
@@ -141,6 +167,10 @@ impl Perception {
                         let (net, seed) = (load(n, device)?, experiment.raw.train.seed);
                         let learned = LearnedEncoder::new(net, n.tap, spec, crop, seed, device)?;
                         Encoder::Learned(learned)
+                    }
+                    (Source::Larsen(width), Some(spec)) => {
+                        let seed = experiment.raw.train.seed;
+                        Encoder::Learned(LearnedEncoder::larsen(*width, spec, crop, seed, device)?)
                     }
                     (Source::Recorded(r), _) => {
                         let recorded = Recorded::load(r, device)?;
@@ -319,6 +349,10 @@ pub fn load(source: &NetSource, device: Device) -> Result<FeatureNet> {
 pub fn hash(source: &Source) -> Result<String> {
     match (source, source.file()) {
         (Source::Recorded(r), _) => features_file::hash(&r.file),
+        (Source::Judge(judge), _) => {
+            let checkpoint = newest(judge)?;
+            hash_file(&checkpoint.path.join("discriminator.safetensors"))
+        }
         (_, Some((_, path))) => hash_file(path),
         (other, None) => Ok(blake3::hash(other.origin().as_bytes()).to_hex().to_string()),
     }
@@ -370,7 +404,14 @@ impl Experiment {
                         "  save it from PyTorch by `torch.jit.save(torch.jit.trace(net, x), FILE)`"
                             .to_owned()
                     }
-                    Source::Recorded(_) | Source::Downsampled(_) | Source::Discriminator(_) => {
+                    Source::Judge(judge) => format!(
+                        "  train the run whose discriminator is to compare: its directory is {}",
+                        judge.run.display()
+                    ),
+                    Source::Recorded(_)
+                    | Source::Downsampled(_)
+                    | Source::Larsen(_)
+                    | Source::Discriminator(_) => {
                         "  docs/guide/your-own-representation.md shows how to record features"
                             .to_owned()
                     }

@@ -27,12 +27,15 @@ pub struct Raw {
     pub generator: RawGenerator,
     /// The discriminator.
     pub discriminator: RawDiscriminator,
+    /// Makes a VAE/GAN of it (Larsen et al.): their iteration instead of the paper's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vaegan: Option<RawVaeGan>,
     /// Weights of the loss terms.
     pub loss: RawLoss,
     /// How the image loss compares pixels.
     #[serde(default, skip_serializing_if = "RawPixels::is_paper_s")]
     pub pixels: RawPixels,
-    /// Adam, per network.
+    /// Adam (or RMSProp), per network.
     pub optimizer: RawOptimizer,
     /// Learning-rate schedule.
     pub schedule: RawSchedule,
@@ -70,15 +73,18 @@ pub struct RawData {
 pub struct RawNet {
     /// Architecture; or "torchscript": a module saved by `torch.jit.save`; "recorded" (encoder
     /// only): features from a file; "downsampled" (encoder only): the picture itself, made smaller, so that
-    /// the generator learns super-resolution; "discriminator" (comparator only): the one that trains along,
-    /// as it is after its update of the same iteration. Each has its own of the keys below.
+    /// the generator learns super-resolution; "larsen" (encoder only, with [latent]): that of Larsen et al., which
+    /// begins at random; "discriminator" (comparator only): the one that trains along,
+    /// as it is after its update of the same iteration (with [vaegan]: before), or a frozen one of an earlier
+    /// run. Each has its own of the keys below.
     pub net: RawKind,
     /// Layer whose output is taken. TorchScript: "output", or "output.N" / "output.KEY" for an
     /// element of a tuple, list or dictionary. Discriminator: "Dconv1" to "Dconv5" (after their
-    /// rectifiers) or "Dpool5".
+    /// rectifiers; of that of Larsen et al. "Dconv1" to "Dconv4", before normalisation) or "Dpool5".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<RawTap>,
-    /// A safetensors file, or `random:SEED`. TorchScript: the module's file.
+    /// A safetensors file, or `random:SEED`. TorchScript: the module's file. Discriminator: the directory of a run whose
+    /// newest checkpoint's discriminator compares, frozen; without it, the one that trains along.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
     /// Recorded: the file of features, one safetensors tensor for each picture under its name; or
@@ -92,6 +98,9 @@ pub struct RawNet {
     /// multiple of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub factor: Option<u32>,
+    /// Larsen: multiplies its hidden channels; 1 (if left out) is theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<f64>,
     /// Recorded: "none" (if left out); "rms": all values divided by their root mean square;
     /// "zscore": each unit minus its mean, divided by its deviation. Over the training pictures;
     /// kept in the checkpoint and applied to everything that the run decodes.
@@ -112,7 +121,7 @@ pub struct RawGenerator {
     /// Multiplies the channels of the hidden layers; 1 is the paper's.
     pub width: f64,
     /// "deepsim", or `{ db = { kernel = 5, slope = 0.2 } }`: the generator of Dosovitskiy & Brox, CVPR
-    /// 2016, whose rows in Table 2 are "D&B".
+    /// 2016, whose rows in Table 2 are "D&B"; or "larsen": the decoder of Larsen et al., for codes.
     #[serde(default = "Trunk::deepsim", skip_serializing_if = "Trunk::is_deepsim")]
     pub trunk: Trunk,
 }
@@ -123,6 +132,47 @@ pub struct RawGenerator {
 pub struct RawDiscriminator {
     /// Whether it also sees the inverted features (as the released training; not in the paper).
     pub features: bool,
+    /// "deepsim" (if left out), or "larsen": that of Larsen et al., with batch normalisation.
+    #[serde(default, skip_serializing_if = "RawArchitecture::is_deepsim")]
+    pub architecture: RawArchitecture,
+    /// Larsen: multiplies its hidden channels; 1 (if left out) is theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<f64>,
+}
+
+/// Which discriminator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RawArchitecture {
+    /// DeePSiM's.
+    #[default]
+    DeePSiM,
+    /// That of Larsen et al.
+    Larsen,
+}
+
+impl RawArchitecture {
+    fn is_deepsim(&self) -> bool {
+        *self == RawArchitecture::DeePSiM
+    }
+}
+
+/// `[vaegan]`: all three networks learn from one look at a batch. The encoder follows the KL, feature and image
+/// losses; the decoder `gamma` times the feature and image losses, and 1 − `gamma` times the discriminator's loss,
+/// upwards; the discriminator its own alone. With `loss.feat` and `loss.img` 0 it is a GAN: nothing is encoded.
+/// Thresholds of [gate] do not act.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawVaeGan {
+    /// Weight of the reconstruction against the discriminator in the decoder's gradient, from 0 to 1.
+    pub gamma: f64,
+    /// Weight of photographs in the discriminator's loss; generated pictures have the rest, from 0 to 1.
+    pub real_weight: f64,
+    /// Where the discriminator's two losses are at home.
+    pub equilibrium: f64,
+    /// The discriminator pauses while one of its losses is further below the equilibrium than this, the decoder while
+    /// one is further above it. Where both would pause, both learn. Decided for each batch by itself.
+    pub margin: f64,
 }
 
 /// `[loss]`
@@ -161,11 +211,11 @@ impl RawPixels {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawOptimizer {
-    /// The generator's Adam.
+    /// The generator's.
     pub generator: AdamOptions,
-    /// The discriminator's Adam.
+    /// The discriminator's.
     pub discriminator: AdamOptions,
-    /// The encoder's Adam, where it learns (`[latent]`).
+    /// The encoder's, where it learns (`[latent]`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoder: Option<AdamOptions>,
 }

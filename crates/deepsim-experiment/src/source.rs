@@ -21,14 +21,17 @@ pub enum RawKind {
     Recorded,
     /// The picture, made smaller.
     Downsampled,
-    /// The discriminator that trains along.
+    /// The encoder of Larsen et al.
+    Larsen,
+    /// The discriminator that trains along, or one of an earlier run.
     Discriminator,
 }
 
-const OTHERS: [(&str, RawKind); 4] = [
+const OTHERS: [(&str, RawKind); 5] = [
     ("torchscript", RawKind::TorchScript),
     ("recorded", RawKind::Recorded),
     ("downsampled", RawKind::Downsampled),
+    ("larsen", RawKind::Larsen),
     ("discriminator", RawKind::Discriminator),
 ];
 
@@ -61,7 +64,7 @@ impl<'de> Deserialize<'de> for RawKind {
             .map(RawKind::Network)
             .map_err(|e: serde::de::value::Error| {
                 D::Error::custom(format!(
-                    "{e}, or `torchscript`, `recorded`, `downsampled`, `discriminator`"
+                    "{e}, or `torchscript`, `recorded`, `downsampled`, `larsen`, `discriminator`"
                 ))
             })
     }
@@ -206,7 +209,7 @@ pub struct RecordedSource {
 }
 
 /// A validated source of features.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// A network of ours.
     Network(NetSource),
@@ -216,8 +219,21 @@ pub enum Source {
     Recorded(RecordedSource),
     /// Means of squares of so many pixels a side (encoders only): super-resolution.
     Downsampled(u32),
+    /// The encoder of Larsen et al. at a width, which learns (encoders only).
+    Larsen(f64),
     /// The discriminator as it is after its update of the same iteration (comparators only).
     Discriminator(DiscriminatorTap),
+    /// The discriminator of a run's newest checkpoint, frozen (comparators only).
+    Judge(JudgeSource),
+}
+
+/// The discriminator of an earlier run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JudgeSource {
+    /// The run's directory.
+    pub run: PathBuf,
+    /// The layer.
+    pub tap: DiscriminatorTap,
 }
 
 impl std::fmt::Display for Source {
@@ -230,7 +246,12 @@ impl std::fmt::Display for Source {
                 write!(f, "recorded:{stem}")
             }
             Source::Downsampled(factor) => write!(f, "downsampled:{factor}"),
+            Source::Larsen(_) => f.write_str("larsen"),
             Source::Discriminator(tap) => write!(f, "discriminator:{tap}"),
+            Source::Judge(judge) => {
+                let run = judge.run.file_name().unwrap_or_default().to_string_lossy();
+                write!(f, "discriminator:{} of {run}", judge.tap)
+            }
         }
     }
 }
@@ -274,7 +295,11 @@ impl Source {
             }) => Some(("weights", path)),
             Source::Script(s) => Some(("weights", &s.file)),
             Source::Recorded(r) => Some(("features", &r.file)),
-            Source::Network(_) | Source::Downsampled(_) | Source::Discriminator(_) => None,
+            Source::Judge(judge) => Some(("weights", &judge.run)),
+            Source::Network(_)
+            | Source::Downsampled(_)
+            | Source::Larsen(_)
+            | Source::Discriminator(_) => None,
         }
     }
 
@@ -287,13 +312,14 @@ impl Source {
             }) => format!("random:{seed}"),
             Source::Discriminator(_) => "trained along".to_owned(),
             Source::Downsampled(factor) => format!("downsampled:{factor}"),
+            Source::Larsen(width) => format!("larsen:{width}"),
             other => other
                 .file()
                 .map_or_else(String::new, |(_, path)| path.display().to_string()),
         }
     }
 
-    /// Whether it learned from data: everything but random weights.
+    /// Whether it learned from data, or learns: everything but random weights.
     pub fn learned(&self) -> bool {
         !matches!(
             self,
@@ -384,8 +410,19 @@ impl Source {
                 Some(factor) => Err(bad("factor", format!("must be 2 or more, not {factor}"))),
                 None => Err(missing("factor", "how many pixels a side become one")),
             },
+            RawKind::Larsen => Ok(Source::Larsen(raw.width.unwrap_or(1.0))),
             RawKind::Discriminator => match &raw.tap {
-                Some(RawTap::Discriminator(tap)) => Ok(Source::Discriminator(*tap)),
+                Some(RawTap::Discriminator(tap)) => match &raw.weights {
+                    None => Ok(Source::Discriminator(*tap)),
+                    Some(run) if run.is_empty() => Err(bad(
+                        "weights",
+                        "is empty; name a run's directory".to_owned(),
+                    )),
+                    Some(run) => Ok(Source::Judge(JudgeSource {
+                        run: run.into(),
+                        tap: *tap,
+                    })),
+                },
                 Some(other) => Err(bad(
                     "tap",
                     format!("`{other}` is no layer of the discriminator"),
@@ -407,6 +444,10 @@ fn only(role: Role, raw: &RawNet) -> Result<(), Complaint> {
         (RawKind::Downsampled, Role::Comparator) => {
             Some("cannot be downsampled: that is no feature space of its own; take a network")
         }
+        (RawKind::Larsen, Role::Comparator) => Some(
+            "cannot be larsen: that is an encoder that learns; compare in their discriminator (net = \
+             \"discriminator\") or take a network",
+        ),
         (RawKind::Discriminator, Role::Encoder) => Some(
             "cannot be the discriminator: it changes with every step, and the features to invert would \
              change with it; make it the comparator",
@@ -424,7 +465,8 @@ fn only(role: Role, raw: &RawNet) -> Result<(), Complaint> {
         (RawKind::TorchScript, Role::Comparator) => &["tap", "weights", "units", "trust_code"],
         (RawKind::Recorded, _) => &["features", "shape", "normalize"],
         (RawKind::Downsampled, _) => &["factor"],
-        (RawKind::Discriminator, _) => &["tap"],
+        (RawKind::Larsen, _) => &["width"],
+        (RawKind::Discriminator, _) => &["tap", "weights"],
     };
     let given = [
         ("tap", raw.tap.is_some()),
@@ -432,6 +474,7 @@ fn only(role: Role, raw: &RawNet) -> Result<(), Complaint> {
         ("features", raw.features.is_some()),
         ("shape", raw.shape.is_some()),
         ("factor", raw.factor.is_some()),
+        ("width", raw.width.is_some()),
         ("normalize", raw.normalize.is_some()),
         ("units", raw.units.is_some()),
         ("trust_code", raw.trust_code.is_some()),

@@ -119,17 +119,18 @@ fn window(x: &Tensor, offset: i64, side: i64) -> Result<Tensor> {
     Ok(x.f_narrow(2, offset, side)?.f_narrow(3, offset, side)?)
 }
 
-/// Convolution of `x` `[N,C,H,W]` and the rectifier behind it.
-pub(crate) fn convolution(
+/// Convolution of `x` `[N,C,H,W]`, with or without a bias, and the rectifier behind it.
+pub(crate) fn convolution<'a>(
     x: &Tensor,
     weight: &Tensor,
-    bias: &Tensor,
+    bias: impl Into<Option<&'a Tensor>>,
     geometry: Geometry,
     rectifier: Rectifier,
 ) -> Result<Tensor> {
+    let bias = bias.into();
     if bf16_wanted(x)? {
         let with = geometry.bf16(rectifier, Output::Bf16);
-        let y = bf16_convolution(x, weight, Some(bias), with)?;
+        let y = bf16_convolution(x, weight, bias, with)?;
         return match geometry.surplus() {
             0 => Ok(y),
             surplus => window(&y, surplus, 2 * x.size()[2]),
@@ -138,7 +139,7 @@ pub(crate) fn convolution(
     if let Some(form) = geometry.winograd()
         && winograd_pays(x, weight, form)?
     {
-        return Ok(winograd(x, weight, Some(bias), form, rectifier.slope())?);
+        return Ok(winograd(x, weight, bias, form, rectifier.slope())?);
     }
     let y = match geometry {
         Geometry::Convolution {
@@ -147,7 +148,7 @@ pub(crate) fn convolution(
             groups,
         } => x.f_conv2d(
             weight,
-            Some(bias),
+            bias,
             [stride, stride],
             [padding, padding],
             [1, 1],
@@ -171,9 +172,9 @@ pub(crate) fn convolution(
 fn transposed(
     x: &Tensor,
     weight: &Tensor,
-    bias: &Tensor,
+    bias: Option<&Tensor>,
     [stride, padding, surplus]: [i64; 3],
 ) -> Result<Tensor> {
     let (strides, paddings, surpluses) = ([stride, stride], [padding, padding], [surplus, surplus]);
-    Ok(x.f_conv_transpose2d(weight, Some(bias), strides, paddings, surpluses, 1, [1, 1])?)
+    Ok(x.f_conv_transpose2d(weight, bias, strides, paddings, surpluses, 1, [1, 1])?)
 }

@@ -1,4 +1,4 @@
-//! The DeePSiM discriminator: real photograph or generated.
+//! Discriminators: real photograph or generated. DeePSiM's, and that of Larsen et al.
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -7,20 +7,32 @@ use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
 use crate::init::{he_deviation, normal, zeros};
 use crate::params::{Param, Params, stored};
-use crate::pictures;
+use crate::stack::{self, Layer, Mode};
+use crate::{larsen, pictures};
 
 /// Probability of dropping a value before each fully connected layer.
 pub const DROPOUT: f64 = 0.5;
 /// The last map must be at least this large: an average over less is no local statistic.
 const MIN_MAP: i64 = 3;
 
-/// Whether dropout acts. Its masks come from libtorch's generator, which the caller seeds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dropout {
-    /// Training.
-    Active,
-    /// Evaluation.
-    Off,
+/// Which discriminator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Architecture {
+    /// DeePSiM's.
+    #[default]
+    DeePSiM,
+    /// That of Larsen et al., with batch normalisation.
+    Larsen {
+        /// Multiplies its hidden channels; 1 is theirs.
+        width: f64,
+    },
+}
+
+impl Architecture {
+    fn is_deepsim(&self) -> bool {
+        *self == Architecture::DeePSiM
+    }
 }
 
 /// Whether the discriminator also sees the features that are inverted (the released training
@@ -40,12 +52,16 @@ pub enum FeatureBranch {
 pub struct DiscriminatorSpec {
     /// Side of the pictures, pixels.
     pub crop: i64,
-    /// The feature branch.
+    /// The feature branch (DeePSiM's alone).
     pub features: FeatureBranch,
+    /// Which one. Checkpoints from before there was a choice have DeePSiM's.
+    #[serde(default, skip_serializing_if = "Architecture::is_deepsim")]
+    pub architecture: Architecture,
 }
 
-/// A layer of the discriminator whose output can be taken as features: a convolution after its
-/// rectifier, or the average over all positions.
+/// A layer of the discriminator whose output can be taken as features. DeePSiM's: a convolution after its
+/// rectifier, or the average over all positions. Of Larsen et al.: a convolution, before normalisation and
+/// rectifier, as the authors compare pictures (Dconv4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum DiscriminatorTap {
@@ -129,7 +145,15 @@ impl DiscriminatorSpec {
                 "the discriminator's feature branch needs features".into(),
             ));
         }
-        self.convolutions().map(drop)
+        match (self.architecture, self.features) {
+            (Architecture::DeePSiM, _) => self.convolutions().map(drop),
+            (Architecture::Larsen { width }, FeatureBranch::Off) => {
+                larsen::discriminator(self.crop, width).map(drop)
+            }
+            (Architecture::Larsen { .. }, FeatureBranch::Features(_)) => Err(NetError::Spec(
+                "the discriminator of Larsen et al. has no feature branch".into(),
+            )),
+        }
     }
 
     /// Checks that a discriminator of this size has a layer: small crops leave out Dconv5, then
@@ -138,6 +162,16 @@ impl DiscriminatorSpec {
     /// # Errors
     /// [`NetError::Spec`] with the layers that it has, or [`NetError::TooSmall`].
     pub fn has(&self, tap: DiscriminatorTap) -> Result<()> {
+        if let Architecture::Larsen { .. } = self.architecture {
+            return match tap {
+                DiscriminatorTap::Dconv5 | DiscriminatorTap::Dpool5 => {
+                    Err(NetError::Spec(format!(
+                        "the discriminator of Larsen et al. has no `{tap}`; it has Dconv1 to Dconv4"
+                    )))
+                }
+                _ => Ok(()),
+            };
+        }
         let kept = self.convolutions()?;
         if tap == DiscriminatorTap::Dpool5 || kept.iter().any(|c| c.0 == tap.name()) {
             return Ok(());
@@ -174,18 +208,33 @@ impl DiscriminatorSpec {
 #[derive(Debug)]
 pub struct Discriminator {
     spec: DiscriminatorSpec,
-    convolutions: Vec<Conv>,
+    body: Body,
     params: Params,
+}
+
+#[derive(Debug)]
+enum Body {
+    DeePSiM(Vec<Conv>),
+    Larsen(Vec<Layer>),
 }
 
 impl Discriminator {
     /// The authors' initialisation: N(0, c²·2/fan_in), c = 0.1 for Dconv1, Dfc6 and Dfc7, else 1;
-    /// biases zero. All weights and biases decay.
+    /// biases zero. All weights and biases decay. Of Larsen et al.: variances are kept, biases are zero, and
+    /// weights decay.
     ///
     /// # Errors
     /// A crop that is too small.
     pub fn new(spec: DiscriminatorSpec, seed: u64, device: Device) -> Result<Discriminator> {
         spec.validate()?;
+        if let Architecture::Larsen { width } = spec.architecture {
+            let layers = larsen::discriminator(spec.crop, width)?;
+            return Ok(Discriminator {
+                params: stack::weights("discriminator", &layers, seed, device)?,
+                body: Body::Larsen(layers),
+                spec,
+            });
+        }
         let mut params = Params::default();
         for (name, shape, c) in spec.layers()? {
             let deviation = c * he_deviation(shape[1..].iter().product());
@@ -205,7 +254,7 @@ impl Discriminator {
             }
         }
         Ok(Discriminator {
-            convolutions: spec.convolutions()?,
+            body: Body::DeePSiM(spec.convolutions()?),
             spec,
             params,
         })
@@ -219,6 +268,17 @@ impl Discriminator {
     /// Its weights.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Takes the gradients from its weights, for one that only compares. Gradients pass through to pictures.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn freeze(&mut self) -> Result<()> {
+        for p in self.params.iter() {
+            let _ = p.tensor.f_set_requires_grad(false)?;
+        }
+        Ok(())
     }
 
     /// Its weights, to load values into.
@@ -241,12 +301,17 @@ impl Discriminator {
     }
 
     /// The convolutions, up to `last` or all of them.
-    fn convolve(&self, caffe: &Tensor, last: Option<&str>) -> Result<Tensor> {
+    fn convolve(
+        &self,
+        convolutions: &[Conv],
+        caffe: &Tensor,
+        last: Option<&str>,
+    ) -> Result<Tensor> {
         pictures::check_pictures("the discriminator", caffe)?;
         let size = caffe.size();
         let mut x = caffe.shallow_clone();
         let (mut h, mut w) = (size[2], size[3]);
-        for &Conv(name, _, kernel, stride) in &self.convolutions {
+        for &Conv(name, _, kernel, stride) in convolutions {
             if h < kernel || w < kernel {
                 return Err(NetError::TooSmall {
                     what: "the discriminator".to_owned(),
@@ -271,16 +336,34 @@ impl Discriminator {
     }
 
     /// Pictures `[N,3,H,W]` in Caffe units → features at a tap, `[N,C,H,W]`, or `[N,256]` at
-    /// Dpool5. Nothing drops out before any of them.
+    /// Dpool5. Nothing drops out before any of them; `mode` matters for batch normalisation alone.
     ///
     /// # Errors
     /// Pictures too small, or a layer that this discriminator does not have.
-    pub fn features(&self, caffe: &Tensor, tap: DiscriminatorTap) -> Result<Tensor> {
+    pub fn features(&self, caffe: &Tensor, tap: DiscriminatorTap, mode: Mode) -> Result<Tensor> {
         self.spec.has(tap)?;
-        match tap {
-            DiscriminatorTap::Dpool5 => average(&self.convolve(caffe, None)?),
-            conv => self.convolve(caffe, Some(conv.name())),
+        match (&self.body, tap) {
+            (Body::Larsen(layers), conv) => self.stacked(layers, caffe, mode, Some(conv.name())),
+            (Body::DeePSiM(convolutions), DiscriminatorTap::Dpool5) => {
+                average(&self.convolve(convolutions, caffe, None)?)
+            }
+            (Body::DeePSiM(convolutions), conv) => {
+                self.convolve(convolutions, caffe, Some(conv.name()))
+            }
         }
+    }
+
+    /// The layers of Larsen et al., up to what `last` computes, or all.
+    fn stacked(
+        &self,
+        layers: &[Layer],
+        caffe: &Tensor,
+        mode: Mode,
+        last: Option<&str>,
+    ) -> Result<Tensor> {
+        pictures::check_size("the discriminator", caffe, self.spec.crop)?;
+        let x = pictures::caffe_to_unit(caffe)?;
+        stack::forward(layers, &self.params, &x, 0, mode, last)
     }
 
     /// Pictures `[N,3,H,W]` in Caffe units → logits `[N,2]`, index 0 = real. `features` are the
@@ -288,14 +371,22 @@ impl Discriminator {
     ///
     /// # Errors
     /// Pictures too small, or features missing or superfluous.
-    pub fn forward(
-        &self,
-        caffe: &Tensor,
-        features: Option<&Tensor>,
-        dropout: Dropout,
-    ) -> Result<Tensor> {
+    pub fn forward(&self, caffe: &Tensor, features: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
         let size = caffe.size();
-        let maps = self.convolve(caffe, None)?;
+        let convolutions = match &self.body {
+            Body::DeePSiM(convolutions) => convolutions,
+            Body::Larsen(layers) => {
+                if features.is_some() {
+                    return Err(NetError::Spec(
+                        "this discriminator has no feature branch".into(),
+                    ));
+                }
+                // One logit says the same as two of which one is 0.
+                let real = self.stacked(layers, caffe, mode, None)?;
+                return Ok(Tensor::f_cat(&[&real, &real.f_zeros_like()?], 1)?);
+            }
+        };
+        let maps = self.convolve(convolutions, caffe, None)?;
         let mut x = average(&maps)?; // [N,256]
         match (self.spec.features, features) {
             (FeatureBranch::Off, None) => {}
@@ -323,7 +414,7 @@ impl Discriminator {
                 ));
             }
         }
-        let active = dropout == Dropout::Active;
+        let active = mode != Mode::Evaluation;
         let x = self.fc("Dfc6", &x.f_dropout(DROPOUT, active)?)?.f_relu()?;
         self.fc("Dfc7", &x.f_dropout(DROPOUT, active)?)
     }
@@ -342,6 +433,7 @@ mod tests {
         DiscriminatorSpec {
             crop,
             features: FeatureBranch::Off,
+            architecture: Architecture::DeePSiM,
         }
     }
 
@@ -371,20 +463,20 @@ mod tests {
         let f = Tensor::zeros([2, 5, 1, 2], (Kind::Float, Device::Cpu));
         let plain = Discriminator::new(spec(64), 1, Device::Cpu).unwrap();
         assert_eq!(
-            plain.forward(&x, None, Dropout::Off).unwrap().size(),
+            plain.forward(&x, None, Mode::Evaluation).unwrap().size(),
             [2, 2]
         );
-        assert!(plain.forward(&x, Some(&f), Dropout::Off).is_err());
+        assert!(plain.forward(&x, Some(&f), Mode::Evaluation).is_err());
         let with = DiscriminatorSpec {
             features: FeatureBranch::Features(10),
             ..spec(64)
         };
         let with = Discriminator::new(with, 1, Device::Cpu).unwrap();
         assert_eq!(
-            with.forward(&x, Some(&f), Dropout::Off).unwrap().size(),
+            with.forward(&x, Some(&f), Mode::Evaluation).unwrap().size(),
             [2, 2]
         );
-        assert!(with.forward(&x, None, Dropout::Off).is_err());
+        assert!(with.forward(&x, None, Mode::Evaluation).is_err());
     }
 
     #[test]
@@ -392,8 +484,42 @@ mod tests {
         let d = Discriminator::new(spec(64), 1, Device::Cpu).unwrap();
         let x = Tensor::rand([2, 3, 64, 64], (Kind::Float, Device::Cpu)) * 255.0;
         let draw =
-            |seed| crate::init::seeded(seed, || d.forward(&x, None, Dropout::Active).unwrap());
+            |seed| crate::init::seeded(seed, || d.forward(&x, None, Mode::Training).unwrap());
         assert_eq!(draw(5), draw(5));
         assert_ne!(draw(5), draw(6));
+    }
+
+    #[test]
+    fn that_of_larsen_et_al_learns_statistics_in_training_alone() {
+        let spec = DiscriminatorSpec {
+            architecture: Architecture::Larsen { width: 0.25 },
+            ..spec(32)
+        };
+        let d = Discriminator::new(spec.clone(), 1, Device::Cpu).unwrap();
+        let x = Tensor::rand([4, 3, 32, 32], (Kind::Float, Device::Cpu)) * 255.0 - 100.0;
+        let running = || {
+            let name = "Dconv4.norm.running_mean";
+            d.params().get(name).unwrap().copy()
+        };
+        let before = running();
+        let still = d.forward(&x, None, Mode::Evaluation).unwrap();
+        assert_eq!(still, d.forward(&x, None, Mode::Evaluation).unwrap());
+        let aside = d.forward(&x, None, Mode::Aside).unwrap();
+        assert_eq!(before, running());
+        let trained = d.forward(&x, None, Mode::Training).unwrap();
+        assert_eq!(aside, trained);
+        assert_ne!(before, running());
+        assert_ne!(still, trained);
+        assert_eq!(trained.size(), [4, 2]);
+        assert_eq!(trained.select(1, 1).abs().max().double_value(&[]), 0.0);
+        assert!(d.forward(&x.narrow(0, 0, 1), None, Mode::Training).is_err());
+        assert!(
+            d.forward(&x.narrow(3, 0, 24), None, Mode::Training)
+                .is_err()
+        );
+        let at = |tap| d.features(&x, tap, Mode::Evaluation);
+        assert_eq!(at(DiscriminatorTap::Dconv4).unwrap().size(), [4, 64, 4, 4]);
+        assert!(at(DiscriminatorTap::Dpool5).is_err());
+        assert!(spec.has(DiscriminatorTap::Dconv5).is_err());
     }
 }

@@ -14,7 +14,9 @@ use crate::init::{normal, zeros};
 use crate::layers::linear;
 use crate::losses::Reduction;
 use crate::params::{Param, Params};
+use crate::stack::{self, Layer, Mode};
 use crate::tables::Tap;
+use crate::{larsen, pictures};
 
 /// What a code is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,11 +94,19 @@ struct Head {
     bias: Tensor,
 }
 
-/// A feature network up to a layer, and heads behind it, all of which learn.
+/// What is in front of the heads.
+#[derive(Debug)]
+enum Body {
+    /// A feature network up to a layer.
+    Features(FeatureNet, Tap),
+    /// The encoder of Larsen et al., for crops of this side.
+    Larsen(Vec<Layer>, i64),
+}
+
+/// A feature network up to a layer, or the encoder of Larsen et al., and heads behind it, all of which learn.
 #[derive(Debug)]
 pub struct LearnedEncoder {
-    net: FeatureNet,
-    tap: Tap,
+    body: Body,
     spec: LatentSpec,
     mean: Head,
     log_variance: Option<Head>,
@@ -119,11 +129,121 @@ impl LearnedEncoder {
         seed: u64,
         device: Device,
     ) -> Result<LearnedEncoder> {
+        let features = net.kind().feature_shape(tap, crop)?.len();
+        let (net, params) = net.unfreeze()?;
+        let heads = Heads {
+            features,
+            decay: true,
+        };
+        heads.added(Body::Features(net, tap), params, spec, seed, device)
+    }
+
+    /// The encoder of Larsen et al. for pictures `crop` pixels wide, with random weights; `width` multiplies
+    /// its channels. The heads are as in [`LearnedEncoder::new`], but do not decay, as the authors' do not.
+    ///
+    /// # Errors
+    /// A code without values, or a size that it is not made for.
+    pub fn larsen(
+        width: f64,
+        spec: LatentSpec,
+        crop: i64,
+        seed: u64,
+        device: Device,
+    ) -> Result<LearnedEncoder> {
+        let layers = larsen::encoder(crop, width)?;
+        let params = stack::weights("encoder", &layers, seed, device)?;
+        let heads = Heads {
+            features: layers.last().map_or(0, |l| l.output),
+            decay: false,
+        };
+        heads.added(Body::Larsen(layers, crop), params, spec, seed, device)
+    }
+
+    /// Checks that the encoder of Larsen et al. is made for such crops and widths.
+    ///
+    /// # Errors
+    /// A size that it is not made for.
+    pub fn check_larsen(crop: i64, width: f64) -> Result<()> {
+        larsen::encoder(crop, width).map(drop)
+    }
+
+    /// Length and kind of the codes.
+    pub fn spec(&self) -> LatentSpec {
+        self.spec
+    }
+
+    /// All weights, the network's first.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The distribution of codes of pictures in Caffe units.
+    ///
+    /// # Errors
+    /// Pictures of another size than it was built for.
+    pub fn posterior(&self, caffe: &Tensor) -> Result<Posterior> {
+        self.posterior_in(Mode::Evaluation, caffe)
+    }
+
+    /// As [`LearnedEncoder::posterior`]; `mode` matters for batch normalisation alone.
+    ///
+    /// # Errors
+    /// As [`LearnedEncoder::posterior`], and a single picture in training where there is batch normalisation.
+    pub fn posterior_in(&self, mode: Mode, caffe: &Tensor) -> Result<Posterior> {
+        let features = match &self.body {
+            Body::Features(net, tap) => net
+                .features(caffe, &[*tap])?
+                .pop()
+                .ok_or_else(|| NetError::Spec(format!("no features at {tap}")))?
+                .f_flatten(1, -1)?,
+            Body::Larsen(layers, crop) => {
+                pictures::check_size("the encoder", caffe, *crop)?;
+                let x = pictures::caffe_to_unit(caffe)?;
+                stack::forward(layers, &self.params, &x, 0, mode, None)?
+            }
+        };
+        let width = self.mean.weight.size()[1];
+        if features.size()[1] != width {
+            return Err(NetError::InputShape {
+                what: "the encoder's heads".to_owned(),
+                expected: format!("pictures that give {width} features"),
+                got: features.size(),
+            });
+        }
+        let through = |head: &Head| -> Result<Tensor> {
+            Ok(
+                linear(&features, &head.weight, &head.bias, Rectifier::None)?
+                    .f_to_kind(Kind::Float)?,
+            )
+        };
+        Ok(Posterior {
+            mean: through(&self.mean)?,
+            log_variance: self.log_variance.as_ref().map(through).transpose()?,
+        })
+    }
+}
+
+/// The heads of an encoder that is being made.
+struct Heads {
+    /// Values in front of them.
+    features: i64,
+    /// Whether weight decay applies to them.
+    decay: bool,
+}
+
+impl Heads {
+    fn added(
+        self,
+        body: Body,
+        mut params: Params,
+        spec: LatentSpec,
+        seed: u64,
+        device: Device,
+    ) -> Result<LearnedEncoder> {
         if spec.size < 1 {
             return Err(NetError::Spec(format!("codes of {} values", spec.size)));
         }
-        let features = net.kind().feature_shape(tap, crop)?.len();
-        let (net, mut params) = net.unfreeze()?;
+        let Heads { features, decay } = self;
         let mut head = |name: &str, deviation: f64| -> Result<Head> {
             let mut add = |part: &str, values: Tensor| -> Result<Tensor> {
                 let tensor = values.f_to_device(device)?.f_set_requires_grad(true)?;
@@ -131,7 +251,7 @@ impl LearnedEncoder {
                     name: format!("{name}.{part}"),
                     tensor: tensor.shallow_clone(),
                     trains: true,
-                    decays: true,
+                    decays: decay,
                 });
                 Ok(tensor)
             };
@@ -151,52 +271,11 @@ impl LearnedEncoder {
             Code::Plain => None,
         };
         Ok(LearnedEncoder {
-            net,
-            tap,
+            body,
             spec,
             mean,
             log_variance,
             params,
-        })
-    }
-
-    /// Length and kind of the codes.
-    pub fn spec(&self) -> LatentSpec {
-        self.spec
-    }
-
-    /// All weights, the network's first.
-    pub fn params(&self) -> &Params {
-        &self.params
-    }
-
-    /// The distribution of codes of pictures in Caffe units.
-    ///
-    /// # Errors
-    /// Pictures of another size than it was built for.
-    pub fn posterior(&self, caffe: &Tensor) -> Result<Posterior> {
-        let mut found = self.net.features(caffe, &[self.tap])?;
-        let features = found
-            .pop()
-            .ok_or_else(|| NetError::Spec(format!("no features at {}", self.tap)))?
-            .f_flatten(1, -1)?;
-        let width = self.mean.weight.size()[1];
-        if features.size()[1] != width {
-            return Err(NetError::InputShape {
-                what: "the encoder's heads".to_owned(),
-                expected: format!("pictures that give {width} features"),
-                got: features.size(),
-            });
-        }
-        let through = |head: &Head| -> Result<Tensor> {
-            Ok(
-                linear(&features, &head.weight, &head.bias, Rectifier::None)?
-                    .f_to_kind(Kind::Float)?,
-            )
-        };
-        Ok(Posterior {
-            mean: through(&self.mean)?,
-            log_variance: self.log_variance.as_ref().map(through).transpose()?,
         })
     }
 }

@@ -17,6 +17,7 @@ pub mod features;
 pub mod generator;
 pub mod import;
 pub mod init;
+mod larsen;
 mod layers;
 pub mod learned;
 pub mod losses;
@@ -26,6 +27,7 @@ pub mod neighbors;
 pub mod optim;
 pub mod params;
 pub mod pictures;
+mod stack;
 pub mod structural;
 pub mod tables;
 
@@ -34,12 +36,13 @@ pub use deepsim_aten::{
     flush_denormals, forget_cuda_peak, keep_memory, load_cuda as load_cuda_libraries, pinned,
     set_cudnn_choice, set_tf32, torch_version,
 };
-pub use discriminator::{Discriminator, DiscriminatorSpec, Dropout, FeatureBranch};
+pub use discriminator::{Architecture, Discriminator, DiscriminatorSpec, FeatureBranch};
 pub use error::NetError;
 pub use features::FeatureNet;
 pub use generator::{Generator, GeneratorSpec, Trunk};
 pub use learned::{Code, LatentSpec, LearnedEncoder, Posterior};
 pub use losses::{PixelDistance, Reduction};
-pub use optim::{Adam, AdamOptions};
+pub use optim::{Adam, AdamOptions, Rule};
 pub use params::{Param, Params};
+pub use stack::Mode;
 pub use tables::{FeatureShape, NetKind, Tap};

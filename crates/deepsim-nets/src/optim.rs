@@ -1,16 +1,37 @@
-//! Adam with state that a checkpoint can hold.
+//! Adam, and RMSProp as its relative, with state that a checkpoint can hold.
 
 use deepsim_aten::{AdamParameters, fused_adam};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{NetError, Result};
-use crate::params::{NamedTensors, Params, check_exact};
+use crate::params::{NamedTensors, Param, Params, check_exact};
 
-/// Adam's hyper-parameters (Kingma & Ba), as experiment files name them.
+/// How moments become a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// Kingma & Ba: both moments, corrected for their beginning at zero.
+    #[default]
+    Adam,
+    /// Tieleman & Hinton, as in PyTorch: v = β₂·v + (1 − β₂)·g², a step of lr·g/(√v + ε); no first moment
+    /// (`beta1` must be 0) and no correction.
+    RmsProp,
+}
+
+impl Rule {
+    fn is_adam(&self) -> bool {
+        *self == Rule::Adam
+    }
+}
+
+/// Hyper-parameters of Adam (Kingma & Ba) or RMSProp, as experiment files name them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamOptions {
+    /// "adam" (if left out), or "rmsprop": then `beta2` is its decay, and `beta1` must be 0.
+    #[serde(default, skip_serializing_if = "Rule::is_adam")]
+    pub rule: Rule,
     /// Learning rate before the schedule.
     pub lr: f64,
     /// Decay of the first moment.
@@ -23,7 +44,7 @@ pub struct AdamOptions {
     pub weight_decay: f64,
 }
 
-/// Both moments and the step counter of one network. The counter is the network's own: it
+/// The moments (both, or RMSProp's one) and the step counter of one network. The counter is the network's own: it
 /// advances only when the network is updated.
 #[derive(Debug)]
 pub struct Adam {
@@ -54,10 +75,19 @@ impl Adam {
         let n = i64::try_from(trained.len()).unwrap_or(i64::MAX);
         let all_steps = Tensor::f_zeros([n], (Kind::Float, device))?;
         let steps = all_steps.f_unbind(0)?;
+        if options.rule == Rule::RmsProp && options.beta1 != 0.0 {
+            return Err(NetError::Spec(format!(
+                "RMSProp has no first moment: beta1 must be 0, not {}",
+                options.beta1
+            )));
+        }
         Ok(Adam {
             options,
             names: trained.iter().map(|p| p.name.clone()).collect(),
-            m: zeros()?,
+            m: match options.rule {
+                Rule::Adam => zeros()?,
+                Rule::RmsProp => Vec::new(),
+            },
             v: zeros()?,
             steps,
             all_steps,
@@ -77,13 +107,18 @@ impl Adam {
     /// Another number of gradients than weights, or what libtorch refuses.
     pub fn step(&mut self, params: &Params, grads: &[Tensor], schedule: f64) -> Result<()> {
         let trained = params.trained();
-        if grads.len() != trained.len() || self.m.len() != trained.len() {
+        if grads.len() != trained.len() || self.v.len() != trained.len() {
             return Err(NetError::Spec(format!(
                 "Adam holds the state of {} weights, got {} weights and {} gradients",
-                self.m.len(),
+                self.v.len(),
                 trained.len(),
                 grads.len()
             )));
+        }
+        if self.options.rule == Rule::RmsProp {
+            self.rms_prop(&trained, grads, schedule)?;
+            self.count += 1;
+            return Ok(());
         }
         let _ = self.all_steps.f_add_scalar_(1.0)?;
         // The kernel takes one decay for all its tensors: two groups.
@@ -114,7 +149,30 @@ impl Adam {
         Ok(())
     }
 
-    /// The moments, for a checkpoint: `{prefix}.m.{weight}` and `{prefix}.v.{weight}`.
+    fn rms_prop(&mut self, trained: &[&Param], grads: &[Tensor], schedule: f64) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        let o = self.options;
+        for ((param, grad), v) in trained.iter().zip(grads).zip(&self.v) {
+            let mut weight = param.tensor.shallow_clone();
+            let decayed;
+            let grad = match param.decays && o.weight_decay > 0.0 {
+                true => {
+                    decayed = grad.f_add(&weight.f_mul_scalar(o.weight_decay)?)?;
+                    &decayed
+                }
+                false => grad,
+            };
+            let mut v = v.shallow_clone();
+            let _ = v
+                .f_mul_scalar_(o.beta2)?
+                .f_add_(&grad.f_square()?.f_mul_scalar_(1.0 - o.beta2)?)?;
+            let root = v.f_sqrt()?.f_add_scalar_(o.eps)?;
+            let _ = weight.f_sub_(&grad.f_div(&root)?.f_mul_scalar_(o.lr * schedule)?)?;
+        }
+        Ok(())
+    }
+
+    /// The moments, for a checkpoint: `{prefix}.m.{weight}` (Adam alone) and `{prefix}.v.{weight}`.
     pub fn state(&self, prefix: &str) -> Vec<(String, Tensor)> {
         let named = |kind: &str, list: &[Tensor]| -> Vec<(String, Tensor)> {
             let both = self.names.iter().zip(list);
@@ -184,6 +242,7 @@ mod tests {
     }
 
     const OPTIONS: AdamOptions = AdamOptions {
+        rule: Rule::Adam,
         lr: 0.1,
         beta1: 0.9,
         beta2: 0.999,
@@ -202,6 +261,46 @@ mod tests {
         assert_eq!(first("frozen"), 1.0);
         assert!((first("b") - 0.9).abs() < 1e-6);
         assert_eq!(adam.count(), 1);
+    }
+
+    #[test]
+    fn rms_prop_follows_its_definition_and_has_one_moment() {
+        let params = params();
+        let options = AdamOptions {
+            rule: Rule::RmsProp,
+            beta1: 0.0,
+            beta2: 0.9,
+            ..OPTIONS
+        };
+        let mut rule = Adam::new(&params, options).unwrap();
+        let grad = |v: f64| Tensor::full([3], v, (Kind::Float, Device::Cpu));
+        // `a` does not decay, `b` does, with 1.0 times itself.
+        let (mut a, mut b, mut va, mut vb) = (1.0f64, 1.0f64, 0.0, 0.0);
+        for g in [2.0, -1.0, 0.5] {
+            rule.step(&params, &[grad(g), grad(g)], 0.5).unwrap();
+            let of_b = g + b;
+            for (w, v, g) in [(&mut a, &mut va, g), (&mut b, &mut vb, of_b)] {
+                *v = 0.9 * *v + 0.1 * g * g;
+                *w -= 0.05 * g / (f64::sqrt(*v) + 1e-8);
+            }
+            for (name, want) in [("a", a), ("b", b)] {
+                let got = params.get(name).unwrap().double_value(&[1]);
+                assert!((got - want).abs() < 1e-5, "{name}: {got}, {want}");
+            }
+        }
+        assert_eq!(rule.count(), 3);
+        let names: Vec<String> = rule.state("g").into_iter().map(|(n, _)| n).collect();
+        assert_eq!(names, ["g.v.a", "g.v.b"]);
+        assert!(
+            Adam::new(
+                &params,
+                AdamOptions {
+                    beta1: 0.5,
+                    ..options
+                }
+            )
+            .is_err()
+        );
     }
 
     #[test]

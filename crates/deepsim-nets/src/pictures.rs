@@ -37,6 +37,21 @@ pub fn check_pictures(what: &str, x: &Tensor) -> Result<()> {
     }
 }
 
+/// Fails unless `x` is `[N,3,side,side]`.
+///
+/// # Errors
+/// [`NetError::InputShape`] naming `what`.
+pub fn check_size(what: &str, x: &Tensor, side: i64) -> Result<()> {
+    match x.size().as_slice() {
+        [_, 3, h, w] if (*h, *w) == (side, side) => Ok(()),
+        other => Err(NetError::InputShape {
+            what: what.to_owned(),
+            expected: format!("pictures [N,3,{side},{side}]"),
+            got: other.to_vec(),
+        }),
+    }
+}
+
 /// RGB 0–255 (any number type) → Caffe units, f32.
 ///
 /// # Errors
@@ -86,6 +101,25 @@ pub fn caffe_to_efficientnet(caffe: &Tensor) -> Result<Tensor> {
     reversed("EfficientNet-Lite0", caffe, [1.0 / 128.0; 3], shift)
 }
 
+/// Caffe units → RGB in −1…1, as the networks of Larsen et al. see pictures.
+///
+/// # Errors
+/// A tensor that is not `[N,3,H,W]`.
+pub fn caffe_to_unit(caffe: &Tensor) -> Result<Tensor> {
+    let [b, g, r] = MEAN_BGR;
+    let shift = [r, g, b].map(|mean| mean / 127.5 - 1.0);
+    reversed("a network of Larsen et al.", caffe, [1.0 / 127.5; 3], shift)
+}
+
+/// RGB in −1…1 → Caffe units.
+///
+/// # Errors
+/// A tensor that is not `[N,3,H,W]`.
+pub fn unit_to_caffe(unit: &Tensor) -> Result<Tensor> {
+    let shift = MEAN_BGR.map(|mean| 127.5 - mean);
+    reversed("the conversion from −1…1", unit, [127.5; 3], shift)
+}
+
 /// Caffe units → VideoNet's: BGR 0–255 minus its own mean.
 ///
 /// # Errors
@@ -101,7 +135,7 @@ pub fn caffe_to_videonet(caffe: &Tensor) -> Result<Tensor> {
         .f_add(&per_channel(&shift, caffe))?)
 }
 
-/// Channels in the order red, green, blue, each times its `scale` plus its `shift`: one multiplication
+/// Channels in reversed order, each times its `scale` plus its `shift`: one multiplication
 /// and one addition, since RGB is what `caffe` holds, reversed, plus a constant.
 fn reversed(what: &str, caffe: &Tensor, scale: [f32; 3], shift: [f32; 3]) -> Result<Tensor> {
     check_pictures(what, caffe)?;
@@ -168,6 +202,17 @@ mod tests {
             let bgr = v - VIDEONET_MEAN_BGR[2 - i];
             assert!((video[2 - i] - bgr).abs() < 1e-4);
         }
+    }
+
+    #[test]
+    fn minus_one_is_black_and_one_is_white() {
+        let rgb = Tensor::from_slice(&[255f32, 0.0, 127.5]).view([1, 3, 1, 1]);
+        let caffe = rgb_to_caffe(&rgb).unwrap();
+        let unit = caffe_to_unit(&caffe).unwrap();
+        let far = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+        let want = Tensor::from_slice(&[1f32, -1.0, 0.0]).view([1, 3, 1, 1]);
+        assert!(far(&unit, &want) < 1e-6);
+        assert!(far(&unit_to_caffe(&unit).unwrap(), &caffe) < 1e-4);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use deepsim_nets::generator::{GeneratorSpec, Trunk};
 use deepsim_nets::init::seeded;
 use deepsim_nets::tables::FeatureShape;
 use deepsim_nets::{
-    AutocastGuard, Discriminator, Dropout, FeatureNet, Generator, NetKind, Params, Precision, Tap,
+    AutocastGuard, Discriminator, FeatureNet, Generator, Mode, NetKind, Params, Precision, Tap,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -116,10 +116,11 @@ fn every_network(code: Bf16Code, crop: i64) {
     let spec = DiscriminatorSpec {
         crop,
         features: FeatureBranch::Off,
+        architecture: Default::default(),
     };
     let d = Discriminator::new(spec, 1, Device::Cpu).unwrap();
     check("discriminator", code, &pictures, Some(d.params()), &|x| {
-        d.forward(x, None, Dropout::Active).unwrap()
+        d.forward(x, None, Mode::Training).unwrap()
     });
     for (net, tap) in [
         (NetKind::AlexNet, Tap::Pool5),

@@ -20,8 +20,8 @@ use deepsim_nets::losses::{Label, cross_entropy, squared_distance};
 use deepsim_nets::metrics::normalised_error;
 use deepsim_nets::pictures::{caffe_to_rgb, clip_caffe, rgb_to_caffe};
 use deepsim_nets::{
-    Adam, AdamOptions, Discriminator, DiscriminatorSpec, Dropout, FeatureBranch, FeatureShape,
-    Generator, GeneratorSpec, Param, Params, Reduction, Trunk,
+    Adam, AdamOptions, Discriminator, DiscriminatorSpec, FeatureBranch, FeatureShape, Generator,
+    GeneratorSpec, Mode, Param, Params, Reduction, Trunk,
 };
 use tch::{Device, Tensor};
 
@@ -201,6 +201,7 @@ fn discriminator(r: &Reference, weights: &str) -> Discriminator {
     let spec = DiscriminatorSpec {
         crop: r.numbers("crop")[0],
         features,
+        architecture: Default::default(),
     };
     let mut d = Discriminator::new(spec, 0, Device::Cpu).unwrap();
     d.params_mut()
@@ -213,7 +214,7 @@ fn discriminator(r: &Reference, weights: &str) -> Discriminator {
 fn discriminate(r: &Reference, x: &Tensor) -> (Discriminator, Tensor) {
     let d = discriminator(r, "w/");
     let y = d
-        .forward(&rgb_to_caffe(x).unwrap(), None, Dropout::Off)
+        .forward(&rgb_to_caffe(x).unwrap(), None, Mode::Evaluation)
         .unwrap();
     (d, y)
 }
@@ -237,7 +238,11 @@ fn discriminator_with_the_feature_branch() {
     let (x, features) = (r.leaf("x"), r.leaf("feat"));
     let d = discriminator(&r, "w/");
     let y = d
-        .forward(&rgb_to_caffe(&x).unwrap(), Some(&features), Dropout::Off)
+        .forward(
+            &rgb_to_caffe(&x).unwrap(),
+            Some(&features),
+            Mode::Evaluation,
+        )
         .unwrap();
     check_trained(case, &r, d.params(), &x, &y);
     let gfeat = &gradients(&y, r.get("up"), &[&features])[0];
@@ -285,6 +290,7 @@ fn loss_terms_under_every_reduction() {
 
 fn adam_options(r: &Reference) -> AdamOptions {
     AdamOptions {
+        rule: Default::default(),
         lr: r.meta("lr").parse().unwrap(),
         beta1: 0.9,
         beta2: 0.999,

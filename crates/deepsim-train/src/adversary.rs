@@ -4,7 +4,7 @@
 use deepsim_experiment::config::RawPasses;
 use deepsim_nets::losses::{Label, SharedPass, cross_entropy};
 use deepsim_nets::params::Params;
-use deepsim_nets::{AutocastGuard, Discriminator, Dropout, Precision, Reduction};
+use deepsim_nets::{AutocastGuard, Discriminator, Mode, Precision, Reduction};
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
@@ -156,7 +156,7 @@ impl Judge<'_> {
 
     fn logits(&self, pictures: &Tensor) -> Result<Tensor> {
         let d = self.discriminator;
-        Ok(d.forward(pictures, self.features, Dropout::Active)?)
+        Ok(d.forward(pictures, self.features, Mode::Training)?)
     }
 
     fn cost(&self, logits: &Tensor, label: Label) -> Result<Tensor> {

@@ -1,15 +1,16 @@
 //! One training iteration, in the paper's order or with one pass of the discriminator.
 
-use deepsim_experiment::config::{RawGate, RawLoss, RawPasses, RawPrecision};
+use deepsim_experiment::config::{RawGate, RawLoss, RawPasses, RawPrecision, RawVaeGan};
 use deepsim_experiment::{Experiment, Perception};
 use deepsim_nets::init::seeded;
 use deepsim_nets::losses::{Label, PixelDistance, pixel_distance, squared_distance};
-use deepsim_nets::{AutocastGuard, FeatureBranch, Precision, pictures};
+use deepsim_nets::{AutocastGuard, FeatureBranch, Mode, Precision, pictures};
 use tch::{Kind, Tensor};
 
 use crate::adversary::{Adversarial, Judge, gradients, pulse, with_gradient};
 use crate::error::{Result, TrainError};
 use crate::state::State;
+use crate::vaegan;
 
 /// What an iteration needs besides the state, the networks and the pictures.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Plan {
     pub precision: RawPrecision,
     /// Passes of the discriminator over generated pictures.
     pub passes: RawPasses,
+    /// The iteration of Larsen et al. instead of the paper's.
+    pub vaegan: Option<RawVaeGan>,
 }
 
 impl Plan {
@@ -39,6 +42,7 @@ impl Plan {
             gate: raw.gate,
             precision: raw.train.precision,
             passes: raw.train.discriminator_passes,
+            vaegan: raw.vaegan,
         }
     }
 }
@@ -106,6 +110,8 @@ pub fn schedule(halve_at: &[u64], updates: u64) -> f64 {
 /// A loss term of weight 0 is not computed (NaN in the result); without an adversarial term
 /// there is no discriminator step and the gate stays open.
 ///
+/// With [`Plan::vaegan`] the iteration is that of Larsen et al.: [`crate::vaegan`].
+///
 /// # Errors
 /// [`TrainError::NotFinite`] if a loss or a gradient is NaN or infinite (the state must not be used then),
 /// and what libtorch refuses.
@@ -117,7 +123,10 @@ pub fn iterate(
     plan: &Plan,
     seed: i64,
 ) -> Result<Losses> {
-    seeded(seed, || step(state, perception, x, recorded, plan))
+    seeded(seed, || match plan.vaegan {
+        Some(vaegan) => vaegan::step(state, perception, x, plan, vaegan),
+        None => step(state, perception, x, recorded, plan),
+    })
 }
 
 fn step(
@@ -141,7 +150,10 @@ fn step(
     // 1. Features of the photographs; pictures made from them.
     let posterior = with_grad(state.gate.train_g, || {
         let _autocast = region()?;
-        Ok(perception.learned().map(|e| e.posterior(x)).transpose()?)
+        Ok(perception
+            .learned()
+            .map(|e| e.posterior_in(Mode::Training, x))
+            .transpose()?)
     })?;
     let (inverted, wanted) = if let Some(posterior) = &posterior {
         let codes = with_grad(state.gate.train_g, || Ok(posterior.draw()?))?;
@@ -168,7 +180,7 @@ fn step(
     };
     let fake = with_grad(state.gate.train_g, || {
         let _autocast = region()?;
-        Ok(state.generator.forward(&inverted)?)
+        Ok(state.generator.forward_in(Mode::Training, &inverted)?)
     })?;
     let seen = match state.discriminator.spec().features {
         FeatureBranch::Off => None,
@@ -218,9 +230,9 @@ fn step(
             )?),
             (None, Some(tap)) if w.feat > 0.0 => {
                 let d = &state.discriminator;
-                let wanted = with_grad(false, || Ok(d.features(x, tap)?))?;
+                let wanted = with_grad(false, || Ok(d.features(x, tap, Mode::Evaluation)?))?;
                 Some(squared_distance(
-                    &d.features(&fake, tap)?,
+                    &d.features(&fake, tap, Mode::Evaluation)?,
                     &wanted,
                     w.reduction,
                 )?)
@@ -267,25 +279,19 @@ fn step(
     let (d_real, d_fake) = judged.map(|j| (j.real, j.generated)).unzip();
     let terms = [&feat, &adv, &img, &kl, &d_real, &d_fake, &of_g, &of_d];
     let (mut losses, [pulse_g, pulse_d]) = read(&terms, x.device())?;
-    let named = [
-        ("loss.feat", losses.feat, feat.is_some()),
-        ("loss.adv", losses.adv, adv.is_some()),
-        ("loss.img", losses.img, img.is_some()),
-        ("loss.kl", losses.kl, kl.is_some()),
-        ("loss.d_real", losses.d_real, adversarial),
-        ("loss.d_fake", losses.d_fake, adversarial),
-        ("the discriminator's gradient", pulse_d, of_d.is_some()),
-        ("the generator's gradient", pulse_g, of_g.is_some()),
-    ];
-    for (term, value, computed) in named {
-        if computed && !value.is_finite() {
-            return Err(TrainError::NotFinite {
-                step: state.step + 1,
-                term,
-                value,
-            });
-        }
-    }
+    check_finite(
+        state.step + 1,
+        [
+            ("loss.feat", losses.feat, feat.is_some()),
+            ("loss.adv", losses.adv, adv.is_some()),
+            ("loss.img", losses.img, img.is_some()),
+            ("loss.kl", losses.kl, kl.is_some()),
+            ("loss.d_real", losses.d_real, adversarial),
+            ("loss.d_fake", losses.d_fake, adversarial),
+            ("the discriminator's gradient", pulse_d, of_d.is_some()),
+            ("the generator's gradient", pulse_g, of_g.is_some()),
+        ],
+    )?;
     if adversarial {
         losses.ratio = state
             .gate
@@ -295,6 +301,19 @@ fn step(
     Ok(losses)
 }
 
+/// Refuses the first number that is not finite among those that were computed: (name, value, computed).
+pub(crate) fn check_finite(
+    step: u64,
+    named: impl IntoIterator<Item = (&'static str, f64, bool)>,
+) -> Result<()> {
+    for (term, value, computed) in named {
+        if computed && !value.is_finite() {
+            return Err(TrainError::NotFinite { step, term, value });
+        }
+    }
+    Ok(())
+}
+
 /// Runs `body` with gradients recorded or not.
 pub(crate) fn with_grad<T>(on: bool, body: impl FnOnce() -> Result<T>) -> Result<T> {
     let _guard = (!on).then(tch::no_grad_guard);
@@ -302,7 +321,10 @@ pub(crate) fn with_grad<T>(on: bool, body: impl FnOnce() -> Result<T>) -> Result
 }
 
 /// The losses, and the pulses of both networks' gradients, generator first.
-fn read(terms: &[&Option<Tensor>; 8], device: tch::Device) -> Result<(Losses, [f64; 2])> {
+pub(crate) fn read(
+    terms: &[&Option<Tensor>; 8],
+    device: tch::Device,
+) -> Result<(Losses, [f64; 2])> {
     let nan = Tensor::f_full([], f64::NAN, (Kind::Float, device))?;
     let present: Vec<&Tensor> = terms.iter().map(|t| t.as_ref().unwrap_or(&nan)).collect();
     let _guard = tch::no_grad_guard();

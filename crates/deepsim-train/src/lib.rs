@@ -14,5 +14,6 @@ pub mod run;
 pub mod signals;
 pub mod state;
 pub mod tensorboard;
+pub mod vaegan;
 
 pub use error::TrainError;

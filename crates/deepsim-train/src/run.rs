@@ -205,7 +205,8 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
         let step = state.step;
         means.add(&losses);
         progress.tick();
-        if plan.loss.adv > 0.0 {
+        // The equilibrium of Larsen et al. is near what is death in the paper's game.
+        if plan.loss.adv > 0.0 && plan.vaegan.is_none() {
             vital.observe(losses.discriminator(), losses.adv);
             if vital.should_tell() {
                 progress.say(&dead_discriminator(step));

@@ -21,7 +21,7 @@ use deepsim_nets::params::{Params, f32_bytes};
 use deepsim_nets::structural::{ms_ssim, ssim};
 use deepsim_nets::tables::FeatureShape;
 use deepsim_nets::{
-    Adam, AutocastGuard, Discriminator, Dropout, FeatureNet, Generator, NetKind, Precision, Tap,
+    Adam, AutocastGuard, Discriminator, FeatureNet, Generator, Mode, NetKind, Precision, Tap,
     metrics,
 };
 use deepsim_train::iteration::{Losses, Plan, iterate};
@@ -184,9 +184,10 @@ fn every_network_is_the_cpu_s() {
     let spec = DiscriminatorSpec {
         crop: 227,
         features: FeatureBranch::Off,
+        architecture: Default::default(),
     };
     let both = [Device::Cpu, device].map(|d| Discriminator::new(spec.clone(), 1, d).unwrap());
-    let judge = |d: &Discriminator, x: &Tensor| d.forward(x, None, Dropout::Off).unwrap();
+    let judge = |d: &Discriminator, x: &Tensor| d.forward(x, None, Mode::Evaluation).unwrap();
     check(
         "discriminator",
         &pictures(2, 227),

@@ -175,6 +175,7 @@ mod tests {
         let spec = DiscriminatorSpec {
             crop: i64::from(experiment.raw.data.crop),
             features: FeatureBranch::Off,
+            architecture: Default::default(),
         };
         let d = Discriminator::new(spec, 1, Device::Cpu).unwrap();
         gflop(&experiment, &discriminator(d.params())).unwrap()

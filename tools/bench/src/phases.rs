@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use deepsim_experiment::config::{RawLoss, RawPasses, RawPrecision};
 use deepsim_nets::losses::{Label, SharedPass, cross_entropy, squared_distance};
 use deepsim_nets::params::Params;
-use deepsim_nets::{AutocastGuard, Dropout, Precision, init, pictures};
+use deepsim_nets::{AutocastGuard, Mode, Precision, init, pictures};
 use deepsim_train::state::State;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
@@ -172,7 +172,7 @@ fn once(
 
 fn judge(state: &State, pictures: &Tensor) -> Result<Tensor> {
     let d = &state.discriminator;
-    Ok(d.forward(pictures, None, Dropout::Active)?)
+    Ok(d.forward(pictures, None, Mode::Training)?)
 }
 
 fn update(state: &mut State, grads: &[Tensor]) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The DeePSiM generator: from features back to pictures.
+//! Generators: from features back to pictures.
 
 mod spec;
 #[cfg(test)]
@@ -11,15 +11,25 @@ use crate::error::{NetError, Result};
 use crate::init::{normal, zeros};
 use crate::layers::linear;
 use crate::params::{Param, Params, stored};
+use crate::stack::{self, Mode};
 use crate::tables::FeatureShape;
+use crate::{larsen, pictures};
 pub use spec::{GeneratorSpec, Layer, LayerOp, MAX_CROP, SLOPE, Trunk};
 
 /// A generator with its weights.
 #[derive(Debug)]
 pub struct Generator {
     spec: GeneratorSpec,
-    layers: Vec<Layer>,
+    body: Body,
     params: Params,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// DeePSiM's, and that of Dosovitskiy & Brox, CVPR 2016.
+    Plain(Vec<Layer>),
+    /// The decoder of Larsen et al.
+    Larsen(Vec<stack::Layer>),
 }
 
 impl Generator {
@@ -29,6 +39,13 @@ impl Generator {
     /// # Errors
     /// A spec that cannot be built.
     pub fn new(spec: GeneratorSpec, seed: u64, device: Device) -> Result<Generator> {
+        if let Some(layers) = spec.larsen()? {
+            return Ok(Generator {
+                params: stack::weights("generator", &layers, seed, device)?,
+                body: Body::Larsen(layers),
+                spec,
+            });
+        }
         let layers = spec.layers()?;
         let mut params = Params::default();
         for layer in &layers {
@@ -60,7 +77,7 @@ impl Generator {
         }
         Ok(Generator {
             spec,
-            layers,
+            body: Body::Plain(layers),
             params,
         })
     }
@@ -81,11 +98,19 @@ impl Generator {
     }
 
     /// Features `[N,C,H,W]` or `[N,length]` (raw activations) → pictures `[N,3,crop,crop]` in
-    /// Caffe units, linear, not clipped.
+    /// Caffe units, not clipped (but that the trunk of Larsen et al. ends in a hyperbolic tangent).
     ///
     /// # Errors
     /// Features of another shape than the spec says.
     pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
+        self.forward_in(Mode::Evaluation, features)
+    }
+
+    /// As [`Generator::forward`]; `mode` matters for batch normalisation alone.
+    ///
+    /// # Errors
+    /// As [`Generator::forward`], and a single picture in training where there is batch normalisation.
+    pub fn forward_in(&self, mode: Mode, features: &Tensor) -> Result<Tensor> {
         let expected = match self.spec.input {
             FeatureShape::Map { channels, size } => vec![channels, size, size],
             FeatureShape::Vector(n) => vec![n],
@@ -104,10 +129,18 @@ impl Generator {
                 got: features.size(),
             });
         }
+        let layers = match &self.body {
+            Body::Plain(layers) => layers,
+            Body::Larsen(layers) => {
+                let side = larsen::base(self.spec.crop, self.spec.width)?;
+                let unit = stack::forward(layers, &self.params, features, side, mode, None)?;
+                return pictures::unit_to_caffe(&unit);
+            }
+        };
         let mut x = features.shallow_clone();
-        let last = self.layers.len() - 1;
+        let last = layers.len() - 1;
         let rectifier = Rectifier::Leaky(self.spec.trunk.slope());
-        for (i, (layer, pair)) in self.layers.iter().zip(self.params_by_layer()).enumerate() {
+        for (i, (layer, pair)) in layers.iter().zip(self.params_by_layer()).enumerate() {
             let (weight, bias) = pair;
             let geometry = match layer.op {
                 LayerOp::Fc => {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{NetError, Result};
 use crate::init::he_deviation;
 use crate::tables::FeatureShape;
+use crate::{larsen, stack};
 
 /// Slope of the leaky ReLUs in the paper's generators.
 pub const SLOPE: f64 = 0.3;
@@ -45,6 +46,9 @@ pub enum Trunk {
         /// Slope of the leaky ReLUs (theirs: 0.2).
         slope: f64,
     },
+    /// The decoder of Larsen et al. (VAE/GAN): one fully connected layer, three doubling 5×5 ones with batch
+    /// normalisation, and a last one that ends in a hyperbolic tangent. It takes codes.
+    Larsen,
 }
 
 impl Trunk {
@@ -63,6 +67,7 @@ impl Trunk {
         match self {
             Trunk::DeePSiM => 4,
             Trunk::Db { kernel, .. } => kernel,
+            Trunk::Larsen => 5,
         }
     }
 
@@ -71,6 +76,7 @@ impl Trunk {
         match self {
             Trunk::DeePSiM => SLOPE,
             Trunk::Db { slope, .. } => slope,
+            Trunk::Larsen => 0.0,
         }
     }
 }
@@ -158,11 +164,40 @@ impl GeneratorSpec {
         4 << self.doublings()
     }
 
-    /// The layers from features to pictures.
+    /// The layers of the decoder of Larsen et al., where the trunk is theirs.
+    pub(super) fn larsen(&self) -> Result<Option<Vec<stack::Layer>>> {
+        match (self.trunk, self.input) {
+            (Trunk::Larsen, FeatureShape::Vector(length)) if length > 0 => {
+                larsen::decoder(length, self.crop, self.width).map(Some)
+            }
+            (Trunk::Larsen, other) => Err(NetError::Spec(format!(
+                "the trunk `larsen` takes codes, vectors, not features of {other}"
+            ))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Checks that a generator of this spec can be built.
     ///
     /// # Errors
     /// [`NetError::Spec`] for sizes that no generator can be built for.
+    pub fn validate(&self) -> Result<()> {
+        match self.larsen()? {
+            Some(_) => Ok(()),
+            None => self.layers().map(drop),
+        }
+    }
+
+    /// The layers from features to pictures, of the trunks without batch normalisation.
+    ///
+    /// # Errors
+    /// [`NetError::Spec`] for sizes that no generator can be built for, and for the trunk `larsen`.
     pub fn layers(&self) -> Result<Vec<Layer>> {
+        if self.trunk == Trunk::Larsen {
+            return Err(NetError::Spec(
+                "the trunk `larsen` has layers of its own kind".into(),
+            ));
+        }
         if !(8..=MAX_CROP).contains(&self.crop) {
             return Err(NetError::Spec(format!(
                 "a generator makes crops of 8 to {MAX_CROP} pixels, not {}",

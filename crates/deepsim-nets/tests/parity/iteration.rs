@@ -7,7 +7,7 @@ use deepsim_nets::init::seeded;
 use deepsim_nets::losses::{Label, cross_entropy, squared_distance};
 use deepsim_nets::pictures::rgb_to_caffe;
 use deepsim_nets::{
-    Adam, Discriminator, Dropout, FeatureNet, Generator, NetKind, Params, Reduction, Tap,
+    Adam, Discriminator, FeatureNet, Generator, Mode, NetKind, Params, Reduction, Tap,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -45,7 +45,7 @@ fn iterate(
     let pool5 = |x: &Tensor| n.comparator.features(x, &[Tap::Pool5]).unwrap().remove(0);
     let judge = |d: &Discriminator, x: &Tensor, label| {
         cross_entropy(
-            &d.forward(x, None, Dropout::Active).unwrap(),
+            &d.forward(x, None, Mode::Training).unwrap(),
             label,
             Reduction::Caffe,
         )
