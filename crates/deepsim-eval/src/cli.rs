@@ -195,6 +195,46 @@ of samples and held-out photos as distributions, in EfficientNet-Lite0's feature
         #[arg(long, value_name = "DIR", default_value = "sampled")]
         out: PathBuf,
     },
+    /// Visual attribute vectors of autoencoders: glasses on, glasses off.
+    #[command(after_help = "\
+Example:
+  cargo run -p deepsim-eval -- attributes runs/faces-vaegan --labels data/labels/orl.csv
+
+A vector is the mean code of the training pictures with an attribute minus that of those without it. The
+sheet shows held-out pictures, their reconstructions, and what the vector does to them. A linear probe
+says how well the attribute can be read from codes, and whether it can be read from the changed pictures.
+
+Labels are CelebA's list_attr_celeba.txt, LFW's lfw_attributes.txt, or a CSV file with the header
+`name,ATTRIBUTE,...` and 1, 0 or nothing for each picture, whose names end as in the dataset.")]
+    Attributes {
+        /// Run directories of autoencoders.
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        /// The file of attributes.
+        #[arg(long, value_name = "FILE")]
+        labels: PathBuf,
+        /// Attributes to ask for, all if left out. Repeatable.
+        #[arg(long, value_name = "NAME")]
+        attribute: Vec<String>,
+        /// How many times the vector is added.
+        #[arg(long, default_value_t = 1.0, value_name = "X")]
+        strength: f64,
+        /// Training pictures and held-out pictures to encode, at most.
+        #[arg(long, default_value_t = 2000, value_name = "N")]
+        images: usize,
+        /// Held-out pictures of either kind on a sheet.
+        #[arg(long, default_value_t = 8, value_name = "N")]
+        show: usize,
+        /// auto, cpu or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+        /// How the numbers are printed.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+        /// Folder for the sheets, one PNG for each run and attribute.
+        #[arg(long, value_name = "DIR", default_value = "attributes")]
+        out: PathBuf,
+    },
     /// Training losses against metrics: autoencoders and super-resolution.
     #[command(after_help = "\
 Example:

@@ -13,7 +13,7 @@ use deepsim_experiment::networks::Frozen;
 use deepsim_experiment::{Checkpoint, Experiment};
 use deepsim_nets::params::{NamedTensors, f32_bytes, read_safetensors};
 use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
-use deepsim_nets::{Discriminator, Dropout, FeatureBranch, Generator};
+use deepsim_nets::{Discriminator, FeatureBranch, Generator, Mode};
 use safetensors::tensor::{Dtype, TensorView};
 use tch::{Device, Tensor};
 
@@ -110,9 +110,9 @@ fn network(
                 let mut d = Discriminator::new(experiment.discriminator.clone(), 0, device)?;
                 d.params_mut()
                     .copy_from(&values, "the discriminator", &origin)?;
-                return Ok(Box::new(
-                    move |x, _| Ok(d.features(&rgb_to_caffe(x)?, tap)?),
-                ));
+                return Ok(Box::new(move |x, _| {
+                    Ok(d.features(&rgb_to_caffe(x)?, tap, Mode::Evaluation)?)
+                }));
             }
             let net = Frozen::load(&with_weights(source, request.weights.as_ref()), device)?;
             Box::new(move |x, _| Ok(net.features(&rgb_to_caffe(x)?)?))
@@ -151,7 +151,7 @@ fn network(
                     Some(f) => Some(f.f_narrow(0, from, x.size()[0])?),
                     None => None,
                 };
-                Ok(d.forward(&rgb_to_caffe(x)?, part.as_ref(), Dropout::Off)?)
+                Ok(d.forward(&rgb_to_caffe(x)?, part.as_ref(), Mode::Evaluation)?)
             })
         }
     })

@@ -52,6 +52,36 @@ pub enum EvalError {
         /// The run.
         run: PathBuf,
     },
+    /// A run whose encoder did not learn codes.
+    #[error("{}: no codes: attribute vectors are of autoencoders ([latent] in the experiment)", run.display())]
+    NoCodes {
+        /// The run.
+        run: PathBuf,
+    },
+    /// Attributes of other pictures than a run was trained with.
+    #[error(
+        "no picture of {data} has an attribute in that file; one of them is called `{example}`: names must end alike"
+    )]
+    NoLabels {
+        /// The pictures.
+        data: String,
+        /// One of their names.
+        example: String,
+    },
+    /// An attribute that all pictures have, or none.
+    #[error(
+        "attribute `{attribute}`: {with} training pictures have it and {without} do not; a vector needs {needed} of either"
+    )]
+    OneClass {
+        /// The attribute.
+        attribute: String,
+        /// Training pictures with it.
+        with: usize,
+        /// Training pictures without it.
+        without: usize,
+        /// How many of either are needed.
+        needed: usize,
+    },
     /// Two runs that were held out on different photographs or crops.
     #[error("{} and {} were held out on different photographs or crops: they cannot stand on one sheet", a.display(), b.display())]
     NotComparable {

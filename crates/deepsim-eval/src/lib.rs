@@ -6,6 +6,7 @@
 
 pub mod apng;
 pub mod ask;
+pub mod attributes;
 pub mod catalog;
 pub mod compare;
 pub mod decode;

@@ -187,6 +187,27 @@ fn run(command: Command) -> Result<(), EvalError> {
             };
             commands::sample(runs, &asked)
         }
+        Command::Attributes {
+            runs,
+            labels,
+            attribute,
+            strength,
+            images,
+            show,
+            device,
+            format,
+            out,
+        } => commands::attributes(&commands::Attributes {
+            runs,
+            labels,
+            attribute,
+            strength,
+            images,
+            show,
+            device,
+            format,
+            out,
+        }),
         Command::Losses {
             runs,
             images,

@@ -22,7 +22,7 @@ use serde::Serialize;
 use crate::cli::{Baseline, Runs};
 use crate::progress::bar;
 
-pub use models::{Losses, Sample, losses, sample};
+pub use models::{Attributes, Losses, Sample, attributes, losses, sample};
 
 type Result<T> = std::result::Result<T, EvalError>;
 

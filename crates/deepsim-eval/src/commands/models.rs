@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use deepsim_eval::format::Format;
 use deepsim_eval::judges::Judges;
+use deepsim_eval::loaded::Loaded;
 use deepsim_eval::sheet::{Sheet, images};
-use deepsim_eval::{EvalError, losses, prior, runs};
+use deepsim_eval::{EvalError, attributes, losses, prior, runs};
 use deepsim_experiment::device;
 
 use super::{Result, at_least_one, put, run_name, warn, wrote};
@@ -83,6 +84,90 @@ pub fn sample(runs: Runs, asked: &Sample) -> Result<()> {
     }
 }
 
+pub struct Attributes {
+    pub runs: Vec<PathBuf>,
+    pub labels: PathBuf,
+    pub attribute: Vec<String>,
+    pub strength: f64,
+    pub images: usize,
+    pub show: usize,
+    pub device: String,
+    pub format: Format,
+    pub out: PathBuf,
+}
+
+pub fn attributes(asked: &Attributes) -> Result<()> {
+    at_least_one("--show", asked.show)?;
+    at_least_one("--images", asked.images)?;
+    if !asked.strength.is_finite() {
+        return Err(EvalError::Usage {
+            option: "--strength",
+            value: asked.strength.to_string(),
+            reason: "must be a number".to_owned(),
+        });
+    }
+    let labels = deepsim_data::Attributes::read(&asked.labels)?;
+    let names = match asked.attribute.is_empty() {
+        true => labels.names().to_vec(),
+        false => asked.attribute.clone(),
+    };
+    for name in &names {
+        labels.index(name)?;
+    }
+    let device = device::choose(&asked.device)?;
+    let mut all = Vec::new();
+    for path in &asked.runs {
+        let run = Loaded::open(path, device)?;
+        let asker = attributes::Asker::new(&run, &labels, asked.images, device)?;
+        for name in &names {
+            let found = match asker.ask(&labels, name, asked.strength, asked.show) {
+                Ok(found) => found,
+                // Of all attributes of a file, those that say something; one that was asked for by name is an error.
+                Err(error @ EvalError::OneClass { .. }) if asked.attribute.is_empty() => {
+                    warn(error.to_string());
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let run_name = run_name(&run);
+            let mut sheet = Sheet::new(&format!(
+                "{name}, {} times its vector ({run_name}, held-out pictures)",
+                asked.strength
+            ));
+            for (rows, change) in [(&found.added, "added"), (&found.removed, "taken away")] {
+                let Some([photos, before, after]) = rows else {
+                    continue;
+                };
+                sheet.row("photo", images(photos)?);
+                sheet.row("reconstruction", images(before)?);
+                sheet.row(&format!("{name} {change}"), images(after)?);
+            }
+            if found.added.is_some() || found.removed.is_some() {
+                let file = format!("{run_name}-{}.png", file_name(name));
+                wrote(&asked.out.join(file), &sheet.png()?)?;
+            } else {
+                warn(format!(
+                    "no held-out picture is labelled for `{name}`: no sheet"
+                ));
+            }
+            all.push(found.numbers);
+        }
+    }
+    put(
+        &attributes::render(&all, asked.format)?,
+        "attributes",
+        asked.format,
+        &asked.out,
+    )
+}
+
+/// Letters and digits of a name; everything else becomes a dash.
+fn file_name(name: &str) -> String {
+    name.chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect()
+}
+
 pub struct Losses {
     pub images: usize,
     pub show: usize,
@@ -128,10 +213,7 @@ pub fn losses(runs: Runs, asked: &Losses) -> Result<()> {
         );
     }
     for (task, (_, sheet)) in &sheets {
-        let name: String = task
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .collect();
+        let name = file_name(task);
         wrote(&asked.out.join(format!("losses-{name}.png")), &sheet.png()?)?;
     }
     put(
