@@ -1,0 +1,151 @@
+//! VAE/GAN and its relatives from experiment file to attribute vectors.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
+
+use std::fs;
+use std::process::Command;
+
+use deepsim_tests::files::{checkpoint, column, tensors};
+use deepsim_tests::lab::{Lab, TRAIN};
+use deepsim_tests::process::{root, run};
+use serde_json::Value;
+
+/// A laboratory whose experiment is one of the sample's on faces, made small.
+fn faces(which: &str) -> Lab {
+    let lab = Lab::new();
+    write(&lab, which, "run");
+    lab
+}
+
+fn write(lab: &Lab, which: &str, earlier: &str) {
+    let file = root().join(format!("experiments/sample/faces-{which}.toml"));
+    let mut toml = fs::read_to_string(file).unwrap();
+    for (from, to) in [
+        ("data/faces/", format!("{}/", lab.path().display())),
+        ("runs/faces-gan", lab.text(earlier)),
+        ("width = 0.5", "width = 0.125".to_owned()),
+        ("crop = 64", "crop = 32".to_owned()),
+        ("size = 128", "size = 6".to_owned()),
+        ("batch_size = 32", "batch_size = 4".to_owned()),
+        ("threads = 0", "threads = 1".to_owned()),
+        ("log_every = 50", "log_every = 1".to_owned()),
+        ("eval_every = 300", "eval_every = 0".to_owned()),
+        ("sample_every = 300", "sample_every = 2".to_owned()),
+    ] {
+        toml = toml.replace(from, &to);
+    }
+    fs::write(lab.experiment(), toml).unwrap();
+}
+
+fn train(lab: &Lab, out: &str, more: &[&str]) -> Command {
+    let mut command = lab.train_into(out);
+    command.args(more);
+    command
+}
+
+fn numbers(values: &[Value]) -> Vec<f64> {
+    values.iter().map(|v| v.as_f64().unwrap()).collect()
+}
+
+#[test]
+fn it_trains_resumes_and_its_codes_have_attributes() {
+    let lab = faces("vaegan");
+    run(&mut train(&lab, "run", &["--steps", "4"])).exits(0);
+    run(&mut train(&lab, "cut", &["--steps", "2"])).exits(0);
+    run(&mut train(&lab, "cut", &["--steps", "4", "--resume"])).exits(0);
+    assert_eq!(tensors(&lab.at("cut"), 4), tensors(&lab.at("run"), 4));
+    for term in ["loss.feat", "loss.kl", "loss.discr_real", "loss.discr_fake"] {
+        let values = numbers(&column(&lab.run_dir(), term));
+        assert_eq!(values.len(), 4, "{term}");
+        assert!(values.iter().all(|v| *v > 0.0), "{term}: {values:?}");
+    }
+    assert!(
+        checkpoint(&lab.run_dir(), 4)
+            .join("encoder.safetensors")
+            .exists()
+    );
+
+    // Every second picture has the one attribute; all have the other; of the third nothing is known.
+    let mut labels = "name,odd,all,unknown\n".to_owned();
+    let mut names: Vec<String> = Vec::new();
+    for folder in ["train", "test"] {
+        for entry in fs::read_dir(lab.at(folder)).unwrap() {
+            names.push(entry.unwrap().file_name().into_string().unwrap());
+        }
+    }
+    names.sort();
+    for (i, name) in names.iter().enumerate() {
+        labels += &format!("{name},{},1,\n", i % 2);
+    }
+    fs::write(lab.at("labels.csv"), labels).unwrap();
+    let ask = |more: &[&str]| {
+        let mut command = lab.eval(&["attributes", "run", "--labels", "labels.csv"]);
+        command.args(more);
+        run(&mut command)
+    };
+    let ran = ask(&["--format", "json", "--show", "3", "--strength", "2"]);
+    let said: Value = serde_json::from_str(&ran.prints()).unwrap();
+    assert_eq!(said.as_array().unwrap().len(), 1, "{said}");
+    assert_eq!(
+        (
+            &said[0]["attribute"],
+            &said[0]["with"],
+            &said[0]["held_out"]
+        ),
+        (&"odd".into(), &(TRAIN / 2).into(), &8.into())
+    );
+    for key in ["length", "probe", "guess", "found_before", "missed_removed"] {
+        let value = said[0][key].as_f64().unwrap();
+        assert!((0.0..=100.0).contains(&value), "{key}: {value}");
+    }
+    let sheet = image::open(lab.at("attributes/run-odd.png")).unwrap();
+    assert!(sheet.width() >= 3 * 32 && sheet.height() >= 6 * 32);
+    ask(&[])
+        .exits(0)
+        .says(&["`all`", "a vector needs 5 of either"]);
+    ask(&["--attribute", "all"]).refuses(&["`all`", "12 training pictures have it and 0 do not"]);
+    ask(&["--attribute", "odds"]).refuses(&["odds", "odd"]);
+    fs::write(lab.at("labels.csv"), "name,odd\nelsewhere.png,1\n").unwrap();
+    ask(&[]).refuses(&["no picture of", names[0].as_str(), "names must end alike"]);
+    fs::write(lab.at("labels.csv"), "name,odd\n").unwrap();
+    ask(&[]).refuses(&["labels.csv"]);
+    run(&mut lab.eval(&["attributes", "run", "--labels", "none.csv"])).refuses(&["none.csv"]);
+}
+
+#[test]
+fn a_gan_trains_and_its_discriminator_judges_an_autoencoder() {
+    let lab = faces("gan");
+    run(&mut train(&lab, "gan", &["--steps", "3"])).exits(0);
+    let values = column(&lab.at("gan"), "loss.kl");
+    assert!(values.iter().all(Value::is_null), "{values:?}");
+    run(&mut lab.eval(&["sample", "--runs", "gan", "--count", "4", "--show", "4"])).exits(0);
+
+    write(&lab, "vae-dis", "gan");
+    run(&mut train(&lab, "dis", &["--steps", "4"])).exits(0);
+    run(&mut train(&lab, "cut", &["--steps", "2"])).exits(0);
+    run(&mut train(&lab, "cut", &["--steps", "4", "--resume"])).exits(0);
+    assert_eq!(tensors(&lab.at("cut"), 4), tensors(&lab.at("dis"), 4));
+    let feat = numbers(&column(&lab.at("dis"), "loss.feat"));
+    assert!(feat.iter().all(|v| *v > 0.0), "{feat:?}");
+    run(&mut lab.eval(&["table2", "--runs", "."])).exits(0);
+
+    write(&lab, "vae-dis", "nowhere");
+    run(&mut train(&lab, "none", &["--steps", "2"])).refuses(&["nowhere"]);
+}
+
+#[test]
+fn what_it_cannot_be_is_said() {
+    let lab = faces("vaegan");
+    for (set, words) in [
+        ("train.batch_size=1", "batch"),
+        ("data.crop=36", "crop"),
+        ("vaegan.gamma=1.5", "vaegan.gamma"),
+        ("vaegan.margin=-1.0", "vaegan.margin"),
+        ("train.precision=bf16", "precision"),
+        ("loss.adv=0", "leave [vaegan] out"),
+        ("latent.code=plain", "no distribution"),
+        ("discriminator.features=true", "draws of the prior"),
+    ] {
+        run(&mut train(&lab, "no", &["--steps", "2", "--set", set])).refuses(&[words]);
+        assert!(!lab.at("no").exists(), "{set}");
+    }
+}
