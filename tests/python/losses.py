@@ -42,3 +42,9 @@ def normalised_error(found, truth):
     mean = sum(distance(found[i], truth[i]) for i in range(n)) / n
     pairs = [distance(truth[i], truth[j]) for i in range(n) for j in range(n) if i != j]
     return 100.0 * mean / (sum(pairs) / len(pairs))
+
+
+def diversity(pictures, noises, limit):
+    """Of two batches: each pair's mean absolute difference by that of its noise, at most `limit`."""
+    apart = lambda a, b: torch.stack([(p - q).abs().mean() for p, q in zip(a, b)])
+    return torch.minimum(apart(*pictures) / apart(*noises), torch.tensor(float(limit))).mean()

@@ -286,12 +286,13 @@ def iteration(args, draw):
         for part in (".weight", ".bias"):
             comparator[last + part] /= y.std()
     features = (y.shape[1], y.shape[2])
-    g0 = generator_weights(draw, features, args.crop)
+    entering = (features[0] + args.noise, *features[1:])
+    g0 = generator_weights(draw, entering, args.crop)
     d0 = discriminator_weights(draw, args.crop)
     pictures += [draw.pictures(args.batch, args.crop) for _ in range(1, args.iterations)]
     out, decayed, margin = training.iterations(
         comparator, args.tap, net, g0, d0, pictures, features, args.crop, args.seed, args.weight_decay,
-        args.one_pass, args.judged_at,
+        args.one_pass, args.judged_at, args.noise, args.diversity, args.limit,
     )
     out.update({f"wC/{k}": v for k, v in comparator.items()})
     out.update({f"wG/{k}": v for k, v in g0.items()})
@@ -304,6 +305,9 @@ def iteration(args, draw):
         "torch_seeds": ",".join(str(args.seed + i) for i in range(args.iterations)),
         "weight_decay": args.weight_decay,
         "decayed": ",".join(decayed),
+        "noise": args.noise,
+        "diversity": args.diversity,
+        "limit": args.limit,
         "margin": margin,
         "lr": training.ADAM["lr"],
         "lambdas": json.dumps(training.LAMBDA),
@@ -502,6 +506,9 @@ def main():
     parser.add_argument("--iterations", type=int, default=2)
     parser.add_argument("--one-pass", action="store_true", help="iteration: D passes over G(y) once")
     parser.add_argument("--judged-at", help="iteration: compare in this layer of D")
+    parser.add_argument("--noise", type=int, default=0, help="iteration: channels of noise behind the features")
+    parser.add_argument("--diversity", type=float, default=0.0, help="iteration: weight of the diversity")
+    parser.add_argument("--limit", type=float, default=0.0, help="iteration: diversity beyond it counts no further")
     parser.add_argument("--without-kl", action="store_true", help="vae: leave the KL term out of the loss")
     parser.add_argument("--width", type=float, default=1.0, help="vaegan: times the hidden channels")
     parser.add_argument("--gan", action="store_true", help="vaegan: no encoder, no reconstruction")

@@ -32,7 +32,8 @@ def trained(weights, frozen=()):
 
 
 def iterations(
-    comparator, tap, net, g0, d0, pictures, features, crop, seed, weight_decay, one_pass=False, judged_at=None
+    comparator, tap, net, g0, d0, pictures, features, crop, seed, weight_decay, one_pass=False, judged_at=None,
+    noise=0, diversity=0.0, limit=0.0,
 ):
     """One iteration per batch of `pictures`: what a second implementation must find, the names of
     the weights that decay, and how near any unit comes to a kink.
@@ -40,6 +41,8 @@ def iterations(
     `comparator` holds the weights of `net` (nets.caffenet or nets.alexnet), encoder and
     comparator at once. Dropout masks are drawn after torch.manual_seed(seed + iteration):
     D(real) before Dfc6, before Dfc7; D(fake) the same; then, after D's update, D(fake) again.
+    With `noise` so many channels of it, drawn before the masks, enter G behind y; with `diversity` as
+    many again, for a second picture that is to differ from the first.
     With `judged_at` the pictures are compared in that layer of the updated D instead, which learns
     nothing from it. With `one_pass` there is no third call: G follows what D said of `fake` before its update.
     """
@@ -60,7 +63,10 @@ def iterations(
 
     def one(it, x, y):
         torch.manual_seed(seed + it)
-        fake = nets.generator(g, y, features, crop)
+        draws = [torch.randn(len(y), noise, *y.shape[2:]) for _ in range(2 if diversity else 1)]
+        entering = (features[0] + noise, *features[1:])
+        made = [nets.generator(g, torch.cat([y, z], 1), entering, crop) for z in draws]
+        fake = made[0]
 
         masks = []
         real_logits = nets.discriminator(d, x, crop, masks=masks)
@@ -88,10 +94,11 @@ def iterations(
             feat = losses.squared_distance(c(fake), y, "caffe")
         img = losses.squared_distance(fake, x, "caffe")
         total = LAMBDA["feat"] * feat + LAMBDA["adv"] * adv + LAMBDA["img"] * img
+        differing = losses.diversity(made, draws, limit) if diversity else torch.zeros(())
         learning = {k: v for k, v in g.items() if k not in trunk_biases}
-        followed = total
+        followed = total - diversity * differing
         if one_pass:  # `adv` does not know how `fake` was made: its gradient there leads on
-            followed = total + LAMBDA["adv"] * (fake * told).sum()
+            followed = followed + LAMBDA["adv"] * (fake * told).sum()
         grads_g = torch.autograd.grad(followed, list(learning.values()))
         for p, grad in zip(learning.values(), grads_g):
             p.grad = grad
@@ -108,6 +115,7 @@ def iterations(
             "weighted_adv": LAMBDA["adv"] * adv,
             "weighted_discr": discr,
             "total": total,
+            "diversity": differing,
         }
         for name, value in terms.items():
             out[f"loss/{it}/{name}"] = value.detach()

@@ -195,6 +195,40 @@ of samples and held-out photos as distributions, in EfficientNet-Lite0's feature
         #[arg(long, value_name = "DIR", default_value = "sampled")]
         out: PathBuf,
     },
+    /// Several pictures of the same features, and how far they are apart.
+    #[command(after_help = "\
+Example:
+  cargo run -p deepsim-eval -- preimages runs/sample-noise runs/sample-diverse
+
+Takes runs whose generator takes noise beside the features (generator.noise). The sheet shows photographs,
+their pictures with the noise at zero, several draws, and where those differ. Prints the spread of the
+draws and whether each still has the features.")]
+    Preimages {
+        /// Run directories.
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        /// Pictures of each photograph's features.
+        #[arg(long, default_value_t = 6, value_name = "N")]
+        draws: usize,
+        /// Held-out photographs to measure, at most.
+        #[arg(long, default_value_t = 64, value_name = "N")]
+        images: usize,
+        /// Photographs on the sheet, at most.
+        #[arg(long, default_value_t = 8, value_name = "N")]
+        show: usize,
+        /// Seed of the noise.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// auto, cpu or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+        /// How the numbers are printed.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+        /// Folder for the sheets, one PNG for each run.
+        #[arg(long, value_name = "DIR", default_value = "preimages")]
+        out: PathBuf,
+    },
     /// Visual attribute vectors of autoencoders: glasses on, glasses off.
     #[command(after_help = "\
 Example:

@@ -52,6 +52,12 @@ pub enum EvalError {
         /// The run.
         run: PathBuf,
     },
+    /// A generator that makes one picture of each vector of features.
+    #[error("{}: one picture for each feature vector: give the generator noise (generator.noise in the experiment)", run.display())]
+    NoNoise {
+        /// The run.
+        run: PathBuf,
+    },
     /// A run whose encoder did not learn codes.
     #[error("{}: no codes: attribute vectors are of autoencoders ([latent] in the experiment)", run.display())]
     NoCodes {

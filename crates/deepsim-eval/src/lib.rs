@@ -26,6 +26,7 @@ pub mod neighbors_table;
 pub mod output;
 pub mod paper;
 pub mod photos;
+pub mod preimages;
 pub mod prior;
 pub mod ready;
 pub mod reencode;

@@ -187,6 +187,25 @@ fn run(command: Command) -> Result<(), EvalError> {
             };
             commands::sample(runs, &asked)
         }
+        Command::Preimages {
+            runs,
+            draws,
+            images,
+            show,
+            seed,
+            device,
+            format,
+            out,
+        } => commands::preimages(&commands::Preimages {
+            runs,
+            draws,
+            images,
+            show,
+            seed,
+            device,
+            format,
+            out,
+        }),
         Command::Attributes {
             runs,
             labels,

@@ -37,6 +37,7 @@ pub fn paper_spec() -> GeneratorSpec {
         crop: 227,
         width: 1.0,
         trunk: Trunk::DeePSiM,
+        noise: 0,
     }
 }
 

@@ -132,6 +132,7 @@ impl Experiment {
         }
         latent(&raw).map_err(|(key, reason)| bad(key, reason))?;
         larsen(&raw).map_err(|(key, reason)| bad(key, reason))?;
+        noise(&raw).map_err(|(key, reason)| bad(key, reason))?;
         let adams = [
             ("generator", Some(raw.optimizer.generator)),
             ("discriminator", Some(raw.optimizer.discriminator)),
@@ -229,6 +230,7 @@ impl Experiment {
             crop,
             width: raw.generator.width,
             trunk: raw.generator.trunk,
+            noise: raw.generator.noise,
         };
         generator.validate().map_err(net("generator"))?;
         let branch = match raw.discriminator.features {
@@ -402,6 +404,28 @@ fn latent(raw: &Raw) -> std::result::Result<(), (&'static str, String)> {
     if spec.code == Code::Plain && raw.loss.kl != 0.0 {
         let reason = "must be 0 for plain codes, which have no distribution";
         return Err(("loss.kl", reason.into()));
+    }
+    Ok(())
+}
+
+/// What noise and its diversity ask of the rest.
+fn noise(raw: &Raw) -> std::result::Result<(), (&'static str, String)> {
+    if raw.generator.noise != 0 && raw.latent.is_some() {
+        let reason = "must be 0 with [latent]: codes have noise of their own";
+        return Err(("generator.noise", reason.into()));
+    }
+    let Some(d) = raw.diversity else {
+        return Ok(());
+    };
+    if raw.generator.noise == 0 {
+        let reason =
+            "needs generator.noise above 0: without noise the same features make the same picture";
+        return Err(("diversity", reason.into()));
+    }
+    for (key, value) in [("diversity.weight", d.weight), ("diversity.limit", d.limit)] {
+        if !(value.is_finite() && value > 0.0) {
+            return Err((key, format!("must be a number above 0, not {value}")));
+        }
     }
     Ok(())
 }

@@ -30,6 +30,9 @@ pub struct Raw {
     /// Makes a VAE/GAN of it (Larsen et al.): their iteration instead of the paper's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vaegan: Option<RawVaeGan>,
+    /// Rewards pictures of the same features for being different.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diversity: Option<RawDiversity>,
     /// Weights of the loss terms.
     pub loss: RawLoss,
     /// How the image loss compares pixels.
@@ -124,6 +127,14 @@ pub struct RawGenerator {
     /// 2016, whose rows in Table 2 are "D&B"; or "larsen": the decoder of Larsen et al., for codes.
     #[serde(default = "Trunk::deepsim", skip_serializing_if = "Trunk::is_deepsim")]
     pub trunk: Trunk,
+    /// Random numbers that enter beside the features, drawn anew for each picture: several pictures of the same
+    /// features. 0 (if left out) is the paper's.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub noise: i64,
+}
+
+fn is_zero(n: &i64) -> bool {
+    *n == 0
 }
 
 /// `[discriminator]`
@@ -173,6 +184,19 @@ pub struct RawVaeGan {
     /// The discriminator pauses while one of its losses is further below the equilibrium than this, the decoder while
     /// one is further above it. Where both would pause, both learn. Decided for each batch by itself.
     pub margin: f64,
+}
+
+/// `[diversity]`
+///
+/// The term of Yang et al. (ICLR 2019), for a generator that takes noise: of each training picture a second one
+/// is made with other noise, and their mean absolute difference, in grey levels by unit of noise, is to be large.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawDiversity {
+    /// Weight of the term in the generator's loss.
+    pub weight: f64,
+    /// Differences beyond this count no further; grey levels (0-255) by unit of noise.
+    pub limit: f64,
 }
 
 /// `[loss]`

@@ -79,6 +79,7 @@ fn generator(input: FeatureShape, crop: i64, width: f64, trunk: Trunk) -> Genera
         crop,
         width,
         trunk,
+        noise: 0,
     };
     Generator::new(spec, 1, Device::Cpu).unwrap()
 }

@@ -147,6 +147,7 @@ fn check_generator(case: &str, input: FeatureShape) {
         crop: 227,
         width: 1.0,
         trunk: Trunk::deepsim(),
+        noise: 0,
     };
     let mut generator = Generator::new(spec, 1, Device::Cpu).unwrap();
     generator

@@ -64,6 +64,7 @@ fn generator_with(r: &Reference, weights: &str, trunk: Trunk) -> Generator {
         crop: r.numbers("crop")[0],
         width: 1.0,
         trunk,
+        noise: 0,
     };
     let mut g = Generator::new(spec, 0, Device::Cpu).unwrap();
     g.params_mut()

@@ -1,9 +1,11 @@
 //! One training iteration, in the paper's order or with one pass of the discriminator.
 
-use deepsim_experiment::config::{RawGate, RawLoss, RawPasses, RawPrecision, RawVaeGan};
+use deepsim_experiment::config::{
+    RawDiversity, RawGate, RawLoss, RawPasses, RawPrecision, RawVaeGan,
+};
 use deepsim_experiment::{Experiment, Perception};
 use deepsim_nets::init::seeded;
-use deepsim_nets::losses::{Label, PixelDistance, pixel_distance, squared_distance};
+use deepsim_nets::losses::{Label, PixelDistance, diversity, pixel_distance, squared_distance};
 use deepsim_nets::{AutocastGuard, FeatureBranch, Mode, Precision, pictures};
 use tch::{Kind, Tensor};
 
@@ -29,6 +31,8 @@ pub struct Plan {
     pub passes: RawPasses,
     /// The iteration of Larsen et al. instead of the paper's.
     pub vaegan: Option<RawVaeGan>,
+    /// Reward for pictures of the same features that differ.
+    pub diversity: Option<RawDiversity>,
 }
 
 impl Plan {
@@ -43,6 +47,7 @@ impl Plan {
             precision: raw.train.precision,
             passes: raw.train.discriminator_passes,
             vaegan: raw.vaegan,
+            diversity: raw.diversity,
         }
     }
 }
@@ -58,6 +63,8 @@ pub struct Losses {
     pub img: f64,
     /// Kullback-Leibler term of Gaussian codes; NaN without.
     pub kl: f64,
+    /// Minus the diversity of pictures of the same features; NaN without.
+    pub div: f64,
     /// Discriminator's loss on photographs.
     pub d_real: f64,
     /// Discriminator's loss on generated pictures.
@@ -67,7 +74,7 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// The generator's weighted loss, with the encoder's where that learns.
+    /// The generator's weighted loss, with the encoder's where that learns, without diversity.
     pub fn total(&self, weights: &RawLoss) -> f64 {
         let kl = match weights.kl > 0.0 {
             true => weights.kl * self.kl,
@@ -90,8 +97,8 @@ pub fn schedule(halve_at: &[u64], updates: u64) -> f64 {
 
 /// Does one iteration on pictures `x` `[N,3,crop,crop]` in Caffe units and advances the state.
 ///
-/// `seed` determines the codes' noise and the dropout masks, drawn in this order: codes (where they are
-/// Gaussian), D on photographs, D on generated pictures, updated D on generated pictures (not with one
+/// `seed` determines the codes' noise, the generator's and the dropout masks, drawn in this order: codes (where they
+/// are Gaussian), noise (where the generator takes some), the second noise (for diversity), D on photographs, D on generated pictures, updated D on generated pictures (not with one
 /// pass).
 ///
 /// An encoder that learns is updated with the generator, by the gradient of the same loss and of the
@@ -106,6 +113,9 @@ pub fn schedule(halve_at: &[u64], updates: u64) -> f64 {
 /// Where the discriminator is the comparator, both pictures are compared in its features as they are
 /// after its update of this iteration (or as they stand, while it pauses), without dropout; that
 /// loss tells the discriminator nothing.
+///
+/// With [`Plan::diversity`] a second picture is made of the same features with other noise. Only the term of
+/// diversity sees it; the draws are alike, so that what holds for the first holds for the second.
 ///
 /// A loss term of weight 0 is not computed (NaN in the result); without an adversarial term
 /// there is no discriminator step and the gate stays open.
@@ -178,9 +188,31 @@ fn step(
             (None, false) => (perception.encode(x)?, None),
         }
     };
-    let fake = with_grad(state.gate.train_g, || {
+    let pictures = inverted.size()[0];
+    let noise = state.generator.draw_noise(pictures, x.device())?;
+    let other = match (&noise, plan.diversity) {
+        (Some(noise), Some(rule)) => state
+            .generator
+            .draw_noise(pictures, x.device())?
+            .map(|other| (noise, other, rule)),
+        _ => None,
+    };
+    let (fake, div) = with_grad(state.gate.train_g, || {
         let _autocast = region()?;
-        Ok(state.generator.forward_in(Mode::Training, &inverted)?)
+        let make = |features: &Tensor, noise: Option<&Tensor>| {
+            state.generator.forward_in(Mode::Training, features, noise)
+        };
+        let Some((noise, other, rule)) = &other else {
+            return Ok((make(&inverted, noise.as_ref())?, None));
+        };
+        let twice = Tensor::f_cat(&[&inverted, &inverted], 0)?;
+        let made = make(&twice, Some(&Tensor::f_cat(&[*noise, other], 0)?))?;
+        let (first, second) = (
+            made.f_narrow(0, 0, pictures)?,
+            made.f_narrow(0, pictures, pictures)?,
+        );
+        let div = diversity([&first, &second], [*noise, other], rule.limit, w.reduction)?;
+        Ok((first, Some(div)))
     })?;
     let seen = match state.discriminator.spec().features {
         FeatureBranch::Off => None,
@@ -252,7 +284,14 @@ fn step(
     })?;
     if state.gate.train_g {
         let mut loss = Tensor::f_zeros([], (Kind::Float, x.device()))?;
-        for (term, weight) in [(&feat, w.feat), (&adv, w.adv), (&img, w.img), (&kl, w.kl)] {
+        let of_div = plan.diversity.map_or(0.0, |rule| rule.weight);
+        for (term, weight) in [
+            (&feat, w.feat),
+            (&adv, w.adv),
+            (&img, w.img),
+            (&kl, w.kl),
+            (&div, of_div),
+        ] {
             if let (Some(term), true) = (term, weight > 0.0) {
                 loss = loss.f_add(&term.f_mul_scalar(weight)?)?;
             }
@@ -277,7 +316,7 @@ fn step(
 
     // One read of all scalars; the gate decides for the next iteration.
     let (d_real, d_fake) = judged.map(|j| (j.real, j.generated)).unzip();
-    let terms = [&feat, &adv, &img, &kl, &d_real, &d_fake, &of_g, &of_d];
+    let terms = [&feat, &adv, &img, &kl, &div, &d_real, &d_fake, &of_g, &of_d];
     let (mut losses, [pulse_g, pulse_d]) = read(&terms, x.device())?;
     check_finite(
         state.step + 1,
@@ -286,6 +325,7 @@ fn step(
             ("loss.adv", losses.adv, adv.is_some()),
             ("loss.img", losses.img, img.is_some()),
             ("loss.kl", losses.kl, kl.is_some()),
+            ("loss.diversity", losses.div, div.is_some()),
             ("loss.d_real", losses.d_real, adversarial),
             ("loss.d_fake", losses.d_fake, adversarial),
             ("the discriminator's gradient", pulse_d, of_d.is_some()),
@@ -322,7 +362,7 @@ pub(crate) fn with_grad<T>(on: bool, body: impl FnOnce() -> Result<T>) -> Result
 
 /// The losses, and the pulses of both networks' gradients, generator first.
 pub(crate) fn read(
-    terms: &[&Option<Tensor>; 8],
+    terms: &[&Option<Tensor>; 9],
     device: tch::Device,
 ) -> Result<(Losses, [f64; 2])> {
     let nan = Tensor::f_full([], f64::NAN, (Kind::Float, device))?;
@@ -331,14 +371,15 @@ pub(crate) fn read(
     let all = Tensor::f_stack(&present, 0)?
         .f_to_kind(Kind::Double)?
         .f_to_device(tch::Device::Cpu)?;
-    let mut v = [0f64; 8];
-    all.f_copy_data(&mut v, 8)?;
-    let [feat, adv, img, kl, d_real, d_fake, of_g, of_d] = v;
+    let mut v = [0f64; 9];
+    all.f_copy_data(&mut v, 9)?;
+    let [feat, adv, img, kl, div, d_real, d_fake, of_g, of_d] = v;
     let losses = Losses {
         feat,
         adv,
         img,
         kl,
+        div,
         d_real,
         d_fake,
         ratio: f64::NAN,

@@ -69,7 +69,7 @@ impl MetricsLog {
 /// Means of losses since the last log step.
 #[derive(Debug, Default)]
 pub struct Means {
-    sum: [f64; 6],
+    sum: [f64; 7],
     n: f64,
     last_ratio: f64,
 }
@@ -80,7 +80,7 @@ impl Means {
         for (sum, v) in self
             .sum
             .iter_mut()
-            .zip([l.feat, l.adv, l.img, l.kl, l.d_real, l.d_fake])
+            .zip([l.feat, l.adv, l.img, l.kl, l.div, l.d_real, l.d_fake])
         {
             *sum += v;
         }
@@ -90,7 +90,7 @@ impl Means {
 
     /// The means, with the newest ratio; starts over.
     pub fn take(&mut self) -> Losses {
-        let [feat, adv, img, kl, d_real, d_fake] = self.sum.map(|s| s / self.n);
+        let [feat, adv, img, kl, div, d_real, d_fake] = self.sum.map(|s| s / self.n);
         let ratio = self.last_ratio;
         *self = Means::default();
         Losses {
@@ -98,6 +98,7 @@ impl Means {
             adv,
             img,
             kl,
+            div,
             d_real,
             d_fake,
             ratio,

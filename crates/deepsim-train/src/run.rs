@@ -431,6 +431,7 @@ fn log_entries(
     quarantined: usize,
 ) -> Vec<(&'static str, Value)> {
     let kl = (!l.kl.is_nan()).then(|| ("loss.kl", Value::from(l.kl)));
+    let diversity = (!l.div.is_nan()).then(|| ("loss.diversity", Value::from(l.div)));
     let lr = experiment.raw.optimizer.generator.lr
         * state.rate()
         * schedule(&plan.halve_at, state.adam_g.count());
@@ -441,6 +442,7 @@ fn log_entries(
     ]
     .into_iter()
     .chain(kl)
+    .chain(diversity)
     .chain([
         ("loss.discr", Value::from(l.discriminator())),
         ("loss.discr_real", Value::from(l.d_real)),

@@ -184,7 +184,9 @@ pub(crate) fn step(
     let pulse_d = pulse(&of_discriminator)?;
     // What the decoder goes down: the mean of ln(1 − p) of its pictures.
     let (adv, d_real, d_fake) = (Some(d_fake.f_neg()?), Some(d_real), Some(d_fake));
-    let terms = [&feat, &adv, &img, &kl, &d_real, &d_fake, &pulse_g, &pulse_d];
+    let terms = [
+        &feat, &adv, &img, &kl, &None, &d_real, &d_fake, &pulse_g, &pulse_d,
+    ];
     let (losses, [of_g, of_d]) = read(&terms, x.device())?;
     check_finite(
         state.step + 1,
@@ -242,7 +244,7 @@ fn reconstruct(
     let w = &plan.loss;
     let posterior = encoder.posterior_in(Mode::Training, x)?;
     let codes = posterior.draw()?;
-    let made = state.generator.forward_in(Mode::Training, &codes)?;
+    let made = state.generator.forward_in(Mode::Training, &codes, None)?;
     let feat = match (w.feat > 0.0, perception.judged_at()) {
         (false, _) => None,
         (true, Some(tap)) => {
@@ -289,7 +291,7 @@ fn decode(
         Some(r) => (Tensor::f_cat(&[&r.codes, &prior], 0)?, Mode::Aside),
         None => (prior, Mode::Training),
     };
-    Ok(state.generator.forward_in(mode, &codes)?)
+    Ok(state.generator.forward_in(mode, &codes, None)?)
 }
 
 fn judge(

@@ -163,6 +163,7 @@ fn every_network_is_the_cpu_s() {
                 crop: 128,
                 width: 0.25,
                 trunk,
+                noise: 0,
             };
             let both = [Device::Cpu, device].map(|d| Generator::new(spec.clone(), 1, d).unwrap());
             let x = seeded(1, || Tensor::randn(&shape, FP32).relu() * 10.0);

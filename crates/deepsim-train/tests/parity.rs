@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use common::{OUTPUT, Reference, assert_close, relative};
+use deepsim_experiment::config::RawDiversity;
 use deepsim_experiment::{Experiment, Perception};
 use deepsim_nets::params::{NamedTensors, Params, f32_bytes};
 use deepsim_nets::pictures::rgb_to_caffe;
@@ -93,6 +94,17 @@ fn check(net: NetKind, options: &str) {
         std::fs::write(&path, experiment.to_toml().unwrap()).unwrap();
         experiment = Experiment::load(&path, &[]).unwrap();
     }
+    if r.meta("noise") != "0" {
+        let path = folder.path().join("noisy.toml");
+        let number = |key: &str| r.meta(key).parse::<f64>().unwrap();
+        experiment.raw.generator.noise = r.numbers("noise")[0];
+        experiment.raw.diversity = (number("diversity") > 0.0).then(|| RawDiversity {
+            weight: number("diversity"),
+            limit: number("limit"),
+        });
+        std::fs::write(&path, experiment.to_toml().unwrap()).unwrap();
+        experiment = Experiment::load(&path, &[]).unwrap();
+    }
     let perception = Perception::load(&experiment, Device::Cpu).unwrap();
     let mut state = State::new(&experiment, perception.learned(), Device::Cpu).unwrap();
     let load = |params: &mut Params, prefix: &str| {
@@ -117,6 +129,13 @@ fn check(net: NetKind, options: &str) {
         ] {
             let key = format!("loss/{it}/{name}");
             assert_close(&format!("{net} {key}"), &scalar(value), r.get(&key), OUTPUT);
+        }
+        match plan.diversity {
+            None => assert!(l.div.is_nan()),
+            Some(_) => {
+                let wanted = r.get(&format!("loss/{it}/diversity"));
+                assert_close("diversity", &scalar(-l.div), wanted, OUTPUT);
+            }
         }
     }
     for (name, params) in [
@@ -190,6 +209,14 @@ fn an_iteration_compared_in_the_updated_discriminator() {
             ),
         );
     }
+}
+
+#[test]
+fn noise_beside_the_features_and_the_reward_for_using_it() {
+    let with = "--seed 18 --crop 64 --batch 4 --weight-decay 1 --iterations 1 --noise 5";
+    check(NetKind::AlexNet, with);
+    let rewarded = format!("{with} --diversity 300 --limit 1000");
+    check(NetKind::AlexNet, &rewarded);
 }
 
 #[test]

@@ -31,6 +31,9 @@ struct Experiment {
     shows: &'static str,
 }
 
+/// How experiments on faces are named: their photographs are fetched only for them.
+const FACES: &str = "faces-";
+
 /// In the order of what a reader wants to see first.
 const EXPERIMENTS: &[Experiment] = &[
     Experiment {
@@ -183,6 +186,41 @@ const EXPERIMENTS: &[Experiment] = &[
         file: "experiments/sample/sr-deepsim.toml",
         shows: "super-resolution by 4, DeePSiM loss",
     },
+    Experiment {
+        name: "faces-vaegan",
+        file: "experiments/sample/faces-vaegan.toml",
+        shows: "VAE/GAN on faces, 64 pixels",
+    },
+    Experiment {
+        name: "faces-gan",
+        file: "experiments/sample/faces-gan.toml",
+        shows: "the GAN alone",
+    },
+    Experiment {
+        name: "faces-vae",
+        file: "experiments/sample/faces-vae.toml",
+        shows: "the variational autoencoder in pixels alone",
+    },
+    Experiment {
+        name: "faces-vae-dis",
+        file: "experiments/sample/faces-vae-dis.toml",
+        shows: "the same, compared in the trained GAN's discriminator",
+    },
+    Experiment {
+        name: "sample-noise",
+        file: "experiments/sample/noise.toml",
+        shows: "pooled features and noise",
+    },
+    Experiment {
+        name: "sample-noise-conditioned",
+        file: "experiments/sample/noise-conditioned.toml",
+        shows: "the same, the discriminator sees the features",
+    },
+    Experiment {
+        name: "sample-diverse",
+        file: "experiments/sample/diverse.toml",
+        shows: "pooled features and noise, differing pictures rewarded",
+    },
 ];
 
 /// Runs what is not finished, within `minutes`, and writes records and page.
@@ -229,8 +267,9 @@ fn train_and_record(ws: &Workspace, chosen: &[&Experiment], minutes: Option<f64>
     let start = Instant::now();
     let deadline = minutes.map(|minutes| start + Duration::from_secs_f64(60.0 * minutes));
     let again = "cargo xtask reproduce";
-    let mut stages = Stages::new(samples::STAGES + chosen.len());
-    let programs = samples::ready(ws, &mut stages, again)?;
+    let faces = chosen.iter().any(|e| e.name.starts_with(FACES));
+    let mut stages = Stages::new(samples::STAGES + usize::from(faces) + chosen.len());
+    let programs = samples::ready(ws, &mut stages, faces, again)?;
 
     for experiment in chosen {
         stages.next(&format!("{}: {}", experiment.name, experiment.shows));

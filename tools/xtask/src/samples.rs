@@ -16,7 +16,7 @@ use crate::{landing, photos, programs, quickstart, training};
 /// Where records are kept.
 pub const RECORDS: &str = "docs/results";
 
-/// Stages that [`ready`] announces at most.
+/// Stages that [`ready`] announces at most, without faces.
 pub const STAGES: usize = setup::STAGES + 2;
 
 /// What is kept of one experiment.
@@ -38,12 +38,17 @@ pub struct Record {
     pub metrics: Vec<Map<String, Value>>,
 }
 
-/// Set-up, the programs, and the sample photos as the quickstart prepares them. `again` is the
-/// command that goes on after a failure.
+/// Set-up, the programs, and the sample photos as the quickstart prepares them; the faces where `faces` asks
+/// for them. `again` is the command that goes on after a failure.
 ///
 /// # Errors
 /// A refusal where the workspace uses other photos; a failed set-up or build.
-pub fn ready(ws: &Workspace, stages: &mut Stages, again: &'static str) -> Result<Programs> {
+pub fn ready(
+    ws: &Workspace,
+    stages: &mut Stages,
+    faces: bool,
+    again: &'static str,
+) -> Result<Programs> {
     // The records are about the sample photos, whatever the quickstart was told last.
     if photos::choice(ws, None)? != photos::Choice::Sample {
         return Err(refuse(
@@ -52,7 +57,11 @@ pub fn ready(ws: &Workspace, stages: &mut Stages, again: &'static str) -> Result
         ));
     }
     let wishes = Wishes::default();
-    let ready = setup::run(ws, &wishes, &setup::ALL, &programs::ALL, stages)?;
+    let mut parts = setup::ALL.to_vec();
+    if faces {
+        parts.push(setup::Part::Faces);
+    }
+    let ready = setup::run(ws, &wishes, &parts, &programs::ALL, stages)?;
     stages.next("building");
     let programs = Programs::build(ws, &programs::ALL)?;
     stages.next("preparing the sample photos");

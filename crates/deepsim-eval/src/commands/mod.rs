@@ -22,7 +22,7 @@ use serde::Serialize;
 use crate::cli::{Baseline, Runs};
 use crate::progress::bar;
 
-pub use models::{Attributes, Losses, Sample, attributes, losses, sample};
+pub use models::{Attributes, Losses, Preimages, Sample, attributes, losses, preimages, sample};
 
 type Result<T> = std::result::Result<T, EvalError>;
 

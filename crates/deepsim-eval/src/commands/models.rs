@@ -8,8 +8,9 @@ use deepsim_eval::format::Format;
 use deepsim_eval::judges::Judges;
 use deepsim_eval::loaded::Loaded;
 use deepsim_eval::sheet::{Sheet, images};
-use deepsim_eval::{EvalError, attributes, losses, prior, runs};
+use deepsim_eval::{EvalError, attributes, losses, preimages, prior, runs};
 use deepsim_experiment::device;
+use tch::Tensor;
 
 use super::{Result, at_least_one, put, run_name, warn, wrote};
 use crate::cli::Runs;
@@ -82,6 +83,63 @@ pub fn sample(runs: Runs, asked: &Sample) -> Result<()> {
             &asked.out,
         ),
     }
+}
+
+pub struct Preimages {
+    pub runs: Vec<PathBuf>,
+    pub draws: usize,
+    pub images: usize,
+    pub show: usize,
+    pub seed: u64,
+    pub device: String,
+    pub format: Format,
+    pub out: PathBuf,
+}
+
+pub fn preimages(asked: &Preimages) -> Result<()> {
+    at_least_one("--show", asked.show)?;
+    for (option, value) in [("--draws", asked.draws), ("--images", asked.images)] {
+        if value < 2 {
+            return Err(EvalError::Usage {
+                option,
+                value: value.to_string(),
+                reason: "must be at least 2: distances are measured".to_owned(),
+            });
+        }
+    }
+    let device = device::choose(&asked.device)?;
+    let mut all = Vec::new();
+    for path in &asked.runs {
+        let run = Loaded::open(path, device)?;
+        let drawn = preimages::draw(&run, asked.images, asked.draws, asked.seed, device)?;
+        let name = run_name(&run);
+        let mut sheet = Sheet::new(&format!("Pictures of the same features ({name})"));
+        // Spread: names are sorted, and the first ones are all of a kind.
+        let (n, shown) = (drawn.numbers.n, asked.show.min(drawn.numbers.n));
+        let mut row = |label: &str, pictures: &Tensor| -> Result<()> {
+            let all = images(pictures)?;
+            let few = (0..shown).map(|i| all[i * n / shown].clone()).collect();
+            sheet.row(label, few);
+            Ok(())
+        };
+        row("photo", &drawn.photos)?;
+        row("noise zero", &drawn.mean)?;
+        for (i, draw) in drawn.draws.iter().enumerate() {
+            row(&format!("draw {}", i + 1), draw)?;
+        }
+        row(
+            &format!("deviation x{}", preimages::BRIGHTER),
+            &drawn.deviation()?,
+        )?;
+        wrote(&asked.out.join(format!("{name}.png")), &sheet.png()?)?;
+        all.push(drawn.numbers);
+    }
+    put(
+        &preimages::render(&all, asked.format)?,
+        "preimages",
+        asked.format,
+        &asked.out,
+    )
 }
 
 pub struct Attributes {

@@ -4,7 +4,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::convolution::{Geometry, Rectifier, convolution, to_pictures};
 use crate::error::{NetError, Result};
@@ -97,24 +97,51 @@ impl Generator {
         &mut self.params
     }
 
+    /// Draws of noise for so many pictures, N(0, 1), out of libtorch's generator of random numbers: `[N,noise]`, or
+    /// `[N,noise,H,W]` for a map. None where the generator takes none.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn draw_noise(&self, pictures: i64, device: Device) -> Result<Option<Tensor>> {
+        if self.spec.noise == 0 {
+            return Ok(None);
+        }
+        let mut shape = self.feature_shape();
+        shape[0] = self.spec.noise;
+        shape.insert(0, pictures);
+        Ok(Some(Tensor::f_randn(shape, (Kind::Float, device))?))
+    }
+
+    fn feature_shape(&self) -> Vec<i64> {
+        match self.spec.input {
+            FeatureShape::Map { channels, size } => vec![channels, size, size],
+            FeatureShape::Vector(n) => vec![n],
+        }
+    }
+
     /// Features `[N,C,H,W]` or `[N,length]` (raw activations) → pictures `[N,3,crop,crop]` in
     /// Caffe units, not clipped (but that the trunk of Larsen et al. ends in a hyperbolic tangent).
+    /// Noise, where the generator takes some, is at its mean, zero.
     ///
     /// # Errors
     /// Features of another shape than the spec says.
     pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
-        self.forward_in(Mode::Evaluation, features)
+        self.forward_in(Mode::Evaluation, features, None)
     }
 
-    /// As [`Generator::forward`]; `mode` matters for batch normalisation alone.
+    /// As [`Generator::forward`]; `mode` matters for batch normalisation alone, `noise` is as
+    /// [`Generator::draw_noise`] gives it.
     ///
     /// # Errors
-    /// As [`Generator::forward`], and a single picture in training where there is batch normalisation.
-    pub fn forward_in(&self, mode: Mode, features: &Tensor) -> Result<Tensor> {
-        let expected = match self.spec.input {
-            FeatureShape::Map { channels, size } => vec![channels, size, size],
-            FeatureShape::Vector(n) => vec![n],
-        };
+    /// As [`Generator::forward`], a single picture in training where there is batch normalisation, and noise of
+    /// another shape, or for a generator that takes none.
+    pub fn forward_in(
+        &self,
+        mode: Mode,
+        features: &Tensor,
+        noise: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let expected = self.feature_shape();
         if features.size().get(1..) != Some(expected.as_slice()) {
             return Err(NetError::InputShape {
                 what: "the generator".to_owned(),
@@ -137,7 +164,7 @@ impl Generator {
                 return pictures::unit_to_caffe(&unit);
             }
         };
-        let mut x = features.shallow_clone();
+        let mut x = self.with_noise(features, noise)?;
         let last = layers.len() - 1;
         let rectifier = Rectifier::Leaky(self.spec.trunk.slope());
         for (i, (layer, pair)) in layers.iter().zip(self.params_by_layer()).enumerate() {
@@ -166,6 +193,26 @@ impl Generator {
             };
         }
         Ok(x)
+    }
+
+    fn with_noise(&self, features: &Tensor, noise: Option<&Tensor>) -> Result<Tensor> {
+        let mut shape = features.size();
+        shape[1] = self.spec.noise;
+        let noise = match noise {
+            None if self.spec.noise == 0 => return Ok(features.shallow_clone()),
+            None => Tensor::f_zeros(shape, (features.kind(), features.device()))?,
+            Some(noise) if noise.size() == shape && self.spec.noise > 0 => {
+                noise.f_to_kind(features.kind())?
+            }
+            Some(noise) => {
+                return Err(NetError::InputShape {
+                    what: "the generator".to_owned(),
+                    expected: format!("noise {shape:?}"),
+                    got: noise.size(),
+                });
+            }
+        };
+        Ok(Tensor::f_cat(&[features, &noise], 1)?)
     }
 
     /// (weight, bias) of each layer, in order.

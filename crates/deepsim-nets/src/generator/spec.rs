@@ -9,6 +9,8 @@ use crate::{larsen, stack};
 
 /// Slope of the leaky ReLUs in the paper's generators.
 pub const SLOPE: f64 = 0.3;
+/// Most random numbers beside the features.
+const MAX_NOISE: i64 = 4096;
 /// Largest crop: six doublings from 4×4 give 256×256.
 pub const MAX_CROP: i64 = 256;
 
@@ -29,6 +31,14 @@ pub struct GeneratorSpec {
     /// The trunk. Checkpoints from before there was a choice have the paper's.
     #[serde(default = "Trunk::deepsim", skip_serializing_if = "Trunk::is_deepsim")]
     pub trunk: Trunk,
+    /// Random numbers that enter beside the features: appended to a vector, as maps more at a map. 0 is the
+    /// paper's.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub noise: i64,
+}
+
+fn is_zero(n: &i64) -> bool {
+    *n == 0
 }
 
 /// Which generator's trunk.
@@ -164,9 +174,23 @@ impl GeneratorSpec {
         4 << self.doublings()
     }
 
+    /// What enters the first layer: the features, and the noise behind them.
+    pub fn entering(&self) -> FeatureShape {
+        match self.input {
+            FeatureShape::Vector(length) => FeatureShape::Vector(length + self.noise),
+            FeatureShape::Map { channels, size } => FeatureShape::Map {
+                channels: channels + self.noise,
+                size,
+            },
+        }
+    }
+
     /// The layers of the decoder of Larsen et al., where the trunk is theirs.
     pub(super) fn larsen(&self) -> Result<Option<Vec<stack::Layer>>> {
         match (self.trunk, self.input) {
+            (Trunk::Larsen, _) if self.noise != 0 => Err(NetError::Spec(
+                "the trunk `larsen` takes no noise beside its codes".into(),
+            )),
             (Trunk::Larsen, FeatureShape::Vector(length)) if length > 0 => {
                 larsen::decoder(length, self.crop, self.width).map(Some)
             }
@@ -204,6 +228,12 @@ impl GeneratorSpec {
                 self.crop
             )));
         }
+        if !(0..=MAX_NOISE).contains(&self.noise) {
+            return Err(NetError::Spec(format!(
+                "a generator takes 0 to {MAX_NOISE} random numbers, not {}",
+                self.noise
+            )));
+        }
         if !(self.width > 0.0 && self.width <= 4.0) {
             return Err(NetError::Spec(format!(
                 "generator width must be above 0 and at most 4, not {}",
@@ -221,7 +251,7 @@ impl GeneratorSpec {
             kernel: self.trunk.kernel(),
         };
         let mut layers = Vec::new();
-        let (mut channels, enters) = match self.input {
+        let (mut channels, enters) = match self.entering() {
             FeatureShape::Vector(length) => self.vector_front(length, &mut layers)?,
             FeatureShape::Map { channels, size } => self.map_front(channels, size, &mut layers)?,
         };

@@ -8,6 +8,7 @@ fn spec(input: FeatureShape, crop: i64) -> GeneratorSpec {
         crop,
         width: 1.0,
         trunk: Trunk::DeePSiM,
+        noise: 0,
     }
 }
 
@@ -96,6 +97,7 @@ fn every_legal_size_gives_pictures_of_the_crop() {
                 crop,
                 width: 0.05,
                 trunk,
+                noise: 0,
             };
             let g = Generator::new(spec, 1, Device::Cpu).unwrap();
             let mut shape = vec![2];

@@ -137,7 +137,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         .map(|minutes| start + Duration::from_secs_f64(60.0 * minutes));
     let tasks = tasks(args.seeds);
     let mut stages = Stages::new(samples::STAGES + tasks.len() + 1);
-    let programs = samples::ready(ws, &mut stages, "cargo xtask precision")?;
+    let programs = samples::ready(ws, &mut stages, false, "cargo xtask precision")?;
     let schedule = Schedule::read(ws)?.scaled(args.steps);
 
     let mut unfinished = 0;
