@@ -414,9 +414,11 @@ impl Source {
             RawKind::Discriminator => match &raw.tap {
                 Some(RawTap::Discriminator(tap)) => match &raw.weights {
                     None => Ok(Source::Discriminator(*tap)),
-                    Some(run) if run.is_empty() => Err(bad(
+                    Some(run) if run.is_empty() || run.starts_with("random:") => Err(bad(
                         "weights",
-                        "is empty; name a run's directory".to_owned(),
+                        "must be the directory of an earlier run, whose discriminator compares; left out: \
+                         the one that trains along"
+                            .to_owned(),
                     )),
                     Some(run) => Ok(Source::Judge(JudgeSource {
                         run: run.into(),

@@ -141,7 +141,7 @@ fn sources_of_features_have_their_own_keys() {
     for (set, words) in [
         (
             "comparator.weights=random:1",
-            ["comparator.weights", "means nothing"],
+            ["comparator.weights", "an earlier run"],
         ),
         ("comparator.tap=pool5", ["comparator.tap", "discriminator"]),
         ("comparator.tap=Dfc6", ["Dfc6", "Dpool5"]),

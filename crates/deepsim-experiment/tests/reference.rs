@@ -9,13 +9,15 @@ use std::path::Path;
 
 const SOURCE: &str = include_str!("../src/raw.rs");
 /// Struct → table in the file; in the order of the page.
-const TABLES: [(&str, &str); 13] = [
+const TABLES: [(&str, &str); 15] = [
     ("Raw", ""),
     ("RawData", "[data]"),
     ("RawNet", "[encoder] and [comparator]"),
     ("LatentSpec", "[latent]"),
     ("RawGenerator", "[generator]"),
     ("RawDiscriminator", "[discriminator]"),
+    ("RawVaeGan", "[vaegan]"),
+    ("RawDiversity", "[diversity]"),
     ("RawLoss", "[loss]"),
     ("RawPixels", "[pixels]"),
     ("RawOptimizer", "[optimizer]"),
@@ -62,7 +64,10 @@ fn type_name(rust: &str) -> &str {
         "String" => "string",
         "PathBuf" => "path",
         "bool" => "true or false",
-        "f64" => "number",
+        "f64" | "Option<f64>" => "number",
+        "Rule" => "\"adam\" or \"rmsprop\"",
+        "RawArchitecture" => "\"deepsim\" or \"larsen\"",
+        "Trunk" => "\"deepsim\", \"larsen\" or a table",
         "u32" | "u64" | "usize" => "whole number",
         "Vec<u64>" => "list of whole numbers",
         "i64" | "Option<u32>" => "whole number",
@@ -75,7 +80,7 @@ fn type_name(rust: &str) -> &str {
         "RawPasses" => "\"paper\" or \"one\"",
         "Reduction" => "\"caffe\", \"paper\" or \"mean\"",
         "RawKind" => {
-            "\"caffenet\", \"videonet\", \"alexnet\", \"vgg16\", \"efficientnet-lite0\", \"torchscript\", \"recorded\", \"downsampled\" or \"discriminator\""
+            "\"caffenet\", \"videonet\", \"alexnet\", \"vgg16\", \"efficientnet-lite0\", \"torchscript\", \"recorded\", \"downsampled\", \"larsen\" or \"discriminator\""
         }
         "Option<RawTap>" => "layer name",
         "Option<String>" => "string",
