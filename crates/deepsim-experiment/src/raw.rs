@@ -76,9 +76,9 @@ pub struct RawData {
 pub struct RawNet {
     /// Architecture; or "torchscript": a module saved by `torch.jit.save`; "recorded" (encoder
     /// only): features from a file; "downsampled" (encoder only): the picture itself, made smaller, so that
-    /// the generator learns super-resolution; "larsen" (encoder only, with [latent]): that of Larsen et al., which
+    /// the generator learns super-resolution; "larsen" (encoder only, with `[latent]`): that of Larsen et al., which
     /// begins at random; "discriminator" (comparator only): the one that trains along,
-    /// as it is after its update of the same iteration (with [vaegan]: before), or a frozen one of an earlier
+    /// as it is after its update of the same iteration (with `[vaegan]`: before), or a frozen one of an earlier
     /// run. Each has its own of the keys below.
     pub net: RawKind,
     /// Layer whose output is taken. TorchScript: "output", or "output.N" / "output.KEY" for an
@@ -171,7 +171,7 @@ impl RawArchitecture {
 /// `[vaegan]`: all three networks learn from one look at a batch. The encoder follows the KL, feature and image
 /// losses; the decoder `gamma` times the feature and image losses, and 1 − `gamma` times the discriminator's loss,
 /// upwards; the discriminator its own alone. With `loss.feat` and `loss.img` 0 it is a GAN: nothing is encoded.
-/// Thresholds of [gate] do not act.
+/// Thresholds of `[gate]` do not act.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawVaeGan {
