@@ -89,6 +89,14 @@ pub enum NetError {
         /// Why.
         source: std::io::Error,
     },
+    /// A weights file that is not what was imported.
+    #[error("weights file {}: {reason}", path.display())]
+    ChangedWeights {
+        /// The file.
+        path: PathBuf,
+        /// What changed, and what to do.
+        reason: String,
+    },
     /// A file that is not safetensors, or is damaged.
     #[error("weights file {} is not a whole safetensors file: {reason}", path.display())]
     NotSafetensors {

@@ -10,6 +10,7 @@
 //!   out and what CaffeNet and the discriminator take. [`pictures`] converts.
 
 mod convolution;
+mod digests;
 pub mod discriminator;
 pub mod efficientnet;
 pub mod error;

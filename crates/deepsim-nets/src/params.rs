@@ -149,6 +149,7 @@ pub fn read_safetensors(path: &Path) -> Result<NamedTensors> {
         path: path.to_owned(),
         source,
     })?;
+    crate::digests::check(&bytes, path)?;
     parse_safetensors(&bytes, path)
 }
 

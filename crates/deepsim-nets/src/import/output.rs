@@ -8,6 +8,7 @@ use std::path::Path;
 use safetensors::{Dtype, View};
 
 use super::{ImportError, NamedTensor};
+use crate::digests;
 
 /// What to do with a different file that is already at the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,7 @@ pub(super) fn write(
     let outcome = match File::open(out) {
         Ok(file) => {
             if holds(file, &bytes).map_err(failed)? {
+                write_digests(out, &bytes)?;
                 return Ok(Outcome::Unchanged);
             }
             if existing == Existing::Keep {
@@ -90,6 +92,11 @@ pub(super) fn write(
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut beside = builder.tempfile_in(folder).map_err(failed)?;
+    // Digests of other weights must not outlive them: for a moment there are none.
+    match fs::remove_file(digests::beside(out)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
     beside.write_all(&bytes).map_err(failed)?;
     beside.as_file().sync_all().map_err(failed)?;
     match existing {
@@ -102,12 +109,23 @@ pub(super) fn write(
                 _ => failed(e.error),
             })?,
     };
+    write_digests(out, &bytes)?;
     // A rename lasts through a power cut only once the folder is on disk too.
     #[cfg(unix)]
     File::open(folder)
         .and_then(|f| f.sync_all())
         .map_err(failed)?;
     Ok(outcome)
+}
+
+/// Weights without digests are weights: a crash before this leaves a whole import that is read unchecked.
+fn write_digests(out: &Path, bytes: &[u8]) -> Result<(), ImportError> {
+    let path = digests::beside(out);
+    let text = digests::text(bytes).map_err(|reason| ImportError::Serialize {
+        path: path.clone(),
+        reason,
+    })?;
+    fs::write(&path, text).map_err(|source| ImportError::Write { path, source })
 }
 
 /// Whether `file` holds exactly `bytes`, read piece by piece.
