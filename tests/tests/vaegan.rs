@@ -140,7 +140,6 @@ fn what_it_cannot_be_is_said() {
         ("data.crop=36", "crop"),
         ("vaegan.gamma=1.5", "vaegan.gamma"),
         ("vaegan.margin=-1.0", "vaegan.margin"),
-        ("train.precision=bf16", "precision"),
         ("loss.adv=0", "leave [vaegan] out"),
         ("latent.code=plain", "no distribution"),
         ("discriminator.features=true", "draws of the prior"),

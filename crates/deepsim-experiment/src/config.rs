@@ -453,10 +453,6 @@ fn larsen(raw: &Raw) -> std::result::Result<(), (&'static str, String)> {
                       pictures, and [vaegan] has an order of its own";
         return Err(("train.discriminator_passes", reason.into()));
     }
-    if normalised && raw.train.precision == RawPrecision::Bf16 {
-        let reason = "must be \"fp32\" with the networks of Larsen et al.: batch normalisation was not tried in bf16";
-        return Err(("train.precision", reason.into()));
-    }
     let Some(v) = raw.vaegan else {
         return Ok(());
     };

@@ -1,7 +1,8 @@
 //! Stacks of layers with batch normalisation: what the encoder, decoder and discriminator of Larsen et
 //! al. are made of.
 
-use tch::{Device, Tensor};
+use deepsim_aten::{AutocastGuard, Precision};
+use tch::{Device, Kind, Tensor};
 
 use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
@@ -154,6 +155,14 @@ pub(crate) fn forward(
             After::Relu if !here => Rectifier::Leaky(0.0),
             _ => Rectifier::None,
         };
+        // A picture's grey levels need more than bf16's eight bits.
+        let _exact = match layer.after {
+            After::Tanh => Some(AutocastGuard::new(x.device(), Precision::Fp32)?),
+            _ => None,
+        };
+        if layer.after == After::Tanh {
+            x = x.f_to_kind(Kind::Float)?;
+        }
         if x.dim() == 2 && layer.op != Op::Fc {
             x = x.f_view([-1, layer.input, side, side])?;
         }
@@ -203,6 +212,8 @@ fn normalise<'a>(
             got: x.size(),
         });
     }
+    // In bf16 libtorch's normalisation is slower on a CPU, and its results coarser.
+    let x = x.f_to_kind(Kind::Float)?;
     let (mean, variance) = match mode {
         Mode::Aside => (None, None),
         Mode::Training | Mode::Evaluation => (Some(of("running_mean")?), Some(of("running_var")?)),

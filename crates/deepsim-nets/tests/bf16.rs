@@ -9,7 +9,8 @@ use deepsim_nets::generator::{GeneratorSpec, Trunk};
 use deepsim_nets::init::seeded;
 use deepsim_nets::tables::FeatureShape;
 use deepsim_nets::{
-    AutocastGuard, Discriminator, FeatureNet, Generator, Mode, NetKind, Params, Precision, Tap,
+    Architecture, AutocastGuard, Code, Discriminator, FeatureNet, Generator, LatentSpec,
+    LearnedEncoder, Mode, NetKind, Params, Precision, Tap,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -123,6 +124,7 @@ fn every_network(code: Bf16Code, crop: i64) {
     check("discriminator", code, &pictures, Some(d.params()), &|x| {
         d.forward(x, None, Mode::Training).unwrap()
     });
+    larsen(code, &pictures);
     for (net, tap) in [
         (NetKind::AlexNet, Tap::Pool5),
         (NetKind::CaffeNet, Tap::Pool2),
@@ -134,6 +136,49 @@ fn every_network(code: Bf16Code, crop: i64) {
             c.features(x, &[tap]).unwrap().remove(0)
         });
     }
+}
+
+/// The networks with batch normalisation, in training.
+fn larsen(code: Bf16Code, pictures: &Tensor) {
+    let crop = pictures.size()[2];
+    if crop != 64 {
+        return; // theirs is the only size that all three are made for
+    }
+    let spec = LatentSpec {
+        size: 20,
+        code: Code::Gaussian,
+    };
+    let e = LearnedEncoder::larsen(spec, crop, 0.25, 1, Device::Cpu).unwrap();
+    check(
+        "the encoder of Larsen et al.",
+        code,
+        pictures,
+        Some(e.params()),
+        &|x| {
+            let posterior = e.posterior_in(Mode::Training, x).unwrap();
+            Tensor::cat(&[posterior.mean, posterior.log_variance.unwrap()], 1)
+        },
+    );
+    let g = generator(FeatureShape::Vector(20), crop, 0.25, Trunk::Larsen);
+    let z = seeded(8, || Tensor::randn([3, 20], FP32));
+    check("their decoder", code, &z, Some(g.params()), &|z| {
+        let y = g.forward_in(Mode::Training, z, None).unwrap();
+        assert_eq!(y.kind(), Kind::Float, "grey levels in bf16");
+        y
+    });
+    let spec = DiscriminatorSpec {
+        crop,
+        features: FeatureBranch::Off,
+        architecture: Architecture::Larsen { width: 0.25 },
+    };
+    let d = Discriminator::new(spec, 1, Device::Cpu).unwrap();
+    check(
+        "their discriminator",
+        code,
+        pictures,
+        Some(d.params()),
+        &|x| d.forward(x, None, Mode::Training).unwrap(),
+    );
 }
 
 /// One test, because the chosen code is the process's.
