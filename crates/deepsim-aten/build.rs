@@ -8,6 +8,8 @@ const EXPECTED: &str = "2.13.";
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=csrc");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
+    println!("cargo:rerun-if-env-changed={ASAN}");
+    println!("cargo:rustc-check-cfg=cfg(deepsim_asan)");
     let lib = std::env::var("DEP_TCH_LIBTORCH_LIB")
         .map_err(|_| "torch-sys did not say where libtorch is; run `cargo xtask setup`")?;
     let root: PathBuf = Path::new(&lib)
@@ -49,8 +51,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .file("csrc/bf16/detect.cpp")
         .file("csrc/bf16/dispatch.cpp")
         .file("csrc/bf16/function.cpp")
-        .file("csrc/bf16/network.cpp")
-        .try_compile("deepsim_shim")?;
+        .file("csrc/bf16/network.cpp");
+    if watched() {
+        println!("cargo:rustc-cfg=deepsim_asan");
+        shim.file("csrc/asan.cpp");
+    }
+    shim.try_compile("deepsim_shim")?;
     // The shim asks for the kernels: their archives come after it.
     for (name, _) in KERNELS {
         println!("cargo:rustc-link-lib=static=deepsim_{name}");
@@ -124,8 +130,20 @@ fn amx_kernels() -> Result<bool, cc::Error> {
 
 const AMX: &str = "-mavx512f -mavx512bw -mavx512vl -mavx512bf16 -mfma -mamx-tile -mamx-bf16";
 
+/// `cargo xtask asan` sets it: AddressSanitizer watches the C++.
+const ASAN: &str = "DEEPSIM_ASAN";
+
+fn watched() -> bool {
+    std::env::var_os(ASAN).is_some_and(|value| value == "1")
+}
+
 fn base() -> cc::Build {
     let mut build = cc::Build::new();
     build.cpp(true).std("c++20").pic(true).warnings(false);
+    if watched() {
+        build
+            .flag("-fsanitize=address")
+            .flag("-fno-omit-frame-pointer");
+    }
     build
 }

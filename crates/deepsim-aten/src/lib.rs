@@ -8,6 +8,8 @@
 
 mod activation;
 mod adam;
+#[cfg(deepsim_asan)]
+mod asan;
 mod autocast;
 mod bf16;
 mod bf16_layers;

@@ -5,7 +5,8 @@
 //! * JPEG goes through zune-jpeg in strict mode; a cut file is an error, never a picture with
 //!   a grey rest. PNG, WebP, BMP, GIF, TIFF and PNM go through the `image` crate; of animations
 //!   the first frame is taken.
-//! * More than 20,000 pixels a side or 200 million in all are refused before decoding.
+//! * More than 20,000 pixels a side or 200 million in all are refused before decoding, and what would take more than
+//!   1.6 GB to decode.
 //! * Colour: grey becomes R = G = B. CMYK and YCCK JPEGs are read in Adobe's inverted
 //!   convention (stored 255 = no ink) whether or not they carry Adobe's marker, as Pillow and
 //!   OpenCV do: R = C·K/255 and so on (YCCK: the YCbCr part first becomes CMY). Colour
@@ -69,8 +70,11 @@ pub(crate) fn read_picture(path: &Path) -> Result<Vec<u8>, DataError> {
     std::fs::read(path).map_err(unreadable)
 }
 
-/// Decodes a picture from memory.
-pub(crate) fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
+/// Decodes the bytes of a picture file to RGB, 0–255.
+///
+/// # Errors
+/// What is wrong with the picture.
+pub fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
     guarded(|| decode_by_content(bytes))
 }
 
@@ -102,7 +106,8 @@ fn decode_by_content(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
-    limits.max_alloc = Some(4 << 30);
+    // Four samples of two bytes; pictures of floats may have half as many pixels.
+    limits.max_alloc = Some(8 * MAX_PIXELS as u64);
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(fault)?;
     let (width, height) = decoder.dimensions();

@@ -107,9 +107,14 @@ fn network(
             };
             if let Source::Discriminator(tap) = *source {
                 let (values, origin) = trained("discriminator")?;
-                let mut d = Discriminator::new(experiment.discriminator.clone(), 0, device)?;
-                d.params_mut()
-                    .copy_from(&values, "the discriminator", &origin)?;
+                let spec = experiment.discriminator.clone();
+                let d = Discriminator::from_values(
+                    spec,
+                    &values,
+                    "the discriminator",
+                    &origin,
+                    device,
+                )?;
                 return Ok(Box::new(move |x, _| {
                     Ok(d.features(&rgb_to_caffe(x)?, tap, Mode::Evaluation)?)
                 }));
@@ -119,16 +124,15 @@ fn network(
         }
         Net::Generator => {
             let (values, origin) = trained("generator")?;
-            let mut g = Generator::new(experiment.generator.clone(), 0, device)?;
-            g.params_mut()
-                .copy_from(&values, "the generator", &origin)?;
+            let spec = experiment.generator.clone();
+            let g = Generator::from_values(spec, &values, "the generator", &origin, device)?;
             Box::new(move |x, _| Ok(caffe_to_rgb(&g.forward(x)?)?))
         }
         Net::Discriminator => {
             let (values, origin) = trained("discriminator")?;
-            let mut d = Discriminator::new(experiment.discriminator.clone(), 0, device)?;
-            d.params_mut()
-                .copy_from(&values, "the discriminator", &origin)?;
+            let spec = experiment.discriminator.clone();
+            let d =
+                Discriminator::from_values(spec, &values, "the discriminator", &origin, device)?;
             let features = match experiment.discriminator.features {
                 FeatureBranch::Off => None,
                 FeatureBranch::Features(length) => {

@@ -60,11 +60,12 @@ impl Ready {
             });
         }
         let values = read_safetensors(weights)?;
-        let mut generator = Generator::new(experiment.generator.clone(), 0, device)?;
-        generator.params_mut().copy_from(
+        let generator = Generator::from_values(
+            experiment.generator.clone(),
             &values,
             &format!("the generator of {}", experiment.path.display()),
             &weights.display().to_string(),
+            device,
         )?;
         Ok(Ready {
             experiment,

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use deepsim_nets::params::{NamedTensors, f32_bytes, parse_safetensors};
-use deepsim_nets::{DiscriminatorSpec, Generator, GeneratorSpec};
+use deepsim_nets::{Discriminator, DiscriminatorSpec, Generator, GeneratorSpec};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
@@ -394,15 +394,33 @@ impl Checkpoint {
     /// # Errors
     /// Weights that are not the spec's.
     pub fn generator(&self, device: Device) -> Result<Generator> {
-        let mut generator = Generator::new(self.manifest.generator.clone(), 0, device)?;
-        let origin = self
-            .path
-            .join("generator.safetensors")
-            .display()
-            .to_string();
-        generator
-            .params_mut()
-            .copy_from(&self.tensors("generator")?, "the generator", &origin)?;
-        Ok(generator)
+        let spec = self.manifest.generator.clone();
+        let values = self.tensors("generator")?;
+        let origin = self.path.join("generator.safetensors");
+        let origin = origin.display().to_string();
+        Ok(Generator::from_values(
+            spec,
+            &values,
+            "the generator",
+            &origin,
+            device,
+        )?)
+    }
+
+    /// The discriminator, rebuilt from the spec in the manifest.
+    ///
+    /// # Errors
+    /// Weights that are not the spec's.
+    pub fn discriminator(&self, device: Device) -> Result<Discriminator> {
+        let spec = self.manifest.discriminator.clone();
+        let values = self.tensors("discriminator")?;
+        let origin = self.path.display().to_string();
+        Ok(Discriminator::from_values(
+            spec,
+            &values,
+            "the discriminator",
+            &origin,
+            device,
+        )?)
     }
 }

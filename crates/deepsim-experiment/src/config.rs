@@ -100,6 +100,17 @@ impl Experiment {
                 return Err(bad(key, "must be at least 1".into()));
             }
         }
+        // TOML's numbers are signed. The parser takes larger ones all the same, and could not write them again.
+        if raw.train.seed > i64::MAX as u64 {
+            return Err(bad("train.seed", format!("must be at most {}", i64::MAX)));
+        }
+        if let Err(e) = toml::Table::try_from(&raw) {
+            let reason = format!(
+                "cannot be written again: {e}; no number may be above {}",
+                i64::MAX
+            );
+            return Err(bad("one of the values", reason));
+        }
         // Both thread pools start what they are told to; far too many end the process.
         if raw.train.threads > MAX_THREADS {
             return Err(bad(
@@ -341,7 +352,10 @@ impl Experiment {
             "train.not_finite",
             "data.quarantine",
         ];
-        let (here, there) = (flatten(&self.raw), flatten(other));
+        let (here, there) = match (flatten(&self.raw), flatten(other)) {
+            (Ok(here), Ok(there)) => (here, there),
+            (Err(e), _) | (_, Err(e)) => return vec![format!("they cannot be compared: {e}")],
+        };
         let keys: std::collections::BTreeSet<&String> = here.keys().chain(there.keys()).collect();
         let show = |v: Option<&String>| v.map_or("nothing".to_owned(), Clone::clone);
         keys.into_iter()
@@ -527,7 +541,9 @@ fn shape_of(source: &Source, crop: i64) -> std::result::Result<FeatureShape, Net
 }
 
 /// Dotted key → value as text.
-fn flatten(raw: &Raw) -> std::collections::BTreeMap<String, String> {
+fn flatten(
+    raw: &Raw,
+) -> std::result::Result<std::collections::BTreeMap<String, String>, toml::ser::Error> {
     fn walk(prefix: &str, v: &toml::Value, out: &mut std::collections::BTreeMap<String, String>) {
         match v {
             toml::Value::Table(t) => {
@@ -546,8 +562,6 @@ fn flatten(raw: &Raw) -> std::collections::BTreeMap<String, String> {
         }
     }
     let mut out = std::collections::BTreeMap::new();
-    if let Ok(v) = toml::Value::try_from(raw) {
-        walk("", &v, &mut out);
-    }
-    out
+    walk("", &toml::Value::try_from(raw)?, &mut out);
+    Ok(out)
 }

@@ -51,13 +51,8 @@ impl Frozen {
             }),
             Source::Judge(judge) => {
                 let checkpoint = newest(judge)?;
-                let spec = checkpoint.manifest.discriminator.clone();
-                spec.has(judge.tap)?;
-                let mut d = Discriminator::new(spec, 0, device)?;
-                let origin = checkpoint.path.display().to_string();
-                let values = checkpoint.tensors("discriminator")?;
-                d.params_mut()
-                    .copy_from(&values, "the discriminator", &origin)?;
+                checkpoint.manifest.discriminator.has(judge.tap)?;
+                let mut d = checkpoint.discriminator(device)?;
                 d.freeze()?;
                 Ok(Frozen::Judge(Box::new(d), judge.tap))
             }

@@ -141,6 +141,22 @@ fn the_architectures_of_the_first_format_have_the_same_tensors() {
     assert_eq!(all, std::fs::read_to_string(file).unwrap());
 }
 
+/// Its files hold a few numbers for the sake of size: a manifest may say what it likes of networks, and what it says
+/// is not built until it is known that the files have it.
+#[test]
+fn networks_that_the_files_do_not_hold_are_not_built() {
+    let found = Checkpoint::newest(&fixture())
+        .unwrap()
+        .expect("it is there");
+    let complaint = |message: String| {
+        for word in ["missing", "step-000001234"] {
+            assert!(message.contains(word), "{message}");
+        }
+    };
+    complaint(found.generator(Device::Cpu).unwrap_err().to_string());
+    complaint(found.discriminator(Device::Cpu).unwrap_err().to_string());
+}
+
 /// A checkpoint of today's format with the fixture's numbers.
 fn today(folder: &Path) -> PathBuf {
     let mut manifest = Checkpoint::newest(&fixture())

@@ -3,6 +3,7 @@
 //! Written by `deepsim-nets import`, checked whenever the weights are read. They stand beside the file, so that its
 //! bytes stay those of any other tool; weights without them are read unchecked.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -56,10 +57,8 @@ pub(crate) fn check(bytes: &[u8], path: &Path) -> Result<()> {
     let what = match text(bytes) {
         Err(e) => e.to_string(),
         Ok(found) => {
-            let changed = found
-                .lines()
-                .skip(1)
-                .find(|line| !wanted.lines().any(|wanted| wanted == *line));
+            let wanted: HashSet<&str> = wanted.lines().collect();
+            let changed = found.lines().skip(1).find(|line| !wanted.contains(line));
             match changed.and_then(|line| line.split_once("  ")) {
                 Some((_, name)) => format!("tensor `{name}` has changed"),
                 None => "its header has changed".to_owned(),

@@ -6,8 +6,9 @@ use tch::{Device, Kind, Tensor};
 use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
 use crate::init::{he_deviation, normal, zeros};
-use crate::params::{Param, Params, stored};
+use crate::params::{NamedTensors, Param, Params, check_exact, stored};
 use crate::stack::{self, Layer, Mode};
+use crate::tables::MAX_FEATURES;
 use crate::{larsen, pictures};
 
 /// Probability of dropping a value before each fully connected layer.
@@ -139,11 +140,11 @@ impl DiscriminatorSpec {
     /// [`NetError::TooSmall`] or [`NetError::Spec`].
     pub fn validate(&self) -> Result<()> {
         if let FeatureBranch::Features(n) = self.features
-            && n < 1
+            && !(1..=MAX_FEATURES).contains(&n)
         {
-            return Err(NetError::Spec(
-                "the discriminator's feature branch needs features".into(),
-            ));
+            return Err(NetError::Spec(format!(
+                "the discriminator's feature branch takes 1 to {MAX_FEATURES} features, not {n}"
+            )));
         }
         match (self.architecture, self.features) {
             (Architecture::DeePSiM, _) => self.convolutions().map(drop),
@@ -154,6 +155,25 @@ impl DiscriminatorSpec {
                 "the discriminator of Larsen et al. has no feature branch".into(),
             )),
         }
+    }
+
+    /// Names and shapes of its weights, running statistics among them, without building it.
+    ///
+    /// # Errors
+    /// As [`DiscriminatorSpec::validate`].
+    pub fn shapes(&self) -> Result<Vec<(String, Vec<i64>)>> {
+        self.validate()?;
+        if let Architecture::Larsen { width } = self.architecture {
+            return Ok(stack::shapes(&larsen::discriminator(self.crop, width)?));
+        }
+        let of = |(name, shape, _): (&str, Vec<i64>, f64)| {
+            let bias = vec![shape[0]];
+            [
+                (format!("{name}.weight"), shape),
+                (format!("{name}.bias"), bias),
+            ]
+        };
+        Ok(self.layers()?.into_iter().flat_map(of).collect())
     }
 
     /// Checks that a discriminator of this size has a layer: small crops leave out Dconv5, then
@@ -258,6 +278,24 @@ impl Discriminator {
             spec,
             params,
         })
+    }
+
+    /// With weights from a file, whose names and shapes are compared with the spec's before anything is built: a file
+    /// may ask for more than any memory holds.
+    ///
+    /// # Errors
+    /// [`NetError::Mismatch`] listing every difference; a spec that cannot be built.
+    pub fn from_values(
+        spec: DiscriminatorSpec,
+        values: &NamedTensors,
+        what: &str,
+        origin: &str,
+        device: Device,
+    ) -> Result<Discriminator> {
+        check_exact(values, &spec.shapes()?, what, origin)?;
+        let mut discriminator = Discriminator::new(spec, 0, device)?;
+        discriminator.params.copy_from(values, what, origin)?;
+        Ok(discriminator)
     }
 
     /// What it was built from.
@@ -477,6 +515,34 @@ mod tests {
             [2, 2]
         );
         assert!(with.forward(&x, None, Mode::Evaluation).is_err());
+    }
+
+    #[test]
+    fn shapes_are_known_without_building() {
+        let larsen = Architecture::Larsen { width: 0.25 };
+        for (crop, features, architecture) in [
+            (64, FeatureBranch::Off, Architecture::DeePSiM),
+            (128, FeatureBranch::Features(10), Architecture::DeePSiM),
+            (64, FeatureBranch::Off, larsen),
+        ] {
+            let spec = DiscriminatorSpec {
+                crop,
+                features,
+                architecture,
+            };
+            let d = Discriminator::new(spec.clone(), 1, Device::Cpu).unwrap();
+            let there = d.params().iter().map(|p| (p.name.clone(), p.tensor.size()));
+            assert_eq!(
+                spec.shapes().unwrap(),
+                there.collect::<Vec<_>>(),
+                "{spec:?}"
+            );
+        }
+        let endless = DiscriminatorSpec {
+            features: FeatureBranch::Features(i64::MAX),
+            ..spec(64)
+        };
+        assert!(endless.shapes().is_err());
     }
 
     #[test]

@@ -124,6 +124,26 @@ pub(crate) fn weights(net: &str, layers: &[Layer], seed: u64, device: Device) ->
     Ok(params)
 }
 
+/// Names and shapes of [`weights`].
+pub(crate) fn shapes(layers: &[Layer]) -> Vec<(String, Vec<i64>)> {
+    let mut out = Vec::new();
+    for layer in layers {
+        let parts: &[&str] = match layer.after {
+            After::NormRelu => &[
+                "norm.weight",
+                "norm.bias",
+                "norm.running_mean",
+                "norm.running_var",
+            ],
+            After::Relu | After::Tanh | After::Nothing => &["bias"],
+        };
+        out.push((format!("{}.weight", layer.name), layer.weight_shape()));
+        let flat = |part: &&str| (format!("{}.{part}", layer.name), vec![layer.output]);
+        out.extend(parts.iter().map(flat));
+    }
+    out
+}
+
 /// `x` through the layers, up to what layer `last` computes before anything follows it, or through all.
 /// Where a map follows a fully connected layer, `side` is its side.
 ///

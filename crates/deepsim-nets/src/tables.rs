@@ -8,7 +8,7 @@ mod torchvision;
 use serde::{Deserialize, Serialize};
 
 pub use caffe::{CAFFENET, VIDEONET};
-pub use shape::FeatureShape;
+pub use shape::{FeatureShape, MAX_FEATURES};
 pub use taps::Tap;
 pub use torchvision::{ALEXNET, VGG16};
 

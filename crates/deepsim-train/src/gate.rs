@@ -93,9 +93,105 @@ impl Vital {
     }
 }
 
+/// Notices a gate that is stuck: one network trains on and on, the other hardly ever.
+///
+/// It looks at updates that happened, whatever rule decided on them, and is no part of the training's state: a
+/// resumed run begins to look anew.
+#[derive(Debug)]
+pub struct Balance {
+    /// Updates so far of generator and discriminator.
+    updates: [u64; 2],
+    /// Share of the late iterations in which each was updated.
+    shares: [f64; 2],
+    stuck_for: u64,
+}
+
+/// A network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Player {
+    /// The generator.
+    Generator,
+    /// The discriminator.
+    Discriminator,
+}
+
+impl Balance {
+    /// Iterations that a share remembers.
+    const MEMORY: f64 = 500.0;
+    /// A share below is none. After full play it takes 1,955 paused iterations to fall as low.
+    const HARDLY: f64 = 0.02;
+    /// Iterations after which it is told again.
+    const AGAIN: u64 = 20_000;
+
+    /// Both have trained until now, with so many updates each.
+    pub fn new(updates_g: u64, updates_d: u64) -> Balance {
+        Balance {
+            updates: [updates_g, updates_d],
+            shares: [1.0; 2],
+            stuck_for: 0,
+        }
+    }
+
+    /// Takes the numbers of updates after one iteration.
+    pub fn observe(&mut self, updates_g: u64, updates_d: u64) {
+        let now = [updates_g, updates_d];
+        for (i, share) in self.shares.iter_mut().enumerate() {
+            let updated = f64::from(u8::from(now[i] > self.updates[i]));
+            *share += (updated - *share) / Self::MEMORY;
+        }
+        self.updates = now;
+        self.stuck_for = match self.paused() {
+            Some(_) => self.stuck_for + 1,
+            None => 0,
+        };
+    }
+
+    /// The network that hardly trains any more.
+    pub fn paused(&self) -> Option<Player> {
+        let [g, d] = self.shares.map(|share| share < Self::HARDLY);
+        match (g, d) {
+            (true, _) => Some(Player::Generator),
+            (false, true) => Some(Player::Discriminator),
+            (false, false) => None,
+        }
+    }
+
+    /// As [`Balance::paused`], at the moments at which to tell.
+    pub fn should_tell(&self) -> Option<Player> {
+        self.paused().filter(|_| self.stuck_for % Self::AGAIN == 1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gate_that_is_stuck_is_told_once_and_a_lively_one_never() {
+        let mut balance = Balance::new(10, 10);
+        let (mut g, mut d) = (10, 10);
+        for step in 0..10_000 {
+            g += 1;
+            d += u64::from(step % 20 == 0);
+            balance.observe(g, d);
+            assert_eq!(balance.paused(), None, "an update in twenty, step {step}");
+        }
+        let mut told = Vec::new();
+        for step in 1..=3000 {
+            g += 1;
+            balance.observe(g, d);
+            told.extend(balance.should_tell().map(|player| (step, player)));
+        }
+        assert!(
+            matches!(told[..], [(step, Player::Discriminator)] if (200..2000).contains(&step)),
+            "{told:?}"
+        );
+        for _ in 0..30 {
+            d += 1;
+            balance.observe(g, d);
+        }
+        assert_ne!(balance.paused(), Some(Player::Discriminator));
+    }
 
     const T: RawGate = RawGate {
         d_off_below: 0.1,

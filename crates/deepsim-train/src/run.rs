@@ -20,7 +20,7 @@ use tch::Device;
 
 use crate::arithmetic::{advice, set_products};
 use crate::error::{Result, TrainError};
-use crate::gate::Vital;
+use crate::gate::{Balance, Player, Vital};
 use crate::iteration::{Losses, Plan, iterate, schedule};
 use crate::metrics_log::{Means, MetricsLog};
 use crate::progress::Progress;
@@ -155,6 +155,7 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
     let mut events = event_writer(run.path(), first)?;
     let progress = Progress::new(first, settings.steps);
     let (mut means, mut vital) = (Means::default(), Vital::default());
+    let mut balance = Balance::new(state.adam_g.count(), state.adam_d.count());
     let (mut logged_at, mut logged_step) = (Instant::now(), first);
     let mut saved = first;
     let begun = Instant::now();
@@ -213,6 +214,13 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
             }
         }
 
+        if plan.loss.adv > 0.0 {
+            balance.observe(state.adam_g.count(), state.adam_d.count());
+            if let Some(player) = balance.should_tell() {
+                progress.say(&stuck_gate(step, player, plan.vaegan.is_some()));
+            }
+        }
+
         let due = |every: u64| every > 0 && step.is_multiple_of(every);
         let last = step == settings.steps;
         if due(settings.log_every) || last {
@@ -227,6 +235,7 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
                 experiment,
                 images_per_s,
                 &vital,
+                &balance,
                 loader.quarantined().len(),
             );
             log.write(step, &entries)?;
@@ -428,6 +437,7 @@ fn log_entries(
     experiment: &Experiment,
     images_per_s: f64,
     vital: &Vital,
+    balance: &Balance,
     quarantined: usize,
 ) -> Vec<(&'static str, Value)> {
     let kl = (!l.kl.is_nan()).then(|| ("loss.kl", Value::from(l.kl)));
@@ -451,6 +461,7 @@ fn log_entries(
         ("gate.train_d", Value::from(state.gate.train_d)),
         ("gate.train_g", Value::from(state.gate.train_g)),
         ("discr.dead", Value::from(vital.is_dead())),
+        ("gate.stuck", Value::from(balance.paused().is_some())),
         ("updates.g", Value::from(state.adam_g.count())),
         ("updates.d", Value::from(state.adam_d.count())),
         ("lr", Value::from(lr)),
@@ -466,6 +477,21 @@ fn dead_discriminator(step: u64) -> String {
          adversarial loss ln 2, so that no gradient is left in them. Lower optimizer.discriminator.lr \
          (the sample experiments use 1e-4) and start over",
         Vital::PATIENCE
+    )
+}
+
+fn stuck_gate(step: u64, paused: Player, vaegan: bool) -> String {
+    let (paused, other) = match paused {
+        Player::Generator => ("generator", "discriminator"),
+        Player::Discriminator => ("discriminator", "generator"),
+    };
+    let remedy = match vaegan {
+        true => "A larger vaegan.margin lets both train",
+        false => "Thresholds of [gate] further apart, or a lower loss.adv, let both train",
+    };
+    format!(
+        "warning: step {step}: the gate is stuck: it has paused the {paused} in nearly all of the last iterations, and only \
+         the {other} learns. {remedy}; see gate.ratio and loss.discr in metrics.jsonl"
     )
 }
 

@@ -2,6 +2,7 @@
 //! Ctrl-C is theirs to answer (training saves a checkpoint first).
 
 use std::ffi::{OsStr, OsString};
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,6 +99,37 @@ impl Child {
         Ok(output.stdout)
     }
 
+    /// Runs it to its end, handing what it says on stderr to `read` meanwhile; how it ended.
+    ///
+    /// # Errors
+    /// When it cannot be started, or `read` fails (it is ended then).
+    pub fn lines(
+        mut self,
+        read: impl FnOnce(&mut dyn Read) -> Result<()> + Send,
+    ) -> Result<Result<()>> {
+        self.command.stderr(Stdio::piped()).stdout(Stdio::null());
+        let mut child = self.start()?;
+        let pipe = child.stderr.take();
+        let id = child.id();
+        // Ctrl-C is answered by whoever waits, so that reading must not keep us from waiting.
+        let (heard, status) = std::thread::scope(|scope| {
+            let reader = scope.spawn(move || {
+                let heard = pipe.map_or(Ok(()), |mut pipe| read(&mut pipe));
+                if heard.is_err() {
+                    terminate(id);
+                }
+                heard
+            });
+            let status = self.wait(child);
+            let heard = reader
+                .join()
+                .unwrap_or_else(|_| Err(anyhow::anyhow!("reading its output failed")));
+            (heard, status)
+        });
+        let status = status?;
+        heard.map(|()| self.check(status))
+    }
+
     /// Runs it to its end and shows its output only if it fails, for programs that chatter.
     ///
     /// # Errors
@@ -147,7 +179,7 @@ impl Child {
                 .is_some_and(|deadline| Instant::now() >= deadline);
             if !told && (late || signals.terminated.load(Ordering::SeqCst)) {
                 told = true;
-                terminate(&child);
+                terminate(child.id());
             }
             std::thread::sleep(POLL);
         };
@@ -219,9 +251,9 @@ impl Signals {
     }
 }
 
-fn terminate(child: &std::process::Child) {
+fn terminate(id: u32) {
     // `kill` is in every POSIX shell and in procps; std has only SIGKILL.
-    let command = format!("kill -TERM {}", child.id());
+    let command = format!("kill -TERM {id}");
     let _ = Command::new("sh")
         .args(["-c", &command])
         .stdin(Stdio::null())

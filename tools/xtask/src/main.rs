@@ -9,6 +9,7 @@ mod child;
 mod endure;
 mod faces;
 mod failure;
+mod harden;
 mod landing;
 mod libtorch;
 mod machine;
@@ -156,6 +157,25 @@ Examples:
         args: endure::KillArgs,
     },
 
+    /// Feed everything that is read from files with what no program wrote, guided by coverage
+    ///
+    /// libFuzzer on the stable toolchain. The targets are in tools/fuzz/targets.toml.
+    #[command(after_help = harden::FUZZ_EXAMPLES)]
+    Fuzz {
+        #[command(flatten)]
+        args: harden::FuzzArgs,
+    },
+
+    /// Run the tests that call C++ under AddressSanitizer
+    #[command(after_help = harden::ASAN_EXAMPLES)]
+    Asan,
+
+    /// Check the dependencies' licences, sources and known holes with cargo-deny
+    Deny {
+        #[command(flatten)]
+        args: harden::DenyArgs,
+    },
+
     /// Compare DeepSim's speed with PyTorch's on this machine
     ///
     /// Contenders take turns in rounds, so that what disturbs the machine disturbs all of them;
@@ -208,5 +228,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Bench { args } => bench::run(&ws, &args),
         Command::Soak { args } => endure::soak(&ws, &args),
         Command::Kills { args } => endure::kills(&ws, &args),
+        Command::Fuzz { args } => harden::fuzz(&ws, &args),
+        Command::Asan => harden::asan(&ws),
+        Command::Deny { args } => harden::deny(&ws, &args),
     }
 }

@@ -20,7 +20,7 @@ const MAX_LINES: usize = 600;
 
 /// Which crates of the workspace, and which torch bindings, each crate may depend on.
 /// aten → nets → experiment → {train, eval}; data → experiment. Nothing points back.
-const DIRECTIONS: [(&str, &[&str]); 9] = [
+const DIRECTIONS: [(&str, &[&str]); 10] = [
     ("deepsim-aten", &["tch", "torch-sys"]),
     ("deepsim-nets", &["deepsim-aten", "tch"]),
     ("deepsim-data", &[]),
@@ -58,6 +58,10 @@ const DIRECTIONS: [(&str, &[&str]); 9] = [
             "deepsim-train",
             "tch",
         ],
+    ),
+    (
+        "deepsim-fuzz",
+        &["deepsim-data", "deepsim-experiment", "deepsim-nets", "tch"],
     ),
     (
         "deepsim-tests",

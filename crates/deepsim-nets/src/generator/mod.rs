@@ -10,7 +10,7 @@ use crate::convolution::{Geometry, Rectifier, convolution, to_pictures};
 use crate::error::{NetError, Result};
 use crate::init::{normal, zeros};
 use crate::layers::linear;
-use crate::params::{Param, Params, stored};
+use crate::params::{NamedTensors, Param, Params, check_exact, stored};
 use crate::stack::{self, Mode};
 use crate::tables::FeatureShape;
 use crate::{larsen, pictures};
@@ -80,6 +80,24 @@ impl Generator {
             body: Body::Plain(layers),
             params,
         })
+    }
+
+    /// With weights from a file, whose names and shapes are compared with the spec's before anything is built: a file
+    /// may ask for more than any memory holds.
+    ///
+    /// # Errors
+    /// [`NetError::Mismatch`] listing every difference; a spec that cannot be built.
+    pub fn from_values(
+        spec: GeneratorSpec,
+        values: &NamedTensors,
+        what: &str,
+        origin: &str,
+        device: Device,
+    ) -> Result<Generator> {
+        check_exact(values, &spec.shapes()?, what, origin)?;
+        let mut generator = Generator::new(spec, 0, device)?;
+        generator.params.copy_from(values, what, origin)?;
+        Ok(generator)
     }
 
     /// What it was built from.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{NetError, Result};
 use crate::init::he_deviation;
-use crate::tables::FeatureShape;
+use crate::tables::{FeatureShape, MAX_FEATURES};
 use crate::{larsen, stack};
 
 /// Slope of the leaky ReLUs in the paper's generators.
@@ -192,6 +192,7 @@ impl GeneratorSpec {
                 "the trunk `larsen` takes no noise beside its codes".into(),
             )),
             (Trunk::Larsen, FeatureShape::Vector(length)) if length > 0 => {
+                self.bounded()?;
                 larsen::decoder(length, self.crop, self.width).map(Some)
             }
             (Trunk::Larsen, other) => Err(NetError::Spec(format!(
@@ -199,6 +200,39 @@ impl GeneratorSpec {
             ))),
             _ => Ok(None),
         }
+    }
+
+    /// Whether its features are few enough to calculate with.
+    fn bounded(&self) -> Result<()> {
+        let values = match self.input {
+            FeatureShape::Vector(length) => Some(length),
+            FeatureShape::Map { channels, size } if channels > 0 && size > 0 => size
+                .checked_mul(size)
+                .and_then(|positions| positions.checked_mul(channels)),
+            FeatureShape::Map { .. } => None,
+        };
+        match values.is_some_and(|n| (1..=MAX_FEATURES).contains(&n)) {
+            true => Ok(()),
+            false => Err(NetError::Spec(format!(
+                "a generator takes 1 to {MAX_FEATURES} features, not {}",
+                self.input
+            ))),
+        }
+    }
+
+    /// Names and shapes of its weights, running statistics among them, without building it.
+    ///
+    /// # Errors
+    /// As [`GeneratorSpec::validate`].
+    pub fn shapes(&self) -> Result<Vec<(String, Vec<i64>)>> {
+        if let Some(layers) = self.larsen()? {
+            return Ok(stack::shapes(&layers));
+        }
+        let of = |layer: Layer| {
+            let [weight, bias] = ["weight", "bias"].map(|part| format!("{}.{part}", layer.name));
+            [(weight, layer.weight_shape()), (bias, vec![layer.output])]
+        };
+        Ok(self.layers()?.into_iter().flat_map(of).collect())
     }
 
     /// Checks that a generator of this spec can be built.
@@ -247,6 +281,7 @@ impl GeneratorSpec {
                 "the trunk `db` takes a kernel of 4 or 5 and a slope from 0 to below 1, not {kernel} and {slope}"
             )));
         }
+        self.bounded()?;
         let double = LayerOp::Double {
             kernel: self.trunk.kernel(),
         };

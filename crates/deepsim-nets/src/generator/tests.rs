@@ -140,3 +140,59 @@ fn impossible_sizes_are_refused() {
     };
     assert!(odd.layers().unwrap_err().to_string().contains("kernel"));
 }
+
+#[test]
+fn shapes_are_known_without_building() {
+    let map = |size| FeatureShape::Map { channels: 24, size };
+    let db = Trunk::Db {
+        kernel: 5,
+        slope: 0.2,
+    };
+    let cases = [
+        (FeatureShape::Vector(10), Trunk::DeePSiM, 3),
+        (map(6), Trunk::DeePSiM, 0),
+        (map(13), db, 2),
+        (FeatureShape::Vector(12), Trunk::Larsen, 0),
+    ];
+    for (input, trunk, noise) in cases {
+        let spec = GeneratorSpec {
+            width: 0.25,
+            trunk,
+            noise,
+            ..spec(input, 64)
+        };
+        let g = Generator::new(spec.clone(), 1, Device::Cpu).unwrap();
+        let there = g.params().iter().map(|p| (p.name.clone(), p.tensor.size()));
+        assert_eq!(
+            spec.shapes().unwrap(),
+            there.collect::<Vec<_>>(),
+            "{spec:?}"
+        );
+    }
+}
+
+#[test]
+fn impossible_features_are_refused_before_anything_is_calculated_with_them() {
+    let map = |channels, size| FeatureShape::Map { channels, size };
+    for input in [
+        FeatureShape::Vector(i64::MAX),
+        FeatureShape::Vector(i64::MIN),
+        FeatureShape::Vector(1 << 25),
+        map(i64::MAX, 1),
+        map(i64::MIN, 3),
+        map(1, i64::MAX),
+        map(1, i64::MIN),
+        map(1 << 20, 8),
+        map(i64::MAX, 0),
+    ] {
+        for trunk in [Trunk::DeePSiM, Trunk::Larsen] {
+            let spec = GeneratorSpec {
+                trunk,
+                noise: i64::from(trunk.is_deepsim()),
+                ..spec(input, 64)
+            };
+            assert!(spec.validate().is_err(), "{spec:?}");
+            assert!(spec.shapes().is_err(), "{spec:?}");
+        }
+    }
+}

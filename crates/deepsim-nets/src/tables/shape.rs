@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Most features that generators and discriminators take, far more than any network has: a larger number stands in
+/// no honest file, and sums of it could overflow.
+pub const MAX_FEATURES: i64 = 1 << 24;
+
 /// Shape of one picture's features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -18,6 +18,8 @@ pub(super) struct Archive<'a> {
     bytes: &'a [u8],
     zip: ZipArchive<Cursor<&'a [u8]>>,
     folder: String,
+    /// Bytes that entries may still have, all together: they lie in the file side by side.
+    left: u64,
 }
 
 impl<'a> Archive<'a> {
@@ -46,7 +48,12 @@ impl<'a> Archive<'a> {
         }
         match <[String; 1]>::try_from(folders) {
             Ok([folder]) => {
-                let mut archive = Self { bytes, zip, folder };
+                let mut archive = Self {
+                    bytes,
+                    zip,
+                    folder,
+                    left: bytes.len() as u64,
+                };
                 archive.check_byte_order()?;
                 Ok(archive)
             }
@@ -105,6 +112,11 @@ impl<'a> Archive<'a> {
         });
         let bytes = range.and_then(|range| self.bytes.get(range));
         let bytes = bytes.ok_or_else(|| broken("it lies outside the file".to_owned()))?;
+        // Ten thousand entries that are all the same large part of the file would be read for hours.
+        self.left = self
+            .left
+            .checked_sub(size)
+            .ok_or_else(|| broken("entries lie on top of each other".to_owned()))?;
         // Reading it through compares it with its checksum.
         let read = io::copy(&mut entry, &mut io::sink()).map_err(|e| broken(e.to_string()))?;
         if read != size {

@@ -1,0 +1,31 @@
+//! One program for all targets: libFuzzer around the one that `DEEPSIM_FUZZ_TARGET` names.
+//!
+//! `cargo xtask fuzz` builds and runs it; by hand: `DEEPSIM_FUZZ_TARGET=npy deepsim-fuzz -help=1`.
+
+#![no_main]
+
+use std::sync::OnceLock;
+
+use deepsim_fuzz::{Target, target};
+use libfuzzer_sys::fuzz_target;
+
+static CHOSEN: OnceLock<&Target> = OnceLock::new();
+
+fn chosen() -> &'static Target {
+    CHOSEN.get_or_init(|| {
+        let name = std::env::var("DEEPSIM_FUZZ_TARGET").unwrap_or_default();
+        let Some(target) = target(&name) else {
+            eprintln!("DEEPSIM_FUZZ_TARGET={name}: no such target");
+            std::process::exit(2);
+        };
+        if target.catches_panics {
+            // libFuzzer's hook ends the process before anyone could catch.
+            std::panic::set_hook(Box::new(|panic| eprintln!("caught: {panic}")));
+        }
+        target
+    })
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    (chosen().read)(bytes);
+});

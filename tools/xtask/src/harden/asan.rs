@@ -1,0 +1,80 @@
+//! The C++ of deepsim-aten under AddressSanitizer.
+//!
+//! Rust would need a nightly compiler for it; libtorch and the tiles of AMX are not watched either. What is
+//! watched: every load, store and call of memory functions in csrc/, called from Rust as the programs call it.
+
+use std::io::Read;
+
+use anyhow::{Context, Result, bail};
+
+use super::host;
+use crate::child::Child;
+use crate::setup::{self, Wishes};
+use crate::stages::{Stages, note, seconds};
+use crate::workspace::Workspace;
+
+pub const EXAMPLES: &str = "\
+Needs GCC's libasan (Debian: it comes with g++) and what the tests need; compiles into target/asan.";
+
+/// Set where the C++ is to be watched; deepsim-aten's build script looks for it.
+const SWITCH: &str = "DEEPSIM_ASAN";
+
+/// Runs the tests of the crates whose C++ is watched, then oversteps on purpose.
+///
+/// # Errors
+/// Failed tests, reports of the sanitizer, and its silence where it must report.
+pub fn run(ws: &Workspace) -> Result<()> {
+    let mut stages = Stages::new(setup::TESTS.len() + 2);
+    let wishes = Wishes {
+        torch: Some("full".into()),
+        photos: None,
+    };
+    setup::run(ws, &wishes, &setup::TESTS, &[], &mut stages)?;
+    let host = host(ws)?;
+    let tests = |what: &str, packages: &[&str], arguments: &[&str]| {
+        Child::cargo(what, ws.root())
+            .args(["test", "--target", &host, "--target-dir", "target/asan"])
+            .args(packages.iter().flat_map(|package| ["--package", package]))
+            .args(["--lib", "--tests", "--"])
+            .args(arguments)
+            .env("PYTHONPATH", ws.python())
+            .env(SWITCH, "1")
+            // Both paths are one folder deeper than .cargo/config.toml's, which the variable replaces.
+            .env(
+                "RUSTFLAGS",
+                "-Clink-arg=-fsanitize=address \
+                 -Clink-arg=-Wl,-rpath,$ORIGIN/../../../../third_party/py/torch/lib \
+                 -Clink-arg=-Wl,-rpath,$ORIGIN/../../../../../third_party/py/torch/lib",
+            )
+            // libtorch is not watched: containers that it fills look overstepped to those who are, and what it
+            // keeps to the end is not lost. Python must not be watched: tests start it.
+            .env(
+                "ASAN_OPTIONS",
+                "detect_leaks=0:detect_container_overflow=0:detect_odr_violation=0:alloc_dealloc_mismatch=0",
+            )
+    };
+    stages.next("tests of deepsim-aten and deepsim-nets, watched");
+    tests(
+        "the tests under AddressSanitizer",
+        &["deepsim-aten", "deepsim-nets"],
+        &[],
+    )
+    .run()?;
+
+    stages.next("stepping over an end on purpose");
+    let overstep = [
+        "--ignored",
+        "--exact",
+        "asan::tests::an_overstep_is_reported",
+    ];
+    if tests("the overstep", &["deepsim-aten"], &overstep).succeeds() {
+        bail!(
+            "AddressSanitizer kept silent about a read behind an array's end: it watches nothing"
+        );
+    }
+    note(format_args!(
+        "no report but the one that was asked for, {}",
+        seconds(stages.elapsed())
+    ));
+    Ok(())
+}
