@@ -3,8 +3,6 @@
 //! Rust would need a nightly compiler for it; libtorch and the tiles of AMX are not watched either. What is
 //! watched: every load, store and call of memory functions in csrc/, called from Rust as the programs call it.
 
-use std::io::Read;
-
 use anyhow::{Context, Result, bail};
 
 use super::host;
@@ -67,9 +65,16 @@ pub fn run(ws: &Workspace) -> Result<()> {
         "--exact",
         "asan::tests::an_overstep_is_reported",
     ];
-    if tests("the overstep", &["deepsim-aten"], &overstep).succeeds() {
+    let mut said = String::new();
+    let ended = tests("the overstep", &["deepsim-aten"], &overstep).lines(|pipe| {
+        pipe.read_to_string(&mut said)
+            .context("reading the report")?;
+        Ok(())
+    })?;
+    if ended.is_ok() || !said.contains("AddressSanitizer: heap-buffer-overflow") {
         bail!(
-            "AddressSanitizer kept silent about a read behind an array's end: it watches nothing"
+            "AddressSanitizer did not report a read behind an array's end, so its silence means nothing. \
+             It said:\n{said}"
         );
     }
     note(format_args!(
