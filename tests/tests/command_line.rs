@@ -132,7 +132,7 @@ fn metrics_pictures_and_tensors_are_what_others_read() {
         ] {
             assert!(line[key].is_number(), "{key} in {line}");
         }
-        for key in ["gate.train_d", "gate.train_g", "discr.dead"] {
+        for key in ["gate.train_d", "gate.train_g", "gate.stuck", "discr.dead"] {
             assert!(line[key].is_boolean(), "{key} in {line}");
         }
         let (sum, real, fake) = (

@@ -97,6 +97,21 @@ fn unknown_and_mistyped_keys_are_located() {
     assert!(text.contains("pool9") && text.contains("pool5"), "{text}");
 }
 
+/// Numbers that TOML's parser takes and its writer refuses would make all experiments alike to a resume.
+#[test]
+fn numbers_above_those_of_toml_are_refused() {
+    for (key, word) in [("seed", "train.seed"), ("steps", "9223372036854775807")] {
+        let lines = quickstart();
+        let line = lines
+            .lines()
+            .find(|line| line.starts_with(&format!("{key} = ")))
+            .unwrap();
+        let text = lines.replace(line, &format!("{key} = 18446744073709551615"));
+        let message = message(&text, &[]);
+        assert!(message.contains(word), "{message}");
+    }
+}
+
 #[test]
 fn impossible_values_name_their_key() {
     for (set, key) in [

@@ -148,7 +148,7 @@ fn larsen(code: Bf16Code, pictures: &Tensor) {
         size: 20,
         code: Code::Gaussian,
     };
-    let e = LearnedEncoder::larsen(spec, crop, 0.25, 1, Device::Cpu).unwrap();
+    let e = LearnedEncoder::larsen(0.25, spec, crop, 1, Device::Cpu).unwrap();
     check(
         "the encoder of Larsen et al.",
         code,

@@ -112,7 +112,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         .filter(|target| args.targets.is_empty() || args.targets.contains(&target.name))
         .collect();
 
-    let mut stages = Stages::new(chosen.len() + 2);
+    let mut stages = Stages::new(chosen.len() + 3);
     setup::run(
         ws,
         &Wishes::default(),
@@ -122,6 +122,8 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     )?;
     stages.next("building with coverage");
     let program = build(ws)?;
+    stages.next("a fault made on purpose, which must be found");
+    control(ws, &program)?;
     let mut outcomes = Vec::new();
     for target in chosen {
         let runs = match (args.runs, args.seconds) {
@@ -190,6 +192,26 @@ fn build(ws: &Workspace) -> Result<PathBuf> {
         .env("RUSTFLAGS", flags.join(" "))
         .run()?;
     Ok(ws.path("target/fuzz").join(host).join("fuzz/deepsim-fuzz"))
+}
+
+/// Whether the fuzzer finds eight bytes of which each opens another branch.
+fn control(ws: &Workspace, program: &Path) -> Result<()> {
+    let scratch = tempfile::tempdir().context("making a temporary folder")?;
+    let prefix = format!("-artifact_prefix={}/", scratch.path().display());
+    let child = Child::new("the control", program, ws.root())
+        .args(["-seed=1", "-runs=5000000", "-max_len=16", &prefix])
+        .env("DEEPSIM_FUZZ_TARGET", "control");
+    let log = ws.path("target/fuzz/control.log");
+    let (_, progress, found) = progress::watch(child, &log, None)?;
+    match found.is_empty() {
+        false => Ok(()),
+        true => bail!(
+            "the fuzzer did not find the fault that is there on purpose in {} executions: it is not guided by coverage here; \
+             see {}",
+            progress.executions,
+            ws.show(&log)
+        ),
+    }
 }
 
 fn one(

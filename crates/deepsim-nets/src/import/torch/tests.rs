@@ -320,6 +320,52 @@ fn archives_that_are_not_as_torch_writes_them_are_refused() {
     refused!(parse(&long), TorchError::Trailing { count: 1 });
 }
 
+/// `zip` with its entry `name` listed a second time, as `again`, of the same length.
+fn listed_twice(mut zip: Vec<u8>, name: &str, again: &str) -> Vec<u8> {
+    let find = |zip: &[u8], mark: &[u8], from: usize| {
+        from + zip[from..]
+            .windows(mark.len())
+            .position(|w| w == mark)
+            .unwrap()
+    };
+    let directory = find(&zip, b"PK\x01\x02", 0);
+    let named = find(&zip, name.as_bytes(), directory);
+    let entry = named - 46; // an entry of the directory is 46 bytes, and then its name
+    let length = 46 + name.len() + usize::from(zip[entry + 30]) + usize::from(zip[entry + 32]);
+    let mut copy = zip[entry..entry + length].to_vec();
+    copy[46..46 + again.len()].copy_from_slice(again.as_bytes());
+    let end = find(&zip, b"PK\x05\x06", directory);
+    for count in [8, 10] {
+        zip[end + count] += 1;
+    }
+    let size = u32::from_le_bytes(zip[end + 12..end + 16].try_into().unwrap()) + length as u32;
+    zip[end + 12..end + 16].copy_from_slice(&size.to_le_bytes());
+    zip.splice(end..end, copy);
+    zip
+}
+
+#[test]
+fn entries_on_top_of_each_other_are_not_read_again_and_again() {
+    let values = vec![0.5f32; 1000];
+    let one = |name, key| Said {
+        name,
+        key,
+        length: 1000,
+        shape: &[1],
+        strides: &[1],
+        ..PLAIN
+    };
+    let pickle = pickle_of(&[one("a", "0"), one("b", "1")], b"");
+    let values = bytes_of(&values);
+    let entries = [("m/data.pkl", pickle.as_slice()), ("m/data/0", &values)];
+    let zip = zip_of(&entries, CompressionMethod::Stored);
+    let error = parse(&listed_twice(zip, "m/data/0", "m/data/1")).unwrap_err();
+    assert!(
+        error.to_string().contains("on top of each other"),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_file_cut_anywhere_is_refused() {
     for file in [archive(&[PLAIN]), stream(&[PLAIN], &["0"], &VALUES)] {
