@@ -39,7 +39,7 @@ fn the_reference_agrees_with_the_published_facts() {
     let printed = reference_script(&["--selftest"]);
     assert_eq!(
         printed.lines().filter(|l| l.starts_with("ok ")).count(),
-        7,
+        13,
         "{printed}"
     );
 }

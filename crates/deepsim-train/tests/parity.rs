@@ -149,13 +149,20 @@ fn check(net: NetKind, options: &str) {
         };
         let ours = flat(params, |p| params.get(p).unwrap().shallow_clone());
         let (before, after) = (of("w"), of("out"));
-        assert_close(&format!("{net}: weights of {name}"), &ours, &after, WEIGHTS);
+        // With noise no seed was found that is free of kinks on every processor (see below): rounding decides some
+        // signs there, in up to 2e-4 of the weights. A lost term moves a tenth of them and more.
+        let slack = match options.contains("--noise") {
+            true => 10.0,
+            false => 1.0,
+        };
+        let bound = slack * WEIGHTS;
+        assert_close(&format!("{net}: weights of {name}"), &ours, &after, bound);
         let (moved, expected) = (&ours - &before, &after - &before);
         assert_close(
             &format!("{net}: movement of {name}"),
             &moved,
             &expected,
-            MOVEMENT,
+            slack * MOVEMENT,
         );
         let moved = relative(&after, &before);
         assert!(moved > 10.0 * WEIGHTS, "{name} moved by {moved:.1e} only");

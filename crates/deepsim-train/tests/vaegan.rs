@@ -27,7 +27,10 @@ const LATER: f64 = 3e-3;
 
 fn experiment(file: &str, sets: &[String]) -> Experiment {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../experiments/{file}"));
-    Experiment::load(&file, sets).unwrap()
+    // The sample's files are in bf16, the reference is not.
+    let mut all = vec!["train.precision=fp32".to_owned()];
+    all.extend_from_slice(sets);
+    Experiment::load(&file, &all).unwrap()
 }
 
 struct Run {
