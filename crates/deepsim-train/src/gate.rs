@@ -106,6 +106,15 @@ pub struct Balance {
     stuck_for: u64,
 }
 
+/// What is looked at while a run goes on, beside its losses.
+#[derive(Debug)]
+pub struct Watch {
+    /// Whether the discriminator lives.
+    pub vital: Vital,
+    /// Whether both networks learn.
+    pub balance: Balance,
+}
+
 /// A network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Player {

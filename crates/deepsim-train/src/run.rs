@@ -20,7 +20,7 @@ use tch::Device;
 
 use crate::arithmetic::{advice, set_products};
 use crate::error::{Result, TrainError};
-use crate::gate::{Balance, Player, Vital};
+use crate::gate::{Balance, Player, Vital, Watch};
 use crate::iteration::{Losses, Plan, iterate, schedule};
 use crate::metrics_log::{Means, MetricsLog};
 use crate::progress::Progress;
@@ -154,8 +154,11 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
     let mut log = MetricsLog::open(&run.path().join("metrics.jsonl"), first)?;
     let mut events = event_writer(run.path(), first)?;
     let progress = Progress::new(first, settings.steps);
-    let (mut means, mut vital) = (Means::default(), Vital::default());
-    let mut balance = Balance::new(state.adam_g.count(), state.adam_d.count());
+    let mut means = Means::default();
+    let mut watch = Watch {
+        vital: Vital::default(),
+        balance: Balance::new(state.adam_g.count(), state.adam_d.count()),
+    };
     let (mut logged_at, mut logged_step) = (Instant::now(), first);
     let mut saved = first;
     let begun = Instant::now();
@@ -208,15 +211,17 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
         progress.tick();
         // The equilibrium of Larsen et al. is near what is death in the paper's game.
         if plan.loss.adv > 0.0 && plan.vaegan.is_none() {
-            vital.observe(losses.discriminator(), losses.adv);
-            if vital.should_tell() {
+            watch.vital.observe(losses.discriminator(), losses.adv);
+            if watch.vital.should_tell() {
                 progress.say(&dead_discriminator(step));
             }
         }
 
         if plan.loss.adv > 0.0 {
-            balance.observe(state.adam_g.count(), state.adam_d.count());
-            if let Some(player) = balance.should_tell() {
+            watch
+                .balance
+                .observe(state.adam_g.count(), state.adam_d.count());
+            if let Some(player) = watch.balance.should_tell() {
                 progress.say(&stuck_gate(step, player, plan.vaegan.is_some()));
             }
         }
@@ -234,8 +239,7 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
                 &plan,
                 experiment,
                 images_per_s,
-                &vital,
-                &balance,
+                &watch,
                 loader.quarantined().len(),
             );
             log.write(step, &entries)?;
@@ -436,8 +440,7 @@ fn log_entries(
     plan: &Plan,
     experiment: &Experiment,
     images_per_s: f64,
-    vital: &Vital,
-    balance: &Balance,
+    watch: &Watch,
     quarantined: usize,
 ) -> Vec<(&'static str, Value)> {
     let kl = (!l.kl.is_nan()).then(|| ("loss.kl", Value::from(l.kl)));
@@ -460,8 +463,8 @@ fn log_entries(
         ("gate.ratio", Value::from(l.ratio)),
         ("gate.train_d", Value::from(state.gate.train_d)),
         ("gate.train_g", Value::from(state.gate.train_g)),
-        ("discr.dead", Value::from(vital.is_dead())),
-        ("gate.stuck", Value::from(balance.paused().is_some())),
+        ("discr.dead", Value::from(watch.vital.is_dead())),
+        ("gate.stuck", Value::from(watch.balance.paused().is_some())),
         ("updates.g", Value::from(state.adam_g.count())),
         ("updates.d", Value::from(state.adam_d.count())),
         ("lr", Value::from(lr)),
