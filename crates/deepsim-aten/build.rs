@@ -65,6 +65,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if amx {
         println!("cargo:rustc-link-lib=static=deepsim_bf16_amx");
     }
+    if watched() {
+        println!("cargo:rustc-link-lib=dylib=asan");
+    }
     println!("cargo:rustc-link-search=native={lib}");
     // The OpenMP runtime that libtorch itself uses: two of them would fight for the cores.
     println!("cargo:rustc-link-lib=dylib:+verbatim=libgomp.so.1");
