@@ -82,7 +82,6 @@ mod tests {
                 threads: 6.0,
                 cpu_s: 0.0,
                 step_ms: (i > 0).then_some(20.0),
-                step_cpu_ms: (i > 0).then_some(20.0),
             })
             .collect();
         let (full, empty) = (draw(&looks).unwrap(), draw(&[]).unwrap());

@@ -12,13 +12,14 @@ use serde::Serialize;
 
 use super::{arguments, clear, newest, picture, ready, writer};
 use crate::failure::ChildFailed;
+use crate::programs::Programs;
 use crate::stages::note;
 use crate::workspace::Workspace;
 use crate::{landing, samples};
 
 pub const EXAMPLES: &str = "\
 Examples:
-  cargo xtask soak                  60 minutes: docs/results/soak.json and docs/pictures/soak.png
+  cargo xtask soak                  66 minutes: docs/results/soak.json and docs/pictures/soak.png
   cargo xtask soak --minutes 5      a trial, printed only";
 
 /// Names record and run.
@@ -30,13 +31,21 @@ const WHOLE: f64 = 60.0;
 const STEPS: f64 = 20_000.0;
 /// Looks at the process, over all of the time.
 const LOOKS: u32 = 720;
+/// Looks are no closer: a step is heard of about once a second.
+const CLOSEST: Duration = Duration::from_secs(5);
+/// Minutes that a step's time is averaged over. Steps are heard of twenty at a time: within one look of five
+/// seconds a step of 46 ms would be one of 42 or one of 50.
+const WINDOW: f64 = 1.0;
 /// Share of the looks that is warming up: caches fill, the heap finds its size.
 const WARMING: f64 = 0.1;
+/// Length of each control: of the whole, and minutes at least.
+const CONTROL: f64 = 0.05;
+const SHORTEST_CONTROL: f64 = 1.0;
 
 /// How long.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Minutes of training
+    /// Minutes of training; two controls of a twentieth of it, a minute at least, come after
     #[arg(long, value_name = "N", default_value_t = WHOLE, value_parser = crate::minutes)]
     minutes: f64,
 }
@@ -56,10 +65,8 @@ pub struct Look {
     pub threads: f64,
     /// Processor time that it has used, seconds.
     pub cpu_s: f64,
-    /// Milliseconds a step, since the look before.
+    /// Milliseconds a step, over the minute before.
     pub step_ms: Option<f64>,
-    /// The same in processor time, which other programs do not lengthen.
-    pub step_cpu_ms: Option<f64>,
 }
 
 /// How a quantity changed from the first quarter after warming up to the last quarter.
@@ -71,6 +78,29 @@ struct Change {
     percent: f64,
 }
 
+/// A training of a few minutes, after the long one and on the same machine: it tells slowness that comes with
+/// age from slowness of the machine.
+#[derive(Debug, Serialize)]
+struct Control {
+    name: &'static str,
+    minutes: f64,
+    /// After warming up.
+    step_ms: f64,
+    step_cpu_ms: f64,
+}
+
+impl Control {
+    fn of(name: &'static str, minutes: f64, looks: &[Look]) -> Self {
+        let warm = warm(looks);
+        Self {
+            name,
+            minutes,
+            step_ms: over(warm, step_ms),
+            step_cpu_ms: over(warm, step_cpu_ms),
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Evidence<'a> {
     name: &'static str,
@@ -79,48 +109,32 @@ struct Evidence<'a> {
     minutes: f64,
     steps: f64,
     changes: &'a [Change],
+    controls: &'a [Control],
     looks: &'a [Look],
 }
 
 pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     let (programs, mut stages) = ready(ws, "cargo xtask soak")?;
     let run = Path::new("runs").join(NAME);
-    clear(&ws.path(&run))?;
-    stages.next(&format!("training for {} minutes", args.minutes));
-    let begun = Instant::now();
-    let whole = Duration::from_secs_f64(60.0 * args.minutes);
-    let over = Arc::new(AtomicBool::new(false));
-    let watcher = {
-        let (run, over) = (ws.path(&run), Arc::clone(&over));
-        thread::spawn(move || watch(&run, begun, whole, &over))
-    };
-    // Everything that a long run does, often: checkpoints, sheets, evaluations.
-    let often = [
-        "steps=1000000000",
-        "log_every=20",
-        "checkpoint_every=500",
-        "sample_every=500",
-        "eval_every=500",
-    ];
-    let often: Vec<String> = often.iter().map(|set| format!("train.{set}")).collect();
-    let trained = programs
-        .get(ws, "the training", "deepsim-train")?
-        .args(arguments(&run, &often))
-        .until(Some(begun + whole))
-        .run();
-    over.store(true, Ordering::Relaxed);
-    let looks = watcher.join().unwrap_or_default();
-    match trained {
-        // SIGTERM, as asked.
-        Err(error) => match error.downcast_ref::<ChildFailed>() {
-            Some(failed) if failed.ending.code() == 143 => {}
-            _ => return Err(error),
-        },
-        Ok(()) => bail!("the training ended by itself"),
+    let young = Path::new("runs").join(format!("{NAME}-young"));
+    for run in [&run, &young] {
+        clear(&ws.path(run))?;
     }
+    stages.next(&format!("training for {} minutes", args.minutes));
+    let looks = train(ws, &programs, &run, &[], args.minutes)?;
     let changes = changes(&looks);
     let steps = newest(&ws.path(&run), "step").unwrap_or(0.0);
-    print!("{}", table(&changes, args.minutes, steps));
+    let minutes = (CONTROL * args.minutes).max(SHORTEST_CONTROL);
+    stages.next(&format!("controls, {minutes} minutes each"));
+    let same = train(ws, &programs, &run, &["--resume"], minutes)?;
+    let new = train(ws, &programs, &young, &[], minutes)?;
+    let at_first = looks.partition_point(|look| look.minutes <= minutes);
+    let controls = [
+        Control::of("begun anew", minutes, &new),
+        Control::of("as it began, for comparison", minutes, &looks[..at_first]),
+        Control::of("gone on in a new process", minutes, &same),
+    ];
+    print!("{}", table(&changes, &controls, args.minutes, steps));
     if args.minutes < WHOLE || steps < STEPS {
         note(format_args!(
             "no record: it takes {WHOLE} minutes and {STEPS} steps"
@@ -134,6 +148,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         minutes: args.minutes,
         steps,
         changes: &changes,
+        controls: &controls,
         looks: &looks,
     };
     samples::write(ws, NAME, &evidence)?;
@@ -142,9 +157,51 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Trains in `run` until the time is up, and what was seen of the process meanwhile.
+fn train(
+    ws: &Workspace,
+    programs: &Programs,
+    run: &Path,
+    more: &[&str],
+    minutes: f64,
+) -> Result<Vec<Look>> {
+    let begun = Instant::now();
+    let whole = Duration::from_secs_f64(60.0 * minutes);
+    let over = Arc::new(AtomicBool::new(false));
+    let watcher = {
+        let (run, over) = (ws.path(run), Arc::clone(&over));
+        thread::spawn(move || watch(&run, begun, whole, &over))
+    };
+    // Everything that a long run does, often: checkpoints, sheets, evaluations.
+    let often = [
+        "steps=1000000000",
+        "log_every=20",
+        "checkpoint_every=500",
+        "sample_every=500",
+        "eval_every=500",
+    ];
+    let often: Vec<String> = often.iter().map(|set| format!("train.{set}")).collect();
+    let trained = programs
+        .get(ws, "the training", "deepsim-train")?
+        .args(arguments(run, &often))
+        .args(more)
+        .until(Some(begun + whole))
+        .run();
+    over.store(true, Ordering::Relaxed);
+    let looks = watcher.join().unwrap_or_default();
+    match trained {
+        // SIGTERM, as asked.
+        Err(error) => match error.downcast_ref::<ChildFailed>() {
+            Some(failed) if failed.ending.code() == 143 => Ok(looks),
+            _ => Err(error),
+        },
+        Ok(()) => bail!("the training ended by itself"),
+    }
+}
+
 /// Looks until it is over or `whole` has passed: a process that is ending is no part of it.
 fn watch(run: &Path, begun: Instant, whole: Duration, over: &AtomicBool) -> Vec<Look> {
-    let every = whole / LOOKS;
+    let every = (whole / LOOKS).max(CLOSEST);
     let mut looks: Vec<Look> = Vec::new();
     let mut next = begun;
     while !over.load(Ordering::Relaxed) && begun.elapsed() + every / 2 < whole {
@@ -160,11 +217,10 @@ fn watch(run: &Path, begun: Instant, whole: Duration, over: &AtomicBool) -> Vec<
         };
         look.minutes = begun.elapsed().as_secs_f64() / 60.0;
         look.step = newest(run, "step").unwrap_or(0.0);
-        if let Some(last) = looks.last().filter(|last| look.step > last.step) {
-            let steps = look.step - last.step;
-            look.step_ms = Some((look.minutes - last.minutes) * 60e3 / steps);
-            look.step_cpu_ms = Some((look.cpu_s - last.cpu_s) * 1e3 / steps);
-        }
+        look.step_ms = looks
+            .iter()
+            .rfind(|past| look.minutes - past.minutes >= WINDOW)
+            .and_then(|past| step_ms(past, &look));
         looks.push(look);
     }
     looks
@@ -184,8 +240,23 @@ fn look(process: &Path) -> Option<Look> {
         threads: number("Threads:")?,
         cpu_s: processor_seconds(&fs::read_to_string(process.join("stat")).ok()?)?,
         step_ms: None,
-        step_cpu_ms: None,
     })
+}
+
+/// Milliseconds a step between two looks.
+fn step_ms(from: &Look, to: &Look) -> Option<f64> {
+    (to.step > from.step).then(|| (to.minutes - from.minutes) * 60e3 / (to.step - from.step))
+}
+
+/// The same in processor time.
+fn step_cpu_ms(from: &Look, to: &Look) -> Option<f64> {
+    (to.step > from.step).then(|| (to.cpu_s - from.cpu_s) * 1e3 / (to.step - from.step))
+}
+
+/// Over all of these looks.
+fn over(looks: &[Look], of: fn(&Look, &Look) -> Option<f64>) -> f64 {
+    let ends = looks.first().zip(looks.last());
+    ends.and_then(|(from, to)| of(from, to)).unwrap_or(f64::NAN)
 }
 
 /// User and system time out of `/proc/PID/stat`: fields 14 and 15, in ticks of a hundredth of a second, which
@@ -197,28 +268,32 @@ fn processor_seconds(stat: &str) -> Option<f64> {
     Some((ticks()? + ticks()?) / 100.0)
 }
 
-/// A name, and its value of a look.
-type Quantity = (&'static str, fn(&Look) -> Option<f64>);
+/// A name, and its value of some looks.
+type Quantity = (&'static str, fn(&[Look]) -> f64);
+
+fn warm(looks: &[Look]) -> &[Look] {
+    let from = (looks.len() as f64 * WARMING) as usize;
+    looks.get(from..).unwrap_or_default()
+}
 
 fn changes(looks: &[Look]) -> Vec<Change> {
-    let from = (looks.len() as f64 * WARMING) as usize;
-    let warm = looks.get(from..).unwrap_or_default();
+    let warm = warm(looks);
     let quarter = warm.len() / 4;
     if quarter == 0 {
         return Vec::new();
     }
     let (first, last) = (&warm[..quarter], &warm[warm.len() - quarter..]);
     let quantities: [Quantity; 5] = [
-        ("resident memory, MiB", |l| Some(l.resident_mib)),
-        ("file handles", |l| Some(l.handles)),
-        ("threads", |l| Some(l.threads)),
-        ("milliseconds a step", |l| l.step_ms),
-        ("of processor time", |l| l.step_cpu_ms),
+        ("resident memory, MiB", |l| median(l, |l| l.resident_mib)),
+        ("file handles", |l| median(l, |l| l.handles)),
+        ("threads", |l| median(l, |l| l.threads)),
+        ("milliseconds a step", |l| over(l, step_ms)),
+        ("of processor time", |l| over(l, step_cpu_ms)),
     ];
     quantities
         .into_iter()
         .map(|(quantity, of)| {
-            let (first, last) = (median(first, of), median(last, of));
+            let (first, last) = (of(first), of(last));
             Change {
                 quantity,
                 first,
@@ -229,20 +304,27 @@ fn changes(looks: &[Look]) -> Vec<Change> {
         .collect()
 }
 
-fn median(looks: &[Look], of: fn(&Look) -> Option<f64>) -> f64 {
-    let mut values: Vec<f64> = looks.iter().filter_map(of).collect();
+fn median(looks: &[Look], of: fn(&Look) -> f64) -> f64 {
+    let mut values: Vec<f64> = looks.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn table(changes: &[Change], minutes: f64, steps: f64) -> String {
+fn table(changes: &[Change], controls: &[Control], minutes: f64, steps: f64) -> String {
     let mut out = format!(
-        "{minutes:.0} minutes, {steps:.0} steps; medians of the first quarter (after a tenth for warming up) and of the last\n"
+        "{minutes:.0} minutes, {steps:.0} steps; the first quarter (after a tenth for warming up) and the last\n"
     );
     for c in changes {
         out.push_str(&format!(
             "{:<22} {:>9.2} {:>9.2} {:>+7.2} %\n",
             c.quantity, c.first, c.last, c.percent
+        ));
+    }
+    out.push_str("controls, right after: milliseconds a step, and of processor time\n");
+    for c in controls {
+        out.push_str(&format!(
+            "{:<32} {:>9.2} {:>9.2}\n",
+            c.name, c.step_ms, c.step_cpu_ms
         ));
     }
     out
@@ -260,9 +342,8 @@ mod tests {
                 resident_mib: 100.0 + by * f64::from(i),
                 handles: 20.0,
                 threads: 4.0,
-                cpu_s: 0.0,
-                step_ms: (i > 0).then_some(7.0),
-                step_cpu_ms: (i > 0).then_some(6.0),
+                cpu_s: 0.1 * f64::from(i),
+                step_ms: None,
             })
             .collect()
     }
@@ -270,12 +351,25 @@ mod tests {
     #[test]
     fn a_leak_shows_and_its_absence_too() {
         let flat = changes(&growing(100, 0.0));
-        assert!(flat.iter().all(|c| c.percent == 0.0), "{flat:?}");
+        assert!(flat.iter().all(|c| c.percent.abs() < 1e-9), "{flat:?}");
         let leak = changes(&growing(100, 1.0));
         // Medians at 10+11 and 78+11 of a hundred looks.
         assert_eq!((leak[0].first, leak[0].last), (121.0, 189.0));
         assert_eq!(leak[1].percent, 0.0);
+        // Ten steps a minute, a tenth of a second of processor time for all of them.
+        assert_eq!(leak[3].first, 6_000.0);
+        assert!((leak[4].last - 10.0).abs() < 1e-9, "{leak:?}");
         assert!(changes(&growing(3, 0.0)).is_empty());
+    }
+
+    #[test]
+    fn steps_that_slow_down_show() {
+        let mut slower = growing(100, 0.0);
+        for look in &mut slower {
+            look.minutes *= 1.0 + look.minutes / 100.0;
+        }
+        let change = &changes(&slower)[3];
+        assert!(change.percent > 50.0, "{change:?}");
     }
 
     #[test]
