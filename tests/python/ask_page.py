@@ -28,6 +28,13 @@ SIDE = """(() => {{
 def main():
     program, page, *shots = sys.argv[1:]
     b = Browser(program)
+    try:
+        answer(b, page, shots)
+    finally:
+        b.close()
+
+
+def answer(b, page, shots):
     for domain in ("Page", "Runtime", "Log", "Network"):
         b.call(f"{domain}.enable")
     b.size(1000, 800)
@@ -88,7 +95,6 @@ def main():
         if e["method"] == "Network.requestWillBeSent"
         and not e["params"]["request"]["url"].startswith(("file:", "data:"))
     ]
-    b.close()
     assert not wrong, wrong
     assert not fetched, fetched
     print(saved)

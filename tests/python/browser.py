@@ -22,7 +22,7 @@ class Browser:
             prefix="deepsim-browser-", ignore_cleanup_errors=True
         )
         # Chromium reads descriptor 3 and writes 4; ours are moved out of their way.
-        high = lambda fd: fcntl.fcntl(fd, fcntl.F_DUPFD, 20)  # noqa: E731
+        high = lambda fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 20)  # noqa: E731
         theirs_in, ours_out = map(high, os.pipe())
         ours_in, theirs_out = map(high, os.pipe())
         command = [
@@ -58,9 +58,13 @@ class Browser:
         os.close(theirs_out)
         self.out, self.into = ours_out, ours_in
         self.buffer, self.number, self.events = b"", 0, []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self.session = attached["sessionId"]
+        try:
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
+            attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+            self.session = attached["sessionId"]
+        except BaseException:
+            self.close()
+            raise
 
     @staticmethod
     def sandboxed():

@@ -39,6 +39,13 @@ def note_relu6(x):
             _margins.append((torch.minimum(x.abs(), (x - 6).abs()).min() / x.std()).item())
 
 
+def note_difference(a, b):
+    """|a - b| has its kink where they are equal, and as much rounding as each of them."""
+    if _margins is not None:
+        with torch.no_grad():
+            _margins.append(((a - b).abs().min() / torch.maximum(a.std(), b.std())).item())
+
+
 def note_pool(x, kernel=3):
     """Only windows with a positive maximum count: after a ReLU, all-zero windows tie harmlessly."""
     if _margins is not None:

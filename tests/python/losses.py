@@ -4,6 +4,8 @@ import math
 
 import torch
 
+import kinks
+
 REDUCTIONS = ("caffe", "paper", "mean")
 
 
@@ -44,7 +46,13 @@ def normalised_error(found, truth):
     return 100.0 * mean / (sum(pairs) / len(pairs))
 
 
-def diversity(pictures, noises, limit):
-    """Of two batches: each pair's mean absolute difference by that of its noise, at most `limit`."""
-    apart = lambda a, b: torch.stack([(p - q).abs().mean() for p, q in zip(a, b)])
-    return torch.minimum(apart(*pictures) / apart(*noises), torch.tensor(float(limit))).mean()
+def apart(a, b):
+    """Mean absolute difference of each pair."""
+    kinks.note_difference(a, b)
+    return torch.stack([(p - q).abs().mean() for p, q in zip(a, b)])
+
+
+def diversity(pictures, noises, limit, reduction="caffe"):
+    """Of two batches: how far apart each pair is by how far its noises are, at most `limit`; a reward."""
+    each = torch.minimum(apart(*pictures) / apart(*noises), torch.tensor(float(limit)))
+    return each.sum() if reduction == "paper" else each.mean()

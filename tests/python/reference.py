@@ -244,6 +244,11 @@ def losses_case(args, draw):
     out = {"real_logits": real, "fake_logits": fake}
     for name, (a, b) in pairs.items():
         out[f"{name}_a"], out[f"{name}_b"] = a, b
+    noises = [draw.normal((n, 3, 5, 5)) for _ in range(2)]
+    out["noise_a"], out["noise_b"] = noises
+    # Half of the pairs are farther apart than what counts.
+    ratios = (losses.apart(*pairs["img"]) / losses.apart(*noises)).sort().values
+    limit = (ratios[n // 2 - 1] + ratios[n // 2]).item() / 2
 
     def record(key, inputs, value):
         leaf = inputs.double().requires_grad_()
@@ -257,7 +262,10 @@ def losses_case(args, draw):
         record(f"{how}/adv", fake, lambda t: losses.adversarial(t, how))
         record(f"{how}/d_real", real, lambda t: losses.cross_entropy(t, 0, how))
         record(f"{how}/d_fake", fake, lambda t: losses.cross_entropy(t, 1, how))
-    return out, {}
+        a, b = pairs["img"]
+        apart = [z.double() for z in noises]
+        record(f"{how}/diversity", a, lambda t: -losses.diversity([t, b.double()], apart, limit, how))
+    return out, {"limit": limit}
 
 
 def adam(args, draw):
@@ -288,6 +296,11 @@ def iteration(args, draw):
     features = (y.shape[1], y.shape[2])
     entering = (features[0] + args.noise, *features[1:])
     g0 = generator_weights(draw, entering, args.crop)
+    if args.diversity:
+        # Noise that shows: where two pictures agree to the last digits, rounding decides which one is the brighter, and
+        # with that the sign of the gradient of their distance.
+        first = next(k for k in g0 if k.endswith(".weight"))
+        g0[first][:, -args.noise :] *= 10
     d0 = discriminator_weights(draw, args.crop)
     pictures += [draw.pictures(args.batch, args.crop) for _ in range(1, args.iterations)]
     out, decayed, margin = training.iterations(

@@ -162,6 +162,12 @@ impl Running {
         }
     }
 
+    /// Hears nothing of it from now on: what it says finds no reader.
+    pub fn deafen(&mut self) {
+        let child = self.child();
+        drop((child.stdout.take(), child.stderr.take()));
+    }
+
     /// Waits for the end.
     pub fn ends(mut self) -> Ran {
         let child = self.0.take().unwrap();

@@ -307,7 +307,25 @@ fn run_directories_that_cannot_be_used() {
     }
     assert_eq!(contents(&lab.at("train")), photographs);
 
+    // Nor are folders of the names that a run has, nor a project of an experiment.
+    let project = lab.at("project");
+    for folder in ["samples", "checkpoints", "tensorboard"] {
+        fs::create_dir_all(project.join(folder)).unwrap();
+        fs::write(project.join(folder).join("mine"), "irreplaceable").unwrap();
+    }
+    for file in [None, Some("experiment.toml")] {
+        if let Some(file) = file {
+            fs::copy(lab.experiment(), project.join(file)).unwrap();
+        }
+        let before = contents(&project);
+        for flag in [&[][..], &["--resume"], &["--fresh"]] {
+            run(lab.train_into("project").args(flag)).refuses(&["project is not empty", "--out"]);
+        }
+        assert_eq!(contents(&project), before);
+    }
+
     fs::create_dir(lab.run_dir()).unwrap();
+    fs::write(lab.at("run/lock"), "").unwrap();
     fs::write(lab.at("run/experiment.toml"), "name = ").unwrap();
     run(lab.train().arg("--resume")).refuses(&["run/experiment.toml", "line 1"]);
 }

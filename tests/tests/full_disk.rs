@@ -99,3 +99,22 @@ fn a_disk_that_fills_up_while_a_checkpoint_is_written_costs_nothing_earlier() {
     .says(&[&format!("resumed at step {last}")])
     .exits(0);
 }
+
+/// A killed process may leave most of a checkpoint behind, which takes the room that the next one needs.
+#[test]
+fn leftovers_of_a_killed_process_make_room_for_its_successor() {
+    let lab = Lab::new();
+    let Some(disk) = Disk::mounted(lab.at("disk"), 600) else {
+        println!("this user may not mount a file system: nothing was tried");
+        return;
+    };
+    run(lab.train_into("disk/run").args(["--steps", "2"])).exits(0);
+    let left = lab.at("disk/run/checkpoints/.partial-step-000000004-abcdef");
+    let ballast = disk.fill(0);
+    let go_on = ["--steps", "4", "--resume"];
+    run(lab.train_into("disk/run").args(go_on)).refuses(&["MB"]);
+    fs::create_dir(&left).unwrap();
+    fs::rename(ballast, left.join("generator.safetensors")).unwrap();
+    run(lab.train_into("disk/run").args(go_on)).exits(0);
+    assert!(!left.exists());
+}

@@ -173,6 +173,31 @@ fn a_run_on_recorded_features_is_judged_and_used() {
         .max();
     assert!(off.unwrap() <= 1, "{off:?}");
 
+    // So does the generator's own door, and figures show it.
+    let raw: Vec<u8> = responses()["12.jpg"]
+        .iter()
+        .flat_map(|v| v.to_le_bytes())
+        .collect();
+    let view = TensorView::new(Dtype::F32, vec![1, LENGTH], &raw).unwrap();
+    let file = safetensors::serialize([("x", view)], None::<HashMap<String, String>>).unwrap();
+    fs::write(lab.at("x.safetensors"), file).unwrap();
+    let forward = ["forward", "tiny.toml", "--net", "generator", "--run", "run"];
+    run(lab
+        .eval(&forward)
+        .args(["--input", "x.safetensors", "--output", "y.safetensors"]))
+    .exits(0);
+    let bytes = fs::read(lab.at("y.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let (words, _) = file.tensor("y").unwrap().data().as_chunks::<4>();
+    for (x, y, pixel) in made.enumerate_pixels() {
+        for (c, shown) in pixel.0.iter().enumerate() {
+            let at = (c * 64 + y as usize) * 64 + x as usize;
+            let value = f32::from_le_bytes(words[at]).clamp(0.0, 255.0);
+            assert!((value - f32::from(*shown)).abs() <= 1.0, "{x} {y} {c}");
+        }
+    }
+    run(&mut lab.eval(&["figure", "3", "--runs", "run", "--out", "figures"])).exits(0);
+
     // Neither photographs nor the recorded file need be there for it.
     fs::rename(
         lab.at("responses.safetensors"),

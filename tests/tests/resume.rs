@@ -10,7 +10,7 @@ use std::time::Duration;
 use deepsim_experiment::checkpoint::CRASH_POINTS;
 use deepsim_experiment::{Checkpoint, Experiment, Intent, RunDir, Start};
 use deepsim_tests::files::{self, checkpoint_steps, column, losses, tensors};
-use deepsim_tests::lab::Lab;
+use deepsim_tests::lab::{Lab, TRAIN};
 use deepsim_tests::process::{Running, run};
 use rustix::process::Signal;
 
@@ -88,6 +88,65 @@ fn cut_and_continued_equals_uncut_with_one_pass_of_the_discriminator() {
 #[test]
 fn cut_and_continued_equals_uncut_with_one_pass_in_bf16() {
     cut_and_continued_equals_uncut("bf16", "one");
+}
+
+/// Cut after each of its steps: among them are ends of an epoch, steps after which D or G is off, and steps right
+/// after the gate has switched.
+fn cut_everywhere_equals_uncut(precision: &str) {
+    const STEPS: u64 = 8;
+    const BATCH: u64 = 4;
+    let lab = Lab::new();
+    let precision = format!("train.precision={precision}");
+    let train = |out: &str, steps: u64, rest: &[&str]| {
+        let steps = steps.to_string();
+        run(lab
+            .train_into(out)
+            .args(NERVOUS)
+            .args(["--set", &precision])
+            .args(["--set", &format!("train.batch_size={BATCH}")])
+            .args(["--set", "train.checkpoint_every=1"])
+            .args(["--set", "train.keep_checkpoints=100"])
+            .args(["--steps", &steps])
+            .args(rest))
+        .exits(0);
+    };
+    train("whole", STEPS, &[]);
+    for step in 1..=STEPS {
+        let resumed: &[&str] = if step > 1 { &["--resume"] } else { &[] };
+        train("cut", step, resumed);
+    }
+    let (whole, cut) = (lab.at("whole"), lab.at("cut"));
+    for step in 1..=STEPS {
+        assert_eq!(tensors(&cut, step), tensors(&whole, step), "step {step}");
+    }
+
+    // What the cuts met.
+    let gates = |key| column(&whole, key).into_iter().map(|v| v.as_bool());
+    let gates: Vec<_> = gates("gate.train_d")
+        .zip(gates("gate.train_g"))
+        .map(|(d, g)| (d.unwrap(), g.unwrap()))
+        .collect();
+    let cuts = &gates[..STEPS as usize - 1];
+    assert!(
+        cuts.iter().any(|gate| !gate.0),
+        "D was always on: {gates:?}"
+    );
+    assert!(
+        cuts.windows(2).any(|pair| pair[0] != pair[1]),
+        "no switch: {gates:?}"
+    );
+    assert_eq!(u64::from(TRAIN) % BATCH, 0, "no step ends an epoch");
+    assert!(u64::from(TRAIN) / BATCH < STEPS, "no epoch ends");
+}
+
+#[test]
+fn cut_after_every_step_equals_uncut_in_single_precision() {
+    cut_everywhere_equals_uncut("fp32");
+}
+
+#[test]
+fn cut_after_every_step_equals_uncut_in_bf16() {
+    cut_everywhere_equals_uncut("bf16");
 }
 
 #[test]
@@ -339,6 +398,42 @@ fn numbers_that_are_not_finite_stop_it_or_lower_the_rate() {
     .exits(0);
     let after = column(&lowers, "lr").last().unwrap().as_f64().unwrap();
     assert!(after <= *rates.last().unwrap());
+}
+
+/// Going back writes the checkpoint once more, with the lowered rates: the only good one is replaced, and at no moment
+/// is there none.
+#[test]
+fn a_crash_while_a_checkpoint_is_replaced_leaves_one_of_the_two() {
+    for (point, halvings) in [("mode-set", 1), ("renamed", 2), ("parent-synced", 2)] {
+        let lab = Lab::new();
+        let train = || {
+            let mut command = lab.train();
+            command.args(["--set", "optimizer.generator.lr=60", "--steps", "4"]);
+            command.args(["--set", "train.checkpoint_every=1000"]);
+            command.args(["--set", "train.not_finite=halve", "--resume"]);
+            command
+        };
+        let crash = |at: &str| {
+            let ran = run(train().env("DEEPSIM_CRASH_POINT", format!("{at}@0")));
+            assert_eq!(ran.code, None, "{at} was not reached: {}", ran.stderr);
+            let dir = lab.run_dir();
+            assert_eq!(checkpoint_steps(&dir), [0], "{at}");
+            let checkpoint = Checkpoint::open(&files::checkpoint(&dir, 0)).unwrap();
+            checkpoint.state().unwrap().1["halvings"]
+        };
+        // The first time there is none to replace.
+        assert_eq!(crash("parent-synced"), 1);
+        assert_eq!(crash(point), halvings, "{point}");
+        run(&mut train()).exits(0);
+        let hidden = fs::read_dir(lab.run_dir().join("checkpoints")).unwrap();
+        let names: Vec<_> = hidden.map(|entry| entry.unwrap().file_name()).collect();
+        assert!(
+            names
+                .iter()
+                .all(|n| n.to_string_lossy().starts_with("step-")),
+            "{names:?}"
+        );
+    }
 }
 
 #[test]

@@ -188,6 +188,25 @@ impl Dataset {
         }
     }
 
+    /// A photograph from elsewhere as this dataset would hold it: its window cut out, squared and scaled the same way.
+    ///
+    /// # Errors
+    /// Those of [`decode_rgb8`](crate::decode_rgb8); a photograph in which the window does not lie whole.
+    pub fn squared(&self, photo: &Path) -> Result<RgbImage, DataError> {
+        let mut image = crate::decode_rgb8(photo)?;
+        let (size, resize, window) = match &self.content {
+            Content::Prepared { manifest, .. } => (manifest.size, manifest.resize, manifest.window),
+            Content::Folder(folder) => (FOLDER_SIZE, folder.resize, None),
+        };
+        if let Some(window) = window {
+            image = window.cut(&image).map_err(|fault| DataError::BadImage {
+                path: photo.into(),
+                fault,
+            })?;
+        }
+        crate::square(&image, size, resize)
+    }
+
     /// A stored picture as rows of RGB, 3·size² bytes.
     pub(crate) fn pixels(&self, index: usize) -> Result<Vec<u8>, DataError> {
         let len = self.len();

@@ -6,7 +6,8 @@
 //!   a grey rest. PNG, WebP, BMP, GIF, TIFF and PNM go through the `image` crate; of animations
 //!   the first frame is taken.
 //! * More than 20,000 pixels a side or 200 million in all are refused before decoding, and what would take more than
-//!   1.6 GB to decode.
+//!   1.6 GB to decode. Time is bounded by that: every format is read in one pass over its pixels but progressive JPEG,
+//!   which is refused beyond 100.
 //! * Colour: grey becomes R = G = B. CMYK and YCCK JPEGs are read in Adobe's inverted
 //!   convention (stored 255 = no ink) whether or not they carry Adobe's marker, as Pillow and
 //!   OpenCV do: R = C·K/255 and so on (YCCK: the YCbCr part first becomes CMY). Colour

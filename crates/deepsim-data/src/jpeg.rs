@@ -13,6 +13,10 @@ use crate::fault::ImageFault;
 /// Every JPEG starts with these bytes.
 pub(crate) const MAGIC: [u8; 3] = [0xFF, 0xD8, 0xFF];
 
+/// Most scans of a progressive JPEG, which has ten as a rule: each costs a pass over the whole picture, however few its
+/// bytes are.
+const MAX_SCANS: usize = 100;
+
 /// Decodes a JPEG to RGB. Colour: see the conversions in [`crate::decode`].
 pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
     check_whole(bytes)?;
@@ -21,6 +25,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
         // one more than allowed: our own check words the refusal
         .set_max_width(MAX_SIDE + 1)
         .set_max_height(MAX_SIDE + 1)
+        .jpeg_set_max_scans(MAX_SCANS)
         .jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(fault)?;

@@ -17,6 +17,8 @@
 //!
 //! The crate knows nothing of libtorch; its pixels are RGB, 0–255, `u8`.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody reads: `deepsim_data::terminal`
+
 pub mod attributes;
 mod batch;
 mod dataset;
@@ -34,6 +36,7 @@ pub mod sampling;
 mod shards;
 mod source;
 pub mod square;
+pub mod terminal;
 pub mod verify;
 pub mod window;
 

@@ -1,7 +1,7 @@
 //! Batches ahead of their use: a thread that prefetches, in step order.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
@@ -30,7 +30,7 @@ pub enum BadImages {
 
 struct Prefetched {
     batch: Batch,
-    newly_bad: Vec<String>,
+    newly_bad: Vec<(usize, String)>,
 }
 
 /// Training batches from a background thread. It works two batches ahead, decodes and crops on
@@ -40,11 +40,11 @@ pub struct Loader {
     finished: Option<Receiver<Result<Prefetched, DataError>>>,
     recycled: Sender<Vec<u8>>,
     thread: Option<JoinHandle<()>>,
-    quarantined: Vec<String>,
+    quarantined: BTreeMap<usize, String>,
 }
 
 impl Loader {
-    /// Starts prefetching at `first_step`.
+    /// Starts prefetching at `first_step`, with the pictures that were left out before it.
     ///
     /// # Errors
     /// Those of [`BatchSpec::check`], among them [`DataError::TooFewImages`];
@@ -54,8 +54,14 @@ impl Loader {
         spec: BatchSpec,
         first_step: u64,
         bad: BadImages,
+        left_out: &BTreeSet<usize>,
     ) -> Result<Self, DataError> {
         spec.check(&data)?;
+        let known: BTreeMap<usize, String> = left_out
+            .iter()
+            .filter(|index| **index < data.len())
+            .filter_map(|index| Some((*index, data.pixels(*index).err()?.to_string())))
+            .collect();
         let (sender, finished) = sync_channel(DEPTH);
         let (recycled, slabs) = channel();
         let work = Work {
@@ -64,7 +70,7 @@ impl Loader {
             policy: bad,
             order: Order::default(),
             slabs,
-            bad: BTreeMap::new(),
+            bad: known.clone(),
         };
         let thread = std::thread::Builder::new()
             .name("deepsim-data loader".into())
@@ -76,7 +82,7 @@ impl Loader {
             finished: Some(finished),
             recycled,
             thread: Some(thread),
-            quarantined: Vec::new(),
+            quarantined: known,
         })
     }
 
@@ -103,11 +109,10 @@ impl Loader {
         let _ = self.recycled.send(slab);
     }
 
-    /// The pictures left out of the batches given so far, each with the reason, in the order
-    /// in which they were met.
+    /// The pictures left out of the batches given so far, by index, each with the reason.
     #[must_use]
-    pub fn quarantined(&self) -> Vec<String> {
-        self.quarantined.clone()
+    pub fn quarantined(&self) -> &BTreeMap<usize, String> {
+        &self.quarantined
     }
 }
 
@@ -160,7 +165,7 @@ impl Work {
             indices.push(found.index);
             for (index, error) in found.bad {
                 if let Entry::Vacant(place) = self.bad.entry(index) {
-                    newly_bad.push(place.insert(error.to_string()).clone());
+                    newly_bad.push((index, place.insert(error.to_string()).clone()));
                 }
             }
         }

@@ -1,17 +1,20 @@
 //! `deepsim-data`: prepare, inspect and verify datasets.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody reads: `deepsim_data::terminal`
+
 mod cli;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use deepsim_data::terminal::tell;
 
 fn main() -> ExitCode {
     let args = cli::Args::parse();
     match cli::run(args) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            tell(format_args!("error: {error:#}"));
             cli::exit_code(&error)
         }
     }

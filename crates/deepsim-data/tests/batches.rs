@@ -131,7 +131,14 @@ fn threads_and_resumes_change_nothing() {
     }
 
     for first in [0, 3] {
-        let mut loader = Loader::new(data.clone(), spec.clone(), first, BadImages::Fail).unwrap();
+        let mut loader = Loader::new(
+            data.clone(),
+            spec.clone(),
+            first,
+            BadImages::Fail,
+            &BTreeSet::new(),
+        )
+        .unwrap();
         for expected in &reference[first as usize..] {
             let batch = loader.next_batch().unwrap();
             assert!(same(&batch, expected), "step {}", expected.step);
@@ -254,7 +261,13 @@ fn impossible_specifications_are_errors() {
     let root = tempdir().unwrap();
     let photos = folder(root.path(), 3);
     let data = Arc::new(Dataset::open(&photos).unwrap());
-    match Loader::new(data.clone(), spec(4, 32), 0, BadImages::Fail) {
+    match Loader::new(
+        data.clone(),
+        spec(4, 32),
+        0,
+        BadImages::Fail,
+        &BTreeSet::new(),
+    ) {
         Err(DataError::TooFewImages {
             have: 3,
             batch: 4,
@@ -333,13 +346,16 @@ fn corrupt_photos_fail_or_go_to_quarantine() {
         std::fs::write(photos.join(name), &bytes[..bytes.len() / 2]).unwrap();
     }
     let data = Arc::new(Dataset::open(&photos).unwrap());
-    let run = |bad, first: u64| {
-        let mut loader = Loader::new(data.clone(), spec(4, 32), first, bad).unwrap();
+    let go_on = |bad, first: u64, left_out: &[usize]| {
+        let left_out = left_out.iter().copied().collect();
+        let mut loader = Loader::new(data.clone(), spec(4, 32), first, bad, &left_out).unwrap();
         let batches: Result<Vec<Batch>, DataError> =
             (first..6).map(|_| loader.next_batch()).collect();
         let after = loader.next_batch();
-        (batches, loader.quarantined(), after)
+        let quarantined: Vec<String> = loader.quarantined().values().cloned().collect();
+        (batches, quarantined, after)
     };
+    let run = |bad, first| go_on(bad, first, &[]);
 
     let (failed, _, after) = run(BadImages::Fail, 0);
     let message = failed.unwrap_err().to_string();
@@ -365,6 +381,12 @@ fn corrupt_photos_fail_or_go_to_quarantine() {
             .iter()
             .all(|batch| batch.indices.iter().all(|index| !bad.contains(index)))
     );
+    // What was left out before counts on: two are too many for a budget of one, whoever met the first.
+    let (_, quarantined, _) = go_on(BadImages::Quarantine { budget: 2 }, 5, &bad);
+    assert_eq!(quarantined.len(), 2, "{quarantined:?}");
+    let (one, _, _) = go_on(BadImages::Quarantine { budget: 1 }, 0, &bad[..1]);
+    assert!(matches!(one, Err(DataError::CorruptImages { .. })));
+
     // a resumed run meets the same batches, whatever it has seen before
     let (resumed, _, _) = run(BadImages::Quarantine { budget: 2 }, 4);
     assert!(
@@ -387,7 +409,14 @@ fn a_loader_can_be_dropped_at_any_time() {
     let root = tempdir().unwrap();
     let data = Arc::new(Dataset::open(&folder(root.path(), 4)).unwrap());
     for taken in 0..4 {
-        let mut loader = Loader::new(data.clone(), spec(4, 32), 0, BadImages::Fail).unwrap();
+        let mut loader = Loader::new(
+            data.clone(),
+            spec(4, 32),
+            0,
+            BadImages::Fail,
+            &BTreeSet::new(),
+        )
+        .unwrap();
         (0..taken).for_each(|_| drop(loader.next_batch().unwrap()));
     }
 }
@@ -397,7 +426,7 @@ fn a_loader_keeps_a_few_batches_and_no_more() {
     let root = tempdir().unwrap();
     let photos = folder(root.path(), 4);
     let data = Arc::new(Dataset::open(&photos).unwrap());
-    let mut loader = Loader::new(data, spec(4, 32), 0, BadImages::Fail).unwrap();
+    let mut loader = Loader::new(data, spec(4, 32), 0, BadImages::Fail, &BTreeSet::new()).unwrap();
     drop(loader.next_batch().unwrap());
     // Time to run away, if it would. Once the photos are gone it has only what it kept: two
     // finished batches, and one that waits for room or is being made.

@@ -252,6 +252,29 @@ fn bombs_are_refused_by_their_header() {
     }
 }
 
+/// Each scan of a progressive JPEG may be a few bytes that cost a pass over the whole picture.
+#[test]
+fn a_jpeg_has_so_many_scans_and_no_more() {
+    let root = tempdir().unwrap();
+    fixtures(root.path());
+    let whole = std::fs::read(root.path().join("progressive.jpg")).unwrap();
+    let begin = whole.windows(2).position(|m| m == [0xFF, 0xDA]).unwrap();
+    // Entropy-coded data ends at a marker that is neither a stuffed 0xFF nor a restart.
+    let marker = |m: &[u8]| m[0] == 0xFF && !matches!(m[1], 0x00 | 0xD0..=0xD7);
+    let end = begin + 2 + whole[begin + 2..].windows(2).position(marker).unwrap();
+    let path = root.path().join("scans.jpg");
+    let with = |times: usize| {
+        let scans = whole[begin..end].repeat(times);
+        let file = [&whole[..begin], &scans, &whole[end..]].concat();
+        std::fs::write(&path, file).unwrap();
+        decode_rgb8(&path).map_err(|_| fault(&path).to_string())
+    };
+    let once = with(1).unwrap();
+    assert_eq!(with(50).unwrap(), once);
+    let refusal = with(101).unwrap_err();
+    assert!(refusal.contains("scans"), "{refusal}");
+}
+
 #[test]
 fn resizing_is_pillows_bicubic_and_no_other_filter() {
     let root = tempdir().unwrap();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use deepsim_data::terminal::tell;
 use deepsim_eval::door::Net;
 use deepsim_eval::figures::Figure;
 use deepsim_eval::format::Format;
@@ -532,11 +533,11 @@ pub struct Output {
 impl Output {
     /// Prints a table, and writes it where asked.
     pub fn put(&self, name: &str, text: &str) -> Result<(), EvalError> {
-        print!("{text}");
+        output::show(text)?;
         if let Some(dir) = &self.out {
             let file = dir.join(format!("{name}.{}", self.format.extension()));
             output::write(&file, text.as_bytes())?;
-            eprintln!("wrote {}", file.display());
+            tell(format_args!("wrote {}", file.display()));
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! `forward`: one network of an experiment, tensors in, tensors out.
 //!
-//! At this door pictures are RGB, 0–255, f32, `[N,3,H,W]`; features are raw activations; the
+//! At this door pictures are RGB, 0–255, f32, `[N,3,H,W]`; features are raw activations, or as they were recorded; the
 //! generator's pictures are cropped, not clipped; the discriminator gives logits `[N,2]`,
 //! index 0 = real; nothing drops out.
 
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use deepsim_experiment::config::{NetSource, Source, Weights};
 use deepsim_experiment::networks::Frozen;
+use deepsim_experiment::recorded::Scale;
+use deepsim_experiment::source::Normalize;
 use deepsim_experiment::{Checkpoint, Experiment};
 use deepsim_nets::params::{NamedTensors, f32_bytes, read_safetensors};
 use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
@@ -123,10 +125,26 @@ fn network(
             Box::new(move |x, _| Ok(net.features(&rgb_to_caffe(x)?)?))
         }
         Net::Generator => {
+            // Recorded features come as they were recorded.
+            let scale = match (&request.weights, experiment.raw.encoder.normalize) {
+                (_, None | Some(Normalize::None)) => None,
+                (Some(_), _) => {
+                    return Err(EvalError::ScaleUnknown {
+                        experiment: experiment.path.clone(),
+                    });
+                }
+                (None, _) => match Checkpoint::newest(&request.run.join("checkpoints"))? {
+                    Some(checkpoint) => Scale::of(&checkpoint)?,
+                    None => None,
+                },
+            };
             let (values, origin) = trained("generator")?;
             let spec = experiment.generator.clone();
             let g = Generator::from_values(spec, &values, "the generator", &origin, device)?;
-            Box::new(move |x, _| Ok(caffe_to_rgb(&g.forward(x)?)?))
+            Box::new(move |x, _| {
+                let scaled = scale.as_ref().map(|s| s.apply(x)).transpose()?;
+                Ok(caffe_to_rgb(&g.forward(scaled.as_ref().unwrap_or(x))?)?)
+            })
         }
         Net::Discriminator => {
             let (values, origin) = trained("discriminator")?;

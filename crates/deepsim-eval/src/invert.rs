@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use deepsim_data::Dataset;
 use deepsim_experiment::evaluate::decode;
 use deepsim_experiment::{Clip, ExperimentError, sheet};
 use serde::Serialize;
@@ -35,7 +36,9 @@ pub fn invert(
     device: Device,
 ) -> Result<Vec<Inverted>> {
     let encoder = ready.encoder(device)?;
-    let crops = photos::from_files(paths, &ready.experiment.augment(), device)?;
+    // A run is usable without its photographs; how they were squared is told by them alone.
+    let like = Dataset::open(&ready.experiment.raw.data.test).ok();
+    let crops = photos::from_files(paths, like.as_ref(), &ready.experiment.augment(), device)?;
     std::fs::create_dir_all(out).map_err(ExperimentError::io(out))?;
     let _guard = tch::no_grad_guard();
     let mut taken = BTreeSet::new();

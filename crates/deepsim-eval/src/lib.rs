@@ -4,6 +4,8 @@
 //! them, [`sheet::Sheet`] pictures, and only [`output`] (with [`invert`], [`compare`] and
 //! [`mv::write`]) touches the disk.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody reads: `deepsim_data::terminal`
+
 pub mod apng;
 pub mod ask;
 pub mod attributes;

@@ -32,6 +32,9 @@ pub struct Row {
     pub trained_with: String,
     /// Held-out photographs.
     pub n: usize,
+    /// Which ones, and how they are cut: runs are comparable where this is the same.
+    #[serde(skip)]
+    pub photos: String,
     /// Mean absolute difference of pixels, grey levels.
     pub l1: f64,
     /// Root of the mean squared difference of pixels, grey levels.
@@ -98,6 +101,8 @@ pub fn reconstructions(
 
 /// Training photographs that a category must have to be asked of the probe.
 const FEW: usize = 5;
+/// Most photographs of each side that the probe sees: it compares each with each.
+const MANY: usize = 4096;
 
 /// What a linear probe makes of the codes: share right, share by chance, photographs.
 ///
@@ -112,12 +117,14 @@ fn classify(run: &Loaded, device: Device) -> Result<(Option<f64>, Option<f64>, u
     counts.retain(|_, n| *n >= FEW);
     let names: Vec<&String> = counts.keys().collect();
     let known = |data: &Dataset| -> (Vec<usize>, Vec<i64>) {
-        (0..data.len())
+        let all: Vec<(usize, i64)> = (0..data.len())
             .filter_map(|i| {
                 let class = names.binary_search(&&category(data, i)).ok()?;
                 Some((i, class as i64))
             })
-            .unzip()
+            .collect();
+        let n = all.len().min(MANY);
+        (0..n).map(|i| all[i * all.len() / n]).unzip()
     };
     let ((of_train, classes), (of_test, wanted)) = (known(&train), known(&test));
     if names.len() < 2 || of_test.is_empty() {
@@ -184,6 +191,10 @@ pub fn measure(run: &Loaded, judges: &Judges, images: usize, device: Device) -> 
         task: decoded_name(e),
         trained_with: trained_with(e).to_owned(),
         n,
+        photos: format!(
+            "{} {} {:?}",
+            run.checkpoint.manifest.test_data, e.raw.data.crop, e.raw.data.scale
+        ),
         l1: mean(difference.f_abs()?).map_err(NetError::from)?,
         l2: mean(difference.f_square()?).map_err(NetError::from)?.sqrt(),
         ssim: ssim / n as f64,
@@ -204,7 +215,10 @@ pub fn measure(run: &Loaded, judges: &Judges, images: usize, device: Device) -> 
 /// None of ours.
 pub fn render(rows: &[Row], format: Format) -> Result<String> {
     let mut sorted: Vec<&Row> = rows.iter().collect();
-    sorted.sort_by_key(|r| (r.task.clone(), r.trained_with.clone(), r.run.clone()));
+    sorted.sort_by_key(|r| {
+        let of = (r.task.clone(), r.photos.clone());
+        (of, r.trained_with.clone(), r.run.clone())
+    });
     match format {
         Format::Json => json(&sorted),
         Format::Csv => csv(&sorted),
@@ -214,7 +228,7 @@ pub fn render(rows: &[Row], format: Format) -> Result<String> {
 
 fn text(rows: &[&Row]) -> String {
     let mut out = String::new();
-    for of_task in rows.chunk_by(|a, b| a.task == b.task) {
+    for of_task in rows.chunk_by(|a, b| a.task == b.task && a.photos == b.photos) {
         let cells: Vec<Vec<String>> = of_task
             .iter()
             .map(|r| {

@@ -1,5 +1,7 @@
 //! `deepsim-eval`: tables, reconstructions and tensors from trained runs.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody reads: `deepsim_data::terminal`
+
 mod cli;
 mod commands;
 mod progress;
@@ -8,6 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use deepsim_data::terminal::tell;
 use deepsim_eval::format::{Format, csv, json};
 use deepsim_eval::judges::Judges;
 use deepsim_eval::{
@@ -22,6 +25,8 @@ fn main() -> ExitCode {
     deepsim_nets::keep_memory();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would panic on a stderr that is gone.
+        .log_internal_errors(false)
         .with_target(false)
         .without_time()
         .with_env_filter(
@@ -31,7 +36,7 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             ExitCode::from(error.exit_code())
         }
     }
@@ -68,10 +73,10 @@ fn run(command: Command) -> Result<(), EvalError> {
                 false => None,
             };
             for path in bench.iter().flat_map(|j| &j.missing) {
-                eprintln!(
+                tell(format_args!(
                     "hint: no {}: a judge less; `cargo xtask setup` fetches it",
                     path.display()
-                );
+                ));
             }
             let options = table2::Options {
                 images,
@@ -80,13 +85,13 @@ fn run(command: Command) -> Result<(), EvalError> {
                 judges: bench.as_ref(),
             };
             let bar = progress::bar(count, "runs");
-            let warn = |w| eprintln!("warning: {w}");
+            let warn = |w| tell(format_args!("warning: {w}"));
             let rows = table2::rows(folder.as_deref(), options, warn, |n| bar.inc(n))?;
             bar.finish_and_clear();
             if rows.iter().all(|r| r.run.is_none()) {
-                eprintln!(
+                tell(format_args!(
                     "hint: no trained runs yet; `cargo xtask quickstart` trains one on sample photos"
-                );
+                ));
             }
             let mut text = table2::render(&rows, output.format)?;
             if judges && output.format == Format::Text {
@@ -256,7 +261,7 @@ fn run(command: Command) -> Result<(), EvalError> {
         } => {
             let device = device::choose(&device)?;
             let made = invert::invert(&generator.open(device)?, &images, &out, device)?;
-            print!("{}", list(&made, format, |m| &m.pair)?);
+            output::show(list(&made, format, |m| &m.pair)?)?;
             Ok(())
         }
         Command::Decode {
@@ -268,7 +273,7 @@ fn run(command: Command) -> Result<(), EvalError> {
         } => {
             let device = device::choose(&device)?;
             let made = decode::decode(&generator.open(device)?, &features, &out, device)?;
-            print!("{}", list(&made, format, |m| &m.picture)?);
+            output::show(list(&made, format, |m| &m.picture)?)?;
             Ok(())
         }
         Command::Compare {
@@ -279,9 +284,9 @@ fn run(command: Command) -> Result<(), EvalError> {
             device,
         } => {
             let names = compare::compare(&runs, images, &filter, &out, device::choose(&device)?)?;
-            eprintln!("wrote {}", out.display());
+            tell(format_args!("wrote {}", out.display()));
             for name in names {
-                println!("{name}");
+                output::show(format_args!("{name}\n"))?;
             }
             Ok(())
         }
@@ -294,11 +299,14 @@ fn run(command: Command) -> Result<(), EvalError> {
         } => {
             let (page, questions) = ask::page(&runs, images, &filter, device::choose(&device)?)?;
             output::write(&out, page.as_bytes())?;
-            eprintln!("wrote {}: {questions} questions", out.display());
+            tell(format_args!(
+                "wrote {}: {questions} questions",
+                out.display()
+            ));
             Ok(())
         }
         Command::Asked { answers, format } => {
-            print!("{}", ask::render(&ask::count(&answers)?, format)?);
+            output::show(ask::render(&ask::count(&answers)?, format)?)?;
             Ok(())
         }
         Command::Report {
@@ -336,7 +344,10 @@ fn run(command: Command) -> Result<(), EvalError> {
                 output,
             };
             let shape = door::forward(&experiment, &request, device::choose(&device)?)?;
-            eprintln!("wrote y {shape:?} to {}", request.output.display());
+            tell(format_args!(
+                "wrote y {shape:?} to {}",
+                request.output.display()
+            ));
             Ok(())
         }
     }

@@ -10,6 +10,7 @@ use deepsim_nets::{FeatureNet, Tap};
 use serde::Serialize;
 use tch::{Device, Tensor};
 
+use crate::catalog::decoded_name;
 use crate::error::{EvalError, Result};
 use crate::loaded::Loaded;
 use crate::photos::{BATCH, category, from_data, short_name};
@@ -116,12 +117,21 @@ fn spaces(run: &Loaded, device: Device) -> Result<Vec<Space<'_>>> {
         }
     }
     spaces.push(Space {
-        name: encoder.to_string(),
+        name: match run.experiment.raw.latent {
+            Some(_) => decoded_name(&run.experiment),
+            None => encoder.to_string(),
+        },
         features: Box::new(|x| Ok(run.perception.encode(x)?)),
     });
     if run.experiment.raw.loss.feat > 0.0 && run.perception.judged_at().is_none() {
+        // The same layer of a network with other weights is another space.
+        let name = match encoder.origin() == comparator.origin() {
+            true => comparator.to_string(),
+            false if encoder.to_string() != comparator.to_string() => comparator.to_string(),
+            false => format!("{comparator} of {}", comparator.origin()),
+        };
         spaces.push(Space {
-            name: comparator.to_string(),
+            name,
             features: Box::new(|x| Ok(run.perception.compare(x)?)),
         });
     }

@@ -1,11 +1,21 @@
 //! Files that are written whole or not at all.
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
 
 use deepsim_experiment::ExperimentError;
 
 use crate::error::Result;
+
+/// Prints results.
+///
+/// # Errors
+/// A standard output that takes no more.
+pub fn show(results: impl Display) -> Result<()> {
+    let path = Path::new("standard output");
+    Ok(deepsim_data::terminal::print(results).map_err(ExperimentError::io(path))?)
+}
 
 /// Writes a file beside and renames it: a reader never sees half of it. Makes its folder.
 ///

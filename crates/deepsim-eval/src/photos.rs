@@ -10,22 +10,22 @@ use tch::{Device, Tensor};
 
 use crate::error::{EvalError, Result};
 
-/// Stored size of prepared photographs, of which crops are taken.
+/// Stored size of photographs that were prepared as usual, of which crops are taken.
 const STORED: u32 = 256;
 
 /// Pictures in a batch that goes through networks.
 pub const BATCH: usize = 16;
 
-/// The crop of a photograph that a network sees: as an evaluation batch, from a file of any
-/// size and shape.
-fn crop(photo: &RgbImage, augment: &Augment) -> Result<RgbImage> {
-    let whole = square(photo, STORED, Resize::ShortCrop)?;
+/// The crop of a stored square that a network sees, as in an evaluation batch.
+fn crop(whole: &RgbImage, augment: &Augment) -> Result<RgbImage> {
+    let stored = whole.width();
+    augment.check(stored)?;
     let window = match augment.scale {
         None => augment.crop,
-        Some((_, hi)) => ((hi * STORED as f32).round() as u32).clamp(1, STORED),
+        Some((_, hi)) => ((hi * stored as f32).round() as u32).clamp(1, stored),
     };
-    let from = (STORED - window.min(STORED)) / 2;
-    let cut = image::imageops::crop_imm(&whole, from, from, window, window).to_image();
+    let from = (stored - window) / 2;
+    let cut = image::imageops::crop_imm(whole, from, from, window, window).to_image();
     Ok(if window == augment.crop {
         cut
     } else {
@@ -33,15 +33,25 @@ fn crop(photo: &RgbImage, augment: &Augment) -> Result<RgbImage> {
     })
 }
 
-/// Photographs from files, `[N,3,S,S]` in Caffe units, S = `augment.crop`: the centre of each,
-/// as evaluations see prepared photographs.
+/// Photographs from files, `[N,3,S,S]` in Caffe units, S = `augment.crop`: the centre of each, as evaluations see the
+/// photographs of `like`, which may have been prepared with a size, a window and a way to make squares of their own.
+/// Without it: of squares of 256 pixels out of the middle.
 ///
 /// # Errors
 /// The first file that is no whole picture, or larger than the decoder's limits.
-pub fn from_files(paths: &[PathBuf], augment: &Augment, device: Device) -> Result<Tensor> {
+pub fn from_files(
+    paths: &[PathBuf],
+    like: Option<&Dataset>,
+    augment: &Augment,
+    device: Device,
+) -> Result<Tensor> {
     let mut pictures = Vec::with_capacity(paths.len());
     for path in paths {
-        let crop = crop(&decode_rgb8(path)?, augment)?;
+        let whole = match like {
+            Some(data) => data.squared(path)?,
+            None => square(&decode_rgb8(path)?, STORED, Resize::ShortCrop)?,
+        };
+        let crop = crop(&whole, augment)?;
         let side = crop.width() as usize;
         let mut bytes = Array4::<u8>::zeros((1, 3, side, side));
         for (x, y, pixel) in crop.enumerate_pixels() {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use deepsim_data::Dataset;
+use deepsim_experiment::config::Source;
 use deepsim_experiment::evaluate::{decode, held_out};
 use deepsim_experiment::{Clip, Experiment};
 use deepsim_nets::init::{derive_seed, seeded};
@@ -111,7 +112,14 @@ pub fn witness(folder: &Path, device: Device) -> Result<Option<FeatureNet>> {
     }
 }
 
-/// Everything that is said of a run with these samples. `images` limits held-out photographs.
+/// Whether the witness had a part in the training: what is trained for tells nothing of it.
+fn took_part(experiment: &Experiment) -> bool {
+    let is_witness = |source: &Source| source.network().is_some_and(|n| n.net == WITNESS);
+    is_witness(&experiment.encoder)
+        || (experiment.raw.loss.feat > 0.0 && is_witness(&experiment.comparator))
+}
+
+/// Everything that is said of a run with these samples. There are no distances by a witness that had a part in the training. `images` limits held-out photographs.
 ///
 /// # Errors
 /// Unreadable photographs, or fewer than two.
@@ -183,7 +191,7 @@ pub fn measure(
         frechet_distance: None,
         frechet_distance_of_photos: None,
     };
-    if let Some(net) = witness {
+    if let Some(net) = witness.filter(|_| !took_part(&run.experiment)) {
         let seen = |parts: &[Tensor]| -> Result<Tensor> {
             let mut all = Vec::new();
             for x in parts {
@@ -197,13 +205,15 @@ pub fn measure(
         }
         let (made, real) = (seen(&parts)?, seen(&photos)?);
         let known = seen(&batches(&train, drawn as usize)?)?;
-        // Equally many of both: the Fréchet distance hangs on numbers.
-        let few = |x: &Tensor| x.f_narrow(0, 0, n.min(x.size()[0]));
+        // Equally many of all three: the Fréchet distance hangs on numbers.
+        let equal = n.min(drawn).min(train.len() as i64);
+        let few = |x: &Tensor| x.f_narrow(0, 0, equal);
+        let real_few = few(&real)?;
         numbers.kernel_distance = Some(kernel_distance(&made, &real)?);
         numbers.kernel_distance_of_photos = Some(kernel_distance(&known, &real)?);
-        numbers.frechet_distance = Some(frechet_distance(&few(&made)?, &real)?);
-        let spaced = seen(&batches(&train, n as usize)?)?;
-        numbers.frechet_distance_of_photos = Some(frechet_distance(&spaced, &real)?);
+        numbers.frechet_distance = Some(frechet_distance(&few(&made)?, &real_few)?);
+        let spaced = seen(&batches(&train, equal as usize)?)?;
+        numbers.frechet_distance_of_photos = Some(frechet_distance(&spaced, &real_few)?);
     }
     Ok(numbers)
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use deepsim_experiment::ExperimentError;
 use deepsim_experiment::run_dir::find_runs;
 use tch::Device;
 
@@ -41,10 +42,14 @@ pub fn each(
     let mut worked = 0;
     for path in paths {
         match Loaded::open(&path, device) {
-            Ok(run) => {
-                work(&run)?;
-                worked += 1;
-            }
+            Ok(run) => match work(&run) {
+                Ok(()) => worked += 1,
+                // What needs an encoder is not asked of it; the other runs are.
+                Err(error @ EvalError::Experiment(ExperimentError::NoEncoder { .. })) if !alone => {
+                    warn(format!("{} left out: {error}", path.display()));
+                }
+                Err(error) => return Err(error),
+            },
             // The only one: its own error says more than that nothing was found.
             Err(error) if alone => return Err(error),
             Err(error) => warn(format!("{} left out: {error}", path.display())),

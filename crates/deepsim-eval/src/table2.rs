@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use deepsim_experiment::Clip;
 use deepsim_experiment::evaluate::{decode, held_out, held_out_features};
 use deepsim_experiment::run_dir::find_runs;
+use deepsim_experiment::{Clip, Experiment};
+use deepsim_nets::PixelDistance;
 use deepsim_nets::metrics;
 use deepsim_nets::pictures::clip_caffe;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
-use crate::catalog::{Loss, decoded_name};
+use crate::catalog::{Loss, decoded_name, net_name};
 use crate::error::Result;
 use crate::format::{Format, csv, json};
 use crate::judges::{Judges, Score, Verdict};
@@ -69,6 +70,42 @@ pub struct Row {
     /// Terms of the loss, for labels.
     #[serde(skip)]
     pub loss: Option<Loss>,
+    /// What sets it apart from other runs of the same terms, for labels: comparators with random weights and pixels that
+    /// are compared otherwise than in the paper are told.
+    #[serde(skip)]
+    pub apart: String,
+}
+
+/// The paper's numbers for a run: image and feature error. They are of trained weights and of the losses that it
+/// prints; others are other experiments.
+fn printed(e: &Experiment) -> (Option<f64>, Option<f64>) {
+    let loss = Loss::of(e);
+    let trained = e.encoder.learned() && (e.raw.loss.feat == 0.0 || e.comparator.learned());
+    let comparator = match e.raw.loss.feat > 0.0 {
+        true => e.comparator.to_string(),
+        false => String::new(),
+    };
+    paper::errors(loss.method(e), &comparator, &decoded_name(e))
+        .filter(|_| trained && loss != Loss::FeatureAdversarial)
+        .unwrap_or((None, None))
+}
+
+/// See [`Row::apart`].
+fn apart(e: &Experiment) -> String {
+    let compared = match e.raw.loss.feat > 0.0 {
+        true => net_name(&e.comparator),
+        false => String::new(),
+    };
+    let pixels = match e.raw.pixels.distance {
+        _ if e.raw.loss.img == 0.0 => "",
+        PixelDistance::Squared => "",
+        PixelDistance::Absolute => "L1",
+        PixelDistance::Ssim => "SSIM",
+        PixelDistance::MsSsim => "MS-SSIM",
+    };
+    let both = [compared.as_str(), pixels];
+    let told: Vec<&str> = both.into_iter().filter(|t| !t.is_empty()).collect();
+    told.join(", ")
 }
 
 /// What to evaluate on.
@@ -132,11 +169,7 @@ pub fn evaluate(path: &Path, options: Options<'_>) -> Result<Row> {
         true => e.comparator.to_string(),
         false => String::new(),
     };
-    // The paper's cell is for trained weights: a run with random ones is another experiment.
-    let trained = e.encoder.learned();
-    let (paper_image_error, paper_feature_error) = paper::errors(method, &comparator, &layer)
-        .filter(|_| trained)
-        .unwrap_or((None, None));
+    let (paper_image_error, paper_feature_error) = printed(e);
     Ok(Row {
         method: method.to_owned(),
         layer,
@@ -161,6 +194,7 @@ pub fn evaluate(path: &Path, options: Options<'_>) -> Result<Row> {
         label_top1: Score::Missing,
         label_top5: Score::Missing,
         loss: Some(loss),
+        apart: apart(e),
     }
     .judged(verdict))
 }
@@ -233,6 +267,7 @@ pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
         label_top1: Score::Missing,
         label_top5: Score::Missing,
         loss: None,
+        apart: String::new(),
     }
     .judged(judging.map(|j| j.verdict()).unwrap_or_default()))
 }
@@ -309,6 +344,7 @@ pub fn rows(
                 label_top1: Score::Missing,
                 label_top5: Score::Missing,
                 loss: None,
+                apart: String::new(),
             });
         }
     }
@@ -330,6 +366,43 @@ pub fn render(rows: &[Row], format: Format) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn experiment(name: &str) -> Experiment {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+        Experiment::load(&root.join(name), &[]).unwrap()
+    }
+
+    #[test]
+    fn the_papers_numbers_stand_beside_the_papers_experiments_alone() {
+        for (file, expected) in [
+            ("fc6.toml", (Some(55.0), Some(48.0))),
+            ("comparators/fc6-videonet.toml", (Some(51.0), Some(57.0))),
+            ("image-loss/fc6.toml", (Some(46.0), Some(79.0))),
+            ("db/fc6.toml", (Some(51.0), None)),
+            ("comparators/fc6-random.toml", (None, None)),
+            ("ablations/fc6-feat-adv.toml", (None, None)),
+            ("sample/pool5.toml", (None, None)),
+        ] {
+            assert_eq!(printed(&experiment(file)), expected, "{file}");
+        }
+    }
+
+    #[test]
+    fn lines_of_the_table_tell_comparators_and_distances_apart() {
+        for (file, expected) in [
+            ("fc6.toml", "caffenet:pool5"),
+            (
+                "comparators/fc6-random.toml",
+                "caffenet:pool5 (random weights)",
+            ),
+            ("image-loss/fc6.toml", ""),
+            ("sample/ae-l1.toml", "L1"),
+            ("sample/ae-l2.toml", ""),
+            ("sample/ae-ms-ssim.toml", "MS-SSIM"),
+        ] {
+            assert_eq!(apart(&experiment(file)), expected, "{file}");
+        }
+    }
 
     fn options() -> Options<'static> {
         Options {

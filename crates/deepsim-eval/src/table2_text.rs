@@ -29,11 +29,11 @@ fn line(row: &Row) -> (u8, String) {
         ("db", _) => (1, "D&B".to_owned()),
         ("image-loss", _) => (2, "image loss only".to_owned()),
         ("deepsim", Some(Loss::FeatureAdversarial)) => {
-            (4, format!("  no image loss, {}", row.comparator))
+            (4, format!("  no image loss, {}", row.apart))
         }
-        ("deepsim", _) => (3, format!("DeePSiM, {}", row.comparator)),
-        (_, Some(loss)) if row.comparator.is_empty() => (5, loss.words().to_owned()),
-        (_, Some(loss)) => (5, format!("{}, {}", loss.words(), row.comparator)),
+        ("deepsim", _) => (3, format!("DeePSiM, {}", row.apart)),
+        (_, Some(loss)) if row.apart.is_empty() => (5, loss.words().to_owned()),
+        (_, Some(loss)) => (5, format!("{}, {}", loss.words(), row.apart)),
         (other, None) => (6, other.to_owned()),
     }
 }

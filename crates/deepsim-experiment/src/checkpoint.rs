@@ -3,11 +3,13 @@
 //! A checkpoint is a directory `checkpoints/step-000001000/` with `generator.safetensors`,
 //! `discriminator.safetensors`, `state.safetensors` and `manifest.json`. It is written beside
 //! (`checkpoints/.partial-…`), every file is synced, the manifest with the hash and size of each
-//! comes last, and one rename makes it visible.
+//! comes last, and one rename makes it visible. Where a checkpoint of the same step is there already, the two exchange
+//! their names.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use deepsim_nets::params::{NamedTensors, f32_bytes, parse_safetensors};
@@ -103,13 +105,15 @@ pub struct Snapshot {
     pub counters: BTreeMap<String, i64>,
 }
 
-/// A checkpoint on disk whose files all match its manifest.
+/// A checkpoint on disk whose files all match its manifest. They stay open: what was verified is what is read, whatever
+/// becomes of the directory meanwhile (a run that is training removes its older checkpoints).
 #[derive(Debug)]
 pub struct Checkpoint {
     /// Its directory.
     pub path: PathBuf,
     /// Its manifest.
     pub manifest: Manifest,
+    files: BTreeMap<String, File>,
 }
 
 /// Name of the directory for a step.
@@ -185,15 +189,36 @@ pub fn write(parent: &Path, mut manifest: Manifest, snapshot: &Snapshot) -> Resu
     fs::set_permissions(staging.path(), mode).map_err(ExperimentError::io(staging.path()))?;
     crash_point("mode-set", step);
     let target = parent.join(&name);
-    let from = staging.keep();
-    if target.exists() {
-        remove(&target)?;
+    let staged = staging.keep();
+    let replaced = target.exists();
+    if replaced {
+        exchange(&staged, &target)?;
+    } else {
+        fs::rename(&staged, &target).map_err(ExperimentError::io(&target))?;
     }
-    fs::rename(&from, &target).map_err(ExperimentError::io(&target))?;
     crash_point("renamed", step);
     sync_dir(parent)?;
     crash_point("parent-synced", step);
+    if replaced {
+        fs::remove_dir_all(&staged).map_err(ExperimentError::io(&staged))?;
+    }
     Ok(target)
+}
+
+/// Puts a checkpoint in another one's place, which comes to lie in its own: one of the two is visible at any moment.
+/// (A file system that cannot exchange names shows neither for the moment between two renames.)
+fn exchange(staged: &Path, target: &Path) -> Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, staged, CWD, target, RenameFlags::EXCHANGE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            let old = staged.with_extension("replaced");
+            fs::rename(target, &old).map_err(ExperimentError::io(target))?;
+            fs::rename(staged, target).map_err(ExperimentError::io(target))?;
+            fs::rename(&old, staged).map_err(ExperimentError::io(&old))
+        }
+        done => done.map_err(|e| ExperimentError::io(target)(e.into())),
+    }
 }
 
 /// Removes a checkpoint: hidden by one rename first, so that what is visible stays whole even if
@@ -301,29 +326,31 @@ impl Checkpoint {
         let file = path.join("manifest.json");
         let text = fs::read(&file).map_err(ExperimentError::io(&file))?;
         let manifest = Manifest::parse(&text).map_err(|e| bad(format!("manifest.json: {e}")))?;
+        let mut files = BTreeMap::new();
         for (name, entry) in &manifest.files {
             if name.contains('/') || name.contains("..") {
                 return Err(bad(format!("manifest.json names a file elsewhere: {name}")));
             }
-            let file = path.join(name);
-            let bytes = fs::metadata(&file)
-                .map_err(ExperimentError::io(&file))?
-                .len();
+            let at = path.join(name);
+            let file = File::open(&at).map_err(ExperimentError::io(&at))?;
+            let bytes = file.metadata().map_err(ExperimentError::io(&at))?.len();
             if bytes != entry.bytes {
                 return Err(bad(format!(
                     "{name} has {bytes} bytes, the manifest says {}",
                     entry.bytes
                 )));
             }
-            if crate::networks::hash_file(&file)? != entry.blake3 {
+            if crate::networks::hash_open(&file, &at)? != entry.blake3 {
                 return Err(bad(format!(
                     "{name} is damaged: its blake3 is not the manifest's"
                 )));
             }
+            files.insert(name.clone(), file);
         }
         Ok(Checkpoint {
             path: path.to_owned(),
             manifest,
+            files,
         })
     }
 
@@ -334,9 +361,16 @@ impl Checkpoint {
     /// Checkpoints are there but none verifies.
     pub fn newest(parent: &Path) -> Result<Option<Checkpoint>> {
         let mut failure = None;
-        for step in steps(parent)?.into_iter().rev() {
-            match Checkpoint::open(&parent.join(directory_name(step))) {
+        let mut waiting = steps(parent)?;
+        while let Some(step) = waiting.pop() {
+            let path = parent.join(directory_name(step));
+            match Checkpoint::open(&path) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
+                // Its run has written a newer one and removed it.
+                Err(_) if !path.exists() => {
+                    waiting = steps(parent)?;
+                    waiting.retain(|s| *s != step);
+                }
                 Err(error) => {
                     tracing::warn!("passed over: {error}");
                     failure.get_or_insert(error);
@@ -351,9 +385,25 @@ impl Checkpoint {
     /// # Errors
     /// A missing or damaged file.
     pub fn tensors(&self, stem: &str) -> Result<NamedTensors> {
-        let path = self.path.join(format!("{stem}.safetensors"));
-        let bytes = fs::read(&path).map_err(ExperimentError::io(&path))?;
+        let (path, bytes) = self.bytes(stem)?;
         Ok(parse_safetensors(&bytes, &path)?)
+    }
+
+    /// Path and content of a file of tensors, as it was verified.
+    fn bytes(&self, stem: &str) -> Result<(PathBuf, Vec<u8>)> {
+        let name = format!("{stem}.safetensors");
+        let path = self.path.join(&name);
+        let (Some(file), Some(entry)) = (self.files.get(&name), self.manifest.files.get(&name))
+        else {
+            return Err(ExperimentError::Checkpoint {
+                path: self.path.clone(),
+                reason: format!("manifest.json names no {name}"),
+            });
+        };
+        let mut bytes = vec![0; usize::try_from(entry.bytes).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut bytes, 0)
+            .map_err(ExperimentError::io(&path))?;
+        Ok((path, bytes))
     }
 
     /// Moments and counters of `state.safetensors`.
@@ -361,12 +411,11 @@ impl Checkpoint {
     /// # Errors
     /// A missing or damaged file.
     pub fn state(&self) -> Result<(NamedTensors, BTreeMap<String, i64>)> {
-        let path = self.path.join("state.safetensors");
+        let (path, bytes) = self.bytes("state")?;
         let bad = |reason: String| ExperimentError::Checkpoint {
             path: path.clone(),
             reason,
         };
-        let bytes = fs::read(&path).map_err(ExperimentError::io(&path))?;
         let file = safetensors::SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
         let (mut tensors, mut counters) = (NamedTensors::new(), BTreeMap::new());
         for (name, view) in file.tensors() {

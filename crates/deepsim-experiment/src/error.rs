@@ -74,7 +74,7 @@ pub enum ExperimentError {
         differences: Vec<String>,
     },
     /// The run directory belongs to something else.
-    #[error("{} is not empty and holds no experiment.toml; use another --out", path.display())]
+    #[error("{} is not empty and holds no experiment.toml of a run (with its lock or its checkpoints); use another --out", path.display())]
     NotARun {
         /// The directory.
         path: PathBuf,

@@ -27,8 +27,8 @@ pub enum Frozen {
     Script(Script),
     /// Means of squares of so many pixels a side.
     Downsampled(i64),
-    /// The discriminator of an earlier run.
-    Judge(Box<Discriminator>, DiscriminatorTap),
+    /// The discriminator of an earlier run, and the blake3 of its file.
+    Judge(Box<Discriminator>, DiscriminatorTap, String),
 }
 
 /// Grey levels that become 1 where a picture, made smaller, is itself what a generator takes: its
@@ -50,11 +50,12 @@ impl Frozen {
                 path: r.file.clone(),
             }),
             Source::Judge(judge) => {
-                let checkpoint = newest(judge)?;
+                let checkpoint = judging(judge)?;
                 checkpoint.manifest.discriminator.has(judge.tap)?;
                 let mut d = checkpoint.discriminator(device)?;
                 d.freeze()?;
-                Ok(Frozen::Judge(Box::new(d), judge.tap))
+                let hash = discriminator_hash(&checkpoint);
+                Ok(Frozen::Judge(Box::new(d), judge.tap, hash))
             }
             Source::Discriminator(_) => Err(ExperimentError::NoComparator),
             Source::Larsen(_) => Err(ExperimentError::Learns),
@@ -77,18 +78,26 @@ impl Frozen {
                     .map_err(NetError::from)?;
                 Ok(small)
             }
-            Frozen::Judge(d, tap) => Ok(d.features(caffe, *tap, Mode::Evaluation)?),
+            Frozen::Judge(d, tap, _) => Ok(d.features(caffe, *tap, Mode::Evaluation)?),
         }
     }
 }
 
-/// The checkpoint whose discriminator compares.
-fn newest(judge: &JudgeSource) -> Result<Checkpoint> {
+/// The checkpoint whose discriminator compares: this one, or the newest of a run.
+fn judging(judge: &JudgeSource) -> Result<Checkpoint> {
+    if judge.run.join("manifest.json").is_file() {
+        return Checkpoint::open(&judge.run);
+    }
     Checkpoint::newest(&judge.run.join("checkpoints"))?.ok_or_else(|| {
         ExperimentError::NoCheckpoint {
             path: judge.run.clone(),
         }
     })
+}
+
+fn discriminator_hash(checkpoint: &Checkpoint) -> String {
+    let file = checkpoint.manifest.files.get("discriminator.safetensors");
+    file.map_or_else(String::new, |f| f.blake3.clone())
 }
 
 /// Where the features to invert come from.
@@ -180,11 +189,16 @@ impl Perception {
                 (encoder, comparator)
             }
         };
+        let comparator_hash = match &comparator {
+            // Not that of its file: the run may have gone on since it was read.
+            Comparator::Frozen(Frozen::Judge(_, _, hash)) => hash.clone(),
+            _ => hash(c)?,
+        };
         Ok(Perception {
             encoder,
             comparator,
             encoder_hash: hash(e)?,
-            comparator_hash: hash(c)?,
+            comparator_hash,
         })
     }
 
@@ -344,10 +358,7 @@ pub fn load(source: &NetSource, device: Device) -> Result<FeatureNet> {
 pub fn hash(source: &Source) -> Result<String> {
     match (source, source.file()) {
         (Source::Recorded(r), _) => features_file::hash(&r.file),
-        (Source::Judge(judge), _) => {
-            let checkpoint = newest(judge)?;
-            hash_file(&checkpoint.path.join("discriminator.safetensors"))
-        }
+        (Source::Judge(judge), _) => Ok(discriminator_hash(&judging(judge)?)),
         (_, Some((_, path))) => hash_file(path),
         (other, None) => Ok(blake3::hash(other.origin().as_bytes()).to_hex().to_string()),
     }
@@ -358,8 +369,13 @@ pub fn hash(source: &Source) -> Result<String> {
 /// # Errors
 /// An unreadable file.
 pub fn hash_file(path: &Path) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
     let file = std::fs::File::open(path).map_err(ExperimentError::io(path))?;
+    hash_open(&file, path)
+}
+
+/// The same of an open file, from where it is at; `path` names it in errors.
+pub(crate) fn hash_open(file: &std::fs::File, path: &Path) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
     hasher
         .update_reader(file)
         .map_err(ExperimentError::io(path))?;

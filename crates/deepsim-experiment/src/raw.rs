@@ -87,7 +87,8 @@ pub struct RawNet {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<RawTap>,
     /// A safetensors file, or `random:SEED`. TorchScript: the module's file. Discriminator: the directory of a run whose
-    /// newest checkpoint's discriminator compares, frozen; without it, the one that trains along.
+    /// newest checkpoint's discriminator compares, frozen (a run that goes on has another one: name a copy of one of its
+    /// `checkpoints/step-…` then); without it, the one that trains along.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
     /// Recorded: the file of features, one safetensors tensor for each picture under its name; or

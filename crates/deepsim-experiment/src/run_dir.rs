@@ -50,7 +50,7 @@ impl RunDir {
         intent: Intent,
         checkpoint_bytes: u64,
     ) -> Result<(RunDir, Start)> {
-        if path.exists() && !path.join("experiment.toml").exists() && !only_ours(path)? {
+        if !is_ours(path)? {
             return Err(ExperimentError::NotARun {
                 path: path.to_owned(),
             });
@@ -60,6 +60,8 @@ impl RunDir {
             path: path.to_owned(),
             _lock: lock(path)?,
         };
+        // First: on a disk that is nearly full it makes the room that is asked for.
+        run.mend()?;
         if intent == Intent::Fresh {
             // Before anything is deleted for a run that cannot begin.
             run.check_space(experiment, checkpoint_bytes)?;
@@ -71,7 +73,6 @@ impl RunDir {
             if matches!(start, Start::Zero) {
                 run.clear()?;
             }
-            run.remove_partial()?;
             let file = run.path.join("experiment.toml");
             write_replacing(&file, experiment.to_toml()?.as_bytes())?;
         }
@@ -174,14 +175,28 @@ impl RunDir {
         Ok(())
     }
 
-    /// Removes checkpoints that a killed process left half written.
-    fn remove_partial(&self) -> Result<()> {
-        let Ok(entries) = fs::read_dir(self.checkpoints()) else {
+    /// Removes checkpoints that a killed process left half written. Where no checkpoint is visible, a whole one among
+    /// them becomes visible: it was being replaced on a file system that cannot exchange names.
+    fn mend(&self) -> Result<()> {
+        let parent = self.checkpoints();
+        let Ok(entries) = fs::read_dir(&parent) else {
             return Ok(());
         };
-        for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(".partial-") {
-                let path = entry.path();
+        let hidden = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(".partial-")
+        };
+        let mut left: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(hidden).collect();
+        // What replaces before what is replaced: the one's name begins the other's.
+        left.sort();
+        for path in left {
+            if checkpoint::steps(&parent)?.is_empty()
+                && let Ok(whole) = Checkpoint::open(&path)
+            {
+                let target = parent.join(checkpoint::directory_name(whole.manifest.step));
+                fs::rename(&path, &target).map_err(ExperimentError::io(&target))?;
+                checkpoint::sync_dir(&parent)?;
+            } else {
                 fs::remove_dir_all(&path).map_err(ExperimentError::io(&path))?;
             }
         }
@@ -189,25 +204,18 @@ impl RunDir {
     }
 }
 
-/// Whether a directory without `experiment.toml` holds nothing but a lock or leftovers of ours.
-fn only_ours(path: &Path) -> Result<bool> {
-    // The last two: killed within `write_replacing`.
-    let ours = [
-        "lock",
-        "checkpoints",
-        "samples",
-        "tensorboard",
-        "metrics.jsonl",
-        "metrics.partial",
-        "experiment.partial",
-    ];
-    for entry in fs::read_dir(path).map_err(ExperimentError::io(path))? {
-        let name = entry.map_err(ExperimentError::io(path))?.file_name();
-        if !ours.iter().any(|o| name == *o) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// Whether a run may be in this directory: nothing is there, or what only we leave. An `experiment.toml` alone, or a
+/// folder `samples`, may be anybody's.
+fn is_ours(path: &Path) -> Result<bool> {
+    let empty = match fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => true,
+        Err(e) => return Err(ExperimentError::io(path)(e)),
+    };
+    // A run that was copied may have left its lock behind.
+    let run = path.join("experiment.toml").exists()
+        && !checkpoint::steps(&path.join("checkpoints"))?.is_empty();
+    Ok(empty || run || path.join("lock").is_file())
 }
 
 fn lock(path: &Path) -> Result<File> {

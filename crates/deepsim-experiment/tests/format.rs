@@ -113,6 +113,41 @@ fn a_checkpoint_of_the_first_format_is_read_as_it_was_written() {
     assert_eq!(moments["generator.m.deconv0.bias"], values(5, &[3]));
 }
 
+/// A run that is training removes its older checkpoints, also one that is being evaluated.
+#[test]
+fn what_was_verified_is_read_even_if_it_is_removed_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = Checkpoint::newest(&fixture()).unwrap().unwrap().manifest;
+    let save = |step| {
+        let manifest = Manifest {
+            format: checkpoint::FORMAT,
+            step,
+            files: BTreeMap::new(),
+            ..manifest.clone()
+        };
+        let snapshot = Snapshot {
+            files: tensors().into_iter().collect(),
+            counters: counters(),
+        };
+        checkpoint::write(folder.path(), manifest, &snapshot).unwrap()
+    };
+    let older = save(1);
+    let found = Checkpoint::newest(folder.path()).unwrap().unwrap();
+    save(2);
+    checkpoint::remove(&older).unwrap();
+    assert!(!older.exists());
+    assert_eq!(
+        found.tensors("encoder").unwrap()["mean.weight"],
+        values(4, &[5, 7])
+    );
+    assert_eq!(found.state().unwrap().1, counters());
+    let missing = found.tensors("elsewhere").unwrap_err().to_string();
+    assert!(
+        missing.contains("names no elsewhere.safetensors"),
+        "{missing}"
+    );
+}
+
 /// The architectures that its manifest and experiment name are those that they named then.
 #[test]
 fn the_architectures_of_the_first_format_have_the_same_tensors() {

@@ -81,6 +81,9 @@ pub enum NetError {
     /// A specification that no network can be built from.
     #[error("{0}")]
     Spec(String),
+    /// Errors are relative to the distance between samples, and there is none.
+    #[error("the held-out samples are all the same: there is no distance to normalise by")]
+    AllAlike,
     /// A weights file that is missing or unreadable.
     #[error("weights file {}: {source}", path.display())]
     WeightsFile {

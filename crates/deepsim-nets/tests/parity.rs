@@ -16,7 +16,7 @@ mod kinks;
 use std::sync::Mutex;
 
 use common::{GRADIENT, OUTPUT, Reference, assert_close, gradients, reference_script};
-use deepsim_nets::losses::{Label, cross_entropy, squared_distance};
+use deepsim_nets::losses::{Label, cross_entropy, diversity, squared_distance};
 use deepsim_nets::metrics::normalised_error;
 use deepsim_nets::pictures::{caffe_to_rgb, clip_caffe, rgb_to_caffe};
 use deepsim_nets::{
@@ -286,6 +286,11 @@ fn loss_terms_under_every_reduction() {
                 cross_entropy(l, label, how).unwrap()
             });
         }
+        let noises = [r.get("noise_a"), r.get("noise_b")];
+        let limit = r.meta("limit").parse().unwrap();
+        check(&format!("{name}/diversity"), "img_a", &|a| {
+            diversity([a, r.get("img_b")], noises, limit, how).unwrap()
+        });
     }
 }
 

@@ -4,6 +4,8 @@
 //! adversarial loss is below 0.1. The authors' training has two more rules; all thresholds are
 //! settings.
 
+use std::collections::BTreeMap;
+
 use deepsim_experiment::config::RawGate;
 
 /// Which networks are updated.
@@ -95,8 +97,7 @@ impl Vital {
 
 /// Notices a gate that is stuck: one network trains on and on, the other hardly ever.
 ///
-/// It looks at updates that happened, whatever rule decided on them, and is no part of the training's state: a
-/// resumed run begins to look anew.
+/// It looks at updates that happened, whatever rule decided on them.
 #[derive(Debug)]
 pub struct Balance {
     /// Updates so far of generator and discriminator.
@@ -106,13 +107,51 @@ pub struct Balance {
     stuck_for: u64,
 }
 
-/// What is looked at while a run goes on, beside its losses.
+/// What is looked at while a run goes on, beside its losses. It changes nothing in the training, but a resumed run is to
+/// say what an uninterrupted one says, so that it goes into checkpoints.
 #[derive(Debug)]
 pub struct Watch {
     /// Whether the discriminator lives.
     pub vital: Vital,
     /// Whether both networks learn.
     pub balance: Balance,
+}
+
+impl Watch {
+    /// Begins to look, at a training with so many updates of generator and discriminator.
+    pub fn new(updates_g: u64, updates_d: u64) -> Watch {
+        Watch {
+            vital: Vital::default(),
+            balance: Balance::new(updates_g, updates_d),
+        }
+    }
+
+    /// What it remembers, as integers of a checkpoint.
+    pub fn counters(&self) -> [(String, i64); 4] {
+        let [g, d] = self.balance.shares.map(|share| share.to_bits());
+        [
+            ("watch.dead_for", self.vital.dead_for),
+            ("watch.share_g", g),
+            ("watch.share_d", d),
+            ("watch.stuck_for", self.balance.stuck_for),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.cast_signed()))
+    }
+
+    /// Remembers what a checkpoint holds; one from before it was kept holds nothing.
+    pub fn restore(&mut self, counters: &BTreeMap<String, i64>) {
+        let of = |name: &str| counters.get(name).map(|n| n.cast_unsigned());
+        if let (Some(dead), Some(g), Some(d), Some(stuck)) = (
+            of("watch.dead_for"),
+            of("watch.share_g"),
+            of("watch.share_d"),
+            of("watch.stuck_for"),
+        ) {
+            self.vital.dead_for = dead;
+            self.balance.shares = [g, d].map(f64::from_bits);
+            self.balance.stuck_for = stuck;
+        }
+    }
 }
 
 /// A network.

@@ -3,6 +3,8 @@
 //! [`run::train`] is the loop, [`iteration::iterate`] one step of it; both read from top to
 //! bottom.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody reads: `deepsim_data::terminal`
+
 pub mod adversary;
 pub mod arithmetic;
 pub mod error;
@@ -10,6 +12,7 @@ pub mod gate;
 pub mod iteration;
 pub mod metrics_log;
 pub mod progress;
+mod reporting;
 pub mod run;
 pub mod signals;
 pub mod state;

@@ -1,9 +1,12 @@
 //! `deepsim-train EXPERIMENT.toml`
 
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody reads: `deepsim_data::terminal`
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use deepsim_data::terminal::{print, tell};
 use deepsim_experiment::{Experiment, Intent};
 use deepsim_train::run::{End, Request, train};
 use deepsim_train::signals::Stop;
@@ -27,7 +30,7 @@ Examples:
 
 Exit codes: 0 done, 1 failed while running, 2 the experiment, its inputs or the run
 directory cannot be used as asked, 130 after Ctrl-C, 143 after
-SIGTERM and 138 after SIGUSR1 (saved)."
+SIGTERM, 129 after SIGHUP and 138 after SIGUSR1 (saved)."
 )]
 struct Arguments {
     /// The experiment file.
@@ -56,6 +59,8 @@ fn main() -> ExitCode {
     deepsim_nets::keep_memory();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would panic on a stderr that is gone.
+        .log_internal_errors(false)
         .with_target(false)
         .without_time()
         .with_env_filter(
@@ -66,7 +71,7 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             ExitCode::from(error.exit_code())
         }
     }
@@ -93,14 +98,15 @@ fn run(arguments: &Arguments) -> Result<ExitCode, deepsim_train::TrainError> {
     };
     Ok(match train(&experiment, &request, &stop)? {
         End::Done(step) => {
-            println!("done: step {step}, run {}", out.display());
+            // The run is done, whoever reads it.
+            let _ = print(format_args!("done: step {step}, run {}\n", out.display()));
             ExitCode::SUCCESS
         }
         End::Stopped(step, code) => {
-            eprintln!(
+            tell(format_args!(
                 "stopped: saved step {step} in {}; go on with --resume",
                 out.display()
-            );
+            ));
             ExitCode::from(code)
         }
     })

@@ -1,11 +1,11 @@
 //! `metrics.jsonl`: one object per log step.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use deepsim_experiment::ExperimentError;
-use deepsim_experiment::run_dir::write_replacing;
 use serde_json::{Map, Value};
 
 use crate::error::Result;
@@ -26,18 +26,11 @@ impl MetricsLog {
     /// A file that cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<MetricsLog> {
         if path.exists() {
-            let reader = BufReader::new(File::open(path).map_err(ExperimentError::io(path))?);
-            let mut kept = Vec::new();
-            for line in reader.split(b'\n') {
-                let line = line.map_err(ExperimentError::io(path))?;
-                let value: Option<Value> = serde_json::from_slice(&line).ok();
-                let at = value.and_then(|v| v.get("step").and_then(Value::as_u64));
-                if at.is_some_and(|at| at <= step) {
-                    kept.extend(line);
-                    kept.push(b'\n');
-                }
-            }
-            write_replacing(path, &kept)?;
+            let kept = kept(path, step).map_err(ExperimentError::io(path))?;
+            // Lines are only ever appended: what stays is how the file begins.
+            let file = fs::OpenOptions::new().write(true).open(path);
+            file.and_then(|f| f.set_len(kept))
+                .map_err(ExperimentError::io(path))?;
         }
         let file = fs::OpenOptions::new()
             .create(true)
@@ -66,6 +59,22 @@ impl MetricsLog {
     }
 }
 
+/// Bytes up to the first line that is cut, or of a later step.
+fn kept(path: &Path, step: u64) -> std::io::Result<u64> {
+    let mut reader = BufReader::new(File::open(path)?);
+    let (mut kept, mut line) = (0, Vec::new());
+    loop {
+        line.clear();
+        let bytes = reader.read_until(b'\n', &mut line)?;
+        let value: Option<Value> = serde_json::from_slice(&line).ok();
+        let at = value.and_then(|v| v.get("step").and_then(Value::as_u64));
+        if !line.ends_with(b"\n") || at.is_none_or(|at| at > step) {
+            return Ok(kept);
+        }
+        kept += bytes as u64;
+    }
+}
+
 /// Means of losses since the last log step.
 #[derive(Debug, Default)]
 pub struct Means {
@@ -86,6 +95,36 @@ impl Means {
         }
         self.n += 1.0;
         self.last_ratio = l.ratio;
+    }
+
+    /// The sums, as integers of a checkpoint: a run that is cut between two log steps goes on to the same means.
+    pub fn counters(&self) -> impl Iterator<Item = (String, i64)> {
+        let rest =
+            [("n", self.n), ("ratio", self.last_ratio)].map(|(name, v)| (name.to_owned(), v));
+        let sums = self.sum.iter().enumerate();
+        sums.map(|(i, v)| (format!("sum{i}"), *v))
+            .chain(rest)
+            .map(|(name, v)| (format!("means.{name}"), v.to_bits().cast_signed()))
+    }
+
+    /// Takes them from a checkpoint; one from before they were kept holds none.
+    pub fn restore(counters: &BTreeMap<String, i64>) -> Means {
+        let of = |name: &str| {
+            let bits = counters.get(&format!("means.{name}"))?;
+            Some(f64::from_bits(bits.cast_unsigned()))
+        };
+        let restored = || {
+            let mut means = Means {
+                n: of("n")?,
+                last_ratio: of("ratio")?,
+                ..Means::default()
+            };
+            for (i, sum) in means.sum.iter_mut().enumerate() {
+                *sum = of(&format!("sum{i}"))?;
+            }
+            Some(means)
+        };
+        restored().unwrap_or_default()
     }
 
     /// The means, with the newest ratio; starts over.
@@ -111,6 +150,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn means_go_on_where_they_were_cut() {
+        let losses = |v: f64| Losses {
+            feat: v,
+            adv: v,
+            img: f64::NAN,
+            kl: v,
+            div: v,
+            d_real: v,
+            d_fake: v,
+            ratio: 2.0 * v,
+        };
+        let mut whole = Means::default();
+        whole.add(&losses(0.1));
+        let mut cut = Means::restore(&whole.counters().collect());
+        for means in [&mut whole, &mut cut] {
+            means.add(&losses(0.7));
+        }
+        let (whole, cut) = (whole.take(), cut.take());
+        assert_eq!(whole.feat.to_bits(), cut.feat.to_bits());
+        assert_eq!(cut.ratio, 1.4);
+        assert!(cut.img.is_nan());
+        // A checkpoint from before they were kept.
+        assert_eq!(Means::restore(&BTreeMap::new()).n, 0.0);
+    }
+
+    #[test]
     fn lines_after_the_resumed_step_and_cut_lines_go() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
@@ -119,7 +184,11 @@ mod tests {
             "{\"step\":1,\"a\":1}\n{\"step\":2}\n{\"step\":3}\n{\"step\":1,\"cu",
         )
         .unwrap();
+        use std::os::unix::fs::MetadataExt;
+        let file = fs::metadata(&path).unwrap().ino();
         let mut log = MetricsLog::open(&path, 2).unwrap();
+        // In place: the log of a long run does not fit on the disk twice.
+        assert_eq!(fs::metadata(&path).unwrap().ino(), file);
         log.write(
             3,
             &[

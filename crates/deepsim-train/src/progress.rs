@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Instant;
 
+use deepsim_data::terminal::tell;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::iteration::Losses;
@@ -61,15 +62,19 @@ impl Progress {
         }
         match &self.bar {
             Some(bar) => bar.set_message(text),
-            None => eprintln!("step {step}/{} ETA {} {text}", self.total, self.eta(step)),
+            None => tell(format_args!(
+                "step {step}/{} ETA {} {text}",
+                self.total,
+                self.eta(step)
+            )),
         }
     }
 
     /// A sentence that must be seen: above the bar, or a line.
     pub fn say(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| tell(text)),
+            None => tell(text),
         }
     }
 

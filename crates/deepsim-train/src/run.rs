@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use deepsim_data::terminal::tell;
 use deepsim_data::{Augment, BatchSpec, Dataset, Loader, Part};
 use deepsim_experiment::config::RawNotFinite;
 use deepsim_experiment::evaluate::{decode, held_out, held_out_features, to_caffe};
@@ -14,22 +15,27 @@ use deepsim_experiment::{
     checkpoint, device, sheet,
 };
 use deepsim_nets::init::derive_seed;
-use deepsim_nets::{PixelDistance, structural};
+use deepsim_nets::{NetError, PixelDistance, structural};
 use serde_json::Value;
 use tch::Device;
 
 use crate::arithmetic::{advice, set_products};
 use crate::error::{Result, TrainError};
-use crate::gate::{Balance, Player, Vital, Watch};
-use crate::iteration::{Losses, Plan, iterate, schedule};
+use crate::gate::Watch;
+use crate::iteration::{Plan, iterate};
 use crate::metrics_log::{Means, MetricsLog};
 use crate::progress::Progress;
+use crate::reporting::{
+    dead_discriminator, eval_entries, eval_line, gate_name, log_entries, stuck_gate,
+};
 use crate::signals::Stop;
 use crate::state::State;
 use crate::tensorboard::EventWriter;
 
 /// Photographs on a sample sheet.
 const SHEET: usize = 8;
+/// Held-out photographs that are decoded at once before a run begins.
+const CHECKED_AT_ONCE: usize = 32;
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -65,10 +71,10 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
             Err(TrainError::NotFinite { step, term, value })
                 if experiment.raw.train.not_finite == RawNotFinite::Halve =>
             {
-                eprintln!(
+                tell(format_args!(
                     "warning: step {step}: {term} is {value}: back to the last checkpoint, and on with \
                      half the learning rates"
-                );
+                ));
                 request.intent = Intent::Resume;
                 rates = Rates::Halved;
             }
@@ -118,17 +124,17 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
         state.checkpoint_bytes(),
     )?;
     let mut manifest = describe(experiment, &perception, &data, &test);
-    match start {
+    let counters = match start {
         Start::Finished(step) => return Ok(End::Done(step)),
-        Start::Zero => {}
+        Start::Zero => None,
         Start::From(checkpoint) => {
             same_inputs(run.path(), &manifest, &checkpoint.manifest)?;
-            state.restore(&checkpoint)?;
             manifest.seconds = checkpoint.manifest.seconds;
+            Some(state.restore(&checkpoint)?)
         }
-    }
+    };
     let first = state.step;
-    eprintln!(
+    tell(format_args!(
         "{}: {} → {}, compared at {}; {} photographs, batch {}, {}",
         experiment.raw.name,
         experiment.encoder,
@@ -140,40 +146,44 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
             0 => format!("steps 1 to {}", settings.steps),
             k => format!("resumed at step {k} of {}", settings.steps),
         }
-    );
+    ));
     let remarks = [
         advice(settings.precision, device).map(str::to_owned),
         fewer_scales(experiment),
     ];
     for remark in remarks.into_iter().flatten() {
-        eprintln!("{remark}");
+        tell(remark);
     }
 
     let plan = Plan::of(experiment);
-    let mut loader = Loader::new(Arc::clone(&data), spec, first, experiment.bad_images())?;
+    let bad = experiment.bad_images();
+    let mut loader = Loader::new(Arc::clone(&data), spec, first, bad, &state.quarantined)?;
     let mut log = MetricsLog::open(&run.path().join("metrics.jsonl"), first)?;
-    let mut events = event_writer(run.path(), first)?;
+    let mut events = event_writer(run.path(), counters.as_ref().map(|_| first))?;
     let progress = Progress::new(first, settings.steps);
     let mut means = Means::default();
-    let mut watch = Watch {
-        vital: Vital::default(),
-        balance: Balance::new(state.adam_g.count(), state.adam_d.count()),
-    };
+    let mut watch = Watch::new(state.adam_g.count(), state.adam_d.count());
+    if let Some(counters) = &counters {
+        means = Means::restore(counters);
+        watch.restore(counters);
+    }
     let (mut logged_at, mut logged_step) = (Instant::now(), first);
     let mut saved = first;
     let begun = Instant::now();
     let earlier = manifest.seconds;
-    let mut save = |state: &State, saved: &mut u64| -> Result<()> {
+    let mut save = |state: &State, means: &Means, watch: &Watch, saved: &mut u64| -> Result<()> {
         if !state.is_finite()? {
             return Err(TrainError::NotFinite {
                 step: state.step,
-                term: "a weight",
+                term: "a weight, or what Adam remembers of one,",
                 value: f64::NAN,
             });
         }
         manifest.step = state.step;
         manifest.seconds = earlier + begun.elapsed().as_secs_f64();
         let mut snapshot = state.snapshot();
+        snapshot.counters.extend(means.counters());
+        snapshot.counters.extend(watch.counters());
         if let Some(scale) = perception.scale() {
             snapshot.files.insert(SCALE_FILE, scale.tensors());
         }
@@ -189,7 +199,7 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
         }
         state.halvings += 1;
         // At once: a process that is killed now must not begin with the old rates.
-        save(&state, &mut saved)?;
+        save(&state, &means, &watch, &mut saved)?;
     }
 
     while state.step < settings.steps {
@@ -197,6 +207,9 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
         let pictures = to_caffe(&batch.images, device)?;
         let recorded = perception.recorded(Part::Train, &data, &batch.indices)?;
         loader.recycle(batch);
+        if loader.quarantined().len() > state.quarantined.len() {
+            state.quarantined.extend(loader.quarantined().keys());
+        }
         let seed = derive_seed(settings.seed, "dropout", state.step);
         let losses = iterate(
             &mut state,
@@ -240,7 +253,7 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
                 experiment,
                 images_per_s,
                 &watch,
-                loader.quarantined().len(),
+                state.quarantined.len(),
             );
             log.write(step, &entries)?;
             scalars(&mut events, step, &entries)?;
@@ -268,7 +281,7 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
                 .map_err(ExperimentError::io(run.path()))?;
         }
         if due(settings.eval_every) || last {
-            let e = held_out(
+            match held_out(
                 &test,
                 &experiment.augment(),
                 &perception,
@@ -276,31 +289,28 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
                 settings.eval_images,
                 Clip::Displayable,
                 device,
-            )?;
-            let entries = [
-                ("eval.image_error", Value::from(e.image_error)),
-                ("eval.feature_error", Value::from(e.feature_error)),
-                ("eval.gradient_energy", Value::from(e.gradient_energy)),
-                ("eval.n", Value::from(e.n)),
-            ];
-            log.write(step, &entries)?;
-            scalars(&mut events, step, &entries)?;
-            progress.say(&format!(
-                "step {step}: held-out error: image {:.1} %, feature {}; gradient energy {:.2} of real",
-                e.image_error,
-                e.feature_error
-                    .map_or("not measurable".to_owned(), |v| format!("{v:.1} %")),
-                e.gradient_energy
-            ));
+            ) {
+                Ok(e) => {
+                    let entries = eval_entries(&e);
+                    log.write(step, &entries)?;
+                    scalars(&mut events, step, &entries)?;
+                    progress.say(&eval_line(step, &e));
+                }
+                // Nothing is wrong with the training.
+                Err(ExperimentError::Net(error @ NetError::AllAlike)) => {
+                    progress.say(&format!("step {step}: no held-out error: {error}"));
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         if due(settings.checkpoint_every) || last {
-            save(&state, &mut saved)?;
+            save(&state, &means, &watch, &mut saved)?;
         }
         if let Some(code) = stop.asked()
             && !last
         {
             if saved != step {
-                save(&state, &mut saved)?;
+                save(&state, &means, &watch, &mut saved)?;
             }
             progress.finish();
             return Ok(End::Stopped(step, code));
@@ -362,8 +372,8 @@ fn check_size(experiment: &Experiment, data: &Dataset) -> Result<()> {
     Ok(())
 }
 
-/// Errors are relative to the distance between photographs: one alone would fail a run at its
-/// last step.
+/// Errors are relative to the distance between photographs, of which one alone has none; and all that will be looked at
+/// must be readable.
 fn check_held_out(experiment: &Experiment, test: &Dataset) -> Result<()> {
     if test.len() < 2 {
         let reason = format!("needs at least 2 photographs, has {}", test.describe());
@@ -374,6 +384,12 @@ fn check_held_out(experiment: &Experiment, test: &Dataset) -> Result<()> {
             reason,
         }
         .into());
+    }
+    // A corrupt one would stop the run at its first evaluation, each time that it is resumed.
+    let shown = experiment.raw.train.eval_images.max(SHEET).min(test.len());
+    for from in (0..shown).step_by(CHECKED_AT_ONCE) {
+        let to = shown.min(from + CHECKED_AT_ONCE);
+        deepsim_data::eval_batch(test, from..to, &experiment.augment())?;
     }
     Ok(())
 }
@@ -434,78 +450,6 @@ fn same_inputs(run: &Path, now: &Manifest, then: &Manifest) -> Result<()> {
     Ok(())
 }
 
-fn log_entries(
-    l: &Losses,
-    state: &State,
-    plan: &Plan,
-    experiment: &Experiment,
-    images_per_s: f64,
-    watch: &Watch,
-    quarantined: usize,
-) -> Vec<(&'static str, Value)> {
-    let kl = (!l.kl.is_nan()).then(|| ("loss.kl", Value::from(l.kl)));
-    let diversity = (!l.div.is_nan()).then(|| ("loss.diversity", Value::from(l.div)));
-    let lr = experiment.raw.optimizer.generator.lr
-        * state.rate()
-        * schedule(&plan.halve_at, state.adam_g.count());
-    [
-        ("loss.feat", Value::from(l.feat)),
-        ("loss.adv", Value::from(l.adv)),
-        ("loss.img", Value::from(l.img)),
-    ]
-    .into_iter()
-    .chain(kl)
-    .chain(diversity)
-    .chain([
-        ("loss.discr", Value::from(l.discriminator())),
-        ("loss.discr_real", Value::from(l.d_real)),
-        ("loss.discr_fake", Value::from(l.d_fake)),
-        ("gate.ratio", Value::from(l.ratio)),
-        ("gate.train_d", Value::from(state.gate.train_d)),
-        ("gate.train_g", Value::from(state.gate.train_g)),
-        ("discr.dead", Value::from(watch.vital.is_dead())),
-        ("gate.stuck", Value::from(watch.balance.paused().is_some())),
-        ("updates.g", Value::from(state.adam_g.count())),
-        ("updates.d", Value::from(state.adam_d.count())),
-        ("lr", Value::from(lr)),
-        ("images_per_s", Value::from(images_per_s)),
-        ("data.quarantined", Value::from(quarantined)),
-    ])
-    .collect()
-}
-
-fn dead_discriminator(step: u64) -> String {
-    format!(
-        "warning: step {step}: the discriminator is dead: for {} steps its loss has been 2 ln 2 and the \
-         adversarial loss ln 2, so that no gradient is left in them. Lower optimizer.discriminator.lr \
-         (the sample experiments use 1e-4) and start over",
-        Vital::PATIENCE
-    )
-}
-
-fn stuck_gate(step: u64, paused: Player, vaegan: bool) -> String {
-    let (paused, other) = match paused {
-        Player::Generator => ("generator", "discriminator"),
-        Player::Discriminator => ("discriminator", "generator"),
-    };
-    let remedy = match vaegan {
-        true => "A larger vaegan.margin lets both train",
-        false => "Thresholds of [gate] further apart, or a lower loss.adv, let both train",
-    };
-    format!(
-        "warning: step {step}: the gate is stuck: it has paused the {paused} in nearly all of the last iterations, and only \
-         the {other} learns. {remedy}; see gate.ratio and loss.discr in metrics.jsonl"
-    )
-}
-
-fn gate_name(state: &State) -> &'static str {
-    match (state.gate.train_g, state.gate.train_d) {
-        (true, true) => "G+D",
-        (true, false) => "G",
-        _ => "D",
-    }
-}
-
 fn pixels(crop: u32) -> String {
     format!("{crop}x{crop} px")
 }
@@ -515,13 +459,13 @@ fn now() -> f64 {
     since.map_or(0.0, |d| d.as_secs_f64())
 }
 
-fn event_writer(run: &Path, first: u64) -> Result<EventWriter> {
+fn event_writer(run: &Path, resumed_at: Option<u64>) -> Result<EventWriter> {
     let dir = run.join("tensorboard");
     let open = || -> std::io::Result<EventWriter> {
         std::fs::create_dir_all(&dir)?;
-        match first {
-            0 => EventWriter::create(&dir),
-            _ => EventWriter::resume(&dir, first + 1, now()),
+        match resumed_at {
+            None => EventWriter::create(&dir),
+            Some(step) => EventWriter::resume(&dir, step + 1, now()),
         }
     };
     Ok(open().map_err(ExperimentError::io(&dir))?)

@@ -1,39 +1,60 @@
-//! Ctrl-C, SIGTERM and SIGUSR1 (batch systems send it before time is up): finish the iteration, save,
-//! exit.
+//! Ctrl-C, SIGTERM, SIGHUP (a terminal that was closed) and SIGUSR1 (batch systems send it before time is up): finish
+//! the iteration, save, exit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 
-/// Remembers the first signal; a second one ends the process at once.
+/// Signals that follow the first one this closely are the same wish: `timeout` and some batch systems tell the process
+/// and then its group, and a script may pass on a Ctrl-C that the terminal has sent to all.
+const ONE_WISH: Duration = Duration::from_millis(100);
+
+/// Remembers the first signal; a second Ctrl-C or SIGTERM ends the process at once.
 #[derive(Clone, Debug)]
 pub struct Stop {
     signal: Arc<AtomicUsize>,
 }
 
 impl Stop {
-    /// Starts listening.
+    /// Starts listening, on a thread of its own.
     ///
     /// # Errors
     /// What the operating system refuses.
     pub fn listen() -> std::io::Result<Stop> {
-        let signal = Arc::new(AtomicUsize::new(0));
-        for number in [SIGINT, SIGTERM] {
-            // Order matters: the shutdown is armed only by an earlier signal.
-            let armed = Arc::new(AtomicBool::new(false));
-            signal_hook::flag::register_conditional_shutdown(number, 128 + number, armed.clone())?;
-            signal_hook::flag::register(number, armed)?;
-            let value = usize::try_from(number).unwrap_or(0);
-            signal_hook::flag::register_usize(number, signal.clone(), value)?;
+        let mut wanted = vec![SIGINT, SIGTERM, SIGUSR1];
+        // `nohup` has asked that it be ignored.
+        if !hangup_is_ignored() {
+            wanted.push(SIGHUP);
         }
-        // A warning may come more than once: it never ends the process at once.
-        let value = usize::try_from(SIGUSR1).unwrap_or(0);
-        signal_hook::flag::register_usize(SIGUSR1, signal.clone(), value)?;
-        Ok(Stop { signal })
+        let mut signals = Signals::new(wanted)?;
+        let signal = Arc::new(AtomicUsize::new(0));
+        let stop = Stop {
+            signal: Arc::clone(&signal),
+        };
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                let mut asked: Option<Instant> = None;
+                for number in signals.forever() {
+                    // These may come more than once and never end it at once.
+                    if !matches!(number, SIGUSR1 | SIGHUP) {
+                        let first = *asked.get_or_insert_with(Instant::now);
+                        if first.elapsed() > ONE_WISH {
+                            low_level::exit(128 + number);
+                        }
+                    }
+                    let value = usize::try_from(number).unwrap_or(0);
+                    let _ = signal.compare_exchange(0, value, Ordering::Relaxed, Ordering::Relaxed);
+                }
+            })?;
+        Ok(stop)
     }
 
-    /// The exit code of the signal that asked to stop (130 for Ctrl-C, 143 for SIGTERM, 138 for
+    /// The exit code of the signal that asked to stop (130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 138 for
     /// SIGUSR1).
     pub fn asked(&self) -> Option<u8> {
         match self.signal.load(Ordering::Relaxed) {
@@ -41,4 +62,13 @@ impl Stop {
             n => u8::try_from(128 + n).ok(),
         }
     }
+}
+
+/// As Linux tells it; elsewhere nobody has asked.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    ignored
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> (SIGHUP - 1) & 1 == 1)
 }

@@ -1,6 +1,6 @@
 //! Everything that affects the next step, and its way into a checkpoint and back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deepsim_experiment::networks::ENCODER_FILE;
 use deepsim_experiment::{Checkpoint, Experiment, Snapshot};
@@ -10,6 +10,9 @@ use tch::{Device, Tensor};
 
 use crate::error::{Result, TrainError};
 use crate::gate::Gate;
+
+/// Begins the names of counters that mark a photograph as left out.
+const QUARANTINED: &str = "quarantined.";
 
 /// Everything that affects the next step. Randomness and the position in the data are pure
 /// functions of the seed and `step`; nothing else is hidden anywhere.
@@ -31,6 +34,8 @@ pub struct State {
     pub gate: Gate,
     /// How often all learning rates were halved because a number was not finite.
     pub halvings: u64,
+    /// Photographs that were left out as corrupt, by index: their budget is the run's.
+    pub quarantined: BTreeSet<usize>,
 }
 
 /// Weights of an encoder that learns, and their Adam, whose counter advances with the generator's.
@@ -73,6 +78,7 @@ impl State {
             discriminator,
             gate: Gate::open(),
             halvings: 0,
+            quarantined: BTreeSet::new(),
         })
     }
 
@@ -89,22 +95,18 @@ impl State {
         0.5f64.powi(i32::try_from(self.halvings).unwrap_or(i32::MAX))
     }
 
-    /// Whether all weights are finite numbers: a gradient may be infinite where its loss was not, and
-    /// such weights must not become the newest checkpoint.
+    /// Whether all weights and moments are finite numbers: a gradient may be infinite where its loss was not, and
+    /// what came of it must not become the newest checkpoint.
     ///
     /// # Errors
     /// What libtorch refuses.
     pub fn is_finite(&self) -> Result<bool> {
         let _guard = tch::no_grad_guard();
-        let encoder = self.encoder.as_ref().map(|e| &e.params);
-        let networks = [self.generator.params(), self.discriminator.params()];
-        for params in networks.into_iter().chain(encoder) {
-            for p in params.iter() {
-                // One number is enough: infinities and NaN survive a sum of magnitudes.
-                let sum = p.tensor.f_abs()?.f_sum(tch::Kind::Double)?;
-                if !sum.f_double_value(&[])?.is_finite() {
-                    return Ok(false);
-                }
+        for (_, tensor) in self.snapshot().files.values().flatten() {
+            // One number is enough: infinities and NaN survive a sum of magnitudes.
+            let sum = tensor.f_abs()?.f_sum(tch::Kind::Double)?;
+            if !sum.f_double_value(&[])?.is_finite() {
+                return Ok(false);
             }
         }
         Ok(true)
@@ -151,15 +153,18 @@ impl State {
         };
         snapshot.files.extend(learned);
         snapshot.counters.extend(learned_steps);
+        let quarantined = self.quarantined.iter();
+        let marks = quarantined.map(|index| (format!("{QUARANTINED}{index}"), 1));
+        snapshot.counters.extend(marks);
         snapshot
     }
 
-    /// Takes everything back from a checkpoint.
+    /// Takes everything back from a checkpoint, and returns all of its counters: some are of what only looks on.
     ///
     /// # Errors
     /// A tensor or counter that is missing, unknown or of another shape; the state must not be
     /// used then.
-    pub fn restore(&mut self, from: &Checkpoint) -> Result<()> {
+    pub fn restore(&mut self, from: &Checkpoint) -> Result<BTreeMap<String, i64>> {
         let origin = from.path.display().to_string();
         let (generator, discriminator) =
             (from.tensors("generator")?, from.tensors("discriminator")?);
@@ -198,7 +203,9 @@ impl State {
         };
         // Checkpoints from before there was a count have none.
         self.halvings = counters.get("halvings").map_or(0, |n| n.cast_unsigned());
+        let marks = counters.keys().filter_map(|k| k.strip_prefix(QUARANTINED));
+        self.quarantined = marks.filter_map(|index| index.parse().ok()).collect();
         self.step = counter("step")?.cast_unsigned();
-        Ok(())
+        Ok(counters)
     }
 }

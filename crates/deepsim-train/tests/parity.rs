@@ -28,10 +28,6 @@ const WEIGHTS: f64 = 1e-4;
 /// The same in what the iterations changed: Adam's first steps are all sign, so that rounding
 /// in a gradient near zero shows at full size.
 const MOVEMENT: f64 = 5e-3;
-/// The same for a generator that is rewarded for differing pictures. On one processor 1,438 of its 11.3 million weights
-/// moved the other way (2.3e-2 of the movement), as many with and without Winograd's algorithm, and nine without
-/// the reward. A kink of the distance between two nearly equal pictures would do that; it has not been tracked down.
-const REWARDED: f64 = 3e-2;
 
 fn write_weights(values: &NamedTensors, path: &Path) {
     let bytes: Vec<_> = values
@@ -159,10 +155,7 @@ fn check(net: NetKind, options: &str) {
             &format!("{net}: movement of {name}"),
             &moved,
             &expected,
-            match options.contains("--diversity") && name == "G" {
-                true => REWARDED,
-                false => MOVEMENT,
-            },
+            MOVEMENT,
         );
         let moved = relative(&after, &before);
         assert!(moved > 10.0 * WEIGHTS, "{name} moved by {moved:.1e} only");
@@ -220,9 +213,10 @@ fn an_iteration_compared_in_the_updated_discriminator() {
 
 #[test]
 fn noise_beside_the_features_and_the_reward_for_using_it() {
-    let with = "--seed 18 --crop 64 --batch 4 --weight-decay 1 --iterations 1 --noise 5";
-    check(NetKind::AlexNet, with);
-    let rewarded = format!("{with} --diversity 300 --limit 1000");
+    let with = "--crop 64 --weight-decay 1 --iterations 1 --noise 5";
+    check(NetKind::AlexNet, &format!("--seed 18 --batch 4 {with}"));
+    // Twice as many units pass through the generator: a seed of its own, with two photographs.
+    let rewarded = format!("--seed 6 --batch 2 {with} --diversity 300 --limit 1000");
     check(NetKind::AlexNet, &rewarded);
 }
 

@@ -91,12 +91,32 @@ impl Child {
     /// As [`Child::run`].
     pub fn output(mut self) -> Result<Vec<u8>> {
         self.command.stdout(Stdio::piped());
-        let output = self
-            .start()?
-            .wait_with_output()
-            .with_context(|| format!("reading the output of {}", self.what))?;
-        self.check(output.status)?;
-        Ok(output.stdout)
+        let (status, [stdout, _]) = self.collected()?;
+        self.check(status)?;
+        Ok(stdout)
+    }
+
+    /// Runs it to its end and gives what it said on the pipes that it has: stdout, stderr.
+    fn collected(&mut self) -> Result<(ExitStatus, [Vec<u8>; 2])> {
+        fn read(pipe: Option<impl Read>) -> std::io::Result<Vec<u8>> {
+            let mut said = Vec::new();
+            if let Some(mut pipe) = pipe {
+                pipe.read_to_end(&mut said)?;
+            }
+            Ok(said)
+        }
+        let mut child = self.start()?;
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        // Signals are answered by whoever waits, so that reading must not keep us from waiting.
+        let (status, out, err) = std::thread::scope(|scope| {
+            let (out, err) = (scope.spawn(|| read(out)), scope.spawn(|| read(err)));
+            (self.wait(child), out.join(), err.join())
+        });
+        let status = status?;
+        let said = [out, err].map(|said| said.unwrap_or_else(|_| Ok(Vec::new())));
+        let [out, err] =
+            said.map(|s| s.with_context(|| format!("reading the output of {}", self.what)));
+        Ok((status, [out?, err?]))
     }
 
     /// Runs it to its end, handing what it says on stderr to `read` meanwhile; how it ended.
@@ -135,15 +155,14 @@ impl Child {
     /// # Errors
     /// As [`Child::run`].
     pub fn run_quietly(mut self) -> Result<()> {
-        let output = self
-            .command
-            .output()
-            .with_context(|| format!("starting {}", self.command.get_program().display()))?;
-        if !output.status.success() {
-            eprint!("{}", String::from_utf8_lossy(&output.stdout));
-            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (status, said) = self.collected()?;
+        if !status.success() {
+            for said in said {
+                eprint!("{}", String::from_utf8_lossy(&said));
+            }
         }
-        self.check(output.status)
+        self.check(status)
     }
 
     /// Runs it to its end in silence, for questions that may be answered with no.
@@ -251,11 +270,68 @@ impl Signals {
     }
 }
 
+/// Tells a process and all that it has started: cargo hands nothing on to the tests that it runs.
 fn terminate(id: u32) {
+    let mut told = vec![id];
+    let parents = parents();
+    let mut next = 0;
+    while let Some(&of) = told.get(next) {
+        told.extend(parents.iter().filter(|(_, p)| *p == of).map(|(c, _)| *c));
+        next += 1;
+    }
+    let ids: Vec<String> = told.iter().map(u32::to_string).collect();
     // `kill` is in every POSIX shell and in procps; std has only SIGKILL.
-    let command = format!("kill -TERM {id}");
+    let command = format!("kill -TERM {}", ids.join(" "));
     let _ = Command::new("sh")
         .args(["-c", &command])
         .stdin(Stdio::null())
         .status();
+}
+
+/// Every process with its parent, as Linux tells it.
+fn parents() -> Vec<(u32, u32)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let id: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // The name before may hold anything: state and parent follow its last parenthesis.
+            let (_, fields) = stat.rsplit_once(')')?;
+            Some((id, fields.split_whitespace().nth(1)?.parse().ok()?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_process_has_started_is_told_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let script = format!("sleep 600 & echo $! > {}; wait", file.display());
+        let mut child = Command::new("sh").args(["-c", &script]).spawn().unwrap();
+        let begun = Instant::now();
+        let grandchild = loop {
+            let there = std::fs::read_to_string(&file).unwrap_or_default();
+            if let Ok(id) = there.trim().parse::<u32>() {
+                break id;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30));
+            std::thread::sleep(POLL);
+        };
+        assert!(parents().contains(&(grandchild, child.id())));
+        terminate(child.id());
+        child.wait().unwrap();
+        // Its end may be seen a moment later, as a zombie that init has yet to take.
+        let lives = || {
+            let stat = std::fs::read_to_string(format!("/proc/{grandchild}/stat"));
+            stat.is_ok_and(|s| s.contains("sleep") && !s.contains(") Z "))
+        };
+        while lives() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it goes on");
+            std::thread::sleep(POLL);
+        }
+    }
 }

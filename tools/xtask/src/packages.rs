@@ -78,8 +78,8 @@ impl Package<'_> {
         landing::remove(&staging)?;
         fs::create_dir_all(&staging).with_context(|| format!("creating {}", staging.display()))?;
         let form = match self.form {
-            // pip runs a source package's setup.py to learn its metadata; the required hash means
-            // that only the known file is ever run.
+            // pip runs a source package's setup.py to learn its metadata. The required hash holds for the package, not
+            // for setuptools and wheel, which pip fetches for that where Python has them not.
             Form::Sdist => "--no-binary",
             Form::Wheel => "--only-binary",
         };

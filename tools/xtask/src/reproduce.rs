@@ -233,14 +233,23 @@ pub fn run(ws: &Workspace, only: Option<&str>, minutes: Option<f64>) -> Result<(
         .iter()
         .filter(|experiment| only.is_none_or(|only| matches(experiment.name, only)))
         .collect();
-    if chosen.is_empty() && only != Some("nothing") {
+    let unknown = only.filter(|_| only != Some("nothing")).and_then(|only| {
+        let mut words = only.split(',').map(str::trim);
+        words.find(|word| {
+            let known = |e: &Experiment| match only.contains(',') {
+                true => e.name == *word,
+                false => e.name.contains(word),
+            };
+            word.is_empty() || !EXPERIMENTS.iter().any(known)
+        })
+    });
+    if let Some(unknown) = unknown {
         let names: Vec<_> = EXPERIMENTS
             .iter()
             .map(|experiment| experiment.name)
             .collect();
         return Err(refuse(format!(
-            "--only {}: no such experiment; there are {}",
-            only.unwrap_or_default(),
+            "--only {unknown}: no such experiment; there are {}",
             names.join(", ")
         )));
     }

@@ -151,7 +151,16 @@ fn hashes(manifest: &Value) -> Map<String, Value> {
     found
 }
 
-/// The commit of the workspace, with `+changes` for an unclean tree; none outside git.
+/// What records change themselves: it does not make a tree unclean.
+const BUT_RECORDS: [&str; 4] = [
+    ".",
+    ":(exclude)docs/results",
+    ":(exclude)docs/pictures",
+    ":(exclude)docs/reproduction.md",
+];
+
+/// The commit of the workspace, with `+changes` for an unclean tree; none outside git. To be asked before the work
+/// begins: later there may be another.
 pub fn commit(ws: &Workspace) -> Option<String> {
     let git = |args: &[&str]| {
         let output = std::process::Command::new("git")
@@ -164,7 +173,9 @@ pub fn commit(ws: &Workspace) -> Option<String> {
             .and_then(|o| String::from_utf8(o.stdout).ok())
     };
     let commit = git(&["rev-parse", "HEAD"])?;
-    let clean = git(&["status", "--porcelain"]).is_some_and(|changes| changes.is_empty());
+    let mut status = vec!["status", "--porcelain", "--"];
+    status.extend(BUT_RECORDS);
+    let clean = git(&status).is_some_and(|changes| changes.is_empty());
     Some(format!(
         "{}{}",
         commit.trim(),

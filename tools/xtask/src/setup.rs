@@ -87,6 +87,16 @@ pub fn run(
     packages: &[&str],
     stages: &mut Stages,
 ) -> Result<Ready> {
+    for (part, wished, option) in [
+        (Part::Torch, wishes.torch.is_some(), "--torch"),
+        (Part::Photos, wishes.photos.is_some(), "--photos"),
+    ] {
+        if wished && !parts.contains(&part) {
+            return Err(crate::failure::refuse(format!(
+                "{option} says nothing to the parts that --only names: leave it out, or name that part too"
+            )));
+        }
+    }
     let _lock = Lock::take(ws)?;
     landing::sweep(&ws.third_party())?;
     landing::sweep(&ws.downloads())?;
@@ -176,10 +186,10 @@ pub fn run(
 }
 
 /// Held while set-up runs: two at once would delete each other's unfinished work.
-struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
+pub(crate) struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
 
 impl Lock {
-    fn take(ws: &Workspace) -> Result<Self> {
+    pub(crate) fn take(ws: &Workspace) -> Result<Self> {
         let path = ws.third_party().join(".setup.lock");
         fs::create_dir_all(ws.third_party()).context("creating third_party")?;
         let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;

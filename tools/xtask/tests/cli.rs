@@ -341,6 +341,10 @@ fn wrong_words_are_refused() {
         &["setup", "--only", "torhc"],
         "possible values: torch, photos, weights, judges",
     );
+    refused(
+        &["setup", "--only", "weights", "--photos", "sample"],
+        "--photos says nothing to the parts that --only names",
+    );
     refused(&["quickstart", "--minutes", "0"], "minutes above 0");
     refused(&["quickstart", "--minutes", "NaN"], "minutes above 0");
     refused(&["quickstart"], "experiments/quickstart.toml is missing");
@@ -348,6 +352,12 @@ fn wrong_words_are_refused() {
         &["reproduce", "--only", "fc9"],
         "there are quickstart, sample-pool5",
     );
+    refused(
+        &["reproduce", "--only", "quickstart,sample-pol5"],
+        "--only sample-pol5: no such experiment",
+    );
+    refused(&["reproduce", "--only", ""], "no such experiment");
+    refused(&["bench", "--device", "gpu"], "give cpu, cuda or cuda:N");
     refused(&["precision", "--steps", "1"], "1 is not in 2..=1000000");
     refused(&["precision", "--seeds", "0"], "0 is not in 1..=20");
     refused(

@@ -5,7 +5,6 @@ mod prepare;
 mod progress;
 mod verify;
 
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -189,10 +188,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// Prints a line of results; a reader that has gone away is no failure of ours.
+/// Prints a line of results.
 fn say(line: &str) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout(), "{line}") {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(deepsim_data::terminal::print(format_args!("{line}\n"))?)
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
 use deepsim_data::prepare::Existing;
+use deepsim_data::terminal::tell;
 use deepsim_data::{DataError, Event, Flow, Outcome, Prepare, prepare};
 use rayon::ThreadPoolBuilder;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -60,7 +61,7 @@ pub fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
     });
     match result {
         Err(DataError::Interrupted) => {
-            eprintln!("{}", DataError::Interrupted);
+            tell(DataError::Interrupted);
             let number = signal.load(Ordering::Relaxed);
             Ok(ExitCode::from(u8::try_from(128 + number).unwrap_or(130)))
         }

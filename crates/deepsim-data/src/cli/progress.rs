@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use deepsim_data::terminal::tell;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 /// Time between two lines in a log.
@@ -35,19 +36,19 @@ impl Progress {
             self.said = Instant::now();
             let spent = self.started.elapsed().as_secs_f64();
             let left = spent / done.max(1) as f64 * (total - done) as f64;
-            eprintln!(
+            tell(format_args!(
                 "{done} of {total} photos, {:.0} photos/s, about {} left",
                 done as f64 / spent.max(1e-9),
                 HumanDuration(Duration::from_secs_f64(left))
-            );
+            ));
         }
     }
 
     /// A line for people that does not tear the bar.
     pub fn note(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| tell(line)),
+            None => tell(line),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use deepsim_data::terminal::tell;
 use deepsim_data::verify;
 use deepsim_data::verify::parts;
 
@@ -26,11 +27,11 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             say(&format!("whole: {}: {count} images", path.display()))?;
         } else {
             all_whole = false;
-            eprintln!(
+            tell(format_args!(
                 "{} things are broken in {}: prepare it again, or copy it again from where it is whole",
                 broken.len(),
                 path.display()
-            );
+            ));
         }
     }
     Ok(if all_whole {

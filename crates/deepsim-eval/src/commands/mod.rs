@@ -5,6 +5,7 @@ mod models;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::Dataset;
+use deepsim_data::terminal::tell;
 use deepsim_eval::catalog;
 use deepsim_eval::figures::{self, Figure};
 use deepsim_eval::format::{Format, columns, csv, json};
@@ -30,12 +31,12 @@ type Result<T> = std::result::Result<T, EvalError>;
 const SCALE: usize = 256;
 
 fn warn(text: String) {
-    eprintln!("warning: {text}");
+    tell(format_args!("warning: {text}"));
 }
 
 fn wrote(path: &Path, bytes: &[u8]) -> Result<()> {
     output::write(path, bytes)?;
-    eprintln!("wrote {}", path.display());
+    tell(format_args!("wrote {}", path.display()));
     Ok(())
 }
 
@@ -96,7 +97,7 @@ pub fn reencode(runs: Runs, asked: &Reencode) -> Result<()> {
             chosen.truncate(asked.images.max(1));
             from_data(&data, &chosen, &augment, device)?
         } else {
-            from_files(&asked.photos, &augment, device)?
+            from_files(&asked.photos, Some(&run.test_data()?), &augment, device)?
         };
         let scale = Scale::measure(run, SCALE, device)?;
         let bar = bar(photos.size()[0] as u64 * last, "photos × iterations");
@@ -125,7 +126,7 @@ pub fn reencode(runs: Runs, asked: &Reencode) -> Result<()> {
 
 /// Prints numbers; what is no text is kept beside the pictures, too.
 fn put(text: &str, name: &str, format: Format, out: &Path) -> Result<()> {
-    print!("{text}");
+    output::show(text)?;
     wrote(
         &out.join(format!("{name}.{}", format.extension())),
         text.as_bytes(),
@@ -146,7 +147,8 @@ pub fn interpolate(runs: Runs, asked: &Interpolate) -> Result<()> {
     let mut all = Vec::new();
     runs::each(runs.runs, device, warn, |run| {
         let paths = [asked.a.clone(), asked.b.clone()];
-        let photos = from_files(&paths, &run.experiment.augment(), device)?;
+        let data = run.test_data()?;
+        let photos = from_files(&paths, Some(&data), &run.experiment.augment(), device)?;
         let (a, b) = (photos.f_narrow(0, 0, 1)?, photos.f_narrow(0, 1, 1)?);
         let bar = bar(asked.steps as u64, "frames");
         let mut made = interpolate::compute(run, &a, &b, asked.steps, |n| bar.inc(n))?;
@@ -258,7 +260,7 @@ pub fn figure(runs: Runs, asked: &DrawFigure) -> Result<()> {
         });
     }
     for line in advice {
-        eprintln!("missing: {line}");
+        tell(format_args!("missing: {line}"));
     }
     let bar = bar(plan.panels.len() as u64, "panels");
     let made = figures::draw(
@@ -290,7 +292,7 @@ pub fn figure(runs: Runs, asked: &DrawFigure) -> Result<()> {
             columns(&["row", "run"], &cells)
         }
     };
-    print!("{text}");
+    output::show(&text)?;
     Ok(())
 }
 
@@ -361,7 +363,7 @@ pub fn report(runs: Runs, asked: &Report) -> Result<()> {
         false => asked.out.join("report.html"),
     };
     output::write(&file, page.as_bytes())?;
-    println!("{}", file.display());
+    output::show(format_args!("{}\n", file.display()))?;
     Ok(())
 }
 
@@ -394,6 +396,15 @@ pub fn baseline(baseline: Baseline) -> Result<()> {
         });
     }
     let experiment = Experiment::load(&experiment, &set)?;
+    if experiment.raw.latent.is_some() {
+        return Err(EvalError::Usage {
+            option: "EXPERIMENT",
+            value: experiment.path.display().to_string(),
+            reason:
+                "its encoder learns with the generator; give one whose features are a network's own"
+                    .to_owned(),
+        });
+    }
     let crop = experiment.raw.data.crop;
     let source = &experiment.encoder;
     let out = out.unwrap_or_else(|| {
@@ -433,13 +444,13 @@ pub fn baseline(baseline: Baseline) -> Result<()> {
     let mean = |of: fn(&mv::Photo) -> f64| {
         made.photos.iter().map(of).sum::<f64>() / made.photos.len().max(1) as f64
     };
-    println!(
-        "{}: {n} photos, {:.0} s, feature term {:.3} -> {:.4}",
+    output::show(format_args!(
+        "{}: {n} photos, {:.0} s, feature term {:.3} -> {:.4}\n",
         out.display(),
         made.seconds,
         mean(|p| p.feature_start),
         mean(|p| p.feature_end)
-    );
-    eprintln!("errors beside other methods: cargo run -p deepsim-eval -- table2");
+    ))?;
+    tell("errors beside other methods: cargo run -p deepsim-eval -- table2");
     Ok(())
 }

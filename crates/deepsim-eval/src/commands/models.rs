@@ -1,9 +1,10 @@
 //! Commands about models of their own: samples of variational autoencoders, training losses compared.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use deepsim_data::terminal::tell;
 use deepsim_eval::format::Format;
 use deepsim_eval::judges::Judges;
 use deepsim_eval::loaded::Loaded;
@@ -42,10 +43,10 @@ pub fn sample(runs: Runs, asked: &Sample) -> Result<()> {
     let device = device::choose(&runs.device)?;
     let witness = prior::witness(&asked.judge_weights, device)?;
     if witness.is_none() {
-        eprintln!(
+        tell(format_args!(
             "hint: no {}: no distances; `cargo xtask setup` fetches it",
             asked.judge_weights.join(prior::WITNESS_FILE).display()
-        );
+        ));
     }
     let (mut all, mut without) = (Vec::new(), None);
     runs::each(runs.runs, device, warn, |run| {
@@ -108,7 +109,7 @@ pub fn preimages(asked: &Preimages) -> Result<()> {
         }
     }
     let device = device::choose(&asked.device)?;
-    let mut all = Vec::new();
+    let (mut all, mut taken) = (Vec::new(), BTreeSet::new());
     for path in &asked.runs {
         let run = Loaded::open(path, device)?;
         let drawn = preimages::draw(&run, asked.images, asked.draws, asked.seed, device)?;
@@ -131,7 +132,8 @@ pub fn preimages(asked: &Preimages) -> Result<()> {
             &format!("deviation x{}", preimages::BRIGHTER),
             &drawn.deviation()?,
         )?;
-        wrote(&asked.out.join(format!("{name}.png")), &sheet.png()?)?;
+        let file = file_name(&name, &mut taken);
+        wrote(&asked.out.join(format!("{file}.png")), &sheet.png()?)?;
         all.push(drawn.numbers);
     }
     put(
@@ -173,7 +175,7 @@ pub fn attributes(asked: &Attributes) -> Result<()> {
         labels.index(name)?;
     }
     let device = device::choose(&asked.device)?;
-    let mut all = Vec::new();
+    let (mut all, mut taken) = (Vec::new(), BTreeSet::new());
     for path in &asked.runs {
         let run = Loaded::open(path, device)?;
         let asker = attributes::Asker::new(&run, &labels, asked.images, device)?;
@@ -201,7 +203,10 @@ pub fn attributes(asked: &Attributes) -> Result<()> {
                 sheet.row(&format!("{name} {change}"), images(after)?);
             }
             if found.added.is_some() || found.removed.is_some() {
-                let file = format!("{run_name}-{}.png", file_name(name));
+                let file = format!(
+                    "{}.png",
+                    file_name(&format!("{run_name}-{name}"), &mut taken)
+                );
                 wrote(&asked.out.join(file), &sheet.png()?)?;
             } else {
                 warn(format!(
@@ -219,11 +224,19 @@ pub fn attributes(asked: &Attributes) -> Result<()> {
     )
 }
 
-/// Letters and digits of a name; everything else becomes a dash.
-fn file_name(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .collect()
+/// Letters and digits of a name; everything else becomes a dash, and a number follows where that was taken already.
+fn file_name(name: &str, taken: &mut BTreeSet<String>) -> String {
+    let plain: String = name
+        .chars()
+        .map(|c| if c.is_alphanumeric() { c } else { '-' })
+        .collect();
+    let mut unused = plain.clone();
+    let mut n = 2;
+    while !taken.insert(unused.clone()) {
+        unused = format!("{plain}-{n}");
+        n += 1;
+    }
+    unused
 }
 
 pub struct Losses {
@@ -240,16 +253,17 @@ pub fn losses(runs: Runs, asked: &Losses) -> Result<()> {
     let device = device::choose(&runs.device)?;
     let judges = Judges::load(&asked.judge_weights, device)?;
     let mut all = Vec::new();
-    let mut sheets: BTreeMap<String, (Vec<usize>, Sheet)> = BTreeMap::new();
+    let mut sheets: BTreeMap<(String, String), (Vec<usize>, Sheet)> = BTreeMap::new();
     runs::each(runs.runs, device, warn, |run| {
         if !losses::compares(&run.experiment) {
             return Ok(());
         }
         let row = losses::measure(run, &judges, asked.images, device)?;
         let data = run.test_data()?;
-        let task = row.task.clone();
-        let fresh = !sheets.contains_key(&task);
-        let (chosen, sheet) = match sheets.entry(task) {
+        // Pictures stand under the photographs that they were made of.
+        let key = (row.task.clone(), row.photos.clone());
+        let fresh = !sheets.contains_key(&key);
+        let (chosen, sheet) = match sheets.entry(key) {
             Entry::Occupied(there) => there.into_mut(),
             Entry::Vacant(place) => {
                 let chosen = deepsim_eval::photos::spread(&data, asked.show, &asked.filter)?;
@@ -266,12 +280,13 @@ pub fn losses(runs: Runs, asked: &Losses) -> Result<()> {
         Ok(())
     })?;
     if all.is_empty() {
-        eprintln!(
+        tell(format_args!(
             "hint: no autoencoder or super-resolution run; experiments/sample/ae-*.toml and sr-*.toml make them"
-        );
+        ));
     }
-    for (task, (_, sheet)) in &sheets {
-        let name = file_name(task);
+    let mut taken = BTreeSet::new();
+    for ((task, _), (_, sheet)) in &sheets {
+        let name = file_name(task, &mut taken);
         wrote(&asked.out.join(format!("losses-{name}.png")), &sheet.png()?)?;
     }
     put(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use deepsim_data::Dataset;
 use deepsim_experiment::Clip;
-use deepsim_experiment::evaluate::reconstruct;
+use deepsim_experiment::evaluate::{decode, held_out_features};
 use deepsim_nets::pictures::clip_caffe;
 use tch::{Device, Tensor};
 
@@ -163,12 +163,9 @@ fn reconstructions(
     match entry.origin {
         Origin::Generator(_) => {
             let run = Loaded::open(&entry.path, device)?;
-            Ok(reconstruct(
-                &run.perception,
-                &run.generator,
-                photos,
-                Clip::Displayable,
-            )?)
+            let data = run.test_data()?;
+            let features = held_out_features(&run.perception, &data, chosen, photos)?;
+            Ok(decode(&run.generator, &features, Clip::Displayable)?)
         }
         Origin::MahendranVedaldi => {
             let record = mv::Record::open(&entry.path)?;

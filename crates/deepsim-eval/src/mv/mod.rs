@@ -19,8 +19,22 @@ use crate::error::Result;
 use crate::photos::from_data;
 
 /// λ_TV that goes with a layer: the published weights grow with the depth, 1 for the first two
-/// stages of a network, 10 for the middle ones, 100 from the last pooling on.
+/// stages of a network, 10 for the middle ones, 100 from the last pooling on. (Of EfficientNet-Lite0, whose layers are
+/// numbered through: 1 down to an eighth of the picture's side, 10 at a sixteenth, 100 below.)
 pub fn total_variation_for(tap: &str) -> f64 {
+    if tap == "stem" {
+        return 1.0;
+    }
+    if let Some(block) = tap
+        .strip_prefix("block")
+        .and_then(|n| n.parse::<u32>().ok())
+    {
+        return match block {
+            0..=4 => 1.0,
+            5..=10 => 10.0,
+            _ => 100.0,
+        };
+    }
     match tap.chars().find(char::is_ascii_digit) {
         Some('1' | '2') => 1.0,
         Some('3' | '4') => 10.0,
@@ -101,6 +115,11 @@ mod tests {
             ("relu5", 10.0),
             ("pool5", 100.0),
             ("fc6", 100.0),
+            ("stem", 1.0),
+            ("block0", 1.0),
+            ("block5", 10.0),
+            ("block10", 10.0),
+            ("block15", 100.0),
             ("logits", 100.0),
             ("pooled", 100.0),
         ] {

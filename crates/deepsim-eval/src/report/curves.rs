@@ -131,7 +131,16 @@ pub(super) fn plot(plot: &Plot<'_>) -> Markup {
         .filter(|(_, points): &(_, Vec<_>)| !points.is_empty())
         .collect();
     let heights = lines.iter().flat_map(|(_, p)| p.iter().map(|(_, v)| *v));
-    let Some((lo, hi)) = span(heights.chain(plot.marks.iter().map(|(v, _)| *v))) else {
+    if lines.is_empty() {
+        return html! {};
+    }
+    let thresholds: Vec<(f64, &str)> = plot
+        .marks
+        .iter()
+        .copied()
+        .filter(|(v, _)| usable(*v))
+        .collect();
+    let Some((lo, hi)) = span(heights.chain(thresholds.iter().map(|(v, _)| *v))) else {
         return html! {};
     };
     let most = lines.iter().flat_map(|(_, p)| p.iter().map(|(s, _)| *s));
@@ -153,7 +162,7 @@ pub(super) fn plot(plot: &Plot<'_>) -> Markup {
         figure.plot {
             figcaption {
                 strong { (plot.title) }
-                @if lines.len() > 1 || !plot.marks.is_empty() {
+                @if lines.len() > 1 || !thresholds.is_empty() {
                     span.legend {
                         @for (line, _) in &lines {
                             span.key { span class={ "swatch c" (line.colour) } {} (line.label) }
@@ -168,7 +177,7 @@ pub(super) fn plot(plot: &Plot<'_>) -> Markup {
                     text.axis x=(LEFT - 7.0) y=(format!("{:.1}", up(*v) + 4.0)) text-anchor="end" { (number(*v)) }
                 }
                 (steps(most, BOTTOM, plot.x))
-                @for (v, word) in &plot.marks {
+                @for (v, word) in &thresholds {
                     @let y = up(*v);
                     line.mark x1=(LEFT) x2=(RIGHT) y1=(format!("{y:.1}")) y2=(format!("{y:.1}")) {}
                     text.axis.word x=(RIGHT) y=(format!("{:.1}", y - 4.0)) text-anchor="end" { (word) }
@@ -261,10 +270,11 @@ mod tests {
                 colour: 1,
                 points: vec![(1.0, 0.0), (2.0, 10.0), (3.0, f64::NAN), (4.0, 100.0)],
             }],
-            marks: vec![],
+            marks: vec![(0.0, "never"), (f64::INFINITY, "never"), (5.0, "there")],
         })
         .into_string();
         assert!(!made.contains("NaN") && !made.contains("inf"), "{made}");
         assert_eq!(made.matches("<circle").count(), 2);
+        assert!(made.contains("there") && !made.contains("never"), "{made}");
     }
 }

@@ -81,17 +81,9 @@ pub(super) fn write(
         Err(e) => return Err(failed(e)),
     };
 
-    let folder = match out.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
+    let folder = folder(out);
     fs::create_dir_all(folder).map_err(failed)?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".import-").suffix(".partial");
-    // Temporary files are private by default; weights are as readable as any other output.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut beside = builder.tempfile_in(folder).map_err(failed)?;
+    let mut beside = partial(folder).map_err(failed)?;
     // Digests of other weights must not outlive them: for a moment there are none.
     match fs::remove_file(digests::beside(out)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
@@ -125,7 +117,38 @@ fn write_digests(out: &Path, bytes: &[u8]) -> Result<(), ImportError> {
         path: path.clone(),
         reason,
     })?;
-    fs::write(&path, text).map_err(|source| ImportError::Write { path, source })
+    // Half a digest would refuse whole weights.
+    let put = || -> io::Result<()> {
+        if fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
+            return Ok(());
+        }
+        let mut beside = partial(folder(&path))?;
+        beside.write_all(text.as_bytes())?;
+        beside.as_file().sync_all()?;
+        beside.persist(&path)?;
+        Ok(())
+    };
+    put().map_err(|source| ImportError::Write {
+        path: path.clone(),
+        source,
+    })
+}
+
+fn folder(of: &Path) -> &Path {
+    match of.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    }
+}
+
+/// A file that takes its name when it is whole.
+fn partial(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".import-").suffix(".partial");
+    // Temporary files are private by default; weights are as readable as any other output.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
 }
 
 /// Whether `file` holds exactly `bytes`, read piece by piece.

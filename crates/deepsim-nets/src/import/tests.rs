@@ -37,7 +37,12 @@ fn the_output_is_written_once_kept_and_replaced_on_demand() {
     let expected: Vec<u8> = VALUES.iter().flat_map(|v| v.to_le_bytes()).collect();
     assert_eq!(fc6.data(), expected);
 
+    // What is there already stays, digests too: a training may be reading them.
+    use std::os::unix::fs::MetadataExt;
+    let digests = || fs::metadata(crate::digests::beside(&out)).unwrap().ino();
+    let before = digests();
     assert_eq!(import(Existing::Keep).unwrap().outcome, Outcome::Unchanged);
+    assert_eq!(digests(), before);
     for other in [
         &bytes[..bytes.len() - 1],
         &[&bytes, b"x".as_slice()].concat(),

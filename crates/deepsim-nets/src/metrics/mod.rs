@@ -174,9 +174,7 @@ pub fn mean_distance(a: &Tensor, b: &Tensor) -> Result<f64> {
 pub fn normalised_error(original: &Tensor, reconstructed: &Tensor) -> Result<f64> {
     let unit = mean_pair_distance(original)?;
     if unit <= 0.0 {
-        return Err(NetError::Spec(
-            "the held-out samples are all the same: there is no distance to normalise by".into(),
-        ));
+        return Err(NetError::AllAlike);
     }
     Ok(100.0 * mean_distance(original, reconstructed)? / unit)
 }

@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Where the training works are done: cpu, cuda or cuda:N. The other works are the CPU's
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
     device: String,
     /// Arithmetic of ours and of the tuned PyTorch; auto: for each the faster of fp32 and bf16 here
     #[arg(
@@ -120,6 +120,16 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     }
     note(format_args!("measured in {}", seconds(begun.elapsed())));
     Ok(())
+}
+
+/// cpu, cuda or cuda:N.
+fn device(text: &str) -> std::result::Result<String, String> {
+    let number = text.strip_prefix("cuda:");
+    let known = matches!(text, "cpu" | "cuda") || number.is_some_and(|n| n.parse::<u32>().is_ok());
+    match known {
+        true => Ok(text.to_owned()),
+        false => Err("give cpu, cuda or cuda:N".to_owned()),
+    }
 }
 
 /// The wished works in their usual order, each once; without a wish, all that the device does.

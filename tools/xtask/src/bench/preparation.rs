@@ -11,7 +11,7 @@ use crate::child::Child;
 use crate::failure::refuse;
 use crate::stages::{note, on_terminal};
 use crate::workspace::Workspace;
-use crate::{landing, libtorch, requirements};
+use crate::{landing, libtorch, requirements, setup};
 
 const PACKAGE: &str = "deepsim-bench";
 const SCRIPTS: &str = "tools/bench/python";
@@ -180,6 +180,8 @@ fn install(ws: &Workspace) -> Result<()> {
     if found.trim() == wanted {
         return Ok(());
     }
+    // A set-up that starts meanwhile would sweep away what is half installed.
+    let _lock = setup::Lock::take(ws)?;
     note("torchvision and faiss: 27 MB to fetch");
     let wheels = ws.downloads().join("bench-wheels");
     requirements::fetch(&lock, &wheels)?;

@@ -28,6 +28,16 @@ const WHOLE: u32 = 100;
 /// Longest that a training may go without a new checkpoint.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// A training that does not outlive a trial that failed.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// How many.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -56,6 +66,7 @@ struct Evidence {
 
 pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     let (programs, mut stages) = ready(ws, "cargo xtask kills")?;
+    let commit = samples::commit(ws);
     let [whole, cut] = ["kills-whole", "kills-cut"].map(|name| Path::new("runs").join(name));
     for run in [&whole, &cut] {
         clear(&ws.path(run))?;
@@ -87,20 +98,22 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     };
     for kill in 1..=args.times {
         let before = newest_checkpoint(&ws.path(&cut));
-        let mut child = Command::new(&executable)
-            .current_dir(ws.root())
-            .args(arguments(&cut, &often))
-            .arg("--resume")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("starting the training")?;
+        let mut child = Killed(
+            Command::new(&executable)
+                .current_dir(ws.root())
+                .args(arguments(&cut, &often))
+                .arg("--resume")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .context("starting the training")?,
+        );
         let begun = Instant::now();
         // After its first checkpoint of this life, at a moment within the next steps.
         while newest_checkpoint(&ws.path(&cut)) == before {
             ensure!(
-                child.try_wait().context("waiting")?.is_none(),
+                child.0.try_wait().context("waiting")?.is_none(),
                 "kill {kill}: the training ended before it was killed"
             );
             ensure!(
@@ -111,11 +124,11 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         }
         std::thread::sleep(Duration::from_micros(random(90_000)));
         ensure!(
-            child.try_wait().context("waiting")?.is_none(),
+            child.0.try_wait().context("waiting")?.is_none(),
             "kill {kill}: the training ended before it was killed"
         );
-        child.kill().context("killing")?;
-        child.wait().context("waiting")?;
+        child.0.kill().context("killing")?;
+        child.0.wait().context("waiting")?;
         amid += u32::from(has_partial(&ws.path(&cut))?);
         let newest = newest_checkpoint(&ws.path(&cut)).context("no checkpoint is visible")?;
         verify(&newest).with_context(|| format!("after kill {kill}"))?;
@@ -156,7 +169,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
             "cargo xtask kills --times {} --seed {}",
             args.times, args.seed
         ),
-        commit: samples::commit(ws),
+        commit,
         kills: args.times,
         amid_a_commit: amid,
         verified,

@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::failure::refuse;
 use crate::programs::Programs;
 use crate::samples;
 use crate::stages::Stages;
@@ -81,10 +82,42 @@ fn newest(run: &Path, key: &str) -> Option<f64> {
 }
 
 /// Removes what an earlier trial left.
+///
+/// # Errors
+/// A refusal while somebody trains there.
 fn clear(run: &Path) -> Result<()> {
+    if let Ok(lock) = fs::File::open(run.join("lock"))
+        && lock.try_lock().is_err()
+    {
+        return Err(refuse(format!(
+            "{} is in use: wait for the other command, or end it",
+            run.display()
+        )));
+    }
     match fs::remove_dir_all(run) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).with_context(|| format!("removing {}", run.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_somebody_trains_is_not_cleared() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("soak");
+        fs::create_dir(&run).unwrap();
+        let lock = fs::File::create(run.join("lock")).unwrap();
+        lock.lock().unwrap();
+        let refusal = clear(&run).unwrap_err().to_string();
+        assert!(refusal.contains("in use"), "{refusal}");
+        assert!(run.join("lock").is_file());
+        drop(lock);
+        clear(&run).unwrap();
+        assert!(!run.exists());
+        clear(&run).unwrap();
     }
 }

@@ -115,6 +115,7 @@ struct Evidence<'a> {
 
 pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     let (programs, mut stages) = ready(ws, "cargo xtask soak")?;
+    let commit = samples::commit(ws);
     let run = Path::new("runs").join(NAME);
     let young = Path::new("runs").join(format!("{NAME}-young"));
     for run in [&run, &young] {
@@ -141,10 +142,17 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         ));
         return Ok(());
     }
+    let numbers = changes.iter().flat_map(|c| [c.first, c.last]);
+    if !numbers
+        .chain(controls.iter().map(|c| c.step_ms))
+        .all(f64::is_finite)
+    {
+        bail!("no record: something was not measured; see the table above");
+    }
     let evidence = Evidence {
         name: NAME,
         command: "cargo xtask soak",
-        commit: samples::commit(ws),
+        commit,
         minutes: args.minutes,
         steps,
         changes: &changes,
@@ -189,10 +197,14 @@ fn train(
         .run();
     over.store(true, Ordering::Relaxed);
     let looks = watcher.join().unwrap_or_default();
+    ended_in_time(trained, begun.elapsed(), whole).map(|()| looks)
+}
+
+/// SIGTERM is how a soak ends, but only one that has lasted: any other is somebody's wish to stop it.
+fn ended_in_time(trained: Result<()>, after: Duration, whole: Duration) -> Result<()> {
     match trained {
-        // SIGTERM, as asked.
         Err(error) => match error.downcast_ref::<ChildFailed>() {
-            Some(failed) if failed.ending.code() == 143 => Ok(looks),
+            Some(failed) if failed.ending.code() == 143 && after >= whole => Ok(()),
             _ => Err(error),
         },
         Ok(()) => bail!("the training ended by itself"),
@@ -370,6 +382,24 @@ mod tests {
         }
         let change = &changes(&slower)[3];
         assert!(change.percent > 50.0, "{change:?}");
+    }
+
+    #[test]
+    fn a_soak_that_was_stopped_is_none() {
+        use crate::failure::Ending;
+        let ended = |code| -> Result<()> {
+            Err(ChildFailed {
+                what: "the training".into(),
+                ending: Ending::Code(code),
+                hint: String::new(),
+            }
+            .into())
+        };
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        assert!(ended_in_time(ended(143), minutes(60), minutes(60)).is_ok());
+        assert!(ended_in_time(ended(143), minutes(20), minutes(60)).is_err());
+        assert!(ended_in_time(ended(130), minutes(60), minutes(60)).is_err());
+        assert!(ended_in_time(Ok(()), minutes(60), minutes(60)).is_err());
     }
 
     #[test]

@@ -121,6 +121,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         &mut stages,
     )?;
     stages.next("building with coverage");
+    let commit = samples::commit(ws);
     let program = build(ws)?;
     stages.next("a fault made on purpose, which must be found");
     control(ws, &program)?;
@@ -144,7 +145,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         let evidence = Evidence {
             name: NAME,
             command: "cargo xtask fuzz --record",
-            commit: samples::commit(ws),
+            commit,
             targets: outcomes.iter().map(Outcome::copy).collect(),
         };
         samples::write(ws, NAME, &evidence)?;

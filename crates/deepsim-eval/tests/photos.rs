@@ -1,0 +1,70 @@
+//! A photograph from a file is cut as the photographs of its run were.
+
+// The leave that clippy.toml gives tests ends at their helper functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use deepsim_data::prepare::Existing;
+use deepsim_data::{
+    Augment, Dataset, Flow, Mirror, Place, Prepare, Resize, SquareWindow, Store, prepare,
+};
+use deepsim_eval::photos::{from_data, from_files};
+use image::RgbImage;
+use tch::Device;
+
+#[test]
+fn a_file_is_seen_as_the_dataset_holds_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos = folder.path().join("photos");
+    std::fs::create_dir(&photos).unwrap();
+    let photo = photos.join("a.png");
+    RgbImage::from_fn(300, 200, |x, y| {
+        let wave = |f: f32| (127.0 + 120.0 * (f * (x as f32 + 1.7 * y as f32)).sin()) as u8;
+        image::Rgb([wave(0.05), wave(0.11), (x * y % 251) as u8])
+    })
+    .save(&photo)
+    .unwrap();
+    let window: SquareWindow = "15,40,148".parse().unwrap();
+    let mut seen = Vec::new();
+    for (i, (size, resize, window)) in [
+        (64, Resize::ShortCrop, None),
+        (64, Resize::Squash, None),
+        (64, Resize::ShortCrop, Some(window)),
+        (96, Resize::ShortCrop, None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = folder.path().join(format!("set{i}"));
+        let request = Prepare {
+            source: photos.clone(),
+            out: out.clone(),
+            size,
+            resize: Some(resize),
+            window,
+            store: Some(Store::Raw),
+            holdout: None,
+            seed: 1,
+            quarantine: 0,
+            existing: Existing::Keep,
+        };
+        prepare(&request, &mut |_| Flow::Continue).unwrap();
+        let data = Dataset::open(&out).unwrap();
+        for scale in [None, Some((0.5, 1.0))] {
+            let augment = Augment {
+                crop: 64,
+                mirror: Mirror::Off,
+                place: Place::Random,
+                scale,
+            };
+            let held = from_data(&data, &[0], &augment, Device::Cpu).unwrap();
+            let paths = [photo.clone()];
+            let file = from_files(&paths, Some(&data), &augment, Device::Cpu).unwrap();
+            let apart = (&held - &file).abs().max().double_value(&[]);
+            assert_eq!(apart, 0.0, "size {size}, {resize:?}, {window:?}, {scale:?}");
+            seen.push(held);
+        }
+    }
+    // The settings do show.
+    assert_ne!(seen[0], seen[2]);
+    assert_ne!(seen[0], seen[4]);
+}

@@ -1,0 +1,186 @@
+//! What happens around a run while it trains, and must not cost it anything: readers that go away, wishes that arrive
+//! twice, photographs that turn out to be damaged, files that are hidden or too many.
+
+// The leave that clippy.toml gives tests ends at their helper functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use deepsim_experiment::Checkpoint;
+use deepsim_tests::files::{self, checkpoint_steps, column, contents, losses, tensors};
+use deepsim_tests::lab::Lab;
+use deepsim_tests::process::{Running, run};
+use rustix::process::Signal;
+
+const ENDLESS: [&str; 5] = [
+    "--steps",
+    "1000000",
+    "--resume",
+    "--set",
+    "train.checkpoint_every=1000000",
+];
+
+fn steps_done(lab: &Lab) -> usize {
+    column(&lab.run_dir(), "lr").len()
+}
+
+/// `2>&1 | tee log` whose tee has ended, a terminal that was closed, a log on a full disk.
+#[test]
+fn a_run_that_nobody_listens_to_goes_on_and_saves() {
+    let lab = Lab::new();
+    let mut at_work = Running::start(lab.train().args(ENDLESS));
+    at_work.until(|| steps_done(&lab) > 1);
+    at_work.deafen();
+    let heard = steps_done(&lab);
+    at_work.until(|| steps_done(&lab) > heard + 3);
+    at_work.signal(Signal::TERM).exits(143);
+    let saved = *checkpoint_steps(&lab.run_dir()).last().unwrap();
+    assert_eq!(saved, steps_done(&lab) as u64);
+    Checkpoint::open(&files::checkpoint(&lab.run_dir(), saved)).unwrap();
+}
+
+/// `timeout` tells the process and then its group; a script may pass a Ctrl-C on that the terminal has sent to all.
+#[test]
+fn one_wish_that_arrives_as_two_signals_saves() {
+    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM)] {
+        let lab = Lab::new();
+        let mut at_work = Running::start(lab.train().args(ENDLESS));
+        at_work.until(|| steps_done(&lab) > 1);
+        at_work.tell(first);
+        std::thread::sleep(Duration::from_millis(2));
+        // It may have ended between the two.
+        at_work.tell(second);
+        let ran = at_work.ends().says(&["saved step"]);
+        assert!(matches!(ran.code, Some(130 | 143)), "{:?}", ran.code);
+        assert_eq!(checkpoint_steps(&lab.run_dir()).len(), 1);
+    }
+}
+
+#[test]
+fn a_closed_terminal_saves_unless_the_user_asked_otherwise() {
+    let lab = Lab::new();
+    let mut at_work = Running::start(lab.train().args(ENDLESS));
+    at_work.until(|| steps_done(&lab) > 1);
+    at_work.signal(Signal::HUP).exits(129).says(&["saved step"]);
+
+    let plain = lab.train();
+    let mut immune = Command::new("nohup");
+    immune
+        .current_dir(lab.path())
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .args(ENDLESS);
+    let mut at_work = Running::start(&mut immune);
+    let before = steps_done(&lab);
+    at_work.until(|| steps_done(&lab) > before + 1);
+    at_work.tell(Signal::HUP);
+    let before = steps_done(&lab);
+    at_work.until(|| steps_done(&lab) > before + 3);
+    at_work.signal(Signal::TERM).exits(143);
+}
+
+/// Not at the first evaluation, hours later and then at each resume: before anything is deleted.
+#[test]
+fn a_damaged_held_out_photograph_is_found_before_the_run_begins() {
+    let lab = Lab::trained(2);
+    let photo = lab
+        .at("test")
+        .join(format!("{}.jpg", deepsim_tests::lab::TRAIN));
+    files::cut(&photo, 0.6);
+    let before = contents(&lab.run_dir());
+    run(lab.train().arg("--fresh")).refuses(&[photo.to_str().unwrap()]);
+    assert_eq!(contents(&lab.run_dir()), before);
+}
+
+/// Where all held-out photographs are alike there is nothing to measure errors by, and nothing wrong with the training.
+#[test]
+fn held_out_photographs_that_are_all_alike_end_no_run() {
+    let lab = Lab::new();
+    let test = lab.at("test");
+    let mut photos: Vec<_> = fs::read_dir(&test)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    photos.sort();
+    let bytes = fs::read(&photos[0]).unwrap();
+    for photo in &photos {
+        fs::write(photo, &bytes).unwrap();
+    }
+    let often = ["--steps", "4", "--set", "train.eval_every=2"];
+    run(lab.train().args(often))
+        .exits(0)
+        .says(&["no held-out error", "all the same"]);
+    assert_eq!(checkpoint_steps(&lab.run_dir()), [2, 4]);
+}
+
+/// The budget of the quarantine is the run's, and what is logged of the steps between two lines does not depend on where
+/// it was cut.
+#[test]
+fn what_is_reported_does_not_depend_on_where_a_run_was_cut() {
+    let lab = Lab::new();
+    files::cut(&lab.at("train/00.jpg"), 0.6);
+    let train = |out: &str| {
+        let mut command = lab.train_into(out);
+        for set in [
+            "data.quarantine=1",
+            "train.log_every=3",
+            "train.checkpoint_every=1",
+        ] {
+            command.args(["--set", set]);
+        }
+        command.args(["--steps", "9", "--resume"]);
+        command
+    };
+    run(&mut train("whole")).exits(0);
+    // Between two lines, twice; right after one.
+    for at in ["parent-synced@4", "parent-synced@5", "parent-synced@6"] {
+        let ran = run(train("cut").env("DEEPSIM_CRASH_POINT", at));
+        assert_eq!(ran.code, None, "{at} was not reached: {}", ran.stderr);
+    }
+    run(&mut train("cut")).exits(0);
+    let (whole, cut) = (lab.at("whole"), lab.at("cut"));
+    assert_eq!(tensors(&cut, 9), tensors(&whole, 9));
+    assert_eq!(losses(&cut), losses(&whole));
+    assert_eq!(column(&whole, "data.quarantined"), [1, 1, 1]);
+}
+
+/// A file system that cannot exchange two names hides both for a moment.
+#[test]
+fn a_whole_checkpoint_that_was_being_replaced_comes_back() {
+    let lab = Lab::trained(4);
+    let checkpoints = lab.run_dir().join("checkpoints");
+    let keep = ["--set", "train.keep_checkpoints=1"];
+    run(lab.train().args(["--steps", "6", "--resume"]).args(keep)).exits(0);
+    assert_eq!(checkpoint_steps(&lab.run_dir()), [6]);
+    let hidden = checkpoints.join(".partial-step-000000006-x.replaced");
+    fs::rename(files::checkpoint(&lab.run_dir(), 6), &hidden).unwrap();
+    let half = checkpoints.join(".partial-step-000000006-x");
+    fs::create_dir(&half).unwrap();
+    fs::write(half.join("generator.safetensors"), "half").unwrap();
+    run(lab.train().args(["--steps", "8", "--resume"]).args(keep))
+        .says(&["resumed at step 6"])
+        .exits(0);
+    assert!(!hidden.exists() && !half.exists());
+}
+
+/// A gradient that is finite and whose square is not would leave its weights standing still for good.
+#[test]
+fn a_gradient_too_large_to_square_stops_the_run() {
+    let lab = Lab::new();
+    run(lab.train().args(["--set", "loss.img=1e22"]))
+        .exits(1)
+        .says(&["step 1: the generator's gradient is"]);
+    assert!(checkpoint_steps(&lab.run_dir()).is_empty());
+}
+
+/// Results that nobody reads to their end (`| head`) are no failure.
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let mut command = deepsim_tests::process::program("deepsim-eval");
+    let mut at_work = Running::start(command.arg("table1"));
+    at_work.deafen();
+    let ran = at_work.ends();
+    assert_eq!(ran.code, Some(0));
+}
