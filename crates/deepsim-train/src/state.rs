@@ -209,3 +209,32 @@ impl State {
         Ok(counters)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn what_is_not_finite_is_found_in_weights_and_in_moments() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/quickstart.toml");
+        let small = ["generator.width=0.05".to_owned()];
+        let experiment = Experiment::load(&file, &small).unwrap();
+        let state = State::new(&experiment, None, Device::Cpu).unwrap();
+        assert!(state.is_finite().unwrap());
+        for file in ["generator", "discriminator", "state"] {
+            for (name, tensor) in &state.snapshot().files[file] {
+                let _guard = tch::no_grad_guard();
+                let kept = tensor.copy();
+                let _ = tensor
+                    .shallow_clone()
+                    .flatten(0, -1)
+                    .get(0)
+                    .fill_(f64::INFINITY);
+                assert!(!state.is_finite().unwrap(), "{file}: {name}");
+                tensor.shallow_clone().copy_(&kept);
+            }
+        }
+        assert!(state.is_finite().unwrap());
+    }
+}
