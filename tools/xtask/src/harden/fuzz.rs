@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::host;
 use super::progress::{self, Progress};
 use crate::child::Child;
-use crate::failure::refuse;
+use crate::failure::{ChildFailed, Ending, refuse};
 use crate::samples;
 use crate::setup::{self, Wishes};
 use crate::stages::{Stages, note, seconds};
@@ -203,7 +203,13 @@ fn control(ws: &Workspace, program: &Path) -> Result<()> {
         .args(["-seed=1", "-runs=5000000", "-max_len=16", &prefix])
         .env("DEEPSIM_FUZZ_TARGET", "control");
     let log = ws.path("target/fuzz/control.log");
-    let (_, progress, found) = progress::watch(child, &log, None)?;
+    let (ended, progress, found) = progress::watch(child, &log, None)?;
+    if let Err(error) = plainly(ended)
+        && let Some(failed) = error.downcast_ref::<ChildFailed>()
+        && failed.ending.interrupted()
+    {
+        return Err(error);
+    }
     match found.is_empty() {
         false => Ok(()),
         true => bail!(
@@ -213,6 +219,22 @@ fn control(ws: &Workspace, program: &Path) -> Result<()> {
             ws.show(&log)
         ),
     }
+}
+
+/// What libFuzzer ends with after a Ctrl-C or SIGTERM.
+const INTERRUPTED: u8 = 72;
+
+/// Ctrl-C is Ctrl-C, whatever number a program has for it.
+fn plainly(ended: Result<()>) -> Result<()> {
+    ended.map_err(|error| match error.downcast::<ChildFailed>() {
+        Ok(failed) if failed.ending.code() == INTERRUPTED => ChildFailed {
+            ending: Ending::Signal(2),
+            ..failed
+        }
+        .into(),
+        Ok(failed) => failed.into(),
+        Err(error) => error,
+    })
 }
 
 fn one(
@@ -273,7 +295,7 @@ fn one(
         .iter()
         .map(|path| ws.show(Path::new(path)).to_string())
         .collect();
-    match (ended, found.is_empty()) {
+    match (plainly(ended), found.is_empty()) {
         // Without an input to blame it is the fuzzer that failed, or Ctrl-C.
         (Err(error), true) => return Err(error.context(format!("see {}", ws.show(&log)))),
         (_, false) => note(format_args!(
