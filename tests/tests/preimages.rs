@@ -60,6 +60,24 @@ fn noise_makes_several_pictures_and_resumes_exactly() {
     let sheet = image::open(lab.at("a/run.png")).unwrap();
     assert!(sheet.width() > 4 * 64 && sheet.height() > 6 * 64);
 
+    // Two runs of one name have a sheet each.
+    fs::create_dir(lab.at("other")).unwrap();
+    fs::rename(lab.at("cut"), lab.at("other/run")).unwrap();
+    let two = [
+        "preimages",
+        "run",
+        "other/run",
+        "--draws",
+        "3",
+        "--show",
+        "4",
+        "--out",
+        "two",
+    ];
+    run(&mut lab.eval(&two)).exits(0);
+    assert_eq!(read("two/run.png"), read("a/run.png"));
+    assert_eq!(read("two/run-2.png").len(), read("a/run.png").len());
+
     // Every other command takes the noise at zero.
     run(&mut lab.eval(&["table2", "--runs", "run"])).exits(0);
     run(&mut lab.eval(&["preimages", "run", "--draws", "1"])).refuses(&["--draws"]);

@@ -10,6 +10,7 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 
 use crate::error::Result;
+use crate::output::unused;
 use crate::ready::Ready;
 
 /// A picture made of features.
@@ -118,15 +119,8 @@ fn file_name(name: &str, taken: &mut BTreeSet<String>) -> String {
         "features"
     } else {
         trimmed
-    }
-    .to_owned();
-    let mut unused = stem.clone();
-    let mut n = 2;
-    while !taken.insert(unused.clone()) {
-        unused = format!("{stem}-{n}");
-        n += 1;
-    }
-    unused
+    };
+    unused(stem, taken)
 }
 
 #[cfg(test)]

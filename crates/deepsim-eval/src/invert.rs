@@ -10,6 +10,7 @@ use serde::Serialize;
 use tch::Device;
 
 use crate::error::Result;
+use crate::output;
 use crate::photos;
 use crate::ready::Ready;
 
@@ -71,13 +72,7 @@ fn unused(taken: &mut BTreeSet<String>, path: &Path) -> String {
     let stem = path
         .file_stem()
         .map_or("photo".to_owned(), |s| s.to_string_lossy().into_owned());
-    let mut name = stem.clone();
-    let mut n = 2;
-    while !taken.insert(name.clone()) {
-        name = format!("{stem}-{n}");
-        n += 1;
-    }
-    name
+    output::unused(&stem, taken)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Files that are written whole or not at all.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
@@ -7,6 +8,17 @@ use std::path::Path;
 use deepsim_experiment::ExperimentError;
 
 use crate::error::Result;
+
+/// A name that was not taken yet: the stem itself, or numbered.
+pub fn unused(stem: &str, taken: &mut BTreeSet<String>) -> String {
+    let mut name = stem.to_owned();
+    let mut n = 2;
+    while !taken.insert(name.clone()) {
+        name = format!("{stem}-{n}");
+        n += 1;
+    }
+    name
+}
 
 /// Prints results.
 ///

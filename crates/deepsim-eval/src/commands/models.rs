@@ -9,7 +9,7 @@ use deepsim_eval::format::Format;
 use deepsim_eval::judges::Judges;
 use deepsim_eval::loaded::Loaded;
 use deepsim_eval::sheet::{Sheet, images};
-use deepsim_eval::{EvalError, attributes, losses, preimages, prior, runs};
+use deepsim_eval::{EvalError, attributes, losses, output, preimages, prior, runs};
 use deepsim_experiment::device;
 use tch::Tensor;
 
@@ -230,13 +230,7 @@ fn file_name(name: &str, taken: &mut BTreeSet<String>) -> String {
         .chars()
         .map(|c| if c.is_alphanumeric() { c } else { '-' })
         .collect();
-    let mut unused = plain.clone();
-    let mut n = 2;
-    while !taken.insert(unused.clone()) {
-        unused = format!("{plain}-{n}");
-        n += 1;
-    }
-    unused
+    output::unused(&plain, taken)
 }
 
 pub struct Losses {
