@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -156,13 +158,17 @@ fn a_whole_checkpoint_that_was_being_replaced_comes_back() {
     assert_eq!(checkpoint_steps(&lab.run_dir()), [6]);
     let hidden = checkpoints.join(".partial-step-000000006-x.replaced");
     fs::rename(files::checkpoint(&lab.run_dir(), 6), &hidden).unwrap();
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
     let half = checkpoints.join(".partial-step-000000006-x");
     fs::create_dir(&half).unwrap();
     fs::write(half.join("generator.safetensors"), "half").unwrap();
-    run(lab.train().args(["--steps", "8", "--resume"]).args(keep))
+    run(lab.train().args(["--steps", "8", "--resume"]))
         .says(&["resumed at step 6"])
         .exits(0);
     assert!(!hidden.exists() && !half.exists());
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+    let back = files::checkpoint(&lab.run_dir(), 6);
+    assert_eq!(mode(&back), mode(&checkpoints), "readable as any other");
 }
 
 /// A gradient that is finite and whose square is not would leave its weights standing still for good.

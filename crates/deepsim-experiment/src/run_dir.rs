@@ -193,6 +193,11 @@ impl RunDir {
             if checkpoint::steps(&parent)?.is_empty()
                 && let Ok(whole) = Checkpoint::open(&path)
             {
+                // It may have been private yet, as temporary directories are.
+                let mode = fs::metadata(&parent)
+                    .map_err(ExperimentError::io(&parent))?
+                    .permissions();
+                fs::set_permissions(&path, mode).map_err(ExperimentError::io(&path))?;
                 let target = parent.join(checkpoint::directory_name(whole.manifest.step));
                 fs::rename(&path, &target).map_err(ExperimentError::io(&target))?;
                 checkpoint::sync_dir(&parent)?;
