@@ -76,6 +76,22 @@ pub fn has_nvidia_gpu() -> bool {
                 .succeeds())
 }
 
+/// The processor that numbers were measured on, as the kernel names it, and whether it has AMX.
+pub fn processor() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let value = |key: &str| {
+        let line = text.lines().find(|line| line.starts_with(key))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let cores = text
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    let amx = value("flags").is_some_and(|flags| flags.contains("amx_bf16"));
+    let amx = if amx { "AMX" } else { "no AMX" };
+    Some(format!("{cores} x {}, {amx}", value("model name")?))
+}
+
 /// Refuses, naming everything that is missing and the commands that install it.
 ///
 /// # Errors

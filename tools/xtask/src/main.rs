@@ -6,6 +6,7 @@ mod apt;
 mod bench;
 mod browser;
 mod child;
+mod documents;
 mod endure;
 mod faces;
 mod failure;
@@ -113,24 +114,14 @@ Examples:
     /// paths or registry hosts in committed files, headers of experiments, generated documents.
     Tidy,
 
-    /// Run the sample experiments and write their records, docs/results/*.json
+    /// Run the sample experiments and write their records, docs/results/*.json; or check them
     ///
-    /// Finished runs are only evaluated, cut ones go on. The tables of docs/reproduction.md are made
+    /// Finished runs are only evaluated, cut ones go on. Tables and numbers of the documents are made
     /// from the records; what was not run reads "not run".
-    #[command(after_help = "\
-Examples:
-  cargo xtask reproduce                      all, some minutes each (docs/reproduction.md has the times)
-  cargo xtask reproduce --only pool5         those whose name contains pool5
-  cargo xtask reproduce --only quickstart,sample-pool5   these two
-  cargo xtask reproduce --minutes 10         what fits; the rest goes on next time
-  cargo xtask reproduce --only nothing       only make docs/reproduction.md anew")]
+    #[command(after_help = reproduce::EXAMPLES)]
     Reproduce {
-        /// Only experiments whose name contains PATTERN, or exactly those of NAME,NAME…
-        #[arg(long, value_name = "PATTERN")]
-        only: Option<String>,
-        /// Stop training after N minutes in all; checkpoints are kept
-        #[arg(long, value_name = "N", value_parser = minutes)]
-        minutes: Option<f64>,
+        #[command(flatten)]
+        args: reproduce::Args,
     },
 
     /// Train in fp32 and in bf16 with several seeds, and compare what they reach
@@ -223,7 +214,7 @@ fn run(cli: Cli) -> Result<()> {
         }
         Command::Test => suite::run(&ws),
         Command::Tidy => tidy::run(&ws),
-        Command::Reproduce { only, minutes } => reproduce::run(&ws, only.as_deref(), minutes),
+        Command::Reproduce { args } => reproduce::run(&ws, &args),
         Command::Precision { args } => precision::run(&ws, &args),
         Command::Bench { args } => bench::run(&ws, &args),
         Command::Soak { args } => endure::soak(&ws, &args),

@@ -87,6 +87,19 @@ fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
+/// A program that is a shell script, in place of a built one.
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+pub fn stand_in(folder: &std::path::Path, package: &str, script: &str) -> Programs {
+    use std::os::unix::fs::PermissionsExt;
+    let path = folder.join(package);
+    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    Programs {
+        executables: BTreeMap::from([(package.to_owned(), path)]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,6 +20,9 @@ const EXPERIMENT: &str = "experiments/quickstart.toml";
 /// Held-out photos that are inverted, spread evenly over the set: nobody chose them.
 const PICTURES: usize = 6;
 
+/// Where the sample photos lie, prepared.
+pub const SAMPLE: &str = "data/sample";
+
 /// What differs between the sample photos and the user's own.
 struct Plan {
     prepared: &'static str,
@@ -32,7 +35,7 @@ impl Plan {
     fn new(choice: &photos::Choice) -> Self {
         match choice {
             photos::Choice::Sample => Self {
-                prepared: "data/sample",
+                prepared: SAMPLE,
                 run: "runs/quickstart",
                 overrides: Vec::new(),
                 command: "cargo xtask quickstart",
@@ -180,7 +183,7 @@ pub fn prepare_sample(
 }
 
 /// Source files of some held-out photos, spread evenly over the set.
-fn held_out(ws: &Workspace, source: &Path, prepared: &str) -> Result<Vec<PathBuf>> {
+pub fn held_out(ws: &Workspace, source: &Path, prepared: &str) -> Result<Vec<PathBuf>> {
     let manifest = ws.path(prepared).join("test/manifest.json");
     let text = fs::read(&manifest).with_context(|| format!("reading {}", manifest.display()))?;
     let json: serde_json::Value =

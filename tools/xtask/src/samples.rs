@@ -1,6 +1,7 @@
 //! What experiments on the sample photos need before they train, and what is kept of them.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use crate::programs::Programs;
 use crate::setup::{self, Wishes};
 use crate::stages::{Stages, note};
 use crate::workspace::Workspace;
-use crate::{landing, photos, programs, quickstart, training};
+use crate::{landing, machine, photos, programs, quickstart, training};
 
 /// Where records are kept.
 pub const RECORDS: &str = "docs/results";
@@ -36,10 +37,78 @@ pub struct Record {
     pub hashes: Map<String, Value>,
     /// Rows of `deepsim-eval table2 --format json` that belong to this run.
     pub metrics: Vec<Map<String, Value>>,
+    /// The processor of the machine that the record was made on. Older records lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor: Option<String>,
+    /// Settings of the run that change its numbers: seed, arithmetic, threads. Older records lack them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
+    /// How often each network was updated. Older records lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updates: Option<Updates>,
+    /// What other commands of `deepsim-eval` say of the run, by their names. Older records lack them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub studies: BTreeMap<String, Rows>,
+}
+
+/// Settings of a run that change its numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// `train.seed`.
+    pub seed: u64,
+    /// `train.precision`.
+    pub precision: String,
+    /// `train.threads`; 0: as many as there are processors.
+    pub threads: u64,
+}
+
+/// Updates of the two networks over all steps: the gate leaves some out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Updates {
+    /// Of the generator.
+    pub generator: u64,
+    /// Of the discriminator.
+    pub discriminator: u64,
+}
+
+/// What one command printed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rows {
+    /// Prints it again.
+    pub command: String,
+    /// Its rows.
+    pub rows: Vec<Map<String, Value>>,
+}
+
+/// Settings out of an experiment file, a run's or a committed one.
+///
+/// # Errors
+/// A file that cannot be read or lacks them.
+pub fn settings(file: &Path) -> Result<Settings> {
+    #[derive(Deserialize)]
+    struct File {
+        train: Settings,
+    }
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let File { train } = toml::from_str(&text).with_context(|| format!("in {}", file.display()))?;
+    Ok(train)
+}
+
+/// Counts of the last line of a run's `metrics.jsonl` that has them; none without.
+fn updates(run: &Path) -> Option<Updates> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).ok()?;
+    text.lines().rev().find_map(|line| {
+        let json: Value = serde_json::from_str(line).ok()?;
+        Some(Updates {
+            generator: json["updates.g"].as_u64()?,
+            discriminator: json["updates.d"].as_u64()?,
+        })
+    })
 }
 
 /// Set-up, the programs, and the sample photos as the quickstart prepares them; the faces where `faces` asks
-/// for them. `again` is the command that goes on after a failure.
+/// for them. Gives the programs and the photos' folder. `again` is the command that goes on after a failure.
 ///
 /// # Errors
 /// A refusal where the workspace uses other photos; a failed set-up or build.
@@ -48,7 +117,7 @@ pub fn ready(
     stages: &mut Stages,
     faces: bool,
     again: &'static str,
-) -> Result<Programs> {
+) -> Result<(Programs, PathBuf)> {
     // The records are about the sample photos, whatever the quickstart was told last.
     if photos::choice(ws, None)? != photos::Choice::Sample {
         return Err(refuse(
@@ -67,7 +136,7 @@ pub fn ready(
     stages.next("preparing the sample photos");
     let source = ready.photos.context("set-up gave no photos")?;
     quickstart::prepare_sample(ws, &programs, &source, again)?;
-    Ok(programs)
+    Ok((programs, source))
 }
 
 /// Writes a record as `docs/results/NAME.json`.
@@ -82,17 +151,15 @@ pub fn write(ws: &Workspace, name: &str, record: &impl Serialize) -> Result<()> 
     Ok(())
 }
 
-/// Judges the newest checkpoint of `run` on the held-out photos.
+/// Rows of `table2` for the newest checkpoint of `run`: its errors on the held-out photos.
 ///
 /// # Errors
-/// A failed evaluation; a run without checkpoint.
-pub fn record(
+/// A failed evaluation; no row for the run.
+pub fn evaluate(
     ws: &Workspace,
     programs: &Programs,
-    name: &str,
-    command: String,
     run: &Path,
-) -> Result<Record> {
+) -> Result<Vec<Map<String, Value>>> {
     let json = programs
         .get(ws, "evaluating", "deepsim-eval")?
         .args(["table2", "--format", "json", "--runs"])
@@ -104,6 +171,21 @@ pub fn record(
     if metrics.is_empty() {
         anyhow::bail!("deepsim-eval table2 gave no row for {}", run.display());
     }
+    Ok(metrics)
+}
+
+/// Evaluates the newest checkpoint of `run` on the held-out photos, and makes its record.
+///
+/// # Errors
+/// A failed evaluation; a run without checkpoint.
+pub fn record(
+    ws: &Workspace,
+    programs: &Programs,
+    name: &str,
+    command: String,
+    run: &Path,
+) -> Result<Record> {
+    let metrics = evaluate(ws, programs, run)?;
     let manifest = training::newest_manifest(&ws.path(run))?
         .with_context(|| format!("{} has no checkpoint", run.display()))?;
     Ok(Record {
@@ -114,6 +196,10 @@ pub fn record(
         step: manifest["step"].as_u64(),
         hashes: hashes(&manifest),
         metrics,
+        processor: machine::processor(),
+        settings: settings(&ws.path(run).join("experiment.toml")).ok(),
+        updates: updates(&ws.path(run)),
+        studies: BTreeMap::new(),
     })
 }
 
@@ -129,7 +215,7 @@ fn belongs(row: &Map<String, Value>, run: &Path) -> bool {
 
 /// The checksums of data and weights out of a checkpoint's manifest: every text of 64 hex digits
 /// outside the list of the checkpoint's own files, by its dotted key.
-fn hashes(manifest: &Value) -> Map<String, Value> {
+pub fn hashes(manifest: &Value) -> Map<String, Value> {
     fn collect(prefix: &str, value: &Value, into: &mut Map<String, Value>) {
         match value {
             Value::Object(map) => {
@@ -152,11 +238,14 @@ fn hashes(manifest: &Value) -> Map<String, Value> {
 }
 
 /// What records change themselves: it does not make a tree unclean.
-const BUT_RECORDS: [&str; 4] = [
+const BUT_RECORDS: [&str; 7] = [
     ".",
     ":(exclude)docs/results",
     ":(exclude)docs/pictures",
     ":(exclude)docs/reproduction.md",
+    ":(exclude)docs/performance.md",
+    ":(exclude)docs/reliability.md",
+    ":(exclude)README.md",
 ];
 
 /// The commit of the workspace, with `+changes` for an unclean tree; none outside git. To be asked before the work
@@ -203,6 +292,45 @@ mod tests {
                 "{run}"
             );
         }
+    }
+
+    #[test]
+    fn records_of_today_and_of_earlier_programs_are_both_read() {
+        let old = json!({
+            "name": "x", "command": "", "seconds": 1.0, "commit": null, "step": 9, "hashes": {}, "metrics": [],
+        });
+        let read: Record = serde_json::from_value(old.clone()).unwrap();
+        assert_eq!(read.processor, None);
+        // Nothing that was not known is written into it.
+        assert_eq!(serde_json::to_value(&read).unwrap(), old);
+        let mut new = old;
+        new["processor"] = json!("2 x A, no AMX");
+        new["settings"] = json!({ "seed": 1, "precision": "fp32", "threads": 0 });
+        new["updates"] = json!({ "generator": 9, "discriminator": 4 });
+        new["studies"] = json!({ "sample": { "command": "c", "rows": [{ "kl": 1.5 }] } });
+        let read: Record = serde_json::from_value(new.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), new);
+    }
+
+    #[test]
+    fn settings_and_updates_come_from_the_run_itself() {
+        let tmp = tempfile::tempdir().unwrap();
+        let file = tmp.path().join("experiment.toml");
+        std::fs::write(
+            &file,
+            "[train]\nseed = 7\nprecision = \"bf16\"\nthreads = 2\nsteps = 9\n",
+        )
+        .unwrap();
+        let read = settings(&file).unwrap();
+        assert_eq!(
+            (read.seed, read.precision.as_str(), read.threads),
+            (7, "bf16", 2)
+        );
+        assert_eq!(updates(tmp.path()), None);
+        let lines = "{\"step\":1,\"updates.g\":1,\"updates.d\":1}\n{\"step\":2,\"updates.g\":2,\"updates.d\":1}\n{\"eval\":1}\n";
+        std::fs::write(tmp.path().join("metrics.jsonl"), lines).unwrap();
+        let found = updates(tmp.path()).unwrap();
+        assert_eq!((found.generator, found.discriminator), (2, 1));
     }
 
     #[test]

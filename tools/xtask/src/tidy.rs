@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::child::Child;
-use crate::reproduce;
+use crate::documents;
 use crate::stages::note;
 use crate::workspace::Workspace;
 
@@ -101,7 +101,7 @@ pub fn run(ws: &Workspace) -> Result<()> {
             complaints.extend(text_complaints(file, text));
         }
     }
-    complaints.extend(generated(ws)?);
+    complaints.extend(documents::complaints(ws)?);
     if !complaints.is_empty() {
         for complaint in &complaints {
             eprintln!("tidy: {complaint}");
@@ -110,20 +110,6 @@ pub fn run(ws: &Workspace) -> Result<()> {
     }
     note(format_args!("tidy: {} files in order", files.len()));
     Ok(())
-}
-
-/// Generated documents that are not what their sources give. Further generators add a line here.
-fn generated(ws: &Workspace) -> Result<Vec<String>> {
-    let mut complaints = Vec::new();
-    if let Some(wanted) = reproduce::results_page(ws)?
-        && fs::read_to_string(ws.path(reproduce::PAGE)).ok().as_deref() != Some(&wanted)
-    {
-        complaints.push(format!(
-            "{}: not what the records give; run `cargo xtask reproduce --only nothing`",
-            reproduce::PAGE
-        ));
-    }
-    Ok(complaints)
 }
 
 fn text_complaints(file: &str, text: &str) -> Vec<String> {

@@ -71,7 +71,8 @@ impl Peak {
         Some(found.1)
     }
 
-    fn add(&mut self, precision: &str, rate: f64) {
+    /// Takes a rate that was measured, if it is the largest.
+    pub fn add(&mut self, precision: &str, rate: f64) {
         match self.rates.iter_mut().find(|(name, _)| name == precision) {
             Some((_, best)) => *best = best.max(rate),
             None => self.rates.push((precision.to_owned(), rate)),

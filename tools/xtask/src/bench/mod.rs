@@ -97,6 +97,15 @@ Needs `cargo xtask setup --torch full`; torchvision and faiss are fetched into t
 the first run that needs them. Leave the machine alone meanwhile: each unit tells how much of the
 processor other programs took.";
 
+/// The tables that [`run`] printed, out of the file that it wrote.
+///
+/// # Errors
+/// Another file.
+pub fn table_of(file: &serde_json::Value) -> Result<String> {
+    let (all, peak) = record::parse(file)?;
+    Ok(table::render(&all, &peak))
+}
+
 /// Measures the works and prints the tables.
 ///
 /// # Errors

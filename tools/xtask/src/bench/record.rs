@@ -3,9 +3,11 @@
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::measure::{Measured, Peak};
+use super::measure::{Column, Measured, Peak};
 use super::stats::Summary;
-use super::work::{CONTENDERS, Contender, Unit};
+use super::work::{ALL, CONTENDERS, Contender, Unit, Work};
+use super::worker::{Farewell, Ready, Unit as Timed};
+use crate::machine;
 
 /// The whole file: a list with one entry for each work. Times are seconds of one unit of work;
 /// a contender that has no part is null.
@@ -31,6 +33,7 @@ fn entry(measured: &Measured, peak: &Peak) -> Value {
         entry.insert(key.to_owned(), value);
     };
     put("work", json!(measured.work.name()));
+    put("processor", json!(machine::processor()));
     for contender in CONTENDERS {
         let key = format!("{}_s", contender.key());
         put(&key, json!(measured.median(contender)));
@@ -119,10 +122,89 @@ pub fn share(measured: &Measured, peak: &Peak) -> Option<f64> {
     Some(gflop / measured.median(Contender::Ours)? / gemm(measured, peak)?)
 }
 
+/// What was measured, out of a file of [`json`].
+///
+/// # Errors
+/// No list of works that are known.
+pub fn parse(file: &Value) -> Result<(Vec<Measured>, Peak)> {
+    let mut peak = Peak::default();
+    let mut all = Vec::new();
+    for entry in file.as_array().context("no list of works")? {
+        let name = entry["work"].as_str().unwrap_or_default();
+        let work = ALL.into_iter().find(|work| work.name() == name);
+        let work = work.with_context(|| format!("there is no work `{name}`"))?;
+        let columns: Vec<Column> = CONTENDERS
+            .iter()
+            .filter_map(|&contender| column(entry, work, contender))
+            .collect();
+        let ours = columns
+            .first()
+            .and_then(|ours| ours.ready.precision.as_deref());
+        if let Some((precision, rate)) = ours.zip(entry["gemm_gflops"].as_f64()) {
+            peak.add(precision, rate);
+        }
+        all.push(Measured { work, columns });
+    }
+    Ok((all, peak))
+}
+
+/// A contender's part of an entry; none where it had none.
+fn column(entry: &Value, work: Work, contender: Contender) -> Option<Column> {
+    let of = |key: &str| &entry[key][contender.key()];
+    let times = of("times_s").as_array()?;
+    let others = |at: usize| of("others_cpu")[at].as_f64();
+    let units = times.iter().enumerate().filter_map(|(at, seconds)| {
+        Some(Timed {
+            seconds: seconds.as_f64()?,
+            others: others(at),
+        })
+    });
+    let ours = contender == Contender::Ours;
+    let amount = match work.unit() {
+        Unit::ImagesPerSecond => entry["images_per_unit"].as_f64(),
+        Unit::Seconds => None,
+    };
+    let list = |key: &str| entry[key].as_array().map_or(&[][..], Vec::as_slice);
+    let phases = list("components")
+        .iter()
+        .filter_map(|phase| Some((phase["phase"].as_str()?.to_owned(), phase["s"].as_f64()?)));
+    let scaling = list("scaling").iter().filter_map(|line| {
+        let seconds = amount? / line["images_per_s"].as_f64()?;
+        Some((line["on"].as_str()?.to_owned(), seconds))
+    });
+    Some(Column {
+        contender,
+        ready: Ready::recorded(
+            of("precision").as_str().map(str::to_owned),
+            amount,
+            entry["gflop"].as_f64().filter(|_| ours),
+        ),
+        units: units.collect(),
+        farewell: Farewell {
+            peak_mib: of("peak_mib").as_f64().unwrap_or(f64::NAN),
+            components: match ours {
+                true => phases.chain(scaling).collect(),
+                false => Vec::new(),
+            },
+        },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::table::tests::example;
     use super::*;
+
+    #[test]
+    fn a_table_out_of_a_record_is_the_table_of_the_measurement() {
+        let (all, mut peak) = example();
+        peak.add("fp32", 250.0);
+        let file = serde_json::from_str(&json(&all, &peak).unwrap()).unwrap();
+        let (again, known) = parse(&file).unwrap();
+        let render = super::super::table::render;
+        assert_eq!(render(&again, &known), render(&all, &peak));
+        assert!(parse(&json!([{ "work": "unknown" }])).is_err());
+    }
 
     #[test]
     fn an_entry_has_what_was_measured_and_null_for_who_had_no_part() {

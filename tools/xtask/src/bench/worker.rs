@@ -20,7 +20,7 @@ use super::load::Look;
 const TAIL: usize = 30;
 
 /// A worker's first line.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ready {
     #[serde(rename = "ready")]
@@ -43,6 +43,18 @@ pub struct Ready {
     /// Images (or 10⁹ operations) of one unit.
     #[serde(default)]
     pub amount: Option<f64>,
+}
+
+impl Ready {
+    /// What a record keeps of it.
+    pub fn recorded(precision: Option<String>, amount: Option<f64>, gflop: Option<f64>) -> Ready {
+        Ready {
+            precision,
+            amount,
+            gflop,
+            ..Ready::default()
+        }
+    }
 }
 
 /// The answer to `go`.

@@ -45,7 +45,7 @@ pub fn kills(ws: &Workspace, args: &KillArgs) -> Result<()> {
 
 fn ready(ws: &Workspace, again: &'static str) -> Result<(Programs, Stages)> {
     let mut stages = Stages::new(samples::STAGES + 2);
-    let programs = samples::ready(ws, &mut stages, false, again)?;
+    let (programs, _) = samples::ready(ws, &mut stages, false, again)?;
     Ok((programs, stages))
 }
 

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use self::curves::Curves;
 use self::summary::Comparison;
 use crate::landing;
+use crate::machine;
 use crate::programs::Programs;
 use crate::samples::{self, Record};
 use crate::stages::{Stages, note, seconds};
@@ -137,7 +138,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         .map(|minutes| start + Duration::from_secs_f64(60.0 * minutes));
     let tasks = tasks(args.seeds);
     let mut stages = Stages::new(samples::STAGES + tasks.len() + 1);
-    let programs = samples::ready(ws, &mut stages, false, "cargo xtask precision")?;
+    let (programs, _) = samples::ready(ws, &mut stages, false, "cargo xtask precision")?;
     let commit = samples::commit(ws);
     let schedule = Schedule::read(ws)?.scaled(args.steps);
 
@@ -179,7 +180,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         steps: args.steps,
         seconds: runs.iter().filter_map(|run| run.record.seconds).sum(),
         commit,
-        processor: processor(),
+        processor: machine::processor(),
         summary: &summary,
         runs: &runs,
     };
@@ -354,22 +355,6 @@ fn judge(
         record,
         curves: Curves::read(&ws.path(&run))?,
     })
-}
-
-/// What the times were measured on, as the kernel names it.
-fn processor() -> Option<String> {
-    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let value = |key: &str| {
-        let line = text.lines().find(|line| line.starts_with(key))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let cores = text
-        .lines()
-        .filter(|line| line.starts_with("processor"))
-        .count();
-    let amx = value("flags").is_some_and(|flags| flags.contains("amx_bf16"));
-    let amx = if amx { "AMX" } else { "no AMX" };
-    Some(format!("{cores} x {}, {amx}", value("model name")?))
 }
 
 #[cfg(test)]

@@ -202,6 +202,10 @@ pub mod tests {
                 step: Some(900),
                 hashes: serde_json::Map::new(),
                 metrics: vec![metrics.as_object().unwrap().clone()],
+                processor: None,
+                settings: None,
+                updates: None,
+                studies: std::collections::BTreeMap::new(),
             },
             curves: Curves {
                 losses: steps()
