@@ -20,13 +20,15 @@
 //! picture whose path ends with the row's name in whole components: `000001.jpg` to
 //! `img_align_celeba/000001.jpg`, `s1/1.pgm` to `train/s1/1.pgm` but not to `sets1/1.pgm`. Where
 //! several rows do (`1.pgm` and `s1/1.pgm`), the longest name counts; the same name twice is an
-//! error, so that a picture's attributes never hang on the order of rows.
+//! error, so that a picture's attributes never hang on the order of rows. Names, of pictures and of
+//! attributes, are compared as [`canonical`] has them: a leading `./` or accents stored apart make no other name.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::dataset::read;
 use crate::error::DataError;
+use crate::names::{canonical, visible};
 use crate::source::metadata;
 
 /// Largest file that is read, in bytes; CelebA's has 27 million.
@@ -153,7 +155,8 @@ impl Attributes {
     /// # Errors
     /// [`DataError::UnknownAttribute`], which names those that exist and the nearest one.
     pub fn index(&self, attribute: &str) -> Result<usize, DataError> {
-        let found = self.names.iter().position(|name| name == attribute);
+        let wanted = canonical(attribute);
+        let found = self.names.iter().position(|name| *name == wanted);
         found.ok_or_else(|| {
             let mut known = self.names[..self.names.len().min(LISTED)].join(", ");
             if self.names.len() > LISTED {
@@ -174,7 +177,8 @@ impl Attributes {
     /// the longest row name that is a trailing path of it counts.
     #[must_use]
     pub fn row(&self, picture: &str) -> Option<&[Option<bool>]> {
-        let mut tail = picture;
+        let picture = canonical(picture);
+        let mut tail = &*picture;
         let row = loop {
             if let Some(row) = self.rows.get(tail) {
                 break *row;
@@ -189,7 +193,8 @@ impl Attributes {
     /// picture has no row, or there is no such attribute (see [`Attributes::index`]).
     #[must_use]
     pub fn get(&self, picture: &str, attribute: &str) -> Option<bool> {
-        let index = self.names.iter().position(|name| name == attribute)?;
+        let wanted = canonical(attribute);
+        let index = self.names.iter().position(|name| *name == wanted)?;
         *self.row(picture)?.get(index)?
     }
 }
@@ -312,10 +317,11 @@ impl Table {
     ) -> Result<(), DataError> {
         let mut seen = HashSet::new();
         for name in names {
+            let name = &*canonical(name);
             if name.is_empty() {
                 return Err(self.wrong(line, "an attribute without a name".into()));
             }
-            if !seen.insert(name) {
+            if !seen.insert(name.to_owned()) {
                 return Err(self.wrong(
                     line,
                     format!("the attribute {} is there twice", short(name)),
@@ -342,20 +348,26 @@ impl Table {
                 format!("{name} has {have} values and the header names {want} attributes"),
             ));
         }
-        if name.split('/').any(|part| ["", ".", ".."].contains(&part)) {
+        let written = name;
+        let name = canonical(&written).into_owned();
+        if written.split('/').any(|part| ["", ".."].contains(&part)) {
             return Err(self.wrong(
                 line,
                 format!(
                     "{} is no picture's name: a relative path, its parts separated by /, is expected",
-                    short(&name)
+                    short(&written)
                 ),
             ));
         }
         if let Some(&earlier) = self.attributes.rows.get(name.as_str()) {
-            let (name, earlier) = (short(&name), self.lines[earlier]);
+            let shown = match written.is_ascii() {
+                true => short(&written),
+                false => visible(&written),
+            };
+            let earlier = self.lines[earlier];
             return Err(self.wrong(
                 line,
-                format!("the picture {name} is there twice, first in line {earlier}"),
+                format!("the picture {shown} is there twice, first in line {earlier}"),
             ));
         }
         for (index, cell) in cells.enumerate() {

@@ -1,21 +1,29 @@
 //! A set of images, prepared or plain.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use image::RgbImage;
 
 use crate::error::{DataError, bytes};
 use crate::folder::Folder;
-use crate::manifest::{MANIFEST, Manifest, Part};
+use crate::manifest::{MANIFEST, Manifest, Part, SKIPPED};
+use crate::orientation::{self, Orientation};
 use crate::shards::Shards;
-use crate::source::metadata;
+use crate::source::{Skipped, is_ilsvrc_name, metadata};
+use crate::terminal::tell;
 
 /// Side of a plain folder's pictures, in pixels: the paper's 256.
 const FOLDER_SIZE: u32 = 256;
+/// Largest `skipped.json` that is read, in bytes.
+const MAX_SKIPPED: u64 = 1 << 20;
+/// Images that a note names.
+const NAMED: usize = 3;
 
 /// A set of images: a prepared dataset (a directory with `manifest.json`) or a plain folder of
 /// images, read recursively and decoded and resized when they are needed, as `prepare` would
-/// (256 pixels; the short-crop resize, or the squash for a folder laid out as ILSVRC-2012).
+/// (256 pixels; turned upright and short-cropped, or as stored and squashed for a folder laid out as ILSVRC-2012).
 pub struct Dataset {
     path: PathBuf,
     digest: String,
@@ -26,6 +34,7 @@ enum Content {
     Prepared {
         manifest: Box<Manifest>,
         shards: Shards,
+        skipped: Skipped,
     },
     Folder(Folder),
 }
@@ -50,8 +59,27 @@ impl Dataset {
         Self::open_with(path, Shards::open)
     }
 
+    /// Opens a dataset and tells people its [`notes`](Dataset::notes), the first time that the program opens it.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open`].
+    pub fn open_and_tell(path: &Path) -> Result<Self, DataError> {
+        static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let data = Self::open(path)?;
+        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        for note in data.notes() {
+            if told.insert(note.clone()) {
+                tell(note);
+            }
+        }
+        Ok(data)
+    }
+
     /// Opens a dataset whose shards may be missing or cut; the pictures in them are bad then.
-    pub(crate) fn open_incomplete(path: &Path) -> Result<Self, DataError> {
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open`] except those of shards.
+    pub fn open_incomplete(path: &Path) -> Result<Self, DataError> {
         Self::open_with(path, |root, manifest| {
             Ok(Shards::open_incomplete(root, manifest))
         })
@@ -72,7 +100,11 @@ impl Dataset {
             return Ok(Self {
                 path: path.into(),
                 digest: blake3::hash(&json).to_hex().to_string(),
-                content: Content::Prepared { manifest, shards },
+                content: Content::Prepared {
+                    manifest,
+                    shards,
+                    skipped: read_skipped(path),
+                },
             });
         }
         if is_split_root(path) {
@@ -81,7 +113,7 @@ impl Dataset {
         let folder = Folder::open(path)?;
         Ok(Self {
             path: path.into(),
-            digest: folder.listing.digest(),
+            digest: folder.digest.clone(),
             content: Content::Folder(folder),
         })
     }
@@ -102,7 +134,7 @@ impl Dataset {
     }
 
     /// What identifies the dataset, blake3 in hex: of the manifest's bytes, or of a plain
-    /// folder's sorted names and file sizes.
+    /// folder's sorted names and file sizes, and of which images are turned upright if any are.
     #[must_use]
     pub fn digest(&self) -> String {
         self.digest.clone()
@@ -164,6 +196,58 @@ impl Dataset {
         }
     }
 
+    /// What the folder, or the source of a prepared dataset, holds besides the images, in words: files of other kinds
+    /// by their ending, links, hidden files, corrupt images and duplicates that were left out. `None` if there is
+    /// nothing.
+    #[must_use]
+    pub fn skipped(&self) -> Option<String> {
+        match &self.content {
+            Content::Folder(folder) => folder.listing.skipped.describe(),
+            Content::Prepared {
+                manifest, skipped, ..
+            } => {
+                let mut words = Vec::new();
+                let corrupt = manifest.quarantined.iter().map(|photo| &photo.path);
+                words.extend(some(corrupt, "corrupt image", "corrupt images"));
+                let twins = manifest.duplicates.iter().map(|photo| &photo.path);
+                words.extend(some(twins, "duplicate", "duplicates"));
+                words.extend(skipped.describe());
+                (!words.is_empty()).then(|| words.join(", "))
+            }
+        }
+    }
+
+    /// What a program that opens the dataset tells people, a line each: what is skipped, why a folder with
+    /// ILSVRC-2012's names in it is not taken for it, how many images are turned upright.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let path = self.path.display();
+        let mut notes = Vec::new();
+        if let Some(skipped) = self.skipped() {
+            notes.push(match self.content {
+                Content::Folder(_) => format!("{path}: skipped: {skipped}"),
+                Content::Prepared { .. } => {
+                    format!("{path}: skipped when it was prepared: {skipped}")
+                }
+            });
+        }
+        if let Content::Folder(folder) = &self.content {
+            if let Some(reason) = &folder.listing.not_ilsvrc {
+                notes.push(format!("{path}: a collection of images, {reason}"));
+            }
+            match folder.turned {
+                0 => {}
+                1 => notes.push(format!(
+                    "{path}: 1 image is turned upright (EXIF orientation)"
+                )),
+                n => notes.push(format!(
+                    "{path}: {n} images are turned upright (EXIF orientation)"
+                )),
+            }
+        }
+        notes
+    }
+
     /// Side of the stored pictures, in pixels.
     #[must_use]
     pub fn stored_size(&self) -> u32 {
@@ -188,15 +272,33 @@ impl Dataset {
         }
     }
 
-    /// A photograph from elsewhere as this dataset would hold it: its window cut out, squared and scaled the same way.
+    /// The listed folder, if it is a plain one.
+    pub(crate) fn folder(&self) -> Option<&Folder> {
+        match &self.content {
+            Content::Prepared { .. } => None,
+            Content::Folder(folder) => Some(folder),
+        }
+    }
+
+    /// A photograph from elsewhere as this dataset would hold it: turned upright, its window cut out, squared and scaled
+    /// the same way. In a dataset of ILSVRC-2012 an image of that name stays as it is stored, as there.
     ///
     /// # Errors
     /// Those of [`decode_rgb8`](crate::decode_rgb8); a photograph in which the window does not lie whole.
     pub fn squared(&self, photo: &Path) -> Result<RgbImage, DataError> {
-        let mut image = crate::decode_rgb8(photo)?;
-        let (size, resize, window) = match &self.content {
-            Content::Prepared { manifest, .. } => (manifest.size, manifest.resize, manifest.window),
-            Content::Folder(folder) => (FOLDER_SIZE, folder.resize, None),
+        let (size, resize, window, layout) = match &self.content {
+            Content::Prepared { manifest, .. } => (
+                manifest.size,
+                manifest.resize,
+                manifest.window,
+                manifest.source.layout,
+            ),
+            Content::Folder(folder) => (FOLDER_SIZE, folder.resize, None, folder.listing.layout),
+        };
+        let is_its = is_ilsvrc_name(&photo.to_string_lossy());
+        let mut image = match Orientation::of_layout(layout) {
+            Orientation::Ignore if is_its => crate::decode_rgb8(photo)?,
+            _ => orientation::decode_upright(photo)?,
         };
         if let Some(window) = window {
             image = window.cut(&image).map_err(|fault| DataError::BadImage {
@@ -220,12 +322,44 @@ impl Dataset {
             });
         }
         match &self.content {
-            Content::Prepared { manifest, shards } => {
-                shards.pixels(&manifest.samples[index], manifest.store, manifest.size)
-            }
+            Content::Prepared {
+                manifest, shards, ..
+            } => shards.pixels(&manifest.samples[index], manifest.store, manifest.size),
             Content::Folder(folder) => folder.pixels(index, FOLDER_SIZE),
         }
     }
+}
+
+/// `3 corrupt images (a, b, c)`.
+fn some<'a>(
+    names: impl ExactSizeIterator<Item = &'a String>,
+    one: &str,
+    many: &str,
+) -> Option<String> {
+    let count = names.len();
+    let first: Vec<&str> = names.take(NAMED).map(String::as_str).collect();
+    let more = if count > NAMED { ", …" } else { "" };
+    let what = match count {
+        0 => return None,
+        1 => one,
+        _ => many,
+    };
+    Some(format!("{count} {what} ({}{more})", first.join(", ")))
+}
+
+/// What is written beside a manifest of what was skipped. It decides nothing: damage counts as nothing.
+fn read_skipped(path: &Path) -> Skipped {
+    let file = path.join(SKIPPED);
+    let is_readable =
+        std::fs::metadata(&file).is_ok_and(|found| found.is_file() && found.len() <= MAX_SKIPPED);
+    let bytes = if is_readable {
+        std::fs::read(&file).ok()
+    } else {
+        None
+    };
+    bytes
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default()
 }
 
 /// Is this the root of a dataset in two parts?

@@ -149,8 +149,8 @@ pub enum DataError {
     },
     /// More bad photos than the quarantine may hold.
     #[error(
-        "{} corrupt images, {budget} allowed:\n{}\nremove or replace them, or raise the quarantine's budget",
-        images.len(), lines(images)
+        "{} corrupt images, {budget} allowed:\n{}\nremove or replace them, or allow them with --quarantine {} (data.quarantine in an experiment)",
+        images.len(), lines(images), images.len()
     )]
     CorruptImages {
         /// One line for each: path and reason.
@@ -293,6 +293,15 @@ pub enum DataError {
         /// What was met there.
         found: String,
     },
+    /// Something else appeared at the output while the dataset was made.
+    #[error(
+        "{} changed while the dataset was made: what stands there now was not replaced, and what was made is removed; run it again, or choose another OUT",
+        path.display()
+    )]
+    OutputAppeared {
+        /// The output.
+        path: PathBuf,
+    },
     /// The output's path names no directory.
     #[error("{} cannot be the output: give the path of a directory to create", path.display())]
     OutputPath {
@@ -357,6 +366,21 @@ pub enum DataError {
     /// The loader has already reported why it stopped.
     #[error("the loader has stopped after an earlier error: make a new one")]
     LoaderStopped,
+}
+
+/// An error with its causes, each said once: a cause that its effect quotes already is not repeated.
+#[must_use]
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text += &format!(": {words}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 impl DataError {

@@ -1,10 +1,13 @@
-//! A plain folder as a dataset: photos are decoded and made square when they are needed,
-//! exactly as `prepare` would have.
+//! A plain folder as a dataset: photos are decoded, turned upright (outside ILSVRC-2012's layouts) and made square when
+//! they are needed, exactly as `prepare` would have.
 
 use std::path::Path;
 
-use crate::decode::decode_bytes;
+use rayon::prelude::*;
+
 use crate::error::DataError;
+use crate::manifest::Manifest;
+use crate::orientation::{self, Orientation};
 use crate::source::{Entry, Listing};
 use crate::square::{Resize, square};
 use crate::window::SquareWindow;
@@ -13,41 +16,104 @@ use crate::window::SquareWindow;
 pub(crate) struct Folder {
     pub listing: Listing,
     pub resize: Resize,
+    pub orientation: Orientation,
+    /// Images that carry an orientation other than upright and are turned.
+    pub turned: usize,
+    /// blake3 in hex of the names and sizes, and of which images are turned if any are.
+    pub digest: String,
 }
 
 impl Folder {
     pub fn open(path: &Path) -> Result<Self, DataError> {
-        let listing = Listing::of_folder(path)?;
+        let listing = Listing::of_folder(path, &mut |_| Ok(()))?;
         let resize = listing.layout.resize();
-        Ok(Self { listing, resize })
+        let orientation = Orientation::of_layout(listing.layout);
+        let turned: Vec<&str> = match orientation {
+            Orientation::Ignore => Vec::new(),
+            Orientation::Apply => listing
+                .entries
+                .par_iter()
+                .filter(|entry| orientation::is_oriented(&listing, entry))
+                .map(|entry| entry.path.as_str())
+                .collect(),
+        };
+        let mut digest = listing.digest();
+        if !turned.is_empty() {
+            let mut hasher = blake3::Hasher::new_derive_key("deepsim-data v1 upright folder");
+            hasher.update(digest.as_bytes());
+            for path in &turned {
+                hasher.update(path.as_bytes()).update(&[0]);
+            }
+            digest = hasher.finalize().to_hex().to_string();
+        }
+        let turned = turned.len();
+        Ok(Self {
+            listing,
+            resize,
+            orientation,
+            turned,
+            digest,
+        })
     }
 
     pub fn pixels(&self, index: usize, size: u32) -> Result<Vec<u8>, DataError> {
-        squared(
-            &self.listing,
-            &self.listing.entries[index],
+        let entry = &self.listing.entries[index];
+        let shape = Shape {
             size,
-            self.resize,
-            None,
-        )
+            resize: self.resize,
+            window: None,
+            orientation: self.orientation,
+        };
+        Ok(squared(&self.listing, entry, shape)?.pixels)
+    }
+
+    /// An image as a prepared dataset with these settings would hold it before it is stored.
+    pub fn prepared(&self, index: usize, manifest: &Manifest) -> Result<Vec<u8>, DataError> {
+        let entry = &self.listing.entries[index];
+        let shape = Shape {
+            size: manifest.size,
+            resize: manifest.resize,
+            window: manifest.window,
+            orientation: manifest.orientation,
+        };
+        Ok(squared(&self.listing, entry, shape)?.pixels)
     }
 }
 
-/// One photo of a source, or the window of it, as rows of RGB, `size`×`size`.
+/// How a photo becomes a stored image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub size: u32,
+    pub resize: Resize,
+    pub window: Option<SquareWindow>,
+    pub orientation: Orientation,
+}
+
+/// A photo of a source, ready to be stored.
+pub(crate) struct Squared {
+    /// Rows of RGB, size×size.
+    pub pixels: Vec<u8>,
+    /// Does its file carry an EXIF orientation other than upright?
+    pub oriented: bool,
+}
+
+/// One photo of a source, or the window of it.
 pub(crate) fn squared(
     listing: &Listing,
     entry: &Entry,
-    size: u32,
-    resize: Resize,
-    window: Option<SquareWindow>,
-) -> Result<Vec<u8>, DataError> {
+    shape: Shape,
+) -> Result<Squared, DataError> {
     let bad = |fault| DataError::BadImage {
         path: listing.full_path(entry),
         fault,
     };
-    let mut image = decode_bytes(&listing.read(entry)?).map_err(bad)?;
-    if let Some(window) = window {
+    let decoded = orientation::decode(&listing.read(entry)?, shape.orientation).map_err(bad)?;
+    let mut image = decoded.image;
+    if let Some(window) = shape.window {
         image = window.cut(&image).map_err(bad)?;
     }
-    Ok(square(&image, size, resize)?.into_raw())
+    Ok(Squared {
+        pixels: square(&image, shape.size, shape.resize)?.into_raw(),
+        oriented: decoded.oriented,
+    })
 }

@@ -8,13 +8,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use deepsim_data::terminal::tell;
+use deepsim_data::with_causes;
 
 fn main() -> ExitCode {
     let args = cli::Args::parse();
     match cli::run(args) {
         Ok(code) => code,
         Err(error) => {
-            tell(format_args!("error: {error:#}"));
+            tell(format_args!("error: {}", with_causes(error.as_ref())));
             cli::exit_code(&error)
         }
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! OUT/manifest.json        UTF-8 JSON, the fields of Manifest; one sample a line
 //! OUT/shard-00000.bin …    the samples' bytes one after the other, no header, no padding
+//! OUT/skipped.json         what else the source held and was not taken; only if there was anything
 //! ```
 //!
 //! A sample is a picture of `size`×`size` pixels: with store `raw` its 3·size·size bytes (rows
@@ -11,7 +12,8 @@
 //! source and separated by `/`; `label`, where there is one, is the ILSVRC synset. Pictures
 //! whose stored pixels are identical are stored once (`duplicates` says which);
 //! `quarantined` lists corrupt photos that were left out. `window`, where there is one, was cut
-//! out of every photo before it was scaled ([`crate::window`]). A dataset split with `--holdout`
+//! out of every photo before it was scaled ([`crate::window`]). `orientation` is there where images
+//! were turned by their EXIF orientation ([`crate::orientation`]), and `turned` says how many. A dataset split with `--holdout`
 //! is two such directories, OUT/train and OUT/test, each with its `holdout` entry.
 //!
 //! A manifest holds no time, no machine and no absolute path: the same source and settings
@@ -25,12 +27,16 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
+use crate::orientation::Orientation;
 use crate::source::Layout;
 use crate::square::{MAX_SIZE, Resize};
 use crate::window::SquareWindow;
 
 /// The manifest's file name.
 pub const MANIFEST: &str = "manifest.json";
+/// The file that says what else the source held ([`Skipped`](crate::Skipped)). It is no part of what identifies the
+/// dataset.
+pub const SKIPPED: &str = "skipped.json";
 /// The value of `format`.
 pub const FORMAT: &str = "deepsim-dataset";
 /// The value of `version`.
@@ -171,6 +177,13 @@ pub struct Manifest {
     /// The window that was cut out of every photo before, if one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<SquareWindow>,
+    /// [`Orientation::Apply`] if images were turned by their EXIF orientation. A manifest without it says that none
+    /// was: there was none to turn, or the orientation was ignored, as all versions did that did not write this.
+    #[serde(default, skip_serializing_if = "Orientation::is_ignore")]
+    pub orientation: Orientation,
+    /// How many images of the source were turned (both parts of a split together).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub turned: usize,
     /// How samples are stored.
     pub store: Store,
     /// What the dataset was made from.
@@ -321,6 +334,10 @@ impl Manifest {
         if let Some(window) = &self.window {
             fields.push(("window", json(window)?));
         }
+        if self.orientation != Orientation::Ignore {
+            fields.push(("orientation", json(&self.orientation)?));
+            fields.push(("turned", json(&self.turned)?));
+        }
         fields.extend([
             ("store", json(&self.store)?),
             ("source", json(&self.source)?),
@@ -341,6 +358,11 @@ impl Manifest {
             .collect();
         Ok(format!("{{\n{}\n}}\n", lines.join(",\n")).into_bytes())
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// The name of a shard: plain, so that no manifest can point out of its directory.

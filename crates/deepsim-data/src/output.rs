@@ -1,18 +1,26 @@
 //! The output directory: what stands there, room for it, and the one rename that publishes it.
+//!
+//! Nothing is removed that was not agreed to be replaced. A free place is taken by a rename that fails where anything has
+//! appeared; a dataset is exchanged with the new one in one step, and what came out is looked at again before it is
+//! deleted, file by file. If it is not what was agreed, it is exchanged back.
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use tempfile::TempDir;
 
 use crate::dataset::{is_split_root, read};
 use crate::error::DataError;
-use crate::manifest::{MANIFEST, Manifest, Part};
+use crate::manifest::{MANIFEST, Manifest, Part, Quarantined, SKIPPED};
+use crate::orientation::Orientation;
 use crate::prepare::Plan;
 use crate::shards::{Shards, unwritable};
+use crate::source::Skipped;
 
 /// Kept free besides the dataset: manifest and file system overhead.
 const MARGIN: u64 = 64 << 20;
@@ -22,7 +30,7 @@ pub(crate) enum Standing {
     /// Nothing, or an empty directory.
     Free,
     /// Exactly the dataset that is asked for.
-    UpToDate { images: usize },
+    UpToDate { images: usize, turned: usize },
     /// Another dataset of ours.
     Other { difference: String },
 }
@@ -49,7 +57,13 @@ pub(crate) fn locate(out: &Path) -> Result<PathBuf, DataError> {
 }
 
 /// Compares the output with the plan.
-pub(crate) fn standing(out: &Path, source: &Path, plan: &Plan) -> Result<Standing, DataError> {
+/// `turns` tells whether any image of the source would be turned, apart from those given.
+pub(crate) fn standing(
+    out: &Path,
+    source: &Path,
+    plan: &Plan,
+    turns: &mut dyn FnMut(&[Quarantined]) -> Result<bool, DataError>,
+) -> Result<Standing, DataError> {
     let occupied = |found: &str| DataError::OutputOccupied {
         path: out.into(),
         found: found.into(),
@@ -79,21 +93,40 @@ pub(crate) fn standing(out: &Path, source: &Path, plan: &Plan) -> Result<Standin
         return Err(occupied("it contains the source"));
     }
     let mut images = 0;
+    let mut manifests = Vec::new();
     for part in plan.parts() {
         match difference(out, part, plan)? {
-            Ok(count) => images += count,
+            Ok(manifest) => {
+                images += manifest.count;
+                manifests.push(manifest);
+            }
             Err(difference) => return Ok(Standing::Other { difference }),
         }
     }
-    Ok(Standing::UpToDate { images })
+    // last, for files have to be opened: was the orientation ignored in a dataset that does not say so?
+    let turned = manifests.first().map_or(0, |manifest| manifest.turned);
+    if plan.orientation == Orientation::Apply && turned == 0 {
+        let left_out: Vec<Quarantined> = manifests
+            .into_iter()
+            .flat_map(|manifest| manifest.quarantined)
+            .collect();
+        if turns(&left_out)? {
+            let difference = "made without turning images by their EXIF orientation; \
+                              --orientation ignore keeps it so";
+            return Ok(Standing::Other {
+                difference: difference.into(),
+            });
+        }
+    }
+    Ok(Standing::UpToDate { images, turned })
 }
 
-/// The number of images of a part that is as planned, or what differs.
+/// The manifest of a part that is as planned, or what differs.
 fn difference(
     out: &Path,
     part: Option<Part>,
     plan: &Plan,
-) -> Result<Result<usize, String>, DataError> {
+) -> Result<Result<Manifest, String>, DataError> {
     let directory = part.map_or_else(|| out.to_path_buf(), |part| out.join(part.name()));
     let file = directory.join(MANIFEST);
     if !file.exists() {
@@ -137,6 +170,13 @@ fn difference(
             },
         ),
         (
+            manifest.orientation == Orientation::Apply && plan.orientation == Orientation::Ignore,
+            format!(
+                "{} images turned by their EXIF orientation",
+                manifest.turned
+            ),
+        ),
+        (
             manifest.store != plan.store,
             format!("stored as {}", manifest.store.name()),
         ),
@@ -158,38 +198,92 @@ fn difference(
         return Ok(Err(difference));
     }
     match Shards::open(&directory, &manifest) {
-        Ok(_) => Ok(Ok(manifest.count)),
+        Ok(_) => Ok(Ok(manifest)),
         Err(error) => Ok(Err(format!("incomplete: {error}"))),
     }
 }
 
-/// Only what `prepare` wrote may be replaced: anything else in the directory is kept from
-/// being deleted by refusing.
-pub(crate) fn check_replaceable(out: &Path) -> Result<(), DataError> {
+/// A dataset that may be replaced, and how it is recognised when its turn comes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Replaceable {
+    device: u64,
+    inode: u64,
+    /// blake3 of the manifests.
+    manifests: Vec<blake3::Hash>,
+}
+
+impl Replaceable {
+    /// Only what `prepare` wrote may be replaced: anything else in the directory is kept from
+    /// being deleted by refusing.
+    pub fn check(out: &Path) -> Result<Self, DataError> {
+        let mut manifests = Vec::new();
+        let directories = directories(out);
+        for directory in &directories {
+            let unreadable = |source| DataError::Unreadable {
+                path: directory.clone(),
+                source,
+            };
+            for item in std::fs::read_dir(directory).map_err(unreadable)? {
+                let path = item.map_err(unreadable)?.path();
+                if !is_ours(&path) && !directories.contains(&path) {
+                    let found = format!("besides the dataset it holds {}", path.display());
+                    return Err(DataError::OutputOccupied {
+                        path: out.into(),
+                        found,
+                    });
+                }
+            }
+            let manifest = directory.join(MANIFEST);
+            if manifest.exists() {
+                manifests.push(blake3::hash(&read(&manifest)?));
+            }
+        }
+        let found = std::fs::symlink_metadata(out).map_err(|source| DataError::Unreadable {
+            path: out.into(),
+            source,
+        })?;
+        Ok(Self {
+            device: found.dev(),
+            inode: found.ino(),
+            manifests,
+        })
+    }
+}
+
+/// A dataset's directory, and those of its parts.
+fn directories(out: &Path) -> Vec<PathBuf> {
     let mut directories = vec![out.to_path_buf()];
     if is_split_root(out) {
         directories.extend([Part::Train, Part::Test].map(|part| out.join(part.name())));
     }
-    for directory in &directories {
-        let unreadable = |source| DataError::Unreadable {
-            path: directory.clone(),
-            source,
-        };
-        for item in std::fs::read_dir(directory).map_err(unreadable)? {
-            let path = item.map_err(unreadable)?.path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            let shard = name.starts_with("shard-") && name.ends_with(".bin") && path.is_file();
-            if name != MANIFEST && !shard && !directories.contains(&path) {
-                let found = format!("besides the dataset it holds {}", path.display());
-                return Err(DataError::OutputOccupied {
-                    path: out.into(),
-                    found,
-                });
+    directories
+}
+
+/// Is it a file that `prepare` writes, by its name?
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let is_file = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    is_file
+        && name.is_some_and(|name| {
+            let number = name
+                .strip_prefix("shard-")
+                .and_then(|n| n.strip_suffix(".bin"));
+            name == MANIFEST
+                || name == SKIPPED
+                || number.is_some_and(|n| n.len() >= 5 && n.bytes().all(|b| b.is_ascii_digit()))
+        })
+}
+
+/// Deletes a dataset file by file. What is not of it stays, and its directory with it.
+fn remove_dataset(path: &Path) -> std::io::Result<()> {
+    for directory in directories(path).into_iter().rev() {
+        for item in std::fs::read_dir(&directory)? {
+            let item = item?.path();
+            if is_ours(&item) {
+                std::fs::remove_file(&item)?;
             }
         }
+        std::fs::remove_dir(&directory)?;
     }
     Ok(())
 }
@@ -200,9 +294,9 @@ fn beside(out: &Path, what: &str) -> OsString {
     name
 }
 
-/// Staging directories that killed runs left beside the output.
+/// Directories that killed runs left beside the output: unfinished datasets, and one that was being replaced.
 pub(crate) fn leftovers(out: &Path) -> Vec<PathBuf> {
-    let prefix = beside(out, "partial");
+    let prefixes = [beside(out, "partial"), beside(out, "old")];
     let Some(Ok(items)) = out.parent().map(std::fs::read_dir) else {
         return Vec::new();
     };
@@ -210,11 +304,24 @@ pub(crate) fn leftovers(out: &Path) -> Vec<PathBuf> {
         .flatten()
         .map(|item| item.path())
         .filter(|path| {
-            let name = path.file_name().unwrap_or_default();
-            name.as_encoded_bytes()
-                .starts_with(prefix.as_encoded_bytes())
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            let named = |prefix: &OsString| name.starts_with(prefix.as_encoded_bytes());
+            prefixes.iter().any(named) && holds_a_dataset(path)
         })
         .collect()
+}
+
+/// Is it a directory with nothing in it but what `prepare` writes?
+fn holds_a_dataset(path: &Path) -> bool {
+    let is_directory = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    let parts = [Part::Train, Part::Test].map(|part| path.join(part.name()));
+    is_directory
+        && std::fs::read_dir(path).is_ok_and(|items| {
+            items.flatten().all(|item| {
+                let item = item.path();
+                is_ours(&item) || (parts.contains(&item) && holds_a_dataset(&item))
+            })
+        })
 }
 
 /// Refuses when the file system has less room than needed.
@@ -255,35 +362,111 @@ impl Stage {
         self.directory.path()
     }
 
-    /// Makes the dataset visible at `out`, in place of what `standing` allowed to replace.
-    pub fn publish(self, out: &Path) -> Result<(), DataError> {
+    /// Makes the dataset visible at `out`, in place of what `agreed` says, or where nothing stands.
+    pub fn publish(self, out: &Path, agreed: Option<&Replaceable>) -> Result<Published, DataError> {
         let failed = |source| unwritable(out, source);
         let parent = out.parent().unwrap_or(Path::new("/"));
         sync_directory(self.path())?;
-        let occupied = std::fs::read_dir(out).is_ok_and(|mut items| items.next().is_some());
-        let old = match occupied {
-            false => None,
-            true => {
-                let old = tempfile::Builder::new()
-                    .prefix(&beside(out, "old"))
-                    .tempdir_in(parent)
-                    .map_err(failed)?;
-                std::fs::rename(out, old.path()).map_err(failed)?;
-                Some(old)
-            }
+        let published = match agreed {
+            None => self.take_free_place(out),
+            Some(agreed) => self.take_place_of(out, agreed),
         };
-        if let Err(error) = std::fs::rename(self.path(), out) {
-            if let Some(old) = old {
-                // put the old one back; should that fail as well, keep it where it is
-                let kept = old.keep();
-                let _ = std::fs::rename(&kept, out);
+        match published.map_err(failed)? {
+            Published::Occupied => return Ok(Published::Occupied),
+            Published::Done => {
+                // nothing is left at the staging path to remove
+                let _ = self.directory.keep();
+                sync_directory(parent)?;
+                Ok(Published::Done)
             }
-            return Err(failed(error));
+            // the old dataset stands at the staging path now, and more than it
+            Published::Kept(_) => {
+                sync_directory(parent)?;
+                Ok(Published::Kept(self.directory.keep()))
+            }
         }
-        // nothing is left at the staging path to remove
-        let _ = self.directory.keep();
-        sync_directory(parent)
     }
+
+    fn take_free_place(&self, out: &Path) -> std::io::Result<Published> {
+        let taken = match renameat_with(CWD, self.path(), CWD, out, RenameFlags::NOREPLACE) {
+            // an empty directory is as good as none, and this rename fails for all else
+            Err(Errno::EXIST) => std::fs::rename(self.path(), out),
+            // a file system without that flag: a directory replaces nothing but an empty one anyway
+            Err(Errno::INVAL | Errno::NOSYS) => std::fs::rename(self.path(), out),
+            other => other.map_err(Into::into),
+        };
+        match taken {
+            Ok(()) => Ok(Published::Done),
+            Err(error) => match error.kind() {
+                ErrorKind::AlreadyExists
+                | ErrorKind::DirectoryNotEmpty
+                | ErrorKind::NotADirectory => Ok(Published::Occupied),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn take_place_of(&self, out: &Path, agreed: &Replaceable) -> std::io::Result<Published> {
+        let exchange = |a: &Path, b: &Path| renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE);
+        match exchange(self.path(), out) {
+            Ok(()) => {}
+            // it is gone meanwhile
+            Err(Errno::NOENT) => return self.take_free_place(out),
+            Err(Errno::INVAL | Errno::NOSYS) => return self.take_place_in_two_steps(out, agreed),
+            Err(error) => return Err(error.into()),
+        }
+        if Replaceable::check(self.path()).ok().as_ref() != Some(agreed) {
+            exchange(self.path(), out)?;
+            return Ok(Published::Occupied);
+        }
+        Ok(match remove_dataset(self.path()) {
+            Ok(()) => Published::Done,
+            Err(_) => Published::Kept(self.path().into()),
+        })
+    }
+
+    /// On a file system without the exchange the old dataset stands at `OUT.old-…` for a moment.
+    fn take_place_in_two_steps(
+        &self,
+        out: &Path,
+        agreed: &Replaceable,
+    ) -> std::io::Result<Published> {
+        if Replaceable::check(out).ok().as_ref() != Some(agreed) {
+            return Ok(Published::Occupied);
+        }
+        let parent = out.parent().unwrap_or(Path::new("/"));
+        let place = tempfile::Builder::new()
+            .prefix(&beside(out, "old"))
+            .tempdir_in(parent)?;
+        std::fs::rename(out, place.path())?;
+        let old = place.keep();
+        if Replaceable::check(&old).ok().as_ref() != Some(agreed) {
+            std::fs::rename(&old, out)?;
+            return Ok(Published::Occupied);
+        }
+        match self.take_free_place(out) {
+            Ok(Published::Done) => {
+                // what cannot be deleted is named as left over by the next preparation
+                let _ = remove_dataset(&old);
+                Ok(Published::Done)
+            }
+            other => {
+                // nothing is lost: it goes back, or stays where it is
+                let _ = std::fs::rename(&old, out);
+                other
+            }
+        }
+    }
+}
+
+/// How publishing ended.
+pub(crate) enum Published {
+    /// The dataset is at its place and nothing else is left.
+    Done,
+    /// The dataset is at its place; of the old one something is left here, with what was put there meanwhile.
+    Kept(PathBuf),
+    /// Something else stands there than was agreed; nothing was changed.
+    Occupied,
 }
 
 /// Creates a directory unless it is there.
@@ -300,6 +483,22 @@ pub(crate) fn write_manifest(directory: &Path, manifest: &Manifest) -> Result<()
         .and_then(|()| file.sync_all())
         .map_err(|source| unwritable(&path, source))?;
     sync_directory(directory)
+}
+
+/// Writes what the source held besides the images, if anything.
+pub(crate) fn write_skipped(directory: &Path, skipped: &Skipped) -> Result<(), DataError> {
+    if *skipped == Skipped::default() {
+        return Ok(());
+    }
+    let path = directory.join(SKIPPED);
+    let json = serde_json::to_vec_pretty(skipped);
+    json.map_err(std::io::Error::other)
+        .and_then(|json| {
+            let mut file = File::create_new(&path)?;
+            file.write_all(&json)?;
+            file.sync_all()
+        })
+        .map_err(|source| unwritable(&path, source))
 }
 
 fn sync_directory(path: &Path) -> Result<(), DataError> {

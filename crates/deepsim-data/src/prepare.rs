@@ -3,20 +3,21 @@
 //! Nothing is visible at the output until everything is written and on the disk: the work
 //! happens in `OUT.partial-…` beside it, which is renamed at the end and removed on failure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use crate::error::DataError;
-use crate::folder::squared;
+use crate::folder::{Shape, squared};
 use crate::holdout;
 use crate::manifest::{
     Duplicate, FORMAT, Holdout, Manifest, Part, Quarantined, Sample, SourceInfo, Store, VERSION,
 };
-use crate::output::{self, Stage, Standing};
+use crate::orientation::{self, Orientation};
+use crate::output::{self, Published, Stage, Standing};
 use crate::shards::{ShardWriter, encode, expected_bytes};
-use crate::source::{Entry, Layout, Listing};
+use crate::source::{Entry, Layout, Listing, Skipped};
 use crate::square::{Resize, check_size};
 use crate::window::SquareWindow;
 
@@ -24,6 +25,8 @@ use crate::window::SquareWindow;
 pub const LARGE_SOURCE: usize = 20_000;
 /// Photos decoded between two progress reports and checks for an interrupt.
 const CHUNK: usize = 64;
+/// Files whose metadata is read between two checks for an interrupt.
+const SCANNED: usize = 256;
 
 /// What to do about an output that holds another dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub struct Prepare {
     pub size: u32,
     /// `None`: squash for ILSVRC-2012, short-crop otherwise.
     pub resize: Option<Resize>,
+    /// What to do about photos' EXIF orientation; `None`: ignore it in ILSVRC-2012's layouts, apply it otherwise.
+    pub orientation: Option<Orientation>,
     /// The window to cut out of every photo before it is scaled; `None`: the whole photo. Photos
     /// in which it does not lie whole are corrupt.
     pub window: Option<SquareWindow>,
@@ -64,6 +69,11 @@ pub struct Prepare {
 /// What the caller may want to show while the work goes on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// The source is being listed, or its files' metadata read; so many images are done. Sent for each.
+    Listing {
+        /// Images found so far.
+        found: usize,
+    },
     /// The source is listed and the settings are resolved; nothing is written yet.
     Planned {
         /// What the source is.
@@ -78,9 +88,17 @@ pub enum Event {
         store: Store,
         /// Expected size (exact for raw, before duplicates are dropped).
         bytes: u64,
+        /// What to do about the EXIF orientation.
+        orientation: Orientation,
         /// What else the source holds and is skipped, in words.
         skipped: Option<String>,
+        /// Why a source with ILSVRC-2012's names in it is a collection of images all the same.
+        not_ilsvrc: Option<String>,
     },
+    /// The work begins, in this directory beside the output: errors from here on are no longer the request's.
+    Started(PathBuf),
+    /// Everything is written; the directory is about to take its place.
+    Publishing,
     /// A directory that a killed run left behind.
     Leftover(PathBuf),
     /// So many photos are done.
@@ -117,6 +135,8 @@ pub enum Outcome {
     UpToDate {
         /// Images in it.
         images: usize,
+        /// Of the source's images, how many were turned by their EXIF orientation.
+        turned: usize,
     },
     /// The dataset was written.
     Written {
@@ -130,6 +150,8 @@ pub enum Outcome {
         duplicates: usize,
         /// Corrupt photos left out.
         quarantined: usize,
+        /// Photos that carry an EXIF orientation other than upright.
+        oriented: usize,
     },
 }
 
@@ -139,6 +161,7 @@ pub(crate) struct Plan {
     pub size: u32,
     pub resize: Resize,
     pub window: Option<SquareWindow>,
+    pub orientation: Orientation,
     pub store: Store,
     pub holdout: Option<(f64, u64)>,
     pub source: SourceInfo,
@@ -155,25 +178,31 @@ impl Plan {
     }
 }
 
-/// Writes a prepared dataset (format: [`crate::manifest`]).
+/// Writes a prepared dataset (format: [`crate::manifest`]). What stands at the output is replaced only if it is the
+/// dataset that stood there when the work began; what appears there meanwhile stays.
 ///
 /// # Errors
 /// Those of listing (missing, unreadable or empty sources, damaged archives), impossible
 /// settings, [`DataError::OtherDataset`], [`DataError::OutputOccupied`],
 /// [`DataError::DiskFull`], [`DataError::CorruptImages`] naming all corrupt photos,
-/// [`DataError::Unwritable`], [`DataError::Interrupted`]. The output is untouched then.
+/// [`DataError::Unwritable`], [`DataError::OutputAppeared`], [`DataError::Interrupted`]. The output is untouched then.
 pub fn prepare(
     request: &Prepare,
     events: &mut dyn FnMut(Event) -> Flow,
 ) -> Result<Outcome, DataError> {
     check_size(request.size)?;
     request.window.map_or(Ok(()), SquareWindow::check)?;
-    let listing = Listing::of(&request.source)?;
+    let listing = Listing::of(&request.source, &mut |found| {
+        go_on(events(Event::Listing { found }))
+    })?;
     let images = listing.entries.len();
     let plan = Plan {
         size: request.size,
         resize: request.resize.unwrap_or_else(|| listing.layout.resize()),
         window: request.window,
+        orientation: request
+            .orientation
+            .unwrap_or_else(|| Orientation::of_layout(listing.layout)),
         store: request.store.unwrap_or(match images < LARGE_SOURCE {
             true => Store::Raw,
             false => Store::Jpeg,
@@ -196,14 +225,17 @@ pub fn prepare(
         window: plan.window,
         store: plan.store,
         bytes,
+        orientation: plan.orientation,
         skipped: listing.skipped.describe(),
+        not_ilsvrc: listing.not_ilsvrc.clone(),
     };
     go_on(events(planned))?;
 
     let out = output::locate(&request.out)?;
-    match output::standing(&out, &request.source, &plan)? {
-        Standing::Free => {}
-        Standing::UpToDate { images } => return Ok(Outcome::UpToDate { images }),
+    let mut turns = |skip: &[Quarantined]| turns_any(&listing, skip, events);
+    let agreed = match output::standing(&out, &request.source, &plan, &mut turns)? {
+        Standing::Free => None,
+        Standing::UpToDate { images, turned } => return Ok(Outcome::UpToDate { images, turned }),
         Standing::Other { difference } => match request.existing {
             Existing::Keep => {
                 return Err(DataError::OtherDataset {
@@ -211,16 +243,53 @@ pub fn prepare(
                     difference,
                 });
             }
-            Existing::Replace => output::check_replaceable(&out)?,
+            Existing::Replace => Some(output::Replaceable::check(&out)?),
         },
-    }
+    };
     for leftover in output::leftovers(&out) {
         go_on(events(Event::Leftover(leftover)))?;
     }
     let stage = Stage::create(&out, bytes)?;
+    go_on(events(Event::Started(stage.path().into())))?;
     let outcome = write(&listing, &plan, &parts, stage.path(), events)?;
-    stage.publish(&out)?;
-    Ok(outcome)
+    go_on(events(Event::Publishing))?;
+    match stage.publish(&out, agreed.as_ref())? {
+        Published::Done => Ok(outcome),
+        Published::Kept(old) => {
+            events(Event::Leftover(old));
+            Ok(outcome)
+        }
+        // somebody else was faster: the same dataset is as good
+        Published::Occupied => {
+            let mut turns = |skip: &[Quarantined]| turns_any(&listing, skip, events);
+            match output::standing(&out, &request.source, &plan, &mut turns) {
+                Ok(Standing::UpToDate { images, turned }) => {
+                    Ok(Outcome::UpToDate { images, turned })
+                }
+                _ => Err(DataError::OutputAppeared { path: out }),
+            }
+        }
+    }
+}
+
+/// Would any image of the source be turned, apart from those that are left out anyway?
+fn turns_any(
+    listing: &Listing,
+    left_out: &[Quarantined],
+    events: &mut dyn FnMut(Event) -> Flow,
+) -> Result<bool, DataError> {
+    let left_out: HashSet<&str> = left_out.iter().map(|photo| photo.path.as_str()).collect();
+    for (number, chunk) in listing.entries.chunks(SCANNED).enumerate() {
+        let found = number * SCANNED;
+        go_on(events(Event::Listing { found }))?;
+        let turns = |entry: &&Entry| {
+            !left_out.contains(entry.path.as_str()) && orientation::is_oriented(listing, entry)
+        };
+        if chunk.par_iter().find_any(turns).is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn go_on(flow: Flow) -> Result<(), DataError> {
@@ -245,14 +314,21 @@ fn source_name(source: &Path) -> String {
 struct Ready {
     pixels: blake3::Hash,
     stored: Vec<u8>,
+    oriented: bool,
 }
 
 fn ready(listing: &Listing, plan: &Plan, entry: &Entry) -> Result<Ready, DataError> {
-    let pixels = squared(listing, entry, plan.size, plan.resize, plan.window)?;
-    let digest = blake3::hash(&pixels);
+    let shape = Shape {
+        size: plan.size,
+        resize: plan.resize,
+        window: plan.window,
+        orientation: plan.orientation,
+    };
+    let squared = squared(listing, entry, shape)?;
     Ok(Ready {
-        pixels: digest,
-        stored: encode(pixels, plan.store, plan.size)?,
+        pixels: blake3::hash(&squared.pixels),
+        stored: encode(squared.pixels, plan.store, plan.size)?,
+        oriented: squared.oriented,
     })
 }
 
@@ -283,7 +359,13 @@ impl PartWriter {
         })
     }
 
-    fn finish(self, plan: &Plan) -> Result<Manifest, DataError> {
+    /// `oriented` photos of the source carry an EXIF orientation.
+    fn finish(
+        self,
+        plan: &Plan,
+        oriented: usize,
+        skipped: &Skipped,
+    ) -> Result<Manifest, DataError> {
         if self.samples.is_empty() {
             let (images, part) = (
                 plan.source.images,
@@ -304,12 +386,20 @@ impl PartWriter {
             }),
             _ => None,
         };
+        // where nothing was turned the dataset is the same whatever was asked for, and so is its manifest
+        let (orientation, turned) = match (plan.orientation, oriented) {
+            (Orientation::Ignore, _) | (_, 0) => (Orientation::Ignore, 0),
+            (Orientation::Apply, turned) => (Orientation::Apply, turned),
+        };
+        output::write_skipped(&self.directory, skipped)?;
         let manifest = Manifest {
             format: FORMAT.into(),
             version: VERSION,
             size: plan.size,
             resize: plan.resize,
             window: plan.window,
+            orientation,
+            turned,
             store: plan.store,
             source: plan.source.clone(),
             holdout,
@@ -338,6 +428,7 @@ fn write(
     let total = listing.entries.len();
     let mut first_with: HashMap<blake3::Hash, usize> = HashMap::new();
     let mut corrupt = Vec::new();
+    let mut oriented = 0;
     for start in (0..total).step_by(CHUNK) {
         let end = (start + CHUNK).min(total);
         let chunk: Vec<Result<Ready, DataError>> = listing.entries[start..end]
@@ -355,6 +446,7 @@ fn write(
             match result {
                 Ok(_) if corrupt.len() > plan.quarantine => {}
                 Ok(ready) => {
+                    oriented += usize::from(ready.oriented);
                     if let Some(&first) = first_with.get(&ready.pixels) {
                         let of = listing.entries[first].path.clone();
                         let path = entry.path.clone();
@@ -398,7 +490,7 @@ fn write(
     let (mut images, mut test, mut bytes, mut duplicates) = (0, 0, 0, 0);
     for writer in writers {
         let part = writer.part;
-        let manifest = writer.finish(plan)?;
+        let manifest = writer.finish(plan, oriented, &listing.skipped)?;
         images += manifest.count;
         if part == Some(Part::Test) {
             test += manifest.count;
@@ -413,5 +505,6 @@ fn write(
         bytes,
         duplicates,
         quarantined,
+        oriented,
     })
 }

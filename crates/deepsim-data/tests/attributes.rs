@@ -421,3 +421,37 @@ proptest! {
         never_panics(format!("#\tperson\timagenum\ta\tb\n{text}").as_bytes())?;
     }
 }
+
+#[test]
+fn names_match_whatever_the_editor_and_the_file_system_made_of_them() {
+    for text in [
+        "\u{feff}name,gl\u{fc}cklich\r\n./caf\u{e9}/1.jpg,1\r\n",
+        "name,glu\u{308}cklich\ncafe\u{301}/1.jpg,1\n",
+        "name,gl\u{fc}cklich\ncaf\u{e9}\\1.jpg,1\n",
+    ] {
+        let table = Attributes::parse(text.as_bytes(), Path::new("a.csv")).unwrap();
+        for picture in [
+            "caf\u{e9}/1.jpg",
+            "train/cafe\u{301}/1.jpg",
+            "./caf\u{e9}/1.jpg",
+        ] {
+            for attribute in ["gl\u{fc}cklich", "glu\u{308}cklich"] {
+                assert_eq!(
+                    table.get(picture, attribute),
+                    Some(true),
+                    "{text:?} {picture:?}"
+                );
+                assert_eq!(table.index(attribute).unwrap(), 0);
+            }
+        }
+        assert_eq!(table.get("cafe/1.jpg", "gl\u{fc}cklich"), None);
+    }
+    // two rows that are one name: said so that the difference is seen
+    let twice = "name,a\ncaf\u{e9}.jpg,1\ncafe\u{301}.jpg,0\n";
+    let error = Attributes::parse(twice.as_bytes(), Path::new("a.csv")).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains(r#""cafe\u{301}.jpg" is there twice, first in line 2"#),
+        "{error}"
+    );
+}

@@ -38,6 +38,7 @@ fn prepared(source: &Path, out: &Path, store: Store) -> Dataset {
         out: out.into(),
         size: 256,
         resize: None,
+        orientation: None,
         window: None,
         store: Some(store),
         holdout: None,

@@ -20,6 +20,7 @@ fn dataset(root: &TempDir, store: Store) -> PathBuf {
         out: out.clone(),
         size: 16,
         resize: None,
+        orientation: None,
         window: None,
         store: Some(store),
         holdout: None,

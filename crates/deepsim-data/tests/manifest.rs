@@ -21,6 +21,7 @@ fn dataset(root: &TempDir) -> PathBuf {
         out: out.clone(),
         size: 16,
         resize: None,
+        orientation: None,
         window: None,
         store: None,
         holdout: None,

@@ -177,16 +177,18 @@ fn corrupt_photos_are_all_named_or_go_to_quarantine() {
     }
     for budget in ["0", "1"] {
         prepare(&root, &["photos", "set", "--quarantine", budget])
-            .code(2)
+            .code(1)
             .stderr(contains("2 corrupt images"))
-            .stderr(contains("  photos/02.jpg: the file is truncated"))
-            .stderr(contains("  photos/sub/03.png: "));
+            .stderr(contains("  photos/02.jpg: the file is truncated").count(1))
+            .stderr(contains("photos/sub/03.png: ").count(1))
+            .stderr(contains("--quarantine 2"));
         assert!(!root.path().join("set").exists());
         no_partial_is_left(&root);
     }
     prepare(&root, &["photos", "set", "--quarantine", "2"])
         .success()
-        .stdout(contains("4 images").and(contains("2 corrupt photos left out")));
+        .stdout(contains("4 images").and(contains("2 corrupt photos left out")))
+        .stderr(contains("corrupt, left out: photos/02.jpg: the file is truncated").count(1));
     deepsim_data(&root)
         .args(["inspect", "set"])
         .assert()
@@ -292,7 +294,7 @@ fn jpeg_can_be_chosen() {
 }
 
 #[test]
-fn ctrl_c_leaves_nothing_behind() {
+fn a_signal_ends_the_work_within_seconds_and_leaves_nothing_behind() {
     let root = tempdir().unwrap();
     let photos = root.path().join("photos");
     fs::create_dir(&photos).unwrap();
@@ -300,34 +302,103 @@ fn ctrl_c_leaves_nothing_behind() {
     for index in 1..400 {
         fs::hard_link(photos.join("0.png"), photos.join(format!("{index}.png"))).unwrap();
     }
-    let program = assert_cmd::cargo::cargo_bin("deepsim-data");
-    let mut child = std::process::Command::new(program)
-        .args(["prepare", "photos", "set"])
-        .current_dir(&root)
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let started = std::time::Instant::now();
-    let working = || {
-        let items = fs::read_dir(&root).unwrap().flatten();
-        items
-            .into_iter()
-            .any(|item| item.file_name().to_string_lossy().contains(".partial-"))
-    };
-    while !working() {
-        assert!(started.elapsed().as_secs() < 60 && child.try_wait().unwrap().is_none());
-        std::thread::sleep(std::time::Duration::from_millis(5));
+    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129), ("-USR1", 138)] {
+        // a test run under nohup hands its children down that hangups are ignored
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        if signal == "-HUP"
+            && !ignored.is_some_and(|mask| {
+                mask.trim()
+                    .ends_with(['0', '2', '4', '6', '8', 'a', 'c', 'e'])
+            })
+        {
+            continue;
+        }
+        let program = assert_cmd::cargo::cargo_bin("deepsim-data");
+        let mut child = std::process::Command::new(program)
+            .args(["prepare", "photos", "set"])
+            .current_dir(&root)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let started = std::time::Instant::now();
+        let working = || {
+            let items = fs::read_dir(&root).unwrap().flatten();
+            items
+                .into_iter()
+                .any(|item| item.file_name().to_string_lossy().contains(".partial-"))
+        };
+        while !working() {
+            assert!(started.elapsed().as_secs() < 60 && child.try_wait().unwrap().is_none());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let number = child.id().to_string();
+        let sent = std::time::Instant::now();
+        assert!(
+            std::process::Command::new("kill")
+                .args([signal, &number])
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        assert!(sent.elapsed().as_secs() < 10, "{:?}", sent.elapsed());
+        assert!(!root.path().join("set").exists());
+        no_partial_is_left(&root);
     }
-    let number = child.id().to_string();
-    assert!(
-        std::process::Command::new("kill")
-            .args(["-INT", &number])
-            .status()
-            .unwrap()
-            .success()
-    );
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(!root.path().join("set").exists());
+}
+
+/// A command line run by a shell, for what only a shell can set up.
+fn shell(root: &tempfile::TempDir, line: &str) -> assert_cmd::assert::Assert {
+    let program = assert_cmd::cargo::cargo_bin("deepsim-data");
+    assert_cmd::Command::new("bash")
+        .current_dir(root)
+        .env("DATA", program)
+        .args(["-c", line])
+        .assert()
+}
+
+#[test]
+fn exit_codes_tell_refused_input_from_work_that_failed() {
+    let root = tempdir().unwrap();
+    folder(root.path(), 4);
+    prepare(&root, &["photos", "set", "--size", "32"]).success();
+    // a stdout that takes no more; each word of the reason once
+    for command in ["inspect set", "inspect set --format json", "verify set"] {
+        shell(&root, &format!("\"$DATA\" {command} > /dev/full"))
+            .code(1)
+            .stderr(contains("No space left on device").count(1));
+        // a reader that has seen enough
+        shell(
+            &root,
+            &format!("\"$DATA\" {command} | true; exit ${{PIPESTATUS[0]}}"),
+        )
+        .code(0);
+    }
+    shell(&root, "\"$DATA\" prepare photos full --size 32 > /dev/full").code(1);
+    // the disk refuses in mid-work
+    shell(
+        &root,
+        "trap '' XFSZ; ulimit -f 20; \"$DATA\" prepare photos big --size 256",
+    )
+    .code(1)
+    .stderr(contains("cannot write").and(contains("File too large").count(1)));
+    assert!(!root.path().join("big").exists());
     no_partial_is_left(&root);
+    // refused before the work begins
+    for line in [
+        "\"$DATA\" prepare photos set --size 48",
+        "\"$DATA\" prepare nowhere out",
+        "\"$DATA\" inspect nowhere",
+        "\"$DATA\" verify nowhere",
+        "\"$DATA\" inspect photos/00.jpg",
+        "\"$DATA\" prepare photos out --orientation up",
+    ] {
+        shell(&root, line).code(2);
+    }
+    // something in the way of OUT is named once
+    shell(&root, "\"$DATA\" prepare photos photos/00.jpg/set")
+        .code(2)
+        .stderr(contains("(os error").count(1));
 }

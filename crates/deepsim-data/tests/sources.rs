@@ -35,9 +35,9 @@ fn sources_that_are_none() {
     prepare(&root, &["odd", "set"])
         .code(2)
         .stderr(contains(
-            "1 other files, 1 hidden files or folders, 1 symbolic links",
+            "1 .txt, 1 hidden file or folder (.hidden), 1 symbolic link, which is not followed (link.png)",
         ))
-        .stderr(contains("1 tar archives: give one of them"));
+        .stderr(contains("1 tar archive: give it as the source (more.tar)"));
     fs::write(root.path().join("text.tar"), [b'x'; 2000]).unwrap();
     prepare(&root, &["text.tar", "set"])
         .code(2)
@@ -61,10 +61,23 @@ fn sources_that_are_none() {
 }
 
 fn add(builder: &mut tar::Builder<impl Write>, path: &str, content: &[u8]) {
+    add_as(builder, tar::EntryType::Regular, path, content);
+}
+
+fn add_as(
+    builder: &mut tar::Builder<impl Write>,
+    kind: tar::EntryType,
+    path: &str,
+    content: &[u8],
+) {
     let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
     // written into the header as is: the crate's own checks would refuse the attacks
     header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
     header.set_size(content.len() as u64);
+    if kind == tar::EntryType::GNUSparse {
+        header.as_gnu_mut().unwrap().set_real_size(0);
+    }
     header.set_mode(0o644);
     header.set_cksum();
     builder.append(&header, content).unwrap();
@@ -179,4 +192,251 @@ fn hostile_and_damaged_archives_are_refused() {
         .code(2)
         .stderr(contains("wrong.tar is damaged"));
     assert!(!root.path().join("cut").exists());
+}
+
+/// A source in which there is one of everything, and what is said of it.
+const SKIPPED: &str = "2 .heic (convert them to JPEG first), 1 file without an ending that is no image, 1 .db, \
+     1 hidden file or folder (.DS_Store), 1 symbolic link, which is not followed (link.jpg), \
+     1 tar archive: give it as the source (more.tar), 1 device, pipe or socket (pipe.png)";
+
+#[test]
+fn what_a_folder_holds_besides_images_is_named_by_every_command_that_opens_it() {
+    let root = tempdir().unwrap();
+    let photos = root.path().join("photos");
+    fs::create_dir_all(photos.join("a")).unwrap();
+    photo(40, 30, 1).save(photos.join("one.jpg")).unwrap();
+    // images by their first bytes or by rarer endings: taken
+    photo(40, 30, 2).save(photos.join("two.jpg")).unwrap();
+    fs::rename(photos.join("two.jpg"), photos.join("two.jfif")).unwrap();
+    photo(40, 30, 3).save(photos.join("three.png")).unwrap();
+    fs::rename(photos.join("three.png"), photos.join("three")).unwrap();
+    photo(40, 30, 4).save(photos.join("four.jpg")).unwrap();
+    fs::rename(photos.join("four.jpg"), photos.join("a/four.JPG_LARGE")).unwrap();
+    photo(40, 30, 5).save(photos.join("five.ppm")).unwrap();
+    fs::rename(photos.join("five.ppm"), photos.join("five")).unwrap();
+    for name in [
+        "x.HEIC",
+        "a/y.heic",
+        "Thumbs.db",
+        "LICENCE",
+        ".DS_Store",
+        "more.tar",
+    ] {
+        fs::write(photos.join(name), "P5 is the name of this licence").unwrap();
+    }
+    std::os::unix::fs::symlink("one.jpg", photos.join("link.jpg")).unwrap();
+    let fifo = std::process::Command::new("mkfifo")
+        .arg(photos.join("pipe.png"))
+        .status();
+    assert!(fifo.unwrap().success());
+
+    prepare(&root, &["photos", "set", "--size", "30"])
+        .success()
+        .stdout(contains("5 images"))
+        .stderr(contains(format!("skipped: {SKIPPED}\n")));
+    for (command, path) in [
+        ("inspect", "photos"),
+        ("verify", "photos"),
+        ("inspect", "set"),
+        ("verify", "set"),
+    ] {
+        deepsim_data(&root)
+            .args([command, path])
+            .assert()
+            .success()
+            .stderr(contains(SKIPPED));
+        deepsim_data(&root)
+            .args(["inspect", path, "--format", "json"])
+            .assert()
+            .success()
+            .stdout(contains(SKIPPED.replace('"', "\\\"")));
+    }
+    let open = |name: &str| Dataset::open(&root.path().join(name)).unwrap();
+    assert_eq!(names(&open("photos")), names(&open("set")));
+    assert_eq!(open("set").skipped().as_deref(), Some(SKIPPED));
+    assert_eq!(
+        open("photos").notes(),
+        [format!("{}: skipped: {SKIPPED}", photos.display())]
+    );
+    // it is no part of what identifies the dataset, and goes with it
+    fs::remove_file(photos.join("Thumbs.db")).unwrap();
+    prepare(&root, &["photos", "set", "--size", "30"])
+        .success()
+        .stdout(contains("up to date"));
+    prepare(&root, &["photos", "set", "--size", "20", "--force"]).success();
+    assert!(!open("set").skipped().unwrap().contains(".db"));
+}
+
+#[test]
+fn names_that_are_not_utf_8_are_skipped_by_name() {
+    use std::os::unix::ffi::OsStrExt;
+    let root = tempdir().unwrap();
+    let photos = root.path().join("photos");
+    let latin = photos.join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir_all(&latin).unwrap();
+    photo(40, 30, 1).save(photos.join("one.jpg")).unwrap();
+    for name in ["a.jpg", "b.jpg"] {
+        fs::copy(photos.join("one.jpg"), latin.join(name)).unwrap();
+    }
+    prepare(&root, &["photos", "set"])
+        .success()
+        .stdout(contains("1 images"))
+        .stderr(contains("1 name that is not UTF-8: rename it (caf"));
+}
+
+#[test]
+fn tars_one_behind_the_other_are_one_source() {
+    let root = tempdir().unwrap();
+    let tar = |names: &[&str]| {
+        let mut builder = tar::Builder::new(Vec::new());
+        for name in names {
+            add(&mut builder, name, &png(name.len() as u32));
+        }
+        builder.into_inner().unwrap()
+    };
+    let (first, second) = (tar(&["a.png", "bb.png"]), tar(&["ccc.png", "dddd.png"]));
+    // with one end-of-archive block, with two, and with a record of them
+    for padding in [0, 512, 9 * 1024] {
+        let mut both = first.clone();
+        both.extend(vec![0; padding]);
+        both.extend(&second);
+        fs::write(root.path().join("both.tar"), both).unwrap();
+        prepare(&root, &["both.tar", "set", "--size", "30", "--force"])
+            .success()
+            .stdout(contains("4 images"));
+    }
+    // in a tar in a tar as well
+    let mut outer = tar::Builder::new(File::create(root.path().join("outer.tar")).unwrap());
+    add(
+        &mut outer,
+        "in.tar",
+        &[first.clone(), second.clone()].concat(),
+    );
+    outer.finish().unwrap();
+    prepare(&root, &["outer.tar", "nested", "--size", "30"])
+        .success()
+        .stdout(contains("4 images"));
+    // what follows and is no tar is said
+    let mut other = first.clone();
+    other.extend(b"-----BEGIN SIGNATURE-----");
+    fs::write(root.path().join("signed.tar"), other).unwrap();
+    prepare(&root, &["signed.tar", "signed", "--size", "30"])
+        .success()
+        .stdout(contains("2 images"))
+        .stderr(contains(
+            "1 stretch of data behind the archive's end that is no tar",
+        ));
+    // the second one is cut
+    let mut cut = first;
+    cut.extend(&second[..700]);
+    fs::write(root.path().join("cut.tar"), cut).unwrap();
+    prepare(&root, &["cut.tar", "cut"])
+        .code(2)
+        .stderr(contains("cut.tar is damaged"));
+}
+
+#[test]
+fn members_of_a_tar_that_are_not_taken_are_named() {
+    let root = tempdir().unwrap();
+    let mut builder = tar::Builder::new(File::create(root.path().join("a.tar")).unwrap());
+    add(&mut builder, "one.png", &png(1));
+    add(&mut builder, "two.png", &png(2));
+    add(&mut builder, "two.png", &png(3));
+    add(&mut builder, "unnamed", &png(4));
+    add(&mut builder, "notes", b"text");
+    add(&mut builder, ".hidden.png", &png(5));
+    add_as(&mut builder, tar::EntryType::Fifo, "pipe.png", b"");
+    add_as(&mut builder, tar::EntryType::GNUSparse, "holes.png", b"");
+    let pax = b"31 GNU.sparse.realsize=1000000\n";
+    add_as(&mut builder, tar::EntryType::XHeader, "pax", pax);
+    add(&mut builder, "more-holes.png", &png(6));
+    let mut link = |kind, path: &str, target: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.set_cksum();
+        builder.append_link(&mut header, path, target).unwrap();
+    };
+    link(tar::EntryType::Symlink, "soft.png", "one.png");
+    link(tar::EntryType::Link, "hard.png", "one.png");
+    link(tar::EntryType::Link, "lost.png", "nowhere.png");
+    builder.finish().unwrap();
+    prepare(&root, &["a.tar", "set", "--size", "30"])
+        .success()
+        // a hard link is the image once more, as in a folder: a duplicate
+        .stdout(contains("3 images").and(contains("1 duplicates left out")))
+        .stderr(contains(
+            "skipped: 1 file without an ending that is no image, 1 hidden file or folder (.hidden.png), \
+             1 symbolic link, which is not followed (soft.png), \
+             1 earlier version of a member that the archive holds again later (two.png), \
+             1 hard link to what is no image of the archive (lost.png), \
+             2 sparse members: unpack the archive (holes.png, more-holes.png), \
+             1 device, pipe or socket (pipe.png)\n",
+        ));
+}
+
+#[test]
+fn a_stray_beside_ilsvrc_is_skipped_by_name_and_many_are_a_reason() {
+    let root = tempdir().unwrap();
+    let train = root.path().join("train");
+    for synset in ["n01440764", "n02105855"] {
+        fs::create_dir_all(train.join(synset)).unwrap();
+        for index in 0..2 {
+            fs::write(train.join(format!("{synset}/{index}.JPEG")), png(index)).unwrap();
+        }
+    }
+    fs::write(train.join("cover.png"), png(9)).unwrap();
+    prepare(&root, &["train", "one", "--size", "30"])
+        .success()
+        .stderr(contains("4 images: ILSVRC-2012 training pictures").and(contains("resize squash")))
+        .stderr(contains(
+            "skipped: 1 image that is not one of ILSVRC-2012 (cover.png)",
+        ));
+    let data = Dataset::open(&train).unwrap();
+    assert_eq!(data.len(), 4);
+    assert_eq!(data.label(0).as_deref(), Some("n01440764"));
+    assert!(data.skipped().unwrap().contains("cover.png"));
+
+    fs::write(train.join("other.png"), png(10)).unwrap();
+    let reason = "not ILSVRC-2012 training pictures, which 4 of 6 images look like: \
+                  2 lie outside the synset folders (cover.png, other.png)";
+    prepare(&root, &["train", "two", "--size", "30"])
+        .success()
+        .stderr(contains("6 images: a collection of images").and(contains(reason)));
+    assert!(Dataset::open(&train).unwrap().notes()[0].contains(reason));
+
+    let val = root.path().join("val");
+    fs::create_dir(&val).unwrap();
+    for index in 1..=3 {
+        let name = format!("ILSVRC2012_val_{index:08}.JPEG");
+        fs::write(val.join(name), png(index)).unwrap();
+    }
+    fs::write(val.join("montage.png"), png(9)).unwrap();
+    prepare(&root, &["val", "three", "--size", "30"])
+        .success()
+        .stderr(contains("3 images: ILSVRC-2012 validation pictures"))
+        .stderr(contains(
+            "1 image that is not one of ILSVRC-2012 (montage.png)",
+        ));
+    // one that is called so among many others
+    fs::copy(
+        val.join("ILSVRC2012_val_00000001.JPEG"),
+        root.path().join("v"),
+    )
+    .unwrap();
+    let mixed = root.path().join("mixed");
+    fs::create_dir(&mixed).unwrap();
+    fs::rename(
+        root.path().join("v"),
+        mixed.join("ILSVRC2012_val_00000001.JPEG"),
+    )
+    .unwrap();
+    for index in 0..3 {
+        fs::write(mixed.join(format!("{index}.png")), png(20 + index)).unwrap();
+    }
+    prepare(&root, &["mixed", "four", "--size", "30"])
+        .success()
+        .stderr(contains(
+            "3 are not called ILSVRC2012_val_NNNNNNNN (0.png, 1.png, 2.png)",
+        ));
 }

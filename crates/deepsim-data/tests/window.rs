@@ -186,6 +186,7 @@ fn what_is_no_window_is_refused() {
         out: root.path().join("set"),
         size: 32,
         resize: None,
+        orientation: None,
         window: Some(SquareWindow {
             left: 0,
             top: 0,

@@ -40,6 +40,7 @@ fn a_file_is_seen_as_the_dataset_holds_it() {
             out: out.clone(),
             size,
             resize: Some(resize),
+            orientation: None,
             window,
             store: Some(Store::Raw),
             holdout: None,

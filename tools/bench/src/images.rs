@@ -40,6 +40,7 @@ pub fn run_shards(folder: &Path) -> Result<()> {
         out: out.clone(),
         size: 256,
         resize: None,
+        orientation: None,
         window: None,
         store: Some(Store::Raw),
         holdout: None,

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use deepsim_data::manifest::Holdout;
+use deepsim_data::terminal::tell;
 use deepsim_data::verify::parts;
-use deepsim_data::{Dataset, DatasetKind, Layout, Resize, SquareWindow, Store};
+use deepsim_data::{Dataset, DatasetKind, Layout, Orientation, Resize, SquareWindow, Store};
 use serde::Serialize;
 
 use super::{Format, InspectArgs, say};
@@ -19,6 +20,7 @@ struct Summary {
     size: u32,
     digest: String,
     labels: usize,
+    skipped: Option<String>,
     prepared: Option<Prepared>,
 }
 
@@ -27,6 +29,8 @@ struct Prepared {
     source: String,
     layout: Layout,
     resize: Resize,
+    orientation: Orientation,
+    turned: usize,
     window: Option<SquareWindow>,
     store: Store,
     shards: usize,
@@ -40,6 +44,7 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let mut summaries = Vec::new();
     for path in parts(&args.dataset) {
         let data = Dataset::open(&path)?;
+        data.notes().iter().for_each(tell);
         match args.format {
             Format::Json => summaries.push(summary(&data)),
             Format::Text => say(&text(&data))?,
@@ -61,6 +66,8 @@ fn summary(data: &Dataset) -> Summary {
             source: manifest.source.name.clone(),
             layout: manifest.source.layout,
             resize: manifest.resize,
+            orientation: manifest.orientation,
+            turned: manifest.turned,
             window: manifest.window,
             store: manifest.store,
             shards: manifest.shards.len(),
@@ -85,6 +92,7 @@ fn summary(data: &Dataset) -> Summary {
         size: data.stored_size(),
         digest: data.digest(),
         labels: labels.len(),
+        skipped: data.skipped(),
         prepared,
     }
 }
@@ -107,6 +115,12 @@ fn text(data: &Dataset) -> String {
             lines.push(format!(
                 "  split       {part} (holdout {}, seed {})",
                 holdout.fraction, holdout.seed
+            ));
+        }
+        if prepared.turned > 0 {
+            let turned = prepared.turned;
+            lines.push(format!(
+                "  turned      {turned} of the source's images, by their EXIF orientation"
             ));
         }
         if prepared.duplicates > 0 {

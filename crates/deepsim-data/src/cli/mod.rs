@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use deepsim_data::{DataError, Resize, SquareWindow, Store};
+use deepsim_data::{DataError, Orientation, Resize, SquareWindow, Store};
 
 /// Turns photographs into datasets for training.
 #[derive(Debug, Parser)]
@@ -18,13 +18,15 @@ use deepsim_data::{DataError, Resize, SquareWindow, Store};
     version,
     after_help = "\
 Examples:
-  deepsim-data prepare ~/photos data/photos --holdout 0.1
+  deepsim-data prepare ~/photos data/mine --holdout 0.1
   deepsim-data prepare ILSVRC2012_img_train.tar data/ilsvrc-train
-  deepsim-data inspect data/photos/train --format json
-  deepsim-data verify data/photos
+  deepsim-data inspect data/mine/train --format json
+  deepsim-data verify data/mine
 
-Exit codes: 0 done; 1 verify found something broken, or the disk failed; 2 the command or its
-input is wrong; 130, 143 interrupted. stdout carries results, stderr what people read."
+Exit codes: 0 done; 1 verify found something broken, or the work failed on the
+way (a corrupt image, a full disk); 2 the command or its input was refused
+before the work began; 129, 130, 138, 143 interrupted. stdout carries results,
+stderr what people read."
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -49,20 +51,27 @@ enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  a folder of photos, a tenth of them held out for testing (writes OUT/train and OUT/test):
-    deepsim-data prepare ~/photos data/photos --holdout 0.1
-  ILSVRC-2012 as the paper has it (squashed to 256x256), from the archives as downloaded:
+  a folder of photos, a tenth of them held out for testing (writes OUT/train and
+  OUT/test):
+    deepsim-data prepare ~/photos data/mine --holdout 0.1
+  ILSVRC-2012 as the paper has it (squashed to 256x256), from the archives as
+  downloaded:
     deepsim-data prepare ILSVRC2012_img_train.tar data/ilsvrc-train
     deepsim-data prepare ILSVRC2012_img_val.tar data/ilsvrc-val
   allow up to 20 corrupt photos, which the manifest will list:
-    deepsim-data prepare ~/photos data/photos --quarantine 20
-  faces: the part of the picture that is customary, at 64x64; CelebA's aligned pictures
-  (178x218), and LFW's funneled ones (250x250):
-    deepsim-data prepare img_align_celeba data/celeba --size 64 --window 15,40,148
-    deepsim-data prepare lfw-deepfunneled data/lfw --size 64 --window 50,50,150
+    deepsim-data prepare ~/photos data/mine --quarantine 20
+  faces: the part of the picture that is customary, at 64x64; CelebA's aligned
+  pictures (178x218), and LFW's funneled ones (250x250):
+    deepsim-data prepare celeba data/celeba --size 64 --window 15,40,148
+    deepsim-data prepare lfw data/lfw --size 64 --window 50,50,150
 
-Space at 256 px: raw takes 197 kB an image (252 GB for ILSVRC-2012), jpeg about a quarter.
-EXIF orientation is ignored, as the ILSVRC tools ignored it: rotate such photos beforehand.")]
+Space at 256 px: raw takes 197 kB an image (252 GB for ILSVRC-2012), jpeg about
+a quarter.
+
+Whatever SOURCE holds that is not taken is counted and named: files of other
+kinds by their ending, links, hidden files, members of archives. A single image
+that is not ILSVRC-2012's among its images, or one in a hundred, is skipped;
+with more the source is a collection of images.")]
 struct PrepareArgs {
     /// A folder of images, a .tar, or a tar of tars
     source: PathBuf,
@@ -74,6 +83,9 @@ struct PrepareArgs {
     /// How photos become square [default: squash for ILSVRC-2012, otherwise short-crop]
     #[arg(long, value_enum)]
     resize: Option<ResizeArg>,
+    /// The EXIF orientation of photos [default: ignore for ILSVRC-2012, otherwise apply]
+    #[arg(long, value_enum)]
+    orientation: Option<OrientationArg>,
     /// Cut this square out of every photo before it is scaled, in the photo's pixels
     ///
     /// The rest of the photo is not looked at, and --resize changes nothing. A photo in which the
@@ -104,10 +116,11 @@ struct PrepareArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  deepsim-data inspect data/photos
-  deepsim-data inspect data/photos --format json | jq '.[].count'
+  deepsim-data inspect data/mine
+  deepsim-data inspect data/mine --format json | jq '.[].count'
 
-JSON is a list: one object for a dataset, two (train, test) for one prepared with --holdout.")]
+JSON is a list: one object for a dataset, two (train, test) for one prepared
+with --holdout.")]
 struct InspectArgs {
     /// A prepared dataset, the root of a split one, or a folder of images
     dataset: PathBuf,
@@ -120,10 +133,11 @@ struct InspectArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
-  deepsim-data verify data/photos && echo whole
+  deepsim-data verify data/mine && echo whole
 
-Prints one line for all that is broken and exits 1 if anything is. A plain folder of images has
-no checksums; its photos are decoded strictly, as training would.")]
+Prints one line for all that is broken and exits 1 if anything is. A plain
+folder of images has no checksums; its photos are decoded strictly, as training
+would.")]
 struct VerifyArgs {
     /// A prepared dataset, the root of a split one, or a folder of images
     dataset: PathBuf,
@@ -155,6 +169,23 @@ impl From<ResizeArg> for Resize {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum OrientationArg {
+    /// Turn photos as every viewer does
+    Apply,
+    /// Take the pixels as they are stored, as the ILSVRC tools did
+    Ignore,
+}
+
+impl From<OrientationArg> for Orientation {
+    fn from(arg: OrientationArg) -> Self {
+        match arg {
+            OrientationArg::Apply => Self::Apply,
+            OrientationArg::Ignore => Self::Ignore,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum StoreArg {
     /// JPEG of quality 95
     Jpeg,
@@ -180,15 +211,30 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The exit code for an error that reached the top.
-pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    match error.downcast_ref::<DataError>() {
-        Some(DataError::Unwritable { .. } | DataError::Threads { .. }) => ExitCode::from(1),
-        _ => ExitCode::from(2),
+/// An error of the work itself, after the request was found to be in order.
+#[derive(Debug)]
+pub struct Failed(pub anyhow::Error);
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str(&deepsim_data::with_causes(self.0.as_ref()))
     }
 }
 
-/// Prints a line of results.
+impl std::error::Error for Failed {}
+
+/// The exit code for an error that reached the top: 1 if the work had begun, 2 if the request was refused.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let is_threads = matches!(error.downcast_ref(), Some(DataError::Threads { .. }));
+    match error.is::<Failed>() || is_threads {
+        true => ExitCode::from(1),
+        false => ExitCode::from(2),
+    }
+}
+
+/// Prints a line of results. A reader who has seen enough ends the program without complaint.
 fn say(line: &str) -> anyhow::Result<()> {
-    Ok(deepsim_data::terminal::print(format_args!("{line}\n"))?)
+    deepsim_data::terminal::print(format_args!("{line}\n")).map_err(|error| {
+        Failed(anyhow::Error::from(error).context("cannot write to stdout")).into()
+    })
 }

@@ -1,21 +1,27 @@
 //! `deepsim-data prepare`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use deepsim_data::prepare::Existing;
 use deepsim_data::terminal::tell;
-use deepsim_data::{DataError, Event, Flow, Outcome, Prepare, prepare};
+use deepsim_data::{DataError, Event, Flow, Orientation, Outcome, Prepare, prepare};
 use rayon::ThreadPoolBuilder;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
 
 use super::progress::Progress;
-use super::{PrepareArgs, say};
+use super::{Failed, PrepareArgs, say};
 
 /// Duplicates named one by one; more are only counted.
 const NAMED: usize = 5;
+/// Time that the work has to end by itself after a signal: one large image takes longer to decode, and a network disk may
+/// not answer at all.
+const GRACE: Duration = Duration::from_secs(3);
 
 pub fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
     if args.threads == Some(0) {
@@ -32,6 +38,7 @@ pub fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
         out: args.out,
         size: args.size,
         resize: args.resize.map(Into::into),
+        orientation: args.orientation.map(Into::into),
         window: args.window,
         store: args.store.map(Into::into),
         holdout: args.holdout,
@@ -43,80 +50,214 @@ pub fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
             Existing::Keep
         },
     };
-    let signal = Arc::new(AtomicUsize::new(0));
-    for number in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_usize(number, signal.clone(), number as usize)
-            .context("cannot watch for Ctrl-C")?;
-    }
-    let result = pool.install(|| {
-        let mut progress = Progress::new();
-        let mut duplicates = 0;
-        prepare(&request, &mut |event| {
-            show(event, &mut progress, &mut duplicates);
-            match signal.load(Ordering::Relaxed) {
+    let stop = Stop::watch().context("cannot watch for Ctrl-C")?;
+    let (result, seen) = pool.install(|| {
+        let mut seen = Seen::default();
+        let result = prepare(&request, &mut |event| {
+            seen.show(event, &stop);
+            match stop.signal() {
                 0 => Flow::Continue,
                 _ => Flow::Stop,
             }
-        })
+        });
+        drop(seen.progress.take());
+        (result, seen)
     });
     match result {
         Err(DataError::Interrupted) => {
             tell(DataError::Interrupted);
-            let number = signal.load(Ordering::Relaxed);
-            Ok(ExitCode::from(u8::try_from(128 + number).unwrap_or(130)))
+            Ok(exit(stop.signal()))
         }
+        Err(error) if seen.started => Err(Failed(error.into()).into()),
         Err(error) => Err(error.into()),
         Ok(outcome) => {
-            say(&report(&outcome, &request))?;
+            for line in &seen.corrupt {
+                tell(format_args!("corrupt, left out: {line}"));
+            }
+            say(&report(&outcome, &request, seen.orientation))?;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-fn show(event: Event, progress: &mut Progress, duplicates: &mut usize) {
-    match event {
-        Event::Planned { layout, images, resize, window, store, bytes, skipped } => {
-            progress.note(&format!("{images} images: {}", layout.describe()));
-            if let Some(skipped) = skipped {
-                progress.note(&format!("skipped: {skipped}"));
-            }
-            if let Some(window) = window {
-                progress.note(&format!("window {window} (left, top, side) of each"));
-            }
-            progress.note(&format!(
-                "resize {}, store {}: about {}",
-                resize.name(),
-                store.name(),
-                indicatif::DecimalBytes(bytes)
-            ));
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (SIGHUP - 1)) != 0)
+}
+
+/// The exit code after a signal.
+fn exit(signal: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + signal).unwrap_or(130))
+}
+
+/// What a signal ends.
+#[derive(Clone, Default)]
+struct Stop {
+    signal: Arc<AtomicI32>,
+    /// The unfinished dataset, which has to go.
+    stage: Arc<Mutex<Option<PathBuf>>>,
+}
+
+impl Stop {
+    /// Waits for signals from here on. The work is asked to end; if it does not, the program ends without it.
+    fn watch() -> std::io::Result<Self> {
+        let stop = Self::default();
+        let mut wanted = vec![SIGINT, SIGTERM, SIGUSR1];
+        // `nohup` has asked that it be ignored
+        if !hangup_is_ignored() {
+            wanted.push(SIGHUP);
         }
-        Event::Leftover(path) => progress.note(&format!(
-            "note: {} is left over from a run that was killed, or belongs to one still at work; if none is, delete it",
-            path.display()
-        )),
-        Event::Progress { done, total } => progress.show(done, total),
-        Event::Corrupt(line) => progress.note(&format!("corrupt: {line}")),
-        Event::Duplicate { path, of } => {
-            *duplicates += 1;
-            if *duplicates <= NAMED {
-                progress.note(&format!("duplicate: {path} shows the same as {of}; stored once"));
-            } else if *duplicates == NAMED + 1 {
-                progress.note("more duplicates: the manifest lists them");
+        let mut signals = Signals::new(wanted)?;
+        let shared = stop.clone();
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                if let Some(signal) = signals.forever().next() {
+                    shared.signal.store(signal, Ordering::Relaxed);
+                    std::thread::sleep(GRACE);
+                    shared.end(signal);
+                }
+            })?;
+        Ok(stop)
+    }
+
+    fn signal(&self) -> i32 {
+        self.signal.load(Ordering::Relaxed)
+    }
+
+    fn set_stage(&self, stage: Option<PathBuf>) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    /// Ends the program, and with it the work that did not end.
+    fn end(&self, signal: i32) {
+        let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stage) = stage.as_ref() {
+            // threads may still be writing there: what they add after the first pass goes with the second
+            for _ in 0..2 {
+                let _ = std::fs::remove_dir_all(stage);
+            }
+        }
+        tell(DataError::Interrupted);
+        std::process::exit(128 + signal);
+    }
+}
+
+/// What the events have told.
+struct Seen {
+    progress: Option<Progress>,
+    duplicates: usize,
+    corrupt: Vec<String>,
+    orientation: Orientation,
+    started: bool,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            progress: Some(Progress::new()),
+            duplicates: 0,
+            corrupt: Vec::new(),
+            orientation: Orientation::Ignore,
+            started: false,
+        }
+    }
+}
+
+impl Seen {
+    fn show(&mut self, event: Event, stop: &Stop) {
+        let note = |line: &str| {
+            if let Some(progress) = &self.progress {
+                progress.note(line);
+            }
+        };
+        match event {
+            Event::Listing { found } => {
+                if let Some(progress) = &mut self.progress {
+                    progress.listing(found);
+                }
+            }
+            Event::Planned {
+                layout,
+                images,
+                resize,
+                window,
+                store,
+                bytes,
+                orientation,
+                skipped,
+                not_ilsvrc,
+            } => {
+                self.orientation = orientation;
+                note(&format!("{images} images: {}", layout.describe()));
+                if let Some(reason) = not_ilsvrc {
+                    note(&format!("note: {reason}"));
+                }
+                if let Some(skipped) = skipped {
+                    note(&format!("skipped: {skipped}"));
+                }
+                if let Some(window) = window {
+                    note(&format!("window {window} (left, top, side) of each"));
+                }
+                note(&format!(
+                    "resize {}, store {}: about {}",
+                    resize.name(),
+                    store.name(),
+                    indicatif::DecimalBytes(bytes)
+                ));
+            }
+            Event::Leftover(path) => note(&format!(
+                "note: {} is left over from a run that was killed, or belongs to one still at work; if none is, delete it",
+                path.display()
+            )),
+            Event::Started(stage) => {
+                self.started = true;
+                if let Some(progress) = &mut self.progress {
+                    progress.begin();
+                }
+                stop.set_stage(Some(stage));
+            }
+            Event::Publishing => stop.set_stage(None),
+            Event::Progress { done, total } => {
+                if let Some(progress) = &mut self.progress {
+                    progress.show(done, total);
+                }
+            }
+            // named once: at the end, or by the error that ends the work
+            Event::Corrupt(line) => self.corrupt.push(line),
+            Event::Duplicate { path, of } => {
+                self.duplicates += 1;
+                if self.duplicates <= NAMED {
+                    note(&format!(
+                        "duplicate: {path} shows the same as {of}; stored once"
+                    ));
+                } else if self.duplicates == NAMED + 1 {
+                    note("more duplicates: the manifest lists them");
+                }
             }
         }
     }
 }
 
-fn report(outcome: &Outcome, request: &Prepare) -> String {
+fn report(outcome: &Outcome, request: &Prepare, orientation: Orientation) -> String {
     let out = request.out.display();
     match *outcome {
-        Outcome::UpToDate { images } => format!("up to date: {images} images in {out}"),
+        Outcome::UpToDate { images, turned } => {
+            let mut line = format!("up to date: {images} images in {out}");
+            if turned > 0 {
+                line += &format!(", {turned} turned by their EXIF orientation");
+            }
+            line
+        }
         Outcome::Written {
             images,
             test,
             bytes,
             duplicates,
             quarantined,
+            oriented,
         } => {
             let size = indicatif::DecimalBytes(bytes);
             let mut line = format!("done: {images} images in {out}, {size}");
@@ -128,6 +269,17 @@ fn report(outcome: &Outcome, request: &Prepare) -> String {
             }
             if quarantined > 0 {
                 line += &format!(", {quarantined} corrupt photos left out");
+            }
+            match (oriented, orientation) {
+                (0, _) => {}
+                (n, Orientation::Apply) => {
+                    line += &format!(", {n} turned by their EXIF orientation");
+                }
+                (n, Orientation::Ignore) => {
+                    line += &format!(
+                        ", {n} with an EXIF orientation that was ignored (--orientation apply turns them)"
+                    );
+                }
             }
             line
         }

@@ -44,6 +44,19 @@ impl Progress {
         }
     }
 
+    /// The work on photos begins now.
+    pub fn begin(&mut self) {
+        self.started = Instant::now();
+    }
+
+    /// So many images were found so far.
+    pub fn listing(&mut self, found: usize) {
+        if self.said.elapsed() >= LINES {
+            self.said = Instant::now();
+            self.note(&format!("reading the source: {found} images so far"));
+        }
+    }
+
     /// A line for people that does not tear the bar.
     pub fn note(&self, line: &str) {
         match &self.bar {

@@ -3,17 +3,26 @@
 use std::process::ExitCode;
 
 use deepsim_data::terminal::tell;
-use deepsim_data::verify;
 use deepsim_data::verify::parts;
+use deepsim_data::{Dataset, verify};
 
 use super::progress::Progress;
-use super::{VerifyArgs, say};
+use super::{Failed, VerifyArgs, say};
 
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let mut all_whole = true;
-    for path in parts(&args.dataset) {
+    let parts = parts(&args.dataset);
+    // what cannot be opened at all is refused before the work begins
+    for path in &parts {
+        Dataset::open_incomplete(path)?
+            .notes()
+            .iter()
+            .for_each(tell);
+    }
+    for path in parts {
         let mut progress = Progress::new();
-        let (count, broken) = verify(&path, &mut |done, total| progress.show(done, total))?;
+        let (count, broken) = verify(&path, &mut |done, total| progress.show(done, total))
+            .map_err(|error| Failed(error.into()))?;
         drop(progress);
         for broken in &broken {
             say(&format!(

@@ -3,7 +3,12 @@
 //! Only the headers are read; nothing is unpacked. An image is remembered as a stretch of the
 //! archive and read when its turn comes, so that a tar of 138 GB needs no second copy.
 //! An inner `n01440764.tar` counts as a folder `n01440764`.
+//!
+//! Tars one behind the other (`cat a.tar b.tar`) are read as one. A hard link to an image of the
+//! archive is that image once more, as in the folder that it would be unpacked to. Sparse members
+//! are not taken: their bytes do not lie in one stretch.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -12,13 +17,13 @@ use std::sync::Arc;
 
 use tar::EntryType;
 
-use super::{Entry, Location, Named, Skipped, named};
+use super::{Entry, HEAD, Location, Named, Skipped, Step, Why, is_image, named};
 use crate::error::DataError;
 
 /// How deep tars in tars are looked into.
 const DEPTH: usize = 2;
 
-pub(super) fn list(root: &Path) -> Result<(Vec<Entry>, Skipped), DataError> {
+pub(super) fn list(root: &Path, step: Step<'_>) -> Result<(Vec<Entry>, Skipped), DataError> {
     let unreadable = |source| DataError::Unreadable {
         path: root.into(),
         source,
@@ -34,8 +39,11 @@ pub(super) fn list(root: &Path) -> Result<(Vec<Entry>, Skipped), DataError> {
         file: Arc::new(file),
         entries: Vec::new(),
         skipped: Skipped::default(),
+        hard_links: Vec::new(),
+        step,
     };
-    lister.walk(0, metadata.len(), "", 1)?;
+    lister.walk_all(0, metadata.len(), "", 1)?;
+    lister.resolve_hard_links();
     Ok((lister.entries, lister.skipped))
 }
 
@@ -49,12 +57,16 @@ fn check_magic(root: &Path, file: &File) -> Result<(), DataError> {
             path: root.into(),
             source,
         })?;
-    let known: [(&[u8], &str); 6] = [
+    let known: [(&[u8], &str); 10] = [
         (&[0x1F, 0x8B], "it is gzip-compressed"),
         (b"BZh", "it is bzip2-compressed"),
         (&[0xFD, b'7', b'z', b'X', b'Z'], "it is xz-compressed"),
         (&[0x28, 0xB5, 0x2F, 0xFD], "it is zstd-compressed"),
-        (b"PK", "it is a zip archive"),
+        (&[0x04, 0x22, 0x4D, 0x18], "it is lz4-compressed"),
+        (&[0x1F, 0x9D], "it is compressed by compress"),
+        (b"7z\xBC\xAF\x27\x1C", "it is a 7z archive"),
+        (b"Rar!", "it is a rar archive"),
+        (b"PK\x03\x04", "it is a zip archive"),
         (&[0xFF, 0xD8, 0xFF], "it is a single picture"),
     ];
     for (magic, what) in known {
@@ -81,11 +93,105 @@ struct Lister<'a> {
     file: Arc<File>,
     entries: Vec<Entry>,
     skipped: Skipped,
+    /// The paths of hard links, and of what they link to.
+    hard_links: Vec<(String, String)>,
+    step: Step<'a>,
+}
+
+/// How reading one tar ended.
+enum End {
+    /// At its end, behind which the file goes on from this offset.
+    At(u64),
+    /// Before its first member: no tar begins here.
+    NoTar(io::Error),
 }
 
 impl Lister<'_> {
-    /// Lists the archive that lies at `start..end` of the file; `prefix` ends in '/' or is empty.
-    fn walk(&mut self, start: u64, end: u64, prefix: &str, depth: usize) -> Result<(), DataError> {
+    /// Lists the archives that lie one behind the other at `start..end` of the file; `prefix` ends
+    /// in '/' or is empty.
+    fn walk_all(
+        &mut self,
+        start: u64,
+        end: u64,
+        prefix: &str,
+        depth: usize,
+    ) -> Result<(), DataError> {
+        let mut at = start;
+        loop {
+            match self.walk(at, end, prefix, depth)? {
+                End::At(behind) => match self.data_from(behind, end)? {
+                    Some(next) => at = next,
+                    None => return Ok(()),
+                },
+                End::NoTar(error) if at == start => {
+                    return Err(match depth {
+                        1 => not_a_source(self.root, &error.to_string()),
+                        _ => self.damaged(&format!("the start of {prefix:?}"), &error),
+                    });
+                }
+                End::NoTar(_) => {
+                    self.skipped
+                        .add(Why::Trailing, &format!("{prefix}from byte {at}"));
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The first block from `at` on that is not all zeros; headers lie at multiples of 512.
+    fn data_from(&mut self, at: u64, end: u64) -> Result<Option<u64>, DataError> {
+        let mut block = vec![0; 512 << 10];
+        let mut at = at;
+        while at < end {
+            (self.step)(self.entries.len())?;
+            let wanted = block
+                .len()
+                .min(usize::try_from(end - at).unwrap_or(usize::MAX));
+            let read = self
+                .file
+                .read_at(&mut block[..wanted], at)
+                .map_err(|source| DataError::Unreadable {
+                    path: self.root.into(),
+                    source,
+                })?;
+            if read == 0 {
+                break;
+            }
+            if let Some(place) = block[..read].iter().position(|byte| *byte != 0) {
+                return Ok(Some(at + place as u64 / 512 * 512));
+            }
+            at += read as u64;
+        }
+        Ok(None)
+    }
+
+    /// A hard link to an image is that image under another name.
+    fn resolve_hard_links(&mut self) {
+        if self.hard_links.is_empty() {
+            return;
+        }
+        let known: HashMap<&str, usize> = self
+            .entries
+            .iter()
+            .enumerate()
+            .map(|(index, entry)| (entry.path.as_str(), index))
+            .collect();
+        let mut more = Vec::new();
+        for (path, target) in &self.hard_links {
+            let is_image = matches!(named(path), Named::Image | Named::Unsaid);
+            match known.get(target.as_str()).filter(|_| is_image) {
+                Some(&index) => more.push(Entry {
+                    path: path.clone(),
+                    ..self.entries[index].clone()
+                }),
+                None => self.skipped.add(Why::HardLink, path),
+            }
+        }
+        self.entries.extend(more);
+    }
+
+    /// Lists one archive that begins at `start` and ends before `end`.
+    fn walk(&mut self, start: u64, end: u64, prefix: &str, depth: usize) -> Result<End, DataError> {
         let section = Section {
             file: self.file.clone(),
             start,
@@ -93,35 +199,68 @@ impl Lister<'_> {
             at: 0,
         };
         let mut archive = tar::Archive::new(section);
-        let mut last = format!("the start of {prefix:?}");
+        let mut last = None;
+        let damaged_at = |last: &Option<String>| {
+            last.clone()
+                .unwrap_or_else(|| format!("the start of {prefix:?}"))
+        };
         let members = archive
             .entries_with_seek()
-            .map_err(|error| self.damaged(&last, &error))?;
+            .map_err(|error| self.damaged(&damaged_at(&last), &error))?;
         for member in members {
-            let member = member.map_err(|error| match (depth, start, self.entries.is_empty()) {
-                (1, 0, true) if last.starts_with("the start") => {
-                    not_a_source(self.root, &error.to_string())
-                }
-                _ => self.damaged(&last, &error),
-            })?;
-            let path = member.path().map_err(|error| self.damaged(&last, &error))?;
+            (self.step)(self.entries.len())?;
+            let mut member = match member {
+                Ok(member) => member,
+                Err(error) if last.is_none() => return Ok(End::NoTar(error)),
+                Err(error) => return Err(self.damaged(&damaged_at(&last), &error)),
+            };
+            let path = member
+                .path()
+                .map_err(|error| self.damaged(&damaged_at(&last), &error))?
+                .into_owned();
+            last = Some(format!("the member behind {:?}", self.root.join(&path)));
             let kind = member.header().entry_type();
             let Some(path) = self.plain(&path)? else {
                 continue;
             };
-            let path = format!("{prefix}{path}");
-            let offset = start + member.raw_file_position();
-            let bytes = member.size();
-            last = format!("the member behind {path:?}");
-            match kind {
-                EntryType::Regular | EntryType::Continuous => {}
-                EntryType::Symlink | EntryType::Link => {
-                    self.skipped.links += 1;
+            let path = match path {
+                Ok(path) => format!("{prefix}{path}"),
+                Err(lossy) => {
+                    self.skipped.add(Why::NotUtf8, &format!("{prefix}{lossy}"));
                     continue;
                 }
+            };
+            last = Some(format!("the member behind {path:?}"));
+            let offset = start + member.raw_file_position();
+            let bytes = member.size();
+            match kind {
+                EntryType::Regular | EntryType::Continuous => {}
                 EntryType::Directory => continue,
+                _ if matches!(named(&path), Named::Hidden) => {
+                    self.skipped.add(Why::Hidden, &path);
+                    continue;
+                }
+                EntryType::Symlink => {
+                    self.skipped.add(Why::Link, &path);
+                    continue;
+                }
+                EntryType::Link => {
+                    let target = member.link_name().ok().flatten();
+                    let target = target.and_then(|target| self.plain(&target).ok().flatten());
+                    match target {
+                        Some(Ok(target)) => {
+                            self.hard_links.push((path, format!("{prefix}{target}")));
+                        }
+                        _ => self.skipped.add(Why::HardLink, &path),
+                    }
+                    continue;
+                }
+                EntryType::GNUSparse => {
+                    self.skipped.add(Why::Sparse, &path);
+                    continue;
+                }
                 _ => {
-                    self.skipped.other += 1;
+                    self.skipped.add(Why::Special, &path);
                     continue;
                 }
             }
@@ -132,44 +271,64 @@ impl Lister<'_> {
                     reason: "the archive ends before the member does (truncated)".into(),
                 });
             }
-            match named(&path) {
-                Named::Image => {
-                    let location = Location::Span {
-                        archive: self.file.clone(),
-                        offset,
-                    };
-                    self.entries.push(Entry {
-                        path,
-                        bytes,
-                        location,
-                    });
-                }
+            if is_sparse(&mut member) {
+                self.skipped.add(Why::Sparse, &path);
+                continue;
+            }
+            let taken = match named(&path) {
+                Named::Image => true,
+                Named::Unsaid => self.begins_as_an_image(offset, bytes),
                 Named::Archive if depth < DEPTH => {
                     let folder = path.strip_suffix(".tar").unwrap_or(&path);
-                    self.walk(offset, offset + bytes, &format!("{folder}/"), depth + 1)?;
+                    self.walk_all(offset, offset + bytes, &format!("{folder}/"), depth + 1)?;
+                    continue;
                 }
-                Named::Archive => self.skipped.archives += 1,
-                Named::Hidden => self.skipped.hidden += 1,
-                Named::Other => self.skipped.other += 1,
+                Named::Archive => {
+                    self.skipped.add(Why::Archive, &path);
+                    continue;
+                }
+                Named::Hidden => {
+                    self.skipped.add(Why::Hidden, &path);
+                    continue;
+                }
+                Named::Other => false,
+            };
+            if !taken {
+                self.skipped.add(Why::Other, &path);
+                continue;
             }
+            let location = Location::Span {
+                archive: self.file.clone(),
+                offset,
+            };
+            self.entries.push(Entry {
+                path,
+                bytes,
+                location,
+            });
         }
-        Ok(())
+        Ok(End::At(start + archive.into_inner().at))
     }
 
-    /// A member's path, '/'-separated; `None` for the folder itself.
-    fn plain(&self, path: &Path) -> Result<Option<String>, DataError> {
+    fn begins_as_an_image(&self, offset: u64, bytes: u64) -> bool {
+        let mut head = [0; HEAD];
+        let wanted = HEAD.min(usize::try_from(bytes).unwrap_or(HEAD));
+        let read = self.file.read_at(&mut head[..wanted], offset);
+        read.is_ok_and(|read| is_image(&head[..read]))
+    }
+
+    /// A member's path, '/'-separated, or what can be shown of one that is not UTF-8; `None` for the
+    /// folder itself.
+    #[expect(
+        clippy::type_complexity,
+        reason = "an error, nothing, or one of two texts"
+    )]
+    fn plain(&self, path: &Path) -> Result<Option<Result<String, String>>, DataError> {
         let mut parts = Vec::new();
         for component in path.components() {
             match component {
                 Component::CurDir => {}
-                Component::Normal(part) => match part.to_str() {
-                    Some(part) => parts.push(part),
-                    None => {
-                        return Err(DataError::NameNotUtf8 {
-                            path: self.root.join(path),
-                        });
-                    }
-                },
+                Component::Normal(part) => parts.push(part),
                 Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
                     return Err(DataError::ArchiveEscape {
                         path: self.root.into(),
@@ -178,7 +337,14 @@ impl Lister<'_> {
                 }
             }
         }
-        Ok((!parts.is_empty()).then(|| parts.join("/")))
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let texts: Option<Vec<&str>> = parts.iter().map(|part| part.to_str()).collect();
+        Ok(Some(match texts {
+            Some(texts) => Ok(texts.join("/")),
+            None => Err(path.display().to_string()),
+        }))
     }
 
     fn damaged(&self, member: &str, error: &io::Error) -> DataError {
@@ -188,6 +354,16 @@ impl Lister<'_> {
             reason: error.to_string(),
         }
     }
+}
+
+/// Is a member stored with holes, as POSIX's extended headers say it?
+fn is_sparse<R: Read>(member: &mut tar::Entry<'_, R>) -> bool {
+    let Ok(Some(extensions)) = member.pax_extensions() else {
+        return false;
+    };
+    extensions
+        .flatten()
+        .any(|extension| extension.key_bytes().starts_with(b"GNU.sparse."))
 }
 
 /// A stretch of a file as a file of its own.

@@ -1,7 +1,14 @@
 //! What a source holds: folders, tars and tars of tars become one sorted list of images.
 
 mod archive;
+mod layout;
+mod skipped;
 mod walk;
+
+pub use layout::Layout;
+pub(crate) use layout::is_ilsvrc_name;
+pub use skipped::Skipped;
+pub(crate) use skipped::Why;
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -9,49 +16,43 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::decode::{MAX_FILE, read_picture};
 use crate::error::DataError;
 use crate::fault::ImageFault;
-use crate::square::Resize;
 
-const EXTENSIONS: [&str; 10] = [
-    "jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "gif", "tif", "tiff",
+/// Endings of images. The second row are JPEGs as browsers and social networks save them.
+const EXTENSIONS: [&str; 24] = [
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "bmp",
+    "ppm",
+    "pgm",
+    "gif",
+    "tif",
+    "tiff", // the usual ones
+    "jfif",
+    "jpe",
+    "jfi",
+    "jif",
+    "pjpeg",
+    "pjp",
+    "jpg_large",
+    "jpg_orig",
+    "jpeg_large", // JPEG
+    "apng",
+    "dib",
+    "pnm",
+    "pbm",
+    "pam", // kinds of PNG, BMP, PNM
 ];
 
-/// What a source was recognised as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Layout {
-    /// Any images.
-    Images,
-    /// ILSVRC-2012 training: every image lies in a folder named by its synset (`n01440764`).
-    IlsvrcTrain,
-    /// ILSVRC-2012 validation: every image is called `ILSVRC2012_val_NNNNNNNN`.
-    IlsvrcVal,
-}
+/// Bytes at the beginning of a file that tell whether it is an image.
+const HEAD: usize = 32;
 
-impl Layout {
-    /// In words.
-    #[must_use]
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::Images => "a collection of images",
-            Self::IlsvrcTrain => "ILSVRC-2012 training pictures",
-            Self::IlsvrcVal => "ILSVRC-2012 validation pictures",
-        }
-    }
-
-    /// The usual way to make its pictures square: ILSVRC was squashed by the Caffe tools.
-    #[must_use]
-    pub fn resize(self) -> Resize {
-        match self {
-            Self::Images => Resize::ShortCrop,
-            Self::IlsvrcTrain | Self::IlsvrcVal => Resize::Squash,
-        }
-    }
-}
+/// Called with the number of images found so far while a source is listed; an error ends it.
+pub(crate) type Step<'a> = &'a mut dyn FnMut(usize) -> Result<(), DataError>;
 
 /// Where an image's bytes are.
 #[derive(Clone, Debug)]
@@ -73,61 +74,34 @@ pub(crate) struct Entry {
     pub location: Location,
 }
 
-/// Things in a source that are no images.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Skipped {
-    pub hidden: usize,
-    pub other: usize,
-    pub links: usize,
-    pub archives: usize,
-}
-
-impl Skipped {
-    /// In words; `None` if nothing was skipped.
-    pub fn describe(self) -> Option<String> {
-        let parts = [
-            (self.other, "other files"),
-            (self.hidden, "hidden files or folders"),
-            (self.links, "symbolic links, which are not followed"),
-            (
-                self.archives,
-                "tar archives: give one of them as the source",
-            ),
-        ];
-        let words: Vec<String> = parts
-            .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"))
-            .collect();
-        (!words.is_empty()).then(|| words.join(", "))
-    }
-}
-
 /// The sorted images of a source.
 pub(crate) struct Listing {
     pub root: PathBuf,
     pub layout: Layout,
     pub entries: Vec<Entry>,
     pub skipped: Skipped,
+    /// Why a source with ILSVRC-2012's names in it is a collection of images all the same.
+    pub not_ilsvrc: Option<String>,
 }
 
 impl Listing {
-    /// Lists a folder or an archive. Only names and sizes are read.
-    pub fn of(root: &Path) -> Result<Self, DataError> {
+    /// Lists a folder or an archive. Of files only names and sizes are read, and the first bytes of
+    /// those without an ending.
+    pub fn of(root: &Path, step: Step<'_>) -> Result<Self, DataError> {
         let metadata = metadata(root)?;
         match metadata.is_dir() {
-            true => Self::of_folder(root),
-            false => Self::new(root, archive::list(root)?),
+            true => Self::of_folder(root, step),
+            false => Self::new(root, archive::list(root, step)?),
         }
     }
 
     /// Lists a folder.
-    pub fn of_folder(root: &Path) -> Result<Self, DataError> {
-        Self::new(root, walk::list(root)?)
+    pub fn of_folder(root: &Path, step: Step<'_>) -> Result<Self, DataError> {
+        Self::new(root, walk::list(root, step)?)
     }
 
     fn new(root: &Path, found: (Vec<Entry>, Skipped)) -> Result<Self, DataError> {
-        let (mut entries, skipped) = found;
+        let (mut entries, mut skipped) = found;
         if entries.is_empty() {
             let skipped = skipped.describe().unwrap_or_else(|| "it is empty".into());
             return Err(DataError::NoImages {
@@ -138,14 +112,31 @@ impl Listing {
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         // of two members with one name, tar unpacks the later over the earlier (stable sort)
         entries.reverse();
-        entries.dedup_by(|later, earlier| later.path == earlier.path);
+        entries.dedup_by(|later, earlier| {
+            let again = later.path == earlier.path;
+            if again {
+                skipped.add(Why::Repeated, &later.path);
+            }
+            again
+        });
         entries.reverse();
-        let layout = recognise(root, &entries)?;
+        let recognised = layout::recognise(root, &entries)?;
+        let mut strays = recognised.strays.into_iter().peekable();
+        let mut index = 0;
+        entries.retain(|entry| {
+            let stray = strays.next_if_eq(&index).is_some();
+            index += 1;
+            if stray {
+                skipped.add(Why::Stray, &entry.path);
+            }
+            !stray
+        });
         Ok(Self {
             root: root.into(),
-            layout,
+            layout: recognised.layout,
             entries,
             skipped,
+            not_ilsvrc: recognised.not_ilsvrc,
         })
     }
 
@@ -164,7 +155,9 @@ impl Listing {
     pub fn label(&self, entry: &Entry) -> Option<String> {
         match self.layout {
             Layout::Images => None,
-            Layout::IlsvrcTrain | Layout::IlsvrcVal => synset(self.root.as_path(), &entry.path),
+            Layout::IlsvrcTrain | Layout::IlsvrcVal => {
+                layout::synset(self.root.as_path(), &entry.path)
+            }
         }
     }
 
@@ -216,6 +209,8 @@ enum Named {
     Image,
     Archive,
     Hidden,
+    /// Nothing: it has no ending.
+    Unsaid,
     Other,
 }
 
@@ -223,54 +218,37 @@ fn named(path: &str) -> Named {
     if path.split('/').any(|part| part.starts_with('.')) {
         return Named::Hidden;
     }
-    match path
+    let name = path.rsplit('/').next().unwrap_or(path);
+    match name
         .rsplit_once('.')
         .map(|(_, end)| end.to_ascii_lowercase())
     {
         Some(end) if end == "tar" => Named::Archive,
         Some(end) if EXTENSIONS.contains(&end.as_str()) => Named::Image,
-        _ => Named::Other,
+        Some(_) => Named::Other,
+        None => Named::Unsaid,
     }
 }
 
-fn recognise(root: &Path, entries: &[Entry]) -> Result<Layout, DataError> {
-    let is_val = |entry: &Entry| {
-        let file = entry.path.rsplit('/').next().unwrap_or_default();
-        let stem = file.split('.').next().unwrap_or_default();
-        let number = stem.strip_prefix("ILSVRC2012_val_");
-        number.is_some_and(|digits| digits.len() == 8 && all_digits(digits))
-    };
-    // validation pictures may be sorted into synset folders as well
-    let is_train = |entry: &Entry| synset(root, &entry.path).is_some() && !is_val(entry);
-    let val = entries.iter().find(|entry| is_val(entry));
-    let train = entries.iter().find(|entry| is_train(entry));
-    if let (Some(train), Some(val)) = (train, val) {
-        let (train, val) = (train.path.clone(), val.path.clone());
-        return Err(DataError::MixedLayout {
-            path: root.into(),
-            train,
-            val,
-        });
+/// Do these first bytes belong to a format that is read here?
+fn is_image(head: &[u8]) -> bool {
+    match head {
+        [0xFF, 0xD8, 0xFF, ..]
+        | [0x89, b'P', b'N', b'G', 0x0D, 0x0A, 0x1A, 0x0A, ..]
+        | [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..]
+        | [b'I', b'I', 42, 0, ..]
+        | [b'M', b'M', 0, 42, ..] => true,
+        [b'R', b'I', b'F', b'F', _, _, _, _, rest @ ..] => rest.starts_with(b"WEBP"),
+        // a text may begin with BM: the size of the second header tells
+        [b'B', b'M', rest @ ..] => rest
+            .get(12..16)
+            .is_some_and(|size| matches!(size, [12 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0])),
+        // a text may begin with P1: digits or a comment follow in an image
+        [b'P', b'1'..=b'6', b' ' | b'\t' | b'\n' | b'\r', rest @ ..] => rest
+            .iter()
+            .find(|byte| !byte.is_ascii_whitespace())
+            .is_some_and(|byte| byte.is_ascii_digit() || *byte == b'#'),
+        [b'P', b'7', b'\n', ..] => true,
+        _ => false,
     }
-    Ok(if entries.iter().all(is_val) {
-        Layout::IlsvrcVal
-    } else if entries.iter().all(is_train) {
-        Layout::IlsvrcTrain
-    } else {
-        Layout::Images
-    })
-}
-
-/// The synset whose folder an image lies in; the source itself may be that folder.
-fn synset(root: &Path, path: &str) -> Option<String> {
-    let folder = match path.rsplit_once('/') {
-        Some((folders, _)) => folders.rsplit('/').next()?.to_owned(),
-        None => root.file_stem()?.to_str()?.to_owned(),
-    };
-    let digits = folder.strip_prefix('n')?;
-    (digits.len() == 8 && all_digits(digits)).then_some(folder)
-}
-
-fn all_digits(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit())
 }
