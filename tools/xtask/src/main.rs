@@ -58,14 +58,21 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask quickstart                  fresh machine → table and pictures, 15 minutes on 2 cores
-  cargo xtask quickstart --photos ~/pics  the same with your own photos
-  cargo xtask setup --torch full          PyTorch with CUDA, and what the tests need
-  cargo xtask test                        set-up, then the whole test suite
+  cargo xtask quickstart
+      from a fresh machine to a table and images, minutes on 2 cores
+  cargo xtask quickstart --photos ~/pics
+      the same with your own photos
+  cargo xtask reproduce --check
+      the recorded numbers beside those of the runs here (after quickstart)
+  cargo xtask setup --torch full
+      PyTorch with CUDA, and what the tests need
+  cargo xtask test
+      set-up, then the whole test suite
 
-Fetched things go to third_party/, data/ and weights/, which git ignores; each is fetched once,
-checked, and lands whole or not at all. Exit codes: 2 for something you can mend (the message says
-how), a failed program's own code, 1 for the rest.";
+Fetched things go to third_party/, data/ and weights/, which git ignores; each
+is fetched once, checked, and lands whole or not at all. Exit codes: 2 for
+something you can mend (the message says how), a failed program's own code, 1
+for the rest.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -76,9 +83,12 @@ enum Command {
     #[command(after_help = "\
 Examples:
   cargo xtask quickstart
-  cargo xtask quickstart --photos ~/pics     your own photos, prepared into data/own, run in runs/quickstart-own
-  cargo xtask quickstart --minutes 1         stop training after a minute, to see that all works
-  cargo xtask quickstart --torch ~/libtorch  with a libtorch 2.13 that you have")]
+  cargo xtask quickstart --photos ~/pics
+      your own photos, prepared into data/own, run in runs/quickstart-own
+  cargo xtask quickstart --minutes 1
+      stop training after a minute, to see that all works
+  cargo xtask quickstart --torch ~/libtorch
+      with a libtorch 2.13 that you have")]
     Quickstart {
         #[command(flatten)]
         wishes: Wishes,
@@ -90,13 +100,20 @@ Examples:
     /// Fetch libtorch, the sample photos, and the weights of comparators and judges
     #[command(after_help = "\
 Examples:
-  cargo xtask setup                          what is missing, the small libtorch on a machine without GPU
-  cargo xtask setup --torch full             PyTorch with CUDA, and what the tests need; replaces lite
-  cargo xtask setup --torch ~/libtorch       link a libtorch or PyTorch 2.13 that you have
-  cargo xtask setup --only photos            one part
-  cargo xtask setup --only browser           Chromium for the test of the report's page
-  cargo xtask setup --only faces             400 faces of 40 people, prepared into data/faces/{train,test}
-  cargo xtask setup --photos ~/pics          use your own photos from now on (sample: go back)")]
+  cargo xtask setup
+      what is missing, the small libtorch on a machine without GPU
+  cargo xtask setup --torch full
+      PyTorch with CUDA, and what the tests need; replaces lite
+  cargo xtask setup --torch ~/libtorch
+      link a libtorch or PyTorch 2.13 that you have
+  cargo xtask setup --only photos
+      one part
+  cargo xtask setup --only browser
+      Chromium for the test of the report's page
+  cargo xtask setup --only faces
+      400 faces of 40 people, prepared into data/faces/{train,test}
+  cargo xtask setup --photos ~/pics
+      use your own photos from now on (sample: go back)")]
     Setup {
         #[command(flatten)]
         wishes: Wishes,

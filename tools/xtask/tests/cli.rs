@@ -378,6 +378,44 @@ fn help_teaches_with_examples() {
     }
 }
 
+#[test]
+fn help_is_not_wrapped_at_80_columns() {
+    let help = |command: &str, columns: &str| {
+        let mut asked = Command::cargo_bin("xtask").unwrap();
+        asked.args([command, "--help"]).env("COLUMNS", columns);
+        let done = asked.assert().success();
+        String::from_utf8(done.get_output().stdout.clone()).unwrap()
+    };
+    let examples = |text: &str| {
+        let start = text.lines().position(|line| line.starts_with("Example"));
+        start.map(|start| text.lines().skip(start).collect::<Vec<_>>().join("\n"))
+    };
+    let commands = [
+        "quickstart",
+        "setup",
+        "test",
+        "reproduce",
+        "precision",
+        "soak",
+        "kills",
+        "fuzz",
+        "asan",
+        "deny",
+        "bench",
+    ];
+    for command in commands.into_iter().chain(["--help"]) {
+        let narrow = help(command, "80");
+        for line in narrow.lines() {
+            assert!(line.chars().count() <= 80, "{command}: {line}");
+        }
+        assert_eq!(
+            examples(&narrow),
+            examples(&help(command, "100")),
+            "{command}"
+        );
+    }
+}
+
 /// Every file below a folder with its bytes.
 fn contents(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut all = Vec::new();

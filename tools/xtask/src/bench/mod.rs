@@ -79,23 +79,30 @@ impl Precision {
 pub const EXAMPLES: &str = "\
 Contenders:
   ours         this project, by the trainer's own iteration
-  torch tuned  PyTorch (Python) without wasted work, channels-last, fused Adam, LRN rewritten, fp32
-               or bf16, whichever is faster here; tools/bench/python/train_tuned.py says what was tried
-  torch naive  PyTorch as a typical script is written: modules, eager, fp32 (on a GPU with
-               convolutions in TF32, as PyTorch ships)
-All have the same weights and pictures, and before a number is printed their losses must agree;
-otherwise they do not do the same work, and the benchmark fails.
+  torch tuned  PyTorch (Python) without wasted work, channels-last, fused Adam,
+               LRN rewritten, fp32 or bf16, whichever is faster here;
+               tools/bench/python/train_tuned.py says what was tried
+  torch naive  PyTorch as a typical script is written: modules, eager, fp32 (on
+               a GPU with convolutions in TF32, as PyTorch ships)
+All have the same weights and images, and before a number is printed their
+losses must agree; otherwise they do not do the same work, and the benchmark
+fails.
 
 Examples:
-  cargo xtask bench                                  all works, at most 15 minutes on 2 cores
-  cargo xtask bench --only fc6_b16,sample            two of them
-  cargo xtask bench --only fc6_b64 --rounds 9        more rounds: a surer median
-  cargo xtask bench --json bench.json                keep the numbers
-  cargo xtask bench --device cuda --precision bf16   the training works on a GPU
+  cargo xtask bench
+      all works, at most 15 minutes on 2 cores
+  cargo xtask bench --only fc6_b16,sample
+      two of them
+  cargo xtask bench --only fc6_b64 --rounds 9
+      more rounds: a surer median
+  cargo xtask bench --json bench.json
+      keep the numbers
+  cargo xtask bench --device cuda --precision bf16
+      the training works on a GPU
 
-Needs `cargo xtask setup --torch full`; torchvision and faiss are fetched into third_party/bench-py by
-the first run that needs them. Leave the machine alone meanwhile: each unit tells how much of the
-processor other programs took.";
+Needs `cargo xtask setup --torch full`; torchvision and faiss are fetched into
+third_party/bench-py by the first run that needs them. Leave the machine alone
+meanwhile: each unit tells how much of the processor other programs took.";
 
 /// The tables that [`run`] printed, out of the file that it wrote.
 ///

@@ -138,6 +138,12 @@ fn significant(value: f64, digits: i32) -> String {
     text.replacen('-', "−", usize::from(value < 0.0))
 }
 
+/// Two decimals at most, none of a whole number.
+fn plain(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// The last whole campaign.
 fn fuzz(record: &Value) -> Result<String> {
     let mut rows = Vec::new();
@@ -173,8 +179,8 @@ fn soak(record: &Value) -> Result<String> {
     for change in list(&record["changes"])? {
         rows.push(vec![
             name(&change["quantity"]),
-            significant(number(&change["first"])?, 5),
-            significant(number(&change["last"])?, 5),
+            plain(number(&change["first"])?),
+            plain(number(&change["last"])?),
         ]);
     }
     for control in list(&record["controls"])? {
@@ -224,7 +230,7 @@ mod tests {
             ),
             (
                 "soak",
-                json!({ "changes": [{ "quantity": "threads", "first": 3.0, "last": 3.0 }],
+                json!({ "changes": [{ "quantity": "threads", "first": 3.0, "last": 3.0 }, { "quantity": "MiB", "first": 469.828, "last": 470.5 }],
                         "controls": [{ "name": "begun anew", "minutes": 3.0, "step_ms": 46.408 }] }),
             ),
         ]);
@@ -252,7 +258,8 @@ mod tests {
         assert_eq!(
             lines("soak"),
             [
-                "| threads | 3.0000 | 3.0000 |",
+                "| threads | 3 | 3 |",
+                "| MiB | 469.83 | 470.5 |",
                 "| milliseconds a step, begun anew (3 minutes) |  | 46.4 |",
             ]
         );

@@ -19,8 +19,10 @@ use crate::{landing, samples};
 
 pub const EXAMPLES: &str = "\
 Examples:
-  cargo xtask soak                  66 minutes: docs/results/soak.json and docs/pictures/soak.png
-  cargo xtask soak --minutes 5      a trial, printed only";
+  cargo xtask soak
+      66 minutes: docs/results/soak.json and docs/pictures/soak.png
+  cargo xtask soak --minutes 5
+      a trial, printed only";
 
 /// Names record and run.
 const NAME: &str = "soak";

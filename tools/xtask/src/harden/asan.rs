@@ -13,7 +13,8 @@ use crate::stages::{Stages, note, seconds};
 use crate::workspace::Workspace;
 
 pub const EXAMPLES: &str = "\
-Needs GCC's libasan (Debian: it comes with g++) and what the tests need; compiles into target/asan.";
+Needs GCC's libasan (Debian: it comes with g++) and what the tests need;
+compiles into target/asan.";
 
 /// Set where the C++ is to be watched; deepsim-aten's build script looks for it.
 const SWITCH: &str = "DEEPSIM_ASAN";

@@ -21,13 +21,18 @@ use crate::workspace::Workspace;
 
 pub const EXAMPLES: &str = "\
 Examples:
-  cargo xtask fuzz --record              all targets, as often as their table says: docs/results/fuzz.json
-  cargo xtask fuzz npy pth               these two
-  cargo xtask fuzz images --seconds 600  ten minutes, however many executions that makes
-  cargo xtask fuzz --runs 10000          a quick look at each
+  cargo xtask fuzz --record
+      all targets, as often as their table says: docs/results/fuzz.json
+  cargo xtask fuzz npy pth
+      these two
+  cargo xtask fuzz images --seconds 600
+      ten minutes, however many executions that makes
+  cargo xtask fuzz --runs 10000
+      a quick look at each
 
-What breaks something is kept in tools/fuzz/found/TARGET, where every `cargo xtask test` tries it again:
-commit it with the repair. What the fuzzer learned stays in target/fuzz/corpus and is used next time.";
+What breaks something is kept in tools/fuzz/found/TARGET, where every
+`cargo xtask test` tries it again: commit it with the repair. What the fuzzer
+learned stays in target/fuzz/corpus and is used next time.";
 
 const NAME: &str = "fuzz";
 const FOLDER: &str = "tools/fuzz";

@@ -52,14 +52,18 @@ pub struct Args {
 /// Shown after the options.
 pub const EXAMPLES: &str = "\
 Examples:
-  cargo xtask precision                      three seeds each, 900 steps, about 25 minutes on 2 cores
-  cargo xtask precision --steps 60           a look at how it goes, 3 minutes, printed only
-  cargo xtask precision --minutes 10         what fits; the same command goes on next time
+  cargo xtask precision
+      three seeds each, 900 steps, about 25 minutes on 2 cores
+  cargo xtask precision --steps 60
+      a look at how it goes, 3 minutes, printed only
+  cargo xtask precision --minutes 10
+      what fits; the same command goes on next time
 
-Runs go to runs/precision-STEPS. Finished ones are only evaluated, cut ones go on; delete that folder
-after a change of the arithmetic. Writes docs/results/precision.json and docs/pictures/precision.png
-when all runs are finished. On a CPU bf16 is fast only with AMX; without, the numbers are the same and
-the runs take longer.";
+Runs go to runs/precision-STEPS. Finished ones are only evaluated, cut ones go
+on; delete that folder after a change of the arithmetic. Writes
+docs/results/precision.json and docs/pictures/precision.png when all runs are
+finished. On a CPU bf16 is fast only with AMX; without, the numbers are the
+same and the runs take longer.";
 
 /// Arithmetic of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
