@@ -401,3 +401,65 @@ fn help_teaches_by_example() {
         }
     }
 }
+
+/// What a program prints for `--help` on a terminal of so many columns.
+fn help(name: &str, commands: &[String], columns: usize) -> String {
+    let mut asked = program(name);
+    asked
+        .args(commands)
+        .arg("--help")
+        .env("COLUMNS", columns.to_string());
+    run(&mut asked).exits(0).stdout
+}
+
+/// The commands that a help text lists.
+fn listed(help: &str) -> Vec<String> {
+    let section = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    section
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| {
+            line.strip_prefix("  ")
+                .filter(|rest| !rest.starts_with(' '))
+        })
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn help_has_examples_that_80_columns_do_not_break() {
+    for name in [
+        "deepsim-data",
+        "deepsim-nets",
+        "deepsim-train",
+        "deepsim-eval",
+    ] {
+        let mut open = vec![Vec::<String>::new()];
+        while let Some(commands) = open.pop() {
+            let at = format!("{name} {}", commands.join(" "));
+            let narrow = help(name, &commands, 80);
+            let below = listed(&narrow);
+            let examples = |help: &str| {
+                let start = help.lines().position(|line| line.starts_with("Example"));
+                start.map(|start| help.lines().skip(start).collect::<Vec<_>>().join("\n"))
+            };
+            let text = examples(&narrow);
+            // What only lists commands leaves the examples to them.
+            assert!(
+                text.is_some() || (!below.is_empty() && !commands.is_empty()),
+                "{at}: no example"
+            );
+            for line in text.iter().flat_map(|text| text.lines()) {
+                assert!(line.chars().count() <= 80, "{at}: {line}");
+            }
+            // Wrapped text is another on a wider terminal.
+            assert_eq!(text, examples(&help(name, &commands, 100)), "{at}");
+            open.extend(below.into_iter().map(|command| {
+                let mut longer = commands.clone();
+                longer.push(command);
+                longer
+            }));
+        }
+    }
+}

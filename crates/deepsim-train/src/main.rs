@@ -21,15 +21,24 @@ use deepsim_train::signals::Stop;
     name = "deepsim-train",
     version,
     after_help = "\
-Examples:
-  cargo run -p deepsim-train -- experiments/quickstart.toml
-  cargo run -p deepsim-train -- experiments/quickstart.toml --resume
-  cargo run -p deepsim-train -- experiments/conv5.toml --out runs/try \\
-      --steps 10 --set train.log_every=1 --set encoder.weights=random:1
-  tensorboard --logdir runs
+Examples, after `cargo xtask quickstart`:
+  cargo run -p deepsim-train -- experiments/quickstart-image-loss.toml
+      the same with the image loss alone, minutes
+  cargo run -p deepsim-train -- experiments/quickstart.toml --out runs/try \\
+      --steps 20 --set train.log_every=1
+      a short trial in a directory of its own
+  cargo run -p deepsim-train -- experiments/quickstart.toml \\
+      --resume --steps 2500
+      go on with the finished run
 
-Exit codes: 0 done, 1 failed while running, 2 the experiment, its inputs or the run
-directory cannot be used as asked, 130 after Ctrl-C, 143 after
+With ImageNet and CaffeNet's weights (README.md says how to prepare them):
+  cargo run --release -p deepsim-train -- experiments/conv5.toml
+
+After `cargo xtask setup --torch full`, curves of all runs:
+  PYTHONPATH=third_party/py python3 -m tensorboard.main --logdir runs
+
+Exit codes: 0 done, 1 failed while running, 2 the experiment, its inputs or the
+run directory cannot be used as asked, 130 after Ctrl-C, 143 after
 SIGTERM, 129 after SIGHUP and 138 after SIGUSR1 (saved)."
 )]
 struct Arguments {

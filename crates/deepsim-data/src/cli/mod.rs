@@ -17,11 +17,15 @@ use deepsim_data::{DataError, Orientation, Resize, SquareWindow, Store};
     name = "deepsim-data",
     version,
     after_help = "\
-Examples:
-  deepsim-data prepare ~/photos data/mine --holdout 0.1
-  deepsim-data prepare ILSVRC2012_img_train.tar data/ilsvrc-train
-  deepsim-data inspect data/mine/train --format json
-  deepsim-data verify data/mine
+Examples, of a folder ~/photos with photos of yours:
+  cargo run --release -p deepsim-data -- \\
+      prepare ~/photos data/mine --holdout 0.1
+  cargo run --release -p deepsim-data -- inspect data/mine/train --format json
+  cargo run --release -p deepsim-data -- verify data/mine
+
+With ILSVRC-2012:
+  cargo run --release -p deepsim-data -- prepare \\
+      ILSVRC2012_img_train.tar data/ilsvrc-train
 
 Exit codes: 0 done; 1 verify found something broken, or the work failed on the
 way (a corrupt image, a full disk); 2 the command or its input was refused
@@ -50,7 +54,7 @@ enum Command {
 /// source's names and sizes and by the settings), nothing is done.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Examples:
+Examples (`deepsim-data` is `cargo run --release -p deepsim-data --`):
   a folder of photos, a tenth of them held out for testing (writes OUT/train and
   OUT/test):
     deepsim-data prepare ~/photos data/mine --holdout 0.1
@@ -115,9 +119,9 @@ struct PrepareArgs {
 /// Says what a dataset, or a folder of images, holds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Examples:
-  deepsim-data inspect data/mine
-  deepsim-data inspect data/mine --format json | jq '.[].count'
+Examples, after `cargo xtask quickstart`:
+  cargo run --release -p deepsim-data -- inspect data/sample
+  cargo run --release -p deepsim-data -- inspect data/sample --format json
 
 JSON is a list: one object for a dataset, two (train, test) for one prepared
 with --holdout.")]
@@ -132,8 +136,8 @@ struct InspectArgs {
 /// Compares every byte of a dataset with its checksums and decodes every picture.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
-  deepsim-data verify data/mine && echo whole
+Example, after `cargo xtask quickstart`:
+  cargo run --release -p deepsim-data -- verify data/sample && echo whole
 
 Prints one line for all that is broken and exits 1 if anything is. A plain
 folder of images has no checksums; its photos are decoded strictly, as training
