@@ -1,5 +1,7 @@
 //! The command line.
 
+mod help;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -78,15 +80,7 @@ or comparator is not heard: the table says `shared`.")]
         output: Output,
     },
     /// A figure of the paper from the runs that there are, as one PNG.
-    #[command(after_help = "\
-Example, after `cargo xtask quickstart` (more runs give more panels):
-  cargo run -p deepsim-eval -- figure 1 --out figures
-
-1 components of the loss · 3 layers · 4 beside other methods · 5 re-encoding ·
-6 comparators · 7 interpolation · 8 samples of variational autoencoders. Runs
-are chosen by what their experiment says, not by name: of several that would
-do, the longest trained with the plainest name. stdout lists them; stderr says
-what is missing and which experiment file makes it. (2 is a diagram.)")]
+    #[command(after_help = help::FIGURE)]
     Figure {
         /// Its number in the paper.
         #[arg(value_enum)]
@@ -142,15 +136,7 @@ Examples, after `cargo xtask quickstart`:
         out: PathBuf,
     },
     /// Pictures from features between those of two photographs, and an animation.
-    #[command(after_help = "\
-Example, after `cargo xtask quickstart`, of two photos of yours:
-  cargo run -p deepsim-eval -- interpolate a.jpg b.jpg --steps 24 \\
-      --runs runs/quickstart
-
-Writes OUT/RUN/frame-000.png …, strip.png (the photos at both ends) and
-animation.png (an animated PNG: browsers play it). A step is the root mean
-squared change of pixels from one frame to the next; the largest over the mean
-says how smooth it is.")]
+    #[command(after_help = help::INTERPOLATE)]
     Interpolate {
         /// The first photograph.
         a: PathBuf,
@@ -172,14 +158,7 @@ says how smooth it is.")]
         out: PathBuf,
     },
     /// Samples of variational autoencoders' priors, and numbers of the models.
-    #[command(after_help = "\
-Example, after `cargo xtask reproduce --only sample-vae` (trains, minutes each):
-  cargo run -p deepsim-eval -- sample --out samples
-
-Draws codes from a standard normal distribution and decodes them, for every run
-with Gaussian codes ([latent] in its experiment). Prints the divergence of the
-codes, errors and sharpness, and the distance of samples and held-out photos as
-distributions, in EfficientNet-Lite0's features.")]
+    #[command(after_help = help::SAMPLE)]
     Sample {
         #[command(flatten)]
         runs: Runs,
@@ -206,15 +185,7 @@ distributions, in EfficientNet-Lite0's features.")]
         out: PathBuf,
     },
     /// Several pictures of the same features, and how far they are apart.
-    #[command(after_help = "\
-Example, after `cargo xtask reproduce --only sample-noise,sample-diverse`
-(trains, minutes each):
-  cargo run -p deepsim-eval -- preimages runs/sample-noise runs/sample-diverse
-
-Takes runs whose generator takes noise beside the features (generator.noise).
-The sheet shows photographs, their pictures with the noise at zero, several
-draws, and where those differ. Prints the spread of the draws and whether each
-still has the features.")]
+    #[command(after_help = help::PREIMAGES)]
     Preimages {
         /// Run directories.
         #[arg(required = true)]
@@ -242,19 +213,7 @@ still has the features.")]
         out: PathBuf,
     },
     /// Visual attribute vectors of autoencoders: glasses on, glasses off.
-    #[command(after_help = "\
-Example, after `cargo xtask reproduce --only faces-vaegan` (trains, minutes):
-  cargo run -p deepsim-eval -- attributes runs/faces-vaegan \\
-      --labels data/labels/orl.csv
-
-A vector is the mean code of the training pictures with an attribute minus that
-of those without it. The sheet shows held-out pictures, their reconstructions,
-and what the vector does to them. A linear probe says how well the attribute
-can be read from codes, and whether it can be read from the changed pictures.
-
-Labels are CelebA's list_attr_celeba.txt, LFW's lfw_attributes.txt, or a CSV
-file with the header `name,ATTRIBUTE,...` and 1, 0 or nothing for each picture,
-whose names end as in the dataset.")]
+    #[command(after_help = help::ATTRIBUTES)]
     Attributes {
         /// Run directories of autoencoders.
         #[arg(required = true)]
@@ -285,13 +244,7 @@ whose names end as in the dataset.")]
         out: PathBuf,
     },
     /// Training losses against metrics: autoencoders and super-resolution.
-    #[command(after_help = "\
-Example, after `cargo xtask reproduce --only sample-sr` (trains, minutes each):
-  cargo run -p deepsim-eval -- losses --out losses
-
-Judges every autoencoder with plain codes and every super-resolution run
-(encoder \"downsampled\") by all metrics, and puts their pictures on one sheet
-for each task: experiments/sample/ae-*.toml and sr-*.toml.")]
+    #[command(after_help = help::LOSSES)]
     Losses {
         #[command(flatten)]
         runs: Runs,
@@ -342,14 +295,7 @@ layers.")]
     #[command(subcommand)]
     Baseline(Baseline),
     /// Reconstruct photographs (any size) from their features.
-    #[command(after_help = "\
-Examples, after `cargo xtask quickstart`:
-  cargo run -p deepsim-eval -- invert photo.jpg --out pictures
-  cargo run -p deepsim-eval -- invert data/photos/categorization/fish12.webp
-
-With released weights that were imported (`deepsim-nets import caffemodel`):
-  cargo run -p deepsim-eval -- invert photo.jpg \\
-      --experiment experiments/fc6.toml --weights generator-fc6.safetensors")]
+    #[command(after_help = help::INVERT)]
     Invert {
         /// Photographs.
         #[arg(required = true)]
@@ -372,15 +318,7 @@ With released weights that were imported (`deepsim-nets import caffemodel`):
     /// [N,...] of them); or a matrix, .safetensors or .npy, with a name for each row in
     /// FEATURES.names.txt beside it. They are raw, as they were recorded: what the run's
     /// encoder.normalize did to them in training is done here too.
-    #[command(after_help = "\
-Example, of recorded features (docs/guide/your-own-representation.md records
-256 numbers for each sample photo and trains runs/sample-recorded):
-  cargo run -p deepsim-eval -- decode data/responses.safetensors \\
-      --run runs/sample-recorded --out pictures
-
-With released weights that were imported (`deepsim-nets import caffemodel`):
-  cargo run -p deepsim-eval -- decode fc6.safetensors \\
-      --experiment experiments/fc6.toml --weights generator-fc6.safetensors")]
+    #[command(after_help = help::DECODE)]
     Decode {
         /// The file of features.
         features: PathBuf,
@@ -455,17 +393,7 @@ Example, with the files that the page of `ask` saved:
         format: Format,
     },
     /// One self-contained HTML page of everything that the runs show.
-    #[command(after_help = "\
-Examples, after `cargo xtask quickstart`:
-  cargo run -p deepsim-eval -- report
-  cargo run -p deepsim-eval -- report --runs runs/quickstart --out one.html
-  cargo run -p deepsim-eval -- report --photos 12 --images 256 --out pages
-
-Table 2 beside the paper's, loss curves and the gate, photo and reconstruction
-with a slider, players of interpolation and re-encoding, nearest training
-photos, and the command that made each. The page opens from disk, needs no
-network and no other file. What cannot be made says why on the page. stdout is
-the page's path.")]
+    #[command(after_help = help::REPORT)]
     Report {
         #[command(flatten)]
         runs: Runs,
@@ -483,15 +411,7 @@ the page's path.")]
         out: PathBuf,
     },
     /// Run one network on tensors: key `x` in, key `y` out, f32; pictures RGB 0–255 NCHW.
-    #[command(after_help = "\
-Examples, after `cargo xtask quickstart`; photos.safetensors has a tensor `x`
-of RGB images, [N,3,128,128], 0-255:
-  cargo run -p deepsim-eval -- forward experiments/quickstart.toml \\
-      --net encoder --input photos.safetensors --output features.safetensors
-The generator takes features under the key `x` (save `y` of the file above
-again as `x`):
-  cargo run -p deepsim-eval -- forward experiments/quickstart.toml \\
-      --net generator --input x.safetensors --output images.safetensors")]
+    #[command(after_help = help::FORWARD)]
     Forward {
         /// The experiment that says which network, tap and sizes.
         experiment: PathBuf,
