@@ -1,37 +1,81 @@
-//! Strict decoding: a picture comes out whole, or an error says what is wrong with it.
+//! Strict decoding: a picture comes out whole, with the pixels that the libraries give that
+//! everybody trusts, or an error says what is wrong with it.
 //!
 //! * The format is told from the content, not from the extension: a PNG named `.JPEG`
 //!   (ILSVRC-2012 has one) works.
-//! * JPEG goes through zune-jpeg in strict mode; a cut file is an error, never a picture with
-//!   a grey rest. PNG, WebP, BMP, GIF, TIFF and PNM go through the `image` crate; of animations
-//!   the first frame is taken.
-//! * More than 20,000 pixels a side or 200 million in all are refused before decoding, and what would take more than
-//!   1.6 GB to decode. Time is bounded by that: every format is read in one pass over its pixels but progressive JPEG,
-//!   which is refused beyond 100.
+//! * JPEG goes through libjpeg-turbo; its warnings are errors, and a picture of which scans are
+//!   missing is one too, so a cut file is never a picture with a grey rest. PNG, TIFF (BigTIFF
+//!   too), WebP, BMP, GIF and PNM go through the crates of the image-rs project; of animations the
+//!   first frame is taken.
+//! * Refused by name, because no two programs agree on them or nobody uses them: JPEGs with
+//!   arithmetic or lossless coding or other than 8 bits; TIFFs with a palette, planes in
+//!   tiles, floating-point samples or bits in reversed order.
+//! * More than 20,000 pixels a side or 200 million in all are refused before decoding. All threads
+//!   together use at most 1.6 GB for decoding (and 2 GiB for the files that they read): what a
+//!   picture will take is reckoned from its header; what would take more alone is refused, the rest
+//!   waits for its turn. Time is bounded by that: every format is read in one pass over its pixels
+//!   but progressive JPEG, which is refused beyond 100.
 //! * Colour: grey becomes R = G = B. CMYK and YCCK JPEGs are read in Adobe's inverted
 //!   convention (stored 255 = no ink) whether or not they carry Adobe's marker, as Pillow and
-//!   OpenCV do: R = C·K/255 and so on (YCCK: the YCbCr part first becomes CMY). Colour
-//!   profiles and gamma chunks are ignored. 16-bit samples are scaled to 8. Transparency is
-//!   composited on white: round((c·α + 255·(255−α))/255).
+//!   OpenCV do: R = K − K·(255 − C)/255 and so on, each product rounded (YCCK: the YCbCr part first
+//!   becomes CMY). Colour profiles and gamma chunks are ignored. 16-bit samples are scaled to 8,
+//!   rounded. Transparency is composited on white: round((c·α + 255·(255−α))/255).
 //! * The EXIF orientation is ignored, as the ILSVRC tools ignored it: a photo is taken as its
 //!   pixels are stored.
+//! * A decoder prints nothing: its panics are caught and are errors of the picture.
 
+mod bmp;
+mod budget;
+mod gif;
+mod guard;
+mod jpeg;
+mod pixels;
+mod png;
+mod pnm;
+mod tiff;
+mod tiff_jpeg;
+
+use std::cell::Cell;
 use std::io::{Cursor, ErrorKind};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+use image::codecs::webp::WebPDecoder;
+use image::{ImageDecoder, ImageError, ImageFormat, Limits, RgbImage};
 
 use crate::error::DataError;
 use crate::fault::ImageFault;
-use crate::jpeg;
+use budget::{DECODING, FILES};
+use guard::guarded;
+use pixels::{Layout, to_rgb8};
+
+pub(crate) use budget::Room;
+pub(crate) use guard::caught;
+pub(crate) use tiff::MAGIC as TIFF_MAGIC;
 
 /// Largest width and height, in pixels.
 pub const MAX_SIDE: usize = 20_000;
 /// Largest number of pixels.
 pub const MAX_PIXELS: usize = 200_000_000;
-/// Largest file, in bytes.
+/// Largest file, in bytes; also what all threads together hold of files.
 pub const MAX_FILE: u64 = 2 << 30;
+/// Memory for decoding, of all threads together, in bytes.
+pub const MAX_MEMORY: u64 = 8 * MAX_PIXELS as u64;
+
+/// Beside what pixels take: tables, rows of work, a compressor's window.
+const OVERHEAD: u64 = 2 << 20;
+
+thread_local! {
+    /// For how many copies of a picture's pixels memory is taken, at least.
+    static COPIES: Cell<u64> = const { Cell::new(1) };
+}
+
+/// A decoded picture and the memory that it holds of the budget for all threads.
+pub(crate) struct Held {
+    /// The pixels.
+    pub image: RgbImage,
+    /// To be kept as long as the pixels are.
+    pub room: Room,
+}
 
 /// Decodes a picture file to RGB, 0–255.
 ///
@@ -39,11 +83,20 @@ pub const MAX_FILE: u64 = 2 << 30;
 /// [`DataError::Missing`], [`DataError::Unreadable`] or [`DataError::NotAFile`] for the file,
 /// [`DataError::BadImage`] naming the path for anything wrong with the picture.
 pub fn decode_rgb8(path: &Path) -> Result<RgbImage, DataError> {
+    let _room = std::fs::metadata(path)
+        .ok()
+        .and_then(|metadata| room_for_file(metadata.len()));
     let bytes = read_picture(path)?;
     decode_bytes(&bytes).map_err(|fault| DataError::BadImage {
         path: path.into(),
         fault,
     })
+}
+
+/// Waits until the threads hold so little of files that one of this size may be read, too. To be
+/// kept as long as the file's bytes are. `None` for a file that is refused anyway.
+pub(crate) fn room_for_file(bytes: u64) -> Option<Room> {
+    FILES.take(bytes)
 }
 
 /// Reads a regular file of at most [`MAX_FILE`] bytes.
@@ -76,50 +129,89 @@ pub(crate) fn read_picture(path: &Path) -> Result<Vec<u8>, DataError> {
 /// # Errors
 /// What is wrong with the picture.
 pub fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
+    decode_held(bytes, 1).map(|held| held.image)
+}
+
+/// [`decode_bytes`], and the memory that the picture holds: enough for `copies` of its pixels. A
+/// thread must give it back before it decodes another picture.
+pub(crate) fn decode_held(bytes: &[u8], copies: u64) -> Result<Held, ImageFault> {
+    COPIES.set(copies);
     guarded(|| decode_by_content(bytes))
 }
 
-/// A decoder's bug must cost one picture, not a training run.
-fn guarded<T>(decode: impl FnOnce() -> Result<T, ImageFault>) -> Result<T, ImageFault> {
-    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
-        let reason = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no reason given");
-        Err(ImageFault::DecoderCrashed(reason.to_owned()))
-    })
-}
-
-fn decode_by_content(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
+fn decode_by_content(bytes: &[u8]) -> Result<Held, ImageFault> {
     if bytes.is_empty() {
         return Err(ImageFault::Empty);
     }
     if bytes.starts_with(&jpeg::MAGIC) {
         return jpeg::decode(bytes);
     }
-    let format = image::guess_format(bytes).map_err(|_| ImageFault::UnknownFormat)?;
-    match format {
-        ImageFormat::Png => check_png_whole(bytes)?,
-        ImageFormat::WebP => check_riff_whole(bytes)?,
-        ImageFormat::Bmp | ImageFormat::Gif | ImageFormat::Tiff | ImageFormat::Pnm => {}
-        _ => return Err(ImageFault::UnknownFormat),
+    if tiff::MAGIC.iter().any(|magic| bytes.starts_with(magic)) {
+        return tiff::decode(bytes);
     }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut limits = Limits::default();
-    // Four samples of two bytes; pictures of floats may have half as many pixels.
-    limits.max_alloc = Some(8 * MAX_PIXELS as u64);
-    reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(fault)?;
+    match image::guess_format(bytes).map_err(|_| ImageFault::UnknownFormat)? {
+        ImageFormat::Png => png::decode(bytes),
+        ImageFormat::Pnm => pnm::decode(bytes),
+        ImageFormat::WebP => webp(bytes),
+        ImageFormat::Bmp => bmp::decode(bytes),
+        ImageFormat::Gif => gif::decode(bytes),
+        _ => Err(ImageFault::UnknownFormat),
+    }
+}
+
+fn webp(bytes: &[u8]) -> Result<Held, ImageFault> {
+    check_riff_whole(bytes)?;
+    let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(fault)?;
     let (width, height) = decoder.dimensions();
-    check_dimensions(width as usize, height as usize)?;
-    Ok(on_white(
-        DynamicImage::from_decoder(decoder).map_err(fault)?,
-    ))
+    let (width, height) = (width as usize, height as usize);
+    check_dimensions(width, height)?;
+    let layout = Layout::try_from(decoder.color_type())?;
+    // Four bytes a pixel for a lossless picture or its alpha, four for a frame of an animation;
+    // planes of a lossy one and their last blocks are less.
+    let extra = 8 * (width * height) as u64;
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(extra + OVERHEAD);
+    decoder.set_limits(limits).map_err(fault)?;
+    decode_into(width, height, layout, extra, |buffer| {
+        decoder.read_image(buffer).map_err(fault)
+    })
+}
+
+/// Takes the memory, lets a decoder fill a buffer, and converts that. The decoder takes `extra`
+/// bytes beyond.
+fn decode_into(
+    width: usize,
+    height: usize,
+    layout: Layout,
+    extra: u64,
+    read: impl FnOnce(&mut [u8]) -> Result<(), ImageFault>,
+) -> Result<Held, ImageFault> {
+    let output = layout.buffer(width, height);
+    let beyond = extra.max(layout.conversion(width, height));
+    let mut room = reserve(output as u64 + beyond, width * height)?;
+    let mut buffer = vec![0; output];
+    read(&mut buffer)?;
+    let image = to_rgb8(buffer, layout, width, height)?;
+    room.shrink(kept(width * height));
+    Ok(Held { image, room })
+}
+
+/// Waits for so much of the budget of all threads, for [`OVERHEAD`], and at least for what is kept
+/// of so many pixels.
+fn reserve(bytes: u64, pixels: usize) -> Result<Room, ImageFault> {
+    let bytes = bytes.saturating_add(OVERHEAD).max(kept(pixels));
+    DECODING
+        .take(bytes)
+        .ok_or(ImageFault::TooMuchMemory { bytes })
+}
+
+/// What the caller of [`decode_held`] keeps.
+fn kept(pixels: usize) -> u64 {
+    COPIES.get() * 3 * pixels as u64
 }
 
 /// Refuses pictures without pixels and pictures that no camera takes.
-pub(crate) fn check_dimensions(width: usize, height: usize) -> Result<(), ImageFault> {
+fn check_dimensions(width: usize, height: usize) -> Result<(), ImageFault> {
     if width == 0 || height == 0 {
         return Err(ImageFault::NoPixels { width, height });
     }
@@ -138,40 +230,6 @@ fn fault(error: ImageError) -> ImageFault {
     }
 }
 
-fn on_white(image: DynamicImage) -> RgbImage {
-    if !image.color().has_alpha() {
-        return image.into_rgb8();
-    }
-    let image = image.into_rgba8();
-    let (width, height) = image.dimensions();
-    RgbImage::from_fn(width, height, |x, y| {
-        let [r, g, b, a] = image.get_pixel(x, y).0;
-        let over = |c: u8| {
-            let (c, a) = (u32::from(c), u32::from(a));
-            ((c * a + 255 * (255 - a) + 127) / 255) as u8
-        };
-        image::Rgb([over(r), over(g), over(b)])
-    })
-}
-
-/// A PNG's chunks must lead to IEND: the decoder is content with the last row.
-fn check_png_whole(bytes: &[u8]) -> Result<(), ImageFault> {
-    let mut at = 8_usize;
-    loop {
-        let Some(&[a, b, c, d, ref kind @ ..]) = bytes.get(at..at + 8) else {
-            return Err(ImageFault::Truncated("no IEND chunk".into()));
-        };
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        at = at.saturating_add(length).saturating_add(12);
-        if at > bytes.len() {
-            return Err(ImageFault::Truncated("a chunk ends behind the file".into()));
-        }
-        if kind == b"IEND" {
-            return Ok(());
-        }
-    }
-}
-
 /// A RIFF container says how long it is; a lossy WebP decoder may not mind a missing rest.
 fn check_riff_whole(bytes: &[u8]) -> Result<(), ImageFault> {
     match bytes.get(4..8) {
@@ -183,17 +241,5 @@ fn check_riff_whole(bytes: &[u8]) -> Result<(), ImageFault> {
         _ => Err(ImageFault::Truncated(
             "shorter than its RIFF header says".into(),
         )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_decoders_panic_is_an_error_of_the_picture() {
-        let crash = guarded::<()>(|| panic!("index {} out of bounds", 7));
-        assert!(matches!(crash, Err(ImageFault::DecoderCrashed(why)) if why.contains("index 7")));
-        assert!(matches!(guarded(|| Ok(3)), Ok(3)));
     }
 }

@@ -41,6 +41,14 @@ pub enum ImageFault {
         /// Height in pixels.
         height: usize,
     },
+    /// More memory than all decoding threads together may take; refused before it is taken.
+    #[error(
+        "decoding it takes {:.1} GB of memory, and at most 1.6 GB may be used: scale it down, or store it with 8 bits a sample (a progressive JPEG: as a baseline JPEG)", *bytes as f64 / 1e9
+    )]
+    TooMuchMemory {
+        /// What it would take.
+        bytes: u64,
+    },
     /// The window that is cut out of every picture reaches outside this one.
     #[error(
         "it is {width}x{height} pixels and the window {window} (left, top, side) does not lie whole in it: if most are so, give another --window"

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use crate::decode::room_for_file;
 use crate::error::DataError;
 use crate::manifest::Manifest;
-use crate::orientation::{self, Orientation};
+use crate::orientation::{self, Decoded, Orientation};
 use crate::source::{Entry, Listing};
 use crate::square::{Resize, square};
 use crate::window::SquareWindow;
@@ -107,13 +108,20 @@ pub(crate) fn squared(
         path: listing.full_path(entry),
         fault,
     };
-    let decoded = orientation::decode(&listing.read(entry)?, shape.orientation).map_err(bad)?;
-    let mut image = decoded.image;
+    let file = room_for_file(entry.bytes);
+    let bytes = listing.read(entry)?;
+    let decoded = orientation::decode(&bytes, shape.orientation).map_err(bad)?;
+    drop((bytes, file));
+    // The memory is kept until the square, which is small, is there.
+    let Decoded {
+        mut image,
+        oriented,
+        room,
+    } = decoded;
     if let Some(window) = shape.window {
         image = window.cut(&image).map_err(bad)?;
     }
-    Ok(Squared {
-        pixels: square(&image, shape.size, shape.resize)?.into_raw(),
-        oriented: decoded.oriented,
-    })
+    let pixels = square(&image, shape.size, shape.resize)?.into_raw();
+    drop((image, room));
+    Ok(Squared { pixels, oriented })
 }

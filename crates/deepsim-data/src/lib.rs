@@ -27,7 +27,6 @@ mod error;
 mod fault;
 mod folder;
 mod holdout;
-mod jpeg;
 mod loader;
 pub mod manifest;
 pub mod names;

@@ -10,14 +10,13 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use exif::{In, Tag};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage, metadata};
 use serde::{Deserialize, Serialize};
 
-use crate::decode::{decode_bytes, read_picture};
+use crate::decode::{Held, Room, TIFF_MAGIC, caught, decode_held, read_picture, room_for_file};
 use crate::error::DataError;
 use crate::fault::ImageFault;
 use crate::source::{Entry, Layout, Listing, Location};
@@ -62,6 +61,9 @@ impl Orientation {
 /// # Errors
 /// Those of [`decode_rgb8`](crate::decode_rgb8).
 pub fn decode_upright(path: &Path) -> Result<RgbImage, DataError> {
+    let _room = std::fs::metadata(path)
+        .ok()
+        .and_then(|metadata| room_for_file(metadata.len()));
     let bytes = read_picture(path)?;
     let decoded = decode(&bytes, Orientation::Apply);
     decoded
@@ -76,22 +78,30 @@ pub fn decode_upright(path: &Path) -> Result<RgbImage, DataError> {
 pub(crate) struct Decoded {
     pub image: RgbImage,
     pub oriented: bool,
+    /// What it holds of the memory for decoding; to be kept as long as the pixels are.
+    pub room: Room,
 }
 
 /// Decodes the bytes of an image file.
 pub(crate) fn decode(bytes: &[u8], orientation: Orientation) -> Result<Decoded, ImageFault> {
-    let image = decode_bytes(bytes)?;
     let how = find(Cursor::new(bytes));
     let oriented = how != metadata::Orientation::NoTransforms;
-    let image = match orientation {
-        Orientation::Apply if oriented => {
+    let turns = orientation == Orientation::Apply && oriented;
+    // Turning takes as much again as the pixels.
+    let Held { image, room } = decode_held(bytes, if turns { 2 } else { 1 })?;
+    let image = match turns {
+        true => {
             let mut image = DynamicImage::ImageRgb8(image);
             image.apply_orientation(how);
             image.into_rgb8()
         }
-        _ => image,
+        false => image,
     };
-    Ok(Decoded { image, oriented })
+    Ok(Decoded {
+        image,
+        oriented,
+        room,
+    })
 }
 
 /// Does an image of a source carry an orientation other than upright? What cannot be read does not.
@@ -111,7 +121,7 @@ pub(crate) fn is_oriented(listing: &Listing, entry: &Entry) -> bool {
 
 fn find(mut file: impl BufRead + Seek) -> metadata::Orientation {
     // a reader's bug must not cost more than the orientation
-    let found = catch_unwind(AssertUnwindSafe(|| number(&mut file)));
+    let found = caught(|| number(&mut file));
     found
         .ok()
         .flatten()
@@ -121,7 +131,7 @@ fn find(mut file: impl BufRead + Seek) -> metadata::Orientation {
 
 fn number(file: &mut (impl BufRead + Seek)) -> Option<u8> {
     let head = file.fill_buf().ok()?;
-    let is_tiff = head.starts_with(b"II*\0") || head.starts_with(b"MM\0*");
+    let is_tiff = TIFF_MAGIC.iter().any(|magic| head.starts_with(magic));
     let is_jpeg = head.starts_with(&[0xFF, 0xD8, 0xFF]);
     let has_exif = head.starts_with(b"\x89PNG") || head.starts_with(b"RIFF");
     if is_tiff {

@@ -97,10 +97,9 @@ fn every_kind_decodes_as_pillow_does() {
     for path in fixtures(root.path()) {
         let name = path.file_name().unwrap().to_str().unwrap();
         let expected = raw(&path.with_file_name(format!("{name}.rgb")), 50, 41);
-        // IDCT, chroma upsampling and colour rounding differ between decoders
+        // The decoder of lossy WebP is another one than Pillow's: see decoding_matrix.rs.
         let allowed = match name {
-            "baseline.jpg" | "progressive.jpg" | "ycck.jpg" | "lossy.webp" => 8,
-            _ if name.ends_with(".jpg") => 3,
+            "lossy.webp" => 3,
             "alpha.png" | "alpha.webp" => 1,
             _ => 0,
         };
@@ -269,10 +268,9 @@ fn a_jpeg_has_so_many_scans_and_no_more() {
         std::fs::write(&path, file).unwrap();
         decode_rgb8(&path).map_err(|_| fault(&path).to_string())
     };
-    let once = with(1).unwrap();
-    assert_eq!(with(50).unwrap(), once);
+    assert!(with(1).is_ok()); // sixty-four that all bring something: decoding_matrix.rs
     let refusal = with(101).unwrap_err();
-    assert!(refusal.contains("scans"), "{refusal}");
+    assert!(refusal.contains("more than 100 scans"), "{refusal}");
 }
 
 #[test]

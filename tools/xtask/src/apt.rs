@@ -10,7 +10,7 @@ use crate::child::Child;
 use crate::landing;
 
 const HINT: &str = "No Debian archive within reach? Photos can be your own: --photos DIR. A browser \
-                    for the tests, too: DEEPSIM_BROWSER=PATH, or none.";
+                    for the tests, too: DEEPSIM_BROWSER=PATH, or none. make and nasm can be installed.";
 
 /// Fetches `package` into `folder` and gives the file's path. apt checks it against the signed
 /// package lists.

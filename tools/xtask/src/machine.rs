@@ -19,6 +19,8 @@ pub enum Need {
     Apt,
     /// The same, for a browser.
     Browser,
+    /// The same, for nasm and make, where the machine has none.
+    BuildTools,
 }
 
 impl Need {
@@ -35,7 +37,7 @@ impl Need {
                         .iter()
                         .any(|name| on_path(name).is_some())
             }
-            Need::Apt | Need::Browser => {
+            Need::Apt | Need::Browser | Need::BuildTools => {
                 on_path("apt-get").is_some() && on_path("dpkg-deb").is_some()
             }
         }
@@ -47,6 +49,7 @@ impl Need {
             Need::Compiler => "a C++ compiler (c++, g++ or clang++)",
             Need::Apt => "apt-get and dpkg-deb, for the sample photos",
             Need::Browser => "Chromium or Chrome, for a test",
+            Need::BuildTools => "make and nasm, to build libjpeg-turbo",
         }
     }
 
@@ -54,6 +57,7 @@ impl Need {
         match self {
             Need::Pip => Some("python3 python3-pip"),
             Need::Compiler => Some("g++"),
+            Need::BuildTools => Some("make nasm"),
             Need::Apt | Need::Browser => None,
         }
     }

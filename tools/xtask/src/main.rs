@@ -5,6 +5,7 @@ mod additions;
 mod apt;
 mod bench;
 mod browser;
+mod build_tools;
 mod child;
 mod documents;
 mod endure;
@@ -97,7 +98,7 @@ Examples:
         minutes: Option<f64>,
     },
 
-    /// Fetch libtorch, the sample photos, and the weights of comparators and judges
+    /// Fetch libtorch, what is needed to build, the sample photos, and the weights of comparators and judges
     #[command(after_help = "\
 Examples:
   cargo xtask setup
@@ -108,6 +109,8 @@ Examples:
       link a libtorch or PyTorch 2.13 that you have
   cargo xtask setup --only photos
       one part
+  cargo xtask setup --only build
+      cmake, make and nasm, where the machine has none
   cargo xtask setup --only browser
       Chromium for the test of the report's page
   cargo xtask setup --only faces

@@ -10,7 +10,7 @@ use crate::machine::{self, Need};
 use crate::programs::Programs;
 use crate::stages::{Stages, note};
 use crate::workspace::Workspace;
-use crate::{browser, faces, landing, libtorch, photos, weights};
+use crate::{browser, build_tools, faces, landing, libtorch, photos, weights};
 
 /// A part of set-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -27,6 +27,8 @@ pub enum Part {
     Browser,
     /// The AT&T faces, 400 photographs of 40 people, in data/faces; only when asked for.
     Faces,
+    /// cmake, make and nasm in third_party/build-tools, where the machine has none: libjpeg-turbo is built with them.
+    Build,
 }
 
 /// What set-up is asked for; shared by every command that begins with it.
@@ -58,11 +60,18 @@ pub struct Ready {
 }
 
 /// All parts that results need.
-pub const ALL: [Part; 4] = [Part::Torch, Part::Photos, Part::Weights, Part::Judges];
+pub const ALL: [Part; 5] = [
+    Part::Torch,
+    Part::Build,
+    Part::Photos,
+    Part::Weights,
+    Part::Judges,
+];
 
 /// Those, and what only the tests need.
-pub const TESTS: [Part; 5] = [
+pub const TESTS: [Part; 6] = [
     Part::Torch,
+    Part::Build,
     Part::Photos,
     Part::Weights,
     Part::Judges,
@@ -70,7 +79,7 @@ pub const TESTS: [Part; 5] = [
 ];
 
 /// What a first run needs.
-pub const QUICK: [Part; 3] = [Part::Torch, Part::Photos, Part::Weights];
+pub const QUICK: [Part; 4] = [Part::Torch, Part::Build, Part::Photos, Part::Weights];
 
 /// Number of stages that [`run`] announces at most.
 pub const STAGES: usize = ALL.len();
@@ -125,11 +134,23 @@ pub fn run(
     let mut needs = Vec::new();
     let fetches_torch =
         wants(Part::Torch) && !torch_ready && !matches!(wish, Some(libtorch::Choice::Folder(_)));
-    if fetches_torch || converts || (wants(Part::Faces) && faces::pending(ws)?) {
+    // The faces are prepared with deepsim-data, which is built for that.
+    let tools = match wants(Part::Build) || wants(Part::Faces) {
+        true => build_tools::missing(ws),
+        false => Vec::new(),
+    };
+    if fetches_torch
+        || converts
+        || (wants(Part::Faces) && faces::pending(ws)?)
+        || tools.iter().any(|tool| !tool.is_debians())
+    {
         needs.push(Need::Pip);
     }
     if wants(Part::Torch) || converts {
         needs.push(Need::Compiler);
+    }
+    if tools.iter().any(|tool| tool.is_debians()) {
+        needs.push(Need::BuildTools);
     }
     if wants(Part::Photos) && photos::pending(ws, &choice) {
         needs.push(Need::Apt);
@@ -149,6 +170,10 @@ pub fn run(
             "ready: {}",
             libtorch::describe(ws, &installed)
         ));
+    }
+    if wants(Part::Build) {
+        stages.next("what libjpeg-turbo is built with");
+        build_tools::ensure(ws)?;
     }
     let mut folder = None;
     if wants(Part::Photos) {
@@ -177,6 +202,9 @@ pub fn run(
     }
     if wants(Part::Faces) {
         stages.next("faces: photographs of 40 people");
+        if !build_tools::missing(ws).is_empty() {
+            build_tools::ensure(ws)?;
+        }
         faces::ensure(ws)?;
     }
     Ok(Ready {

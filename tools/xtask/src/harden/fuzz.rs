@@ -117,11 +117,11 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         .filter(|target| args.targets.is_empty() || args.targets.contains(&target.name))
         .collect();
 
-    let mut stages = Stages::new(chosen.len() + 3);
+    let mut stages = Stages::new(chosen.len() + 4);
     setup::run(
         ws,
         &Wishes::default(),
-        &[setup::Part::Torch],
+        &[setup::Part::Torch, setup::Part::Build],
         &[],
         &mut stages,
     )?;

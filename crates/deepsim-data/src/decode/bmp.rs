@@ -1,0 +1,111 @@
+//! BMP through `image`. Samples of five and six bits become eight as Pillow makes them, rounded
+//! down.
+
+use std::io::Cursor;
+
+use image::ImageDecoder;
+use image::codecs::bmp::BmpDecoder;
+
+use super::pixels::Layout;
+use super::{Held, OVERHEAD, check_dimensions, decode_into, fault};
+use crate::fault::ImageFault;
+
+/// Decodes a BMP to RGB.
+pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
+    let scales = narrow(bytes)?;
+    check_runs(bytes)?;
+    let mut decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(fault)?;
+    let (width, height) = decoder.dimensions();
+    let (width, height) = (width as usize, height as usize);
+    check_dimensions(width, height)?;
+    let layout = Layout::try_from(decoder.color_type())?;
+    if scales.is_some() && layout != Layout::Rgb8 {
+        return Err(ImageFault::Refused("a BMP of 16 bits with alpha".into()));
+    }
+    let mut limits = image::Limits::no_limits();
+    limits.max_alloc = Some(OVERHEAD);
+    decoder.set_limits(limits).map_err(fault)?;
+    decode_into(width, height, layout, 0, |buffer| {
+        decoder.read_image(buffer).map_err(fault)?;
+        if let Some(most) = scales {
+            for pixel in buffer.as_chunks_mut::<3>().0 {
+                for (value, most) in pixel.iter_mut().zip(most) {
+                    // What was stored, of which `image` gave value · 255 / most, rounded.
+                    let stored = (u32::from(*value) * most + 127) / 255;
+                    *value = (stored * 255 / most) as u8;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The largest red, green and blue of a BMP with 16 bits a pixel; `None` for others.
+fn narrow(bytes: &[u8]) -> Result<Option<[u32; 3]>, ImageFault> {
+    let at = |at: usize| match bytes.get(at..at + 4) {
+        Some(&[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]),
+        _ => 0,
+    };
+    let (header, bits, compression) = (at(14), at(28) & 0xFFFF, at(30));
+    let masks = [at(54), at(58), at(62)];
+    let fields = compression == 3 || compression == 6;
+    match (header >= 40, bits, fields) {
+        (true, 16, false) => Ok(Some([31, 31, 31])),
+        (true, 16, true) => match masks {
+            [0x7C00, 0x03E0, 0x001F] => Ok(Some([31, 31, 31])),
+            [0xF800, 0x07E0, 0x001F] => Ok(Some([31, 63, 31])),
+            _ => Err(ImageFault::Refused(
+                "a BMP of 16 bits with unusual colour masks".into(),
+            )),
+        },
+        (true, 32, true) if masks.iter().any(|mask| mask.count_ones() != 8) => Err(
+            ImageFault::Refused("a BMP with colours of other than 8 bits".into()),
+        ),
+        _ => Ok(None),
+    }
+}
+
+/// Refuses run lengths that leave pixels out: programs fill them with different colours, or call
+/// the file cut.
+fn check_runs(bytes: &[u8]) -> Result<(), ImageFault> {
+    let number = |at: usize| match bytes.get(at..at + 4) {
+        Some(&[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]) as usize,
+        _ => 0,
+    };
+    // Two pixels in a byte of RLE4, one in a byte of RLE8.
+    let per_byte = match (number(14) >= 40, number(30)) {
+        (true, 1) => 1,
+        (true, 2) => 2,
+        _ => return Ok(()),
+    };
+    let (width, height) = (number(18), number(22));
+    let runs = bytes.get(number(10)..).unwrap_or_default();
+    let (mut x, mut y, mut at) = (0, 0, 0);
+    while y < height {
+        let (fits, ends_line, length) = match runs.get(at..at + 2) {
+            Some(&[0, 0]) => (x == width, true, 0),
+            Some(&[0, 1]) => (x == width && y + 1 == height, true, 0),
+            Some(&[0, 2]) | None => (false, true, 0),
+            Some(&[0, count]) => {
+                x += usize::from(count);
+                let bytes = usize::from(count).div_ceil(per_byte);
+                (x <= width, false, bytes + bytes % 2)
+            }
+            Some(&[count, _]) => {
+                x += usize::from(count);
+                (x <= width, false, 0)
+            }
+            Some(_) => (false, true, 0),
+        };
+        if !fits {
+            return Err(ImageFault::Refused(
+                "a BMP whose run lengths leave pixels out".into(),
+            ));
+        }
+        at += 2 + length;
+        if ends_line {
+            (x, y) = (0, y + 1);
+        }
+    }
+    Ok(())
+}

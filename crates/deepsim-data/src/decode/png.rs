@@ -1,0 +1,74 @@
+//! PNG through the crate `png`: chunks that are no pixels are left out, so that they take no memory.
+
+use std::io::{Cursor, ErrorKind};
+
+use png::{BitDepth, ColorType, Decoder, DecodingError, Limits, Transformations};
+
+use super::pixels::Layout;
+use super::{Held, check_dimensions, decode_into};
+use crate::fault::ImageFault;
+
+/// For chunks that belong to the pixels: palettes and rows of at most 20,000 pixels.
+const SMALL: usize = 4 << 20;
+
+/// Decodes a PNG to RGB.
+pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
+    check_whole(bytes)?;
+    let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: SMALL });
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    // Fewer than eight bits and palettes become eight, a transparent colour becomes alpha.
+    decoder.set_transformations(Transformations::EXPAND);
+    let header = decoder.read_header_info().map_err(fault)?;
+    let (width, height) = (header.width as usize, header.height as usize);
+    check_dimensions(width, height)?;
+    let mut reader = decoder.read_info().map_err(fault)?;
+    let layout = match reader.output_color_type() {
+        (ColorType::Grayscale, BitDepth::Eight) => Layout::Gray8,
+        (ColorType::Grayscale, BitDepth::Sixteen) => Layout::Gray16,
+        (ColorType::GrayscaleAlpha, BitDepth::Eight) => Layout::GrayAlpha8,
+        (ColorType::GrayscaleAlpha, BitDepth::Sixteen) => Layout::GrayAlpha16,
+        (ColorType::Rgb, BitDepth::Eight) => Layout::Rgb8,
+        (ColorType::Rgb, BitDepth::Sixteen) => Layout::Rgb16,
+        (ColorType::Rgba, BitDepth::Eight) => Layout::Rgba8,
+        (ColorType::Rgba, BitDepth::Sixteen) => Layout::Rgba16,
+        other => return Err(ImageFault::Refused(format!("samples of kind {other:?}"))),
+    };
+    let sixteen = reader.output_color_type().1 == BitDepth::Sixteen;
+    decode_into(width, height, layout, 0, |buffer| {
+        reader.next_frame(buffer).map_err(fault)?;
+        if sixteen {
+            for sample in buffer.as_chunks_mut::<2>().0 {
+                *sample = u16::from_be_bytes(*sample).to_ne_bytes();
+            }
+        }
+        Ok(())
+    })
+}
+
+fn fault(error: DecodingError) -> ImageFault {
+    match error {
+        DecodingError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            ImageFault::Truncated("the data ends early".into())
+        }
+        other => ImageFault::Refused(other.to_string()),
+    }
+}
+
+/// A PNG's chunks must lead to IEND: the decoder is content with the last row.
+fn check_whole(bytes: &[u8]) -> Result<(), ImageFault> {
+    let mut at = 8_usize;
+    loop {
+        let Some(&[a, b, c, d, ref kind @ ..]) = bytes.get(at..at + 8) else {
+            return Err(ImageFault::Truncated("no IEND chunk".into()));
+        };
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        at = at.saturating_add(length).saturating_add(12);
+        if at > bytes.len() {
+            return Err(ImageFault::Truncated("a chunk ends behind the file".into()));
+        }
+        if kind == b"IEND" {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! TIFF and BigTIFF through the crate `tiff`.
+
+use std::io::{Cursor, ErrorKind};
+
+use tiff::decoder::{ChunkType, Decoder, Limits};
+use tiff::tags::{CompressionMethod, ExtraSamples, PlanarConfiguration, SampleFormat, Tag};
+use tiff::{ColorType, TiffError};
+
+use super::pixels::Layout;
+use super::{Held, MAX_MEMORY, check_dimensions, decode_into, tiff_jpeg};
+use crate::fault::ImageFault;
+
+/// What TIFFs begin with; the latter two are BigTIFF.
+pub(crate) const MAGIC: [[u8; 4]; 4] = [*b"II\x2A\0", *b"MM\0\x2A", *b"II\x2B\0", *b"MM\0\x2B"];
+
+pub(super) type Tiff<'a> = Decoder<Cursor<&'a [u8]>>;
+
+/// Decodes a TIFF's first picture to RGB.
+pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
+    let mut tiff = Decoder::new(Cursor::new(bytes)).map_err(fault)?;
+    let (width, height) = tiff.dimensions().map_err(fault)?;
+    let (width, height) = (width as usize, height as usize);
+    check_dimensions(width, height)?;
+    let planes = check(&mut tiff)?;
+    let compression = tiff
+        .find_tag_unsigned::<u16>(Tag::Compression)
+        .map_err(fault)?;
+    if compression == Some(CompressionMethod::ModernJPEG.to_u16()) {
+        return tiff_jpeg::decode(bytes, &mut tiff, width, height, planes);
+    }
+    let alpha = alpha(&mut tiff)?;
+    let color = tiff.colortype().map_err(fault)?;
+    // Bits of a grey sample that shares its byte with others.
+    let (layout, packed) = match (color, alpha) {
+        (ColorType::Gray(bits @ (1 | 2 | 4)), _) => (Layout::Gray8, Some(bits)),
+        (ColorType::Gray(8), _) => (Layout::Gray8, None),
+        (ColorType::Gray(16), _) => (Layout::Gray16, None),
+        (
+            ColorType::Multiband {
+                bit_depth: 8,
+                num_samples: 2,
+            },
+            Alpha::Straight,
+        ) => (Layout::GrayAlpha8, None),
+        (
+            ColorType::Multiband {
+                bit_depth: 16,
+                num_samples: 2,
+            },
+            Alpha::Straight,
+        ) => (Layout::GrayAlpha16, None),
+        (ColorType::RGB(8), _) => (Layout::Rgb8, None),
+        (ColorType::RGB(16), _) => (Layout::Rgb16, None),
+        (ColorType::RGBA(8), Alpha::Premultiplied) => (Layout::RgbaPremultiplied8, None),
+        (ColorType::RGBA(8), _) => (Layout::Rgba8, None),
+        (ColorType::RGBA(16), Alpha::None | Alpha::Straight) => (Layout::Rgba16, None),
+        (ColorType::CMYK(8), _) => (Layout::Cmyk8, None),
+        (other, _) => {
+            return Err(ImageFault::Refused(format!(
+                "a TIFF with samples of kind {other:?}"
+            )));
+        }
+    };
+    let mut limits = Limits::unlimited();
+    limits.ifd_value_size = 1 << 20;
+    limits.intermediate_buffer_size = MAX_MEMORY as usize;
+    let mut tiff = tiff.with_limits(limits);
+    let output = layout.buffer(width, height);
+    match (packed, planes) {
+        (Some(bits), _) => decode_into(width, height, layout, output as u64, |buffer| {
+            let row = (width * usize::from(bits)).div_ceil(8);
+            let mut rows = vec![0; row * height];
+            tiff.read_image_bytes(&mut rows).map_err(fault)?;
+            let lines = rows.chunks_exact(row);
+            for (packed, line) in lines.zip(buffer.chunks_exact_mut(width)) {
+                unpack(packed, bits, line);
+            }
+            Ok(())
+        }),
+        (None, false) => decode_into(width, height, layout, 0, |buffer| {
+            tiff.read_image_bytes(buffer).map_err(fault)
+        }),
+        (None, true) => decode_into(width, height, layout, output as u64, |buffer| {
+            let mut planes = vec![0; output];
+            tiff.read_image_bytes(&mut planes).map_err(fault)?;
+            interleave(&planes, buffer, layout, width * height);
+            Ok(())
+        }),
+    }
+}
+
+/// The refusal of a TIFF with something that is not read.
+pub(super) fn refused(what: &str) -> ImageFault {
+    ImageFault::Refused(format!("a TIFF with {what}: store it as PNG"))
+}
+
+/// Refuses what the crate would read wrong, or by panicking; whether planes are separate.
+fn check(tiff: &mut Tiff) -> Result<bool, ImageFault> {
+    let no = |what| Err(refused(what));
+    let mut tag = |tag| tiff.find_tag_unsigned::<u16>(tag).map_err(fault);
+    if tag(Tag::FillOrder)?.is_some_and(|order| order != 1) {
+        return no("bits in reversed order");
+    }
+    if tag(Tag::PhotometricInterpretation)? == Some(3) {
+        return no("a palette");
+    }
+    match tag(Tag::Compression)?.map(CompressionMethod::from_u16_exhaustive) {
+        Some(CompressionMethod::JPEG) => return no("JPEG inside, in its first form"),
+        Some(CompressionMethod::WebP) => return no("WebP inside"),
+        _ => {}
+    }
+    let formats = tiff
+        .find_tag_unsigned_vec::<u16>(Tag::SampleFormat)
+        .map_err(fault)?
+        .unwrap_or_default();
+    let unsigned = SampleFormat::Uint.to_u16();
+    if formats.iter().any(|format| *format != unsigned) {
+        return no("samples that are signed or floating-point");
+    }
+    let planes = tiff
+        .find_tag_unsigned::<u16>(Tag::PlanarConfiguration)
+        .map_err(fault)?
+        == Some(PlanarConfiguration::Planar.to_u16());
+    let samples = tiff
+        .find_tag_unsigned::<u16>(Tag::SamplesPerPixel)
+        .map_err(fault)?
+        .unwrap_or(1);
+    let planes = planes && samples > 1;
+    if planes && tiff.get_chunk_type() == ChunkType::Tile {
+        return no("its planes in tiles");
+    }
+    Ok(planes)
+}
+
+/// What the samples beyond the colour are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Alpha {
+    None,
+    Straight,
+    Premultiplied,
+}
+
+fn alpha(tiff: &mut Tiff) -> Result<Alpha, ImageFault> {
+    let extra = tiff
+        .find_tag_unsigned_vec::<u16>(Tag::ExtraSamples)
+        .map_err(fault)?
+        .unwrap_or_default();
+    match extra.as_slice() {
+        [] => Ok(Alpha::None),
+        [one] => Ok(match ExtraSamples::from_u16(*one) {
+            Some(ExtraSamples::AssociatedAlpha) => Alpha::Premultiplied,
+            Some(ExtraSamples::UnassociatedAlpha) => Alpha::Straight,
+            _ => Alpha::None,
+        }),
+        more => Err(ImageFault::Refused(format!(
+            "a TIFF with {} samples beyond its colours",
+            more.len()
+        ))),
+    }
+}
+
+/// Grey samples of 1, 2 or 4 bits to eight.
+fn unpack(packed: &[u8], bits: u8, line: &mut [u8]) {
+    let each = 8 / usize::from(bits);
+    let most = (1_u16 << bits) - 1;
+    for (x, value) in line.iter_mut().enumerate() {
+        let shift = 8 - usize::from(bits) * (x % each + 1);
+        let sample = u16::from(packed[x / each]) >> shift & most;
+        *value = (sample * 255 / most) as u8;
+    }
+}
+
+/// Plane behind plane to pixel behind pixel.
+fn interleave(planes: &[u8], buffer: &mut [u8], layout: Layout, pixels: usize) {
+    let sample = match layout {
+        Layout::Gray16 | Layout::GrayAlpha16 | Layout::Rgb16 | Layout::Rgba16 => 2,
+        _ => 1,
+    };
+    let pixel = layout.bytes();
+    for (channel, plane) in planes.chunks_exact(pixels * sample).enumerate() {
+        for (index, value) in plane.chunks_exact(sample).enumerate() {
+            buffer[index * pixel + channel * sample..][..sample].copy_from_slice(value);
+        }
+    }
+}
+
+pub(super) fn fault(error: TiffError) -> ImageFault {
+    match error {
+        TiffError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            ImageFault::Truncated("the data ends early".into())
+        }
+        other => ImageFault::Refused(other.to_string()),
+    }
+}
