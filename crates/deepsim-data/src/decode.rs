@@ -20,8 +20,7 @@
 //!   OpenCV do: R = K − K·(255 − C)/255 and so on, each product rounded (YCCK: the YCbCr part first
 //!   becomes CMY). Colour profiles and gamma chunks are ignored. 16-bit samples are scaled to 8,
 //!   rounded. Transparency is composited on white: round((c·α + 255·(255−α))/255).
-//! * The EXIF orientation is ignored, as the ILSVRC tools ignored it: a photo is taken as its
-//!   pixels are stored.
+//! * Pixels are taken as they are stored; [`crate::orientation`] turns photos where that is wanted.
 //! * A decoder prints nothing: its panics are caught and are errors of the picture.
 
 mod bmp;

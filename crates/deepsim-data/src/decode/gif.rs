@@ -1,85 +1,72 @@
-//! GIF through `image`: the first frame on its screen, what it leaves free being transparent.
+//! GIF through the crate `gif`: the first frame on its screen. What is free is transparent.
 
-use std::io::Cursor;
+use std::io::{Cursor, ErrorKind};
 
-use image::ImageDecoder;
-use image::codecs::gif::GifDecoder;
+use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 
 use super::pixels::Layout;
-use super::{Held, OVERHEAD, check_dimensions, decode_into, fault};
+use super::{Held, check_dimensions, decode_into};
 use crate::fault::ImageFault;
 
 /// Decodes a GIF's first frame to RGB.
 pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
-    let frame = Frame::first(bytes)
-        .ok_or_else(|| ImageFault::Truncated("no whole header of a frame".into()))?;
-    let [left, top, width, height] = frame.place;
-    let mut decoder = GifDecoder::new(Cursor::new(bytes)).map_err(fault)?;
-    let (screen_width, screen_height) = decoder.dimensions();
-    let screen = (screen_width as usize, screen_height as usize);
-    check_dimensions(screen.0, screen.1)?;
-    // Programs do not agree on either.
-    if left + width > screen.0 || top + height > screen.1 {
-        return Err(ImageFault::Refused(
-            "a GIF whose frame reaches beyond its screen".into(),
-        ));
+    let mut options = DecodeOptions::new();
+    options.set_color_output(ColorOutput::Indexed);
+    // Pixels are read into memory that is taken below.
+    options.set_memory_limit(MemoryLimit::Unlimited);
+    let mut reader = options.read_info(Cursor::new(bytes)).map_err(fault)?;
+    let (width, height) = (usize::from(reader.width()), usize::from(reader.height()));
+    check_dimensions(width, height)?;
+    let shared = reader.global_palette().map(<[u8]>::to_vec);
+    let frame = reader
+        .next_frame_info()
+        .map_err(fault)?
+        .ok_or_else(|| refused("without a frame"))?;
+    let place = |pixels: u16| usize::from(pixels);
+    let (left, top) = (place(frame.left), place(frame.top));
+    let (wide, high) = (place(frame.width), place(frame.height));
+    let clear = frame.transparent;
+    let palette = frame.palette.clone().or(shared);
+    // Programs do not agree on what these look like.
+    if left + wide > width || top + high > height {
+        return Err(refused("whose frame reaches beyond its screen"));
     }
-    if !frame.palette {
-        return Err(ImageFault::Refused("a GIF without a palette".into()));
-    }
-    // A frame that does not fill the screen is decoded into memory of its own.
-    let extra = 4 * (width * height) as u64;
-    let mut limits = image::Limits::no_limits();
-    limits.max_alloc = Some(extra + OVERHEAD);
-    decoder.set_limits(limits).map_err(fault)?;
-    decode_into(screen.0, screen.1, Layout::Rgba8, extra, |buffer| {
-        decoder.read_image(buffer).map_err(fault)
-    })
-}
-
-struct Frame {
-    /// Left, top, width, height.
-    place: [usize; 4],
-    /// Whether there is one, the screen's or the frame's own.
-    palette: bool,
-}
-
-impl Frame {
-    fn first(bytes: &[u8]) -> Option<Self> {
-        let flags = *bytes.get(10)?;
-        let table = |flags: u8| match flags & 0x80 {
-            0 => 0,
-            _ => 3 << ((flags & 7) + 1),
-        };
-        let mut at = 13 + table(flags);
-        loop {
-            match *bytes.get(at)? {
-                0x21 => {
-                    at += 2;
-                    loop {
-                        let length = usize::from(*bytes.get(at)?);
-                        at += 1 + length;
-                        if length == 0 {
-                            break;
-                        }
+    let palette = palette.ok_or_else(|| refused("without a palette"))?;
+    let (colours, _) = palette.as_chunks::<3>();
+    decode_into(
+        width,
+        height,
+        Layout::Rgb8,
+        (wide * high) as u64,
+        |buffer| {
+            let mut indices = vec![0; wide * high];
+            reader.read_into_buffer(&mut indices).map_err(fault)?;
+            buffer.fill(255);
+            for (number, line) in indices.chunks_exact(wide.max(1)).enumerate() {
+                let row = &mut buffer[3 * ((top + number) * width + left)..][..3 * wide];
+                for (pixel, index) in row.as_chunks_mut::<3>().0.iter_mut().zip(line) {
+                    if clear != Some(*index) {
+                        let colour = colours.get(usize::from(*index));
+                        *pixel =
+                            *colour.ok_or_else(|| refused("with colours beyond its palette"))?;
                     }
                 }
-                0x2C => {
-                    let head: &[u8; 9] = bytes.get(at + 1..at + 10)?.try_into().ok()?;
-                    let [l0, l1, t0, t1, w0, w1, h0, h1, own] = *head;
-                    let number = |low, high| usize::from(u16::from_le_bytes([low, high]));
-                    return Some(Self {
-                        place: [
-                            number(l0, l1),
-                            number(t0, t1),
-                            number(w0, w1),
-                            number(h0, h1),
-                        ],
-                        palette: (flags | own) & 0x80 != 0,
-                    });
-                }
-                _ => return None,
             }
+            Ok(())
+        },
+    )
+}
+
+fn refused(what: &str) -> ImageFault {
+    ImageFault::Refused(format!("a GIF {what}"))
+}
+
+fn fault(error: DecodingError) -> ImageFault {
+    match error {
+        DecodingError::UnexpectedEof => ImageFault::Truncated("the data ends early".into()),
+        DecodingError::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            ImageFault::Truncated("the data ends early".into())
         }
+        other => ImageFault::Refused(other.to_string()),
     }
 }
