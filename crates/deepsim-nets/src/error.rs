@@ -1,6 +1,6 @@
 //! What can be wrong with networks and their weights.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::tables::{NetKind, Tap};
 
@@ -85,7 +85,7 @@ pub enum NetError {
     #[error("the held-out samples are all the same: there is no distance to normalise by")]
     AllAlike,
     /// A weights file that is missing or unreadable.
-    #[error("weights file {}: {source}", path.display())]
+    #[error("weights file {}: {source}{}", path.display(), from_where(path, source))]
     WeightsFile {
         /// The file.
         path: PathBuf,
@@ -130,3 +130,14 @@ impl From<tch::TchError> for NetError {
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, NetError>;
+
+/// From where a file was looked for that is not there.
+fn from_where(path: &Path, source: &std::io::Error) -> String {
+    match std::env::current_dir() {
+        Ok(cwd) if path.is_relative() && source.kind() == std::io::ErrorKind::NotFound => format!(
+            " (relative to {}; the paths of this project's experiments begin at its root)",
+            cwd.display()
+        ),
+        _ => String::new(),
+    }
+}

@@ -8,6 +8,9 @@ use tch::{Kind, Tensor};
 
 use crate::error::{NetError, Result};
 
+/// Rows of a block of the kernel's matrix.
+const ROWS: i64 = 512;
+
 /// Squared Fréchet distance of the Gaussians that fit rows `a` `[N,D]` and `b` `[M,D]`:
 /// |μa − μb|² + tr(Σa + Σb − 2 (Σa Σb)^½), fp64, covariances with N−1.
 ///
@@ -58,19 +61,37 @@ pub fn kernel_distance(a: &Tensor, b: &Tensor) -> Result<f64> {
     let _guard = tch::no_grad_guard();
     let (a, b) = rows(a, b)?;
     let d = a.size()[1] as f64;
-    let kernel = |x: &Tensor, y: &Tensor| -> Result<Tensor> {
-        Ok(x.f_matmul(&y.f_transpose(0, 1)?)?
-            .f_mul_scalar(1.0 / d)?
-            .f_add_scalar(1.0)?
-            .f_pow_tensor_scalar(3.0)?)
+    // Blocks of rows, so that memory grows with the rows and not with their pairs.
+    let sum = |x: &Tensor, y: &Tensor| -> Result<f64> {
+        let columns = y.f_transpose(0, 1)?;
+        let mut sum = 0.0;
+        let n = x.size()[0];
+        let mut from = 0;
+        while from < n {
+            let k = x
+                .f_narrow(0, from, ROWS.min(n - from))?
+                .f_matmul(&columns)?
+                .f_mul_scalar(1.0 / d)?
+                .f_add_scalar(1.0)?
+                .f_pow_tensor_scalar(3.0)?;
+            sum += k.f_sum(Kind::Double)?.f_double_value(&[])?;
+            from += ROWS;
+        }
+        Ok(sum)
     };
     let within = |x: &Tensor| -> Result<f64> {
-        let k = kernel(x, x)?;
         let n = x.size()[0] as f64;
-        let others = k.f_sum(Kind::Double)?.f_sub(&k.f_trace()?)?;
-        Ok(others.f_double_value(&[])? / (n * (n - 1.0)))
+        let own = x
+            .f_square()?
+            .f_sum_dim_intlist([1i64].as_slice(), false, Kind::Double)?
+            .f_mul_scalar(1.0 / d)?
+            .f_add_scalar(1.0)?
+            .f_pow_tensor_scalar(3.0)?
+            .f_sum(Kind::Double)?
+            .f_double_value(&[])?;
+        Ok((sum(x, x)? - own) / (n * (n - 1.0)))
     };
-    let across = kernel(&a, &b)?.f_mean(Kind::Double)?.f_double_value(&[])?;
+    let across = sum(&a, &b)? / (a.size()[0] as f64 * b.size()[0] as f64);
     Ok(within(&a)? + within(&b)? - 2.0 * across)
 }
 
