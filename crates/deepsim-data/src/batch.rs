@@ -1,7 +1,6 @@
 //! Batches: the pure functions from (dataset, specification, step) to pixels.
 
-use std::ops::Range;
-
+use image::RgbImage;
 use ndarray::Array4;
 use rayon::prelude::*;
 
@@ -159,41 +158,52 @@ pub fn training_batch(data: &Dataset, spec: &BatchSpec, step: u64) -> Result<Bat
 ///
 /// # Errors
 /// [`DataError::Range`], those of [`Augment::check`], and [`DataError::BadImage`] or
-/// [`DataError::BadSample`] naming the first unusable picture.
+/// [`DataError::BadSample`] naming the first unusable image.
 pub fn eval_batch(
     data: &Dataset,
-    indices: Range<usize>,
+    indices: &[usize],
     augment: &Augment,
 ) -> Result<Array4<u8>, DataError> {
     let stored = data.stored_size();
     augment.check(stored)?;
-    let Range { start, end } = indices;
-    if start > end || end > data.len() {
-        let path = data.path().into();
-        return Err(DataError::Range {
-            start,
-            end,
-            len: data.len(),
-            path,
-        });
-    }
     let window = augment.centre_window(stored);
     let mut pixels = vec![0; indices.len() * augment.bytes()];
     let results: Vec<Result<(), DataError>> = pixels
         .par_chunks_mut(augment.bytes())
         .zip(indices)
-        .map(|(slot, index)| {
-            cut(
-                &data.pixels(index)?,
-                stored,
-                window,
-                augment.crop,
-                Side::AsIs,
-                slot,
-            )
+        .map(|(slot, &index)| {
+            let image = data.pixels(index)?;
+            cut(&image, stored, window, augment.crop, Side::AsIs, slot)
         })
         .collect();
     results.into_iter().collect::<Result<(), DataError>>()?;
+    shaped(pixels, augment.crop)
+}
+
+/// The same centre crop of a square image that is in memory, shape [1, 3, crop, crop]: what
+/// [`eval_batch`] gives of a dataset that holds this image.
+///
+/// # Errors
+/// Those of [`Augment::check`]; [`DataError::Resize`] for an image that is not square.
+pub fn eval_image(image: &RgbImage, augment: &Augment) -> Result<Array4<u8>, DataError> {
+    let (stored, height) = image.dimensions();
+    if stored != height {
+        return Err(DataError::Resize {
+            reason: format!("a crop is taken of square images, this one is {stored}x{height}"),
+        });
+    }
+    augment.check(stored)?;
+    let window = augment.centre_window(stored);
+    let mut pixels = vec![0; augment.bytes()];
+    let side = Side::AsIs;
+    cut(
+        image.as_raw(),
+        stored,
+        window,
+        augment.crop,
+        side,
+        &mut pixels,
+    )?;
     shaped(pixels, augment.crop)
 }
 

@@ -8,10 +8,11 @@ use image::RgbImage;
 
 use crate::error::{DataError, bytes};
 use crate::folder::Folder;
+use crate::framing::Framing;
 use crate::manifest::{MANIFEST, Manifest, Part, SKIPPED};
-use crate::orientation::{self, Orientation};
+use crate::orientation::Orientation;
 use crate::shards::Shards;
-use crate::source::{Skipped, is_ilsvrc_name, metadata};
+use crate::source::{Skipped, metadata};
 use crate::terminal::tell;
 
 /// Side of a plain folder's pictures, in pixels: the paper's 256.
@@ -286,27 +287,26 @@ impl Dataset {
     /// # Errors
     /// Those of [`decode_rgb8`](crate::decode_rgb8); a photograph in which the window does not lie whole.
     pub fn squared(&self, photo: &Path) -> Result<RgbImage, DataError> {
-        let (size, resize, window, layout) = match &self.content {
-            Content::Prepared { manifest, .. } => (
-                manifest.size,
-                manifest.resize,
-                manifest.window,
-                manifest.source.layout,
-            ),
-            Content::Folder(folder) => (FOLDER_SIZE, folder.resize, None, folder.listing.layout),
-        };
-        let is_its = is_ilsvrc_name(&photo.to_string_lossy());
-        let mut image = match Orientation::of_layout(layout) {
-            Orientation::Ignore if is_its => crate::decode_rgb8(photo)?,
-            _ => orientation::decode_upright(photo)?,
-        };
-        if let Some(window) = window {
-            image = window.cut(&image).map_err(|fault| DataError::BadImage {
-                path: photo.into(),
-                fault,
-            })?;
+        self.framing().read(photo)
+    }
+
+    /// How it makes squares of images.
+    #[must_use]
+    pub fn framing(&self) -> Framing {
+        match &self.content {
+            Content::Prepared { manifest, .. } => Framing {
+                size: manifest.size,
+                resize: manifest.resize,
+                window: manifest.window,
+                orientation: Orientation::of_layout(manifest.source.layout),
+            },
+            Content::Folder(folder) => Framing {
+                size: FOLDER_SIZE,
+                resize: folder.resize,
+                window: None,
+                orientation: Orientation::of_layout(folder.listing.layout),
+            },
         }
-        crate::square(&image, size, resize)
     }
 
     /// A stored picture as rows of RGB, 3·size² bytes.

@@ -45,6 +45,18 @@ pub fn place(step: u64, batch: usize, slot: usize, len: usize) -> (u64, usize) {
     ((sample / len) as u64, (sample % len) as usize)
 }
 
+/// Which images stand for a sorted set: all of them where `n` is not below `of`, else `n` indices below `of`,
+/// strictly increasing and spread evenly: each is the middle one of its n-th part. The first ones of a sorted
+/// set are all of a kind (one class, one camera, one person).
+#[must_use]
+pub fn spread(n: usize, of: usize) -> Vec<usize> {
+    let n = n.min(of);
+    let (parts, of) = (2 * n as u128, of as u128);
+    (0..n as u128)
+        .map(|i| ((2 * i + 1) * of / parts.max(1)) as usize)
+        .collect()
+}
+
 /// The four random words of one position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Draw {
@@ -94,4 +106,40 @@ impl Draw {
 /// round(scale·stored), at least one pixel and at most all.
 pub(crate) fn scaled_side(scale: f64, stored: u32) -> u32 {
     ((scale * f64::from(stored)).round() as u32).clamp(1, stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spread_indices_are_increasing_and_even() {
+        for of in [0usize, 1, 2, 3, 7, 38, 100, 999, 50_000] {
+            for n in [0usize, 1, 2, 3, 8, 37, 38, 100, 2000, 60_000] {
+                let chosen = spread(n, of);
+                assert_eq!(chosen.len(), n.min(of), "{n} of {of}");
+                assert!(chosen.windows(2).all(|w| w[0] < w[1]), "{n} of {of}");
+                assert!(chosen.iter().all(|&i| i < of), "{n} of {of}");
+                // No gap is wider than another one by more than an index, and the ends are reached.
+                let m = chosen.len().max(1);
+                let gaps = chosen.windows(2).map(|w| w[1] - w[0]);
+                assert!(
+                    gaps.clone().max().unwrap_or(0) <= of.div_ceil(m),
+                    "{n} of {of}"
+                );
+                assert!(gaps.min().unwrap_or(of) >= of / m, "{n} of {of}");
+                let half = of.div_ceil(2 * m);
+                assert!(chosen.first().is_none_or(|&i| i <= half), "{n} of {of}");
+                assert!(
+                    chosen.last().is_none_or(|&i| i + 1 + half >= of),
+                    "{n} of {of}"
+                );
+            }
+        }
+        assert_eq!(spread(5, 5), [0, 1, 2, 3, 4]);
+        assert_eq!(spread(2, 10), [2, 7]);
+        // A thousand classes of fifty images each: one image of every class.
+        let classes: Vec<usize> = spread(1000, 50_000).iter().map(|i| i / 50).collect();
+        assert_eq!(classes, (0..1000).collect::<Vec<_>>());
+    }
 }

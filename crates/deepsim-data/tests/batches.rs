@@ -13,7 +13,7 @@ use deepsim_data::prepare::Existing;
 use deepsim_data::sampling::{permutation, place};
 use deepsim_data::{
     Augment, BadImages, Batch, BatchSpec, DataError, Dataset, Flow, Loader, Mirror, Place, Prepare,
-    Store, eval_batch, prepare, training_batch,
+    Store, eval_batch, eval_image, prepare, training_batch,
 };
 use proptest::prelude::*;
 use tempfile::tempdir;
@@ -225,7 +225,7 @@ fn evaluation_takes_the_centre() {
         place: Place::Random,
         scale: None,
     };
-    let batch = eval_batch(&data, 1..3, &paper).unwrap();
+    let batch = eval_batch(&data, &[1, 2], &paper).unwrap();
     assert_eq!(batch.shape(), [2, 3, 227, 227]);
     let picture = data.image(1).unwrap();
     for (x, y) in [(0, 0), (226, 226), (100, 3)] {
@@ -242,19 +242,49 @@ fn evaluation_takes_the_centre() {
     };
     let window = image::imageops::crop_imm(&picture, 64, 64, 128, 128).to_image();
     let small = deepsim_data::square(&window, 64, deepsim_data::Resize::Squash).unwrap();
-    let batch = eval_batch(&data, 1..2, &scaled).unwrap();
+    let batch = eval_batch(&data, &[1], &scaled).unwrap();
     for (x, y) in [(10, 10), (32, 40), (60, 5)] {
         let found = [0, 1, 2].map(|c| batch[[0, c, y as usize, x as usize]]);
         assert_eq!(found, small.get_pixel(x, y).0);
     }
     assert_eq!(
-        eval_batch(&data, 2..2, &paper).unwrap().shape(),
+        eval_batch(&data, &[], &paper).unwrap().shape(),
         [0, 3, 227, 227]
     );
     assert!(matches!(
-        eval_batch(&data, 2..4, &paper),
+        eval_batch(&data, &[2, 3], &paper),
         Err(DataError::Range { .. })
     ));
+}
+
+/// Any images, in the order that was asked for; and an image in memory as the dataset would give it, at a window that
+/// has neighbours and whose side two ways of rounding disagree about.
+#[test]
+fn evaluation_takes_any_images_and_crops_one_in_memory_alike() {
+    let root = tempdir().unwrap();
+    let data = Dataset::open(&folder(root.path(), 3)).unwrap();
+    // 0.70117188 · 256 = 179.50000128: half a pixel in single precision.
+    for scale in [None, Some((0.3, 0.5)), Some((0.3, 0.701_171_9))] {
+        let augment = Augment {
+            crop: 64,
+            mirror: Mirror::Off,
+            place: Place::Random,
+            scale,
+        };
+        let batch = eval_batch(&data, &[2, 0], &augment).unwrap();
+        for (slot, index) in [(0, 2), (1, 0)] {
+            let one = eval_image(&data.image(index).unwrap(), &augment).unwrap();
+            let axis = ndarray::Axis(0);
+            assert_eq!(
+                one.index_axis(axis, 0),
+                batch.index_axis(axis, slot),
+                "{scale:?}"
+            );
+        }
+    }
+    let upright = image::RgbImage::new(64, 65);
+    let augment = spec(1, 32).augment;
+    assert!(eval_image(&upright, &augment).is_err());
 }
 
 #[test]
@@ -324,7 +354,7 @@ fn central_crops_are_those_of_an_evaluation_in_every_epoch() {
             augment: augment.clone(),
             seed: 3,
         };
-        let wanted = eval_batch(&data, 0..5, &augment).unwrap();
+        let wanted = eval_batch(&data, &[0, 1, 2, 3, 4], &augment).unwrap();
         for step in 0..3 {
             let batch = training_batch(&data, &spec, step).unwrap();
             for (slot, &index) in batch.indices.iter().enumerate() {

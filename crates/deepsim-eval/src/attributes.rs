@@ -2,17 +2,20 @@
 //! pictures without it, added to and taken from the codes of held-out pictures, and how well a straight
 //! line reads the attribute from codes.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use deepsim_data::{Attributes, Dataset};
 use deepsim_experiment::Clip;
 use deepsim_experiment::evaluate::decode;
-use deepsim_nets::metrics::linear_probe;
+use deepsim_nets::metrics::{Probe, ProbeCodes};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{EvalError, Result};
 use crate::format::{Format, columns, csv, json};
 use crate::loaded::Loaded;
-use crate::photos::{BATCH, from_data};
+use crate::photos::{BATCH, from_data, some};
 
 /// Pictures of either kind that an attribute needs among those of the training: a mean of fewer is a picture.
 pub const FEW: usize = 5;
@@ -74,6 +77,9 @@ pub struct Asker<'a> {
     device: Device,
     train: Side,
     test: Side,
+    /// Training codes of the attribute that was asked for last, and which: attributes that all pictures have labels for
+    /// share them.
+    last: RefCell<Option<(Vec<i64>, Rc<ProbeCodes>)>>,
 }
 
 impl<'a> Asker<'a> {
@@ -99,9 +105,7 @@ impl<'a> Asker<'a> {
                     labels.names().iter().any(|a| labels.get(name, a).is_some())
                 })
                 .collect();
-            // Spread: sorted names stand for people, and the first ones for few.
-            let n = images.min(known.len());
-            let chosen: Vec<usize> = (0..n).map(|i| known[i * known.len() / n]).collect();
+            let chosen = some(&known, images);
             let mut codes = Vec::new();
             for part in chosen.chunks(BATCH) {
                 let x = from_data(&data, part, &run.experiment.augment(), device)?;
@@ -130,7 +134,21 @@ impl<'a> Asker<'a> {
             device,
             train,
             test,
+            last: RefCell::new(None),
         })
+    }
+
+    /// What probes on some of the training codes share.
+    fn probe_codes(&self, rows: &[i64], codes: &Tensor) -> Result<Rc<ProbeCodes>> {
+        let mut last = self.last.borrow_mut();
+        match &*last {
+            Some((known, made)) if known == rows => Ok(Rc::clone(made)),
+            _ => {
+                let made = Rc::new(ProbeCodes::new(codes)?);
+                *last = Some((rows.to_vec(), Rc::clone(&made)));
+                Ok(made)
+            }
+        }
     }
 
     /// The vector of an attribute, `strength` times, added to and taken from at most `show` held-out pictures of
@@ -196,7 +214,9 @@ impl<'a> Asker<'a> {
         let (mut added, mut removed) = (None, None);
         if !wanted.is_empty() {
             let others = picked(&self.test.codes, &held)?;
-            let said = linear_probe(&codes, &classes, &others)?;
+            let shared = self.probe_codes(&rows, &codes)?;
+            let probe = shared.fit(&classes)?;
+            let said = probe.read(&others)?;
             let right = said.iter().zip(&wanted).filter(|(a, b)| a == b).count();
             numbers.probe = percent(right, wanted.len());
             let commoner = i64::from(with > without);
@@ -213,19 +233,10 @@ impl<'a> Asker<'a> {
                 if rows.is_empty() {
                     continue;
                 }
-                let before = self.decoded(&rows, None)?;
-                let after = self.decoded(&rows, Some(&step))?;
-                let turned = |pictures: &Tensor| -> Result<Option<f64>> {
-                    let again = self.run.perception.encode(pictures)?;
-                    let said = linear_probe(&codes, &classes, &again)?;
-                    let other = said.iter().filter(|c| **c != class).count();
-                    Ok(percent(other, rows.len()))
-                };
-                let shares = (turned(&before)?, turned(&after)?);
-                let few = spread_over(rows.len(), show);
+                let few = deepsim_data::spread(show.max(1), rows.len());
                 let indices: Vec<usize> = few
                     .iter()
-                    .map(|&i| self.test.chosen[rows[i as usize] as usize])
+                    .map(|&i| self.test.chosen[rows[i] as usize])
                     .collect();
                 let photos = from_data(
                     &self.test.data,
@@ -233,7 +244,11 @@ impl<'a> Asker<'a> {
                     &self.run.experiment.augment(),
                     self.device,
                 )?;
-                let sheet = Some([photos, picked(&before, &few)?, picked(&after, &few)?]);
+                let (before, turned_before) = self.decoded((&rows, class), None, &few, &probe)?;
+                let (after, turned_after) =
+                    self.decoded((&rows, class), Some(&step), &few, &probe)?;
+                let shares = (turned_before, turned_after);
+                let sheet = Some([photos, before, after]);
                 if class == 0 {
                     (numbers.found_before, numbers.found_added) = shares;
                     added = sheet;
@@ -250,17 +265,33 @@ impl<'a> Asker<'a> {
         })
     }
 
-    /// Pictures decoded from held-out codes, with a step added to each.
-    fn decoded(&self, rows: &[i64], step: Option<&Tensor>) -> Result<Tensor> {
-        let mut made = Vec::new();
-        for part in rows.chunks(BATCH) {
+    /// Pictures decoded from held-out codes of one class, with a step added to each: those at the places `few`, and in
+    /// which share of all of them, encoded again, the probe reads another class, percent.
+    fn decoded(
+        &self,
+        (rows, class): (&[i64], i64),
+        step: Option<&Tensor>,
+        few: &[usize],
+        probe: &Probe<'_>,
+    ) -> Result<(Tensor, Option<f64>)> {
+        let (mut kept, mut other) = (Vec::new(), 0);
+        for (batch, part) in rows.chunks(BATCH).enumerate() {
             let mut codes = picked(&self.test.codes, part)?;
             if let Some(step) = step {
                 codes = codes.f_add(step)?;
             }
-            made.push(decode(&self.run.generator, &codes, Clip::Displayable)?);
+            let made = decode(&self.run.generator, &codes, Clip::Displayable)?;
+            let said = probe.read(&self.run.perception.encode(&made)?)?;
+            other += said.iter().filter(|c| **c != class).count();
+            let first = batch * BATCH;
+            let here: Vec<i64> = few
+                .iter()
+                .filter(|&&place| (first..first + part.len()).contains(&place))
+                .map(|&place| (place - first) as i64)
+                .collect();
+            kept.push(picked(&made, &here)?);
         }
-        Ok(Tensor::f_cat(&made, 0)?)
+        Ok((Tensor::f_cat(&kept, 0)?, percent(other, rows.len())))
     }
 }
 
@@ -271,12 +302,6 @@ fn percent(part: usize, of: usize) -> Option<f64> {
 fn picked(x: &Tensor, rows: &[i64]) -> Result<Tensor> {
     let rows = Tensor::f_from_slice(rows)?.f_to_device(x.device())?;
     Ok(x.f_index_select(0, &rows)?)
-}
-
-/// At most `show` of so many rows, spread evenly.
-fn spread_over(rows: usize, show: usize) -> Vec<i64> {
-    let n = rows.min(show.max(1));
-    (0..n).map(|i| (i * rows / n) as i64).collect()
 }
 
 /// Rows of a side's codes of which the attribute is known, and whether they have it.
@@ -340,16 +365,4 @@ fn text(rows: &[Numbers]) -> String {
          it, before → with the vector taken away.\n",
         columns(&head, &cells)
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shown_pictures_are_spread_over_all() {
-        assert_eq!(spread_over(10, 5), [0, 2, 4, 6, 8]);
-        assert_eq!(spread_over(3, 8), [0, 1, 2]);
-        assert_eq!(spread_over(4, 0), [0]);
-    }
 }

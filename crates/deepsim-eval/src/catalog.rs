@@ -127,6 +127,8 @@ pub struct Entry {
     pub experiment: Experiment,
     /// What made its pictures.
     pub origin: Origin,
+    /// Images that a record has reconstructions of; 0 of a run, which makes them of any.
+    pub reconstructions: usize,
 }
 
 impl Entry {
@@ -171,6 +173,7 @@ pub fn read(parent: &Path, mut warn: impl FnMut(String)) -> Result<Vec<Entry>> {
             Ok((experiment, Some(checkpoint))) => entries.push(Entry {
                 experiment,
                 origin: Origin::Generator(checkpoint.manifest.step),
+                reconstructions: 0,
                 path,
             }),
             Ok((_, None)) => warn(format!("{} left out: no checkpoint yet", path.display())),
@@ -180,6 +183,7 @@ pub fn read(parent: &Path, mut warn: impl FnMut(String)) -> Result<Vec<Entry>> {
     for path in mv::find(parent)? {
         match mv::Record::open(&path) {
             Ok(record) => entries.push(Entry {
+                reconstructions: record.manifest.photos.len(),
                 experiment: record.experiment,
                 origin: Origin::MahendranVedaldi,
                 path,
@@ -190,7 +194,7 @@ pub fn read(parent: &Path, mut warn: impl FnMut(String)) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// The entry that stands for several of a kind: the longest trained; of equals the one with the
+/// The entry that stands for several of a kind: the longest trained, or the record of most images; of equals the one with the
 /// shortest name (variants append to it), then the first by name.
 pub fn best<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Option<&'a Entry> {
     entries.into_iter().min_by_key(|e| {
@@ -199,7 +203,8 @@ pub fn best<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Option<&'a Entr
             Origin::MahendranVedaldi => 0,
         };
         let name = name(&e.path);
-        (std::cmp::Reverse(steps), name.len(), name)
+        let most = std::cmp::Reverse((steps, e.reconstructions));
+        (most, name.len(), name)
     })
 }
 

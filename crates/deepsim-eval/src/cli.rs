@@ -5,6 +5,7 @@ mod help;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use deepsim_data::Framing;
 use deepsim_data::terminal::tell;
 use deepsim_eval::door::Net;
 use deepsim_eval::figures::Figure;
@@ -42,9 +43,12 @@ pub enum Command {
     #[command(after_help = "\
 Examples:
   cargo run -p deepsim-eval -- table1
-  cargo run -p deepsim-eval -- table1 --experiment experiments/quickstart.toml")]
+  cargo run -p deepsim-eval -- table1 experiments/quickstart.toml")]
     Table1 {
         /// Show this experiment's generator instead of the paper's FC6.
+        #[arg(value_name = "EXPERIMENT.toml", conflicts_with = "experiment")]
+        file: Option<PathBuf>,
+        /// The same.
         #[arg(long, value_name = "EXPERIMENT.toml")]
         experiment: Option<PathBuf>,
         #[command(flatten)]
@@ -56,15 +60,16 @@ Example, after `cargo xtask quickstart`:
   cargo run -p deepsim-eval -- table2 --out tables
 
 Counts every run with a checkpoint and every `baseline mv` below --runs. Errors
-are means over held-out photos, divided by the mean distance of all pairs of
-different ones. Judges: LPIPS (by VGG16, or by AlexNet where VGG16 had a part
-in the run), SSIM, PSNR, and how often EfficientNet-Lite0 gives a
-reconstruction the photo's own label. A judge that is itself the run's encoder
-or comparator is not heard: the table says `shared`.")]
+are means over held-out images, divided by the mean distance of all pairs of
+different ones (of more than 2000 images: of the pairs of 2000, spread evenly).
+Rows of one table stand on the same images. Judges: LPIPS (by VGG16, or by
+AlexNet where VGG16 had a part in the run), SSIM, PSNR, and how often
+EfficientNet-Lite0 gives a reconstruction the photo's own label. A judge that is
+itself the run's encoder or comparator is not heard: the table says `shared`.")]
     Table2 {
         #[command(flatten)]
         runs: Runs,
-        /// Held-out photographs at most.
+        /// Held-out images: all, or so many spread evenly.
         #[arg(long, default_value_t = 2000, value_name = "N")]
         images: usize,
         /// Judge reconstructions without clipping them to 0–255.
@@ -302,6 +307,9 @@ layers.")]
         images: Vec<PathBuf>,
         #[command(flatten)]
         generator: Chosen,
+        /// How they become square, where the run does not say it: SIZE[:squash|short-crop[:LEFT,TOP,SIDE]].
+        #[arg(long, value_name = "FRAME")]
+        frame: Option<Framing>,
         /// Where to compute: auto, cpu, cuda or cuda:N.
         #[arg(long, default_value = "auto")]
         device: String,

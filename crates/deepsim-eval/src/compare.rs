@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use deepsim_experiment::evaluate::{decode, held_out_features};
-use deepsim_experiment::{Clip, ExperimentError, sheet};
+use deepsim_experiment::{Clip, sheet};
 use tch::{Device, Tensor};
 
-use crate::error::{EvalError, Result};
+use crate::error::{EvalError, Result, WhileRunning as _};
 use crate::loaded::Loaded;
+use crate::output;
 use crate::photos::{from_data, spread};
 
 /// Held-out photographs and what runs make of them.
@@ -27,6 +28,13 @@ pub struct Rows {
 /// # Errors
 /// Runs that cannot be opened, or that were held out on other photographs or crops.
 pub fn rows(runs: &[PathBuf], n: usize, filters: &[String], device: Device) -> Result<Rows> {
+    if n == 0 {
+        return Err(EvalError::Usage {
+            option: "--images",
+            value: "0".to_owned(),
+            reason: "must be at least 1".to_owned(),
+        });
+    }
     let mut loaded = Vec::new();
     for path in runs {
         loaded.push(Loaded::open(path, device)?);
@@ -49,11 +57,12 @@ pub fn rows(runs: &[PathBuf], n: usize, filters: &[String], device: Device) -> R
     }
     let data = first.test_data()?;
     let chosen = spread(&data, n, filters)?;
-    let x = from_data(&data, &chosen, &first.experiment.augment(), device)?;
+    let augment = first.experiment.augment();
+    let x = from_data(&data, &chosen, &augment, device).while_running()?;
     let mut made = Vec::new();
     for run in &loaded {
-        let features = held_out_features(&run.perception, &data, &chosen, &x)?;
-        made.push(decode(&run.generator, &features, Clip::Displayable)?);
+        let features = held_out_features(&run.perception, &data, &chosen, &x).while_running()?;
+        made.push(decode(&run.generator, &features, Clip::Displayable).while_running()?);
     }
     Ok(Rows {
         names: chosen
@@ -80,9 +89,6 @@ pub fn compare(
     let rows = rows(runs, n, filters, device)?;
     let all: Vec<&Tensor> = std::iter::once(&rows.photos).chain(&rows.made).collect();
     let png = sheet::rows(&all)?;
-    if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent).map_err(ExperimentError::io(parent))?;
-    }
-    std::fs::write(out, &png.bytes).map_err(ExperimentError::io(out))?;
+    output::write(out, &png.bytes)?;
     Ok(rows.names)
 }

@@ -9,8 +9,8 @@ use deepsim_experiment::{Clip, ExperimentError, evaluate, sheet};
 use serde::Serialize;
 use tch::{Device, Tensor};
 
-use crate::error::Result;
-use crate::output::unused;
+use crate::error::{Result, WhileRunning as _};
+use crate::output::{unused, write};
 use crate::ready::Ready;
 
 /// A picture made of features.
@@ -81,7 +81,9 @@ pub fn decode(ready: &Ready, file: &Path, out: &Path, device: Device) -> Result<
         }
         .into());
     }
-    std::fs::create_dir_all(out).map_err(ExperimentError::io(out))?;
+    std::fs::create_dir_all(out)
+        .map_err(ExperimentError::io(out))
+        .while_running()?;
     let mut taken = BTreeSet::new();
     let mut made = Vec::new();
     let _guard = tch::no_grad_guard();
@@ -91,11 +93,11 @@ pub fn decode(ready: &Ready, file: &Path, out: &Path, device: Device) -> Result<
         if let Some(scale) = &ready.scale {
             x = scale.apply(&x)?;
         }
-        let y = evaluate::decode(&ready.generator, &x, Clip::Displayable)?;
+        let y = evaluate::decode(&ready.generator, &x, Clip::Displayable).while_running()?;
         for (i, (name, _)) in (0i64..).zip(part) {
             let path = out.join(format!("{}.png", file_name(name, &mut taken)));
             let png = sheet::single(&y.f_narrow(0, i, 1)?)?;
-            std::fs::write(&path, &png.bytes).map_err(ExperimentError::io(&path))?;
+            write(&path, &png.bytes)?;
             made.push(Decoded {
                 features: name.clone(),
                 picture: path.display().to_string(),

@@ -110,6 +110,29 @@ pub enum EvalError {
         /// The folder.
         path: PathBuf,
     },
+    /// Runs are there, and none of them could be used.
+    #[error("{}: none of {count} runs could be used{}", path.display(), reasons(why))]
+    NoneUsable {
+        /// The folder.
+        path: PathBuf,
+        /// Runs in it.
+        count: usize,
+        /// Why not, a line each; nothing where that was told already.
+        why: Vec<String>,
+    },
+    /// A run that was named and is not there.
+    #[error("no run at {}; {there}; {advice}", path.display())]
+    NoRun {
+        /// What was named.
+        path: PathBuf,
+        /// Which runs there are beside it, in words.
+        there: String,
+        /// How to get it.
+        advice: String,
+    },
+    /// What went wrong after the work had begun.
+    #[error(transparent)]
+    Running(Box<EvalError>),
     /// A figure for which nothing was trained.
     #[error("nothing to draw figure {figure} from in {}:\n  {}", runs.display(), advice.join("\n  "))]
     NothingToDraw {
@@ -155,6 +178,20 @@ pub enum EvalError {
     /// An optimisation whose pictures became infinite.
     #[error("the optimisation left all bounds: lower --tv, whose steps grow with it")]
     Diverged,
+    /// Images are to be treated as those of a run, which does not say how, and whose own are gone.
+    #[error(
+        "{}: its checkpoints do not say how its images were made square, and {} {state}: restore it, or say it by \
+         --frame SIZE[:squash|short-crop[:LEFT,TOP,SIDE]] (--frame 256 for images prepared as usual)",
+        run.display(), data.display()
+    )]
+    FramingUnknown {
+        /// The run.
+        run: PathBuf,
+        /// Its held-out images.
+        data: PathBuf,
+        /// What is wrong with them.
+        state: &'static str,
+    },
     /// A generator whose features are scaled by numbers that only its run knows.
     #[error(
         "{}: encoder.normalize scales the features by numbers that are kept in the run's checkpoints; \
@@ -170,13 +207,63 @@ pub enum EvalError {
 }
 
 impl EvalError {
-    /// 1 for what libtorch refused while computing, 2 for everything that the user can mend.
+    /// 2 for what was asked and for inputs that cannot be used, found before the work begins; 1 for what goes wrong
+    /// later, and where nothing could be used of what is there.
     pub fn exit_code(&self) -> u8 {
         match self {
+            EvalError::Running(e) if !e.is_of_the_request() => 1,
+            EvalError::Running(e) => e.exit_code(),
+            EvalError::Format(_) | EvalError::Diverged | EvalError::NoneUsable { .. } => 1,
             EvalError::Experiment(e) => e.exit_code(),
-            EvalError::Format(_) | EvalError::Diverged => 1,
             _ => 2,
         }
+    }
+
+    /// Whether the user has to ask for something else, whenever that was found out.
+    fn is_of_the_request(&self) -> bool {
+        match self {
+            EvalError::Experiment(e) => matches!(
+                e,
+                ExperimentError::NoEncoder { .. }
+                    | ExperimentError::NoComparator
+                    | ExperimentError::Learns
+                    | ExperimentError::Recorded { .. }
+                    | ExperimentError::Device { .. }
+            ),
+            EvalError::Running(e) => e.is_of_the_request(),
+            EvalError::Format(_) | EvalError::Diverged | EvalError::NoneUsable { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// Whether the work had begun.
+    pub fn is_running(&self) -> bool {
+        matches!(self, EvalError::Running(_))
+    }
+}
+
+/// Marks an error as one of the work itself: the exit code is 1 then, unless it says that the request cannot be met.
+pub trait WhileRunning<T> {
+    /// The same, marked.
+    ///
+    /// # Errors
+    /// The same.
+    fn while_running(self) -> Result<T>;
+}
+
+impl<T, E: Into<EvalError>> WhileRunning<T> for std::result::Result<T, E> {
+    fn while_running(self) -> Result<T> {
+        self.map_err(|e| match e.into() {
+            marked @ EvalError::Running(_) => marked,
+            error => EvalError::Running(Box::new(error)),
+        })
+    }
+}
+
+fn reasons(why: &[String]) -> String {
+    match why.is_empty() {
+        true => "; the warnings say why".to_owned(),
+        false => format!(":\n  {}", why.join("\n  ")),
     }
 }
 
@@ -200,3 +287,23 @@ impl From<tch::TchError> for EvalError {
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, EvalError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_tell_requests_from_work() {
+        let missing = || ExperimentError::Io {
+            path: "x".into(),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        assert_eq!(EvalError::from(missing()).exit_code(), 2);
+        let running = Err::<(), _>(missing()).while_running().unwrap_err();
+        assert_eq!((running.exit_code(), running.is_running()), (1, true));
+        assert_eq!(running.to_string(), missing().to_string());
+        let steps = EvalError::Steps { got: 1, most: 2 };
+        let asked = Err::<(), _>(steps).while_running().unwrap_err();
+        assert_eq!(asked.exit_code(), 2, "what was asked stays what was asked");
+    }
+}

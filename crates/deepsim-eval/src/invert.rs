@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use deepsim_data::Dataset;
+use deepsim_data::Framing;
 use deepsim_experiment::evaluate::decode;
 use deepsim_experiment::{Clip, ExperimentError, sheet};
 use serde::Serialize;
 use tch::Device;
 
-use crate::error::Result;
+use crate::error::{Result, WhileRunning as _};
 use crate::output;
 use crate::photos;
 use crate::ready::Ready;
@@ -25,7 +25,8 @@ pub struct Inverted {
     pub pair: String,
 }
 
-/// Inverts photographs with a generator and its encoder and writes PNGs into `out`.
+/// Inverts photographs with a generator and its encoder and writes PNGs into `out`. They are made square by `frame`, without
+/// it as the run's own were.
 ///
 /// # Errors
 /// Features that were recorded elsewhere; photographs that cannot be read (all of them are opened before anything is written), or
@@ -33,20 +34,23 @@ pub struct Inverted {
 pub fn invert(
     ready: &Ready,
     paths: &[PathBuf],
+    frame: Option<Framing>,
     out: &Path,
     device: Device,
 ) -> Result<Vec<Inverted>> {
     let encoder = ready.encoder(device)?;
-    // A run is usable without its photographs; how they were squared is told by them alone.
-    let like = Dataset::open(&ready.experiment.raw.data.test).ok();
-    let crops = photos::from_files(paths, like.as_ref(), &ready.experiment.augment(), device)?;
-    std::fs::create_dir_all(out).map_err(ExperimentError::io(out))?;
+    let framing = frame.map_or_else(|| ready.framing(), Ok)?;
+    let crops = photos::from_files(paths, framing, &ready.experiment.augment(), device)?;
+    std::fs::create_dir_all(out)
+        .map_err(ExperimentError::io(out))
+        .while_running()?;
     let _guard = tch::no_grad_guard();
     let mut taken = BTreeSet::new();
     let mut made = Vec::new();
     for (i, path) in (0..).zip(paths) {
         let x = crops.f_narrow(0, i, 1)?;
-        let y = decode(&ready.generator, &encoder.features(&x)?, Clip::Displayable)?;
+        let features = encoder.features(&x).while_running()?;
+        let y = decode(&ready.generator, &features, Clip::Displayable).while_running()?;
         let stem = unused(&mut taken, path);
         let (alone, pair) = (
             out.join(format!("{stem}-inverted.png")),
@@ -56,7 +60,7 @@ pub fn invert(
             (&alone, sheet::single(&y)?),
             (&pair, sheet::rows(&[&x, &y])?),
         ] {
-            std::fs::write(file, &png.bytes).map_err(ExperimentError::io(file))?;
+            output::write(file, &png.bytes)?;
         }
         made.push(Inverted {
             image: path.display().to_string(),

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use deepsim_data::Dataset;
+use deepsim_data::{Dataset, Flow, Overlap, shared_images};
 use deepsim_experiment::{Checkpoint, Experiment, ExperimentError, Perception};
 use deepsim_nets::Generator;
 use tch::Device;
 
 use crate::error::{EvalError, Result};
+use crate::runs;
 
 /// A run with its networks: the generator of its newest checkpoint, and the frozen networks,
 /// checked to be those that it was trained with.
@@ -31,6 +32,7 @@ impl Loaded {
     /// # Errors
     /// No experiment or checkpoint there; damaged files; weights that changed since.
     pub fn open(path: &Path, device: Device) -> Result<Loaded> {
+        runs::check(path)?;
         let experiment = Experiment::load(&path.join("experiment.toml"), &[])?;
         let checkpoint = Checkpoint::newest(&path.join("checkpoints"))?.ok_or_else(|| {
             ExperimentError::NoCheckpoint {
@@ -75,6 +77,50 @@ impl Loaded {
             &data.digest(),
         )?;
         Ok(data)
+    }
+
+    /// How many of the chosen held-out images are training images too; none where the training images are not there
+    /// any more. Where there are some, `warn` is told.
+    ///
+    /// # Errors
+    /// Images that cannot be read.
+    pub fn overlap(
+        &self,
+        test: &Dataset,
+        chosen: &[usize],
+        mut warn: impl FnMut(String),
+    ) -> Result<Option<usize>> {
+        let found = self.shared(test, chosen)?;
+        if let Some(count) = found.filter(|n| *n > 0) {
+            let n = chosen.len();
+            let which = match count == n {
+                true => format!("all {n} held-out images are"),
+                false => format!("{count} of {n} held-out images are also"),
+            };
+            warn(format!(
+                "{}: {which} training images: errors are not those of unseen images",
+                self.path.display()
+            ));
+        }
+        Ok(found)
+    }
+
+    /// How many of the chosen images are training images, without a word.
+    fn shared(&self, test: &Dataset, chosen: &[usize]) -> Result<Option<usize>> {
+        // What the training counted holds: both sets are the same.
+        if self.checkpoint.manifest.held_out_overlap == Some(0) {
+            return Ok(Some(0));
+        }
+        let Ok(train) = self.train_data() else {
+            return Ok(None);
+        };
+        Ok(match shared_images(&train, test, &|| Flow::Continue)? {
+            Overlap::Images(shared) => {
+                let is_shared = |i: &&usize| shared.binary_search(i).is_ok();
+                Some(chosen.iter().filter(is_shared).count())
+            }
+            Overlap::NotComparable(_) => None,
+        })
     }
 
     /// The training photographs, checked to be those of the training.

@@ -7,10 +7,11 @@ use std::path::Path;
 use deepsim_data::Dataset;
 use deepsim_experiment::config::Source;
 use deepsim_experiment::evaluate::{decode, held_out_features};
+use deepsim_experiment::measure::{self, Batch, Images};
 use deepsim_experiment::{Clip, Experiment};
-use deepsim_nets::metrics::{gradient_energy, linear_probe, normalised_error};
+use deepsim_nets::metrics::linear_probe;
 use deepsim_nets::pictures::caffe_to_rgb;
-use deepsim_nets::{NetError, PixelDistance, structural};
+use deepsim_nets::{PixelDistance, structural};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
@@ -19,7 +20,7 @@ use crate::error::Result;
 use crate::format::{Format, columns, csv, json};
 use crate::judges::{Judges, Score};
 use crate::loaded::Loaded;
-use crate::photos::{BATCH, category, from_data, spread};
+use crate::photos::{BATCH, category, from_data, some};
 
 /// What is said of one run.
 #[derive(Clone, Debug, Serialize)]
@@ -57,6 +58,8 @@ pub struct Row {
     pub classified_by_chance: Option<f64>,
     /// Those photographs: their categories have at least five training photographs.
     pub n_classified: usize,
+    /// Photographs whose pairs `image_error` is relative to.
+    pub n_pairs_from: usize,
 }
 
 /// Whether a run belongs to the comparison: an autoencoder with plain codes, or super-resolution.
@@ -123,8 +126,7 @@ fn classify(run: &Loaded, device: Device) -> Result<(Option<f64>, Option<f64>, u
                 Some((i, class as i64))
             })
             .collect();
-        let n = all.len().min(MANY);
-        (0..n).map(|i| all[i * all.len() / n]).unzip()
+        some(&all, MANY).into_iter().unzip()
     };
     let ((of_train, classes), (of_test, wanted)) = (known(&train), known(&test));
     if names.len() < 2 || of_test.is_empty() {
@@ -163,27 +165,42 @@ fn classify(run: &Loaded, device: Device) -> Result<(Option<f64>, Option<f64>, u
 pub fn measure(run: &Loaded, judges: &Judges, images: usize, device: Device) -> Result<Row> {
     let _guard = tch::no_grad_guard();
     let data = run.test_data()?;
-    let chosen = spread(&data, images, &[])?;
-    let (real, made) = reconstructions(run, &data, &chosen, device)?;
+    let chosen = measure::chosen(&data, images);
     let mut judging = judges.of(&run.experiment);
     let n = chosen.len();
-    let (mut ssim, mut ms_ssim, mut energy, mut scales) = (0.0, 0.0, [0.0; 2], 0);
-    let number = |x: Tensor| x.f_sum(Kind::Double).and_then(|s| s.f_double_value(&[]));
-    for from in (0..n).step_by(BATCH) {
-        let count = (n - from).min(BATCH) as i64;
-        let part = |x: &Tensor| x.f_narrow(0, from as i64, count);
-        let (x, y) = (part(&real)?, part(&made)?);
-        judging.add(&x, &y)?;
-        energy[0] += gradient_energy(&x)?;
-        energy[1] += gradient_energy(&y)?;
-        let (x, y) = (caffe_to_rgb(&x)?, caffe_to_rgb(&y)?);
-        ssim += number(structural::ssim(&x, &y)?).map_err(NetError::from)?;
+    let (mut ssim, mut ms_ssim, mut scales) = (0.0, 0.0, 0);
+    let (mut l1, mut l2, mut values) = (0.0, 0.0, 0);
+    let number = |x: Tensor| -> Result<f64> { Ok(x.f_sum(Kind::Double)?.f_double_value(&[])?) };
+    let look = |batch: &Batch| -> Result<()> {
+        let (x, y) = (&batch.images, &batch.made);
+        judging.add(x, y)?;
+        let difference = x.f_sub(y)?;
+        l1 += number(difference.f_abs()?)?;
+        l2 += number(difference.f_square()?)?;
+        values += difference.numel();
+        let (x, y) = (caffe_to_rgb(x)?, caffe_to_rgb(y)?);
+        ssim += number(structural::ssim(&x, &y)?)?;
         let several = structural::ms_ssim(&x, &y)?;
         scales = several.scales;
-        ms_ssim += number(several.similarity).map_err(NetError::from)?;
-    }
-    let difference = real.f_sub(&made)?;
-    let mean = |x: Tensor| x.f_mean(Kind::Double).and_then(|m| m.f_double_value(&[]));
+        ms_ssim += number(several.similarity)?;
+        Ok(())
+    };
+    let of = Images {
+        data: &data,
+        augment: &run.experiment.augment(),
+        chosen: &chosen,
+        device,
+    };
+    // Of what is decoded here only the pictures are judged.
+    let held = measure::measure(
+        of,
+        &|indices, x| {
+            let features = held_out_features(&run.perception, &data, indices, x)?;
+            Ok((decode(&run.generator, &features, Clip::Displayable)?, None))
+        },
+        None,
+        look,
+    )?;
     let e = &run.experiment;
     let (classified, classified_by_chance, n_classified) = classify(run, device)?;
     Ok(Row {
@@ -192,20 +209,21 @@ pub fn measure(run: &Loaded, judges: &Judges, images: usize, device: Device) -> 
         trained_with: trained_with(e).to_owned(),
         n,
         photos: format!(
-            "{} {} {:?}",
+            "{} {} {:?} {n}",
             run.checkpoint.manifest.test_data, e.raw.data.crop, e.raw.data.scale
         ),
-        l1: mean(difference.f_abs()?).map_err(NetError::from)?,
-        l2: mean(difference.f_square()?).map_err(NetError::from)?.sqrt(),
+        l1: l1 / values as f64,
+        l2: (l2 / values as f64).sqrt(),
         ssim: ssim / n as f64,
         ms_ssim: ms_ssim / n as f64,
         scales,
         lpips: judging.verdict().lpips,
-        image_error: normalised_error(&real.f_flatten(1, -1)?, &made.f_flatten(1, -1)?)?,
-        gradient_energy: energy[1] / energy[0].max(f64::MIN_POSITIVE),
+        image_error: held.image_error,
+        gradient_energy: held.gradient_energy,
         classified,
         classified_by_chance,
         n_classified,
+        n_pairs_from: held.norm.pairs_from,
     })
 }
 

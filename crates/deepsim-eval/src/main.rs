@@ -12,11 +12,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use deepsim_data::terminal::tell;
 use deepsim_eval::format::{Format, csv, json};
-use deepsim_eval::judges::Judges;
-use deepsim_eval::{
-    EvalError, ask, compare, decode, door, invert, output, runs, table1, table2, table2_text,
-};
-use deepsim_experiment::{Clip, Experiment, device};
+use deepsim_eval::{EvalError, ask, compare, decode, door, invert, output, table1};
+use deepsim_experiment::{Experiment, device};
 use serde::Serialize;
 
 use cli::{Cli, Command};
@@ -44,8 +41,12 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), EvalError> {
     match command {
-        Command::Table1 { experiment, output } => {
-            let spec = match experiment {
+        Command::Table1 {
+            file,
+            experiment,
+            output,
+        } => {
+            let spec = match file.or(experiment) {
                 Some(path) => Experiment::load(&path, &[])?.generator,
                 None => table1::paper_spec(),
             };
@@ -58,47 +59,16 @@ fn run(command: Command) -> Result<(), EvalError> {
             judges,
             judge_weights,
             output,
-        } => {
-            let folder = runs::folder(runs.runs)?;
-            let clip = if no_clip {
-                Clip::Off
-            } else {
-                Clip::Displayable
-            };
-            let device = device::choose(&runs.device)?;
-            let count = table2::count(folder.as_deref())?;
-            let asked = count > 0 && (judges || output.format != Format::Text);
-            let bench = match asked {
-                true => Some(Judges::load(&judge_weights, device)?),
-                false => None,
-            };
-            for path in bench.iter().flat_map(|j| &j.missing) {
-                tell(format_args!(
-                    "hint: no {}: a judge less; `cargo xtask setup` fetches it",
-                    path.display()
-                ));
-            }
-            let options = table2::Options {
+        } => commands::table2(
+            runs,
+            &commands::Table2 {
                 images,
-                clip,
-                device,
-                judges: bench.as_ref(),
-            };
-            let bar = progress::bar(count, "runs");
-            let warn = |w| tell(format_args!("warning: {w}"));
-            let rows = table2::rows(folder.as_deref(), options, warn, |n| bar.inc(n))?;
-            bar.finish_and_clear();
-            if rows.iter().all(|r| r.run.is_none()) {
-                tell(format_args!(
-                    "hint: no trained runs yet; `cargo xtask quickstart` trains one on sample photos"
-                ));
-            }
-            let mut text = table2::render(&rows, output.format)?;
-            if judges && output.format == Format::Text {
-                text.push_str(&table2_text::judges(&rows));
-            }
-            output.put("table2", &text)
-        }
+                no_clip,
+                judges,
+                judge_weights,
+                output,
+            },
+        ),
         Command::Figure {
             figure,
             runs,
@@ -255,12 +225,13 @@ fn run(command: Command) -> Result<(), EvalError> {
         Command::Invert {
             images,
             generator,
+            frame,
             device,
             out,
             format,
         } => {
             let device = device::choose(&device)?;
-            let made = invert::invert(&generator.open(device)?, &images, &out, device)?;
+            let made = invert::invert(&generator.open(device)?, &images, frame, &out, device)?;
             output::show(list(&made, format, |m| &m.pair)?)?;
             Ok(())
         }

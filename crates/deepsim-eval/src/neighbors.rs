@@ -1,9 +1,9 @@
 //! Does the network only retrieve? Nearest training photographs of held-out ones, in the space of
 //! pixels and of features, beside the reconstruction (Section 4.1 of the paper).
 
-use deepsim_data::{Dataset, eval_batch};
+use deepsim_data::Dataset;
 use deepsim_experiment::config::NetSource;
-use deepsim_experiment::evaluate::{reconstruct, to_caffe};
+use deepsim_experiment::evaluate::reconstruct;
 use deepsim_experiment::{Clip, networks};
 use deepsim_nets::neighbors::{Searcher, Settings, rows};
 use deepsim_nets::{FeatureNet, Tap};
@@ -47,6 +47,8 @@ pub struct Row {
     pub n: usize,
     /// Those whose category the training set has.
     pub n_category: usize,
+    /// Images whose pairs distances are relative to.
+    pub n_pairs_from: usize,
 }
 
 /// A training photograph that was found.
@@ -172,7 +174,8 @@ pub fn compute(
     }
     for from in (0..train.len()).step_by(BLOCK) {
         let to = train.len().min(from + BLOCK);
-        let x = to_caffe(&eval_batch(&train, from..to, &augment)?, device)?;
+        let block: Vec<usize> = (from..to).collect();
+        let x = from_data(&train, &block, &augment, device)?;
         // Photograph, mirror image, next photograph …: index / 2 is the photograph.
         let x = match sides {
             2 => Tensor::f_stack(&[&x, &x.f_flip([3])?], 1)?.f_flatten(0, 1)?,
@@ -274,6 +277,7 @@ fn judge(
         same_category_by_chance: None,
         n: held_out.len(),
         n_category: known.len(),
+        n_pairs_from: scale.n,
     }];
     let mut nearest = Vec::new();
     for ((space, found), (_, length)) in spaces.iter().zip(queries) {
@@ -308,6 +312,7 @@ fn judge(
             same_category_by_chance: (!known.is_empty()).then(|| chance / known.len() as f64),
             n: held_out.len(),
             n_category: known.len(),
+            n_pairs_from: scale.n,
         });
         nearest.push(pictures);
     }
@@ -328,9 +333,10 @@ impl Neighborhood {
     /// # Errors
     /// None of ours.
     pub fn sheet(&self, title: &str, shown: usize) -> Result<Sheet> {
-        let n = self.names.len();
-        let count = shown.clamp(1, n.max(1));
-        let columns: Vec<i64> = (0..count).map(|i| (i * n / count) as i64).collect();
+        let columns: Vec<i64> = deepsim_data::spread(shown.max(1), self.names.len())
+            .into_iter()
+            .map(|place| place as i64)
+            .collect();
         let index = Tensor::from_slice(&columns);
         let few = |x: &Tensor| -> Result<_> {
             images(&x.f_index_select(0, &index.f_to_device(x.device())?)?)

@@ -83,6 +83,7 @@ mod tests {
             same_category_by_chance: category.map(|_| 0.113),
             n: 38,
             n_category: 17,
+            n_pairs_from: 38,
         };
         let rows = [
             row("reconstruction", None, None),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use deepsim_experiment::ExperimentError;
 
-use crate::error::Result;
+use crate::error::{Result, WhileRunning as _};
 
 /// A name that was not taken yet: the stem itself, or numbered.
 pub fn unused(stem: &str, taken: &mut BTreeSet<String>) -> String {
@@ -26,7 +26,8 @@ pub fn unused(stem: &str, taken: &mut BTreeSet<String>) -> String {
 /// A standard output that takes no more.
 pub fn show(results: impl Display) -> Result<()> {
     let path = Path::new("standard output");
-    Ok(deepsim_data::terminal::print(results).map_err(ExperimentError::io(path))?)
+    let printed = deepsim_data::terminal::print(results).map_err(ExperimentError::io(path));
+    printed.while_running()
 }
 
 /// Writes a file beside and renames it: a reader never sees half of it. Makes its folder.
@@ -52,5 +53,5 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         beside.persist(path)?;
         Ok(())
     };
-    Ok(put().map_err(ExperimentError::io(path))?)
+    put().map_err(ExperimentError::io(path)).while_running()
 }

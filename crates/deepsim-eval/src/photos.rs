@@ -2,64 +2,30 @@
 
 use std::path::PathBuf;
 
-use deepsim_data::{Augment, Dataset, Resize, decode_rgb8, eval_batch, square};
+use deepsim_data::{Augment, Dataset, Framing, eval_batch, eval_image};
 use deepsim_experiment::evaluate::to_caffe;
-use image::RgbImage;
-use ndarray::Array4;
 use tch::{Device, Tensor};
 
 use crate::error::{EvalError, Result};
 
-/// Stored size of photographs that were prepared as usual, of which crops are taken.
-const STORED: u32 = 256;
-
 /// Pictures in a batch that goes through networks.
-pub const BATCH: usize = 16;
+pub const BATCH: usize = deepsim_experiment::measure::BATCH;
 
-/// The crop of a stored square that a network sees, as in an evaluation batch.
-fn crop(whole: &RgbImage, augment: &Augment) -> Result<RgbImage> {
-    let stored = whole.width();
-    augment.check(stored)?;
-    let window = match augment.scale {
-        None => augment.crop,
-        Some((_, hi)) => ((hi * stored as f32).round() as u32).clamp(1, stored),
-    };
-    let from = (stored - window) / 2;
-    let cut = image::imageops::crop_imm(whole, from, from, window, window).to_image();
-    Ok(if window == augment.crop {
-        cut
-    } else {
-        square(&cut, augment.crop, Resize::ShortCrop)?
-    })
-}
-
-/// Photographs from files, `[N,3,S,S]` in Caffe units, S = `augment.crop`: the centre of each, as evaluations see the
-/// photographs of `like`, which may have been prepared with a size, a window and a way to make squares of their own.
-/// Without it: of squares of 256 pixels out of the middle.
+/// Photographs from files, `[N,3,S,S]` in Caffe units, S = `augment.crop`: made square by `framing` and cut as an evaluation
+/// cuts those of a dataset of this framing.
 ///
 /// # Errors
 /// The first file that is no whole picture, or larger than the decoder's limits.
 pub fn from_files(
     paths: &[PathBuf],
-    like: Option<&Dataset>,
+    framing: Framing,
     augment: &Augment,
     device: Device,
 ) -> Result<Tensor> {
     let mut pictures = Vec::with_capacity(paths.len());
     for path in paths {
-        let whole = match like {
-            Some(data) => data.squared(path)?,
-            None => square(&decode_rgb8(path)?, STORED, Resize::ShortCrop)?,
-        };
-        let crop = crop(&whole, augment)?;
-        let side = crop.width() as usize;
-        let mut bytes = Array4::<u8>::zeros((1, 3, side, side));
-        for (x, y, pixel) in crop.enumerate_pixels() {
-            for c in 0..3 {
-                bytes[[0, c, y as usize, x as usize]] = pixel.0[c];
-            }
-        }
-        pictures.push(to_caffe(&bytes, device)?);
+        let whole = framing.read(path)?;
+        pictures.push(to_caffe(&eval_image(&whole, augment)?, device)?);
     }
     Ok(Tensor::f_cat(&pictures, 0)?)
 }
@@ -74,11 +40,7 @@ pub fn from_data(
     augment: &Augment,
     device: Device,
 ) -> Result<Tensor> {
-    let mut pictures = Vec::with_capacity(indices.len());
-    for &i in indices {
-        pictures.push(to_caffe(&eval_batch(data, i..i + 1, augment)?, device)?);
-    }
-    Ok(Tensor::f_cat(&pictures, 0)?)
+    Ok(to_caffe(&eval_batch(data, indices, augment)?, device)?)
 }
 
 /// Indices of `n` photographs (fewer, if there are fewer), spread evenly over those whose name
@@ -88,6 +50,14 @@ pub fn from_data(
 /// # Errors
 /// No photograph of such a name.
 pub fn spread(data: &Dataset, n: usize, filters: &[String]) -> Result<Vec<usize>> {
+    Ok(some(&named(data, filters)?, n))
+}
+
+/// Indices of all photographs whose name contains one of `filters` (of all, if there is none).
+///
+/// # Errors
+/// No photograph of such a name.
+pub fn named(data: &Dataset, filters: &[String]) -> Result<Vec<usize>> {
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f));
     let named: Vec<usize> = (0..data.len()).filter(|i| wanted(data.name(*i))).collect();
     if named.is_empty() {
@@ -96,8 +66,13 @@ pub fn spread(data: &Dataset, n: usize, filters: &[String]) -> Result<Vec<usize>
             data: data.describe(),
         });
     }
-    let n = n.clamp(1, named.len());
-    Ok((0..n).map(|i| named[i * named.len() / n]).collect())
+    Ok(named)
+}
+
+/// `n` of a list (all, where it has no more), spread evenly over it.
+pub fn some<T: Clone>(all: &[T], n: usize) -> Vec<T> {
+    let places = deepsim_data::spread(n, all.len()).into_iter();
+    places.map(|i| all[i].clone()).collect()
 }
 
 /// What a photograph shows: its ILSVRC synset, else its file's name without ending and
@@ -122,6 +97,7 @@ pub fn short_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use image::RgbImage;
 
     #[test]
     fn categories_and_short_names() {

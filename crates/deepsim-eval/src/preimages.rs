@@ -1,10 +1,12 @@
 //! Several pictures of the same features: how far they are apart, and whether each still has the features.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use deepsim_experiment::evaluate::held_out_features;
+use deepsim_experiment::measure::{self, Batch, Images};
 use deepsim_nets::init::{derive_seed, seeded};
-use deepsim_nets::metrics::{gradient_energy, mean_distance, mean_pair_distance, normalised_error};
+use deepsim_nets::metrics::{gradient_energy, sample_distances};
 use deepsim_nets::{Mode, pictures};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
@@ -12,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{EvalError, Result};
 use crate::format::{Format, columns, csv, json};
 use crate::loaded::Loaded;
-use crate::photos::{BATCH, from_data, spread};
+use crate::photos::some;
 
 /// Factor by which the sheet's maps of deviations are brightened.
 pub const BRIGHTER: f64 = 4.0;
@@ -47,6 +49,8 @@ pub struct Numbers {
     pub image_error_of_mean: f64,
     /// Gradient energy of pictures with noise, relative to the photographs'.
     pub gradient_energy: f64,
+    /// Photographs whose pairs distances are relative to.
+    pub n_pairs_from: usize,
 }
 
 /// Numbers and pictures of one run.
@@ -54,7 +58,7 @@ pub struct Numbers {
 pub struct Drawn {
     /// The numbers.
     pub numbers: Numbers,
-    /// The photographs, Caffe units.
+    /// The photographs that are shown, Caffe units.
     pub photos: Tensor,
     /// Pictures with all noise at zero.
     pub mean: Tensor,
@@ -78,11 +82,24 @@ impl Drawn {
     }
 }
 
-/// `count` pictures of each of at most `images` held-out photographs' features.
+/// What is to be drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Held-out photographs: all, or so many spread evenly.
+    pub images: usize,
+    /// Pictures of each one's features.
+    pub draws: usize,
+    /// Photographs whose pictures are kept.
+    pub show: usize,
+    /// Seed of the noise.
+    pub seed: u64,
+}
+
+/// Pictures of held-out photographs' features.
 ///
 /// # Errors
 /// A generator that takes no noise; unreadable photographs, or fewer than two.
-pub fn draw(run: &Loaded, images: usize, count: usize, seed: u64, device: Device) -> Result<Drawn> {
+pub fn draw(run: &Loaded, wanted: Wanted, device: Device) -> Result<Drawn> {
     let _guard = tch::no_grad_guard();
     let spec = run.generator.spec();
     if spec.noise == 0 {
@@ -91,102 +108,129 @@ pub fn draw(run: &Loaded, images: usize, count: usize, seed: u64, device: Device
         });
     }
     let data = run.test_data()?;
-    let chosen = spread(&data, images, &[])?;
-    let (mut photos, mut mean, mut wanted) = (vec![], vec![], vec![]);
-    let mut draws: Vec<Vec<Tensor>> = (0..count).map(|_| Vec::new()).collect();
-    for part in chosen.chunks(BATCH) {
-        let x = from_data(&data, part, &run.experiment.augment(), device)?;
-        let features = held_out_features(&run.perception, &data, part, &x)?;
-        let make = |noise: Option<&Tensor>| -> Result<Tensor> {
+    let chosen = measure::chosen(&data, wanted.images);
+    let shown: BTreeSet<usize> = some(&chosen, wanted.show).into_iter().collect();
+    let encodes = run.perception.encodes();
+    let (mut photos, mut mean) = (vec![], vec![]);
+    let mut draws: Vec<Vec<Tensor>> = (0..wanted.draws).map(|_| Vec::new()).collect();
+    let (mut far, mut feature_far, mut energy) = (0.0, 0.0, 0.0);
+    let (mut apart, mut features_apart) = (0.0, 0.0);
+    let make = |indices: &[usize], x: &Tensor| -> Result<(Tensor, Option<Tensor>)> {
+        let features = held_out_features(&run.perception, &data, indices, x)?;
+        let pictures = |noise: Option<&Tensor>| -> Result<Tensor> {
             let made = run
                 .generator
                 .forward_in(Mode::Evaluation, &features, noise)?;
             Ok(pictures::clip_caffe(&made)?)
         };
-        mean.push(make(None)?);
-        for (i, draws) in draws.iter_mut().enumerate() {
+        Ok((pictures(None)?, Some(features)))
+    };
+    let mut at = 0;
+    let look = |batch: &Batch| -> Result<()> {
+        let (x, n) = (&batch.images, batch.images.size()[0] as usize);
+        let part = &chosen[at..at + n];
+        at += n;
+        let Some(features) = &batch.features else {
+            return Err(EvalError::Format("a picture of no features".to_owned()));
+        };
+        let here: Vec<i64> = (0..n)
+            .filter(|&i| shown.contains(&part[i]))
+            .map(|i| i as i64)
+            .collect();
+        let here = Tensor::f_from_slice(&here)?.f_to_device(device)?;
+        photos.push(x.f_index_select(0, &here)?);
+        mean.push(batch.made.f_index_select(0, &here)?);
+        let (mut made, mut seen) = (Vec::new(), Vec::new());
+        for (i, kept) in draws.iter_mut().enumerate() {
             // Each picture has noise of its own, wherever batches begin.
             let mut noise = Vec::new();
             for &photo in part {
-                let stream = derive_seed(seed, "pre-image", i as u64);
+                let stream = derive_seed(wanted.seed, "pre-image", i as u64);
                 let own = derive_seed(stream.unsigned_abs(), "photograph", photo as u64);
                 noise.extend(seeded(own, || run.generator.draw_noise(1, Device::Cpu))?);
             }
             let noise = Tensor::f_cat(&noise, 0)?.f_to_device(device)?;
-            draws.push(make(Some(&noise))?);
+            let y = run
+                .generator
+                .forward_in(Mode::Evaluation, features, Some(&noise))?;
+            let y = pictures::clip_caffe(&y)?;
+            far += sum(x, &y)?;
+            energy += gradient_energy(&y)?;
+            if encodes {
+                let own = run.perception.encode(&y)?;
+                feature_far += sum(features, &own)?;
+                seen.push(own);
+            }
+            kept.push(y.f_index_select(0, &here)?);
+            made.push(y);
         }
-        photos.push(x);
-        wanted.push(features.f_flatten(1, -1)?);
-    }
-    let joined = |parts: &[Tensor]| Tensor::f_cat(parts, 0);
-    let photos = joined(&photos)?;
-    let mean = joined(&mean)?;
-    let draws: Vec<Tensor> = draws
-        .iter()
-        .map(|parts| Ok(joined(parts)?))
-        .collect::<Result<_>>()?;
-    let flat = |x: &Tensor| -> Result<Tensor> { Ok(x.f_flatten(1, -1)?) };
-    let features = |x: &Tensor| -> Result<Tensor> {
-        let n = x.size()[0];
-        let mut all = Vec::new();
-        for from in (0..n).step_by(BATCH) {
-            let part = x.f_narrow(0, from, (n - from).min(BATCH as i64))?;
-            all.push(flat(&run.perception.encode(&part)?)?);
-        }
-        Ok(joined(&all)?)
+        apart += sum_of_pairs(&made)?;
+        features_apart += sum_of_pairs(&seen)?;
+        Ok(())
     };
-    let real = flat(&photos)?;
-    let made: Vec<Tensor> = draws.iter().map(flat).collect::<Result<_>>()?;
-    let mut image_error = 0.0;
-    let mut energy = 0.0;
-    for (draw, made) in draws.iter().zip(&made) {
-        image_error += normalised_error(&real, made)? / count as f64;
-        energy += gradient_energy(draw)? / count as f64;
-    }
-    let mut numbers = Numbers {
+    let encode = |x: &Tensor| -> Result<Tensor> { Ok(run.perception.encode(x)?) };
+    let encode: measure::Encode<'_, EvalError> = &encode;
+    let images = Images {
+        data: &data,
+        augment: &run.experiment.augment(),
+        chosen: &chosen,
+        device,
+    };
+    let mut real = 0.0;
+    let mut look = look;
+    let of_mean = measure::measure(images, &make, encodes.then_some(encode), |batch| {
+        real += gradient_energy(&batch.images)?;
+        look(batch)
+    })?;
+    let norm = of_mean.norm;
+    let (n, count) = (chosen.len() as f64, wanted.draws as f64);
+    let pairs = count * (count - 1.0) / 2.0;
+    let percent = |sum: f64, of: f64, unit: f64| 100.0 * sum / (n * of) / unit;
+    let numbers = Numbers {
         run: run.path.display().to_string(),
         noise: spec.noise,
         diversity: run.experiment.raw.diversity.map_or(0.0, |d| d.weight),
         conditioned: run.experiment.raw.discriminator.features,
         n: chosen.len(),
-        draws: count,
-        spread: apart(&made, mean_pair_distance(&real)?)?,
-        feature_spread: None,
-        feature_error: None,
-        feature_error_of_mean: None,
-        image_error,
-        image_error_of_mean: normalised_error(&real, &flat(&mean)?)?,
-        gradient_energy: energy / gradient_energy(&photos)?.max(f64::MIN_POSITIVE),
+        draws: wanted.draws,
+        spread: percent(apart, pairs, norm.image),
+        feature_spread: norm
+            .feature
+            .map(|unit| percent(features_apart, pairs, unit)),
+        feature_error: norm.feature.map(|unit| percent(feature_far, count, unit)),
+        feature_error_of_mean: of_mean.feature_error,
+        image_error: percent(far, count, norm.image),
+        image_error_of_mean: of_mean.image_error,
+        gradient_energy: energy / count / real.max(f64::MIN_POSITIVE),
+        n_pairs_from: norm.pairs_from,
     };
-    if run.perception.encodes() {
-        let wanted = joined(&wanted)?;
-        let seen: Vec<Tensor> = draws.iter().map(features).collect::<Result<_>>()?;
-        let mut error = 0.0;
-        for seen in &seen {
-            error += normalised_error(&wanted, seen)? / count as f64;
-        }
-        numbers.feature_error = Some(error);
-        numbers.feature_error_of_mean = Some(normalised_error(&wanted, &features(&mean)?)?);
-        numbers.feature_spread = Some(apart(&seen, mean_pair_distance(&wanted)?)?);
-    }
+    let joined = |parts: &[Tensor]| Tensor::f_cat(parts, 0);
     Ok(Drawn {
         numbers,
-        photos,
-        mean,
-        draws,
+        photos: joined(&photos)?,
+        mean: joined(&mean)?,
+        draws: draws
+            .iter()
+            .map(|parts| Ok(joined(parts)?))
+            .collect::<Result<_>>()?,
     })
 }
 
-/// Mean distance of rows of the same index over all pairs of draws, in percent of `unit`.
-fn apart(draws: &[Tensor], unit: f64) -> Result<f64> {
-    let (mut sum, mut pairs) = (0.0, 0.0);
+/// Sum of the distances of samples of the same index.
+fn sum(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let sum = sample_distances(a, b)?.f_sum(Kind::Double)?;
+    Ok(sum.f_double_value(&[])?)
+}
+
+/// The same over all pairs of draws.
+fn sum_of_pairs(draws: &[Tensor]) -> Result<f64> {
+    let mut all = 0.0;
     for (i, a) in draws.iter().enumerate() {
         for b in &draws[..i] {
-            sum += mean_distance(a, b)?;
-            pairs += 1.0;
+            all += sum(a, b)?;
         }
     }
-    Ok(100.0 * sum / pairs / unit.max(f64::MIN_POSITIVE))
+    Ok(all)
 }
 
 /// Numbers of several runs, in a format.
@@ -240,8 +284,8 @@ mod tests {
     #[test]
     fn spread_is_over_all_pairs() {
         let rows = |v: f64| Tensor::full([2, 4], v, (Kind::Float, Device::Cpu));
-        // Distances 2·|difference|: 2, 6 and 4.
+        // Distances 2·|difference| of two rows each: 2, 6 and 4.
         let draws = [rows(0.0), rows(1.0), rows(3.0)];
-        assert_eq!(apart(&draws, 8.0).unwrap(), 50.0);
+        assert_eq!(sum_of_pairs(&draws).unwrap(), 24.0);
     }
 }

@@ -1,10 +1,12 @@
 //! Samples of a variational autoencoder's prior (the paper's Fig. 8), and numbers of the model.
 
+use std::ops::Range;
 use std::path::Path;
 
-use deepsim_data::Dataset;
+use deepsim_data::spread;
 use deepsim_experiment::config::Source;
-use deepsim_experiment::evaluate::{decode, held_out};
+use deepsim_experiment::evaluate::{decode, held_out_of};
+use deepsim_experiment::measure::{self, Images};
 use deepsim_experiment::{Clip, Experiment};
 use deepsim_nets::init::{derive_seed, seeded};
 use deepsim_nets::metrics::{frechet_distance, gradient_energy, kernel_distance};
@@ -15,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{EvalError, Result};
 use crate::format::{Format, columns, csv, json};
 use crate::loaded::Loaded;
-use crate::photos::{BATCH, from_data, spread};
+use crate::photos::{BATCH, from_data};
 
 /// The network in whose features samples and photographs are set against each other.
 pub const WITNESS: NetKind = NetKind::EfficientNetLite0;
@@ -53,6 +55,8 @@ pub struct Numbers {
     pub frechet_distance: Option<f64>,
     /// The same of as many training photographs.
     pub frechet_distance_of_photos: Option<f64>,
+    /// Held-out photographs whose pairs `image_error` is relative to.
+    pub n_pairs_from: usize,
 }
 
 /// Whether a run has a prior to draw from.
@@ -86,18 +90,29 @@ pub fn draw(run: &Loaded, count: usize, seed: u64, device: Device) -> Result<Ten
     };
     let mut made = Vec::new();
     for from in (0..count).step_by(BATCH) {
-        let n = (count - from).min(BATCH) as i64;
-        let options = (Kind::Float, Device::Cpu);
-        // Each picture has a code of its own, wherever batches begin.
-        let mut codes = Vec::new();
-        for i in from..from + n as usize {
-            let seed = derive_seed(seed, "prior", i as u64);
-            codes.push(seeded(seed, || Tensor::f_randn([1, latent.size], options))?);
-        }
-        let codes = Tensor::f_cat(&codes, 0)?.f_to_device(device)?;
-        made.push(decode(&run.generator, &codes, Clip::Displayable)?);
+        let to = count.min(from + BATCH);
+        made.push(draw_some(run, latent.size, from..to, seed, device)?);
     }
     Ok(Tensor::f_cat(&made, 0)?)
+}
+
+/// Some of the pictures of [`draw`].
+fn draw_some(
+    run: &Loaded,
+    size: i64,
+    range: Range<usize>,
+    seed: u64,
+    device: Device,
+) -> Result<Tensor> {
+    let options = (Kind::Float, Device::Cpu);
+    // Each picture has a code of its own, wherever batches begin.
+    let mut codes = Vec::new();
+    for i in range {
+        let seed = derive_seed(seed, "prior", i as u64);
+        codes.push(seeded(seed, || Tensor::f_randn([1, size], options))?);
+    }
+    let codes = Tensor::f_cat(&codes, 0)?.f_to_device(device)?;
+    Ok(decode(&run.generator, &codes, Clip::Displayable)?)
 }
 
 /// The witness, if its weights are in `folder`.
@@ -119,13 +134,14 @@ fn took_part(experiment: &Experiment) -> bool {
         || (experiment.raw.loss.feat > 0.0 && is_witness(&experiment.comparator))
 }
 
-/// Everything that is said of a run with these samples. There are no distances by a witness that had a part in the training. `images` limits held-out photographs.
+/// Everything that is said of a run and `count` samples of [`draw`]. There are no distances by a witness that had a part
+/// in the training. `images` limits held-out photographs.
 ///
 /// # Errors
 /// Unreadable photographs, or fewer than two.
 pub fn measure(
     run: &Loaded,
-    samples: &Tensor,
+    (count, seed): (usize, u64),
     images: usize,
     witness: Option<&FeatureNet>,
     device: Device,
@@ -138,43 +154,47 @@ pub fn measure(
     };
     let augment = run.experiment.augment();
     let (test, train) = (run.test_data()?, run.train_data()?);
-    let held = held_out(
-        &test,
-        &augment,
+    let witness = witness.filter(|_| !took_part(&run.experiment));
+    let seen = |x: &Tensor| -> Result<Vec<Tensor>> {
+        Ok(match witness {
+            Some(net) => net.features(x, &[WITNESS_TAP])?,
+            None => Vec::new(),
+        })
+    };
+    let chosen = measure::chosen(&test, images);
+    let size = encoder.spec().size as f64;
+    let (mut kl, mut energy, mut real) = (0.0, 0.0, Vec::new());
+    let of = Images {
+        data: &test,
+        augment: &augment,
+        chosen: &chosen,
+        device,
+    };
+    let held = held_out_of(
+        of,
         &run.perception,
         &run.generator,
-        images,
         Clip::Displayable,
-        device,
+        |batch| -> Result<()> {
+            let x = &batch.images;
+            kl += match encoder.posterior(x)?.kl(Reduction::Paper)? {
+                Some(term) => term.f_double_value(&[])?,
+                None => f64::NAN,
+            };
+            // Eq. 8 leaves the constant out.
+            kl -= 0.5 * size * x.size()[0] as f64;
+            energy += gradient_energy(x)?;
+            real.extend(seen(x)?);
+            Ok(())
+        },
     )?;
-    let batches = |data: &Dataset, n: usize| -> Result<Vec<Tensor>> {
-        let chosen = spread(data, n, &[])?;
-        chosen
-            .chunks(BATCH)
-            .map(|part| from_data(data, part, &augment, device))
-            .collect()
-    };
-    let photos = batches(&test, images)?;
-    let size = encoder.spec().size as f64;
-    let (mut kl, mut energy) = (0.0, 0.0);
-    for x in &photos {
-        let term = encoder.posterior(x)?.kl(Reduction::Paper)?;
-        kl += match term {
-            Some(term) => term
-                .f_double_value(&[])
-                .map_err(deepsim_nets::NetError::from)?,
-            None => f64::NAN,
-        };
-        // Eq. 8 leaves the constant out.
-        kl -= 0.5 * size * x.size()[0] as f64;
-        energy += gradient_energy(x)?;
-    }
-    let n: i64 = photos.iter().map(|x| x.size()[0]).sum();
-    let drawn = samples.size()[0];
-    let mut of_samples = 0.0;
-    for from in (0..drawn).step_by(BATCH) {
-        let part = samples.f_narrow(0, from, (drawn - from).min(BATCH as i64))?;
+    let n = chosen.len();
+    let (mut of_samples, mut made) = (0.0, Vec::new());
+    for from in (0..count).step_by(BATCH) {
+        let range = from..count.min(from + BATCH);
+        let part = draw_some(run, encoder.spec().size, range, seed, device)?;
         of_samples += gradient_energy(&part)?;
+        made.extend(seen(&part)?);
     }
     let mut numbers = Numbers {
         run: run.path.display().to_string(),
@@ -183,37 +203,38 @@ pub fn measure(
         kl: kl / n as f64,
         image_error: held.image_error,
         reconstruction_energy: held.gradient_energy,
-        sample_energy: (of_samples / drawn as f64) / (energy / n as f64).max(f64::MIN_POSITIVE),
-        samples: drawn as usize,
-        photos: n as usize,
+        sample_energy: (of_samples / count as f64) / (energy / n as f64).max(f64::MIN_POSITIVE),
+        samples: count,
+        photos: n,
         kernel_distance: None,
         kernel_distance_of_photos: None,
         frechet_distance: None,
         frechet_distance_of_photos: None,
+        n_pairs_from: held.norm.pairs_from,
     };
-    if let Some(net) = witness.filter(|_| !took_part(&run.experiment)) {
-        let seen = |parts: &[Tensor]| -> Result<Tensor> {
+    if witness.is_some() {
+        let training = |n: usize| -> Result<Tensor> {
             let mut all = Vec::new();
-            for x in parts {
-                all.extend(net.features(x, &[WITNESS_TAP])?);
+            for part in measure::chosen(&train, n).chunks(BATCH) {
+                all.extend(seen(&from_data(&train, part, &augment, device)?)?);
             }
             Ok(Tensor::f_cat(&all, 0)?)
         };
-        let mut parts = Vec::new();
-        for from in (0..drawn).step_by(BATCH) {
-            parts.push(samples.f_narrow(0, from, (drawn - from).min(BATCH as i64))?);
-        }
-        let (made, real) = (seen(&parts)?, seen(&photos)?);
-        let known = seen(&batches(&train, drawn as usize)?)?;
+        let (made, real) = (Tensor::f_cat(&made, 0)?, Tensor::f_cat(&real, 0)?);
+        let known = training(count)?;
         // Equally many of all three: the Fréchet distance hangs on numbers.
-        let equal = n.min(drawn).min(train.len() as i64);
-        let few = |x: &Tensor| x.f_narrow(0, 0, equal);
+        let equal = n.min(count).min(train.len());
+        let few = |x: &Tensor| -> Result<Tensor> {
+            let places = spread(equal, usize::try_from(x.size()[0]).unwrap_or(0));
+            let places: Vec<i64> = places.into_iter().map(|place| place as i64).collect();
+            let places = Tensor::f_from_slice(&places)?.f_to_device(x.device())?;
+            Ok(x.f_index_select(0, &places)?)
+        };
         let real_few = few(&real)?;
         numbers.kernel_distance = Some(kernel_distance(&made, &real)?);
         numbers.kernel_distance_of_photos = Some(kernel_distance(&known, &real)?);
         numbers.frechet_distance = Some(frechet_distance(&few(&made)?, &real_few)?);
-        let spaced = seen(&batches(&train, equal as usize)?)?;
-        numbers.frechet_distance_of_photos = Some(frechet_distance(&spaced, &real_few)?);
+        numbers.frechet_distance_of_photos = Some(frechet_distance(&training(equal)?, &real_few)?);
     }
     Ok(numbers)
 }

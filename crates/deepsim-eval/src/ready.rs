@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use deepsim_data::{Dataset, Framing};
 use deepsim_experiment::networks::{self, Frozen};
 use deepsim_experiment::recorded::Scale;
 use deepsim_experiment::{Checkpoint, Experiment, ExperimentError};
@@ -11,6 +12,7 @@ use tch::Device;
 
 use crate::error::{EvalError, Result};
 use crate::loaded::same;
+use crate::runs;
 
 /// A generator and what is known of the features that it takes.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ impl Ready {
     /// # Errors
     /// No experiment or checkpoint there; damaged files.
     pub fn of_run(path: &Path, device: Device) -> Result<Ready> {
+        runs::check(path)?;
         let experiment = Experiment::load(&path.join("experiment.toml"), &[])?;
         let checkpoint = Checkpoint::newest(&path.join("checkpoints"))?.ok_or_else(|| {
             ExperimentError::NoCheckpoint {
@@ -73,6 +76,32 @@ impl Ready {
             scale: None,
             run: None,
         })
+    }
+
+    /// How images become those that the generator was made for: as the run says, or as the images that it was held out on
+    /// do, if they are there and the same.
+    ///
+    /// # Errors
+    /// A run that does not say it, and whose images are gone or changed.
+    pub fn framing(&self) -> Result<Framing> {
+        let path = &self.experiment.raw.data.test;
+        let there = Dataset::open(path).ok();
+        let Some((run, checkpoint)) = &self.run else {
+            return Ok(there.map_or(Framing::USUAL, |data| data.framing()));
+        };
+        let then = &checkpoint.manifest;
+        match (then.framing, there) {
+            (Some(framing), _) => Ok(framing),
+            (None, Some(data)) if data.digest() == then.test_data => Ok(data.framing()),
+            (None, there) => Err(EvalError::FramingUnknown {
+                run: run.clone(),
+                data: path.clone(),
+                state: match there {
+                    Some(_) => "has changed since",
+                    None => "is not there",
+                },
+            }),
+        }
     }
 
     /// The encoder; a run's is checked to be the one that it was trained with.

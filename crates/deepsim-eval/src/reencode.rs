@@ -1,5 +1,6 @@
 //! Re-encoding (the paper's Fig. 5): photograph → features → picture → features → picture …
 
+use deepsim_data::spread;
 use deepsim_experiment::evaluate::reconstruct;
 use deepsim_experiment::{Clip, ExperimentError};
 use serde::Serialize;
@@ -8,7 +9,7 @@ use tch::{Device, Tensor};
 use crate::error::Result;
 use crate::format::{Format, columns, csv, json};
 use crate::loaded::Loaded;
-use crate::photos::BATCH;
+use crate::photos::{BATCH, from_data};
 use crate::scale::{Scale, distances, mean};
 use crate::sheet::{Sheet, images};
 
@@ -30,41 +31,91 @@ pub struct Drift {
     pub feature_to_previous: f64,
     /// Photographs.
     pub n: usize,
+    /// Held-out images whose pairs the distance between different images is the mean of.
+    pub n_pairs_from: usize,
+}
+
+/// Which photographs are encoded again and again.
+#[derive(Debug)]
+pub enum Photos {
+    /// Held-out ones of the run, by index.
+    HeldOut(Vec<usize>),
+    /// Any, `[N,3,S,S]` in Caffe units.
+    Given(Tensor),
+}
+
+impl Photos {
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            Photos::HeldOut(chosen) => chosen.len(),
+            Photos::Given(photos) => usize::try_from(photos.size()[0]).unwrap_or(0),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Photographs encoded and reconstructed again and again.
 #[derive(Debug)]
 pub struct Reencoded {
-    /// The photographs, `[N,3,S,S]` in Caffe units.
+    /// Places of the photographs that are shown, spread evenly over all.
+    pub shown: Vec<usize>,
+    /// They, `[N,3,S,S]` in Caffe units.
     pub photos: Tensor,
-    /// Kept iterations and their pictures, as `photos`.
+    /// Kept iterations and their pictures of those, as `photos`.
     pub pictures: Vec<(usize, Tensor)>,
-    /// Every iteration up to the last one kept.
+    /// Every iteration up to the last one kept, over all photographs; empty without a scale.
     pub drift: Vec<Drift>,
 }
 
-/// Iterates on `photos` (Caffe units) up to the largest of `keep`. Pictures are clipped to the
+/// Iterates on photographs up to the largest of `keep`; pictures are kept of `show` of them. Pictures are clipped to the
 /// displayable range before they are encoded again. `progress` is told each photograph-iteration.
 ///
 /// # Errors
-/// What the networks refuse.
+/// Unreadable photographs, or what the networks refuse.
 pub fn compute(
     run: &Loaded,
-    photos: &Tensor,
-    keep: &[usize],
-    scale: &Scale,
+    photos: &Photos,
+    (keep, show): (&[usize], usize),
+    scale: Option<&Scale>,
     mut progress: impl FnMut(u64),
+    device: Device,
 ) -> Result<Reencoded> {
     let _guard = tch::no_grad_guard();
-    let n = photos.size()[0];
+    let n = photos.len();
+    let shown = spread(show, n);
     let last = keep.iter().copied().max().unwrap_or(1).max(1);
     let mut kept: Vec<(usize, Vec<Tensor>)> = keep.iter().map(|&k| (k, Vec::new())).collect();
     kept.sort_by_key(|(k, _)| *k);
     kept.dedup_by_key(|(k, _)| *k);
+    let mut originals = Vec::new();
+    let data = match photos {
+        Photos::HeldOut(_) => Some(run.test_data()?),
+        Photos::Given(_) => None,
+    };
     // [iteration][which distance] → of every photograph
     let mut all: Vec<[Vec<f64>; 4]> = vec![Default::default(); last];
     for from in (0..n).step_by(BATCH) {
-        let x = photos.f_narrow(0, from, (BATCH as i64).min(n - from))?;
+        let to = n.min(from + BATCH);
+        let x = match (photos, &data) {
+            (Photos::HeldOut(chosen), Some(data)) => {
+                from_data(data, &chosen[from..to], &run.experiment.augment(), device)?
+            }
+            (Photos::Given(photos), _) => photos.f_narrow(0, from as i64, (to - from) as i64)?,
+            (Photos::HeldOut(_), None) => continue,
+        };
+        let here: Vec<i64> = shown
+            .iter()
+            .filter(|place| (from..to).contains(place))
+            .map(|place| (place - from) as i64)
+            .collect();
+        let here = Tensor::f_from_slice(&here)?.f_to_device(device)?;
+        let few = |x: &Tensor| x.f_index_select(0, &here)?.f_to_device(Device::Cpu);
+        originals.push(few(&x)?);
         let wanted = run.perception.encode(&x)?;
         let (mut before, mut before_features) = (x.shallow_clone(), wanted.shallow_clone());
         for (i, found) in all.iter_mut().enumerate() {
@@ -80,35 +131,39 @@ pub fn compute(
                 list.extend(distances(a, b)?);
             }
             for (_, parts) in kept.iter_mut().filter(|(k, _)| *k == i + 1) {
-                parts.push(y.f_to_device(Device::Cpu)?);
+                parts.push(few(&y)?);
             }
-            progress(x.size()[0] as u64);
+            progress((to - from) as u64);
             (before, before_features) = (y, features);
         }
     }
-    let drift = (1..)
-        .zip(&all)
-        .map(
-            |(iteration, [image, feature, image_before, feature_before])| Drift {
-                run: run.path.display().to_string(),
-                iteration,
-                image_to_original: scale.image_percent(mean(image)),
-                feature_to_original: scale.feature_percent(mean(feature)),
-                image_to_previous: scale.image_percent(mean(image_before)),
-                feature_to_previous: scale.feature_percent(mean(feature_before)),
-                n: image.len(),
-            },
-        )
-        .collect();
+    let drift = |scale: &Scale| {
+        (1..)
+            .zip(&all)
+            .map(
+                |(iteration, [image, feature, image_before, feature_before])| Drift {
+                    run: run.path.display().to_string(),
+                    iteration,
+                    image_to_original: scale.image_percent(mean(image)),
+                    feature_to_original: scale.feature_percent(mean(feature)),
+                    image_to_previous: scale.image_percent(mean(image_before)),
+                    feature_to_previous: scale.feature_percent(mean(feature_before)),
+                    n: image.len(),
+                    n_pairs_from: scale.n,
+                },
+            )
+            .collect()
+    };
     let pictures = kept
         .into_iter()
         .filter(|(_, parts)| !parts.is_empty())
         .map(|(k, parts)| Ok((k, Tensor::f_cat(&parts, 0).map_err(ExperimentError::from)?)))
         .collect::<Result<_>>()?;
     Ok(Reencoded {
-        photos: photos.shallow_clone(),
+        shown,
+        photos: Tensor::f_cat(&originals, 0)?,
         pictures,
-        drift,
+        drift: scale.map(drift).unwrap_or_default(),
     })
 }
 
@@ -117,16 +172,12 @@ impl Reencoded {
     ///
     /// # Errors
     /// None of ours.
-    pub fn onto(&self, sheet: &mut Sheet, shown: usize) -> Result<()> {
-        let few = |x: &Tensor| -> Result<_> {
-            let n = x.size()[0].min(shown as i64);
-            images(&x.f_narrow(0, 0, n)?)
-        };
+    pub fn onto(&self, sheet: &mut Sheet) -> Result<()> {
         if !sheet.rows.iter().any(|r| r.label == "photo") {
-            sheet.row("photo", few(&self.photos)?);
+            sheet.row("photo", images(&self.photos)?);
         }
         for (iteration, pictures) in &self.pictures {
-            sheet.row(&iteration.to_string(), few(pictures)?);
+            sheet.row(&iteration.to_string(), images(pictures)?);
         }
         Ok(())
     }
@@ -162,7 +213,8 @@ pub fn render(rows: &[Drift], format: Format) -> Result<String> {
                         ]
                     })
                     .collect();
-                let n = rows.iter().find(|r| r.run == run).map_or(0, |r| r.n);
+                let first = rows.iter().find(|r| r.run == run);
+                let (n, pairs) = first.map_or((0, 0), |r| (r.n, r.n_pairs_from));
                 let head = [
                     "iteration",
                     "image",
@@ -170,7 +222,16 @@ pub fn render(rows: &[Drift], format: Format) -> Result<String> {
                     "image step",
                     "feature step",
                 ];
-                out.push_str(&format!("\n{run} ({n} photos)\n{}", columns(&head, &cells)));
+                let from = match pairs == n {
+                    true => String::new(),
+                    false => {
+                        format!("; distances relative to the pairs of {pairs} held-out images")
+                    }
+                };
+                out.push_str(&format!(
+                    "\n{run} ({n} photos{from})\n{}",
+                    columns(&head, &cells)
+                ));
             }
             Ok(out)
         }
@@ -191,6 +252,7 @@ mod tests {
             image_to_previous: v / 2.0,
             feature_to_previous: v / 4.0,
             n: 38,
+            n_pairs_from: 38,
         };
         insta::assert_snapshot!(render(&[row(1, 41.25), row(2, 50.0)], Format::Text).unwrap());
     }

@@ -2,12 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use deepsim_experiment::ExperimentError;
 use deepsim_experiment::run_dir::find_runs;
+use deepsim_experiment::suggest;
 use tch::Device;
 
+use crate::catalog;
 use crate::error::{EvalError, Result};
 use crate::loaded::Loaded;
+
+/// Runs that an error lists.
+const LISTED: usize = 12;
 
 /// The folder that was asked for, or `runs` where it exists.
 ///
@@ -38,27 +42,73 @@ pub fn each(
         });
     };
     let paths = find_runs(&parent)?;
-    let alone = paths.len() == 1;
+    let (count, alone) = (paths.len(), paths.len() == 1);
     let mut worked = 0;
     for path in paths {
-        match Loaded::open(&path, device) {
-            Ok(run) => match work(&run) {
-                Ok(()) => worked += 1,
-                // What needs an encoder is not asked of it; the other runs are.
-                Err(error @ EvalError::Experiment(ExperimentError::NoEncoder { .. })) if !alone => {
-                    warn(format!("{} left out: {error}", path.display()));
-                }
-                Err(error) => return Err(error),
-            },
+        match Loaded::open(&path, device).and_then(|run| work(&run)) {
+            Ok(()) => worked += 1,
             // The only one: its own error says more than that nothing was found.
             Err(error) if alone => return Err(error),
+            // What cannot be used, or not for this, is left out; a failure of the work itself is one.
+            Err(error) if error.is_running() && error.exit_code() == 1 => return Err(error),
             Err(error) => warn(format!("{} left out: {error}", path.display())),
         }
     }
-    if worked == 0 {
-        return Err(EvalError::NoRunIn { path: parent });
+    match (count, worked) {
+        (0, _) => Err(EvalError::NoRunIn { path: parent }),
+        (_, 0) => Err(EvalError::NoneUsable {
+            path: parent,
+            count,
+            why: Vec::new(),
+        }),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// Fails where a run was named that is not there, and says which there are.
+///
+/// # Errors
+/// A folder without an experiment.
+pub fn check(path: &Path) -> Result<()> {
+    if path.join("experiment.toml").exists() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let mut there: Vec<String> = find_runs(parent)
+        .unwrap_or_default()
+        .iter()
+        .map(|run| name(run))
+        .collect();
+    let folder = parent.display();
+    let name = name(path);
+    if let Some(at) = suggest::closest(&name, there.iter().map(String::as_str)) {
+        let likely = at.to_owned();
+        there.retain(|other| *other != likely);
+        there.insert(0, likely);
+    }
+    let more = there.len().saturating_sub(LISTED);
+    there.truncate(LISTED);
+    let there = match (there.is_empty(), more) {
+        (true, _) => format!("there is none in {folder}"),
+        (false, 0) => format!("there are: {}", there.join(", ")),
+        (false, more) => format!("there are: {} and {more} more", there.join(", ")),
+    };
+    let own = catalog::experiments(Path::new("experiments"))
+        .into_iter()
+        .find(|e| e.raw.name == name);
+    let advice = match own {
+        Some(e) => format!(
+            "train it by `cargo run -p deepsim-train -- {}`",
+            e.path.display()
+        ),
+        None => "`cargo run -p deepsim-train -- EXPERIMENT.toml` trains one".to_owned(),
+    };
+    Err(EvalError::NoRun {
+        path: path.to_owned(),
+        there,
+        advice,
+    })
 }
 
 /// Name of a run for files and labels: its folder's.

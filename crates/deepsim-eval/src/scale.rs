@@ -1,56 +1,54 @@
 //! What distances are divided by: the N of the paper's Table 2.
 
-use deepsim_experiment::evaluate::to_caffe;
-use deepsim_nets::NetError;
-use deepsim_nets::metrics::mean_pair_distance;
+use deepsim_experiment::measure::{self, Images, Norm};
+use deepsim_nets::metrics::sample_distances;
 use serde::Serialize;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-use crate::error::Result;
+use crate::error::{EvalError, Result};
 use crate::loaded::Loaded;
-use crate::photos::BATCH;
 
-/// Mean distances over all pairs of different held-out photographs.
+/// Mean distances over pairs of different held-out images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Scale {
-    /// Between pictures, Caffe units.
+    /// Between images, Caffe units.
     pub image: f64,
     /// Between their features at the inverted layer.
     pub feature: f64,
-    /// Photographs.
+    /// Images whose pairs they are means over.
     pub n: usize,
 }
 
 impl Scale {
-    /// Measures the first `limit` held-out photographs of a run.
+    /// Measures held-out images of a run, of which at least two must differ: the ones that the numbers are of.
     ///
     /// # Errors
-    /// Fewer than two photographs, unreadable ones, or photographs that are all the same.
-    pub fn measure(run: &Loaded, limit: usize, device: Device) -> Result<Scale> {
-        let _guard = tch::no_grad_guard();
-        let data = run.test_data()?;
-        let n = data.len().min(limit.max(2));
-        let (mut pictures, mut features) = (vec![], vec![]);
-        for from in (0..n).step_by(BATCH) {
-            let to = n.min(from + BATCH);
-            let bytes = deepsim_data::eval_batch(&data, from..to, &run.experiment.augment())?;
-            let x = to_caffe(&bytes, device)?;
-            features.push(run.perception.encode(&x)?.f_flatten(1, -1)?);
-            pictures.push(x.f_flatten(1, -1)?);
-        }
-        let scale = Scale {
-            image: mean_pair_distance(&Tensor::f_cat(&pictures, 0)?)?,
-            feature: mean_pair_distance(&Tensor::f_cat(&features, 0)?)?,
-            n,
+    /// Fewer than two images, unreadable ones, or images that are all the same; features that were recorded elsewhere.
+    pub fn measure(run: &Loaded, chosen: &[usize], device: Device) -> Result<Scale> {
+        let images = Images {
+            data: &run.test_data()?,
+            augment: &run.experiment.augment(),
+            chosen,
+            device,
         };
-        if scale.image <= 0.0 || scale.feature <= 0.0 {
-            return Err(NetError::Spec(
-                "the held-out photographs are all the same: there is no distance to normalise by"
-                    .into(),
-            )
-            .into());
-        }
-        Ok(scale)
+        let encode = |x: &Tensor| -> Result<Tensor> { Ok(run.perception.encode(x)?) };
+        Scale::of(measure::norm(images, Some(&encode))?)
+    }
+
+    /// From the normalisation of an evaluation that had an encoder.
+    ///
+    /// # Errors
+    /// One that had none.
+    pub fn of(norm: Norm) -> Result<Scale> {
+        Ok(Scale {
+            image: norm.image,
+            feature: norm.feature.ok_or_else(|| {
+                EvalError::Format(
+                    "features are not encoded here: they have no distances".to_owned(),
+                )
+            })?,
+            n: norm.pairs_from,
+        })
     }
 
     /// A distance between pictures in percent of the mean one.
@@ -69,22 +67,7 @@ impl Scale {
 /// # Errors
 /// Tensors of different shapes.
 pub fn distances(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
-    if a.size() != b.size() || a.dim() < 2 {
-        return Err(NetError::InputShape {
-            what: "distances".to_owned(),
-            expected: format!("two tensors [N,...]; the first has {:?}", a.size()),
-            got: b.size(),
-        }
-        .into());
-    }
-    let d = a
-        .f_to_kind(Kind::Float)?
-        .f_sub(&b.f_to_kind(Kind::Float)?)?
-        .f_flatten(1, -1)?
-        .f_square()?
-        .f_sum_dim_intlist([1i64].as_slice(), false, Kind::Double)?
-        .f_sqrt()?
-        .f_to_device(Device::Cpu)?;
+    let d = sample_distances(a, b)?.f_to_device(Device::Cpu)?;
     let mut out = vec![0.0; d.numel()];
     d.f_copy_data(&mut out, d.numel())?;
     Ok(out)

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use deepsim_experiment::evaluate::{decode, held_out, held_out_features};
+use deepsim_data::Augment;
+use deepsim_experiment::config::Source;
+use deepsim_experiment::evaluate::held_out_of;
+use deepsim_experiment::measure::{self, Images, Norm};
+use deepsim_experiment::raw::RawPasses;
 use deepsim_experiment::run_dir::find_runs;
-use deepsim_experiment::{Clip, Experiment};
+use deepsim_experiment::{Clip, Experiment, HeldOut};
 use deepsim_nets::PixelDistance;
-use deepsim_nets::metrics;
 use deepsim_nets::pictures::clip_caffe;
 use serde::Serialize;
 use tch::{Device, Tensor};
@@ -16,7 +19,6 @@ use crate::error::Result;
 use crate::format::{Format, csv, json};
 use crate::judges::{Judges, Score, Verdict};
 use crate::loaded::Loaded;
-use crate::photos::{BATCH, from_data};
 use crate::{mv, paper, table2_text};
 
 /// One method at one layer. Errors are percent on held-out photographs; null where not run.
@@ -36,7 +38,7 @@ pub struct Row {
     pub gradient_energy: Option<f64>,
     /// Held-out photographs.
     pub data: Option<String>,
-    /// Which part of the data: always `test`.
+    /// Which part of the data: `test`, or `train` where all of the images are training images too.
     pub split: Option<String>,
     /// Side of the crops, pixels.
     pub crop: Option<u32>,
@@ -67,6 +69,21 @@ pub struct Row {
     pub label_top1: Score,
     /// Share whose five best labels have it.
     pub label_top5: Score,
+    /// Images whose pairs the normalisation is the mean distance of: all `n` up to 2,000, so many of more.
+    pub n_pairs_from: Option<usize>,
+    /// Those of the `n` images that are training images too; null where it cannot be told.
+    pub held_out_overlap: Option<usize>,
+    /// Digest of which images, and how they are cut: rows are comparable where it is the same.
+    pub image_set: Option<String>,
+    /// How the generator was trained: `paper` (the paper's iteration), `one-pass` (one pass of the discriminator an
+    /// iteration), `vaegan`; null where none was.
+    pub recipe: Option<String>,
+    /// What errors are relative to.
+    #[serde(skip)]
+    pub norm: Option<Norm>,
+    /// The features of the encoder come from a file.
+    #[serde(skip)]
+    pub recorded: bool,
     /// Terms of the loss, for labels.
     #[serde(skip)]
     pub loss: Option<Loss>,
@@ -111,7 +128,7 @@ fn apart(e: &Experiment) -> String {
 /// What to evaluate on.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
-    /// Photographs at most.
+    /// Held-out images: all, or so many spread evenly.
     pub images: usize,
     /// Clipping.
     pub clip: Clip,
@@ -122,6 +139,42 @@ pub struct Options<'a> {
 }
 
 impl Row {
+    /// A row of which nothing is measured yet.
+    fn named(method: &str, layer: &str, comparator: &str) -> Row {
+        Row {
+            method: method.to_owned(),
+            layer: layer.to_owned(),
+            comparator: comparator.to_owned(),
+            image_error: None,
+            feature_error: None,
+            gradient_energy: None,
+            data: None,
+            split: None,
+            crop: None,
+            weights: None,
+            n: None,
+            clipped: None,
+            run: None,
+            step: None,
+            paper_image_error: None,
+            paper_feature_error: None,
+            lpips: Score::Missing,
+            lpips_net: None,
+            ssim: Score::Missing,
+            psnr: Score::Missing,
+            label_top1: Score::Missing,
+            label_top5: Score::Missing,
+            n_pairs_from: None,
+            held_out_overlap: None,
+            image_set: None,
+            recipe: None,
+            norm: None,
+            recorded: false,
+            loss: None,
+            apart: String::new(),
+        }
+    }
+
     fn judged(mut self, verdict: Verdict) -> Row {
         self.lpips = verdict.lpips;
         self.lpips_net = verdict.lpips_net.map(|n| n.to_string());
@@ -131,143 +184,148 @@ impl Row {
         self.label_top5 = verdict.label_top5;
         self
     }
+
+    /// With what was measured of `experiment` on the images.
+    fn measured(self, e: &Experiment, images: Images<'_>, clip: Clip, errors: &HeldOut) -> Row {
+        Row {
+            image_error: Some(errors.image_error),
+            feature_error: errors.feature_error,
+            gradient_energy: Some(errors.gradient_energy),
+            data: Some(e.raw.data.test.display().to_string()),
+            split: Some("test".to_owned()),
+            crop: Some(e.raw.data.crop),
+            weights: Some(e.encoder.origin()),
+            n: Some(errors.n),
+            clipped: Some(clip == Clip::Displayable),
+            n_pairs_from: Some(errors.norm.pairs_from),
+            image_set: Some(image_set(images)),
+            norm: Some(errors.norm),
+            recorded: matches!(e.encoder, Source::Recorded(_)),
+            ..self
+        }
+    }
 }
 
-/// Evaluates one run.
+/// Digest of which images of which dataset, and how they are cut.
+fn image_set(images: Images<'_>) -> String {
+    let mut hash = blake3::Hasher::new();
+    hash.update(images.data.digest().as_bytes());
+    let Augment { crop, scale, .. } = images.augment;
+    hash.update(format!("{crop} {scale:?}").as_bytes());
+    for &index in images.chosen {
+        hash.update(&(index as u64).to_le_bytes());
+    }
+    hash.finalize().to_hex().as_str()[..16].to_owned()
+}
+
+/// See [`Row::recipe`].
+fn recipe(e: &Experiment) -> &'static str {
+    match (e.raw.vaegan.is_some(), e.raw.train.discriminator_passes) {
+        (true, _) => "vaegan",
+        (false, RawPasses::One) => "one-pass",
+        (false, RawPasses::Paper) => "paper",
+    }
+}
+
+/// Evaluates one run, in one pass over its held-out images.
 ///
 /// # Errors
-/// A run that cannot be opened, or whose weights or photographs changed.
-pub fn evaluate(path: &Path, options: Options<'_>) -> Result<Row> {
+/// A run that cannot be opened, or whose weights or images changed.
+pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> Result<Row> {
     let run = Loaded::open(path, options.device)?;
     let (e, data) = (&run.experiment, run.test_data()?);
-    let errors = held_out(
-        &data,
-        &e.augment(),
+    let chosen = measure::chosen(&data, options.images);
+    let overlap = run.overlap(&data, &chosen, warn)?;
+    let images = Images {
+        data: &data,
+        augment: &e.augment(),
+        chosen: &chosen,
+        device: options.device,
+    };
+    let mut judging = options.judges.map(|j| j.of(e));
+    let errors = held_out_of(
+        images,
         &run.perception,
         &run.generator,
-        options.images,
         options.clip,
-        options.device,
+        |batch| match &mut judging {
+            Some(judging) => judging.add(&batch.images, &batch.made),
+            None => Ok(()),
+        },
     )?;
-    let mut verdict = Verdict::default();
-    if let Some(judges) = options.judges {
-        let mut judging = judges.of(e);
-        let n = data.len().min(options.images);
-        for from in (0..n).step_by(BATCH) {
-            let indices: Vec<usize> = (from..n.min(from + BATCH)).collect();
-            let x = from_data(&data, &indices, &e.augment(), options.device)?;
-            let features = held_out_features(&run.perception, &data, &indices, &x)?;
-            let y = decode(&run.generator, &features, options.clip)?;
-            judging.add(&x, &y)?;
-        }
-        verdict = judging.verdict();
-    }
     let loss = Loss::of(e);
-    let method = loss.method(e);
-    let layer = decoded_name(e);
     let comparator = match e.raw.loss.feat > 0.0 {
         true => e.comparator.to_string(),
         false => String::new(),
     };
     let (paper_image_error, paper_feature_error) = printed(e);
+    let row = Row::named(loss.method(e), &decoded_name(e), &comparator);
+    let row = row.measured(e, images, options.clip, &errors);
+    let verdict = judging.map(|j| j.verdict()).unwrap_or_default();
     Ok(Row {
-        method: method.to_owned(),
-        layer,
-        comparator,
-        image_error: Some(errors.image_error),
-        feature_error: errors.feature_error,
-        gradient_energy: Some(errors.gradient_energy),
-        data: Some(e.raw.data.test.display().to_string()),
-        split: Some("test".to_owned()),
-        crop: Some(e.raw.data.crop),
-        weights: Some(e.encoder.origin()),
-        n: Some(errors.n),
-        clipped: Some(options.clip == Clip::Displayable),
         run: Some(path.display().to_string()),
         step: Some(run.checkpoint.manifest.step),
         paper_image_error,
         paper_feature_error,
-        lpips: Score::Missing,
-        lpips_net: None,
-        ssim: Score::Missing,
-        psnr: Score::Missing,
-        label_top1: Score::Missing,
-        label_top5: Score::Missing,
+        split: Some(match overlap == Some(chosen.len()) {
+            true => "train".to_owned(),
+            false => "test".to_owned(),
+        }),
+        held_out_overlap: overlap,
+        recipe: Some(recipe(e).to_owned()),
         loss: Some(loss),
         apart: apart(e),
+        ..row
     }
     .judged(verdict))
 }
 
-/// Evaluates a record of Mahendran & Vedaldi's method.
+/// Evaluates a record of Mahendran & Vedaldi's method: on the images of every other row where it has them all, else on
+/// its own.
 ///
 /// # Errors
 /// As [`evaluate`].
 pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
-    let _guard = tch::no_grad_guard();
     let record = mv::Record::open(path)?;
     let (e, data) = (&record.experiment, record.test_data()?);
     let perception = record.perception(options.device)?;
-    let stored = record.pictures(options.device)?;
-    let n = record.manifest.photos.len().min(options.images);
-    let (mut real, mut made, mut wanted, mut got) = (vec![], vec![], vec![], vec![]);
-    let (mut energy_real, mut energy_made) = (0.0, 0.0);
-    let mut judging = options.judges.map(|j| j.of_encoder(e));
-    for from in (0..n).step_by(BATCH) {
-        let photos = &record.manifest.photos[from..n.min(from + BATCH)];
-        let indices: Vec<usize> = photos.iter().map(|p| p.index).collect();
-        let x = from_data(&data, &indices, &e.augment(), options.device)?;
-        let y = stored.f_narrow(0, from as i64, photos.len() as i64)?;
-        let y = match options.clip {
-            Clip::Displayable => clip_caffe(&y)?,
-            Clip::Off => y,
-        };
-        if let Some(judging) = &mut judging {
-            judging.add(&x, &y)?;
-        }
-        energy_real += metrics::gradient_energy(&x)?;
-        energy_made += metrics::gradient_energy(&y)?;
-        wanted.push(perception.encode(&x)?.f_flatten(1, -1)?);
-        got.push(perception.encode(&y)?.f_flatten(1, -1)?);
-        real.push(x.f_flatten(1, -1)?);
-        made.push(y.f_flatten(1, -1)?);
-    }
-    let error = |a: &[Tensor], b: &[Tensor]| -> Result<f64> {
-        Ok(metrics::normalised_error(
-            &Tensor::f_cat(a, 0)?,
-            &Tensor::f_cat(b, 0)?,
-        )?)
+    let chosen = record.chosen(&data, options.images);
+    let images = Images {
+        data: &data,
+        augment: &e.augment(),
+        chosen: &chosen,
+        device: options.device,
     };
+    let pictures = record.pictures(Device::Cpu)?;
+    let mut judging = options.judges.map(|j| j.of_encoder(e));
+    let encode = |x: &Tensor| -> Result<Tensor> { Ok(perception.encode(x)?) };
+    let errors = measure::measure(
+        images,
+        &|indices, _| {
+            let y = record.of(&pictures, indices)?.f_to_device(options.device)?;
+            Ok(match options.clip {
+                Clip::Displayable => (clip_caffe(&y)?, None),
+                Clip::Off => (y, None),
+            })
+        },
+        Some(&encode),
+        |batch| match &mut judging {
+            Some(judging) => judging.add(&batch.images, &batch.made),
+            None => Ok(()),
+        },
+    )?;
     let layer = decoded_name(e);
     let trained = e.encoder.learned();
     let (paper_image_error, paper_feature_error) = paper::errors("mv", "", &layer)
         .filter(|_| trained)
         .unwrap_or((None, None));
+    let row = Row::named("mv", &layer, "").measured(e, images, options.clip, &errors);
     Ok(Row {
-        method: "mv".to_owned(),
-        layer,
-        comparator: String::new(),
-        image_error: Some(error(&real, &made)?),
-        feature_error: Some(error(&wanted, &got)?),
-        gradient_energy: Some(energy_made / energy_real.max(f64::MIN_POSITIVE)),
-        data: Some(e.raw.data.test.display().to_string()),
-        split: Some("test".to_owned()),
-        crop: Some(e.raw.data.crop),
-        weights: Some(e.encoder.origin()),
-        n: Some(n),
-        clipped: Some(options.clip == Clip::Displayable),
         run: Some(path.display().to_string()),
         step: Some(record.manifest.settings.steps() as u64),
         paper_image_error,
         paper_feature_error,
-        lpips: Score::Missing,
-        lpips_net: None,
-        ssim: Score::Missing,
-        psnr: Score::Missing,
-        label_top1: Score::Missing,
-        label_top5: Score::Missing,
-        loss: None,
-        apart: String::new(),
+        ..row
     }
     .judged(judging.map(|j| j.verdict()).unwrap_or_default()))
 }
@@ -298,7 +356,7 @@ pub fn rows(
     let mut rows = Vec::new();
     if let Some(parent) = runs {
         for path in find_runs(parent)? {
-            match evaluate(&path, options) {
+            match evaluate(&path, options, &mut warn) {
                 Ok(row) => rows.push(row),
                 Err(error) => warn(format!("{} left out: {error}", path.display())),
             }
@@ -321,30 +379,9 @@ pub fn rows(
         };
         if !rows.iter().any(stands) {
             rows.push(Row {
-                method: (*method).to_owned(),
-                layer: (*layer).to_owned(),
-                comparator: (*comparator).to_owned(),
-                image_error: None,
-                feature_error: None,
-                gradient_energy: None,
-                data: None,
-                split: None,
-                crop: None,
-                weights: None,
-                n: None,
-                clipped: None,
-                run: None,
-                step: None,
                 paper_image_error: *image,
                 paper_feature_error: *feature,
-                lpips: Score::Missing,
-                lpips_net: None,
-                ssim: Score::Missing,
-                psnr: Score::Missing,
-                label_top1: Score::Missing,
-                label_top5: Score::Missing,
-                loss: None,
-                apart: String::new(),
+                ..Row::named(method, layer, comparator)
             });
         }
     }

@@ -43,10 +43,20 @@ pub fn text(rows: &[Row]) -> String {
     let mut out = String::from(
         "Normalised inversion error in % (image / feature); 100 = a random other photo.\n",
     );
-    let ours: Vec<&Row> = rows.iter().filter(|r| r.run.is_some()).collect();
-    if !ours.is_empty() {
-        out.push_str(&methods(&ours));
-        out.push_str(&runs(&ours));
+    let sets = sets(rows);
+    for set in &sets {
+        out.push_str(&methods(set));
+        out.push_str(&runs(&set.rows));
+    }
+    if !sets.is_empty() {
+        out.push_str(
+            "\nenergy: gradient energy relative to the images (1 = as sharp, less = blur)\n",
+        );
+    }
+    if sets.len() > 1 {
+        out.push_str(
+            "Tables above stand on different images: compare rows within one of them only.\n",
+        );
     }
     out.push_str(
         "\nThe paper's Table 2 (CaffeNet, ILSVRC-2012 validation; not measured here):\n\n",
@@ -55,62 +65,116 @@ pub fn text(rows: &[Row]) -> String {
     out
 }
 
-/// Methods × layers of one set of photographs, as in the paper; the paper's numbers in brackets.
-fn methods(ours: &[&Row]) -> String {
-    let mut out = String::new();
-    let label = |r: &Row| {
-        let data = r.data.as_deref().unwrap_or("-");
-        format!("{data}, {} px", r.crop.unwrap_or(0))
+/// Rows that stand on the same images, so that they can be compared.
+pub struct Set<'a> {
+    /// Which images, in words.
+    pub title: String,
+    /// The rows.
+    pub rows: Vec<&'a Row>,
+}
+
+/// Rows of runs, those of the same images together: the largest set of every dataset first.
+pub fn sets(rows: &[Row]) -> Vec<Set<'_>> {
+    let ours: Vec<&Row> = rows.iter().filter(|r| r.run.is_some()).collect();
+    let key = |r: &Row| {
+        let n = r.n.unwrap_or(0);
+        (
+            r.data.clone(),
+            r.crop,
+            std::cmp::Reverse(n),
+            r.image_set.clone(),
+        )
     };
-    let mut sets: Vec<String> = ours.iter().map(|r| label(r)).collect();
-    sets.sort();
-    sets.dedup();
-    for set in sets {
-        let here: Vec<&&Row> = ours.iter().filter(|r| label(r) == set).collect();
-        let mut layers: Vec<&str> = here.iter().map(|r| r.layer.as_str()).collect();
-        layers.sort_unstable();
-        layers.dedup();
-        let mut lines: Vec<(u8, String)> = here.iter().map(|r| line(r)).collect();
-        lines.sort();
-        lines.dedup();
-        let cells: Vec<Vec<String>> = lines
-            .iter()
-            .map(|wanted| {
-                let cell = |layer: &str| {
-                    let all = here
-                        .iter()
-                        .filter(|r| r.layer == layer && line(r) == *wanted);
-                    // The longest trained; of equals the plainest name, as in figures.
-                    let best = all.min_by_key(|r| {
-                        let name = run_name(r);
-                        (std::cmp::Reverse(r.step), name.len(), name)
-                    });
-                    best.map_or("-".to_owned(), |r| {
-                        let mine =
-                            format!("{}/{}", percent(r.image_error), percent(r.feature_error));
-                        match r.paper_image_error {
-                            None => mine,
-                            image => format!(
-                                "{mine} ({}/{})",
-                                whole(image),
-                                whole(r.paper_feature_error)
-                            ),
-                        }
-                    })
-                };
-                let mut row = vec![wanted.1.clone()];
-                row.extend(layers.iter().map(|l| cell(l)));
-                row
-            })
-            .collect();
-        let mut head = vec![""];
-        head.extend(&layers);
-        out.push_str(&format!(
-            "\nMeasured on {set} (in brackets: the paper)\n\n{}",
-            columns(&head, &cells)
-        ));
+    let mut keys: Vec<_> = ours.iter().map(|r| key(r)).collect();
+    keys.sort();
+    keys.dedup();
+    let mut sets: Vec<Set<'_>> = Vec::new();
+    for found in keys {
+        let rows: Vec<&Row> = ours.iter().copied().filter(|r| key(r) == found).collect();
+        let Some(first) = rows.first() else { continue };
+        let data = first.data.as_deref().unwrap_or("-");
+        let n = first.n.unwrap_or(0);
+        let all_trained = rows.iter().all(|r| r.split.as_deref() == Some("train"));
+        let kind = if all_trained { "training" } else { "held-out" };
+        let mut title = format!(
+            "{n} {kind} images of {data}, {} px",
+            first.crop.unwrap_or(0)
+        );
+        let only_records = rows.iter().all(|r| r.method == "mv");
+        if only_records && sets.iter().any(|s| s.rows[0].data == first.data) {
+            title.push_str(", those of a record that has no others");
+        }
+        sets.push(Set { title, rows });
     }
-    out
+    sets
+}
+
+/// Methods × layers of one set of images, as in the paper; the paper's numbers in brackets.
+fn methods(set: &Set<'_>) -> String {
+    let here = &set.rows;
+    let mut layers: Vec<&str> = here.iter().map(|r| r.layer.as_str()).collect();
+    layers.sort_unstable();
+    layers.dedup();
+    let mut lines: Vec<(u8, String)> = here.iter().map(|r| line(r)).collect();
+    lines.sort();
+    lines.dedup();
+    let (mut bracketed, mut several) = (false, Vec::new());
+    let mut cells = Vec::new();
+    for wanted in &lines {
+        let mut row = vec![wanted.1.clone()];
+        for layer in &layers {
+            let fits = |r: &&&Row| r.layer == *layer && line(r) == *wanted;
+            let mut all: Vec<&Row> = here.iter().filter(fits).copied().collect();
+            // The longest trained; of equals the plainest name, as in figures.
+            all.sort_by_key(|r| {
+                let name = run_name(r);
+                (std::cmp::Reverse(r.step), name.len(), name)
+            });
+            let Some((best, others)) = all.split_first() else {
+                row.push("-".to_owned());
+                continue;
+            };
+            let mine = format!(
+                "{}/{}",
+                percent(best.image_error),
+                percent(best.feature_error)
+            );
+            row.push(match best.paper_image_error {
+                None => mine,
+                image => {
+                    bracketed = true;
+                    format!(
+                        "{mine} ({}/{})",
+                        whole(image),
+                        whole(best.paper_feature_error)
+                    )
+                }
+            });
+            if !others.is_empty() {
+                let others: Vec<String> = others.iter().map(|r| run_name(r)).collect();
+                several.push(format!(
+                    "{}, {layer}: {}, the longest trained; not {}\n",
+                    wanted.1.trim(),
+                    run_name(best),
+                    others.join(", ")
+                ));
+            }
+        }
+        cells.push(row);
+    }
+    let mut head = vec![""];
+    head.extend(&layers);
+    let brackets = if bracketed {
+        " (in brackets: the paper)"
+    } else {
+        ""
+    };
+    let several = match several.is_empty() {
+        true => String::new(),
+        false => format!("\nOne run stands in each cell:\n{}", several.concat()),
+    };
+    let table = columns(&head, &cells);
+    format!("\nMeasured on {}{brackets}\n\n{table}{several}", set.title)
 }
 
 fn runs(ours: &[&Row]) -> String {
@@ -137,31 +201,39 @@ fn runs(ours: &[&Row]) -> String {
     let head = [
         "run", "method", "layer", "image", "feature", "energy", "step", "paper",
     ];
-    let mut notes: Vec<String> = ours
-        .iter()
-        .map(|r| {
-            format!(
-                "  {} held-out photos of {}, {} px crops,\n    weights {}{}",
-                r.n.unwrap_or(0),
-                r.data.as_deref().unwrap_or("-"),
-                r.crop.unwrap_or(0),
-                r.weights.as_deref().unwrap_or("-"),
-                if r.clipped == Some(true) {
-                    ", clipped to 0-255"
-                } else {
-                    ", not clipped"
-                }
-            )
-        })
-        .collect();
+    let mut notes: Vec<String> = ours.iter().map(|r| note(r)).collect();
     notes.sort();
     notes.dedup();
-    format!(
-        "\n{}\nmeasured on\n{}\n\
-         energy: gradient energy relative to the photos (1 = as sharp, less = blur)\n",
-        columns(&head, &cells),
-        notes.join("\n")
-    )
+    format!("\n{}\n{}\n", columns(&head, &cells), notes.join("\n"))
+}
+
+/// What a row's numbers stand on, in words.
+fn note(r: &Row) -> String {
+    let n = r.n.unwrap_or(0);
+    let kind = match r.split.as_deref() {
+        Some("train") => "training images",
+        _ => "held-out images",
+    };
+    let pairs = match r.n_pairs_from {
+        Some(from) if from < n => format!("distances relative to the pairs of {from} of them"),
+        _ => "distances relative to all their pairs".to_owned(),
+    };
+    let overlap = match r.held_out_overlap {
+        Some(0) | None => String::new(),
+        Some(all) if all == n => "\n    all of them were trained on".to_owned(),
+        Some(some) => format!("\n    {some} of them were trained on"),
+    };
+    let weights = r.weights.as_deref().unwrap_or("-");
+    let source = if r.recorded {
+        "recorded responses"
+    } else {
+        "weights"
+    };
+    let clipped = match r.clipped {
+        Some(true) => "clipped to 0-255",
+        _ => "not clipped",
+    };
+    format!("  {n} {kind}, {pairs},\n    {source} {weights}, {clipped}{overlap}")
 }
 
 fn papers() -> String {
@@ -190,25 +262,32 @@ fn papers() -> String {
 
 /// The judges that the paper lacks, run by run.
 pub fn judges(rows: &[Row]) -> String {
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .filter(|r| r.run.is_some())
-        .map(|r| {
-            vec![
-                run_name(r),
-                r.lpips.text(3),
-                r.lpips_net.clone().unwrap_or("-".to_owned()),
-                r.ssim.text(3),
-                r.psnr.text(1),
-                r.label_top1.text(2),
-                r.label_top5.text(2),
-            ]
-        })
-        .collect();
-    let head = ["run", "LPIPS", "by", "SSIM", "PSNR", "top 1", "top 5"];
-    format!(
+    let mut out = String::from(
         "\nOther judges of the same pictures (LPIPS: less is better; top 1, top 5: share that\n\
-         EfficientNet-Lite0 gives the photo's own label; shared: had a part in the run)\n\n{}",
-        columns(&head, &cells)
-    )
+         EfficientNet-Lite0 gives the photo's own label; shared: had a part in the run)\n",
+    );
+    let sets = sets(rows);
+    for set in &sets {
+        let cells: Vec<Vec<String>> = set
+            .rows
+            .iter()
+            .map(|r| {
+                vec![
+                    run_name(r),
+                    r.lpips.text(3),
+                    r.lpips_net.clone().unwrap_or("-".to_owned()),
+                    r.ssim.text(3),
+                    r.psnr.text(1),
+                    r.label_top1.text(2),
+                    r.label_top5.text(2),
+                ]
+            })
+            .collect();
+        let head = ["run", "LPIPS", "by", "SSIM", "PSNR", "top 1", "top 5"];
+        if sets.len() > 1 {
+            out.push_str(&format!("\n{}", set.title));
+        }
+        out.push_str(&format!("\n{}", columns(&head, &cells)));
+    }
+    out
 }

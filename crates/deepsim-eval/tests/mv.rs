@@ -108,7 +108,11 @@ fn a_real_photograph_s_feature_term_falls_fivefold() {
         place: deepsim_data::Place::Random,
         scale: Some((0.6, 1.0)),
     };
-    let x = deepsim_eval::photos::from_files(&[photo], None, &augment, Device::Cpu).unwrap();
+    let x = {
+        let framing = deepsim_data::Framing::USUAL;
+        deepsim_eval::photos::from_files(&[photo], framing, &augment, Device::Cpu)
+    }
+    .unwrap();
     let s = Settings::published(96, mv::total_variation_for("pool5"), 1);
     let target = tch::no_grad(|| encode(&x)).unwrap();
     let start = mv::noise(1, 96, &s).unwrap();

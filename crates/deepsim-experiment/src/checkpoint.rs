@@ -12,6 +12,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use deepsim_data::Framing;
 use deepsim_nets::params::{NamedTensors, f32_bytes, parse_safetensors};
 use deepsim_nets::{Discriminator, DiscriminatorSpec, Generator, GeneratorSpec};
 use safetensors::tensor::{Dtype, TensorView};
@@ -53,6 +54,12 @@ pub struct Manifest {
     pub train_data: String,
     /// Digest of the held-out photographs.
     pub test_data: String,
+    /// How the held-out photographs were made square, so that others can be treated alike without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub framing: Option<Framing>,
+    /// Held-out photographs that are training photographs too; none where it could not be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out_overlap: Option<usize>,
     /// Versions that made it.
     pub versions: BTreeMap<String, String>,
     /// The files beside this one.

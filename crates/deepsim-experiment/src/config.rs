@@ -14,6 +14,7 @@ use crate::overrides;
 pub use crate::raw::*;
 pub use crate::source::{NetSource, Source, Weights};
 use crate::source::{RawKind, RecordedSource, Role, ScriptSource};
+use crate::suggest;
 
 /// More threads than any machine that this runs on has cores.
 const MAX_THREADS: usize = 1024;
@@ -39,6 +40,19 @@ pub struct Experiment {
     pub discriminator: DiscriminatorSpec,
 }
 
+/// The assignment that makes the error by itself; all of them where none does.
+fn culprit(text: &str, sets: &[String], error: &toml::de::Error) -> String {
+    let alone = |assignment: &&String| {
+        let mut table: toml::Table = toml::from_str(text).unwrap_or_default();
+        overrides::apply(&mut table, assignment).is_ok()
+            && Raw::deserialize(table).is_err_and(|e| e.message() == error.message())
+    };
+    match sets.iter().find(alone) {
+        Some(one) => one.clone(),
+        None => sets.join(" --set "),
+    }
+}
+
 impl Experiment {
     /// Reads and validates an experiment file, with overrides `KEY=VALUE` applied. Touches
     /// neither data nor weights.
@@ -46,7 +60,13 @@ impl Experiment {
     /// # Errors
     /// An unreadable file; unknown, mistyped or missing keys (located); impossible values.
     pub fn load(path: &Path, sets: &[String]) -> Result<Experiment> {
-        let text = std::fs::read_to_string(path).map_err(ExperimentError::io(path))?;
+        let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => ExperimentError::NoExperiment {
+                path: path.to_owned(),
+                meant: suggest::experiment_file(path),
+            },
+            _ => ExperimentError::io(path)(source),
+        })?;
         Experiment::parse(&text, path, sets)
     }
 
@@ -57,7 +77,7 @@ impl Experiment {
     pub fn parse(text: &str, path: &Path, sets: &[String]) -> Result<Experiment> {
         let located = |e: toml::de::Error| ExperimentError::Toml {
             path: path.to_owned(),
-            message: e.to_string().trim_end().to_owned(),
+            message: suggest::shortened(e.to_string().trim_end()),
         };
         // The file alone first, so that its errors point at its own lines.
         let mut raw: Raw = toml::from_str(text).map_err(located)?;
@@ -67,8 +87,8 @@ impl Experiment {
                 overrides::apply(&mut table, assignment)?;
             }
             raw = Raw::deserialize(table).map_err(|e| ExperimentError::Override {
-                assignment: sets.join(" --set "),
-                reason: e.to_string().trim().replace('\n', "; "),
+                assignment: culprit(text, sets, &e),
+                reason: suggest::shortened(e.to_string().trim()).replace('\n', "; "),
             })?;
         }
         Experiment::validate(raw, path, sets)

@@ -13,6 +13,17 @@ pub enum ExperimentError {
         /// Why.
         source: std::io::Error,
     },
+    /// An experiment file that is not there.
+    #[error(
+        "no experiment file {}{}", crate::suggest::tried(path),
+        meant.as_ref().map_or_else(String::new, |p| format!("; did you mean {}?", p.display()))
+    )]
+    NoExperiment {
+        /// What was named.
+        path: PathBuf,
+        /// What was probably meant.
+        meant: Option<PathBuf>,
+    },
     /// The experiment file is not what it should be; the text shows the place.
     #[error("{}: {message}", path.display())]
     Toml {

@@ -1,12 +1,13 @@
 //! Errors on held-out photographs, the same for training and for tables.
 
 use deepsim_data::{Augment, Dataset, Part};
-use deepsim_nets::{Generator, metrics, pictures, pinned};
+use deepsim_nets::{Generator, pictures, pinned};
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::error::Result;
+use crate::error::{ExperimentError, Result};
+use crate::measure::{self, Batch, Images, Norm};
 use crate::networks::Perception;
 
 /// Whether reconstructions are clipped to the displayable range before they are judged. The
@@ -32,29 +33,35 @@ pub struct HeldOut {
     pub feature_error: Option<f64>,
     /// Gradient energy relative to the photographs': 1 is as sharp, below is blur.
     pub gradient_energy: f64,
+    /// What errors are relative to.
+    pub norm: Norm,
 }
 
-/// Photographs in a batch of an evaluation.
-const BATCH: usize = 16;
-
-/// RGB bytes `[N,3,H,W]` → Caffe units on a device.
+/// RGB bytes `[N,3,H,W]` as a tensor on a device.
 ///
 /// # Errors
 /// What libtorch refuses.
-pub fn to_caffe(images: &Array4<u8>, device: Device) -> Result<Tensor> {
+pub fn upload(images: &Array4<u8>, device: Device) -> Result<Tensor> {
     let shape: Vec<i64> = images.shape().iter().map(|&d| d as i64).collect();
     let bytes = images.as_standard_layout();
     let flat = bytes.as_slice().unwrap_or(&[]);
     let host = Tensor::f_from_data_size(flat, &shape, Kind::Uint8)?;
-    let rgb = match device {
+    Ok(match device {
         // From pinned memory the copy runs beside whatever the GPU is doing; libtorch frees the
         // pinned bytes only when it is over.
         Device::Cuda(_) => pinned(&host)
             .map_err(deepsim_nets::NetError::from)?
             .f_to_device_(device, Kind::Uint8, true, false)?,
         _ => host.f_to_device(device)?,
-    };
-    Ok(pictures::rgb_to_caffe(&rgb)?)
+    })
+}
+
+/// RGB bytes `[N,3,H,W]` → Caffe units on a device.
+///
+/// # Errors
+/// What libtorch refuses.
+pub fn to_caffe(images: &Array4<u8>, device: Device) -> Result<Tensor> {
+    Ok(pictures::rgb_to_caffe(&upload(images, device)?)?)
 }
 
 /// Reconstructs pictures in Caffe units from their own features.
@@ -100,10 +107,10 @@ pub fn decode(generator: &Generator, features: &Tensor, clip: Clip) -> Result<Te
     })
 }
 
-/// Judges a generator on the first `limit` photographs of `data`.
+/// Measures a generator on held-out images: all of `data`, or `limit` of them spread evenly.
 ///
 /// # Errors
-/// Unreadable photographs, fewer than two, or what the networks refuse.
+/// Unreadable images, fewer than two, or what the networks refuse.
 pub fn held_out(
     data: &Dataset,
     augment: &Augment,
@@ -113,37 +120,38 @@ pub fn held_out(
     clip: Clip,
     device: Device,
 ) -> Result<HeldOut> {
-    let _guard = tch::no_grad_guard();
-    let n = data.len().min(limit);
-    let (mut real, mut made, mut wanted, mut got) = (vec![], vec![], vec![], vec![]);
-    let (mut energy_real, mut energy_made) = (0.0, 0.0);
-    for from in (0..n).step_by(BATCH) {
-        let indices: Vec<usize> = (from..n.min(from + BATCH)).collect();
-        let images = deepsim_data::eval_batch(data, from..n.min(from + BATCH), augment)?;
-        let x = to_caffe(&images, device)?;
-        let features = held_out_features(perception, data, &indices, &x)?;
-        let y = decode(generator, &features, clip)?;
-        energy_real += metrics::gradient_energy(&x)?;
-        energy_made += metrics::gradient_energy(&y)?;
-        if perception.encodes() {
-            wanted.push(features.f_flatten(1, -1)?);
-            got.push(perception.encode(&y)?.f_flatten(1, -1)?);
-        }
-        real.push(x.f_flatten(1, -1)?);
-        made.push(y.f_flatten(1, -1)?);
-    }
-    let joined = |parts: &[Tensor]| Tensor::f_cat(parts, 0);
-    let feature_error = match perception.encodes() {
-        true => Some(metrics::normalised_error(
-            &joined(&wanted)?,
-            &joined(&got)?,
-        )?),
-        false => None,
+    let chosen = measure::chosen(data, limit);
+    let images = Images {
+        data,
+        augment,
+        chosen: &chosen,
+        device,
     };
-    Ok(HeldOut {
-        n,
-        image_error: metrics::normalised_error(&joined(&real)?, &joined(&made)?)?,
-        feature_error,
-        gradient_energy: energy_made / energy_real.max(f64::MIN_POSITIVE),
-    })
+    held_out_of(images, perception, generator, clip, |_| Ok(()))
+}
+
+/// The same on given images; `look` is shown every batch.
+///
+/// # Errors
+/// As [`held_out`], and what `look` refuses.
+pub fn held_out_of<E: From<ExperimentError>>(
+    images: Images<'_>,
+    perception: &Perception,
+    generator: &Generator,
+    clip: Clip,
+    look: impl FnMut(&Batch) -> std::result::Result<(), E>,
+) -> std::result::Result<HeldOut, E> {
+    let encode = |x: &Tensor| -> std::result::Result<Tensor, E> { Ok(perception.encode(x)?) };
+    measure::measure(
+        images,
+        &|indices, x| {
+            let features = held_out_features(perception, images.data, indices, x)?;
+            let made = decode(generator, &features, clip)?;
+            Ok((made, Some(features)))
+        },
+        perception
+            .encodes()
+            .then_some(&encode as measure::Encode<'_, E>),
+        look,
+    )
 }

@@ -442,7 +442,14 @@ impl Experiment {
         Err(ExperimentError::MissingInputs {
             path: self.path.clone(),
             missing,
-            help: quick.to_owned(),
+            help: match std::env::current_dir() {
+                Ok(cwd) => format!(
+                    "(relative paths were looked for in {}; the paths of this project's experiments begin \
+                     at its root)\n{quick}",
+                    cwd.display()
+                ),
+                Err(_) => quick.to_owned(),
+            },
         })
     }
 }

@@ -76,6 +76,8 @@ fn write() {
         versions: [("deepsim".to_owned(), "0.1.0".to_owned())].into(),
         files: BTreeMap::new(),
         digest: None,
+        framing: None,
+        held_out_overlap: None,
     };
     let snapshot = Snapshot {
         files: tensors().into_iter().collect(),

@@ -8,13 +8,17 @@ use crate::gate::{Player, Vital, Watch};
 use crate::iteration::{Losses, Plan, schedule};
 use crate::state::State;
 
-pub(crate) fn eval_entries(e: &HeldOut) -> [(&'static str, Value); 4] {
-    [
+/// `overlap`: how many of the images are training images, where it is known.
+pub(crate) fn eval_entries(e: &HeldOut, overlap: Option<usize>) -> Vec<(&'static str, Value)> {
+    let mut entries = vec![
         ("eval.image_error", Value::from(e.image_error)),
         ("eval.feature_error", Value::from(e.feature_error)),
         ("eval.gradient_energy", Value::from(e.gradient_energy)),
         ("eval.n", Value::from(e.n)),
-    ]
+        ("eval.n_pairs_from", Value::from(e.norm.pairs_from)),
+    ];
+    entries.extend(overlap.map(|n| ("eval.held_out_overlap", Value::from(n))));
+    entries
 }
 
 pub(crate) fn eval_line(step: u64, e: &HeldOut) -> String {

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use deepsim_data::terminal::tell;
-use deepsim_data::{Augment, BatchSpec, Dataset, Loader, Part};
+use deepsim_data::{
+    Augment, BatchSpec, DataError, Dataset, Flow, Loader, Overlap, Part, shared_images,
+};
 use deepsim_experiment::config::RawNotFinite;
 use deepsim_experiment::evaluate::{decode, held_out, held_out_features, to_caffe};
 use deepsim_experiment::recorded::SCALE_FILE;
 use deepsim_experiment::{
     Checkpoint, Clip, Experiment, ExperimentError, Intent, Manifest, Perception, RunDir, Start,
-    checkpoint, device, sheet,
+    checkpoint, device, measure, sheet,
 };
 use deepsim_nets::init::derive_seed;
 use deepsim_nets::{NetError, PixelDistance, structural};
@@ -113,6 +115,7 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
     // Before the run directory is touched: --fresh deletes.
     spec.check(&data)?;
     check_held_out(experiment, &test)?;
+    let shared = shared_with_training(&data, &test, stop)?;
     set_products(settings)?;
     let mut perception = Perception::load(experiment, device)?;
     perception.prepare(&data, &test)?;
@@ -124,6 +127,7 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
         state.checkpoint_bytes(),
     )?;
     let mut manifest = describe(experiment, &perception, &data, &test);
+    manifest.held_out_overlap = shared.as_ref().map(Vec::len);
     let counters = match start {
         Start::Finished(step) => return Ok(End::Done(step)),
         Start::Zero => None,
@@ -150,11 +154,18 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
     let remarks = [
         advice(settings.precision, device).map(str::to_owned),
         fewer_scales(experiment),
+        not_held_out(shared.as_ref().map_or(0, Vec::len), test.len()),
     ];
     for remark in remarks.into_iter().flatten() {
         tell(remark);
     }
 
+    // Of the images that evaluations look at.
+    let evaluated_shared = shared.map(|shared| {
+        let looked_at = measure::chosen(&test, settings.eval_images);
+        let is_shared = |i: &&usize| shared.binary_search(i).is_ok();
+        looked_at.iter().filter(is_shared).count()
+    });
     let plan = Plan::of(experiment);
     let bad = experiment.bad_images();
     let mut loader = Loader::new(Arc::clone(&data), spec, first, bad, &state.quarantined)?;
@@ -291,7 +302,7 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
                 device,
             ) {
                 Ok(e) => {
-                    let entries = eval_entries(&e);
+                    let entries = eval_entries(&e, evaluated_shared);
                     log.write(step, &entries)?;
                     scalars(&mut events, step, &entries)?;
                     progress.say(&eval_line(step, &e));
@@ -318,6 +329,32 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
     }
     progress.finish();
     Ok(End::Done(state.step))
+}
+
+/// Held-out images that are training images, too; none where it cannot be told, or where a signal has asked to stop (which the
+/// loop hears).
+fn shared_with_training(data: &Dataset, test: &Dataset, stop: &Stop) -> Result<Option<Vec<usize>>> {
+    let go_on = || match stop.asked() {
+        Some(_) => Flow::Stop,
+        None => Flow::Continue,
+    };
+    match shared_images(data, test, &go_on) {
+        Ok(Overlap::Images(shared)) => Ok(Some(shared)),
+        Ok(Overlap::NotComparable(_)) | Err(DataError::Interrupted) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What is to be said of held-out images that are training images.
+fn not_held_out(shared: usize, of: usize) -> Option<String> {
+    let which = match shared {
+        0 => return None,
+        all if all == of => format!("all {of} held-out images are"),
+        some => format!("{some} of {of} held-out images are also"),
+    };
+    Some(format!(
+        "warning: {which} training images: errors on them are not those of unseen images"
+    ))
 }
 
 /// MS-SSIM on pictures too small for all of its scales is another measure than on large ones.
@@ -386,10 +423,12 @@ fn check_held_out(experiment: &Experiment, test: &Dataset) -> Result<()> {
         .into());
     }
     // A corrupt one would stop the run at its first evaluation, each time that it is resumed.
-    let shown = experiment.raw.train.eval_images.max(SHEET).min(test.len());
-    for from in (0..shown).step_by(CHECKED_AT_ONCE) {
-        let to = shown.min(from + CHECKED_AT_ONCE);
-        deepsim_data::eval_batch(test, from..to, &experiment.augment())?;
+    let mut shown = measure::chosen(test, experiment.raw.train.eval_images);
+    shown.extend(measure::chosen(test, SHEET));
+    shown.sort_unstable();
+    shown.dedup();
+    for part in shown.chunks(CHECKED_AT_ONCE) {
+        deepsim_data::eval_batch(test, part, &experiment.augment())?;
     }
     Ok(())
 }
@@ -417,6 +456,8 @@ fn describe(
         ]),
         files: BTreeMap::new(),
         digest: None,
+        framing: Some(test.framing()),
+        held_out_overlap: None,
     }
 }
 
@@ -494,8 +535,8 @@ fn sample(
     device: Device,
 ) -> Result<sheet::Png> {
     let _guard = tch::no_grad_guard();
-    let shown: Vec<usize> = (0..test.len().min(SHEET)).collect();
-    let images = deepsim_data::eval_batch(test, 0..shown.len(), augment)?;
+    let shown = measure::chosen(test, SHEET);
+    let images = deepsim_data::eval_batch(test, &shown, augment)?;
     let x = to_caffe(&images, device)?;
     let features = held_out_features(perception, test, &shown, &x)?;
     let y = decode(&state.generator, &features, Clip::Displayable)?;

@@ -423,6 +423,8 @@ fn a_deterministic_run_repeats_itself_and_resumes_exactly() {
             versions: Default::default(),
             files: Default::default(),
             digest: None,
+            framing: None,
+            held_out_overlap: None,
         };
         checkpoint::write(folder.path(), manifest, &state.snapshot()).unwrap();
         let saved = Checkpoint::newest(folder.path()).unwrap().unwrap();

@@ -222,6 +222,8 @@ fn a_resumed_autoencoder_goes_on_as_if_never_stopped() {
             versions: Default::default(),
             files: Default::default(),
             digest: None,
+            framing: None,
+            held_out_overlap: None,
         };
         checkpoint::write(folder.path(), manifest, &whole.snapshot()).unwrap();
         let codes = perception.encode(&pictures(9)).unwrap().copy();

@@ -322,6 +322,8 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
                 versions: Default::default(),
                 files: Default::default(),
                 digest: None,
+                framing: None,
+                held_out_overlap: None,
             };
             let snapshot = whole.state.snapshot();
             saved = Some(checkpoint::write(folder.path(), manifest, &snapshot).unwrap());

@@ -7,27 +7,29 @@ use std::path::{Path, PathBuf};
 use deepsim_data::Dataset;
 use deepsim_data::terminal::tell;
 use deepsim_eval::catalog;
+use deepsim_eval::error::WhileRunning as _;
 use deepsim_eval::figures::{self, Figure};
 use deepsim_eval::format::{Format, columns, csv, json};
 use deepsim_eval::judges::Judges;
 use deepsim_eval::loaded::Loaded;
-use deepsim_eval::photos::{from_data, from_files};
+use deepsim_eval::photos::from_files;
 use deepsim_eval::scale::Scale;
 use deepsim_eval::sheet::{Sheet, images, png};
 use deepsim_eval::{
     EvalError, apng, interpolate, mv, neighbors, neighbors_table, output, reencode, report, runs,
+    table2, table2_text,
 };
-use deepsim_experiment::{Experiment, ExperimentError, Perception, device};
+use deepsim_experiment::{Clip, Experiment, ExperimentError, Perception, device, measure};
 use serde::Serialize;
 
-use crate::cli::{Baseline, Runs};
+use crate::cli::{Baseline, Output, Runs};
 use crate::progress::bar;
 
 pub use models::{Attributes, Losses, Preimages, Sample, attributes, losses, preimages, sample};
 
 type Result<T> = std::result::Result<T, EvalError>;
 
-/// Photographs to normalise by where only a few are looked at.
+/// Held-out images to normalise by where the images to look at were given by name.
 const SCALE: usize = 256;
 
 fn warn(text: String) {
@@ -44,6 +46,16 @@ fn run_name(run: &Loaded) -> String {
     runs::name(&run.path)
 }
 
+/// A path as one word of a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:=@%".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
 /// A number from 1 on.
 fn at_least_one(option: &'static str, value: usize) -> Result<()> {
     match value {
@@ -54,6 +66,81 @@ fn at_least_one(option: &'static str, value: usize) -> Result<()> {
         }),
         _ => Ok(()),
     }
+}
+
+/// So many images that they have distances.
+fn at_least_two(option: &'static str, value: usize) -> Result<()> {
+    match value {
+        0 | 1 => Err(EvalError::Usage {
+            option,
+            value: value.to_string(),
+            reason: "must be at least 2: errors are relative to the distance between images"
+                .to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+pub struct Table2 {
+    pub images: usize,
+    pub no_clip: bool,
+    pub judges: bool,
+    pub judge_weights: PathBuf,
+    pub output: Output,
+}
+
+pub fn table2(runs: Runs, asked: &Table2) -> Result<()> {
+    at_least_two("--images", asked.images)?;
+    let output = &asked.output;
+    let named = runs.runs.clone();
+    let folder = runs::folder(runs.runs)?;
+    let clip = match asked.no_clip {
+        true => Clip::Off,
+        false => Clip::Displayable,
+    };
+    let device = device::choose(&runs.device)?;
+    let count = table2::count(folder.as_deref())?;
+    let wanted = count > 0 && (asked.judges || output.format != Format::Text);
+    let bench = match wanted {
+        true => Some(Judges::load(&asked.judge_weights, device)?),
+        false => None,
+    };
+    for path in bench.iter().flat_map(|j| &j.missing) {
+        tell(format_args!(
+            "hint: no {}: a judge less; `cargo xtask setup` fetches it",
+            path.display()
+        ));
+    }
+    let options = table2::Options {
+        images: asked.images,
+        clip,
+        device,
+        judges: bench.as_ref(),
+    };
+    let bar = bar(count, "runs");
+    let rows = table2::rows(folder.as_deref(), options, warn, |n| bar.inc(n)).while_running()?;
+    bar.finish_and_clear();
+    if rows.iter().all(|r| r.run.is_none()) {
+        if let Some(path) = folder.clone().filter(|_| count > 0) {
+            return Err(EvalError::NoneUsable {
+                path,
+                count: usize::try_from(count).unwrap_or(usize::MAX),
+                why: Vec::new(),
+            });
+        }
+        let none = match &named {
+            Some(path) => format!("no run in {} yet", path.display()),
+            None => "no trained runs yet".to_owned(),
+        };
+        tell(format_args!(
+            "hint: {none}; `cargo xtask quickstart` trains one on sample photos"
+        ));
+    }
+    let mut text = table2::render(&rows, output.format)?;
+    if asked.judges && output.format == Format::Text {
+        text.push_str(&table2_text::judges(&rows));
+    }
+    output.put("table2", &text)
 }
 
 pub struct Reencode {
@@ -69,7 +156,10 @@ pub struct Reencode {
 const MAX_ITERATIONS: usize = 1000;
 
 pub fn reencode(runs: Runs, asked: &Reencode) -> Result<()> {
-    at_least_one("--images", asked.images)?;
+    match asked.photos.is_empty() {
+        true => at_least_two("--images", asked.images)?,
+        false => at_least_one("--images", asked.images)?,
+    }
     at_least_one("--show", asked.show)?;
     if let Some(bad) = asked
         .iterations
@@ -86,29 +176,40 @@ pub fn reencode(runs: Runs, asked: &Reencode) -> Result<()> {
     let last = asked.iterations.iter().copied().max().unwrap_or(1) as u64;
     let mut all = Vec::new();
     runs::each(runs.runs, device, warn, |run| {
+        let data = run.test_data()?;
         let augment = run.experiment.augment();
-        let photos = if asked.photos.is_empty() {
-            let data = run.test_data()?;
-            // Spread, so that the first ones, which are shown, are not all of a kind.
-            let mut chosen = deepsim_eval::photos::spread(&data, asked.show, &[])?;
-            let rest = (0..data.len()).filter(|i| !chosen.contains(i));
-            let rest: Vec<usize> = rest.collect();
-            chosen.extend(rest);
-            chosen.truncate(asked.images.max(1));
-            from_data(&data, &chosen, &augment, device)?
-        } else {
-            from_files(&asked.photos, Some(&run.test_data()?), &augment, device)?
+        let (scaled, source) = match asked.photos.is_empty() {
+            true => {
+                let chosen = measure::chosen(&data, asked.images);
+                run.overlap(&data, &chosen, warn)?;
+                (chosen.clone(), reencode::Photos::HeldOut(chosen))
+            }
+            false => {
+                let photos = from_files(&asked.photos, data.framing(), &augment, device)?;
+                (
+                    measure::chosen(&data, SCALE),
+                    reencode::Photos::Given(photos),
+                )
+            }
         };
-        let scale = Scale::measure(run, SCALE, device)?;
-        let bar = bar(photos.size()[0] as u64 * last, "photos × iterations");
-        let made = reencode::compute(run, &photos, &asked.iterations, &scale, |n| bar.inc(n))?;
+        let scale = Scale::measure(run, &scaled, device).while_running()?;
+        let bar = bar(source.len() as u64 * last, "photos × iterations");
+        let made = reencode::compute(
+            run,
+            &source,
+            (&asked.iterations, asked.show),
+            Some(&scale),
+            |n| bar.inc(n),
+            device,
+        )
+        .while_running()?;
         bar.finish_and_clear();
         let name = run_name(run);
         let source = &run.experiment.encoder;
         let mut sheet = Sheet::new(&format!(
             "Re-encoding by {source} ({name}); iteration on the left"
         ));
-        made.onto(&mut sheet, asked.show)?;
+        made.onto(&mut sheet)?;
         wrote(
             &asked.out.join(format!("reencode-{name}.png")),
             &sheet.png()?,
@@ -148,10 +249,12 @@ pub fn interpolate(runs: Runs, asked: &Interpolate) -> Result<()> {
     runs::each(runs.runs, device, warn, |run| {
         let paths = [asked.a.clone(), asked.b.clone()];
         let data = run.test_data()?;
-        let photos = from_files(&paths, Some(&data), &run.experiment.augment(), device)?;
+        let augment = run.experiment.augment();
+        let photos = from_files(&paths, data.framing(), &augment, device)?;
         let (a, b) = (photos.f_narrow(0, 0, 1)?, photos.f_narrow(0, 1, 1)?);
         let bar = bar(asked.steps as u64, "frames");
-        let mut made = interpolate::compute(run, &a, &b, asked.steps, |n| bar.inc(n))?;
+        let mut made =
+            interpolate::compute(run, &a, &b, asked.steps, |n| bar.inc(n)).while_running()?;
         bar.finish_and_clear();
         let folder = asked.out.join(run_name(run));
         let frames = images(&made.frames)?;
@@ -192,16 +295,19 @@ pub struct Neighbors {
 }
 
 pub fn neighbors(runs: Runs, asked: &Neighbors) -> Result<()> {
-    at_least_one("--images", asked.images)?;
+    at_least_two("--images", asked.images)?;
     at_least_one("--show", asked.show)?;
     let device = device::choose(&runs.device)?;
     let mut all = Vec::new();
     runs::each(runs.runs, device, warn, |run| {
         let data = run.test_data()?;
-        let chosen = deepsim_eval::photos::spread(&data, asked.images, &[])?;
-        let scale = Scale::measure(run, SCALE, device)?;
-        let bar = bar(run.train_data()?.len() as u64, "training photos");
-        let made = neighbors::compute(run, &chosen, 1, &scale, device, |n| bar.inc(n))?;
+        let chosen = measure::chosen(&data, asked.images);
+        run.overlap(&data, &chosen, warn)?;
+        let training = run.train_data()?.len() as u64;
+        let scale = Scale::measure(run, &chosen, device).while_running()?;
+        let bar = bar(training, "training photos");
+        let made =
+            neighbors::compute(run, &chosen, 1, &scale, device, |n| bar.inc(n)).while_running()?;
         bar.finish_and_clear();
         let name = run_name(run);
         let title = format!("Nearest training photos of held-out ones ({name})");
@@ -270,8 +376,12 @@ pub fn figure(runs: Runs, asked: &DrawFigure) -> Result<()> {
         &asked.filter,
         device,
         |n| bar.inc(n),
-    )?;
+    )
+    .while_running()?;
     bar.finish_and_clear();
+    for remark in &made.remarks {
+        warn(remark.clone());
+    }
     let file = asked.out.join(format!("figure{number}.png"));
     wrote(&file, &made.sheet.png()?)?;
     let list: Vec<Listed> = made
@@ -308,14 +418,7 @@ const LARGE: usize = 8_000_000;
 
 pub fn report(runs: Runs, asked: &Report) -> Result<()> {
     at_least_one("--photos", asked.photos)?;
-    if asked.images < 2 {
-        return Err(EvalError::Usage {
-            option: "--images",
-            value: asked.images.to_string(),
-            reason: "must be at least 2: errors are relative to the distance between photos"
-                .to_owned(),
-        });
-    }
+    at_least_two("--images", asked.images)?;
     let Some(folder) = runs::folder(runs.runs)? else {
         return Err(EvalError::NoRuns {
             path: "runs".into(),
@@ -346,7 +449,8 @@ pub fn report(runs: Runs, asked: &Report) -> Result<()> {
             bar.set_message(what.to_owned());
         }
         report::Progress::Did(n) => bar.inc(n),
-    })?;
+    })
+    .while_running()?;
     bar.finish_and_clear();
     for why in &made.left_out {
         warn(why.clone());
@@ -380,14 +484,7 @@ pub fn baseline(baseline: Baseline) -> Result<()> {
         device,
     } = baseline;
     at_least_one("--batch", batch)?;
-    if images < 2 {
-        return Err(EvalError::Usage {
-            option: "--images",
-            value: images.to_string(),
-            reason: "must be at least 2: errors are relative to the distance between photos"
-                .to_owned(),
-        });
-    }
+    at_least_two("--images", images)?;
     if let Some(tv) = tv.filter(|t| !(t.is_finite() && *t >= 0.0)) {
         return Err(EvalError::Usage {
             option: "--tv",
@@ -435,12 +532,13 @@ pub fn baseline(baseline: Baseline) -> Result<()> {
         (images, batch),
         device,
         |n| bar.inc(n),
-    )?;
+    )
+    .while_running()?;
     bar.finish_and_clear();
     if out.exists() {
         std::fs::remove_dir_all(&out).map_err(ExperimentError::io(&out))?;
     }
-    mv::write(&out, &made)?;
+    mv::write(&out, &made).while_running()?;
     let mean = |of: fn(&mv::Photo) -> f64| {
         made.photos.iter().map(of).sum::<f64>() / made.photos.len().max(1) as f64
     };
@@ -451,6 +549,10 @@ pub fn baseline(baseline: Baseline) -> Result<()> {
         mean(|p| p.feature_start),
         mean(|p| p.feature_end)
     ))?;
-    tell("errors beside other methods: cargo run -p deepsim-eval -- table2");
+    let parent = out.parent().filter(|p| !p.as_os_str().is_empty());
+    let beside = quoted(parent.unwrap_or(Path::new(".")));
+    tell(format_args!(
+        "errors beside other methods: cargo run -p deepsim-eval -- table2 --runs {beside}"
+    ));
     Ok(())
 }

@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use deepsim_data::terminal::tell;
+use deepsim_eval::error::WhileRunning as _;
 use deepsim_eval::format::Format;
 use deepsim_eval::judges::Judges;
 use deepsim_eval::loaded::Loaded;
 use deepsim_eval::sheet::{Sheet, images};
 use deepsim_eval::{EvalError, attributes, losses, output, preimages, prior, runs};
-use deepsim_experiment::device;
+use deepsim_experiment::{device, measure};
 use tch::Tensor;
 
-use super::{Result, at_least_one, put, run_name, warn, wrote};
+use super::{Result, at_least_one, at_least_two, put, run_name, warn, wrote};
 use crate::cli::Runs;
 
 pub struct Sample {
@@ -54,13 +55,17 @@ pub fn sample(runs: Runs, asked: &Sample) -> Result<()> {
             without = Some(run.path.clone());
             return Ok(());
         }
-        let made = prior::draw(run, asked.count, asked.seed, device)?;
+        let test = run.test_data()?;
+        run.train_data()?;
+        run.overlap(&test, &measure::chosen(&test, asked.images), warn)?;
+        let made =
+            prior::draw(run, asked.show.min(asked.count), asked.seed, device).while_running()?;
         let name = run_name(run);
         let mut sheet = Sheet::new(&format!(
             "Samples of the prior ({name}, compared in {})",
             prior::compared_in(&run.experiment)
         ));
-        let shown = made.size()[0].min(asked.show as i64);
+        let shown = made.size()[0];
         for from in (0..shown).step_by(SAMPLES_A_ROW as usize) {
             let part = made
                 .f_narrow(0, from, (shown - from).min(SAMPLES_A_ROW))
@@ -71,7 +76,9 @@ pub fn sample(runs: Runs, asked: &Sample) -> Result<()> {
             &asked.out.join(format!("samples-{name}.png")),
             &sheet.png()?,
         )?;
-        let numbers = prior::measure(run, &made, asked.images, witness.as_ref(), device)?;
+        let drawn = (asked.count, asked.seed);
+        let numbers =
+            prior::measure(run, drawn, asked.images, witness.as_ref(), device).while_running()?;
         all.push(numbers);
         Ok(())
     })?;
@@ -112,15 +119,19 @@ pub fn preimages(asked: &Preimages) -> Result<()> {
     let (mut all, mut taken) = (Vec::new(), BTreeSet::new());
     for path in &asked.runs {
         let run = Loaded::open(path, device)?;
-        let drawn = preimages::draw(&run, asked.images, asked.draws, asked.seed, device)?;
+        let data = run.test_data()?;
+        run.overlap(&data, &measure::chosen(&data, asked.images), warn)?;
+        let wanted = preimages::Wanted {
+            images: asked.images,
+            draws: asked.draws,
+            show: asked.show,
+            seed: asked.seed,
+        };
+        let drawn = preimages::draw(&run, wanted, device).while_running()?;
         let name = run_name(&run);
         let mut sheet = Sheet::new(&format!("Pictures of the same features ({name})"));
-        // Spread: names are sorted, and the first ones are all of a kind.
-        let (n, shown) = (drawn.numbers.n, asked.show.min(drawn.numbers.n));
         let mut row = |label: &str, pictures: &Tensor| -> Result<()> {
-            let all = images(pictures)?;
-            let few = (0..shown).map(|i| all[i * n / shown].clone()).collect();
-            sheet.row(label, few);
+            sheet.row(label, images(pictures)?);
             Ok(())
         };
         row("photo", &drawn.photos)?;
@@ -178,7 +189,9 @@ pub fn attributes(asked: &Attributes) -> Result<()> {
     let (mut all, mut taken) = (Vec::new(), BTreeSet::new());
     for path in &asked.runs {
         let run = Loaded::open(path, device)?;
-        let asker = attributes::Asker::new(&run, &labels, asked.images, device)?;
+        run.train_data()?;
+        run.test_data()?;
+        let asker = attributes::Asker::new(&run, &labels, asked.images, device).while_running()?;
         for name in &names {
             let found = match asker.ask(&labels, name, asked.strength, asked.show) {
                 Ok(found) => found,
@@ -187,7 +200,7 @@ pub fn attributes(asked: &Attributes) -> Result<()> {
                     warn(error.to_string());
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error).while_running(),
             };
             let run_name = run_name(&run);
             let mut sheet = Sheet::new(&format!(
@@ -243,6 +256,7 @@ pub struct Losses {
 }
 
 pub fn losses(runs: Runs, asked: &Losses) -> Result<()> {
+    at_least_two("--images", asked.images)?;
     at_least_one("--show", asked.show)?;
     let device = device::choose(&runs.device)?;
     let judges = Judges::load(&asked.judge_weights, device)?;
@@ -252,8 +266,10 @@ pub fn losses(runs: Runs, asked: &Losses) -> Result<()> {
         if !losses::compares(&run.experiment) {
             return Ok(());
         }
-        let row = losses::measure(run, &judges, asked.images, device)?;
         let data = run.test_data()?;
+        run.train_data()?;
+        run.overlap(&data, &measure::chosen(&data, asked.images), warn)?;
+        let row = losses::measure(run, &judges, asked.images, device).while_running()?;
         // Pictures stand under the photographs that they were made of.
         let key = (row.task.clone(), row.photos.clone());
         let fresh = !sheets.contains_key(&key);
@@ -265,7 +281,7 @@ pub fn losses(runs: Runs, asked: &Losses) -> Result<()> {
                 place.insert((chosen, Sheet::new(&title)))
             }
         };
-        let (photos, made) = losses::reconstructions(run, &data, chosen, device)?;
+        let (photos, made) = losses::reconstructions(run, &data, chosen, device).while_running()?;
         if fresh {
             sheet.row("photo", images(&photos)?);
         }

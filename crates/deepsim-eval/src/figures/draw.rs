@@ -12,8 +12,7 @@ use super::{Figure, Panel, Plan};
 use crate::catalog::{Entry, Origin};
 use crate::error::{EvalError, Result};
 use crate::loaded::Loaded;
-use crate::photos::{from_data, short_name, spread};
-use crate::scale::Scale;
+use crate::photos::{from_data, named, short_name, some};
 use crate::sheet::{Sheet, images};
 use crate::{interpolate, mv, prior, reencode};
 
@@ -25,8 +24,6 @@ const FRAMES: usize = 8;
 const SAMPLE_ROWS: usize = 2;
 /// Seed of its codes, the default of the command that draws more of them.
 const SAMPLE_SEED: u64 = 1;
-/// Pairs of photographs of Fig. 7.
-const PAIRS: usize = 4;
 
 /// A figure and what it was made of.
 #[derive(Debug)]
@@ -37,6 +34,8 @@ pub struct Drawn {
     pub runs: Vec<(String, PathBuf)>,
     /// Names of the photographs.
     pub photos: Vec<String>,
+    /// What is otherwise than asked.
+    pub remarks: Vec<String>,
 }
 
 /// Makes the pictures of a plan, of `count` held-out photographs whose name has one of `filters`.
@@ -56,7 +55,9 @@ pub fn draw(
         return Err(EvalError::Format("a figure without runs".to_owned()));
     };
     let data = test_data(&first.entry)?;
-    let mut chosen = spread(&data, count, filters)?;
+    let mut candidates = named(&data, filters)?;
+    let of = candidates.len();
+    let mut remarks = Vec::new();
     for panel in &plan.panels {
         let other = test_data(&panel.entry)?;
         if other.digest() != data.digest() {
@@ -65,18 +66,41 @@ pub fn draw(
                 b: panel.entry.path.clone(),
             });
         }
-        // A record of fewer photographs narrows the choice.
+        // A record has pictures of some images only: the choice is spread over those that every row has.
         if panel.entry.origin == Origin::MahendranVedaldi {
             let record = mv::Record::open(&panel.entry.path)?;
             let has = |i: &usize| record.manifest.photos.iter().any(|p| p.index == *i);
-            chosen.retain(has);
+            candidates.retain(has);
+            let asked = count.min(of);
+            if candidates.len() < asked && figure != Figure::Samples {
+                remarks.push(format!(
+                    "figure {} shows {} of {asked} images: {} has reconstructions of no others \
+                     (`baseline mv --images {asked} --fresh` makes more)",
+                    figure.number(),
+                    candidates.len(),
+                    panel.entry.path.display(),
+                ));
+            }
         }
     }
+    let chosen = some(&candidates, count);
     if chosen.is_empty() {
         return Err(EvalError::NoPhotos {
             filter: filters.join("` or `"),
             data: "those that all runs of the figure have".to_owned(),
         });
+    }
+    if figure != Figure::Samples && chosen.len() < count && of < count {
+        remarks.push(format!(
+            "figure {} shows {} images: there are no more{}",
+            figure.number(),
+            chosen.len(),
+            if filters.is_empty() {
+                ""
+            } else {
+                " of such a name"
+            }
+        ));
     }
     let raw = &first.entry.experiment.raw.data;
     let mut sheet = Sheet::new(&format!(
@@ -123,6 +147,7 @@ pub fn draw(
         sheet,
         runs: plan.panels.iter().map(of).collect(),
         photos: shown,
+        remarks,
     })
 }
 
@@ -142,8 +167,9 @@ fn rows(
         return Ok(());
     }
     let run = Loaded::open(&panel.entry.path, device)?;
-    let scale = Scale::measure(&run, 64, device)?;
-    let made = reencode::compute(&run, photos, &ITERATIONS, &scale, |_| {})?;
+    let given = reencode::Photos::Given(photos.shallow_clone());
+    let shown = (&ITERATIONS[..], chosen.len());
+    let made = reencode::compute(&run, &given, shown, None, |_| {}, device)?;
     for (iteration, pictures) in &made.pictures {
         sheet.row(&format!("{}, {iteration}", panel.label), images(pictures)?);
     }
@@ -170,16 +196,8 @@ fn reconstructions(
         Origin::MahendranVedaldi => {
             let record = mv::Record::open(&entry.path)?;
             record.test_data()?;
-            let places: Vec<i64> = chosen
-                .iter()
-                .filter_map(|i| record.manifest.photos.iter().position(|p| p.index == *i))
-                .map(|p| p as i64)
-                .collect();
-            let index = Tensor::from_slice(&places);
-            let all = record.pictures(Device::Cpu)?;
-            Ok(clip_caffe(
-                &all.f_index_select(0, &index)?.f_to_device(device)?,
-            )?)
+            let some = record.of(&record.pictures(Device::Cpu)?, chosen)?;
+            Ok(clip_caffe(&some.f_to_device(device)?)?)
         }
     }
 }
@@ -192,11 +210,13 @@ fn pairs(
     device: Device,
     progress: &mut impl FnMut(u64),
 ) -> Result<Vec<String>> {
-    let pairs: Vec<i64> = (0..names.len() as i64 / 2).take(PAIRS).collect();
+    let pairs: Vec<i64> = (0..names.len() as i64 / 2).collect();
     if pairs.is_empty() {
-        return Err(EvalError::Format(
-            "an interpolation needs two photographs".to_owned(),
-        ));
+        return Err(EvalError::Usage {
+            option: "--images",
+            value: names.len().to_string(),
+            reason: "an interpolation needs at least two images".to_owned(),
+        });
     }
     sheet.columns = vec!["photo".to_owned()];
     let ts = (0..FRAMES).map(|i| format!("{:.2}", i as f64 / (FRAMES - 1) as f64));

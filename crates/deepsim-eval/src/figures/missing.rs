@@ -17,6 +17,33 @@ pub enum Missing {
     Autoencoders,
 }
 
+/// The experiment nearest to a model at whose layer none does it: at another layer, whose name can be set.
+fn elsewhere(
+    files: &[Experiment],
+    fits: impl Fn(&&Experiment) -> bool,
+    model: &Experiment,
+) -> String {
+    let (wanted, here) = (&model.raw, net_name(&model.encoder));
+    let near = |e: &&Experiment| {
+        let raw = &e.raw;
+        raw.encoder.net == wanted.encoder.net
+            && raw.encoder.weights == wanted.encoder.weights
+            && raw.data.crop == wanted.data.crop
+            && raw.data.test == wanted.data.test
+    };
+    let mut found: Vec<&Experiment> = files.iter().filter(fits).filter(near).collect();
+    found.sort_by_key(|e| e.path.as_os_str().len());
+    match (found.first(), wanted.encoder.tap.as_ref()) {
+        (Some(e), Some(tap)) => format!(
+            "no experiment file here makes it at {here}, but {} does at {}: train that with \
+             `--set encoder.tap={tap} --out runs/NAME`",
+            e.path.display(),
+            net_name(&e.encoder)
+        ),
+        _ => format!("no experiment file here makes it at {here}"),
+    }
+}
+
 impl Missing {
     /// What is missing and, where one of `files` makes it, the command. Files that look like
     /// `model` (what the figure has) are preferred.
@@ -44,11 +71,11 @@ impl Missing {
                 }
                 // Variants append to a name: the shortest is the plain one.
                 same.sort_by_key(|e| e.path.as_os_str().len());
-                format!(
-                    "no run with {}; {}",
-                    loss.words(),
-                    train(same.first().copied())
-                )
+                let how = match (same.first(), model) {
+                    (None, Some(model)) => elsewhere(files, fits, model),
+                    (found, _) => train(found.copied()),
+                };
+                format!("no run with {}; {how}", loss.words())
             }
             Missing::MahendranVedaldi(layer) => {
                 let fits = |e: &&Experiment| inverts(e) && net_name(&e.encoder) == *layer;

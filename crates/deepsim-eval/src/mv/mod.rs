@@ -8,7 +8,7 @@ mod record;
 use std::time::Instant;
 
 use deepsim_data::Dataset;
-use deepsim_experiment::{Experiment, Perception};
+use deepsim_experiment::{Experiment, Perception, measure};
 use tch::{Device, Tensor};
 
 pub use objective::{Energy, Settings, Stage, energy, update};
@@ -43,7 +43,7 @@ pub fn total_variation_for(tap: &str) -> f64 {
     }
 }
 
-/// Inverts the first `limit` held-out photographs of an experiment, `batch` at a time.
+/// Inverts the held-out photographs of an experiment, at most `limit` of them spread evenly, `batch` at a time.
 /// `progress` is told of each step of each batch, with the photographs in it.
 ///
 /// # Errors
@@ -58,9 +58,8 @@ pub fn compute<'a>(
     mut progress: impl FnMut(u64),
 ) -> Result<Made<'a>> {
     let begun = Instant::now();
-    let n = data.len().min(limit);
     let crop = experiment.raw.data.crop;
-    let all: Vec<usize> = (0..n).collect();
+    let all = measure::chosen(data, limit);
     let (mut photos, mut originals, mut pictures) = (vec![], vec![], vec![]);
     for indices in all.chunks(batch.max(1)) {
         let x = from_data(data, indices, &experiment.augment(), device)?;

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use deepsim_data::Dataset;
-use deepsim_experiment::{Experiment, ExperimentError, Perception};
+use deepsim_experiment::{Experiment, ExperimentError, Perception, measure};
 use deepsim_nets::params::{f32_bytes, read_safetensors};
 use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
 use safetensors::tensor::{Dtype, TensorView};
@@ -22,7 +22,7 @@ use tch::{Device, Tensor};
 use super::objective::Settings;
 use crate::error::{EvalError, Result};
 use crate::output;
-use crate::photos::short_name;
+use crate::photos::{short_name, some};
 use crate::sheet::{Sheet, images};
 
 /// The record's file.
@@ -106,9 +106,13 @@ pub fn write(out: &Path, made: &Made<'_>) -> Result<()> {
         .tempdir_in(parent)
         .map_err(ExperimentError::io(parent))?;
     let mut sheet = Sheet::new(&format!("Mahendran & Vedaldi, {}", made.experiment.encoder));
-    let shown = made.photos.len().min(SHOWN);
-    let few = |x: &Tensor| -> Result<_> { images(&x.f_narrow(0, 0, shown as i64)?) };
-    let names = made.photos.iter().take(shown);
+    let shown = deepsim_data::spread(SHOWN, made.photos.len());
+    let places: Vec<i64> = shown.iter().map(|&i| i as i64).collect();
+    let few = |x: &Tensor| -> Result<_> {
+        let places = Tensor::f_from_slice(&places)?.f_to_device(x.device())?;
+        images(&x.f_index_select(0, &places)?)
+    };
+    let names = shown.iter().map(|&i| &made.photos[i]);
     sheet.columns = names.map(|p| short_name(&p.name)).collect();
     sheet.row("photo", few(&made.originals)?);
     sheet.row("M&V", few(&made.pictures)?);
@@ -241,6 +245,36 @@ impl Record {
             });
         }
         Ok(perception)
+    }
+
+    /// The images to measure it on: those that any run is measured on ([`measure::chosen`]) where it has
+    /// reconstructions of them all, else its own, at most `limit` of them.
+    pub fn chosen(&self, data: &Dataset, limit: usize) -> Vec<usize> {
+        let mut own: Vec<usize> = self.manifest.photos.iter().map(|p| p.index).collect();
+        own.sort_unstable();
+        let chosen = measure::chosen(data, limit);
+        match chosen.iter().all(|i| own.binary_search(i).is_ok()) {
+            true => chosen,
+            false => some(&own, limit),
+        }
+    }
+
+    /// Reconstructions of images of the dataset, of all of [`Record::pictures`].
+    ///
+    /// # Errors
+    /// An image that the record has none of.
+    pub fn of(&self, pictures: &Tensor, indices: &[usize]) -> Result<Tensor> {
+        let photos = &self.manifest.photos;
+        let place = |&index: &usize| {
+            let found = photos.iter().position(|p| p.index == index);
+            found.map(|p| p as i64).ok_or_else(|| EvalError::Record {
+                path: self.path.join(FILE),
+                reason: format!("has no reconstruction of image {index}"),
+            })
+        };
+        let places: Vec<i64> = indices.iter().map(place).collect::<Result<_>>()?;
+        let places = Tensor::f_from_slice(&places)?.f_to_device(pictures.device())?;
+        Ok(pictures.f_index_select(0, &places)?)
     }
 
     /// The reconstructions, `[N,3,S,S]` in Caffe units, not clipped.

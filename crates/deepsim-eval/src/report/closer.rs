@@ -1,9 +1,10 @@
 //! A closer look at some runs: between photographs, again and again, and what is nearest.
 
 use deepsim_data::Dataset;
+use deepsim_experiment::measure::{self, Norm};
 use tch::Tensor;
 
-use super::collect::{Options, SCALE, label};
+use super::collect::{Options, label};
 use super::data::{
     Beside, Closer, Interpolation, Neighbor, Neighbors, Part, Photo, Reconstruction, Reencoding,
 };
@@ -61,9 +62,14 @@ pub(super) fn choose(entries: &[Entry]) -> Vec<&Entry> {
     chosen
 }
 
-/// Looks at one run. `did` is told of each of the three parts.
-pub(super) fn look(entry: &Entry, options: &Options<'_>, mut did: impl FnMut(u64)) -> Closer {
-    let opened = open(entry, options);
+/// Looks at one run, whose normalisation may be known. `did` is told of each of the three parts.
+pub(super) fn look(
+    entry: &Entry,
+    options: &Options<'_>,
+    known: Option<Norm>,
+    mut did: impl FnMut(u64),
+) -> Closer {
+    let opened = open(entry, options, known);
     let mut part = |work: &mut dyn FnMut(&Loaded, &Dataset, &Scale) -> Result<()>| {
         let done = match &opened {
             Ok((run, data, scale)) => work(run, data, scale).map_err(|e| e.to_string()),
@@ -99,7 +105,11 @@ fn given<T>(done: Part<()>, value: Option<T>) -> Part<T> {
     done.and(value.ok_or_else(|| "nothing was made".to_owned()))
 }
 
-fn open(entry: &Entry, options: &Options<'_>) -> Part<(Loaded, Dataset, Scale)> {
+fn open(
+    entry: &Entry,
+    options: &Options<'_>,
+    known: Option<Norm>,
+) -> Part<(Loaded, Dataset, Scale)> {
     let opened = || -> Result<(Loaded, Dataset)> {
         let run = Loaded::open(&entry.path, options.device)?;
         let data = run.test_data()?;
@@ -113,7 +123,15 @@ fn open(entry: &Entry, options: &Options<'_>) -> Part<(Loaded, Dataset, Scale)> 
                 .to_owned(),
         );
     }
-    let scale = Scale::measure(&run, SCALE, options.device).map_err(|e| e.to_string())?;
+    // The normalisation of the table, where it was measured there.
+    let known = known.and_then(|norm| Scale::of(norm).ok());
+    let scale = match known {
+        Some(scale) => scale,
+        None => {
+            let chosen = measure::chosen(&data, options.images);
+            Scale::measure(&run, &chosen, options.device).map_err(|e| e.to_string())?
+        }
+    };
     Ok((run, data, scale))
 }
 
@@ -166,23 +184,24 @@ fn reencoding(
     scale: &Scale,
     options: &Options<'_>,
 ) -> Result<Reencoding> {
-    // Those that are shown first, then the others.
-    let mut chosen = spread(data, REENCODED, &[])?;
-    let shown = chosen.len();
-    let rest = (0..data.len()).filter(|i| !chosen.contains(i));
-    let rest: Vec<usize> = rest.take(options.images.saturating_sub(shown)).collect();
-    chosen.extend(rest);
-    let x = from_data(data, &chosen, &run.experiment.augment(), options.device)?;
+    let chosen = measure::chosen(data, options.images);
     let keep: Vec<usize> = (1..=ROUNDS).collect();
-    let made = reencode::compute(run, &x, &keep, scale, |_| {})?;
+    let made = reencode::compute(
+        run,
+        &reencode::Photos::HeldOut(chosen.clone()),
+        (&keep, REENCODED),
+        Some(scale),
+        |_| {},
+        options.device,
+    )?;
     let mut photos = Vec::new();
-    for (at, &index) in chosen.iter().enumerate().take(shown) {
+    for (at, &place) in made.shown.iter().enumerate() {
         let one = |x: &Tensor| -> Result<Tensor> { Ok(x.f_narrow(0, at as i64, 1)?) };
         let mut rounds = Vec::new();
         for (_, x) in &made.pictures {
             rounds.extend(pictures(&one(x)?)?);
         }
-        photos.push((photo(data, index, &one(&x)?)?, rounds));
+        photos.push((photo(data, chosen[place], &one(&made.photos)?)?, rounds));
     }
     Ok(Reencoding {
         photos,
@@ -196,10 +215,12 @@ fn neighborhood(
     scale: &Scale,
     options: &Options<'_>,
 ) -> Result<Neighbors> {
-    let asked = spread(data, options.images, &[])?;
+    let asked = measure::chosen(data, options.images);
     let made = neighbors::compute(run, &asked, 1, scale, options.device, |_| {})?;
-    let n = asked.len().min(NEIGHBORS);
-    let places: Vec<i64> = (0..n).map(|i| (i * asked.len() / n) as i64).collect();
+    let places: Vec<i64> = deepsim_data::spread(NEIGHBORS, asked.len())
+        .into_iter()
+        .map(|place| place as i64)
+        .collect();
     let index = Tensor::from_slice(&places).f_to_device(options.device)?;
     let few = |x: &Tensor| -> Result<Tensor> { Ok(x.f_index_select(0, &index)?) };
     let photos = few(&made.photos)?;

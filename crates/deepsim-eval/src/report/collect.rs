@@ -6,10 +6,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::Command;
 
-use deepsim_data::{Augment, Dataset};
+use deepsim_data::Dataset;
 use deepsim_experiment::evaluate::{decode, held_out_features};
+use deepsim_experiment::measure::{self, Images, Norm};
 use deepsim_experiment::{Checkpoint, Clip};
-use deepsim_nets::metrics::mean_pair_distance;
 use deepsim_nets::pictures::clip_caffe;
 use tch::{Device, Tensor};
 
@@ -21,12 +21,10 @@ use crate::catalog::{self, Entry, Loss, Origin, best, net_name};
 use crate::error::{EvalError, Result};
 use crate::judges::Judges;
 use crate::loaded::Loaded;
-use crate::photos::{BATCH, from_data, short_name};
+use crate::photos::{from_data, short_name, some};
 use crate::scale::distances;
 use crate::{mv, runs, table2};
 
-/// Photographs to normalise by where only a few are looked at.
-pub(super) const SCALE: usize = 256;
 /// Columns of the picture on top.
 const COLUMNS: usize = 6;
 
@@ -65,8 +63,14 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
     let mut left_out = Vec::new();
     let entries = catalog::read(options.runs, |why| left_out.push(why))?;
     if entries.is_empty() {
-        return Err(EvalError::NoRunIn {
-            path: options.runs.to_owned(),
+        let path = options.runs.to_owned();
+        return Err(match left_out.is_empty() {
+            true => EvalError::NoRunIn { path },
+            false => EvalError::NoneUsable {
+                path,
+                count: left_out.len(),
+                why: left_out,
+            },
         });
     }
     tell(Progress::Begin("table", entries.len() as u64));
@@ -100,7 +104,9 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
     }
     let (mut groups, mut shown) = (Vec::new(), Vec::new());
     for set in &sets {
-        match group(set, options, &mut left_out, |n| tell(Progress::Did(n))) {
+        match group(set, options, &table, &mut left_out, |n| {
+            tell(Progress::Did(n));
+        }) {
             Ok((made, of)) => {
                 groups.push(made);
                 shown.push(of);
@@ -115,7 +121,10 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
     tell(Progress::Begin("a closer look", chosen.len() as u64 * 3));
     let closer = chosen
         .into_iter()
-        .map(|entry| closer::look(entry, options, |n| tell(Progress::Did(n))))
+        .map(|entry| {
+            let known = known(&table, entry);
+            closer::look(entry, options, known, |n| tell(Progress::Did(n)))
+        })
         .collect();
     let cards = sets.iter().flatten().map(|entry| card(entry)).collect();
     Ok(Report {
@@ -248,6 +257,7 @@ type Make = dyn Fn(&Dataset, &[usize], &Tensor) -> Result<Tensor>;
 
 /// What makes pictures of photographs, and features of pictures.
 struct Maker {
+    encodes: bool,
     encode: Box<Encode>,
     make: Box<Make>,
 }
@@ -259,6 +269,7 @@ fn maker(entry: &Entry, device: Device) -> Result<Maker> {
             run.test_data()?;
             let other = std::rc::Rc::clone(&run);
             Ok(Maker {
+                encodes: run.perception.encodes(),
                 encode: Box::new(move |x| match other.perception.encodes() {
                     true => Ok(Some(other.perception.encode(x)?)),
                     false => Ok(None),
@@ -274,15 +285,10 @@ fn maker(entry: &Entry, device: Device) -> Result<Maker> {
             record.test_data()?;
             let perception = record.perception(device)?;
             Ok(Maker {
+                encodes: true,
                 encode: Box::new(move |x| Ok(Some(perception.encode(x)?))),
                 make: Box::new(move |_, indices, _| {
-                    let place = |i: &usize| {
-                        let mut photos = record.manifest.photos.iter();
-                        photos.position(|p| p.index == *i).map(|p| p as i64)
-                    };
-                    let places: Vec<i64> = indices.iter().filter_map(place).collect();
-                    let all = record.pictures(Device::Cpu)?;
-                    let some = all.f_index_select(0, &Tensor::from_slice(&places))?;
+                    let some = record.of(&record.pictures(Device::Cpu)?, indices)?;
                     Ok(clip_caffe(&some.f_to_device(device)?)?)
                 }),
             })
@@ -290,35 +296,18 @@ fn maker(entry: &Entry, device: Device) -> Result<Maker> {
     }
 }
 
-/// Mean distances between different held-out photographs, of pixels and of features.
-fn norm(
-    data: &Dataset,
-    augment: &Augment,
-    maker: &Maker,
-    device: Device,
-) -> Result<(f64, Option<f64>)> {
-    let n = data.len().min(SCALE);
-    let (mut all, mut features) = (Vec::new(), Vec::new());
-    for from in (0..n).step_by(BATCH) {
-        let indices: Vec<usize> = (from..n.min(from + BATCH)).collect();
-        let x = from_data(data, &indices, augment, device)?;
-        if let Some(f) = (maker.encode)(&x)? {
-            features.push(f.f_flatten(1, -1)?);
-        }
-        all.push(x.f_flatten(1, -1)?);
-    }
-    let image = mean_pair_distance(&Tensor::f_cat(&all, 0)?)?;
-    let feature = match features.is_empty() {
-        true => None,
-        false => Some(mean_pair_distance(&Tensor::f_cat(&features, 0)?)?),
-    };
-    Ok((image, feature))
+/// What the table's errors of an entry are relative to.
+fn known(table: &[table2::Row], entry: &Entry) -> Option<Norm> {
+    let path = entry.path.display().to_string();
+    let row = table.iter().find(|r| r.run.as_ref() == Some(&path));
+    row.and_then(|r| r.norm)
 }
 
 /// The photographs of a set and what each of its runs makes of them; and those runs.
 fn group<'a>(
     set: &[&'a Entry],
     options: &Options<'_>,
+    table: &[table2::Row],
     left_out: &mut Vec<String>,
     mut did: impl FnMut(u64),
 ) -> Result<(Group, Vec<&'a Entry>)> {
@@ -331,10 +320,15 @@ fn group<'a>(
         let has = |i: &usize| record.manifest.photos.iter().any(|p| p.index == *i);
         candidates.retain(has);
     }
-    let n = options.photos.min(candidates.len());
-    let chosen: Vec<usize> = (0..n)
-        .map(|i| candidates[i * candidates.len() / n])
-        .collect();
+    let chosen = some(&candidates, options.photos);
+    if chosen.len() < options.photos.min(data.len()) {
+        left_out.push(format!(
+            "{} of {} photos of {}: a record has pictures of no others",
+            chosen.len(),
+            options.photos.min(data.len()),
+            first.raw.data.test.display()
+        ));
+    }
     if chosen.is_empty() {
         return Err(EvalError::Format(
             "no photograph that all runs show".to_owned(),
@@ -352,7 +346,7 @@ fn group<'a>(
         .collect();
     let (mut runs, mut of) = (Vec::new(), Vec::new());
     for &entry in set {
-        match reconstructions(entry, &data, &chosen, &x, options.device) {
+        match reconstructions(entry, &data, (&chosen, &x), known(table, entry), options) {
             Ok(made) => {
                 runs.push((runs::name(&entry.path), label(entry), made));
                 of.push(entry);
@@ -384,12 +378,28 @@ fn group<'a>(
 fn reconstructions(
     entry: &Entry,
     data: &Dataset,
-    chosen: &[usize],
-    x: &Tensor,
-    device: Device,
+    (chosen, x): (&[usize], &Tensor),
+    known: Option<Norm>,
+    options: &Options<'_>,
 ) -> Result<Vec<Reconstruction>> {
-    let maker = maker(entry, device)?;
-    let (image, feature) = norm(data, &entry.experiment.augment(), &maker, device)?;
+    let maker = maker(entry, options.device)?;
+    let Norm { image, feature, .. } = match known {
+        Some(norm) => norm,
+        None => {
+            let images = Images {
+                data,
+                augment: &entry.experiment.augment(),
+                chosen: &measure::chosen(data, options.images),
+                device: options.device,
+            };
+            let encode = |x: &Tensor| -> Result<Tensor> {
+                let none = || EvalError::Format("nothing encodes an image here".to_owned());
+                (maker.encode)(x)?.ok_or_else(none)
+            };
+            let encode: measure::Encode<'_, EvalError> = &encode;
+            measure::norm(images, maker.encodes.then_some(encode))?
+        }
+    };
     let made = (maker.make)(data, chosen, x)?;
     let far = distances(&made, x)?;
     let features = match ((maker.encode)(&made)?, (maker.encode)(x)?) {
@@ -449,7 +459,5 @@ fn headline(group: &Group, of: &[&Entry]) -> Part<Headline> {
 
 /// Some of a list, spread evenly.
 fn few<'a, T: Clone + 'a>(all: impl Iterator<Item = &'a T>) -> Vec<T> {
-    let all: Vec<&T> = all.collect();
-    let n = all.len().min(COLUMNS);
-    (0..n).map(|i| all[i * all.len() / n].clone()).collect()
+    some(&all.cloned().collect::<Vec<T>>(), COLUMNS)
 }

@@ -1,6 +1,5 @@
 //! `metrics.jsonl` of a run, as far as curves show it.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -15,8 +14,8 @@ use super::data::Part;
 const POINTS: usize = 400;
 /// A longer line is none of ours.
 const LINE: u64 = 1 << 16;
-/// Lines at most.
-const LINES: usize = 1 << 20;
+/// Log steps in memory at most: beyond it, neighbours are joined.
+const HELD: usize = 1 << 15;
 
 /// One log step (or the mean of several, in a long run).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,10 +64,10 @@ pub struct History {
 pub(super) fn read(path: &Path, weights: [f64; 3], gate: RawGate) -> Part<History> {
     let file = File::open(path).map_err(|e| ExperimentError::io(path)(e).to_string())?;
     let mut reader = BufReader::new(file);
-    // By step: a resumed run may have logged one twice, and the last line counts.
-    let (mut logs, mut evaluations) = (BTreeMap::new(), BTreeMap::new());
+    let mut logs = Held::new(HELD);
+    let mut evaluations = Held::new(HELD);
     let mut line = Vec::new();
-    for _ in 0..LINES {
+    loop {
         line.clear();
         let n = reader
             .by_ref()
@@ -89,40 +88,136 @@ pub(super) fn read(path: &Path, weights: [f64; 3], gate: RawGate) -> Part<Histor
             v.filter(|v| v.is_finite())
         };
         if value.get("eval.image_error").is_some() {
-            evaluations.insert(
-                step,
-                Evaluated {
-                    step: step as f64,
-                    image: number("eval.image_error"),
-                    feature: number("eval.feature_error"),
-                },
-            );
+            let numbers = ["eval.image_error", "eval.feature_error"].map(number);
+            evaluations.add(step, numbers, []);
             continue;
         }
         let [feat, adv, img] = ["loss.feat", "loss.adv", "loss.img"].map(number);
         let term = |v: Option<f64>, weight: f64| v.filter(|_| weight > 0.0).map(|v| v * weight);
-        let one = Logged {
-            step: step as f64,
-            feat: term(feat, weights[0]),
-            adv: term(adv, weights[1]),
-            img: term(img, weights[2]),
-            ratio: number("gate.ratio"),
-            discriminator: number("updates.d"),
-            generator: number("updates.g"),
-        };
-        logs.insert(step, one);
+        let means = [
+            term(feat, weights[0]),
+            term(adv, weights[1]),
+            term(img, weights[2]),
+            number("gate.ratio"),
+        ];
+        logs.add(step, means, ["updates.d", "updates.g"].map(number));
     }
-    let mut logged: Vec<Logged> = logs.into_values().collect();
+    let mut logged: Vec<Logged> = logs
+        .points
+        .iter()
+        .map(|p| {
+            let [feat, adv, img, ratio] = p.values();
+            let [discriminator, generator] = p.last;
+            Logged {
+                step: p.step as f64,
+                feat,
+                adv,
+                img,
+                ratio,
+                discriminator,
+                generator,
+            }
+        })
+        .collect();
     shares(&mut logged);
     if logged.is_empty() {
         return Err(format!("{} has no log step yet", path.display()));
     }
+    let evaluated = evaluations
+        .points
+        .iter()
+        .map(|p| {
+            let [image, feature] = p.values();
+            Evaluated {
+                step: p.step as f64,
+                image,
+                feature,
+            }
+        })
+        .collect();
     Ok(History {
         logged: thin(&logged),
-        evaluated: evaluations.into_values().collect(),
+        evaluated,
         gate,
         adversarial: weights[1] > 0.0,
     })
+}
+
+/// Points of a log in the order of their steps, of which any number may come and few are held: where there are too many,
+/// each two neighbours become one.
+struct Held<const MEANS: usize, const LAST: usize> {
+    points: Vec<Point<MEANS, LAST>>,
+    most: usize,
+    /// Lines that a point stands for, where it is full.
+    size: u64,
+}
+
+/// One line, or several that follow each other.
+struct Point<const MEANS: usize, const LAST: usize> {
+    /// Of the last of them.
+    step: u64,
+    lines: u64,
+    /// Sums of those that have a value, and how many have.
+    sums: [(f64, u64); MEANS],
+    /// Counters, as the last line has them.
+    last: [Option<f64>; LAST],
+}
+
+impl<const MEANS: usize, const LAST: usize> Point<MEANS, LAST> {
+    fn values(&self) -> [Option<f64>; MEANS] {
+        self.sums.map(|(sum, n)| (n > 0).then(|| sum / n as f64))
+    }
+
+    /// Takes the point that follows.
+    fn join(&mut self, next: &Point<MEANS, LAST>) {
+        self.step = next.step;
+        self.lines += next.lines;
+        for ((sum, n), (more, count)) in self.sums.iter_mut().zip(next.sums) {
+            *sum += more;
+            *n += count;
+        }
+        for (last, next) in self.last.iter_mut().zip(next.last) {
+            *last = next.or(*last);
+        }
+    }
+}
+
+impl<const MEANS: usize, const LAST: usize> Held<MEANS, LAST> {
+    fn new(most: usize) -> Held<MEANS, LAST> {
+        Held {
+            points: Vec::new(),
+            most,
+            size: 1,
+        }
+    }
+
+    fn add(&mut self, step: u64, means: [Option<f64>; MEANS], last: [Option<f64>; LAST]) {
+        // A resumed run may have logged steps twice: the last line of each counts.
+        while self.points.last().is_some_and(|p| p.step >= step) {
+            self.points.pop();
+        }
+        let next = Point {
+            step,
+            lines: 1,
+            sums: means.map(|v| (v.unwrap_or(0.0), u64::from(v.is_some()))),
+            last,
+        };
+        match self.points.last_mut().filter(|p| p.lines < self.size) {
+            Some(point) => point.join(&next),
+            None => self.points.push(next),
+        }
+        if self.points.len() > self.most {
+            self.size *= 2;
+            let mut joined: Vec<Point<MEANS, LAST>> = Vec::with_capacity(self.most);
+            for (i, point) in std::mem::take(&mut self.points).into_iter().enumerate() {
+                match joined.last_mut().filter(|_| i % 2 == 1) {
+                    Some(before) => before.join(&point),
+                    None => joined.push(point),
+                }
+            }
+            self.points = joined;
+        }
+    }
 }
 
 /// Counts of updates become the share of iterations that had one.
@@ -191,6 +286,44 @@ mod tests {
         assert_eq!(made.logged[1].discriminator, Some(1.0));
         assert_eq!(made.logged[1].generator, Some(0.5));
         assert_eq!(made.evaluated[0].image, Some(50.5));
+    }
+
+    /// A long training's log is read to its end, in little memory; lines that a resumed run wrote again count once.
+    #[test]
+    fn a_log_of_any_length_is_read_to_its_end() {
+        let mut held: Held<1, 1> = Held::new(100);
+        for step in 1..=12_345u64 {
+            let done = (step * 3) as f64;
+            held.add(step, [Some(step as f64)], [Some(done)]);
+        }
+        assert!(held.points.len() <= 101);
+        let last = held.points.last().unwrap();
+        assert_eq!((last.step, last.last), (12_345, [Some(37_035.0)]));
+        let lines: u64 = held.points.iter().map(|p| p.lines).sum();
+        assert_eq!(lines, 12_345);
+        let sum: f64 = held.points.iter().map(|p| p.sums[0].0).sum();
+        assert_eq!(sum, 12_345.0 * 12_346.0 / 2.0);
+
+        let mut again: Held<1, 0> = Held::new(100);
+        for step in [10, 20, 30, 20, 30, 40] {
+            again.add(step, [Some(1.0)], []);
+        }
+        let steps: Vec<u64> = again.points.iter().map(|p| p.step).collect();
+        assert_eq!(steps, [10, 20, 30, 40]);
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut text = std::io::BufWriter::new(file.as_file());
+        let lines = (1 << 20) + 1000;
+        for step in 1..=lines {
+            std::io::Write::write_all(
+                &mut text,
+                format!("{{\"step\":{step},\"loss.feat\":1}}\n").as_bytes(),
+            )
+            .unwrap();
+        }
+        drop(text);
+        let made = read(file.path(), [1.0, 0.0, 0.0], GATE).unwrap();
+        assert_eq!(made.logged.last().map(|l| l.step), Some(f64::from(lines)));
     }
 
     #[test]

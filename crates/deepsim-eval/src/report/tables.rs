@@ -9,6 +9,7 @@ use crate::judges::Score;
 use crate::neighbors;
 use crate::paper;
 use crate::table2::Row;
+use crate::table2_text::{Set, sets};
 
 /// What was run.
 pub(super) fn runs(cards: &[RunCard]) -> Markup {
@@ -72,19 +73,31 @@ fn run_name(row: &Row) -> String {
     crate::runs::name(std::path::Path::new(run))
 }
 
-/// Our rows.
+/// Our rows, those of the same images in one table.
 pub(super) fn ours(report: &Report) -> Markup {
-    let mut rows: Vec<&Row> = report.table.iter().filter(|r| r.run.is_some()).collect();
-    rows.sort_by_key(|r| (r.data.clone(), r.crop, r.layer.clone(), r.method.clone()));
+    let sets = sets(&report.table);
+    html! {
+        @for (i, set) in sets.iter().enumerate() {
+            (one_set(set, match i { 0 => "Our errors".to_owned(), n => format!("Our errors, table {}", n + 1) }.as_str()))
+        }
+        @if sets.len() > 1 {
+            p.why { "Each of these tables stands on images of its own: compare rows within one of them only." }
+        }
+    }
+}
+
+fn one_set(set: &Set<'_>, name: &str) -> Markup {
+    let mut rows = set.rows.clone();
+    rows.sort_by_key(|r| (r.layer.clone(), r.method.clone()));
     let paper = rows.iter().any(|r| r.paper_image_error.is_some());
     let words = |r: &Row| {
         r.loss
             .map_or("Mahendran & Vedaldi", crate::catalog::Loss::words)
     };
     html! {
-        div.scroll tabindex="0" role="region" aria-label="Our errors" {
+        div.scroll tabindex="0" role="region" aria-label=(name) {
             table {
-                caption { "Ours: normalised inversion error in % (100 is a random other photo), and judges that the paper lacks" }
+                caption { "Ours, on " (set.title) ": normalised inversion error in % (100 is a random other photo), and judges that the paper lacks" }
                 thead { tr {
                     th scope="col" { "run" } th.text scope="col" { "layer" } th.text scope="col" { "method" }
                     th scope="col" { "pixels" } th scope="col" { "features" }
@@ -109,11 +122,27 @@ pub(super) fn ours(report: &Report) -> Markup {
                             td { (score(row.ssim, 3)) }
                             td { (score(row.psnr, 1)) @if let Score::Value(_) = row.psnr { small { " dB" } } }
                             td { (share(row.label_top1)) } td { (share(row.label_top5)) }
-                            td { (row.n.map_or("–".to_owned(), |n| n.to_string())) }
+                            td { (images(row)) }
                         }
                     }
                 }
             }
+        }
+    }
+}
+
+/// How many images, and what is to be known of them.
+fn images(row: &Row) -> Markup {
+    let n = row.n.unwrap_or(0);
+    html! {
+        (n)
+        @match row.held_out_overlap {
+            Some(all) if all > 0 && all == n => small { " training images" },
+            Some(some) if some > 0 => small { ", " (some) " of them trained on" },
+            _ => {},
+        }
+        @if let Some(from) = row.n_pairs_from.filter(|from| *from < n) {
+            small { ", relative to the pairs of " (from) }
         }
     }
 }

@@ -1,0 +1,152 @@
+//! Names that were nearly right, and paths that were looked for from elsewhere.
+
+use std::path::{Path, PathBuf};
+
+/// The name that is most like `asked`, if one is like it at all.
+pub fn closest<'a>(asked: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = asked.to_lowercase();
+    let mut best: Option<(f64, &str)> = None;
+    for name in names {
+        let other = name.to_lowercase();
+        let likeness = match !lower.is_empty() && other.contains(&lower) && lower.len() > 2 {
+            true => 0.9,
+            false => strsim::normalized_damerau_levenshtein(&lower, &other),
+        };
+        if likeness >= 0.6 && best.is_none_or(|(most, _)| likeness > most) {
+            best = Some((likeness, name));
+        }
+    }
+    best.map(|(_, name)| name)
+}
+
+/// ` (did you mean NAME?)`, or nothing.
+pub fn hint<'a>(asked: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    closest(asked, names).map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}
+
+/// Names that a message lists at most.
+const LISTED: usize = 24;
+
+/// A parser's message about an unknown name, with the name that was probably meant, and without a list that nobody reads.
+pub fn shortened(message: &str) -> String {
+    let Some(at) = message.find("expected one of ") else {
+        return message.to_owned();
+    };
+    let (before, rest) = message.split_at(at);
+    let list = rest.lines().next().unwrap_or(rest);
+    let after = &rest[list.len()..];
+    let quoted = |text: &str| -> Vec<String> {
+        let parts = text.split('`').skip(1).step_by(2);
+        parts.map(str::to_owned).collect()
+    };
+    let (asked, known) = (quoted(before), quoted(list));
+    let hint = asked.last().map_or_else(String::new, |asked| {
+        hint(asked, known.iter().map(String::as_str))
+    });
+    match known.len() > LISTED {
+        true => {
+            let end = match hint.is_empty() {
+                true => format!(
+                    "none of the {} known ones (docs/configuration.md)",
+                    known.len()
+                ),
+                false => hint.trim_start_matches("; ").to_owned(),
+            };
+            format!("{}; {end}{after}", before.trim_end().trim_end_matches(','))
+        }
+        false => format!("{before}{list}{hint}{after}"),
+    }
+}
+
+/// Where a path was looked for, in words: relative ones say from where.
+pub fn tried(path: &Path) -> String {
+    let cwd = std::env::current_dir().unwrap_or_default();
+    match path.is_relative() && !cwd.as_os_str().is_empty() {
+        true => format!(
+            "{} (relative to {}; the paths of this project's experiments begin at its root)",
+            path.display(),
+            cwd.display()
+        ),
+        false => path.display().to_string(),
+    }
+}
+
+/// The experiment file that was probably meant by a path that is not there: of the same or a similar name below
+/// `experiments`.
+pub fn experiment_file(path: &Path) -> Option<PathBuf> {
+    let stem = path.file_stem()?.to_str()?;
+    let mut found: Vec<PathBuf> = Vec::new();
+    let mut folders = vec![(PathBuf::from("experiments"), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() && depth < 3 {
+                folders.push((path, depth + 1));
+            } else if path.extension().is_some_and(|e| e == "toml") {
+                found.push(path);
+            }
+        }
+    }
+    // The plainest of one name.
+    found.sort_by_key(|p| (p.components().count(), p.clone()));
+    let stems: Vec<&str> = found
+        .iter()
+        .filter_map(|p| p.file_stem()?.to_str())
+        .collect();
+    let likely = closest(stem, stems.iter().copied())?;
+    let place = stems.iter().position(|s| *s == likely)?;
+    found.get(place).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_nearly_right_is_found_and_what_is_not_is_left() {
+        let names = ["quickstart", "faces-vaegan", "sample-recorded"];
+        for (asked, found) in [
+            ("quikstart", Some("quickstart")),
+            ("Quickstart", Some("quickstart")),
+            ("vaegan", Some("faces-vaegan")),
+            ("sample-recoded", Some("sample-recorded")),
+            ("x", None),
+            ("unrelated", None),
+            ("", None),
+        ] {
+            assert_eq!(closest(asked, names), found, "{asked}");
+        }
+        assert_eq!(hint("pool6", ["pool5"]), "; did you mean `pool5`?");
+    }
+
+    #[test]
+    fn long_lists_are_cut_and_short_ones_kept() {
+        let few =
+            "TOML parse error at line 3\nunknown field `stepss`, expected one of `steps`, `seed`\n";
+        assert_eq!(
+            shortened(few),
+            "TOML parse error at line 3\nunknown field `stepss`, expected one of `steps`, `seed`; did you mean \
+             `steps`?\n"
+        );
+        let all: Vec<String> = (1..70).map(|i| format!("`pool{i}`")).collect();
+        let many = format!(
+            "unknown variant `poll5`, expected one of {}",
+            all.join(", ")
+        );
+        assert_eq!(
+            shortened(&many),
+            "unknown variant `poll5`; did you mean `pool5`?"
+        );
+        assert_eq!(shortened("something else"), "something else");
+    }
+
+    #[test]
+    fn relative_paths_say_from_where() {
+        let text = tried(Path::new("weights/x.safetensors"));
+        assert!(
+            text.starts_with("weights/x.safetensors (relative to /"),
+            "{text}"
+        );
+        assert_eq!(tried(Path::new("/a/b")), "/a/b");
+    }
+}
