@@ -7,6 +7,7 @@ mod flops;
 mod gemm;
 mod images;
 mod inputs;
+mod memory;
 mod phases;
 mod serve;
 mod training;
@@ -51,6 +52,13 @@ enum Command {
         #[arg(long, default_value = "cpu")]
         device: String,
     },
+    /// Evaluate so many synthetic images at 227 pixels and print the peak of resident memory as JSON
+    Memory {
+        /// Images
+        images: usize,
+        /// Where they are kept
+        folder: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -70,6 +78,7 @@ fn run(command: Command) -> Result<()> {
         Command::Inputs { work, folder } => {
             inputs::write(&training(&work)?.experiment("fp32")?, &folder)
         }
+        Command::Memory { images, folder } => memory::run(images, &folder),
         Command::Work {
             work,
             folder,

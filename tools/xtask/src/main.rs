@@ -15,6 +15,7 @@ mod harden;
 mod landing;
 mod libtorch;
 mod machine;
+mod memory;
 mod packages;
 mod photos;
 mod precision;
@@ -187,6 +188,13 @@ Examples:
         args: harden::DenyArgs,
     },
 
+    /// Evaluate synthetic images and see whether more of them take more memory
+    #[command(after_help = memory::EXAMPLES)]
+    Memory {
+        #[command(flatten)]
+        args: memory::Args,
+    },
+
     /// Compare DeepSim's speed with PyTorch's on this machine
     ///
     /// Contenders take turns in rounds, so that what disturbs the machine disturbs all of them;
@@ -236,6 +244,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Tidy => tidy::run(&ws),
         Command::Reproduce { args } => reproduce::run(&ws, &args),
         Command::Precision { args } => precision::run(&ws, &args),
+        Command::Memory { args } => memory::run(&ws, &args),
         Command::Bench { args } => bench::run(&ws, &args),
         Command::Soak { args } => endure::soak(&ws, &args),
         Command::Kills { args } => endure::kills(&ws, &args),
