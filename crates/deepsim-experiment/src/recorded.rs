@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use deepsim_data::names::{canonical, visible};
 use deepsim_data::{Dataset, DatasetKind, Part};
 use tch::{Device, Kind, Tensor};
 
@@ -151,7 +152,7 @@ impl Recorded {
                     None => missing.push(full),
                     Some(key) => {
                         if let Some(other) = owners.insert(key.to_owned(), full.clone()) {
-                            shared.push(format!("{key} ({other} and {full})"));
+                            shared.push(format!("{key} ({other}, {full})"));
                         }
                     }
                 }
@@ -234,12 +235,13 @@ impl Recorded {
         let found = self.key(part, name).and_then(|k| self.file.entries.get(k));
         found.ok_or_else(|| ExperimentError::Recorded {
             path: self.file.path.clone(),
-            problems: vec![format!("{}/{name} has no features", part.name())],
+            problems: vec![format!("{}/{} has no features", part.name(), visible(name))],
         })
     }
 
     /// The name under which a picture's features are: the most particular one that is there.
     fn key(&self, part: Part, name: &str) -> Option<&str> {
+        let name = &*canonical(name);
         let path = Path::new(name);
         let file = path.file_name().and_then(|n| n.to_str());
         let bare = path.with_extension("");

@@ -99,7 +99,7 @@ fn files_of_pytorch_are_read_bit_for_bit_or_refused_by_name() {
         ("nan", ["`w` holds NaN", "position 1"]),
         ("huge", ["`w` holds inf", "position 1"]),
         ("empty", ["no weights", ""]),
-        ("nothing", ["`w` has the impossible shape [3, 0]", ""]),
+        ("nothing", ["`w` is empty: its shape is [3, 0]", ""]),
         ("complex", ["torch.ComplexFloatStorage", "not allowed"]),
         (
             "sparse",

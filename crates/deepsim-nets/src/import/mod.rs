@@ -30,7 +30,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub use error::{FileError, ImportError};
-pub use npy::read_npy;
+pub use npy::{NpyError, read_npy};
 pub use output::{Existing, Outcome};
 
 /// A file format that can be imported.

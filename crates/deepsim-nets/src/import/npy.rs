@@ -73,16 +73,30 @@ pub enum NpyError {
         index: usize,
         /// The value.
         value: f32,
+        /// The array's shape.
+        shape: Vec<usize>,
+    },
+    /// A number beyond the largest one in single precision.
+    #[error(
+        "the array holds {value:e} at position {index}, which is too large for f32 (at most 3.4e38)"
+    )]
+    TooLarge {
+        /// Index into its values, last dimension fastest.
+        index: usize,
+        /// The value.
+        value: f64,
+        /// The array's shape.
+        shape: Vec<usize>,
     },
 }
 
 /// Reads a `.npy` file: the array's shape and its values, last dimension fastest, as f32.
 ///
-/// float16, float64 and whole numbers of up to 64 bits are rounded to f32.
+/// float16, float64, whole numbers of up to 64 bits and truth values are rounded to f32.
 ///
 /// # Errors
 /// An unreadable or damaged file, an array of something else, one in Fortran order, or one that
-/// holds NaN or infinity.
+/// holds NaN, infinity, or a number too large for f32.
 pub fn read_npy(path: &Path) -> Result<(Vec<usize>, Vec<f32>), ImportError> {
     let bytes = read_limited(path, MAX_BYTES)?;
     parse(&bytes).map_err(|reason| ImportError::File {
@@ -158,10 +172,24 @@ pub fn parse(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), NpyError> {
     let values: Vec<f32> = data.chunks_exact(size).map(convert).collect();
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok((shape, values)),
-        Some(index) => Err(NpyError::NotFinite {
-            index,
-            value: values[index],
-        }),
+        Some(index) => {
+            let double = match (header.dtype, data[index * size..].first_chunk()) {
+                ("<f8", Some(bytes)) => f64::from_le_bytes(*bytes),
+                _ => f64::NAN,
+            };
+            Err(match double.is_finite() {
+                true => NpyError::TooLarge {
+                    index,
+                    value: double,
+                    shape,
+                },
+                false => NpyError::NotFinite {
+                    index,
+                    value: values[index],
+                    shape,
+                },
+            })
+        }
     }
 }
 
@@ -188,6 +216,9 @@ fn converter(dtype: &str) -> Option<(usize, Convert)> {
         }),
         "<f4" => of!(f32),
         "<f8" => of!(f64),
+        "|b1" => (1, |bytes: &[u8]| {
+            f32::from(u8::from(bytes.first().is_some_and(|b| *b != 0)))
+        }),
         "|i1" => of!(i8),
         "|u1" => of!(u8),
         "<i2" => of!(i16),
@@ -258,7 +289,7 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
     (!inside.contains('\\')).then_some((inside, after))
 }
 
-/// `3, 4` or `3,` or nothing.
+/// `3, 4` or `3,` or nothing; `3L, 4L` as numpy wrote under Python 2.
 fn numbers(text: &str) -> Option<Vec<u64>> {
     let text = text.trim();
     if text.is_empty() {
@@ -267,7 +298,8 @@ fn numbers(text: &str) -> Option<Vec<u64>> {
     let text = text.strip_suffix(',').unwrap_or(text);
     let digits = |n: &str| n.bytes().all(|b| b.is_ascii_digit());
     text.split(',')
-        .map(|n| Some(n.trim()).filter(|n| digits(n))?.parse().ok())
+        .map(|n| n.trim().strip_suffix('L').unwrap_or(n.trim()))
+        .map(|n| Some(n).filter(|n| digits(n))?.parse().ok())
         .collect()
 }
 
@@ -305,6 +337,7 @@ mod tests {
                     .concat(),
             ),
             ("|u1", vec![1, 3]),
+            ("|i1", vec![1, 3]),
             ("<i2", [1i16, 3].map(i16::to_le_bytes).concat()),
             ("<i8", [1i64, 3].map(i64::to_le_bytes).concat()),
             ("<u8", [1u64, 3].map(u64::to_le_bytes).concat()),
@@ -378,6 +411,27 @@ mod tests {
         refused(&npy("{'descr': '<f4', 'shape': (2,)}", &data), "header");
         let nan = [1f32, f32::NAN].map(f32::to_le_bytes).concat();
         refused(&npy(&header("<f4", "(2,)"), &nan), "NaN at position 1");
+        let huge = [1f64, 1e300].map(f64::to_le_bytes).concat();
+        refused(
+            &npy(&header("<f8", "(2,)"), &huge),
+            "1e300 at position 1, which is too large for f32",
+        );
+        let inf = [1f64, f64::INFINITY].map(f64::to_le_bytes).concat();
+        refused(&npy(&header("<f8", "(2,)"), &inf), "inf at position 1");
+        refused(&npy(&header("<f4", "(2LL,)"), &data), "header");
+        refused(&npy(&header("<f4", "(L,)"), &data), "header");
+    }
+
+    #[test]
+    fn headers_of_python_2_and_truth_values_are_read() {
+        let data = [1f32, -2.0, 3.0, 4.0, 5.0, 6.0]
+            .map(f32::to_le_bytes)
+            .concat();
+        let (shape, _) = parse(&npy(&header("<f4", "(3L, 2L)"), &data)).unwrap();
+        assert_eq!(shape, [3, 2]);
+        assert_eq!(parse(&npy(&header("<f4", "(6L,)"), &data)).unwrap().0, [6]);
+        let truth = parse(&npy(&header("|b1", "(3,)"), &[1, 0, 1])).unwrap();
+        assert_eq!(truth, (vec![3], vec![1.0, 0.0, 1.0]));
     }
 
     proptest! {

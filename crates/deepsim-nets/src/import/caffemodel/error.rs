@@ -101,7 +101,9 @@ pub enum CaffeError {
         actual: usize,
     },
     /// NaN or infinity among the weights.
-    #[error("`{tensor}` holds {value} at position {index}: the file is damaged or training failed")]
+    #[error(
+        "`{tensor}` holds {value} at position {index} in single precision: the file is damaged, training failed, or a double is too large"
+    )]
     NotFinite {
         /// The tensor.
         tensor: String,

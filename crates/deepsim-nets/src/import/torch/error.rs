@@ -106,7 +106,15 @@ pub enum TorchError {
         /// Its format.
         dtype: Dtype,
     },
-    /// Dimensions below 1, negative strides, or numbers beyond counting.
+    /// A dimension of 0.
+    #[error("`{tensor}` is empty: its shape is {shape:?}")]
+    EmptyTensor {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<i64>,
+    },
+    /// Dimensions below 0, negative strides, or numbers beyond counting.
     #[error("`{tensor}` has the impossible shape {shape:?} with strides {strides:?} at {offset}")]
     Impossible {
         /// The tensor.
@@ -189,7 +197,9 @@ pub enum TorchError {
         count: usize,
     },
     /// NaN or infinity among the weights.
-    #[error("`{tensor}` holds {value} at position {index}: the file is damaged or training failed")]
+    #[error(
+        "`{tensor}` holds {value} at position {index} in single precision: the file is damaged, training failed, or a double is too large"
+    )]
     NotFinite {
         /// The tensor.
         tensor: String,

@@ -110,6 +110,12 @@ impl<'a> View<'a> {
         if shape.len() != strides.len() || shape.len() > MAX_RANK {
             return Err(impossible());
         }
+        if shape.contains(&0) && shape.iter().all(|n| *n >= 0) {
+            return Err(TorchError::EmptyTensor {
+                tensor: name.to_owned(),
+                shape: shape.to_vec(),
+            });
+        }
         let whole = |numbers: &[i64], least: i64| {
             let number = |n: &i64| usize::try_from(*n).ok().filter(|_| *n >= least);
             numbers.iter().map(number).collect::<Option<Vec<usize>>>()

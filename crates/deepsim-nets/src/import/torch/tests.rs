@@ -194,7 +194,9 @@ fn tensors_outside_their_storage_are_refused() {
         for file in [archive(&[said]), stream(&[said], &["0"], &VALUES)] {
             let error = parse(&file).unwrap_err();
             let named = matches!(&error,
-                TorchError::Impossible { tensor, .. } | TorchError::Outside { tensor, .. } if tensor == "w");
+                TorchError::Impossible { tensor, .. }
+                    | TorchError::EmptyTensor { tensor, .. }
+                    | TorchError::Outside { tensor, .. } if tensor == "w");
             assert!(named, "{error}");
         }
     }
