@@ -78,7 +78,6 @@ pub fn add(ws: &Workspace, missing: &[Requirement]) -> Result<()> {
     landing::write(&list, text.as_bytes())?;
     requirements::fetch(&list, &wheels)?;
     let staging = landing::sibling(&ws.python(), "staging");
-    landing::remove(&staging)?;
     requirements::install(&list, &wheels, &staging)?;
     landing::merge_folder(&staging, &ws.python())?;
     landing::remove(&wheels)

@@ -63,7 +63,6 @@ pub fn download_all(package: &str, folder: &Path) -> Result<Vec<PathBuf>> {
 /// Folders for one run of apt, `status` being what it takes for installed.
 fn home(folder: &Path, status: &str) -> Result<PathBuf> {
     let home = landing::sibling(&folder.join("apt"), "staging");
-    landing::remove(&home)?;
     for part in ["state/lists/partial", "cache/archives/partial", "package"] {
         fs::create_dir_all(home.join(part)).context("creating apt's folders")?;
     }

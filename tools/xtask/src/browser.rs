@@ -69,8 +69,6 @@ pub fn ensure(ws: &Workspace) -> Result<PathBuf> {
     note("fetching Debian's chromium and the libraries that this machine lacks (some 150 MB)");
     let debs = landing::sibling(&ws.downloads().join("chromium"), "staging");
     let tree = landing::sibling(&place, "staging");
-    landing::remove(&debs)?;
-    landing::remove(&tree)?;
     fs::create_dir_all(&tree).context("creating the browser's folder")?;
     for deb in apt::download_all("chromium", &debs)? {
         Child::new("dpkg-deb", "dpkg-deb", ws.root())

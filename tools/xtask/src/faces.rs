@@ -1,5 +1,6 @@
 //! Photographs of faces out of a Python package, split by person and prepared by deepsim-data.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -83,6 +84,21 @@ impl Manifest {
         people.collect()
     }
 
+    /// Something in `folder` that set-up did not write: another file than a picture of the manifest, on the side that
+    /// it says, or any file where no SOURCE.txt of ours is.
+    fn foreign(&self, folder: &Path) -> Option<PathBuf> {
+        let ours = fs::read_to_string(folder.join("SOURCE.txt"))
+            .is_ok_and(|text| text.starts_with(&format!("name: {}\ncredit: ", self.name)));
+        let mut known: HashSet<PathBuf> = HashSet::new();
+        if ours {
+            known.extend(self.list().into_iter().map(|(_, place)| folder.join(place)));
+            known.insert(folder.join("SOURCE.txt"));
+        }
+        files_below(folder)
+            .into_iter()
+            .find(|file| !known.contains(file))
+    }
+
     /// Whether exactly the pictures of the manifest are in `folder`, split as it says.
     fn is_whole(&self, folder: &Path) -> bool {
         let list = self.list();
@@ -90,6 +106,21 @@ impl Manifest {
             && list.iter().all(|(_, place)| folder.join(place).is_file())
             && photos::count(folder) == list.len()
     }
+}
+
+/// All files below a folder; links are not followed.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_path_buf()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                _ => found.push(entry.path()),
+            }
+        }
+    }
+    found
 }
 
 /// The photographs.
@@ -114,11 +145,12 @@ pub fn ensure(ws: &Workspace) -> Result<()> {
     let manifest = Manifest::read(ws)?;
     let photos = folder(ws);
     if !manifest.is_whole(&photos) {
-        // What set-up wrote says so; anything else is somebody's.
-        if !photos.join("SOURCE.txt").is_file() && photos::count(&photos) > 0 {
+        // What set-up wrote is known by name and content; anything else is somebody's.
+        if let Some(foreign) = manifest.foreign(&photos) {
             return Err(refuse(format!(
-                "{} holds pictures that set-up did not put there: move them elsewhere, then run {AGAIN}",
-                ws.show(&photos)
+                "{} holds what set-up did not put there ({}): move it elsewhere, then run {AGAIN}",
+                ws.show(&photos),
+                ws.show(&foreign)
             )));
         }
         let archive = manifest
@@ -148,7 +180,6 @@ fn unpack(manifest: &Manifest, archive: &Path, place: &Path) -> Result<()> {
     let file = File::open(archive).with_context(context)?;
     let mut zip = ZipArchive::new(file).with_context(context)?;
     let staging = landing::sibling(place, "staging");
-    landing::remove(&staging)?;
     for (name, to) in manifest.list() {
         let inside = format!("{}/{name}", manifest.folder);
         let bytes = picture(&mut zip, &inside).with_context(context)?;
@@ -172,7 +203,7 @@ fn unpack(manifest: &Manifest, archive: &Path, place: &Path) -> Result<()> {
         held_out.join(", "),
     );
     fs::write(staging.join("SOURCE.txt"), source).context("writing SOURCE.txt")?;
-    landing::replace_folder(&staging, place)
+    landing::replace_folder_if(&staging, place, &|old| manifest.foreign(old).is_none())
 }
 
 /// One picture of the package, which must be a grey PNM by its first bytes.
@@ -301,8 +332,15 @@ mod tests {
         fs::create_dir_all(place.join("train/s4")).unwrap();
         fs::write(place.join("train/s1/1.pgm"), "").unwrap();
         assert!(manifest.is_whole(&place));
+        assert_eq!(manifest.foreign(&place), None);
         fs::write(place.join("train/s4/1.pgm"), "").unwrap();
         assert!(!manifest.is_whole(&place));
+        // what somebody put there is found, and stays where it is
+        let mine = place.join("train/s4/1.pgm");
+        assert_eq!(manifest.foreign(&place), Some(mine.clone()));
+        let error = unpack(&manifest, &archive, &place).unwrap_err();
+        assert!(error.to_string().contains("did not put there"), "{error}");
+        assert!(mine.exists());
         landing::sweep(tmp.path()).unwrap();
         assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 2);
     }

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
+use crate::failure::refuse;
+use crate::stages::note;
+
 /// SHA-256 of a file, as 64 hex digits.
 pub fn sha256(path: &Path) -> Result<String> {
     let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
@@ -52,7 +55,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     let mut temporary = tempfile::Builder::new()
-        .prefix(".new-")
+        .prefix(".deepsim-new-")
         .tempfile_in(folder)
         .with_context(|| format!("writing in {}", folder.display()))?;
     let written = temporary.write_all(bytes).and_then(|()| {
@@ -73,18 +76,41 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Moves the finished folder `new` to `place`. What stood there is swapped out in one step and
 /// then deleted.
 pub fn replace_folder(new: &Path, place: &Path) -> Result<()> {
+    replace_folder_if(new, place, &|_| true)
+}
+
+/// The same, if `ours` says of what stood there that it may be deleted; otherwise it is put back.
+///
+/// # Errors
+/// A refusal where it is not ours; a failed move.
+pub fn replace_folder_if(new: &Path, place: &Path, ours: &dyn Fn(&Path) -> bool) -> Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     let context = || format!("moving {} to {}", new.display(), place.display());
+    let foreign = || {
+        refuse(format!(
+            "{} holds what set-up did not put there: move it elsewhere, then run this again",
+            place.display()
+        ))
+    };
     if fs::symlink_metadata(place).is_err() {
-        return fs::rename(new, place).with_context(context);
+        fs::rename(new, place).with_context(context)?;
+        return remove(new);
     }
     if renameat_with(CWD, new, CWD, place, RenameFlags::EXCHANGE).is_ok() {
+        if !ours(new) {
+            renameat_with(CWD, new, CWD, place, RenameFlags::EXCHANGE).with_context(context)?;
+            return Err(foreign());
+        }
         return remove(new);
     }
     // A file system without the exchange: two renames, and the old one is kept until both are done.
+    if !ours(place) {
+        return Err(foreign());
+    }
     let old = sibling(place, "old");
     fs::rename(place, &old).with_context(context)?;
     fs::rename(new, place).with_context(context)?;
+    remove(new)?;
     remove(&old)
 }
 
@@ -92,6 +118,11 @@ pub fn replace_folder(new: &Path, place: &Path) -> Result<()> {
 /// the same path are replaced. Records of packages (`*.dist-info`) land last: a package whose move
 /// was killed half-way has none.
 pub fn merge_folder(new: &Path, place: &Path) -> Result<()> {
+    merge(new, place)?;
+    remove(new)
+}
+
+fn merge(new: &Path, place: &Path) -> Result<()> {
     let context = || format!("moving {} into {}", new.display(), place.display());
     let mut entries = fs::read_dir(new)
         .and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>())
@@ -102,7 +133,7 @@ pub fn merge_folder(new: &Path, place: &Path) -> Result<()> {
         let (from, to) = (entry.path(), place.join(entry.file_name()));
         let is_folder = |path| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
         if is_folder(&from) && is_folder(&to) {
-            merge_folder(&from, &to)?;
+            merge(&from, &to)?;
         } else {
             fs::rename(&from, &to).with_context(context)?;
         }
@@ -110,38 +141,78 @@ pub fn merge_folder(new: &Path, place: &Path) -> Result<()> {
     fs::remove_dir(new).with_context(context)
 }
 
-/// Deletes a file, a link or a folder with all it holds.
+/// Deletes a file, a link or a folder with all it holds, and the note that says whose it is.
 pub fn remove(path: &Path) -> Result<()> {
-    let Ok(meta) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    let removed = if meta.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
-    removed.with_context(|| format!("deleting {}", path.display()))
+    if let Ok(meta) = fs::symlink_metadata(path) {
+        let removed = if meta.is_dir() {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
+        };
+        removed.with_context(|| format!("deleting {}", path.display()))?;
+    }
+    let owner = owner_file(path);
+    if is_ours(&owner) {
+        fs::remove_file(&owner).with_context(|| format!("deleting {}", owner.display()))?;
+    }
+    Ok(())
 }
 
-/// A hidden folder beside `place` that a later set-up recognises as left over.
+/// How the names of unfinished work begin.
+const HIDDEN: &str = ".deepsim-";
+/// How the names of the files that say so end.
+const OWNER: &str = ".owner";
+/// What those files hold.
+const OURS: &str = "unfinished work of cargo xtask, deleted by its next set-up\n";
+
+/// A hidden folder beside `place` that a later set-up recognises as left over: by a file beside it that says so.
 pub fn sibling(place: &Path, what: &str) -> PathBuf {
     let name = place.file_name().unwrap_or_default().to_string_lossy();
-    place.with_file_name(format!(".{what}-{name}-{}", std::process::id()))
+    let path = place.with_file_name(format!("{HIDDEN}{what}-{name}-{}", std::process::id()));
+    // of a killed process of the same number
+    let _ = remove(&path);
+    // without it nothing is lost but room: the folder then stays after a kill
+    if let Some(parent) = path.parent() {
+        let _ = fs::create_dir_all(parent);
+    }
+    let _ = fs::write(owner_file(&path), OURS);
+    path
 }
 
-/// Deletes what killed set-ups left in `folder`. Only call it while holding the set-up's lock.
+fn owner_file(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(OWNER);
+    path.with_file_name(name)
+}
+
+fn is_ours(owner: &Path) -> bool {
+    let is_file = fs::symlink_metadata(owner).is_ok_and(|meta| meta.is_file());
+    is_file && fs::read(owner).is_ok_and(|text| text == OURS.as_bytes())
+}
+
+/// Deletes what killed set-ups left in `folder`: what a file beside it says is ours. What merely looks so is named.
+/// Only call it while holding the set-up's lock.
 pub fn sweep(folder: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Ok(());
     };
     for entry in entries.flatten() {
+        let path = entry.path();
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if [".staging-", ".old-", ".new-"]
+        if let Some(work) = name.strip_suffix(OWNER)
+            && name.starts_with(HIDDEN)
+            && is_ours(&path)
+        {
+            remove(&path.with_file_name(work))?;
+        } else if [".staging-", ".old-"]
             .iter()
             .any(|prefix| name.starts_with(prefix))
         {
-            remove(&entry.path())?;
+            note(format_args!(
+                "{} may be left over from a set-up by an earlier version: delete it if it is",
+                path.display()
+            ));
         }
     }
     Ok(())
@@ -154,7 +225,7 @@ pub fn require_space(folder: &Path, megabytes: u64, what: &str) -> Result<()> {
     };
     let free = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
     if free < megabytes {
-        return Err(crate::failure::refuse(format!(
+        return Err(refuse(format!(
             "{what} needs {megabytes} MB of free disk space, {} has {free} MB: \
              make room, or put the workspace on a larger disk",
             folder.display()
@@ -236,17 +307,53 @@ mod tests {
     }
 
     #[test]
-    fn only_leftovers_are_swept() {
+    fn only_what_says_that_it_is_ours_is_swept() {
         let tmp = tempfile::tempdir().unwrap();
-        for name in [".staging-py-1", ".old-py-2", "py", ".hidden"] {
-            fs::create_dir(tmp.path().join(name)).unwrap();
+        let at = |name: &str| tmp.path().join(name);
+        // somebody's folders, some of which are called as ours were or are
+        let foreign = [
+            ".staging-py-1",
+            ".old-py-2",
+            ".new-x",
+            ".deepsim-staging-mine-3",
+            ".deepsim-staging-theirs-4",
+            "py",
+            ".hidden",
+        ];
+        for name in foreign {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("f"), "mine").unwrap();
         }
+        fs::write(at(".deepsim-staging-theirs-4.owner"), "me").unwrap();
+        let left = sibling(&at("py"), "staging");
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("half"), "ours").unwrap();
+        let gone = sibling(&at("gone"), "old");
         sweep(tmp.path()).unwrap();
-        let mut left: Vec<_> = fs::read_dir(tmp.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
-        left.sort();
-        assert_eq!(left, [".hidden", "py"]);
+        assert!(!left.exists() && !gone.exists());
+        for name in foreign {
+            assert_eq!(fs::read_to_string(at(name).join("f")).unwrap(), "mine");
+        }
+        assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), foreign.len() + 1);
+    }
+
+    #[test]
+    fn what_is_not_ours_is_put_back_instead_of_replaced() {
+        let tmp = tempfile::tempdir().unwrap();
+        let place = tmp.path().join("photos");
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("negatives.zip"), "mine").unwrap();
+        let new = sibling(&place, "staging");
+        fs::create_dir(&new).unwrap();
+        fs::write(new.join("a.webp"), "ours").unwrap();
+        let empty = |old: &Path| fs::read_dir(old).is_ok_and(|mut items| items.next().is_none());
+        let error = replace_folder_if(&new, &place, &empty).unwrap_err();
+        assert!(error.to_string().contains("did not put there"), "{error}");
+        let kept = fs::read_to_string(place.join("negatives.zip")).unwrap();
+        assert_eq!((kept.as_str(), new.join("a.webp").exists()), ("mine", true));
+        fs::remove_file(place.join("negatives.zip")).unwrap();
+        replace_folder_if(&new, &place, &empty).unwrap();
+        assert!(place.join("a.webp").exists());
+        assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 1);
     }
 }

@@ -194,7 +194,6 @@ fn fetch(ws: &Workspace, mode: Mode) -> Result<Installed> {
     let wheels = requirements::wheels(&ws.downloads());
     requirements::fetch(&lock, &wheels)?;
     let staging = landing::sibling(&ws.python(), "staging");
-    landing::remove(&staging)?;
     requirements::install(&lock, &wheels, &staging)?;
     let torch = version(&staging.join("torch"))?;
     if mode == Mode::Full && !imports(&staging) {
@@ -224,7 +223,6 @@ fn link(ws: &Workspace, folder: &Path) -> Result<Installed> {
         .canonicalize()
         .with_context(|| format!("resolving {}", folder.display()))?;
     let staging = landing::sibling(&ws.python(), "staging");
-    landing::remove(&staging)?;
     fs::create_dir_all(&staging).with_context(|| format!("creating {}", staging.display()))?;
     std::os::unix::fs::symlink(&folder, staging.join("torch")).context("linking libtorch")?;
     let installed = Installed {

@@ -75,7 +75,6 @@ impl Package<'_> {
 
     fn download(&self, ws: &Workspace, what: &str, archive: &Path) -> Result<()> {
         let staging = landing::sibling(&ws.downloads().join("package"), "staging");
-        landing::remove(&staging)?;
         fs::create_dir_all(&staging).with_context(|| format!("creating {}", staging.display()))?;
         let form = match self.form {
             // pip runs a source package's setup.py to learn its metadata. The required hash holds for the package, not

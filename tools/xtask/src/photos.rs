@@ -55,7 +55,21 @@ pub fn pending(ws: &Workspace, choice: &Choice) -> bool {
 }
 
 fn present(ws: &Workspace) -> bool {
-    ws.photos().join("SOURCE.txt").is_file() || count(&ws.photos()) > 0
+    is_ours(&ws.photos()) || count(&ws.photos()) > 0
+}
+
+/// Did set-up write this folder? Its SOURCE.txt says so.
+fn is_ours(folder: &Path) -> bool {
+    fs::read_to_string(folder.join("SOURCE.txt"))
+        .is_ok_and(|text| text.starts_with("name: ") && text.contains("\npackage: "))
+}
+
+/// Is there nothing in a folder (or no folder)?
+fn is_free(folder: &Path) -> bool {
+    match fs::read_dir(folder) {
+        Ok(mut items) => items.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
 }
 
 /// Makes the chosen photos available and records the choice; gives their folder.
@@ -66,9 +80,16 @@ pub fn ensure(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
     match choice {
         Choice::Own(folder) => own(ws, folder),
         Choice::Sample => {
+            if !present(ws) && !is_free(&ws.photos()) {
+                return Err(refuse(format!(
+                    "{} holds files that set-up did not put there, and no photos (JPEG, PNG, WebP, …): \
+                     move them elsewhere, or use your own photos with --photos DIR",
+                    ws.show(&ws.photos())
+                )));
+            }
             landing::remove(&ws.photos_choice())?;
             if present(ws) {
-                let kept = if ws.photos().join("SOURCE.txt").is_file() {
+                let kept = if is_ours(&ws.photos()) {
                     ""
                 } else {
                     ", not fetched by set-up: kept"
@@ -131,8 +152,32 @@ pub fn count(folder: &Path) -> usize {
 }
 
 fn is_image(path: &Path) -> bool {
-    const KNOWN: [&str; 10] = [
-        "jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "gif", "tif", "tiff",
+    // as deepsim-data takes them
+    const KNOWN: [&str; 24] = [
+        "jpg",
+        "jpeg",
+        "png",
+        "webp",
+        "bmp",
+        "ppm",
+        "pgm",
+        "gif",
+        "tif",
+        "tiff",
+        "jfif",
+        "jpe",
+        "jfi",
+        "jif",
+        "pjpeg",
+        "pjp",
+        "jpg_large",
+        "jpg_orig",
+        "jpeg_large",
+        "apng",
+        "dib",
+        "pnm",
+        "pbm",
+        "pam",
     ];
     let extension = path
         .extension()
@@ -206,12 +251,10 @@ fn fetch(ws: &Workspace) -> Result<()> {
     }
 
     let unpacked = landing::sibling(&downloads.join("deb"), "staging");
-    landing::remove(&unpacked)?;
     Child::new("unpacking the package", "dpkg-deb", ws.root())
         .args([Path::new("-x"), &deb, &unpacked])
         .run()?;
     let staging = landing::sibling(&ws.photos(), "staging");
-    landing::remove(&staging)?;
     let total = extract(&manifest, &unpacked, &staging)?;
     let source = format!(
         "name: {}\npackage: {} {version} (Debian)\nsha256: {sha256}\nverified: {}\nlicence: {}\nphotos: {total}\n",
@@ -225,7 +268,7 @@ fn fetch(ws: &Workspace) -> Result<()> {
         manifest.licence,
     );
     fs::write(staging.join("SOURCE.txt"), source).context("writing SOURCE.txt")?;
-    landing::replace_folder(&staging, &ws.photos())?;
+    landing::replace_folder_if(&staging, &ws.photos(), &is_free)?;
     landing::remove(&unpacked)?;
     note(format_args!(
         "{total} photos in data/photos, licences in data/photos/copyright"
@@ -391,6 +434,25 @@ mod tests {
         // A link back to the top must not send the count in circles.
         std::os::unix::fs::symlink(tmp.path(), tmp.path().join("sub/loop")).unwrap();
         assert_eq!(count(tmp.path()), 2);
+    }
+
+    #[test]
+    fn a_folder_is_ours_by_what_its_source_file_says_and_free_only_if_empty() {
+        let tmp = tempfile::tempdir().unwrap();
+        let photos = tmp.path().join("photos");
+        assert!(is_free(&photos) && !is_ours(&photos));
+        fs::create_dir(&photos).unwrap();
+        assert!(is_free(&photos));
+        fs::write(photos.join("IMG_1.HEIC"), "mine").unwrap();
+        assert!(!is_free(&photos) && count(&photos) == 0);
+        fs::write(photos.join("SOURCE.txt"), "from my phone").unwrap();
+        assert!(!is_ours(&photos));
+        fs::write(
+            photos.join("SOURCE.txt"),
+            "name: x\npackage: y 1 (Debian)\n",
+        )
+        .unwrap();
+        assert!(is_ours(&photos));
     }
 
     #[test]

@@ -165,7 +165,21 @@ fn prepare(ws: &Workspace, programs: &Programs, source: &Path, plan: &Plan) -> R
     );
     let settings = "--size 256 --resize short-crop --store raw --holdout 0.15";
     prepare.args.extend(settings.split(' ').map(OsString::from));
+    if ignores_orientation(&ws.path(plan.prepared).join("train/manifest.json")) {
+        // as it was prepared: another dataset would be refused, and so would the run that trained on this one
+        prepare
+            .args
+            .extend(["--orientation", "ignore"].map(OsString::from));
+    }
     prepare.run(ws, programs, plan.command)
+}
+
+/// Is this the manifest of a dataset none of whose photos was turned, as all were that older versions prepared?
+fn ignores_orientation(manifest: &Path) -> bool {
+    let json = fs::read(manifest)
+        .ok()
+        .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    json.is_some_and(|json| json["orientation"] != "apply")
 }
 
 /// The sample photos prepared as the quickstart does, for those who train without it.
@@ -231,6 +245,23 @@ fn last_sheet(run: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dataset_of_an_older_version_stays_as_it_was_prepared() {
+        let tmp = tempfile::tempdir().unwrap();
+        let file = tmp.path().join("manifest.json");
+        assert!(!ignores_orientation(&file));
+        for (text, ignores) in [
+            (r#"{"format": "deepsim-dataset", "size": 256}"#, true),
+            (
+                r#"{"format": "deepsim-dataset", "orientation": "apply", "turned": 3}"#,
+                false,
+            ),
+        ] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(ignores_orientation(&file), ignores);
+        }
+    }
 
     #[test]
     fn the_spread_covers_the_set_and_gives_the_wanted_number() {

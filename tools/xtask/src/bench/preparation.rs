@@ -186,7 +186,6 @@ fn install(ws: &Workspace) -> Result<()> {
     let wheels = ws.downloads().join("bench-wheels");
     requirements::fetch(&lock, &wheels)?;
     let staging = landing::sibling(&target, "staging");
-    landing::remove(&staging)?;
     requirements::install(&lock, &wheels, &staging)?;
     landing::write(&staging.join(STAMP), format!("{wanted}\n").as_bytes())?;
     landing::replace_folder(&staging, &target)?;
