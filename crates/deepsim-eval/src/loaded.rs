@@ -69,7 +69,7 @@ impl Loaded {
     /// # Errors
     /// Missing or changed photographs.
     pub fn test_data(&self) -> Result<Dataset> {
-        let data = Dataset::open(&self.experiment.raw.data.test)?;
+        let data = Dataset::open_and_tell(&self.experiment.raw.data.test)?;
         same(
             &self.path,
             "data.test",
@@ -128,7 +128,7 @@ impl Loaded {
     /// # Errors
     /// Missing or changed photographs.
     pub fn train_data(&self) -> Result<Dataset> {
-        let data = Dataset::open(&self.experiment.raw.data.train)?;
+        let data = Dataset::open_and_tell(&self.experiment.raw.data.train)?;
         same(
             &self.path,
             "data.train",

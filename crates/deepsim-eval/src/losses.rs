@@ -117,7 +117,7 @@ fn classify(run: &Loaded, device: Device) -> Result<(Option<f64>, Option<f64>, u
     for i in 0..train.len() {
         *counts.entry(category(&train, i)).or_default() += 1;
     }
-    counts.retain(|_, n| *n >= FEW);
+    counts.retain(|name, n| !name.is_empty() && *n >= FEW);
     let names: Vec<&String> = counts.keys().collect();
     let known = |data: &Dataset| -> (Vec<usize>, Vec<i64>) {
         let all: Vec<(usize, i64)> = (0..data.len())

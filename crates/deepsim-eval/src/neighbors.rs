@@ -258,7 +258,7 @@ fn judge(
     }
     let categories: Vec<String> = held_out.iter().map(|&i| category(test, i)).collect();
     let known: Vec<usize> = (0..held_out.len())
-        .filter(|&q| counts.contains_key(&categories[q]))
+        .filter(|&q| !categories[q].is_empty() && counts.contains_key(&categories[q]))
         .collect();
     let share = |count: usize, of: usize| (of > 0).then(|| count as f64 / of as f64);
     let chance: f64 = known

@@ -75,17 +75,35 @@ pub fn some<T: Clone>(all: &[T], n: usize) -> Vec<T> {
     places.map(|i| all[i].clone()).collect()
 }
 
+/// Names that cameras and programs give to every picture.
+const NAMELESS: [&str; 14] = [
+    "", "img", "image", "images", "photo", "photos", "pic", "pict", "picture", "dsc", "dscn",
+    "dscf", "frame", "file",
+];
+
 /// What a photograph shows: its ILSVRC synset, else its file's name without ending and
-/// numbers (`erase/goat2.webp` → `goat`), in small letters.
+/// numbers (`erase/goat2.webp` → `goat`), in small letters. Where that name says nothing (`cat/001.jpg`,
+/// `cat/IMG_0001.jpg`) it is the folder's.
 pub fn category(data: &Dataset, index: usize) -> String {
-    if let Some(label) = data.label(index) {
-        return label;
+    data.label(index)
+        .unwrap_or_else(|| shown_by(data.name(index)))
+}
+
+fn shown_by(name: &str) -> String {
+    let (folders, file) = name.rsplit_once('/').unwrap_or(("", name));
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    let stem = stem
+        .trim_end_matches(|c: char| c.is_ascii_digit() || "-_ ()".contains(c))
+        .to_lowercase();
+    let folder = folders
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .to_lowercase();
+    match NAMELESS.contains(&stem.as_str()) {
+        true => folder,
+        false => stem,
     }
-    let name = data.name(index);
-    let stem = name.rsplit('/').next().unwrap_or(name);
-    let stem = stem.rsplit_once('.').map_or(stem, |(stem, _)| stem);
-    stem.trim_end_matches(|c: char| c.is_ascii_digit() || "-_ ".contains(c))
-        .to_lowercase()
 }
 
 /// A photograph's name without folders and ending, for labels.
@@ -112,6 +130,17 @@ mod tests {
         let data = Dataset::open(folder.path()).unwrap();
         let found: Vec<String> = (0..3).map(|i| category(&data, i)).collect();
         assert_eq!(found, ["fish", "fish", "solar"]);
+        for (name, shows) in [
+            ("erase/goat2.webp", "goat"),
+            ("Cat/001.jpg", "cat"),
+            ("train/dog/IMG_0001.jpg", "dog"),
+            ("dog/dsc-17.jpg", "dog"),
+            ("x/Dog (12).jpg", "dog"),
+            ("001.jpg", ""),
+            ("IMG_1.jpg", ""),
+        ] {
+            assert_eq!(shown_by(name), shows, "{name}");
+        }
         assert_eq!(spread(&data, 2, &["ish".into()]).unwrap().len(), 2);
         assert!(spread(&data, 2, &["dog".into()]).is_err());
     }

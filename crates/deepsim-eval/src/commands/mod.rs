@@ -517,7 +517,7 @@ pub fn baseline(baseline: Baseline) -> Result<()> {
         }
     }
     let device = device::choose(&device)?;
-    let data = Dataset::open(&experiment.raw.data.test)?;
+    let data = Dataset::open_and_tell(&experiment.raw.data.test)?;
     let perception = Perception::load(&experiment, device)?;
     let layer = source.network().map_or("", |n| n.tap.name());
     let weight = tv.unwrap_or_else(|| mv::total_variation_for(layer));

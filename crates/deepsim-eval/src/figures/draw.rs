@@ -177,7 +177,7 @@ fn rows(
 }
 
 fn test_data(entry: &Entry) -> Result<Dataset> {
-    Ok(Dataset::open(&entry.experiment.raw.data.test)?)
+    Ok(Dataset::open_and_tell(&entry.experiment.raw.data.test)?)
 }
 
 fn reconstructions(

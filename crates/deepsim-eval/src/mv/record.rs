@@ -217,7 +217,7 @@ impl Record {
     /// # Errors
     /// Missing or changed photographs.
     pub fn test_data(&self) -> Result<Dataset> {
-        let data = Dataset::open(&self.experiment.raw.data.test)?;
+        let data = Dataset::open_and_tell(&self.experiment.raw.data.test)?;
         let is = data.digest();
         if is != self.manifest.test_data {
             return Err(EvalError::InputChanged {

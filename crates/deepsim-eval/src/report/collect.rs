@@ -312,7 +312,7 @@ fn group<'a>(
     mut did: impl FnMut(u64),
 ) -> Result<(Group, Vec<&'a Entry>)> {
     let first = &set[0].experiment;
-    let data = Dataset::open(&first.raw.data.test)?;
+    let data = Dataset::open_and_tell(&first.raw.data.test)?;
     // A record has pictures of some photographs only: they are everybody's then.
     let mut candidates: Vec<usize> = (0..data.len()).collect();
     for entry in set.iter().filter(|e| e.origin == Origin::MahendranVedaldi) {
