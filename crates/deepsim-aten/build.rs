@@ -44,6 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
         .file("csrc/shim.cpp")
+        .file("csrc/capability.cpp")
         .file("csrc/distance.cpp")
         .file("csrc/ssim.cpp")
         .file("csrc/winograd.cpp")
@@ -76,7 +77,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The kernels' files are compiled once for each instruction set; the running processor chooses.
+/// The kernels' files are compiled once for each instruction set; the running processor or
+/// DEEPSIM_CPU_CAPABILITY chooses (csrc/capability.cpp).
 const KERNELS: [(&str, &[&str]); 3] = [
     ("kernels_avx512", &["-mavx512f", "-mfma"]),
     ("kernels_avx2", &["-mavx2", "-mfma"]),

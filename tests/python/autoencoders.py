@@ -2,9 +2,9 @@
 
 import torch
 
-import kinks
 import losses
 import nets
+import precision
 import training
 
 LAMBDA_KL = 20.0
@@ -43,7 +43,7 @@ def iterations(encoder0, comparator, tap, net, g0, d0, pictures, latent, crop, s
     def one(it, x):
         torch.manual_seed(seed + it)
         mu, log_variance = encode(e, net, tap, x)
-        epsilon = torch.randn(mu.shape)
+        epsilon = precision.noise(*mu.shape)
         z = mu + torch.exp(log_variance / 2) * epsilon
         fake = nets.generator(g, z, (latent,), crop)
         judge = lambda pictures: nets.discriminator(d, pictures, crop, masks=[])  # with dropout
@@ -62,17 +62,21 @@ def iterations(encoder0, comparator, tap, net, g0, d0, pictures, latent, crop, s
         weights = training.LAMBDA | {"kl": LAMBDA_KL if weighted_kl else 0.0}
         total = sum(weights[k] * v for k, v in terms.items())
         learned = list(e.values()) + list(learning.values())
-        for p, grad in zip(learned, torch.autograd.grad(total, learned)):
+        grads = torch.autograd.grad(total, learned)
+        for p, grad in zip(learned, grads):
             p.grad = grad
+        if it == 0:  # later ones follow from updated weights
+            names = [f"gE/{k}" for k in e] + [f"gG/{k}" for k in learning]
+            out.update(zip(names, grads))
+            out.update({f"gD/{k}": v.grad.clone() for k, v in d.items()})
         for k in "EG":
             adams[k].step()
         terms |= {"d_real": real_loss, "d_fake": fake_loss, "total": total}
         out.update({f"loss/{it}/{k}": v.detach() for k, v in terms.items()})
         out[f"z/{it}"] = z.detach()
 
-    with kinks.watched() as margins:
-        for it, x in enumerate(pictures):
-            one(it, x)
-    for name, weights in (("E", e), ("G", g), ("D", d)):
-        out.update({f"out{name}/{k}": v.detach() for k, v in weights.items()})
-    return out, min(margins)
+    for it, x in enumerate(pictures):
+        one(it, x)
+    for name, after, before in (("E", e, encoder0), ("G", g, g0), ("D", d, d0)):
+        out.update({f"moved{name}/{k}": v.detach() - before[k] for k, v in after.items()})
+    return out

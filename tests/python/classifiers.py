@@ -8,7 +8,6 @@ import math
 import torch
 import torch.nn.functional as F
 
-import kinks
 import nets
 
 # --- VGG16 (Simonyan & Zisserman 2014, table 1, column D) ----------------------------------
@@ -53,7 +52,6 @@ def vgg16(w, rgb, taps, mutate=None):
             x = nets.relu(x)
             yield f"relu{name}", x
             if last:
-                kinks.note_pool(x, kernel=2)
                 x = F.max_pool2d(x, 2, 2)
                 yield f"pool{name[0]}", x
         x = F.adaptive_avg_pool2d(x, (7, 7)).flatten(1)
@@ -161,7 +159,6 @@ def efficientnet_lite0(w, rgb, taps, mutate=None):
         return F.batch_norm(x, mean, var, w[norm + ".weight"], w[norm + ".bias"], eps=eps)
 
     def relu6(x):
-        kinks.note_relu6(x)
         return F.relu6(x)
 
     def steps(x):

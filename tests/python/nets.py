@@ -9,7 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-import kinks
+import precision
 
 MUTATIONS = (
     "pool-floor norm-first alpha-not-divided no-groups rgb pad-symmetric norm-epsilon no-skip"
@@ -51,23 +51,20 @@ ALEXNET_SHAPES = {
 
 
 def relu(x):
-    kinks.note_relu(x)
     return F.relu(x)
 
 
 def lrelu(x):
     """max(x, 0) + 0.3 min(x, 0), section 3.1 of the paper."""
-    kinks.note_relu(x)
     return F.leaky_relu(x, SLOPE)
 
 
 def max_pool(x, ceil):
-    kinks.note_pool(x)
     return F.max_pool2d(x, kernel_size=3, stride=2, ceil_mode=ceil)
 
 
 def per_channel(values):
-    return torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
+    return torch.tensor(values).view(1, 3, 1, 1)
 
 
 def to_caffe(rgb, mutate=None):
@@ -356,6 +353,6 @@ def drop(x, masks):
     """Half of the values become 0, the others double. The mask is what libtorch's dropout draws."""
     if masks is None:
         return x
-    mask = torch.empty_like(x).bernoulli_(0.5).div_(0.5).detach()
+    mask = precision.lift(torch.empty(x.shape, dtype=torch.float32).bernoulli_(0.5).div_(0.5))
     masks.append(mask)
     return x * mask

@@ -2,19 +2,25 @@
 """An independent reference in PyTorch, for the parity tests.
 
     reference.py CASE --seed N [--crop S] [--batch N] [--tap T] --out FILE.safetensors
-    reference.py --selftest
+    reference.py --selftest             checks this reference against the facts
+    reference.py --serve                cases from standard input, one a line: importing torch takes longer than most
 
 Written from the paper and the facts of the released models, not from this project's Rust code.
 The file holds weights `w/NAME`, input `x`, the upstream gradient `up`, output `y`, `gx` and
 `g/NAME` (gradients of sum(y * up)). With several taps, comma-separated, it holds `up/TAP`,
 `y/TAP` and `gx/TAP` instead, and no gradients of weights; with several mistakes, `y/MISTAKE`
 for each, and nothing else but weights and input.
+
+Everything is computed in float64 (`--single`: in float32). What float32 does not hold exactly is stored in
+float64, tensors of over a million values rounded to float32.
 """
 
 import argparse
 import json
 import math
+import shlex
 import sys
+import traceback
 
 import numpy as np
 import torch
@@ -24,13 +30,14 @@ import autoencoders
 import classifiers
 import db
 import gate
-import kinks
 import losses
 import metrics
 import nets
+import precision
 import selftest
 import training
 import vaegan
+from precision import lift
 
 CASES = (
     "caffenet videonet alexnet vgg16 efficientnet-lite0 generator db-generator discriminator losses "
@@ -74,10 +81,10 @@ class Draw:
 
 def with_gradients(w, x, forward, draw):
     """y, up, gx and g/ for one output. Weights that do not reach the output have no gradient."""
-    x = x.clone().requires_grad_()
-    w = {k: v.clone().requires_grad_() for k, v in w.items()}
+    x = lift(x).clone().requires_grad_()
+    w = {k: lift(v).clone().requires_grad_() for k, v in w.items()}
     y = forward(w, x)
-    up = draw.normal(tuple(y.shape))
+    up = lift(draw.normal(tuple(y.shape)))
     names = list(w)
     gx, *grads = torch.autograd.grad((y * up).sum(), [x] + [w[k] for k in names], allow_unused=True)
     out = {"x": x, "up": up, "y": y, "gx": gx}
@@ -109,28 +116,25 @@ def feature_net(args, draw, net, all_taps, shapes, make_weights=None):
     # to do, so CaffeNet keeps the pictures' scale and AlexNet starts from unit variance.
     w = (make_weights or draw.weights)(kept)
     deepest = max(taps, key=all_taps.index)
+    x = draw.pictures(args.batch, args.crop)
+    out = {f"w/{k}": v for k, v in w.items()}
     if len(args.mutate) > 1:
-        x = draw.pictures(args.batch, args.crop)
-        out = {f"w/{k}": v for k, v in w.items()} | {"x": x, "y": net(w, x, {deepest})[deepest]}
+        w, x = lift(w), lift(x)
+        out |= {"x": x, "y": net(w, x, {deepest})[deepest]}
         out |= {f"y/{m}": net(w, x, {deepest}, m)[deepest] for m in args.mutate}
         return out, {}
     mutate = only_mistake(args)
-    x, margin = kinks.draw_safely(
-        lambda: draw.pictures(args.batch, args.crop),
-        lambda x: net(w, x, {deepest}),
-    )
-    out = {f"w/{k}": v for k, v in w.items()}
     if len(taps) == 1:
         out.update(with_gradients(w, x, lambda w, x: net(w, x, {deepest}, mutate)[deepest], draw))
-        return out, {"margin": margin}
-    leaf = x.clone().requires_grad_()
-    found = net(w, leaf, set(taps), mutate)
+        return out, {}
+    leaf = lift(x).clone().requires_grad_()
+    found = net(lift(w), leaf, set(taps), mutate)
     for tap in taps:
-        up = draw.normal(tuple(found[tap].shape))
+        up = lift(draw.normal(tuple(found[tap].shape)))
         (gx,) = torch.autograd.grad((found[tap] * up).sum(), leaf, retain_graph=True)
         out.update({f"y/{tap}": found[tap], f"up/{tap}": up, f"gx/{tap}": gx})
     out["x"] = x
-    return out, {"margin": margin}
+    return out, {}
 
 
 def caffenet(args, draw):
@@ -180,15 +184,12 @@ def generator_weights(draw, features, crop, output_scale=30.0):
 def generator(args, draw):
     features = features_of(args)
     w = generator_weights(draw, features, args.crop)
-    y, margin = kinks.draw_safely(
-        lambda: draw.features(args.batch, features),
-        lambda y: nets.generator(w, y, features, args.crop),
-    )
+    y = draw.features(args.batch, features)
     out = {f"w/{k}": v for k, v in w.items()}
     out.update(
         with_gradients(w, y, lambda w, x: nets.generator(w, x, features, args.crop, only_mistake(args)), draw)
     )
-    return out, {"features": ",".join(map(str, features)), "margin": margin}
+    return out, {"features": ",".join(map(str, features))}
 
 
 def db_generator(args, draw):
@@ -196,13 +197,10 @@ def db_generator(args, draw):
     shapes, biases = db.shapes(features, args.crop), db.biases(features, args.crop)
     w = draw.weights(shapes, biases, slope=db.SLOPE)
     w["deconv0.weight"] *= 30.0
-    y, margin = kinks.draw_safely(
-        lambda: draw.features(args.batch, features),
-        lambda y: db.generator(w, y, features, args.crop),
-    )
+    y = draw.features(args.batch, features)
     out = {f"w/{k}": v for k, v in w.items()}
     out.update(with_gradients(w, y, lambda w, x: db.generator(w, x, features, args.crop), draw))
-    return out, {"features": ",".join(map(str, features)), "margin": margin}
+    return out, {"features": ",".join(map(str, features))}
 
 
 def discriminator_weights(draw, crop, features=None):
@@ -215,10 +213,7 @@ def discriminator_weights(draw, crop, features=None):
 def discriminator(args, draw):
     w = discriminator_weights(draw, args.crop, args.features)
     feat = None if args.features is None else draw.features(args.batch, args.features)
-    x, margin = kinks.draw_safely(
-        lambda: draw.pictures(args.batch, args.crop),
-        lambda x: nets.discriminator(w, x, args.crop, feat),
-    )
+    x = draw.pictures(args.batch, args.crop)
     if feat is not None:  # its gradient comes with those of the weights
         w["feat"] = feat
     out = with_gradients(
@@ -230,7 +225,7 @@ def discriminator(args, draw):
     if feat is not None:
         out["feat"], out["gfeat"] = w.pop("feat"), out.pop("g/feat")
     out.update({f"w/{k}": v for k, v in w.items()})
-    return out, {"margin": margin}
+    return out, {}
 
 
 def losses_case(args, draw):
@@ -251,20 +246,20 @@ def losses_case(args, draw):
     limit = (ratios[n // 2 - 1] + ratios[n // 2]).item() / 2
 
     def record(key, inputs, value):
-        leaf = inputs.double().requires_grad_()
+        leaf = lift(inputs).clone().requires_grad_()
         loss = value(leaf)
         (grad,) = torch.autograd.grad(loss, leaf)
-        out[key], out[f"{key}/g"] = loss.detach().float(), grad.float()
+        out[key], out[f"{key}/g"] = loss.detach(), grad
 
     for how in losses.REDUCTIONS:
         for name, (a, b) in pairs.items():
-            record(f"{how}/{name}", a, lambda t: losses.squared_distance(t, b.double(), how))
+            record(f"{how}/{name}", a, lambda t: losses.squared_distance(t, lift(b), how))
         record(f"{how}/adv", fake, lambda t: losses.adversarial(t, how))
         record(f"{how}/d_real", real, lambda t: losses.cross_entropy(t, 0, how))
         record(f"{how}/d_fake", fake, lambda t: losses.cross_entropy(t, 1, how))
         a, b = pairs["img"]
-        apart = [z.double() for z in noises]
-        record(f"{how}/diversity", a, lambda t: -losses.diversity([t, b.double()], apart, limit, how))
+        apart = lift(noises)
+        record(f"{how}/diversity", a, lambda t: -losses.diversity([t, lift(b)], apart, limit, how))
     return out, {"limit": limit}
 
 
@@ -272,10 +267,11 @@ def adam(args, draw):
     shapes, steps = [(5, 7), (11,), (3, 2, 4, 4)], 20
     params = [draw.normal(s) for s in shapes]
     grads = [[draw.normal(s, 10.0 ** draw.rng.uniform(-4, 2)) for s in shapes] for _ in range(steps)]
-    p, m, v = training.adam_steps(params, grads, args.weight_decay)
+    p, m, v = training.adam_steps(lift(params), lift(grads), args.weight_decay)
     out = {}
     for i in range(len(shapes)):
         out.update({f"p0/{i}": params[i], f"p/{i}": p[i], f"m/{i}": m[i], f"v/{i}": v[i]})
+        out[f"moved/{i}"] = p[i] - params[i]
         out.update({f"grad/{t}/{i}": grads[t][i] for t in range(steps)})
     return out, {"steps": steps, "weight_decay": args.weight_decay, "lr": training.ADAM["lr"]}
 
@@ -288,23 +284,21 @@ def iteration(args, draw):
     comparator = draw.weights({k: s for k, s in shapes.items() if len(s) == 4})
     pictures = [draw.pictures(args.batch, args.crop)]
     with torch.no_grad():
-        y = net(comparator, pictures[0], {args.tap})[args.tap]
+        y = net(lift(comparator), lift(pictures[0]), {args.tap})[args.tap]
         # Keep the first features near unit size, whatever the net: rescale its last layer.
         last = [k for k in comparator if k.endswith(".weight")][-1][: -len(".weight")]
         for part in (".weight", ".bias"):
-            comparator[last + part] /= y.std()
+            comparator[last + part] /= float(f"{y.std().item():.3g}")  # the same in every precision
     features = (y.shape[1], y.shape[2])
     entering = (features[0] + args.noise, *features[1:])
     g0 = generator_weights(draw, entering, args.crop)
-    if args.diversity:
-        # Noise that shows: where two pictures agree to the last digits, rounding decides which one is the brighter, and
-        # with that the sign of the gradient of their distance.
+    if args.diversity:  # noise that shows
         first = next(k for k in g0 if k.endswith(".weight"))
         g0[first][:, -args.noise :] *= 10
     d0 = discriminator_weights(draw, args.crop)
     pictures += [draw.pictures(args.batch, args.crop) for _ in range(1, args.iterations)]
-    out, decayed, margin = training.iterations(
-        comparator, args.tap, net, g0, d0, pictures, features, args.crop, args.seed, args.weight_decay,
+    out, decayed = training.iterations(
+        lift(comparator), args.tap, net, lift(g0), lift(d0), lift(pictures), features, args.crop, args.seed, args.weight_decay,
         args.one_pass, args.judged_at, args.noise, args.diversity, args.limit,
     )
     out.update({f"wC/{k}": v for k, v in comparator.items()})
@@ -321,7 +315,6 @@ def iteration(args, draw):
         "noise": args.noise,
         "diversity": args.diversity,
         "limit": args.limit,
-        "margin": margin,
         "lr": training.ADAM["lr"],
         "lambdas": json.dumps(training.LAMBDA),
     }
@@ -370,20 +363,16 @@ def lpips(args, draw):
     def distance(a, b):
         return metrics.lpips(lambda x: net(w, x, set(taps)), taps, heads, a, b)
 
-    def pair():
-        a = draw.pictures(args.batch, args.crop)
-        return torch.stack([a, (a + draw.normal(tuple(a.shape), 20.0)).clamp(0, 255)])
-
-    x, margin = kinks.draw_safely(pair, lambda x: distance(x[0], x[1]))
+    a = draw.pictures(args.batch, args.crop)
+    b = (a + draw.normal(tuple(a.shape), 20.0)).clamp(0, 255)
     out = {f"w/{k}": v for k, v in w.items()} | {f"heads/{k}": v for k, v in heads.items()}
-    # In float64 from here: thirteen layers and five divisions leave fp32 little of 1e-5.
-    w, heads = ({k: v.double() for k, v in d.items()} for d in (w, heads))
-    a, b = (t.double().requires_grad_() for t in x)
+    w, heads = lift(w), lift(heads)
+    a, b = (lift(t).clone().requires_grad_() for t in (a, b))
     y = distance(a, b)
-    up = draw.normal(tuple(y.shape))
+    up = lift(draw.normal(tuple(y.shape)))
     ga, gb = torch.autograd.grad((y * up).sum(), [a, b])
-    out |= {"up": up} | {k: v.float() for k, v in dict(a=a, b=b, y=y, ga=ga, gb=gb).items()}
-    return out, {"margin": margin}
+    out |= {"up": up} | dict(a=a, b=b, y=y, ga=ga, gb=gb)
+    return out, {}
 
 
 def ssim(args, draw):
@@ -404,9 +393,9 @@ def ms_ssim(args, draw):
     for name, of in (("ssim", ssim), ("ms_ssim", ms_ssim)):
         if name == "ms_ssim" and args.crop <= 160:
             continue  # the package refuses these
-        x, y = a.clone().requires_grad_(), b.clone().requires_grad_()
+        x, y = lift(a).clone().requires_grad_(), lift(b).clone().requires_grad_()
         value = of(x, y, data_range=255, size_average=False)
-        ga, gb = torch.autograd.grad((value * out["up"]).sum(), [x, y])
+        ga, gb = torch.autograd.grad((value * lift(out["up"])).sum(), [x, y])
         out |= {name: value.detach(), f"{name}/ga": ga, f"{name}/gb": gb}
     return out, {}
 
@@ -418,15 +407,16 @@ def vae(args, draw):
     pictures = [draw.pictures(args.batch, args.crop) for _ in range(args.iterations)]
     (latent,) = args.features
     with torch.no_grad():
-        y = net(comparator, pictures[0], {args.tap})[args.tap]
+        y = net(lift(comparator), lift(pictures[0]), {args.tap})[args.tap]
     n = y[0].numel()
+    rms = float(f"{(y**2).mean().sqrt().item():.3g}")  # the same in every precision
     for head, size in zip(autoencoders.HEADS, (1.0, 0.3)):
-        encoder[f"{head}.weight"] = draw.normal((latent, n), size / (y**2).mean().sqrt().item() / n**0.5)
+        encoder[f"{head}.weight"] = draw.normal((latent, n), size / rms / n**0.5)
         encoder[f"{head}.bias"] = draw.normal((latent,), 0.1)
     g0 = generator_weights(draw, args.features, args.crop)
     d0 = discriminator_weights(draw, args.crop)
-    out, margin = autoencoders.iterations(
-        encoder, comparator, args.tap, net, g0, d0, pictures, latent, args.crop, args.seed,
+    out = autoencoders.iterations(
+        lift(encoder), lift(comparator), args.tap, net, lift(g0), lift(d0), lift(pictures), latent, args.crop, args.seed,
         args.weight_decay, not args.without_kl,
     )
     for prefix, weights in (("wC", comparator), ("wE", encoder), ("wG", g0), ("wD", d0)):
@@ -436,7 +426,6 @@ def vae(args, draw):
         "torch_seeds": ",".join(str(args.seed + i) for i in range(args.iterations)),
         "weight_decay": args.weight_decay,
         "lr": training.ADAM["lr"],
-        "margin": margin,
     }
 
 
@@ -449,13 +438,9 @@ def vaegan_case(args, draw):
         raise SystemExit("--real-weight must be below 1, or nothing is left of the generated pictures")
     shapes = vaegan.shapes(args.crop, args.features[0], args.width)
     weights = {net: vaegan.initial_weights(draw, layers) for net, layers in shapes.items()}
-    pictures, margin = kinks.draw_safely(
-        lambda: [draw.pictures(args.batch, args.crop) for _ in range(args.iterations)],
-        lambda pictures: vaegan.iterations(weights, pictures, args),
-    )
-    kind = torch.float64 if args.double else torch.float32
-    out, trained, gate_distance = vaegan.iterations(weights, pictures, args, kind)
-    out |= vaegan.evaluation(trained, pictures[0], kind)
+    pictures = [draw.pictures(args.batch, args.crop) for _ in range(args.iterations)]
+    out, trained, gate_distance = vaegan.iterations(weights, pictures, args)
+    out |= vaegan.evaluation(trained, pictures[0])
     out |= {f"w{net}/{k}": v for net in weights for k, v in weights[net].items()}
     out |= {f"x/{i}": x for i, x in enumerate(pictures)}
     return out, {
@@ -475,8 +460,6 @@ def vaegan_case(args, draw):
         "decayed": ",".join(k for net in weights for k in weights[net] if vaegan.decays(k)),
         "lr": args.lr,
         "img": args.img,
-        "double": args.double,
-        "margin": margin,
     }
 
 
@@ -506,10 +489,9 @@ def numbers(text):
     return tuple(int(v) for v in text.split(","))
 
 
-def main():
+def run(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("case", nargs="?", choices=CASES)
-    parser.add_argument("--selftest", action="store_true", help="check this reference against the facts")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--crop", type=int, default=227)
     parser.add_argument("--batch", type=int, default=2)
@@ -531,18 +513,16 @@ def main():
     parser.add_argument("--margin", type=float, default=0.35, help="vaegan: from there to the gate's edges")
     parser.add_argument("--img", type=float, default=0.0, help="vaegan: weight of the image loss")
     parser.add_argument("--lr", type=float, default=3e-4, help="vaegan: learning rate")
-    parser.add_argument("--double", action="store_true", help="vaegan: compute in float64")
+    parser.add_argument("--single", action="store_true", help="compute in float32 instead of float64")
     parser.add_argument("--mutate", type=mistakes, default=(), help="make these mistakes on purpose")
     parser.add_argument("--weight-decay", type=float, default=training.WEIGHT_DECAY)
     parser.add_argument("--weights", help="lpips: the network's, instead of random ones")
     parser.add_argument("--heads", help="lpips: the heads that belong to --weights")
     parser.add_argument("--out")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    if args.selftest:
-        return selftest.main()
+    args = parser.parse_args(arguments)
     if args.case is None or args.out is None:
-        parser.error("give a CASE and --out FILE, or --selftest")
+        parser.error("give a CASE and --out FILE, --selftest, or --serve")
+    precision.choose(args.single)
     tensors, extra = RUN[args.case](args, Draw(args.seed))
     metadata = {
         "case": args.case,
@@ -555,10 +535,31 @@ def main():
         **extra,
     }
     save_file(
-        {k: v.detach().contiguous().clone() for k, v in tensors.items()},
+        {k: precision.stored(v) for k, v in tensors.items()},
         args.out,
         {k: str(v) for k, v in metadata.items()},
     )
+
+
+def serve():
+    """One case a line, as on the command line; the answer is `null` or what went wrong, as JSON."""
+    for line in sys.stdin:
+        try:
+            run(shlex.split(line))
+            answer = None
+        except (Exception, SystemExit) as error:
+            answer = f"{error}\n{traceback.format_exc()}"
+        print(json.dumps(answer), flush=True)
+    return 0
+
+
+def main():
+    torch.set_num_threads(1)
+    if sys.argv[1:] == ["--selftest"]:
+        return selftest.main()
+    if sys.argv[1:] == ["--serve"]:
+        return serve()
+    run(sys.argv[1:])
     return 0
 
 

@@ -2,9 +2,9 @@
 
 import torch
 
-import kinks
 import losses
 import nets
+import precision
 
 ADAM = {"lr": 2e-4, "betas": (0.9, 0.999), "eps": 1e-8}
 WEIGHT_DECAY = 4e-4
@@ -35,8 +35,8 @@ def iterations(
     comparator, tap, net, g0, d0, pictures, features, crop, seed, weight_decay, one_pass=False, judged_at=None,
     noise=0, diversity=0.0, limit=0.0,
 ):
-    """One iteration per batch of `pictures`: what a second implementation must find, the names of
-    the weights that decay, and how near any unit comes to a kink.
+    """One iteration per batch of `pictures`: what a second implementation must find, and the names of
+    the weights that decay.
 
     `comparator` holds the weights of `net` (nets.caffenet or nets.alexnet), encoder and
     comparator at once. Dropout masks are drawn after torch.manual_seed(seed + iteration):
@@ -63,7 +63,7 @@ def iterations(
 
     def one(it, x, y):
         torch.manual_seed(seed + it)
-        draws = [torch.randn(len(y), noise, *y.shape[2:]) for _ in range(2 if diversity else 1)]
+        draws = [precision.noise(len(y), noise, *y.shape[2:]) for _ in range(2 if diversity else 1)]
         entering = (features[0] + noise, *features[1:])
         made = [nets.generator(g, torch.cat([y, z], 1), entering, crop) for z in draws]
         fake = made[0]
@@ -129,9 +129,8 @@ def iterations(
     with torch.no_grad():
         wanted = [c(x) for x in pictures]
     out = {}
-    with kinks.watched() as margins:
-        for it, x in enumerate(pictures):
-            one(it, x, wanted[it])
-    out.update({f"outG/{k}": v.detach() for k, v in g.items()})
-    out.update({f"outD/{k}": v.detach() for k, v in d.items()})
-    return out, decayed + list(d), min(margins)
+    for it, x in enumerate(pictures):
+        one(it, x, wanted[it])
+    for name, after, before in (("G", g, g0), ("D", d, d0)):
+        out.update({f"moved{name}/{k}": v.detach() - before[k] for k, v in after.items()})
+    return out, decayed + list(d)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 import autoencoders
 import nets
+import precision
 
 EPS = 1e-6
 MOMENTUM = 0.1
@@ -180,7 +181,7 @@ def gradients(of, *groups, retain=False):
 
 
 @torch.enable_grad()
-def iterations(weights, pictures, args, kind=torch.float32):
+def iterations(weights, pictures, args):
     """What a second implementation must find after one iteration per batch of `pictures`.
 
     All gradients of an iteration are of the same weights, and all updates come at its end. After
@@ -188,7 +189,7 @@ def iterations(weights, pictures, args, kind=torch.float32):
     with args.gan the latter alone. A network that the gate holds back keeps its weights and its mean
     squares, but its running statistics are of all passes that update them.
     """
-    w = {net: {k: v.to(kind, copy=True) for k, v in weights[net].items()} for net in "EGD"}
+    w = {net: {k: precision.lift(v).clone() for k, v in weights[net].items()} for net in "EGD"}
     p = {net: learnt(w[net]) for net in "EGD"}
     for v in (v for net in "EGD" for v in p[net].values()):
         v.requires_grad_()
@@ -199,7 +200,7 @@ def iterations(weights, pictures, args, kind=torch.float32):
     def one(it, x):
         n = len(x)
         torch.manual_seed(args.seed + it)
-        noise = lambda: torch.randn(n, latent).to(kind)
+        noise = lambda: precision.noise(n, latent)
         grads, terms = {}, {}
         if args.gan:
             codes = zp = noise()
@@ -246,20 +247,22 @@ def iterations(weights, pictures, args, kind=torch.float32):
         from_edge = lambda loss, edge: abs(loss - args.equilibrium - edge)
         return min(from_edge(loss, edge) for loss in found for edge in (-args.margin, args.margin))
 
-    inputs = [to_networks(x.to(kind)) for x in pictures]
+    inputs = [to_networks(precision.lift(x)) for x in pictures]
     gate_distance = min(one(it, x) for it, x in enumerate(inputs))
-    out.update({f"out{net}/{k}": v for net in "EGD" for k, v in w[net].items()})
-    return {k: v.detach().float() for k, v in out.items()}, w, gate_distance
+    for net in "EGD":
+        out.update({f"out{net}/{k}": v for k, v in w[net].items()})
+        out.update({f"moved{net}/{k}": v.detach() - precision.lift(weights[net][k]) for k, v in w[net].items()})
+    return {k: v.detach() for k, v in out.items()}, w, gate_distance
 
 
 @torch.no_grad()
-def evaluation(w, pictures, kind=torch.float32):
+def evaluation(w, pictures):
     """By running statistics."""
-    x = to_networks(pictures.to(kind))
+    x = to_networks(precision.lift(pictures))
     mean, _ = encode(w["E"], x, "running")
     found = {
         "mean": mean,
         "picture": decode(w["G"], mean, "running"),
         "logit": discriminate(w["D"], x, "running"),
     }
-    return {f"eval/{k}": v.float() for k, v in found.items()}
+    return {f"eval/{k}": v for k, v in found.items()}

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <memory>
 
+#include "capability.h"
 #include "ssim_kernel.h"
 
 namespace deepsim {
@@ -15,15 +16,10 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 const SsimKernels* kernels() {
-#if defined(__x86_64__)
-  static const SsimKernels* best = __builtin_cpu_supports("avx512f") ? ssim_kernels_avx512()
-                                   : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
-                                       ? ssim_kernels_avx2()
-                                       : ssim_kernels_plain();
-#else
-  static const SsimKernels* best = ssim_kernels_plain();
-#endif
-  return best;
+  static const SsimKernels* chosen = capability() >= Capability::Avx512 ? ssim_kernels_avx512()
+                                     : capability() == Capability::Avx2 ? ssim_kernels_avx2()
+                                                                        : ssim_kernels_plain();
+  return chosen;
 }
 
 struct Taps {
@@ -102,6 +98,7 @@ struct Ssim : torch::autograd::Function<Ssim> {
 }  // namespace
 
 at::Tensor ssim(const at::Tensor& x, const at::Tensor& y, double c1, double c2) {
+  capability();  // throws here, not in the middle of the work
   TORCH_CHECK(x.sizes() == y.sizes() && x.dim() == 4, "two tensors [N,C,H,W] of one shape");
   TORCH_CHECK(x.size(2) >= SSIM_TAPS && x.size(3) >= SSIM_TAPS, "pictures below 11x11");
   for (const auto& t : {x, y})

@@ -5,10 +5,12 @@
 #include <dlfcn.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <vector>
 
+#include "capability.h"
 #include "winograd_kernel.h"
 
 namespace deepsim {
@@ -18,15 +20,10 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 const Kernels* kernels() {
-#if defined(__x86_64__)
-  static const Kernels* best = __builtin_cpu_supports("avx512f") ? kernels_avx512()
-                               : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
-                                   ? kernels_avx2()
-                                   : kernels_plain();
-#else
-  static const Kernels* best = kernels_plain();
-#endif
-  return best;
+  static const Kernels* chosen = capability() >= Capability::Avx512 ? kernels_avx512()
+                                 : capability() == Capability::Avx2 ? kernels_avx2()
+                                                                    : kernels_plain();
+  return chosen;
 }
 
 // The matrix product of the BLAS that libtorch brings along (MKL in the x86 builds).
@@ -194,8 +191,10 @@ struct Winograd : torch::autograd::Function<Winograd> {
     if (need_w) dw = at::empty_like(weight);
     const auto& c = parts.front();
     const int count = static_cast<int>(parts.size());
-    const int64_t threads = at::get_num_threads(), floats = count * c.transformed();
-    // Each thread adds up its own images; the sums are joined in the threads' order.
+    // Each thread adds up its own images; the sums are joined in the threads' order. No more threads
+    // take part than there are images.
+    const int64_t threads = std::clamp<int64_t>(c.images, 1, at::get_num_threads());
+    const int64_t floats = count * c.transformed();
     const auto bias_sums = at::zeros({threads, c.out_channels}, x.options());
     const auto u = need_x ? transformed(parts, weight) : at::Tensor();
     const auto du = need_w ? at::zeros({threads, floats}, x.options()) : at::Tensor();

@@ -13,6 +13,7 @@ mod asan;
 mod autocast;
 mod bf16;
 mod bf16_layers;
+mod capability;
 mod cuda;
 mod distance;
 mod rows;
@@ -27,6 +28,7 @@ pub use bf16::{
     choose_bf16_code,
 };
 pub use bf16_layers::{LastWindow, bf16_linear, bf16_lrn, bf16_max_pool};
+pub use capability::{CAPABILITY_VARIABLE, Capability, capability, fit_threads};
 pub use cuda::{
     CudaLoad, CudnnChoice, Tf32, cuda_peak, forget_cuda_peak, load_cuda, pinned, set_cudnn_choice,
     set_tf32,
@@ -54,6 +56,9 @@ pub enum AtenError {
         /// Its length.
         len: usize,
     },
+    /// The instruction set that the environment asks for cannot be used.
+    #[error("{0}")]
+    Capability(String),
     /// This process has no code for the processor's matrix unit.
     #[error("no bf16 code for {0} in this process")]
     NoCode(&'static str),

@@ -30,7 +30,13 @@ fn main() -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
         )
         .init();
-    match run(Cli::parse().command) {
+    let command = Cli::parse().command;
+    deepsim_nets::fit_threads();
+    if let Err(error) = deepsim_nets::capability() {
+        tell(format_args!("error: {error}"));
+        return ExitCode::from(2);
+    }
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tell(format_args!("error: {error}"));

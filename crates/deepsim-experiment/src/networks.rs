@@ -255,6 +255,28 @@ impl Perception {
         }
     }
 
+    /// Takes the weights of both sides to fp64, in place: for whoever wants to know how much rounding
+    /// matters.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn widen(&self) -> Result<()> {
+        let frozen = |frozen: &Frozen| match frozen {
+            Frozen::Network(net, _) => net.widen(),
+            Frozen::Judge(d, _, _) => d.params().widen(),
+            Frozen::Script(_) | Frozen::Downsampled(_) => Ok(()),
+        };
+        match &self.encoder {
+            Encoder::Frozen(encoder) => frozen(encoder)?,
+            Encoder::Learned(encoder) => encoder.params().widen()?,
+            Encoder::Recorded(..) => {}
+        }
+        if let Comparator::Frozen(comparator) = &self.comparator {
+            frozen(comparator)?;
+        }
+        Ok(())
+    }
+
     /// Whether any picture can be encoded here.
     pub fn encodes(&self) -> bool {
         matches!(self.encoder, Encoder::Frozen(_) | Encoder::Learned(_))

@@ -324,7 +324,8 @@ pub struct RawTrain {
     pub batch_size: usize,
     /// Seed of everything random.
     pub seed: u64,
-    /// Threads of libtorch and of the decoder; 0: as many as the machine has.
+    /// Threads of libtorch and of the decoder; 0: as many as the process may use processors for (affinity and a container's
+    /// quota count; `OMP_NUM_THREADS` overrules). A resumed run is the uninterrupted one bit for bit only with the same number.
     #[serde(default)]
     pub threads: usize,
     /// Arithmetic.

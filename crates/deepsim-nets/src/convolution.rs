@@ -1,12 +1,14 @@
 //! Convolutions with the rectifier that follows them, by whichever algorithm is faster.
 
 use deepsim_aten::{
-    Bf16Convolution, Direction, Form, Output, bf16_convolution, bf16_wanted, leaky_relu, winograd,
+    Bf16Convolution, Direction, Form, Output, bf16_convolution, bf16_wanted, winograd,
     winograd_pays,
 };
 use tch::Tensor;
 
 use crate::error::Result;
+use crate::kinks::{note_rectified, rectified};
+use crate::sides;
 
 /// What follows a convolution.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -131,15 +133,20 @@ pub(crate) fn convolution<'a>(
     if bf16_wanted(x)? {
         let with = geometry.bf16(rectifier, Output::Bf16);
         let y = bf16_convolution(x, weight, bias, with)?;
-        return match geometry.surplus() {
-            0 => Ok(y),
-            surplus => window(&y, surplus, 2 * x.size()[2]),
+        let y = match geometry.surplus() {
+            0 => y,
+            surplus => window(&y, surplus, 2 * x.size()[2])?,
         };
+        noted(&y, rectifier)?;
+        return Ok(y);
     }
     if let Some(form) = geometry.winograd()
+        && !sides::are_imposed()
         && winograd_pays(x, weight, form)?
     {
-        return Ok(winograd(x, weight, bias, form, rectifier.slope())?);
+        let y = winograd(x, weight, bias, form, rectifier.slope())?;
+        noted(&y, rectifier)?;
+        return Ok(y);
     }
     let y = match geometry {
         Geometry::Convolution {
@@ -159,14 +166,17 @@ pub(crate) fn convolution<'a>(
         Geometry::Double { .. } => transposed(x, weight, bias, [2, 1, 0])?,
     };
     // In place: no convolution needs its output for its backward pass.
-    Ok(match rectifier {
-        Rectifier::None => y,
-        Rectifier::Leaky(0.0) => {
-            let mut y = y;
-            y.f_relu_()?
-        }
-        Rectifier::Leaky(slope) => leaky_relu(y, slope)?,
-    })
+    match rectifier {
+        Rectifier::None => Ok(y),
+        Rectifier::Leaky(slope) => rectified(y, slope),
+    }
+}
+
+fn noted(y: &Tensor, rectifier: Rectifier) -> Result<()> {
+    match rectifier {
+        Rectifier::None => Ok(()),
+        Rectifier::Leaky(_) => note_rectified(y),
+    }
 }
 
 fn transposed(

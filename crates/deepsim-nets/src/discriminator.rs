@@ -1,12 +1,14 @@
 //! Discriminators: real photograph or generated. DeePSiM's, and that of Larsen et al.
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
 use crate::init::{he_deviation, normal, zeros};
+use crate::kinks::rectified;
 use crate::params::{NamedTensors, Param, Params, check_exact, stored};
+use crate::precision::{at_least_fp32, widened};
 use crate::stack::{self, Layer, Mode};
 use crate::tables::MAX_FEATURES;
 use crate::{larsen, pictures};
@@ -437,9 +439,9 @@ impl Discriminator {
                         got: f.size(),
                     });
                 }
-                let f = self.fc("Dfeat1", &flat)?.f_relu()?;
-                let f = self.fc("Dfeat2", &f)?.f_relu()?;
-                x = Tensor::f_cat(&[x, f.f_to_kind(Kind::Float)?], 1)?; // [N,768]
+                let f = rectified(self.fc("Dfeat1", &flat)?, 0.0)?;
+                let f = rectified(self.fc("Dfeat2", &f)?, 0.0)?;
+                x = Tensor::f_cat(&[x, widened(&f)?], 1)?; // [N,768]
             }
             (FeatureBranch::Off, Some(_)) => {
                 return Err(NetError::Spec(
@@ -453,19 +455,20 @@ impl Discriminator {
             }
         }
         let active = mode != Mode::Evaluation;
-        let x = self.fc("Dfc6", &x.f_dropout(DROPOUT, active)?)?.f_relu()?;
+        let x = rectified(self.fc("Dfc6", &x.f_dropout(DROPOUT, active)?)?, 0.0)?;
         self.fc("Dfc7", &x.f_dropout(DROPOUT, active)?)
     }
 }
 
 /// The mean over all positions, fp32: `[N,C,H,W]` → `[N,C]`.
 fn average(maps: &Tensor) -> Result<Tensor> {
-    Ok(maps.f_mean_dim([2i64, 3].as_slice(), false, Kind::Float)?)
+    Ok(maps.f_mean_dim([2i64, 3].as_slice(), false, at_least_fp32(maps))?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Kind;
 
     fn spec(crop: i64) -> DiscriminatorSpec {
         DiscriminatorSpec {

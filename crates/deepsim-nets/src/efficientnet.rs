@@ -9,6 +9,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::Result;
+use crate::kinks;
+use crate::precision::at_least_fp32;
 use crate::tables::{Op, Row, Tap, fc};
 
 /// What batch normalisation adds to variances.
@@ -230,9 +232,12 @@ pub(crate) fn fold(
         let weight = get(&format!("{}.weight", part.conv), &part.kernel_shape())?
             .f_to_kind(Kind::Double)?
             .f_mul(&gain.f_view([-1, 1, 1, 1])?)?;
-        let ready = |t: Tensor| -> Result<Tensor> {
-            crate::params::stored(&t.f_to_kind(Kind::Float)?, device)
-        };
+        let kind = at_least_fp32(&get(
+            &format!("{}.weight", part.conv),
+            &part.kernel_shape(),
+        )?);
+        let ready =
+            |t: Tensor| -> Result<Tensor> { crate::params::stored(&t.f_to_kind(kind)?, device) };
         out.push(Folded {
             weight: ready(weight)?,
             bias: ready(bias)?,
@@ -279,7 +284,7 @@ impl Folded {
             x.f_conv2d(&self.weight, bias, [stride; 2], pads, [1, 1], groups)?
         };
         Ok(match after {
-            After::Relu6 => y.f_relu6()?,
+            After::Relu6 => kinks::relu6(&y)?,
             After::Nothing => y,
         })
     }

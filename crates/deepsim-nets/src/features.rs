@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
 use crate::init::{he_deviation, normal, zeros};
 use crate::layers::{linear, max_pool};
-use crate::params::{NamedTensors, Param, Params, check_exact, read_safetensors, stored};
+use crate::params::{NamedTensors, Param, Params, check_exact, read_safetensors, stored, widen};
+use crate::precision::at_least_fp32;
 use crate::tables::{FcMap, NetKind, Op, Row, Tap};
-use crate::{efficientnet, lrn, pictures};
+use crate::{efficientnet, kinks, lrn, pictures};
 
 /// A network that turns pictures into features. Its weights take no gradient unless
 /// [`FeatureNet::unfreeze`] asks for it: nothing can train it by accident. Gradients pass through to the pictures.
@@ -156,6 +157,21 @@ impl FeatureNet {
         Ok((self, params))
     }
 
+    /// Takes the weights to fp64, in place: for whoever wants to know how much rounding matters.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn widen(&self) -> Result<()> {
+        for weights in &self.layers {
+            if let Weights::Affine { weight, bias } = weights {
+                for tensor in [weight, bias] {
+                    widen(tensor)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Which network this is.
     pub fn kind(&self) -> NetKind {
         self.net
@@ -265,7 +281,7 @@ impl FeatureNet {
         Ok(match (op, weights) {
             (Op::Conv { .. }, _) => self.convolve(op, weights, x, Rectifier::None)?,
             (Op::Fc { .. }, _) => self.connect(weights, x, Rectifier::None)?,
-            (Op::Relu, _) => x.f_relu()?,
+            (Op::Relu, _) => kinks::relu(x)?,
             (Op::MaxPool(window), _) => max_pool(x, window)?,
             (Op::ConvNorm(_), Weights::Folded(parts)) => efficientnet::forward(parts, x)?,
             (Op::MbConv(block), Weights::Folded(parts)) => {
@@ -273,7 +289,9 @@ impl FeatureNet {
                 if block.has_skip() { y.f_add(x)? } else { y }
             }
             // fp32 whatever the map's precision: a mean of hundreds of values deserves it.
-            (Op::GlobalAverage, _) => x.f_mean_dim([2i64, 3].as_slice(), false, Kind::Float)?,
+            (Op::GlobalAverage, _) => {
+                x.f_mean_dim([2i64, 3].as_slice(), false, at_least_fp32(x))?
+            }
             (Op::Lrn, Weights::Band(band)) => lrn::lrn(x, band)?,
             (op, _) => return Err(NetError::Spec(format!("no tensors for {op:?}"))),
         })
@@ -283,6 +301,7 @@ impl FeatureNet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Kind;
 
     #[test]
     fn conv_only_weights_serve_taps_up_to_pool5_and_no_further() {

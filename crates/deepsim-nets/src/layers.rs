@@ -1,10 +1,11 @@
 //! Fully connected layers and pooling, by whichever code is faster.
 
-use deepsim_aten::{LastWindow, bf16_linear, bf16_max_pool, bf16_wanted, leaky_relu};
+use deepsim_aten::{LastWindow, bf16_linear, bf16_max_pool, bf16_wanted};
 use tch::{Kind, Tensor};
 
 use crate::convolution::Rectifier;
 use crate::error::Result;
+use crate::kinks::{self, note_pooled, note_rectified, rectified};
 use crate::tables::{Rounding, Window};
 
 /// `x` `[N,in]` through weights `[out,in]`, and the rectifier behind it.
@@ -15,13 +16,17 @@ pub(crate) fn linear(
     rectifier: Rectifier,
 ) -> Result<Tensor> {
     if bf16_wanted(x)? {
-        return Ok(bf16_linear(x, weight, Some(bias), rectifier.slope())?);
+        let y = bf16_linear(x, weight, Some(bias), rectifier.slope())?;
+        if rectifier != Rectifier::None {
+            note_rectified(&y)?;
+        }
+        return Ok(y);
     }
     let y = x.f_linear(weight, Some(bias))?;
-    Ok(match rectifier {
-        Rectifier::None => y,
-        Rectifier::Leaky(slope) => leaky_relu(y, slope)?,
-    })
+    match rectifier {
+        Rectifier::None => Ok(y),
+        Rectifier::Leaky(slope) => rectified(y, slope),
+    }
 }
 
 /// Maximum over windows of `x` `[N,C,H,W]`.
@@ -31,14 +36,16 @@ pub(crate) fn max_pool(x: &Tensor, window: Window) -> Result<Tensor> {
         stride,
         rounding,
     } = window;
+    let ceil = rounding == Rounding::Ceil;
     // Our kernel knows one kind of window; libtorch takes the others in bf16 too.
     if (kernel, stride) == (3, 2) && x.kind() == Kind::BFloat16 && bf16_wanted(x)? {
         let last = match rounding {
             Rounding::Ceil => LastWindow::Counts,
             Rounding::Floor => LastWindow::Dropped,
         };
-        return Ok(bf16_max_pool(x, last)?);
+        let y = bf16_max_pool(x, last)?;
+        note_pooled(x, kernel, stride, ceil)?;
+        return Ok(y);
     }
-    let ceil = rounding == Rounding::Ceil;
-    Ok(x.f_max_pool2d([kernel; 2], [stride; 2], [0, 0], [1, 1], ceil)?)
+    kinks::max_pool(x, kernel, stride, ceil)
 }

@@ -14,6 +14,7 @@ use crate::init::{normal, zeros};
 use crate::layers::linear;
 use crate::losses::Reduction;
 use crate::params::{Param, Params};
+use crate::precision::{at_least_fp32, widened};
 use crate::stack::{self, Layer, Mode};
 use crate::tables::Tap;
 use crate::{larsen, pictures};
@@ -57,7 +58,8 @@ impl Posterior {
         let Some(log_variance) = &self.log_variance else {
             return Ok(self.mean.shallow_clone());
         };
-        let noise = self.mean.f_randn_like()?;
+        let options = (Kind::Float, self.mean.device());
+        let noise = Tensor::f_randn(self.mean.size(), options)?.f_to_kind(self.mean.kind())?;
         let deviation = log_variance.f_mul_scalar(0.5)?.f_exp()?;
         Ok(self.mean.f_add(&deviation.f_mul(&noise)?)?)
     }
@@ -77,7 +79,7 @@ impl Posterior {
             .f_square()?
             .f_add(&log_variance.f_exp()?)?
             .f_sub(log_variance)?
-            .f_sum(Kind::Float)?;
+            .f_sum(at_least_fp32(&self.mean))?;
         let divisor = match reduction {
             Reduction::Paper => 1.0,
             Reduction::Caffe => self.mean.size()[0] as f64,
@@ -211,10 +213,8 @@ impl LearnedEncoder {
             });
         }
         let through = |head: &Head| -> Result<Tensor> {
-            Ok(
-                linear(&features, &head.weight, &head.bias, Rectifier::None)?
-                    .f_to_kind(Kind::Float)?,
-            )
+            let values = linear(&features, &head.weight, &head.bias, Rectifier::None)?;
+            widened(&values)
         };
         Ok(Posterior {
             mean: through(&self.mean)?,

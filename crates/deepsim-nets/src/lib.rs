@@ -18,6 +18,7 @@ pub mod features;
 pub mod generator;
 pub mod import;
 pub mod init;
+mod kinks;
 mod larsen;
 mod layers;
 pub mod learned;
@@ -28,14 +29,17 @@ pub mod neighbors;
 pub mod optim;
 pub mod params;
 pub mod pictures;
+pub mod precision;
+pub mod sides;
 mod stack;
 pub mod structural;
 pub mod tables;
 
 pub use deepsim_aten::{
-    AtenError, AutocastGuard, CudaLoad, CudnnChoice, Precision, Tf32, allow_winograd, cuda_peak,
-    flush_denormals, forget_cuda_peak, keep_memory, load_cuda as load_cuda_libraries, pinned,
-    set_cudnn_choice, set_tf32, torch_version,
+    AtenError, AutocastGuard, CAPABILITY_VARIABLE, Capability, CudaLoad, CudnnChoice, Precision,
+    Tf32, allow_winograd, capability, cuda_peak, fit_threads, flush_denormals, forget_cuda_peak,
+    keep_memory, load_cuda as load_cuda_libraries, pinned, set_cudnn_choice, set_tf32,
+    torch_version,
 };
 pub use discriminator::{Architecture, Discriminator, DiscriminatorSpec, FeatureBranch};
 pub use error::NetError;

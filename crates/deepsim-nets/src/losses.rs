@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{NetError, Result};
+use crate::kinks::magnitude;
+use crate::precision::{at_least_fp32, widened};
 use crate::{pictures, structural};
 
 /// How a sum of squares over a batch becomes a number. Weights of the loss terms are only
@@ -41,7 +43,7 @@ pub fn squared_distance(a: &Tensor, b: &Tensor, reduction: Reduction) -> Result<
     let sum = if in_one_pass {
         deepsim_aten::squared_distance(a, b)?
     } else {
-        let (a, b) = (a.f_to_kind(Kind::Float)?, b.f_to_kind(Kind::Float)?);
+        let (a, b) = (widened(a)?, widened(b)?);
         a.f_mse_loss(&b, tch::Reduction::Sum)?
     };
     let divisor = match reduction {
@@ -65,6 +67,7 @@ pub fn diversity(
     limit: f64,
     reduction: Reduction,
 ) -> Result<Tensor> {
+    let kind = at_least_fp32(a);
     let between = |a: &Tensor, b: &Tensor| -> Result<Tensor> {
         if a.size() != b.size() || a.dim() < 2 {
             return Err(NetError::InputShape {
@@ -73,19 +76,14 @@ pub fn diversity(
                 got: b.size(),
             });
         }
-        let difference = a
-            .f_to_kind(Kind::Float)?
-            .f_sub(&b.f_to_kind(Kind::Float)?)?;
-        Ok(difference
-            .f_abs()?
-            .f_flatten(1, -1)?
-            .f_mean_dim(1i64, false, Kind::Float)?)
+        let apart = magnitude(&a.f_to_kind(kind)?.f_sub(&b.f_to_kind(kind)?)?)?;
+        Ok(apart.f_flatten(1, -1)?.f_mean_dim(1i64, false, kind)?)
     };
     let apart = between(noise_a, noise_b)?.f_clamp_min(SAME_NOISE)?;
     let each = between(a, b)?.f_div(&apart)?.f_clamp_max(limit)?.f_neg()?;
     Ok(match reduction {
-        Reduction::Paper => each.f_sum(Kind::Float)?,
-        Reduction::Caffe | Reduction::Mean => each.f_mean(Kind::Float)?,
+        Reduction::Paper => each.f_sum(at_least_fp32(&each))?,
+        Reduction::Caffe | Reduction::Mean => each.f_mean(at_least_fp32(&each))?,
     })
 }
 
@@ -133,21 +131,20 @@ pub fn pixel_distance(
     };
     let each = similarity.f_neg()?.f_add_scalar(1.0)?;
     Ok(match reduction {
-        Reduction::Caffe | Reduction::Mean => each.f_mean(Kind::Float)?,
-        Reduction::Paper => each.f_sum(Kind::Float)?,
+        Reduction::Caffe | Reduction::Mean => each.f_mean(at_least_fp32(&each))?,
+        Reduction::Paper => each.f_sum(at_least_fp32(&each))?,
     })
 }
 
 fn absolute_distance(a: &Tensor, b: &Tensor, reduction: Reduction) -> Result<Tensor> {
     crate::metrics::check_same_pictures("the absolute distance", a, b)?;
-    let each = a
-        .f_to_kind(Kind::Float)?
-        .f_sub(&b.f_to_kind(Kind::Float)?)?
-        .f_abs()?;
+    let each = magnitude(&widened(a)?.f_sub(&widened(b)?)?)?;
     Ok(match reduction {
-        Reduction::Caffe => each.f_sum(Kind::Float)?.f_div_scalar(a.size()[0] as f64)?,
-        Reduction::Paper => each.f_sum(Kind::Float)?,
-        Reduction::Mean => each.f_mean(Kind::Float)?,
+        Reduction::Caffe => each
+            .f_sum(at_least_fp32(&each))?
+            .f_div_scalar(a.size()[0] as f64)?,
+        Reduction::Paper => each.f_sum(at_least_fp32(&each))?,
+        Reduction::Mean => each.f_mean(at_least_fp32(&each))?,
     })
 }
 
@@ -171,13 +168,11 @@ pub fn cross_entropy(logits: &Tensor, label: Label, reduction: Reduction) -> Res
         Label::Real => 0,
         Label::Fake => 1,
     };
-    let log_p = logits
-        .f_to_kind(Kind::Float)?
-        .f_log_softmax(1, Kind::Float)?;
+    let log_p = logits.f_log_softmax(1, at_least_fp32(logits))?;
     let own = log_p.f_select(1, index)?.f_neg()?;
     Ok(match reduction {
-        Reduction::Caffe | Reduction::Mean => own.f_mean(Kind::Float)?,
-        Reduction::Paper => own.f_sum(Kind::Float)?,
+        Reduction::Caffe | Reduction::Mean => own.f_mean(at_least_fp32(&own))?,
+        Reduction::Paper => own.f_sum(at_least_fp32(&own))?,
     })
 }
 
@@ -214,10 +209,7 @@ impl SharedPass {
     /// Logits of another shape.
     pub fn new(logits: &Tensor, reduction: Reduction) -> Result<SharedPass> {
         check_logits(logits)?;
-        let kind = match logits.kind() {
-            Kind::Double => Kind::Double,
-            _ => Kind::Float,
-        };
+        let kind = at_least_fp32(logits);
         let logits = logits.f_to_kind(kind)?;
         let z = logits.f_select(1, 0)?.f_sub(&logits.f_select(1, 1)?)?;
         let known = z.f_detach()?;

@@ -4,6 +4,7 @@ use deepsim_aten::{bf16_lrn, bf16_wanted};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
+use crate::precision::widened;
 use crate::{AutocastGuard, Precision};
 
 /// Channels that take part in one sum.
@@ -17,7 +18,11 @@ pub const ALPHA: f64 = 1e-4;
 /// # Errors
 /// What libtorch refuses.
 pub fn band(channels: i64, device: Device) -> Result<Tensor> {
-    let ones = Tensor::f_ones([channels, channels], (Kind::Float, device))?;
+    banded(channels, Kind::Float, device)
+}
+
+fn banded(channels: i64, kind: Kind, device: Device) -> Result<Tensor> {
+    let ones = Tensor::f_ones([channels, channels], (kind, device))?;
     let band = ones.f_triu(-(SIZE - 1) / 2)?.f_tril(SIZE / 2)?;
     Ok(band
         .f_mul_scalar(ALPHA / SIZE as f64)?
@@ -26,7 +31,7 @@ pub fn band(channels: i64, device: Device) -> Result<Tensor> {
 
 /// x · (1 + α/n · Σ x²)^-0.75 over windows of five channels, as Caffe's `LRN` layer with its
 /// default `ACROSS_CHANNELS`. `x` is `[N,C,H,W]`; the denominator is computed in fp32 whatever
-/// the precision of `x`.
+/// the precision of `x` (in fp64 for an fp64 `x`).
 ///
 /// The sum is a 1×1 convolution with a banded matrix, and the power is
 /// `rsqrt(s)·√rsqrt(s)`: both several times faster than pooling over a fifth dimension and
@@ -39,7 +44,16 @@ pub fn lrn(x: &Tensor, band: &Tensor) -> Result<Tensor> {
         return Ok(bf16_lrn(x, ALPHA)?);
     }
     let _fp32 = AutocastGuard::new(x.device(), Precision::Fp32)?;
-    let x = x.f_to_kind(Kind::Float)?;
+    let x = widened(x)?;
+    // In fp64 the band's own rounding would show.
+    let exact;
+    let band = match x.kind() {
+        Kind::Double => {
+            exact = banded(x.size()[1], Kind::Double, x.device())?;
+            &exact
+        }
+        _ => band,
+    };
     let sum = x
         .f_square()?
         .f_conv2d::<Tensor>(band, None, [1, 1], [0, 0], [1, 1], 1)?;

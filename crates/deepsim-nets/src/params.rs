@@ -66,6 +66,15 @@ impl Params {
             .map(|p| &p.tensor)
     }
 
+    /// Takes the weights to fp64, in place, under all of their handles: for whoever wants to know how
+    /// much rounding matters. Optimisers that were made for them before cannot be used any more.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn widen(&self) -> Result<()> {
+        self.entries.iter().try_for_each(|p| widen(&p.tensor))
+    }
+
     /// Total number of values.
     pub fn count(&self) -> usize {
         self.entries.iter().map(|p| p.tensor.numel()).sum()
@@ -90,6 +99,12 @@ impl Params {
         }
         Ok(())
     }
+}
+
+/// Takes a weight to fp64, in place: all of its handles have the new values.
+pub(crate) fn widen(tensor: &Tensor) -> Result<()> {
+    let values = tensor.f_detach()?.f_to_kind(Kind::Double)?;
+    Ok(tensor.shallow_clone().f_set_data(&values)?)
 }
 
 /// Checks names, shapes and finiteness-independent layout of `values` against `expected`.

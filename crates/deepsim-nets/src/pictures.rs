@@ -3,23 +3,47 @@
 use tch::{Kind, Tensor};
 
 use crate::error::{NetError, Result};
+use crate::precision::widened;
 
 /// CaffeNet's channel means, blue, green, red, in 0–255.
 pub const MEAN_BGR: [f32; 3] = [104.0, 117.0, 123.0];
 /// torchvision's ImageNet means, red, green, blue, of pictures in 0–1.
 pub const TORCHVISION_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+const TORCHVISION_MEAN_64: [f64; 3] = [0.485, 0.456, 0.406];
 /// torchvision's ImageNet deviations, red, green, blue.
 pub const TORCHVISION_STD: [f32; 3] = [0.229, 0.224, 0.225];
+const TORCHVISION_STD_64: [f64; 3] = [0.229, 0.224, 0.225];
 
 /// VideoNet's channel means, blue, green, red, in 0–255. Wang & Gupta subtract a mean picture; these
 /// are its averages over positions, in CaffeNet's order of channels: a choice of ours, since a mean
 /// picture would tie the network to one size.
 pub const VIDEONET_MEAN_BGR: [f32; 3] = [96.6, 102.8, 108.0];
+const VIDEONET_MEAN_BGR_64: [f64; 3] = [96.6, 102.8, 108.0];
 
-fn per_channel(values: &[f32; 3], like: &Tensor) -> Tensor {
-    Tensor::from_slice(values)
-        .to_device(like.device())
-        .view([1, 3, 1, 1])
+/// One number for each channel, in fp32 and for pictures in fp64.
+#[derive(Clone, Copy)]
+struct Channels {
+    single: [f32; 3],
+    double: [f64; 3],
+}
+
+impl From<[f32; 3]> for Channels {
+    /// Numbers that fp32 holds exactly.
+    fn from(single: [f32; 3]) -> Channels {
+        Channels {
+            single,
+            double: single.map(f64::from),
+        }
+    }
+}
+
+fn per_channel(values: impl Into<Channels>, like: &Tensor) -> Tensor {
+    let values = values.into();
+    let all = match like.kind() {
+        Kind::Double => Tensor::from_slice(&values.double),
+        _ => Tensor::from_slice(&values.single),
+    };
+    all.to_device(like.device()).view([1, 3, 1, 1])
 }
 
 /// Fails unless `x` is `[N,3,H,W]`.
@@ -52,14 +76,14 @@ pub fn check_size(what: &str, x: &Tensor, side: i64) -> Result<()> {
     }
 }
 
-/// RGB 0–255 (any number type) → Caffe units, f32.
+/// RGB 0–255 (any number type) → Caffe units, f32 (f64 stays f64).
 ///
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.
 pub fn rgb_to_caffe(rgb: &Tensor) -> Result<Tensor> {
     check_pictures("the conversion from RGB", rgb)?;
-    let bgr = rgb.f_to_kind(Kind::Float)?.f_flip([1])?;
-    Ok(bgr.f_sub(&per_channel(&MEAN_BGR, rgb))?)
+    let bgr = widened(rgb)?.f_flip([1])?;
+    Ok(bgr.f_sub(&per_channel(MEAN_BGR, rgb))?)
 }
 
 /// Caffe units → RGB 0–255, not clipped.
@@ -68,9 +92,7 @@ pub fn rgb_to_caffe(rgb: &Tensor) -> Result<Tensor> {
 /// A tensor that is not `[N,3,H,W]`.
 pub fn caffe_to_rgb(caffe: &Tensor) -> Result<Tensor> {
     check_pictures("the conversion to RGB", caffe)?;
-    let bgr = caffe
-        .f_to_kind(Kind::Float)?
-        .f_add(&per_channel(&MEAN_BGR, caffe))?;
+    let bgr = widened(caffe)?.f_add(&per_channel(MEAN_BGR, caffe))?;
     Ok(bgr.f_flip([1])?)
 }
 
@@ -79,14 +101,14 @@ pub fn caffe_to_rgb(caffe: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.
 pub fn caffe_to_torchvision(caffe: &Tensor) -> Result<Tensor> {
-    // In the order of PyTorch's own preprocessing, x/255 first: constants that are rounded otherwise
-    // move values across kinks that tests hold against it.
     let [b, g, r] = MEAN_BGR;
-    let mut scale = [0f32; 3];
-    let mut shift = [0f32; 3];
+    let (mut scale, mut shift) = (Channels::from([0.0; 3]), Channels::from([0.0; 3]));
     for (i, mean) in [r, g, b].into_iter().enumerate() {
-        scale[i] = 1.0 / (255.0 * TORCHVISION_STD[i]);
-        shift[i] = (mean / 255.0 - TORCHVISION_MEAN[i]) / TORCHVISION_STD[i];
+        scale.single[i] = 1.0 / (255.0 * TORCHVISION_STD[i]);
+        shift.single[i] = (mean / 255.0 - TORCHVISION_MEAN[i]) / TORCHVISION_STD[i];
+        scale.double[i] = 1.0 / (255.0 * TORCHVISION_STD_64[i]);
+        shift.double[i] =
+            (f64::from(mean) / 255.0 - TORCHVISION_MEAN_64[i]) / TORCHVISION_STD_64[i];
     }
     reversed("a network of torchvision", caffe, scale, shift)
 }
@@ -107,8 +129,15 @@ pub fn caffe_to_efficientnet(caffe: &Tensor) -> Result<Tensor> {
 /// A tensor that is not `[N,3,H,W]`.
 pub fn caffe_to_unit(caffe: &Tensor) -> Result<Tensor> {
     let [b, g, r] = MEAN_BGR;
-    let shift = [r, g, b].map(|mean| mean / 127.5 - 1.0);
-    reversed("a network of Larsen et al.", caffe, [1.0 / 127.5; 3], shift)
+    let scale = Channels {
+        single: [1.0 / 127.5; 3],
+        double: [1.0 / 127.5; 3],
+    };
+    let shift = Channels {
+        single: [r, g, b].map(|mean| mean / 127.5 - 1.0),
+        double: [r, g, b].map(|mean| f64::from(mean) / 127.5 - 1.0),
+    };
+    reversed("a network of Larsen et al.", caffe, scale, shift)
 }
 
 /// RGB in −1…1 → Caffe units.
@@ -126,23 +155,27 @@ pub fn unit_to_caffe(unit: &Tensor) -> Result<Tensor> {
 /// A tensor that is not `[N,3,H,W]`.
 pub fn caffe_to_videonet(caffe: &Tensor) -> Result<Tensor> {
     check_pictures("VideoNet", caffe)?;
-    let mut shift = MEAN_BGR;
-    for (s, mean) in shift.iter_mut().zip(VIDEONET_MEAN_BGR) {
-        *s -= mean;
+    let mut shift = Channels::from(MEAN_BGR);
+    for i in 0..3 {
+        shift.single[i] -= VIDEONET_MEAN_BGR[i];
+        shift.double[i] -= VIDEONET_MEAN_BGR_64[i];
     }
-    Ok(caffe
-        .f_to_kind(Kind::Float)?
-        .f_add(&per_channel(&shift, caffe))?)
+    Ok(widened(caffe)?.f_add(&per_channel(shift, caffe))?)
 }
 
 /// Channels in reversed order, each times its `scale` plus its `shift`: one multiplication
 /// and one addition, since RGB is what `caffe` holds, reversed, plus a constant.
-fn reversed(what: &str, caffe: &Tensor, scale: [f32; 3], shift: [f32; 3]) -> Result<Tensor> {
+fn reversed(
+    what: &str,
+    caffe: &Tensor,
+    scale: impl Into<Channels>,
+    shift: impl Into<Channels>,
+) -> Result<Tensor> {
     check_pictures(what, caffe)?;
-    let rgb = caffe.f_to_kind(Kind::Float)?.f_flip([1])?;
+    let rgb = widened(caffe)?.f_flip([1])?;
     Ok(rgb
-        .f_mul(&per_channel(&scale, caffe))?
-        .f_add(&per_channel(&shift, caffe))?)
+        .f_mul(&per_channel(scale, caffe))?
+        .f_add(&per_channel(shift, caffe))?)
 }
 
 /// Clips pictures in Caffe units to what a screen can show (RGB 0–255).
@@ -151,7 +184,7 @@ fn reversed(what: &str, caffe: &Tensor, scale: [f32; 3], shift: [f32; 3]) -> Res
 /// A tensor that is not `[N,3,H,W]`.
 pub fn clip_caffe(caffe: &Tensor) -> Result<Tensor> {
     check_pictures("clipping", caffe)?;
-    let mean = per_channel(&MEAN_BGR, caffe);
+    let mean = per_channel(MEAN_BGR, caffe);
     Ok(caffe.f_add(&mean)?.f_clamp(0.0, 255.0)?.f_sub(&mean)?)
 }
 

@@ -2,12 +2,14 @@
 //! al. are made of.
 
 use deepsim_aten::{AutocastGuard, Precision};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
 use crate::init::{normal, zeros};
+use crate::kinks::rectified;
 use crate::params::{Param, Params, stored};
+use crate::precision::widened;
 
 /// Added to variances before their root is taken (the authors' 1e-6).
 const EPSILON: f64 = 1e-6;
@@ -181,7 +183,7 @@ pub(crate) fn forward(
             _ => None,
         };
         if layer.after == After::Tanh {
-            x = x.f_to_kind(Kind::Float)?;
+            x = widened(&x)?;
         }
         if x.dim() == 2 && layer.op != Op::Fc {
             x = x.f_view([-1, layer.input, side, side])?;
@@ -190,7 +192,7 @@ pub(crate) fn forward(
             Op::Fc => {
                 let y = x.f_flatten(1, -1)?.f_linear(weight, bias)?;
                 match rectifier {
-                    Rectifier::Leaky(_) => y.f_relu()?,
+                    Rectifier::Leaky(slope) => rectified(y, slope)?,
                     Rectifier::None => y,
                 }
             }
@@ -233,12 +235,12 @@ fn normalise<'a>(
         });
     }
     // In bf16 libtorch's normalisation is slower on a CPU, and its results coarser.
-    let x = x.f_to_kind(Kind::Float)?;
+    let x = widened(x)?;
     let (mean, variance) = match mode {
         Mode::Aside => (None, None),
         Mode::Training | Mode::Evaluation => (Some(of("running_mean")?), Some(of("running_var")?)),
     };
-    let mut y = x.f_batch_norm(
+    let y = x.f_batch_norm(
         Some(of("weight")?),
         Some(of("bias")?),
         mean,
@@ -248,5 +250,5 @@ fn normalise<'a>(
         EPSILON,
         true,
     )?;
-    Ok(y.f_relu_()?)
+    rectified(y, 0.0)
 }

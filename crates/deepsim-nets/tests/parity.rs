@@ -10,12 +10,13 @@ mod feature_nets;
 mod iteration;
 #[path = "parity/judges.rs"]
 mod judges;
-#[path = "parity/kinks.rs"]
-mod kinks;
 
 use std::sync::Mutex;
 
-use common::{GRADIENT, OUTPUT, Reference, assert_close, gradients, reference_script};
+use common::{
+    GRADIENT, Named, OUTPUT, Reference, Values, assert_parity, assert_reference,
+    assert_rounding_alone, gradients,
+};
 use deepsim_nets::losses::{Label, cross_entropy, diversity, squared_distance};
 use deepsim_nets::metrics::normalised_error;
 use deepsim_nets::pictures::{caffe_to_rgb, clip_caffe, rgb_to_caffe};
@@ -23,7 +24,7 @@ use deepsim_nets::{
     Adam, AdamOptions, Discriminator, DiscriminatorSpec, FeatureBranch, FeatureShape, Generator,
     GeneratorSpec, Mode, Param, Params, Reduction, Trunk,
 };
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Cases with fully connected layers hold half a gigabyte: one at a time.
 static LARGE: Mutex<()> = Mutex::new(());
@@ -36,7 +37,7 @@ fn one_large_case() -> std::sync::MutexGuard<'static, ()> {
 
 #[test]
 fn the_reference_agrees_with_the_published_facts() {
-    let printed = reference_script(&["--selftest"]);
+    let printed = common::selftest();
     assert_eq!(
         printed.lines().filter(|l| l.starts_with("ok ")).count(),
         13,
@@ -54,11 +55,11 @@ fn feature_shape(numbers: &[i64]) -> FeatureShape {
     }
 }
 
-fn generator(r: &Reference, weights: &str) -> Generator {
-    generator_with(r, weights, Trunk::DeePSiM)
+fn generator(r: &Reference, weights: &str, kind: Kind) -> Generator {
+    generator_with(r, weights, Trunk::DeePSiM, kind)
 }
 
-fn generator_with(r: &Reference, weights: &str, trunk: Trunk) -> Generator {
+fn generator_with(r: &Reference, weights: &str, trunk: Trunk, kind: Kind) -> Generator {
     let spec = GeneratorSpec {
         input: feature_shape(&r.numbers("features")),
         crop: r.numbers("crop")[0],
@@ -70,90 +71,89 @@ fn generator_with(r: &Reference, weights: &str, trunk: Trunk) -> Generator {
     g.params_mut()
         .copy_from(&r.group(weights), "the generator", "reference")
         .unwrap();
+    take(g.params(), kind);
     g
+}
+
+/// Takes weights to a precision.
+fn take(params: &Params, kind: Kind) {
+    if kind == Kind::Double {
+        params.widen().unwrap();
+    }
 }
 
 /// The generator and its pictures, RGB 0–255.
 fn generate(r: &Reference, features: &Tensor) -> (Generator, Tensor) {
-    let g = generator(r, "w/");
+    let g = generator(r, "w/", features.kind());
     let y = caffe_to_rgb(&g.forward(features).unwrap()).unwrap();
     (g, y)
 }
 
 /// Output, input gradient, and the gradient of exactly the weights that train.
-fn check_trained(case: &str, r: &Reference, params: &Params, x: &Tensor, y: &Tensor) {
-    assert_close(&format!("{case}: output"), y, r.get("y"), OUTPUT);
+fn trained(r: &Reference, params: &Params, x: &Tensor, y: &Tensor) -> Values {
     let trained = params.trained();
-    let mut names: Vec<&str> = trained.iter().map(|p| p.name.as_str()).collect();
     let mut inputs = vec![x];
     inputs.extend(trained.iter().map(|p| &p.tensor));
-    let found = gradients(y, r.get("up"), &inputs);
-    assert_close(
-        &format!("{case}: input gradient"),
-        &found[0],
-        r.get("gx"),
-        GRADIENT,
-    );
+    let mut found = gradients(y, r.get("up"), &inputs).into_iter();
+    let mut values = Values {
+        outputs: vec![("y".to_owned(), y.detach())],
+        ..Values::default()
+    };
+    values.add("input gradient", [("gx".to_owned(), found.next().unwrap())]);
+    let named: Named = trained
+        .iter()
+        .map(|p| format!("g/{}", p.name))
+        .zip(found)
+        .collect();
+    let names: std::collections::BTreeSet<&str> =
+        named.iter().map(|(n, _)| &n["g/".len()..]).collect();
     let expected = r.group("g/");
-    for (name, g) in names.iter().zip(&found[1..]) {
-        let e = expected
-            .get(*name)
-            .unwrap_or_else(|| panic!("{case}: {name} must not train"));
-        assert_close(&format!("{case}: gradient of {name}"), g, e, GRADIENT);
-    }
-    names.sort_unstable();
     assert!(
-        expected.keys().eq(names.iter()),
-        "{case}: all of {:?} train",
+        expected.keys().map(String::as_str).eq(names),
+        "all of {:?} train, and nothing else",
         expected.keys()
     );
+    values.add("gradients of the weights", named);
+    values
 }
 
-/// Runs `body` with direct sums, in the reference's order: values change sides of a rectifier's kink
-/// where the reference's do.
-fn directly<T>(body: impl FnOnce() -> T) -> T {
-    // The switch is the process's: whoever asks for direct sums keeps them until it is done.
-    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _turn = TURN
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    deepsim_nets::allow_winograd(false);
-    let result = body();
-    deepsim_nets::allow_winograd(true);
-    result
-}
-
-/// Direct sums against the reference itself, Winograd's algorithm as far as kinks permit.
-fn check_generator(options: &str) -> Reference {
+/// Our generator, by Winograd's algorithm, and how much a single value on another side would matter.
+fn check_generator(options: &str) {
     let case = format!("generator {options}");
     let r = Reference::run(&case);
-    directly(|| {
-        let x = r.leaf("x");
+    let compute = |kind| {
+        let x = r.leaf("x", kind);
         let (g, y) = generate(&r, &x);
-        check_trained(&case, &r, g.params(), &x, &y);
-    });
-    kinks::check_winograd(&case, &r);
-    r
+        trained(&r, g.params(), &x, &y)
+    };
+    assert_parity(&case, &r, &compute);
+    let pictures = || generate(&r, r.get("x")).1;
+    deepsim_nets::allow_winograd(false);
+    let direct = pictures();
+    deepsim_nets::allow_winograd(true);
+    assert_ne!(
+        direct,
+        pictures(),
+        "{case}: Winograd's algorithm was not taken"
+    );
 }
 
 #[test]
 fn generator_for_conv5() {
-    check_generator("--tap pool5 --seed 1 --batch 2");
+    check_generator("--tap pool5 --batch 2");
 }
 
 /// FC7's generator is FC6's.
 #[test]
 fn generator_for_fc6() {
     let _turn = one_large_case();
-    let options = "--tap relu6 --seed 2 --batch 2";
-    let r = check_generator(options);
-    kinks::one_unit_shows(options, &r);
+    check_generator("--tap relu6 --batch 2");
 }
 
 #[test]
 fn generator_for_fc8() {
     let _turn = one_large_case();
-    check_generator("--tap fc8 --seed 3 --batch 2");
+    check_generator("--tap fc8 --batch 2");
 }
 
 /// Fewer doublings, odd crops, and maps that enter the trunk later.
@@ -166,7 +166,7 @@ fn generators_of_other_sizes() {
         "--features 64,27 --crop 101",
         "--features 24,5 --crop 64",
     ] {
-        check_generator(&format!("{options} --seed 4 --batch 1"));
+        check_generator(&format!("{options} --batch 1"));
     }
 }
 
@@ -182,18 +182,20 @@ fn generators_of_dosovitskiy_and_brox_2016() {
         "--features 40 --crop 128 --batch 2",
         "--features 24,7 --crop 63 --batch 2",
     ] {
-        let case = format!("db-generator {options} --seed 5");
+        let case = format!("db-generator {options}");
         let r = Reference::run(&case);
-        let x = r.leaf("x");
-        let g = generator_with(&r, "w/", trunk);
-        let y = caffe_to_rgb(&g.forward(&x).unwrap()).unwrap();
-        check_trained(&case, &r, g.params(), &x, &y);
+        assert_parity(&case, &r, &|kind| {
+            let x = r.leaf("x", kind);
+            let g = generator_with(&r, "w/", trunk, kind);
+            let y = caffe_to_rgb(&g.forward(&x).unwrap()).unwrap();
+            trained(&r, g.params(), &x, &y)
+        });
     }
 }
 
 // --- Discriminator ------------------------------------------------------------------------
 
-fn discriminator(r: &Reference, weights: &str) -> Discriminator {
+fn discriminator(r: &Reference, weights: &str, kind: Kind) -> Discriminator {
     let values = r.group(weights);
     let features = match values.get("Dfeat1.weight") {
         Some(w) => FeatureBranch::Features(w.size()[1]),
@@ -208,12 +210,13 @@ fn discriminator(r: &Reference, weights: &str) -> Discriminator {
     d.params_mut()
         .copy_from(&values, "the discriminator", "reference")
         .unwrap();
+    take(d.params(), kind);
     d
 }
 
 /// The discriminator and its logits for RGB pictures.
 fn discriminate(r: &Reference, x: &Tensor) -> (Discriminator, Tensor) {
-    let d = discriminator(r, "w/");
+    let d = discriminator(r, "w/", x.kind());
     let y = d
         .forward(&rgb_to_caffe(x).unwrap(), None, Mode::Evaluation)
         .unwrap();
@@ -224,48 +227,70 @@ fn discriminate(r: &Reference, x: &Tensor) -> (Discriminator, Tensor) {
 fn discriminators_of_all_sizes() {
     // 64 drops Dconv5, 48 Dconv3 as well.
     for crop in [227, 128, 64, 48] {
-        let case = format!("discriminator --seed 1 --batch 2 --crop {crop}");
+        let case = format!("discriminator --batch 2 --crop {crop}");
         let r = Reference::run(&case);
-        let x = r.leaf("x");
-        let (d, y) = discriminate(&r, &x);
-        check_trained(&case, &r, d.params(), &x, &y);
+        assert_parity(&case, &r, &|kind| {
+            let x = r.leaf("x", kind);
+            let (d, y) = discriminate(&r, &x);
+            trained(&r, d.params(), &x, &y)
+        });
     }
 }
 
 #[test]
 fn discriminator_with_the_feature_branch() {
-    let case = "discriminator --seed 2 --batch 3 --crop 100 --features 64,3";
+    let case = "discriminator --batch 3 --crop 100 --features 64,3";
     let r = Reference::run(case);
-    let (x, features) = (r.leaf("x"), r.leaf("feat"));
-    let d = discriminator(&r, "w/");
-    let y = d
-        .forward(
-            &rgb_to_caffe(&x).unwrap(),
-            Some(&features),
-            Mode::Evaluation,
-        )
-        .unwrap();
-    check_trained(case, &r, d.params(), &x, &y);
-    let gfeat = &gradients(&y, r.get("up"), &[&features])[0];
-    assert_close("gradient of the features", gfeat, r.get("gfeat"), GRADIENT);
+    assert_parity(case, &r, &|kind| {
+        let (x, features) = (r.leaf("x", kind), r.leaf("feat", kind));
+        let d = discriminator(&r, "w/", kind);
+        let caffe = rgb_to_caffe(&x).unwrap();
+        let y = d
+            .forward(&caffe, Some(&features), Mode::Evaluation)
+            .unwrap();
+        let mut values = trained(&r, d.params(), &x, &y);
+        let gradient = gradients(&y, r.get("up"), &[&features]).remove(0);
+        values.add("gradient of the features", [("gfeat".to_owned(), gradient)]);
+        values
+    });
+}
+
+/// Why sides are imposed: a single value on its other side moves a gradient by more than is allowed, and
+/// two correct computations may differ in that.
+#[test]
+fn one_value_on_the_other_side_of_a_kink_shows() {
+    let case = "discriminator --batch 2 --crop 48";
+    let r = Reference::run(case);
+    let compute = |kind| {
+        let x = r.leaf("x", kind);
+        let (d, y) = discriminate(&r, &x);
+        trained(&r, d.params(), &x, &y)
+    };
+    let (own, sides) = deepsim_nets::sides::recorded(|| compute(Kind::Double));
+    let turned = sides.turn_one().unwrap();
+    assert_eq!(turned.differing(&sides).unwrap().0, 1);
+    let other = deepsim_nets::sides::imposed(&turned, || compute(Kind::Double)).unwrap();
+    let moved = common::worst(&other.gradients[1].1, &own.gradients[1].1).1;
+    assert!(moved > GRADIENT, "{moved:.1e}");
 }
 
 // --- Losses, Adam, the normalised error ---------------------------------------------------
 
 #[test]
 fn loss_terms_under_every_reduction() {
-    let r = Reference::run("losses --seed 1 --batch 5");
+    let r = Reference::run("losses --batch 5");
     let check = |key: &str, input: &str, loss: &dyn Fn(&Tensor) -> Tensor| {
-        let leaf = r.leaf(input);
-        let found = loss(&leaf);
-        assert_close(key, &found, r.get(key), OUTPUT);
-        let g = &Tensor::run_backward(&[&found], &[&leaf], false, false)[0];
-        assert_close(
-            &format!("gradient of {key}"),
-            g,
-            r.get(&format!("{key}/g")),
-            GRADIENT,
-        );
+        assert_parity(key, &r, &|kind| {
+            let leaf = r.leaf(input, kind);
+            let found = loss(&leaf);
+            let gradient = Tensor::run_backward(&[&found], &[&leaf], false, false).remove(0);
+            let mut values = Values {
+                outputs: vec![(key.to_owned(), found.detach())],
+                ..Values::default()
+            };
+            values.add("gradient", [(format!("{key}/g"), gradient)]);
+            values
+        });
     };
     for (name, how) in [
         ("caffe", Reduction::Caffe),
@@ -274,7 +299,8 @@ fn loss_terms_under_every_reduction() {
     ] {
         for term in ["feat", "img"] {
             check(&format!("{name}/{term}"), &format!("{term}_a"), &|a| {
-                squared_distance(a, r.get(&format!("{term}_b")), how).unwrap()
+                let b = r.get(&format!("{term}_b")).to_kind(a.kind());
+                squared_distance(a, &b, how).unwrap()
             });
         }
         for (term, input, label) in [
@@ -289,7 +315,7 @@ fn loss_terms_under_every_reduction() {
         let noises = [r.get("noise_a"), r.get("noise_b")];
         let limit = r.meta("limit").parse().unwrap();
         check(&format!("{name}/diversity"), "img_a", &|a| {
-            diversity([a, r.get("img_b")], noises, limit, how).unwrap()
+            diversity([a, &r.get("img_b").to_kind(a.kind())], noises, limit, how).unwrap()
         });
     }
 }
@@ -305,51 +331,60 @@ fn adam_options(r: &Reference) -> AdamOptions {
     }
 }
 
+/// Adam with its default epsilon on given gradients, over twenty steps: weights, what moved them, and
+/// both moments.
 #[test]
-fn twenty_adam_steps() {
-    let r = Reference::run("adam --seed 1");
-    let mut params = Params::default();
-    for i in 0..3 {
-        params.push(Param {
-            name: i.to_string(),
-            tensor: r.leaf(&format!("p0/{i}")),
-            trains: true,
-            decays: true,
-        });
-    }
-    let mut adam = Adam::new(&params, adam_options(&r)).unwrap();
-    for t in 0..20 {
-        let grads: Vec<Tensor> = (0..3)
-            .map(|i| r.get(&format!("grad/{t}/{i}")).shallow_clone())
-            .collect();
-        adam.step(&params, &grads, 1.0).unwrap();
-    }
-    for p in params.iter() {
-        let i = &p.name;
-        assert_close(
-            &format!("p/{i}"),
-            &p.tensor,
-            r.get(&format!("p/{i}")),
-            OUTPUT,
-        );
-        let moved = |end: &Tensor| end - r.get(&format!("p0/{i}"));
-        let expected = moved(r.get(&format!("p/{i}")));
-        assert_close(
-            &format!("movement of {i}"),
-            &moved(&p.tensor),
-            &expected,
-            GRADIENT,
-        );
-    }
-    for (name, t) in adam.state("adam") {
-        let key = name.strip_prefix("adam.").unwrap().replace('.', "/");
-        assert_close(&name, &t, r.get(&key), OUTPUT);
-    }
+fn twenty_adam_steps_with_the_default_epsilon() {
+    let r = Reference::run("adam");
+    assert_eq!(adam_options(&r).eps, 1e-8);
+    let run = |kind| {
+        let mut params = Params::default();
+        for i in 0..3 {
+            params.push(Param {
+                name: i.to_string(),
+                tensor: r.leaf(&format!("p0/{i}"), kind),
+                trains: true,
+                decays: true,
+            });
+        }
+        let mut adam = Adam::new(&params, adam_options(&r)).unwrap();
+        for t in 0..20 {
+            let grads: Vec<Tensor> = (0..3)
+                .map(|i| r.get(&format!("grad/{t}/{i}")).to_kind(kind))
+                .collect();
+            adam.step(&params, &grads, 1.0).unwrap();
+        }
+        let mut values = Values::default();
+        let weights = params
+            .iter()
+            .map(|p| (format!("p/{}", p.name), p.tensor.detach()));
+        values.outputs.extend(weights);
+        values
+            .outputs
+            .extend(adam.state("adam").into_iter().map(|(name, t)| {
+                let key = name.strip_prefix("adam.").unwrap().replace('.', "/");
+                (key, t)
+            }));
+        values
+    };
+    let (_, mut own) = assert_rounding_alone("Adam", &run);
+    let weights = own
+        .outputs
+        .iter()
+        .filter(|(name, _)| name.starts_with("p/"));
+    let moved: Named = weights
+        .map(|(name, after)| {
+            let i = &name["p/".len()..];
+            (format!("moved/{i}"), after - r.get(&format!("p0/{i}")))
+        })
+        .collect();
+    own.add("movement", moved);
+    assert_reference("Adam", &r, &own);
 }
 
 #[test]
 fn normalised_error_equals_plain_loops() {
-    let r = Reference::run("error --seed 1");
+    let r = Reference::run("error");
     let rows = |t: &Tensor| t.flatten(1, -1);
     let error =
         |truth: &Tensor, found: &Tensor| normalised_error(&rows(truth), &rows(found)).unwrap();

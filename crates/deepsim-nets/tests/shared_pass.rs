@@ -12,6 +12,14 @@ const PICTURES: i64 = 4;
 const VALUES: i64 = 12;
 const HIDDEN: i64 = 16;
 
+/// Added to the seed of weights and pictures: what is held here holds for any.
+fn seed() -> i64 {
+    let set = std::env::var("DEEPSIM_PARITY_SEED");
+    set.map_or(0, |text| {
+        text.parse().expect("DEEPSIM_PARITY_SEED is a whole number")
+    })
+}
+
 /// A discriminator of two layers in some arithmetic, and pictures, each with biases of its own, so
 /// that each picture's probability of "real" can be chosen.
 struct Small {
@@ -25,7 +33,7 @@ impl Small {
     fn new(log_odds: [f64; 4]) -> Small {
         let options = (Kind::Double, Device::Cpu);
         let random = |shape: &[i64]| Tensor::randn(shape, options) * 0.5;
-        let small = seeded(5, || Small {
+        let small = seeded(5 + seed(), || Small {
             weights: [random(&[HIDDEN, VALUES]), random(&[2, HIDDEN])],
             x: random(&[PICTURES, VALUES]),
             bias: Tensor::zeros([PICTURES, 2], options),

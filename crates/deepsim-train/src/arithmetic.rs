@@ -25,7 +25,7 @@ pub fn set_products(settings: &RawTrain) -> Result<()> {
 /// choice costs or saves time is told in docs/performance.md.
 pub fn advice(precision: RawPrecision, device: Device) -> Option<&'static str> {
     match (precision, device, bf16_code()) {
-        (RawPrecision::Bf16, Device::Cpu, Bf16Code::None) => Some(
+        (RawPrecision::Bf16, Device::Cpu, Bf16Code::None | Bf16Code::Plain) => Some(
             "note: this processor has no AMX, and bf16 is slower here than fp32 \
              (--set 'train.precision=\"fp32\"')",
         ),

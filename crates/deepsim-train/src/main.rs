@@ -15,7 +15,7 @@ use deepsim_train::signals::Stop;
 ///
 /// Writes runs/NAME (or --out): the resolved experiment, checkpoints, metrics.jsonl,
 /// TensorBoard events and sample pictures. Ctrl-C saves a checkpoint and exits; --resume goes
-/// on exactly there.
+/// on exactly there: bit for bit on the same kind of machine with the same number of threads.
 #[derive(Parser)]
 #[command(
     name = "deepsim-train",
@@ -47,7 +47,8 @@ struct Arguments {
     /// Total number of iterations; may grow when resuming.
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
-    /// Go on from the newest checkpoint (from step 0 where there is none).
+    /// Go on from the newest checkpoint (from step 0 where there is none). Bit for bit the run that was
+    /// never stopped, where the number of threads is the same.
     #[arg(long, conflicts_with = "fresh")]
     resume: bool,
     /// Delete this run's earlier results and start over.
@@ -77,6 +78,11 @@ fn main() -> ExitCode {
         )
         .init();
     let arguments = Arguments::parse();
+    deepsim_nets::fit_threads();
+    if let Err(error) = deepsim_nets::capability() {
+        tell(format_args!("error: {error}"));
+        return ExitCode::from(2);
+    }
     match run(&arguments) {
         Ok(code) => code,
         Err(error) => {

@@ -17,6 +17,7 @@
 use deepsim_experiment::Perception;
 use deepsim_experiment::config::{RawPrecision, RawVaeGan};
 use deepsim_nets::losses::{pixel_distance, squared_distance};
+use deepsim_nets::precision::{at_least_fp32, widened};
 use deepsim_nets::{
     AutocastGuard, Discriminator, LearnedEncoder, Mode, NetError, Precision, Reduction, pictures,
 };
@@ -285,7 +286,7 @@ fn decode(
 ) -> Result<Tensor> {
     let _autocast = region(x, plan)?;
     let shape = [x.size()[0], encoder.spec().size];
-    let prior = Tensor::f_randn(shape, (Kind::Float, x.device()))?;
+    let prior = Tensor::f_randn(shape, (Kind::Float, x.device()))?.f_to_kind(at_least_fp32(x))?;
     let (codes, mode) = match reconstructed {
         // The running statistics are those of codes of photographs.
         Some(r) => (Tensor::f_cat(&[&r.codes, &prior], 0)?, Mode::Aside),
@@ -304,9 +305,8 @@ fn judge(
     let _autocast = region(x, plan)?;
     let (n, m) = (x.size()[0], decoded.size()[0]);
     let all = Tensor::f_cat(&[x, decoded], 0)?;
-    let logits = discriminator
-        .forward(&all, None, Mode::Training)?
-        .f_to_kind(Kind::Float)?;
+    let logits = widened(&discriminator.forward(&all, None, Mode::Training)?)?;
+    let kind = logits.kind();
     let certainty = logits.f_select(1, 0)?.f_sub(&logits.f_select(1, 1)?)?;
     // −ln(p + doubt), p the probability of what is true.
     let cost = |certainty: Tensor| -> Result<Tensor> {
@@ -324,16 +324,12 @@ fn judge(
         Reduction::Paper => 1.0,
     };
     let total = real
-        .f_sum(Kind::Float)?
+        .f_sum(kind)?
         .f_mul_scalar(rule.real_weight / divisor)?
-        .f_add(
-            &generated
-                .f_sum(Kind::Float)?
-                .f_mul_scalar(share / divisor)?,
-        )?;
+        .f_add(&generated.f_sum(kind)?.f_mul_scalar(share / divisor)?)?;
     Ok(Judged {
-        real: real.f_mean(Kind::Float)?.f_detach()?,
-        generated: generated.f_mean(Kind::Float)?.f_detach()?,
+        real: real.f_mean(kind)?.f_detach()?,
+        generated: generated.f_mean(kind)?.f_detach()?,
         total,
         share,
     })

@@ -119,6 +119,24 @@ impl Child {
         Ok((status, [out?, err?]))
     }
 
+    /// Runs it to its end, handing what it says on stdout and stderr to `read` meanwhile, in the order in
+    /// which it says it; how it ended.
+    ///
+    /// # Errors
+    /// As [`Child::lines`].
+    pub fn together(
+        mut self,
+        read: impl FnOnce(&mut dyn Read) -> Result<()> + Send,
+    ) -> Result<Result<()>> {
+        let (pipe, writer) = std::io::pipe().context("making a pipe")?;
+        let other = writer.try_clone().context("making a pipe")?;
+        self.command.stdout(writer).stderr(other);
+        let child = self.start()?;
+        // The pipe ends when the child's handles of it do: ours must be gone.
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.heard(child, pipe, read)
+    }
+
     /// Runs it to its end, handing what it says on stderr to `read` meanwhile; how it ended.
     ///
     /// # Errors
@@ -129,12 +147,23 @@ impl Child {
     ) -> Result<Result<()>> {
         self.command.stderr(Stdio::piped()).stdout(Stdio::null());
         let mut child = self.start()?;
-        let pipe = child.stderr.take();
+        match child.stderr.take() {
+            Some(pipe) => self.heard(child, pipe, read),
+            None => self.heard(child, std::io::empty(), read),
+        }
+    }
+
+    fn heard(
+        &self,
+        child: std::process::Child,
+        mut pipe: impl Read + Send,
+        read: impl FnOnce(&mut dyn Read) -> Result<()> + Send,
+    ) -> Result<Result<()>> {
         let id = child.id();
         // Ctrl-C is answered by whoever waits, so that reading must not keep us from waiting.
         let (heard, status) = std::thread::scope(|scope| {
             let reader = scope.spawn(move || {
-                let heard = pipe.map_or(Ok(()), |mut pipe| read(&mut pipe));
+                let heard = read(&mut pipe);
                 if heard.is_err() {
                     terminate(id);
                 }

@@ -17,6 +17,7 @@ mod libtorch;
 mod machine;
 mod memory;
 mod packages;
+mod parity;
 mod photos;
 mod precision;
 mod programs;
@@ -30,6 +31,7 @@ mod stages;
 mod suite;
 mod tidy;
 mod training;
+mod verdict;
 mod weights;
 mod workspace;
 
@@ -70,6 +72,8 @@ Examples:
       PyTorch with CUDA, and what the tests need
   cargo xtask test
       set-up, then the whole test suite
+  cargo xtask parity --seeds 3
+      the comparisons with PyTorch over three seeds
 
 Fetched things go to third_party/, data/ and weights/, which git ignores; each
 is fetched once, checked, and lands whole or not at all. Exit codes: 2 for
@@ -127,7 +131,23 @@ Examples:
     },
 
     /// Set up with the full libtorch, run the whole test suite, then tidy
+    ///
+    /// First all tests as the machine is; then the comparisons with PyTorch (parity) again with the
+    /// arithmetic of other processors, one setting after the other. A test program that fails hides no
+    /// other: the last lines name every test that failed, its program and its setting.
+    #[command(after_help = suite::HELP)]
     Test,
+
+    /// Compare with PyTorch over several seeds and with the arithmetic of several processors
+    ///
+    /// Networks, losses and whole iterations against the reference in tests/python: the same tests that
+    /// `cargo xtask test` runs, whose bounds hold for every seed and every processor. Prints for each test
+    /// how near it came to its bound.
+    #[command(after_help = parity::EXAMPLES)]
+    Parity {
+        #[command(flatten)]
+        args: parity::Args,
+    },
 
     /// Check the invariants that a machine can check
     ///
@@ -241,6 +261,7 @@ fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
         Command::Test => suite::run(&ws),
+        Command::Parity { args } => parity::run(&ws, &args),
         Command::Tidy => tidy::run(&ws),
         Command::Reproduce { args } => reproduce::run(&ws, &args),
         Command::Precision { args } => precision::run(&ws, &args),

@@ -5,21 +5,35 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::child::Child;
-use crate::failure::refuse;
+use crate::failure::{ChildFailed, refuse};
+use crate::parity::{self, SETTINGS, Setting};
 use crate::setup::{self, Wishes};
 use crate::stages::{Stages, note, seconds};
+use crate::verdict::{Failure, Verdict};
 use crate::workspace::Workspace;
 use crate::{browser, libtorch, tidy};
 
+pub const HELP: &str = "\
+`cargo xtask parity --help` has the settings and the variables behind them,
+docs/ARCHITECTURE.md (Comparison with PyTorch) why the bounds hold for all of
+them. One test by hand, as the last lines name it:
+  cargo test -p deepsim-train --test vae two_iterations_are_the_reference_s
+
+Exit code: cargo's own (101) where tests failed.";
+
 /// There where the kernel has NVIDIA's driver.
 const NVIDIA: &str = "/proc/driver/nvidia/version";
+
+/// What failed in one run of cargo, by setting.
+type Failed = Vec<(&'static str, Failure)>;
 
 /// Runs it all.
 ///
 /// # Errors
 /// What set-up refuses, failed tests with cargo's exit code, broken invariants.
 pub fn run(ws: &Workspace) -> Result<()> {
-    let mut stages = Stages::new(setup::TESTS.len() + 2);
+    let others: Vec<&Setting> = SETTINGS[1..].iter().filter(|s| s.runs_here()).collect();
+    let mut stages = Stages::new(setup::TESTS.len() + 2 + others.len());
     let linked = libtorch::installed(ws)?.filter(|found| found.mode == libtorch::Mode::Linked);
     let torch = match linked {
         // The user's own PyTorch is not thrown away for the tests, if Python can use it.
@@ -39,23 +53,103 @@ pub fn run(ws: &Workspace) -> Result<()> {
     };
     setup::run(ws, &wishes, &setup::TESTS, &["deepsim-nets"], &mut stages)?;
 
+    let (mut failed, mut error) = (Failed::new(), None);
     stages.next("cargo test --workspace");
     // With the variable set the page's test may not say that there is no browser.
-    Child::cargo("cargo test", ws.root())
-        .args(["test", "--workspace"])
+    let all = Child::cargo("cargo test", ws.root())
+        .args(["test", "--workspace", "--no-fail-fast"])
         .env("PYTHONPATH", ws.python())
-        .env(browser::VARIABLE, browser::ensure(ws)?)
-        .run()?;
+        .env(browser::VARIABLE, browser::ensure(ws)?);
+    take(SETTINGS[0].name, all, &mut failed, &mut error)?;
+    for setting in &others {
+        stages.next(&format!("parity as on another processor: {}", setting.name));
+        let tests = parity::tests(ws, setting);
+        take(setting.name, tests, &mut failed, &mut error)?;
+    }
     if Path::new(NVIDIA).exists() {
         note("an NVIDIA driver is here: the tests of the GPU as well");
-        Child::cargo("cargo test on the GPU", ws.root())
+        let gpu = Child::cargo("cargo test on the GPU", ws.root())
             .args(["test", "--package", "deepsim-train", "--test", "cuda"])
-            .args(["--", "--ignored"])
-            .run()?;
+            .args(["--no-fail-fast", "--", "--ignored"]);
+        take("GPU", gpu, &mut failed, &mut error)?;
     }
 
     stages.next("tidy");
-    tidy::run(ws)?;
+    let tidied = tidy::run(ws);
+    for setting in SETTINGS.iter().filter(|s| !s.runs_here()) {
+        note(format_args!(
+            "not run: parity with {} ({})",
+            setting.name,
+            setting.lacks()
+        ));
+    }
+    if let Some(error) = error {
+        if let Err(untidy) = tidied {
+            note(format_args!("tidy: {untidy:#}"));
+        }
+        note(format_args!("failed in {}:", seconds(stages.elapsed())));
+        for (setting, failure) in &failed {
+            note(listed(setting, failure));
+        }
+        return Err(error);
+    }
+    tidied?;
     note(format_args!("all passed in {}", seconds(stages.elapsed())));
     Ok(())
+}
+
+/// Runs tests and notes what failed. The first failure's exit code is that of all.
+///
+/// # Errors
+/// What is no failure of a test: a build that failed, an interruption.
+fn take(
+    setting: &'static str,
+    tests: Child,
+    failed: &mut Failed,
+    error: &mut Option<anyhow::Error>,
+) -> Result<()> {
+    let (verdict, ended) = parity::watched(tests)?;
+    let Err(why) = ended else { return Ok(()) };
+    if !of_tests(&verdict, &why) {
+        return Err(why);
+    }
+    failed.extend(verdict.failures.into_iter().map(|f| (setting, f)));
+    error.get_or_insert(why);
+    Ok(())
+}
+
+/// Whether a run ended so because tests failed, and not before them or by a signal.
+pub fn of_tests(verdict: &Verdict, why: &anyhow::Error) -> bool {
+    let interrupted = why
+        .downcast_ref::<ChildFailed>()
+        .is_some_and(|f| f.ending.interrupted());
+    !verdict.failures.is_empty() && !interrupted
+}
+
+/// `vae (as the machine is): two_iterations_are_the_reference_s, …`
+pub fn listed(setting: &str, failure: &Failure) -> String {
+    let tests = match failure.tests.is_empty() {
+        true => "ended before it could say which test (see above)".to_owned(),
+        false => failure.tests.join(", "),
+    };
+    format!("  {} [{setting}]: {tests}", failure.program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_name_program_setting_and_tests() {
+        let mut failure = Failure {
+            program: "-p deepsim-train --test vae".into(),
+            tests: vec!["one".into(), "two".into()],
+        };
+        assert_eq!(
+            listed("avx2", &failure),
+            "  -p deepsim-train --test vae [avx2]: one, two"
+        );
+        failure.tests.clear();
+        assert!(listed("avx2", &failure).contains("ended before"));
+    }
 }

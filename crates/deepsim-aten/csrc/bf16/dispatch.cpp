@@ -5,6 +5,8 @@
 #include <mutex>
 #include <tuple>
 
+#include "../capability.h"
+
 namespace deepsim::bf16 {
 namespace {
 
@@ -14,8 +16,9 @@ std::atomic<int> chosen{-1};
 
 Code code() {
   const int c = chosen.load();
-  if (c >= 0 && (static_cast<Code>(c) != Code::Amx || amx_usable())) return static_cast<Code>(c);
-  return c < 0 && amx_usable() ? Code::Amx : Code::None;
+  const bool amx = capability_allows(Capability::Amx);
+  if (c >= 0) return static_cast<Code>(c) != Code::Amx || amx ? static_cast<Code>(c) : Code::None;
+  return amx ? Code::Amx : plain_bf16() ? Code::Plain : Code::None;
 }
 
 const RowKernels* row_kernels() { return DEEPSIM_CODE(rows); }

@@ -4,11 +4,13 @@
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
 
+#include "../capability.h"
 #include "dispatch.h"
 #include "kernel.h"
 #include "plan.h"
@@ -146,7 +148,9 @@ std::pair<at::Tensor, at::Tensor> backward_maps(const Plan& plan, const Source& 
   const auto& w = plan.weight_gradient;
   const auto& g = plan.geometry;
   const auto& back = transposed ? plan.down : plan.up;
-  const int64_t threads = at::get_num_threads(), sums_of_one = g.groups * w.sums();
+  // No more threads take part than there are images.
+  const int64_t threads = std::clamp<int64_t>(images, 1, at::get_num_threads());
+  const int64_t sums_of_one = g.groups * w.sums();
   const int64_t channels = transposed ? g.big : g.small;
   const bool to_map = wanted.map.defined();
   const auto packed = to_map ? packed_weights(plan, !transposed, weight) : nullptr;
@@ -296,6 +300,7 @@ struct Convolution : torch::autograd::Function<Convolution> {
 }  // namespace
 
 bool wanted(const at::Tensor& x) {
+  capability();  // throws where the choice is impossible
   return x.device().is_cpu() && at::autocast::is_autocast_enabled(at::kCPU) &&
          at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16 &&
          (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&

@@ -12,7 +12,8 @@ enum class Code : int {
   Plain = 2,  // the same arithmetic in plain C++: slow, for tests
 };
 
-// Which code runs; Amx where the processor has it, else None. `choose` overrides it for tests.
+// Which code runs: Amx where the processor has it and DEEPSIM_CPU_CAPABILITY allows it, Plain where
+// that says so, else None. `choose` overrides it for tests.
 Code code();
 void choose(Code);
 

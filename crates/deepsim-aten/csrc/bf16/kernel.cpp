@@ -176,7 +176,7 @@ inline void finish(const float* v, const float* bias, float slope, void* to, int
   const __m512 slopes = _mm512_set1_ps(slope), zero = _mm512_setzero_ps();
   for (int64_t i = 0; i < n; i += 16) {
     const __mmask16 m = first_lanes(n - i);
-    __m512 x = _mm512_loadu_ps(v + i);
+    __m512 x = _mm512_maskz_loadu_ps(m, v + i);  // `v` may be the last row of its buffer
     if (bias) x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(m, bias + i));
     // max returns its second operand for NaN: a NaN passes.
     if (slope == 0)

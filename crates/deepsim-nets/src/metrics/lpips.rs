@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::error::{NetError, Result};
 use crate::features::FeatureNet;
 use crate::params::{NamedTensors, check_exact, read_safetensors};
 use crate::pictures::rgb_to_caffe;
+use crate::precision::{at_least_fp32, widened};
 use crate::tables::{NetKind, Tap};
 
 /// Added to the length of each position's activations before they are divided by it.
@@ -114,22 +115,23 @@ impl Lpips {
         super::check_same_pictures("LPIPS", a, b)?;
         let both = Tensor::f_cat(&[rgb_to_caffe(a)?, rgb_to_caffe(b)?], 0)?;
         let n = a.size()[0];
-        let mut total = Tensor::f_zeros([n], (Kind::Float, a.device()))?;
+        let kind = at_least_fp32(a);
+        let mut total = Tensor::f_zeros([n], (kind, a.device()))?;
         for (x, head) in self
             .net
             .features(&both, &self.taps)?
             .iter()
             .zip(&self.heads)
         {
-            let unit = unit_lengths(&x.f_to_kind(Kind::Float)?)?;
+            let unit = unit_lengths(&widened(x)?)?;
             let apart = unit.f_narrow(0, 0, n)?.f_sub(&unit.f_narrow(0, n, n)?)?;
             // A 1×1 convolution to one channel is a weighted sum over channels.
-            let weighted = apart.f_square()?.f_mul(head)?.f_sum_dim_intlist(
-                [1i64].as_slice(),
-                false,
-                Kind::Float,
-            )?;
-            let mean = weighted.f_mean_dim([1i64, 2].as_slice(), false, Kind::Float)?;
+            let weighted =
+                apart
+                    .f_square()?
+                    .f_mul(head)?
+                    .f_sum_dim_intlist([1i64].as_slice(), false, kind)?;
+            let mean = weighted.f_mean_dim([1i64, 2].as_slice(), false, kind)?;
             total = total.f_add(&mean)?;
         }
         Ok(total)
@@ -140,7 +142,7 @@ impl Lpips {
 fn unit_lengths(x: &Tensor) -> Result<Tensor> {
     let squares = x
         .f_square()?
-        .f_sum_dim_intlist([1i64].as_slice(), true, Kind::Float)?;
+        .f_sum_dim_intlist([1i64].as_slice(), true, x.kind())?;
     // The root's slope is infinite where all channels are 0; no value changes by this.
     let length = squares.f_clamp_min(EPSILON * EPSILON)?.f_sqrt()?;
     Ok(x.f_div(&length.f_add_scalar(EPSILON)?)?)
@@ -149,6 +151,7 @@ fn unit_lengths(x: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Kind;
 
     fn lpips() -> Lpips {
         let net = FeatureNet::random(NetKind::AlexNet, Tap::Relu5, 1, Device::Cpu).unwrap();

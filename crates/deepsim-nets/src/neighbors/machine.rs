@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use deepsim_aten::{CAPABILITY_VARIABLE, Capability};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
@@ -25,7 +26,7 @@ impl Candidates {
     /// What `Auto` means on this machine; every other value means itself.
     pub fn resolve(self) -> Candidates {
         match self {
-            Candidates::Auto if flag("amx_bf16") => Candidates::Bf16,
+            Candidates::Auto if flag("amx_bf16") && !lowered() => Candidates::Bf16,
             Candidates::Auto if flag("avx512_vnni") || flag("avx_vnni") => Candidates::Int8,
             Candidates::Auto => Candidates::Fp32,
             chosen => chosen,
@@ -76,6 +77,12 @@ fn int8_is_exact(levels: i8) -> Result<bool> {
         .f_to_kind(Kind::Double)?
         .f_matmul(&b.f_to_kind(Kind::Double)?)?;
     Ok(products.f_equal(&wanted)?)
+}
+
+/// Whether our own kernels are to do without the matrix unit that the processor has.
+fn lowered() -> bool {
+    let set = std::env::var_os(CAPABILITY_VARIABLE).is_some_and(|value| !value.is_empty());
+    set && deepsim_aten::capability().is_ok_and(|chosen| chosen < Capability::Amx)
 }
 
 /// Whether Linux names a processor feature. On other systems nothing is named, and the choice

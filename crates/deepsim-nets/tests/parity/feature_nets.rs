@@ -2,9 +2,11 @@
 
 use deepsim_nets::pictures::rgb_to_caffe;
 use deepsim_nets::{FeatureNet, NetKind, Tap};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::common::{GRADIENT, MISTAKE, OUTPUT, Reference, assert_close, gradients, relative};
+use crate::common::{
+    MISTAKE, OUTPUT, Reference, Values, assert_close, assert_parity, gradients, relative,
+};
 use crate::{discriminate, generate, one_large_case};
 
 fn taps_of(net: NetKind, from: usize, to: usize) -> Vec<Tap> {
@@ -19,63 +21,71 @@ fn fc_taps(net: NetKind) -> Vec<Tap> {
     taps_of(net, net.convolutional_rows().len(), net.table().len())
 }
 
+/// The network in some precision.
+fn network(net: NetKind, deepest: Tap, r: &Reference, kind: Kind) -> FeatureNet {
+    FeatureNet::from_tensors(
+        net,
+        deepest,
+        &r.group_in("w/", kind),
+        "reference",
+        Device::Cpu,
+    )
+    .unwrap()
+}
+
 /// Every tap's output, and its gradient with regard to the RGB pictures.
 fn check_feature_net(net: NetKind, taps: &[Tap], options: &str) {
     let names: Vec<&str> = taps.iter().map(|t| t.name()).collect();
     let r = Reference::run(&format!("{net} --tap {} {options}", names.join(",")));
     let deepest = *taps.last().unwrap();
-    let ours =
-        FeatureNet::from_tensors(net, deepest, &r.group("w/"), "reference", Device::Cpu).unwrap();
-    let x = r.leaf("x");
-    let found = ours.features(&rgb_to_caffe(&x).unwrap(), taps).unwrap();
-    assert_eq!(found.len(), taps.len());
-    for (name, y) in names.iter().zip(&found) {
-        let at = |what: &str| format!("{net} {what} at {name}, {options}");
-        assert_close(&at("output"), y, r.get(&format!("y/{name}")), OUTPUT);
-        let gx = &gradients(y, r.get(&format!("up/{name}")), &[&x])[0];
-        assert_close(
-            &at("input gradient"),
-            gx,
-            r.get(&format!("gx/{name}")),
-            GRADIENT,
-        );
-    }
+    assert_parity(&format!("{net}, {options}"), &r, &|kind| {
+        let ours = network(net, deepest, &r, kind);
+        let x = r.leaf("x", kind);
+        let found = ours.features(&rgb_to_caffe(&x).unwrap(), taps).unwrap();
+        assert_eq!(found.len(), taps.len());
+        let mut values = Values::default();
+        for (name, y) in names.iter().zip(&found) {
+            let gx = gradients(y, r.get(&format!("up/{name}")), &[&x]).remove(0);
+            values.outputs.push((format!("y/{name}"), y.detach()));
+            values.add(
+                &format!("input gradient at {name}"),
+                [(format!("gx/{name}"), gx)],
+            );
+        }
+        values
+    });
 }
 
 /// Gradients with regard to every weight up to a tap.
 fn check_weight_gradients(net: NetKind, tap: Tap, options: &str) {
     let r = Reference::run(&format!("{net} --tap {tap} {options}"));
-    let frozen =
-        FeatureNet::from_tensors(net, tap, &r.group("w/"), "reference", Device::Cpu).unwrap();
-    let (ours, params) = frozen.unfreeze().unwrap();
-    let x = rgb_to_caffe(r.get("x")).unwrap();
-    let y = ours.features(&x, &[tap]).unwrap().remove(0);
-    assert_close(&format!("{net} output at {tap}"), &y, r.get("y"), OUTPUT);
-    let weights: Vec<&Tensor> = params.iter().map(|p| &p.tensor).collect();
-    let found = gradients(&y, r.get("up"), &weights);
-    assert!(!found.is_empty());
-    for (p, gradient) in params.iter().zip(&found) {
-        let what = format!("{net} gradient of {} at {tap}, {options}", p.name);
-        assert_close(&what, gradient, r.get(&format!("g/{}", p.name)), GRADIENT);
-    }
+    assert_parity(&format!("{net} to {tap}, {options}"), &r, &|kind| {
+        let (ours, params) = network(net, tap, &r, kind).unfreeze().unwrap();
+        let x = rgb_to_caffe(&r.get("x").to_kind(kind)).unwrap();
+        let y = ours.features(&x, &[tap]).unwrap().remove(0);
+        let weights: Vec<&Tensor> = params.iter().map(|p| &p.tensor).collect();
+        let found = gradients(&y, r.get("up"), &weights);
+        assert!(!found.is_empty());
+        let mut values = Values::default();
+        values.outputs.push(("y".to_owned(), y.detach()));
+        let names = params.iter().map(|p| format!("g/{}", p.name));
+        values.add("gradients of the weights", names.zip(found));
+        values
+    });
 }
 
 #[test]
 fn weight_gradients_of_caffenet() {
-    check_weight_gradients(NetKind::CaffeNet, Tap::Pool5, "--seed 21 --batch 1");
+    check_weight_gradients(NetKind::CaffeNet, Tap::Pool5, "--batch 1");
     let _turn = one_large_case();
-    check_weight_gradients(NetKind::CaffeNet, Tap::Fc8, "--seed 22 --batch 1");
+    check_weight_gradients(NetKind::CaffeNet, Tap::Fc8, "--batch 1");
 }
 
 #[test]
 fn weight_gradients_of_alexnet() {
-    check_weight_gradients(
-        NetKind::AlexNet,
-        Tap::Pool5,
-        "--seed 23 --batch 1 --crop 200",
-    );
+    check_weight_gradients(NetKind::AlexNet, Tap::Pool5, "--batch 1 --crop 200");
     let _turn = one_large_case();
-    check_weight_gradients(NetKind::AlexNet, Tap::Fc8, "--seed 24 --batch 1");
+    check_weight_gradients(NetKind::AlexNet, Tap::Fc8, "--batch 1");
 }
 
 #[test]
@@ -83,45 +93,37 @@ fn caffenet_convolutions_at_227() {
     check_feature_net(
         NetKind::CaffeNet,
         &conv_taps(NetKind::CaffeNet),
-        "--seed 1 --batch 2",
+        "--batch 2",
     );
 }
 
 /// At 224 and 200 pixels floor- and ceil-mode pooling differ.
 #[test]
 fn caffenet_convolutions_at_224() {
-    let options = "--seed 2 --batch 1 --crop 224";
+    let options = "--batch 1 --crop 224";
     check_feature_net(NetKind::CaffeNet, &conv_taps(NetKind::CaffeNet), options);
 }
 
 #[test]
 fn caffenet_convolutions_at_200() {
-    let options = "--seed 3 --batch 2 --crop 200";
+    let options = "--batch 2 --crop 200";
     check_feature_net(NetKind::CaffeNet, &conv_taps(NetKind::CaffeNet), options);
 }
 
 #[test]
 fn caffenet_fully_connected() {
     let _turn = one_large_case();
-    check_feature_net(
-        NetKind::CaffeNet,
-        &fc_taps(NetKind::CaffeNet),
-        "--seed 4 --batch 2",
-    );
+    check_feature_net(NetKind::CaffeNet, &fc_taps(NetKind::CaffeNet), "--batch 2");
 }
 
 #[test]
 fn alexnet_convolutions_at_227() {
-    check_feature_net(
-        NetKind::AlexNet,
-        &conv_taps(NetKind::AlexNet),
-        "--seed 1 --batch 2",
-    );
+    check_feature_net(NetKind::AlexNet, &conv_taps(NetKind::AlexNet), "--batch 2");
 }
 
 #[test]
 fn alexnet_convolutions_at_200() {
-    let options = "--seed 2 --batch 2 --crop 200";
+    let options = "--batch 2 --crop 200";
     check_feature_net(NetKind::AlexNet, &conv_taps(NetKind::AlexNet), options);
 }
 
@@ -129,34 +131,27 @@ fn alexnet_convolutions_at_200() {
 #[test]
 fn alexnet_fully_connected() {
     let _turn = one_large_case();
-    for options in ["--seed 3 --batch 2", "--seed 4 --batch 2 --crop 128"] {
+    for options in ["--batch 2", "--batch 2 --crop 128"] {
         check_feature_net(NetKind::AlexNet, &fc_taps(NetKind::AlexNet), options);
     }
 }
 
 #[test]
 fn videonet_convolutions_at_200() {
-    let options = "--seed 3 --batch 1 --crop 200";
+    let options = "--batch 1 --crop 200";
     check_feature_net(NetKind::VideoNet, &conv_taps(NetKind::VideoNet), options);
 }
 
 #[test]
 fn videonet_fully_connected() {
     let _turn = one_large_case();
-    check_feature_net(
-        NetKind::VideoNet,
-        &fc_taps(NetKind::VideoNet),
-        "--seed 4 --batch 2",
-    );
+    check_feature_net(NetKind::VideoNet, &fc_taps(NetKind::VideoNet), "--batch 2");
 }
 
 /// 45 pixels are odd before three of five pools.
 #[test]
 fn vgg16_convolutions_at_odd_sizes() {
-    for options in [
-        "--seed 3 --batch 1 --crop 45",
-        "--seed 4 --batch 2 --crop 32",
-    ] {
+    for options in ["--batch 1 --crop 45", "--batch 2 --crop 32"] {
         check_feature_net(NetKind::Vgg16, &conv_taps(NetKind::Vgg16), options);
     }
 }
@@ -165,7 +160,7 @@ fn vgg16_convolutions_at_odd_sizes() {
 #[test]
 fn vgg16_fully_connected() {
     let _turn = one_large_case();
-    let options = "--seed 5 --batch 2 --crop 64";
+    let options = "--batch 2 --crop 64";
     check_feature_net(NetKind::Vgg16, &fc_taps(NetKind::Vgg16), options);
 }
 
@@ -173,21 +168,18 @@ fn vgg16_fully_connected() {
 #[test]
 fn efficientnet_at_even_and_odd_sizes() {
     let net = NetKind::EfficientNetLite0;
-    for options in [
-        "--seed 3 --batch 1 --crop 75",
-        "--seed 4 --batch 2 --crop 64",
-    ] {
+    for options in ["--batch 1 --crop 75", "--batch 2 --crop 64"] {
         check_feature_net(net, &taps_of(net, 0, net.table().len()), options);
     }
     // Without the classifier's weights, as far as they are not needed.
-    check_feature_net(net, &conv_taps(net), "--seed 5 --batch 1 --crop 49");
+    check_feature_net(net, &conv_taps(net), "--batch 1 --crop 49");
 }
 
 #[test]
 fn mistakes_in_efficientnet_are_noticed() {
     let mistakes = ["pad-symmetric", "norm-epsilon", "no-skip", "rgb"];
     let r = Reference::run(&format!(
-        "efficientnet-lite0 --seed 5 --batch 1 --tap pooled --crop 64 --mutate {}",
+        "efficientnet-lite0 --batch 1 --tap pooled --crop 64 --mutate {}",
         mistakes.join(",")
     ));
     let net = NetKind::EfficientNetLite0;
@@ -212,7 +204,7 @@ const MISTAKES: [&str; 5] = [
 
 fn every_mistake_is_noticed_at(crop: i64) {
     let r = Reference::run(&format!(
-        "caffenet --seed 5 --batch 1 --tap pool5 --crop {crop} --mutate {}",
+        "caffenet --batch 1 --tap pool5 --crop {crop} --mutate {}",
         MISTAKES.join(",")
     ));
     let ours = pool5(NetKind::CaffeNet, &r);
@@ -260,15 +252,15 @@ fn mistakes_are_noticed_at_200() {
 
 #[test]
 fn swapped_colours_are_noticed_in_every_network() {
-    let r = Reference::run("alexnet --seed 5 --batch 1 --tap pool5 --crop 128 --mutate rgb");
+    let r = Reference::run("alexnet --batch 1 --tap pool5 --crop 128 --mutate rgb");
     let alexnet = relative(&pool5(NetKind::AlexNet, &r), r.get("y"));
-    let r = Reference::run("vgg16 --seed 5 --batch 1 --tap pool5 --crop 64 --mutate rgb");
+    let r = Reference::run("vgg16 --batch 1 --tap pool5 --crop 64 --mutate rgb");
     let vgg16 = relative(&pool5(NetKind::Vgg16, &r), r.get("y"));
-    let r = Reference::run("videonet --seed 5 --batch 1 --tap pool5 --crop 128 --mutate rgb");
+    let r = Reference::run("videonet --batch 1 --tap pool5 --crop 128 --mutate rgb");
     let videonet = relative(&pool5(NetKind::VideoNet, &r), r.get("y"));
-    let r = Reference::run("discriminator --seed 5 --batch 2 --crop 64 --mutate rgb");
-    let discriminator = relative(&discriminate(&r, &r.leaf("x")).1, r.get("y"));
-    let r = Reference::run("generator --seed 5 --batch 1 --features 64,6 --crop 32 --mutate rgb");
+    let r = Reference::run("discriminator --batch 2 --crop 64 --mutate rgb");
+    let discriminator = relative(&discriminate(&r, r.get("x")).1, r.get("y"));
+    let r = Reference::run("generator --batch 1 --features 64,6 --crop 32 --mutate rgb");
     let generator = relative(&generate(&r, r.get("x")).1, r.get("y"));
     for (net, error) in [
         ("alexnet", alexnet),

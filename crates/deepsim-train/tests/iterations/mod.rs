@@ -1,0 +1,212 @@
+//! Iterations of the training loop in either precision, for the comparisons with the reference.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use deepsim_experiment::{Experiment, Perception};
+use deepsim_nets::params::{NamedTensors, Params, f32_bytes};
+use deepsim_nets::pictures::rgb_to_caffe;
+use deepsim_nets::{Adam, AdamOptions};
+use deepsim_train::iteration::{Losses, Plan, iterate};
+use deepsim_train::state::State;
+use safetensors::tensor::{Dtype, TensorView};
+use tch::{Device, Kind, Tensor};
+
+use crate::common::{Named, Reference, Values, assert_reference, assert_rounding_alone};
+
+/// Adam's epsilon in single precision: far above the rounding of the gradients.
+const EPSILON: f64 = 1e-2;
+
+pub fn write_weights(values: &NamedTensors, path: &Path) {
+    let bytes: Vec<_> = values
+        .iter()
+        .map(|(n, t)| (n, t.size(), f32_bytes(t).unwrap()))
+        .collect();
+    let views = bytes.iter().map(|(n, shape, b)| {
+        let shape = shape.iter().map(|&d| d as usize).collect();
+        (n.as_str(), TensorView::new(Dtype::F32, shape, b).unwrap())
+    });
+    let file = safetensors::serialize(views, None::<HashMap<String, String>>).unwrap();
+    std::fs::write(path, file).unwrap();
+}
+
+/// An experiment that is to do what the reference did.
+pub struct Case<'a> {
+    what: String,
+    r: &'a Reference,
+    experiment: Experiment,
+    plan: Plan,
+}
+
+/// One network of a state.
+struct Network<'a> {
+    letter: &'static str,
+    params: &'a Params,
+    adam: &'a Adam,
+    options: AdamOptions,
+}
+
+impl<'a> Case<'a> {
+    pub fn new(what: &str, r: &'a Reference, experiment: &Experiment) -> Case<'a> {
+        Case {
+            what: what.to_owned(),
+            r,
+            experiment: experiment.clone(),
+            plan: Plan::of(experiment),
+        }
+    }
+
+    fn options(&self, kind: Kind) -> [Option<AdamOptions>; 3] {
+        let o = &self.experiment.raw.optimizer;
+        [Some(o.generator), Some(o.discriminator), o.encoder].map(|options| {
+            options.map(|options| match kind {
+                Kind::Double => options,
+                _ => AdamOptions {
+                    eps: EPSILON,
+                    ..options
+                },
+            })
+        })
+    }
+
+    /// The reference's networks, and optimisers that begin.
+    fn begun(&self, kind: Kind, [g, d, e]: [Option<AdamOptions>; 3]) -> (Perception, State) {
+        let perception = Perception::load(&self.experiment, Device::Cpu).unwrap();
+        let mut state = State::new(&self.experiment, perception.learned(), Device::Cpu).unwrap();
+        let load = |params: &mut Params, prefix: &str| {
+            let values = self.r.group(prefix);
+            params.copy_from(&values, "a network", "reference").unwrap();
+        };
+        load(state.generator.params_mut(), "wG/");
+        load(state.discriminator.params_mut(), "wD/");
+        if let Some(encoder) = &mut state.encoder {
+            load(&mut encoder.params, "wE/");
+        }
+        if kind == Kind::Double {
+            perception.widen().unwrap();
+            state.generator.params().widen().unwrap();
+            state.discriminator.params().widen().unwrap();
+        }
+        state.adam_g = Adam::new(state.generator.params(), g.unwrap()).unwrap();
+        state.adam_d = Adam::new(state.discriminator.params(), d.unwrap()).unwrap();
+        if let (Some(encoder), Some(options)) = (&mut state.encoder, e) {
+            encoder.adam = Adam::new(&encoder.params, options).unwrap();
+        }
+        (perception, state)
+    }
+
+    fn networks<'s>(&self, state: &'s State) -> Vec<Network<'s>> {
+        let [g, d, e] = self.options(Kind::Double);
+        let mut all = vec![
+            Network {
+                letter: "G",
+                params: state.generator.params(),
+                adam: &state.adam_g,
+                options: g.unwrap(),
+            },
+            Network {
+                letter: "D",
+                params: state.discriminator.params(),
+                adam: &state.adam_d,
+                options: d.unwrap(),
+            },
+        ];
+        if let (Some(encoder), Some(options)) = (&state.encoder, e) {
+            all.push(Network {
+                letter: "E",
+                params: &encoder.params,
+                adam: &encoder.adam,
+                options,
+            });
+        }
+        all
+    }
+
+    /// All losses, and for each network the first moments of its gradients after each iteration: sums of
+    /// gradients and decay. Gives the state, too.
+    pub fn run(&self, kind: Kind) -> (Values, State, Vec<Losses>) {
+        self.run_with(kind, self.options(kind))
+    }
+
+    fn run_with(
+        &self,
+        kind: Kind,
+        options: [Option<AdamOptions>; 3],
+    ) -> (Values, State, Vec<Losses>) {
+        let (perception, mut state) = self.begun(kind, options);
+        let (mut values, mut all) = (Values::default(), Vec::new());
+        for (it, seed) in self.r.numbers("torch_seeds").into_iter().enumerate() {
+            let x = rgb_to_caffe(&self.r.get(&format!("x/{it}")).to_kind(kind)).unwrap();
+            let l = iterate(&mut state, &perception, &x, None, &self.plan, seed).unwrap();
+            for (name, value) in [
+                ("feat", l.feat),
+                ("adv", l.adv),
+                ("img", l.img),
+                ("kl", l.kl),
+                ("diversity", -l.div),
+                ("d_real", l.d_real),
+                ("d_fake", l.d_fake),
+                ("total", l.total(&self.plan.loss)),
+            ] {
+                if !value.is_nan() {
+                    let value = Tensor::from_slice(&[value]).squeeze();
+                    values.outputs.push((format!("loss/{it}/{name}"), value));
+                }
+            }
+            for network in self.networks(&state) {
+                let moments = network.adam.state("").into_iter();
+                let moments: Named = moments
+                    .filter_map(|(name, t)| Some((name.strip_prefix(".m.")?.to_owned(), t.copy())))
+                    .collect();
+                values.add(
+                    &format!("moments of {} after {it}", network.letter),
+                    moments,
+                );
+            }
+            all.push(l);
+        }
+        (values, state, all)
+    }
+
+    /// Holds double precision against the reference, and single precision against double.
+    pub fn check(&self) -> Vec<Losses> {
+        let (own, state, losses) = self.run(Kind::Double);
+        let mut held = Values {
+            outputs: own.outputs,
+            ..Values::default()
+        };
+        let networks = self.networks(&state);
+        for (network, (_, moments)) in networks.iter().zip(own.gradients) {
+            // The first moment of the first step: (1 − β₁) (g + decay · w).
+            let o = network.options;
+            let gradients = moments.into_iter().map(|(name, m)| {
+                let param = network
+                    .params
+                    .trained()
+                    .into_iter()
+                    .find(|p| p.name == name)
+                    .unwrap();
+                let before = self.r.get(&format!("w{}/{name}", network.letter));
+                let decay = if param.decays { o.weight_decay } else { 0.0 };
+                let gradient = m / (1.0 - o.beta1) - before.to_kind(Kind::Double) * decay;
+                (format!("g{}/{name}", network.letter), gradient)
+            });
+            let gradients: Named = gradients.collect();
+            held.add(&format!("gradients of {}", network.letter), gradients);
+            let moved = network.params.trained().into_iter().map(|p| {
+                let before = self.r.get(&format!("w{}/{}", network.letter, p.name));
+                let moved = p.tensor.detach() - before;
+                (format!("moved{}/{}", network.letter, p.name), moved)
+            });
+            held.add(
+                &format!("movement of {}", network.letter),
+                moved.collect::<Named>(),
+            );
+        }
+        assert_reference(&self.what, self.r, &held);
+        drop((state, held));
+        let coarse = self.options(Kind::Float);
+        assert_rounding_alone(&self.what, &|kind| self.run_with(kind, coarse).0);
+        losses
+    }
+}

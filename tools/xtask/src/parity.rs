@@ -1,0 +1,411 @@
+//! `cargo xtask parity`: the comparisons with PyTorch over seeds and settings.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::Args as ClapArgs;
+use serde::{Deserialize, Serialize};
+
+use crate::child::Child;
+use crate::failure::refuse;
+use crate::stages::{Stages, note, seconds};
+use crate::suite;
+use crate::verdict::Verdict;
+use crate::workspace::Workspace;
+
+pub const EXAMPLES: &str = "\
+Examples:
+  cargo xtask parity
+      ten seeds under every setting that this processor can run
+  cargo xtask parity --seeds 1 --setting avx2
+      one of each
+  cargo xtask parity --record
+      write docs/results/parity.json, if all passed
+
+Settings, by the variables that libtorch, oneDNN, MKL and our own kernels read:
+  native   none: as the machine is
+  avx2     ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+           DEEPSIM_CPU_CAPABILITY=avx2
+  mkl      MKL_CBWR=COMPATIBLE DEEPSIM_CPU_CAPABILITY=default
+  sse41    ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
+           DEEPSIM_CPU_CAPABILITY=default
+
+One test by hand with another seed:
+  DEEPSIM_PARITY_SEED=7 cargo test -p deepsim-train --test parity
+Exit codes: 0 all passed, 101 a test failed (the last lines name it), 2 an
+unknown setting.";
+
+/// The variable with the tests' seed (`crates/deepsim-nets/tests/common/mod.rs`).
+const SEED: &str = "DEEPSIM_PARITY_SEED";
+/// The variable with the file that the tests write their errors to.
+const RECORD: &str = "DEEPSIM_PARITY_RECORD";
+/// The variable that lets them compare the reference's two precisions as well.
+const REFERENCE: &str = "DEEPSIM_PARITY_REFERENCE";
+
+/// Test programs that compare with PyTorch.
+const PROGRAMS: [&str; 5] = ["parity", "vae", "vaegan", "one_pass", "shared_pass"];
+
+/// An arithmetic that libtorch's and our own kernels are held to.
+#[derive(Debug)]
+pub struct Setting {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    variables: &'static [(&'static str, &'static str)],
+    /// A processor flag that it needs.
+    needs: Option<&'static str>,
+}
+
+/// All settings, the machine's own first.
+pub const SETTINGS: [Setting; 4] = [
+    Setting {
+        name: "native",
+        variables: &[],
+        needs: None,
+    },
+    Setting {
+        name: "avx2",
+        variables: &[
+            ("ATEN_CPU_CAPABILITY", "avx2"),
+            ("ONEDNN_MAX_CPU_ISA", "AVX2"),
+            ("DEEPSIM_CPU_CAPABILITY", "avx2"),
+        ],
+        needs: Some("avx2"),
+    },
+    Setting {
+        name: "mkl",
+        variables: &[
+            ("MKL_CBWR", "COMPATIBLE"),
+            ("DEEPSIM_CPU_CAPABILITY", "default"),
+        ],
+        needs: None,
+    },
+    Setting {
+        name: "sse41",
+        variables: &[
+            ("ATEN_CPU_CAPABILITY", "default"),
+            ("ONEDNN_MAX_CPU_ISA", "SSE41"),
+            ("DEEPSIM_CPU_CAPABILITY", "default"),
+        ],
+        needs: None,
+    },
+];
+
+impl Setting {
+    /// Whether this processor can run it.
+    pub fn runs_here(&self) -> bool {
+        self.needs
+            .is_none_or(|flag| flags().iter().any(|f| f == flag))
+    }
+
+    /// Why it cannot be run here.
+    pub fn lacks(&self) -> String {
+        format!("this processor has no {}", self.needs.unwrap_or("reason"))
+    }
+}
+
+fn cpuinfo(key: &str) -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(key));
+    line.and_then(|l| l.split_once(": "))
+        .map_or_else(String::new, |(_, v)| v.to_owned())
+}
+
+fn flags() -> Vec<String> {
+    cpuinfo("flags")
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The processor's name, and of the instruction sets that matter those that it has.
+fn processor() -> String {
+    let flags = flags();
+    let has: Vec<&str> = ["avx2", "avx512f", "amx_bf16"]
+        .into_iter()
+        .filter(|&set| flags.iter().any(|f| f == set))
+        .collect();
+    format!("{} ({})", cpuinfo("model name"), has.join(", "))
+}
+
+/// The parity tests under a setting, ready to run. The whole workspace is selected: another selection of
+/// packages would have cargo build everything with other features.
+pub fn tests(ws: &Workspace, setting: &Setting) -> Child {
+    let child = Child::cargo(format!("cargo test ({})", setting.name), ws.root())
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .args(PROGRAMS.iter().flat_map(|program| ["--test", program]))
+        .env("PYTHONPATH", ws.python());
+    let all = setting.variables.iter();
+    all.fold(child, |child, (name, value)| child.env(name, value))
+}
+
+/// Runs tests with their output passed on: what it said, and how it ended.
+///
+/// # Errors
+/// When cargo cannot be started or heard.
+pub fn watched(tests: Child) -> Result<(Verdict, Result<()>)> {
+    let mut verdict = Verdict::default();
+    let ended = tests.together(|output| verdict.watch(output))?;
+    Ok((verdict, ended))
+}
+
+/// What `cargo xtask parity` takes.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// How many seeds
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    seeds: u32,
+    /// The first of them; the others follow
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    first: u32,
+    /// Only this setting (repeatable)
+    #[arg(long, value_name = "NAME")]
+    setting: Vec<String>,
+    /// Print the record on standard output as JSON
+    #[arg(long)]
+    json: bool,
+    /// Write docs/results/parity.json
+    #[arg(long)]
+    record: bool,
+}
+
+/// One line of what the tests write.
+#[derive(Debug, Deserialize)]
+struct Line {
+    test: String,
+    what: String,
+    error: Option<f64>,
+    bound: Option<f64>,
+}
+
+/// How near a test came to its bounds.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Worst {
+    /// Comparisons made, over all seeds and settings.
+    comparisons: u64,
+    /// The largest error, as a share of its bound.
+    ratio: f64,
+    error: f64,
+    bound: f64,
+    what: String,
+    seed: u32,
+    setting: String,
+}
+
+/// The whole record.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Record {
+    processor: String,
+    seeds: Vec<u32>,
+    settings: BTreeMap<String, BTreeMap<String, String>>,
+    not_run: BTreeMap<String, String>,
+    tests: BTreeMap<String, Worst>,
+    /// How far the reference in single precision is from itself in double: the largest gradient's and
+    /// output's error over the seeds, for each case.
+    reference: BTreeMap<String, f64>,
+    failures: Vec<String>,
+}
+
+impl Record {
+    fn take(&mut self, text: &str, seed: u32, setting: &str) -> Result<()> {
+        for line in text.lines() {
+            let line: Line = serde_json::from_str(line).context("reading the tests' errors")?;
+            let error = line.error.unwrap_or(f64::INFINITY);
+            let Some(bound) = line.bound else {
+                let case = line
+                    .what
+                    .rsplit_once(": ")
+                    .map_or(&*line.what, |(case, _)| case);
+                let case = case.trim_start_matches("reference: ").to_owned();
+                let known = self.reference.entry(case).or_insert(0.0);
+                *known = known.max(error);
+                continue;
+            };
+            let worst = self.tests.entry(line.test).or_default();
+            worst.comparisons += 1;
+            if error / bound >= worst.ratio {
+                let comparisons = worst.comparisons;
+                *worst = Worst {
+                    comparisons,
+                    ratio: error / bound,
+                    error,
+                    bound,
+                    what: line.what,
+                    seed,
+                    setting: setting.to_owned(),
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs the tests over seeds and settings.
+///
+/// # Errors
+/// An unknown setting or one that this processor cannot run, a build that failed, failed tests.
+pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
+    let settings = chosen(&args.setting)?;
+    let seeds: Vec<u32> = (0..args.seeds).map(|i| args.first + i).collect();
+    let mut record = Record {
+        processor: processor(),
+        seeds: seeds.clone(),
+        ..Record::default()
+    };
+    for setting in SETTINGS.iter().filter(|s| !s.runs_here()) {
+        record
+            .not_run
+            .insert(setting.name.to_owned(), setting.lacks());
+    }
+    let folder = tempfile::tempdir().context("making a temporary folder")?;
+    let file = folder.path().join("errors.jsonl");
+    let mut stages = Stages::new(settings.len() * seeds.len());
+    let mut failed = None;
+    for setting in &settings {
+        let variables = setting.variables.iter();
+        let variables = variables
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        record.settings.insert(setting.name.to_owned(), variables);
+        for &seed in &seeds {
+            stages.next(&format!("parity: {}, seed {seed}", setting.name));
+            let mut tests = tests(ws, setting)
+                .env(SEED, seed.to_string())
+                .env(RECORD, &file);
+            if args.record && setting.name == SETTINGS[0].name {
+                tests = tests.env(REFERENCE, "1");
+            }
+            let (verdict, ended) = watched(tests)?;
+            record.take(&read(&file)?, seed, setting.name)?;
+            if let Err(why) = ended {
+                if !suite::of_tests(&verdict, &why) {
+                    return Err(why);
+                }
+                let where_from = format!("{}, seed {seed}", setting.name);
+                let all = verdict.failures.iter();
+                record
+                    .failures
+                    .extend(all.map(|f| suite::listed(&where_from, f)));
+                failed.get_or_insert(why);
+            }
+        }
+    }
+    let mut json = serde_json::to_string_pretty(&record).context("writing the record")?;
+    json.push('\n');
+    if args.json {
+        print!("{json}");
+    }
+    note(format_args!(
+        "{}: {} comparisons in {}",
+        record.processor,
+        record.tests.values().map(|w| w.comparisons).sum::<u64>(),
+        seconds(stages.elapsed())
+    ));
+    for (test, worst) in &record.tests {
+        note(format_args!(
+            "{:4.0} % of the bound  {test}: {} ({}, seed {})",
+            100.0 * worst.ratio,
+            worst.what,
+            worst.setting,
+            worst.seed
+        ));
+    }
+    if args.record && failed.is_none() {
+        let path = ws.path("docs/results/parity.json");
+        std::fs::write(&path, json).with_context(|| format!("writing {}", path.display()))?;
+        note(format_args!("wrote {}", ws.show(&path)));
+    }
+    match failed {
+        None => {
+            note("all passed");
+            Ok(())
+        }
+        Some(why) => {
+            note("failed:");
+            record.failures.iter().for_each(note);
+            Err(why)
+        }
+    }
+}
+
+/// What the tests have written since the last time; the file begins anew.
+fn read(file: &Path) -> Result<String> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => {
+            std::fs::remove_file(file).with_context(|| format!("removing {}", file.display()))?;
+            Ok(text)
+        }
+        // A test program that ended at once has written nothing.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
+    }
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Setting>> {
+    if names.is_empty() {
+        return Ok(SETTINGS.iter().filter(|s| s.runs_here()).collect());
+    }
+    let find = |name: &String| {
+        let known = SETTINGS.map(|s| s.name).join(", ");
+        let setting = SETTINGS
+            .iter()
+            .find(|s| s.name == name)
+            .ok_or_else(|| refuse(format!("there is no setting `{name}`; there are {known}")))?;
+        match setting.runs_here() {
+            true => Ok(setting),
+            false => Err(refuse(format!(
+                "{name} cannot be run here: {}",
+                setting.lacks()
+            ))),
+        }
+    };
+    names.iter().map(find).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_of_every_test_and_the_reference_s_own_difference_are_kept() {
+        let mut record = Record::default();
+        let lines = |error: f64| {
+            format!(
+                "{{\"test\":\"t\",\"what\":\"loss\",\"error\":{error},\"bound\":1e-5}}\n\
+                 {{\"test\":\"t\",\"what\":\"reference: vae --crop 64: gE/x\",\"error\":3e-4,\"bound\":null}}\n"
+            )
+        };
+        record.take(&lines(1e-6), 1, "native").unwrap();
+        record.take(&lines(5e-6), 2, "avx2").unwrap();
+        record.take(&lines(2e-6), 3, "mkl").unwrap();
+        let worst = &record.tests["t"];
+        assert_eq!(
+            (worst.comparisons, worst.seed, &*worst.setting),
+            (3, 2, "avx2")
+        );
+        assert!((worst.ratio - 0.5).abs() < 1e-12);
+        assert_eq!(record.reference["vae --crop 64"], 3e-4);
+        // An error that is no number is beyond every bound.
+        record
+            .take(
+                "{\"test\":\"t\",\"what\":\"x\",\"error\":null,\"bound\":1.0}",
+                4,
+                "mkl",
+            )
+            .unwrap();
+        assert!(record.tests["t"].ratio.is_infinite());
+    }
+
+    #[test]
+    fn settings_are_known_by_name_and_the_first_changes_nothing() {
+        assert!(SETTINGS[0].variables.is_empty());
+        assert_eq!(chosen(&["mkl".to_owned()]).unwrap()[0].name, "mkl");
+        let error = chosen(&["sse9".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("native, avx2, mkl, sse41"), "{error}");
+        let ours = SETTINGS[1..].iter().map(|s| s.variables);
+        assert!(
+            ours.into_iter()
+                .all(|v| v.iter().any(|(k, _)| *k == "DEEPSIM_CPU_CAPABILITY"))
+        );
+    }
+}
