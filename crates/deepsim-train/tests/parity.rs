@@ -16,7 +16,7 @@ mod iterations;
 
 use std::path::Path;
 
-use common::{GRADIENT, Reference, worst};
+use common::{FAULT, Reference, worst};
 use deepsim_experiment::Experiment;
 use deepsim_experiment::config::RawDiversity;
 use deepsim_nets::{NetKind, init};
@@ -121,7 +121,7 @@ fn noise_beside_the_features_and_the_reward_for_using_it() {
     );
 }
 
-/// What the comparison is worth: each of these faults lies far beyond what single precision is allowed.
+/// What the comparison is worth: each of these faults lies far beyond what is allowed.
 #[test]
 fn faults_in_an_iteration_are_noticed() {
     let net = NetKind::AlexNet;
@@ -174,10 +174,7 @@ fn faults_in_an_iteration_are_noticed() {
     for (what, group, fault) in faults {
         let wrong = gradients(&case(&*fault));
         let (name, error) = worst(&wrong.gradients[group].1, &own.gradients[group].1);
-        assert!(
-            error > 3.0 * GRADIENT,
-            "{what} goes unnoticed: {name} {error:.1e}"
-        );
+        assert!(error > FAULT, "{what} goes unnoticed: {name} {error:.1e}");
     }
     // The sign of a term: what it adds, taken away.
     let without = gradients(&case(&|e| e.raw.loss.feat = 0.0));
@@ -187,7 +184,7 @@ fn faults_in_an_iteration_are_noticed() {
         .zip(&without.gradients[0].1)
         .map(|((name, with), (_, without))| (name.clone(), without * 2.0 - with))
         .collect();
-    assert!(worst(&turned, &own.gradients[0].1).1 > 3.0 * GRADIENT);
+    assert!(worst(&turned, &own.gradients[0].1).1 > FAULT);
 }
 
 #[test]

@@ -30,6 +30,9 @@ pub const GRADIENT: f64 = 3e-5;
 /// How far double precision moves when the sides of single precision are imposed on it: each value that
 /// changes sides lies within rounding of its kink, or its output would tell.
 pub const IMPOSED: f64 = 1e-5;
+/// A fault in an iteration must move a gradient by this much at least: a hundred times what double
+/// precision is allowed where it is allowed most.
+pub const FAULT: f64 = 100.0 * STORED;
 /// A deliberate mistake must be at least this far off.
 pub const MISTAKE: f64 = 1e-3;
 
