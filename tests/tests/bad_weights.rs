@@ -142,7 +142,7 @@ fn a_run_knows_the_photographs_that_it_began_with() {
     let table = run(&mut lab.eval(&["table2", "--runs", "run"]));
     table
         .says(&["warning", "data.test", "not what this run was trained with"])
-        .exits(0);
+        .exits(1);
     fs::remove_file(lab.at("test/99.png")).unwrap();
     run(lab.train().args(resume)).exits(0);
 }

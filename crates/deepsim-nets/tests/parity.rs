@@ -3,6 +3,7 @@
 // The leave that clippy.toml gives tests ends at their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[allow(dead_code, reason = "the training crate's tests need the rest")]
 mod common;
 #[path = "parity/feature_nets.rs"]
 mod feature_nets;

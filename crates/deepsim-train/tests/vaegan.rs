@@ -266,10 +266,7 @@ fn faults_in_an_iteration_are_noticed() {
         fault(&mut wrong);
         let (wrong, _) = values(&r, &wrong, Kind::Double);
         let (name, error) = worst(&wrong.gradients[group].1, &own.gradients[group].1);
-        assert!(
-            error > 3.0 * GRADIENT,
-            "{what} goes unnoticed: {name} {error:.1e}"
-        );
+        assert!(error > FAULT, "{what} goes unnoticed: {name} {error:.1e}");
     }
 }
 

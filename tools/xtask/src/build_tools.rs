@@ -106,7 +106,6 @@ fn fetch(ws: &Workspace) -> Result<()> {
     landing::require_space(&ws.third_party(), 200, "cmake, make and nasm")?;
     let place = folder(ws);
     let tree = landing::sibling(&place, "staging");
-    landing::remove(&tree)?;
     fs::create_dir_all(&tree).with_context(|| format!("creating {}", tree.display()))?;
     for tool in &tools {
         match tool.is_debians() {
