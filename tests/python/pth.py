@@ -57,6 +57,40 @@ def views():
     }
 
 
+class Tensor(torch.Tensor):
+    """A class of its own."""
+
+
+def attributed():
+    w = torch.randn(3)
+    w.note = "an attribute"
+    return w
+
+
+def negatives():
+    """Tensors whose stored values are the negatives of theirs: the mark is PyTorch's negative bit."""
+    c = torch.randn(6, 2, dtype=torch.complex64)
+    base = torch.randn(100)
+    out = {
+        "imaginary": torch.conj(c).imag,
+        "view": torch._neg_view(base[3:9].view(2, 3)),
+        "transposed": torch._neg_view(base[:12].view(3, 4)).t(),
+        "twice": torch._neg_view(torch._neg_view(base[:4])),
+        "half": torch._neg_view(torch.randn(5).half()),
+        "double": torch._neg_view(torch.randn(5).double()),
+        "zero": torch._neg_view(torch.zeros(2)),
+        "plain": base[3:9],
+        "parameter": torch.nn.Parameter(torch._neg_view(base[20:26]), requires_grad=False),
+    }
+    assert out["imaginary"].is_neg() and out["view"].is_neg() and not out["twice"].is_neg()
+    return out
+
+
+def hooked():
+    w = torch.randn(3, requires_grad=True)
+    return {"w": w, "real": torch.view_as_real(torch.randn(4, dtype=torch.complex64)), "part": torch.randn(4, dtype=torch.complex128).real}
+
+
 small = Small()
 cases = {
     "alexnet-features": alexnet(False),
@@ -67,6 +101,8 @@ cases = {
     "half": {"h": (torch.randn(50, 3) * 100).half(), "tiny": torch.tensor([6e-8, -6e-5]).half()},
     "bfloat16": {"b": torch.randn(41).bfloat16()},
     "double": {"d": torch.randn(13, 2).double()},
+    "negative": negatives(),
+    "gradients": hooked(),
     "mixed": {"w": torch.randn(3), "h": torch.randn(5).half()},
 }
 for name, dict_ in cases.items():
@@ -74,7 +110,7 @@ for name, dict_ in cases.items():
         if name == "alexnet" and not zipped:
             continue
         torch.save(dict_, folder / f"{name}-{form}.pth", _use_new_zipfile_serialization=zipped)
-        floats = {k: v.detach().float().contiguous().clone() for k, v in dict_.items() if v.is_floating_point()}
+        floats = {k: v.detach().resolve_neg().float().contiguous().clone() for k, v in dict_.items() if v.is_floating_point()}
         save_file(floats, folder / f"{name}-{form}.safetensors")
 for protocol in [3, 4, 5]:
     torch.save(cases["module"], folder / f"protocol{protocol}-zip.pth", pickle_protocol=protocol)
@@ -94,6 +130,15 @@ bad = {
     "complex": {"w": torch.zeros(3, dtype=torch.complex64)},
     "sparse": {"w": torch.eye(3).to_sparse()},
     "metadata": {"__metadata__": torch.zeros(3)},
+    "complex-negative": {"w": torch.conj(torch.zeros(3, dtype=torch.complex64))},
+    "quantized": {"w": torch.quantize_per_tensor(torch.randn(4), 0.1, 3, torch.qint8)},
+    "sparse-rows": {"w": torch.eye(3).to_sparse_csr()},
+    "float8": {"w": torch.randn(4).to(torch.float8_e4m3fn)},
+    "unsigned": {"w": torch.arange(4).to(torch.uint16)},
+    "meta": {"w": torch.empty(3, device="meta")},
+    "nested": {"w": torch.nested.nested_tensor([torch.randn(2), torch.randn(3)])},
+    "subclass": {"w": torch.randn(3).as_subclass(Tensor)},
+    "attribute": {"w": attributed()},
 }
 for name, value in bad.items():
     for form, zipped in [("zip", True), ("old", False)]:

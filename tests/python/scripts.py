@@ -4,7 +4,9 @@
 
 writes `traced.pt` (a small convolutional network whose parameters require gradients), `training.pt`
 (the same, scripted and left in training mode, with batch normalisation and dropout), `parts.pt` (scripted: returns a tuple), `named.pt`
-(scripted: returns a dictionary), modules that are wrong in one way each, and
+(scripted: returns a dictionary), modules that are wrong in one way each, `noisy.pt` (says on stdout that it runs, as soon
+as it is loaded), `inplace.pt` (changes its input), `kept.pt` (returns the same memory each time), `half.pt`, `bfloat16.pt`,
+`double.pt` (the types of their output), `weights.pt` and `old-weights.pt` (state dicts of both forms of torch.save), and
 `parity.safetensors`: pictures `rgb` (RGB 0-255), `up`, and for each UNITS `y/UNITS` and `gx/UNITS`,
 the gradient of sum(y * up) with regard to the RGB picture.
 """
@@ -61,6 +63,65 @@ class Named(nn.Module):
         return {"map": y, "pooled": y.mean(dim=[2, 3])}
 
 
+class Noisy(nn.Module):
+    """Says that it runs: when it is loaded, and when it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.marked = True
+
+    @torch.jit.export
+    def __getstate__(self) -> Tuple[bool, bool]:
+        return (self.marked, self.training)
+
+    @torch.jit.export
+    def __setstate__(self, state: Tuple[bool, bool]):
+        print("THE MODULE RUNS")
+        self.marked = state[0]
+        self.training = state[1]
+
+    def forward(self, x):
+        print("THE MODULE RUNS")
+        return nn.functional.avg_pool2d(x, 8)
+
+
+class InPlace(nn.Module):
+    def forward(self, x):
+        x.mul_(2.0).clamp_(-300.0, 300.0)
+        return nn.functional.avg_pool2d(x, 8)
+
+
+class Kept(nn.Module):
+    """Returns a buffer that each call writes into."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("made", torch.zeros(1))
+
+    def forward(self, x):
+        y = x.mean(dim=[2, 3])
+        if self.made.shape != y.shape:
+            self.made = torch.zeros_like(y)
+        self.made.copy_(y)
+        return self.made
+
+
+class Typed(nn.Module):
+    def __init__(self, dtype: torch.dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x):
+        return nn.functional.avg_pool2d(x, 8).to(self.dtype)
+
+
+class Fixed(nn.Module):
+    """Traced, it works for one batch size alone."""
+
+    def forward(self, x):
+        return x.reshape(int(x.shape[0]), -1)[:, :48]
+
+
 class Wrong(nn.Module):
     def __init__(self, how: str):
         super().__init__()
@@ -105,6 +166,19 @@ def main(folder):
         torch.jit.script(Wrong(how)).save(f"{folder}/{how}.pt")
     with torch.no_grad():
         tensors["y/traced"] = net(UNITS["rgb-0-1"](rgb))
+    torch.jit.script(Noisy()).save(f"{folder}/noisy.pt")
+    torch.jit.script(InPlace()).save(f"{folder}/inplace.pt")
+    torch.jit.script(Kept()).save(f"{folder}/kept.pt")
+    for name in ("half", "bfloat16", "double"):
+        torch.jit.script(Typed(getattr(torch, name))).save(f"{folder}/{name}.pt")
+    torch.jit.trace(Fixed(), torch.zeros(2, 3, 64, 64)).save(f"{folder}/fixed.pt")
+    torch.jit.trace(Fixed(), torch.zeros(4, 3, 64, 64)).save(f"{folder}/fixed4.pt")
+    dropping = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.Dropout(0.01))
+    torch.jit.trace(dropping, torch.zeros(1, 3, 64, 64), check_trace=False).save(f"{folder}/dropping.pt")
+    norm = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.BatchNorm2d(4))
+    torch.jit.trace(norm, torch.zeros(2, 3, 64, 64), check_trace=False).save(f"{folder}/norm.pt")
+    torch.save(net.state_dict(), f"{folder}/weights.pt")
+    torch.save(net.state_dict(), f"{folder}/old-weights.pt", _use_new_zipfile_serialization=False)
     training = torch.jit.script(net)
     training.train()
     training.save(f"{folder}/training.pt")

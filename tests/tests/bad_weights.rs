@@ -69,6 +69,54 @@ fn every_mismatch_is_listed_at_once() {
 }
 
 #[test]
+fn weights_that_are_not_finite_are_refused_by_tensor() {
+    let (lab, set) = with_weights();
+    let mut tensors = alexnet(1);
+    let (_, _, bytes) = tensors
+        .iter_mut()
+        .find(|(name, _, _)| name == "features.3.bias")
+        .unwrap();
+    bytes[4 * 5..4 * 6].copy_from_slice(&f32::NAN.to_le_bytes());
+    save(&lab.at("alexnet.safetensors"), &tensors);
+    let words = [
+        "alexnet.safetensors",
+        "features.3.bias holds NaN at position 5",
+    ];
+    run(lab.train().args(&set)).refuses(&words);
+    assert!(!lab.run_dir().exists());
+    let comparator = set[1].replace("encoder", "comparator");
+    run(lab.train().args(["--set", &comparator])).refuses(&words);
+
+    // A generator's, at the door.
+    run(lab.train().args(["--steps", "1"])).exits(0);
+    let file = lab
+        .run_dir()
+        .join("checkpoints/step-000000001/generator.safetensors");
+    let bytes = fs::read(file).unwrap();
+    let whole = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: Tensors = whole
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (name, view.shape().to_vec(), view.data().to_vec()))
+        .collect();
+    let (name, _, values) = &mut tensors[0];
+    values[..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    let told = format!("{name} holds inf at position 0");
+    save(&lab.at("generator.safetensors"), &tensors);
+    let weights = lab.text("generator.safetensors");
+    let input = lab.text("alexnet.safetensors");
+    let forward = [
+        "decode",
+        &input,
+        "--experiment",
+        "tiny.toml",
+        "--weights",
+        &weights,
+    ];
+    run(&mut lab.eval(&forward)).refuses(&["generator.safetensors", &told]);
+}
+
+#[test]
 fn damaged_weights() {
     let (lab, set) = with_weights();
     let file = lab.at("alexnet.safetensors");

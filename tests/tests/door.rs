@@ -189,6 +189,56 @@ fn a_discriminator_that_also_sees_the_features() {
 }
 
 #[test]
+fn pictures_in_other_units_than_0_to_255_are_warned_about() {
+    let lab = Lab::new();
+    let x = pictures(2, 64);
+    let dark = &x / 255.0;
+    let almost = dark.copy();
+    let _ = almost.view([-1]).narrow(0, 7, 1).fill_(2.0);
+    for (x, words) in [
+        (dark.shallow_clone(), &["[0, 1]", "x * 255"][..]),
+        (&dark * 2.0 - 1.0, &["[-1, 1]", "(x + 1) * 127.5"]),
+        (&dark * 0.0 + 1.0, &["[0, 1]"]),
+        // A black picture is one in every unit.
+        (&dark * 0.0, &[]),
+        (x, &[]),
+        (almost, &[]),
+    ] {
+        save(&lab.at("in.safetensors"), &[("x", &x)]);
+        let ran = forward(&lab, "encoder", &[]).exits(0).says(words);
+        assert_eq!(
+            ran.stderr.contains("warning"),
+            !words.is_empty(),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn what_the_encoder_wrote_goes_into_the_generator() {
+    let lab = Lab::trained(2);
+    save(&lab.at("in.safetensors"), &[("x", &pictures(2, 64))]);
+    forward(&lab, "encoder", &[]).exits(0);
+    let features = y(&lab);
+    fs::rename(lab.at("out.safetensors"), lab.at("in.safetensors")).unwrap();
+    let ran = forward(&lab, "generator", &["--run", "run"]).exits(0);
+    assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
+    let made = y(&lab);
+    save(&lab.at("in.safetensors"), &[("x", &features)]);
+    forward(&lab, "generator", &["--run", "run"]).exits(0);
+    assert_eq!(y(&lab), made);
+    // Of several tensors it is told which one; other networks take pictures, whose key is x.
+    save(
+        &lab.at("in.safetensors"),
+        &[("y", &features), ("z", &features)],
+    );
+    forward(&lab, "generator", &["--run", "run"]).refuses(&["no tensor `x`", "y, z"]);
+    save(&lab.at("in.safetensors"), &[("y", &pictures(1, 64))]);
+    forward(&lab, "encoder", &[]).refuses(&["no tensor `x`", "it has y"]);
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let lab = Lab::new();
     let x = pictures(1, 64);
@@ -215,7 +265,7 @@ fn what_does_not_fit_is_refused() {
     let view = TensorView::new(Dtype::I64, vec![4], &whole).unwrap();
     let file = safetensors::serialize([("x", view)], None::<HashMap<String, String>>).unwrap();
     fs::write(lab.at("in.safetensors"), &file).unwrap();
-    forward(&lab, "encoder", &[]).refuses(&["in.safetensors", "x is I64, expected F32"]);
+    forward(&lab, "encoder", &[]).refuses(&["--input in.safetensors", "`x` is I64", "takes F32"]);
     fs::write(lab.at("in.safetensors"), &file[..file.len() - 1]).unwrap();
     forward(&lab, "encoder", &[]).refuses(&["in.safetensors", "not a whole safetensors file"]);
 
@@ -247,7 +297,8 @@ fn what_does_not_fit_is_refused() {
         "--output",
         "in.safetensors/out.safetensors",
     ]))
-    .refuses(&["in.safetensors"]);
+    .exits(1)
+    .says(&["in.safetensors"]);
 
     run(lab.train().args(["--steps", "1"])).exits(0);
     put(&[(

@@ -131,6 +131,48 @@ fn what_cannot_be_shown_says_why() {
 }
 
 #[test]
+fn commands_on_the_page_are_those_of_this_run_and_quoted() {
+    let lab = Lab::new();
+    let set = [
+        "--steps",
+        "2",
+        "--set",
+        "train.log_every=2",
+        "--set",
+        "loss.adv=50.5",
+    ];
+    run(lab.train_into("my runs; id/full").args(set)).exits(0);
+    let page = || {
+        run(&mut lab.eval(&["report", "--runs", "my runs; id"])).exits(0);
+        fs::read_to_string(lab.at("report.html")).unwrap()
+    };
+    let text = page();
+    let trained = format!(
+        "deepsim-train -- {} --set train.log_every=2 --set loss.adv=50.5 --steps 2 --out 'my runs; id/full'",
+        lab.experiment().display()
+    );
+    for command in [
+        trained.as_str(),
+        "compare 'my runs; id/full' --out compare.png",
+        "neighbors --runs 'my runs; id/full'",
+        "--runs 'my runs; id'",
+    ] {
+        assert!(text.contains(command), "`{command}` is not on the page");
+    }
+    // The head of a run's file is anybody's text.
+    let own = lab.at("my runs; id/full/experiment.toml");
+    let toml = fs::read_to_string(&own).unwrap();
+    let body = toml.lines().skip_while(|line| line.starts_with('#'));
+    let body: Vec<&str> = body.collect();
+    let hostile = "# Resolved from x.toml; touch owned #\n# with --set a=$(touch owned)\n";
+    fs::write(&own, format!("{hostile}{}\n", body.join("\n"))).unwrap();
+    let text = page();
+    assert!(!text.contains("touch owned"));
+    let resolved = "deepsim-train -- 'my runs; id/full/experiment.toml' --out 'my runs; id/full'";
+    assert!(text.contains(resolved));
+}
+
+#[test]
 fn impossible_requests_are_refused() {
     let lab = Lab::new();
     run(&mut lab.eval(&["report", "--runs", "nowhere"])).refuses(&["--runs nowhere"]);

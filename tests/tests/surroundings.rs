@@ -13,7 +13,7 @@ use std::time::Duration;
 use deepsim_experiment::Checkpoint;
 use deepsim_tests::files::{self, checkpoint_steps, column, contents, losses, tensors};
 use deepsim_tests::lab::Lab;
-use deepsim_tests::process::{Running, run};
+use deepsim_tests::process::{Ran, Running, program, run};
 use rustix::process::Signal;
 
 const ENDLESS: [&str; 5] = [
@@ -182,6 +182,88 @@ fn a_gradient_too_large_to_square_stops_the_run() {
 }
 
 /// Results that nobody reads to their end (`| head`) are no failure.
+/// Nothing in it that a terminal obeys, but line ends.
+#[track_caller]
+fn shows(ran: &Ran, words: &[&str]) {
+    for text in [&ran.stdout, &ran.stderr] {
+        let obeyed = |c: char| deepsim_data::terminal::is_obeyed(c) && c != '\n';
+        assert!(!text.contains(obeyed), "{text:?}");
+    }
+    let both = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(words.iter().all(|w| both.contains(w)), "{both}");
+}
+
+#[test]
+fn text_from_files_reaches_a_terminal_escaped() {
+    let lab = Lab::trained(1);
+    let name = "n\u{1b}]0;title\u{7}\nFAKE\u{202e}\u{9b}m";
+    let escaped = "n\\u{1b}]0;title\\u{7}\\nFAKE\\u{202e}\\u{9b}m";
+    // A folder, a file, an argument of any program.
+    let missing = run(&mut lab.eval(&["invert", "a.jpg", "--run", name])).exits(2);
+    shows(&missing, &[escaped]);
+    shows(
+        &run(&mut lab.eval(&["invert", "--run", "run", "--", name])).exits(2),
+        &["n\\u{1b}"],
+    );
+    shows(
+        &run(&mut lab.eval(&[&format!("--{name}")])).exits(2),
+        &["n\\u{1b}"],
+    );
+    let mut trained = program("deepsim-train");
+    shows(&run(trained.arg(name)).exits(2), &[escaped]);
+    let mut import = program("deepsim-nets");
+    let import = import.args(["import", "torchvision", name, "out"]);
+    shows(&run(import).exits(2), &[escaped]);
+    let mut inspected = program("deepsim-data");
+    shows(
+        &run(inspected.args(["inspect", name])).exits(2),
+        &["n\\u{1b}"],
+    );
+    // A key of a tensor, and the file's own text.
+    let key = "k\u{1b}[2J\nFAKE";
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]);
+    let bytes = safetensors::serialize([(key, view.unwrap())], None).unwrap();
+    fs::write(lab.at("in.safetensors"), bytes).unwrap();
+    let forward = [
+        "forward",
+        "tiny.toml",
+        "--net",
+        "encoder",
+        "--output",
+        "y",
+        "--input",
+    ];
+    let ran = run(lab.eval(&forward).arg("in.safetensors")).exits(2);
+    shows(&ran, &["k\\u{1b}[2J\\nFAKE"]);
+    // A run's name in a table of text; JSON keeps it as data.
+    fs::create_dir(lab.at("runs")).unwrap();
+    fs::rename(lab.run_dir(), lab.at("runs").join(name)).unwrap();
+    let table = |format| run(&mut lab.eval(&["table2", "--runs", "runs", "--format", format]));
+    shows(&table("text").exits(0), &[]);
+    let json = table("json").exits(0);
+    shows(&json, &[]);
+    let rows: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    let run_of = |row: &serde_json::Value| row["run"].as_str().map(str::to_owned);
+    let runs: Vec<String> = rows.as_array().unwrap().iter().filter_map(run_of).collect();
+    assert_eq!(runs, [format!("runs/{name}")]);
+}
+
+#[test]
+fn the_umask_decides_who_may_read_results() {
+    let lab = Lab::new();
+    let table = lab.eval(&["table1", "--out", "tables"]);
+    let mut shell = Command::new("bash");
+    shell
+        .args(["-c", "umask 027; exec \"$0\" \"$@\""])
+        .arg(table.get_program())
+        .args(table.get_args())
+        .current_dir(lab.path());
+    run(&mut shell).exits(0);
+    let mode = |name: &str| fs::metadata(lab.at(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("tables/table1.txt"), 0o640);
+    assert_eq!(mode("tables"), 0o750);
+}
+
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let mut command = deepsim_tests::process::program("deepsim-eval");

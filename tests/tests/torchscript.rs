@@ -7,13 +7,14 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use deepsim_experiment::networks::Frozen;
-use deepsim_experiment::source::{OutputTap, ScriptSource, Source, Units};
+use deepsim_experiment::Consent;
+use deepsim_experiment::networks::{Frozen, hash_file};
+use deepsim_experiment::source::{OutputTap, Role, ScriptSource, Source, Units};
 use deepsim_nets::params::read_safetensors;
 use deepsim_nets::pictures::rgb_to_caffe;
 use deepsim_tests::files::{column, tensors};
 use deepsim_tests::lab::Lab;
-use deepsim_tests::process::{python, root, run};
+use deepsim_tests::process::{Ran, python, root, run};
 use tch::{Device, Kind, Tensor};
 
 /// Modules of `tests/python/scripts.py` in a folder, and what PyTorch computes with them.
@@ -41,7 +42,14 @@ fn load(folder: &Path, name: &str, output: Option<&str>, units: Units) -> Frozen
         units,
         shape: None,
     });
-    Frozen::load(&source, Device::Cpu).unwrap()
+    let consent = Consent::new(Some(&[]), []);
+    Frozen::open(
+        &source,
+        Role::Encoder,
+        consent.at_first(folder),
+        Device::Cpu,
+    )
+    .unwrap()
 }
 
 #[track_caller]
@@ -132,7 +140,8 @@ fn a_generator_is_trained_with_modules_on_both_sides_and_continued_bit_for_bit()
         let set = format!("train.precision={precision}");
         let train = |out: &str, rest: &[&str]| {
             let out = format!("{precision}-{out}");
-            let ran = run(lab.train_into(&out).args(["--set", &set]).args(rest));
+            let set = ["--set", &set, "--trust-code"];
+            let ran = run(lab.train_into(&out).args(set).args(rest));
             ran.exits(0)
         };
         train("whole", &["--steps", "4"])
@@ -153,8 +162,16 @@ fn a_generator_is_trained_with_modules_on_both_sides_and_continued_bit_for_bit()
         }
     }
     let photo = lab.text("test/12.jpg");
-    run(&mut lab.eval(&["invert", &photo, "--run", "fp32-whole"])).exits(0);
-    let csv = run(&mut lab.eval(&["table2", "--runs", "fp32-whole", "--format", "csv"])).prints();
+    run(&mut lab.eval(&["invert", &photo, "--run", "fp32-whole", "--trust-code"])).exits(0);
+    let table = [
+        "table2",
+        "--runs",
+        "fp32-whole",
+        "--format",
+        "csv",
+        "--trust-code",
+    ];
+    let csv = run(&mut lab.eval(&table)).prints();
     assert!(
         csv.lines()
             .nth(1)
@@ -165,7 +182,7 @@ fn a_generator_is_trained_with_modules_on_both_sides_and_continued_bit_for_bit()
 
     // Another module in its place is noticed.
     fs::copy(lab.at("parts.pt"), lab.at("traced.pt")).unwrap();
-    let resume = ["--steps", "6", "--resume"];
+    let resume = ["--steps", "6", "--resume", "--trust-code"];
     run(lab.train_into("fp32-whole").args(resume)).exits(2);
     fs::copy(lab.at("training.pt"), lab.at("traced.pt")).unwrap();
     run(lab.train_into("fp32-whole").args(resume)).refuses(&["comparator.weights", "changed"]);
@@ -179,6 +196,38 @@ fn modules_that_are_no_feature_networks_are_refused_before_anything_is_written()
     for (file, tap, words) in [
         ("three", "output", ["[2, 64, 64]", "LENGTH"]),
         ("batch", "output", ["it got 2 pictures", "[1, 6]"]),
+        ("fixed", "output", ["batch of 1", "it got 1 pictures"]),
+        (
+            "fixed4",
+            "output",
+            ["it got 2 pictures", "traced for one batch size"],
+        ),
+        (
+            "dropping",
+            "output",
+            ["from one pass to the next", "net.eval()"],
+        ),
+        (
+            "norm",
+            "output",
+            ["other pictures of its batch", "net.eval()"],
+        ),
+        (
+            "weights",
+            "output",
+            [
+                "holds weights only",
+                "torch.jit.save(torch.jit.trace(net, x)",
+            ],
+        ),
+        (
+            "old-weights",
+            "output",
+            [
+                "holds weights only",
+                "torch.jit.save(torch.jit.trace(net, x)",
+            ],
+        ),
         ("integers", "output", ["Int64", "floating-point"]),
         ("nan", "output", ["NaN", "infinity"]),
         ("detached", "output", ["gradients", "comparator"]),
@@ -187,7 +236,12 @@ fn modules_that_are_no_feature_networks_are_refused_before_anything_is_written()
             "output",
             ["RuntimeError", "this module always fails"],
         ),
-        ("parts", "output", ["a tuple", "output.0"]),
+        ("parts", "output", ["a tuple", "\"output.0\", \"output.1\""]),
+        (
+            "named",
+            "output",
+            ["a dictionary", "\"output.map\", \"output.pooled\""],
+        ),
         ("parts", "output.2", ["2 values", "output.1"]),
         ("named", "output.nothing", ["`nothing`", "map, pooled"]),
         ("traced", "output.0", ["a tensor", "`output`"]),
@@ -195,7 +249,7 @@ fn modules_that_are_no_feature_networks_are_refused_before_anything_is_written()
     ] {
         let lines = format!("tap = \"{tap}\"\nweights = \"{file}.pt\"");
         experiment(&lab, NAMED, &lines);
-        let ran = run(&mut lab.train()).refuses(&words);
+        let ran = run(lab.train().arg("--trust-code")).refuses(&words);
         assert!(ran.stderr.contains(&format!("{file}.pt")), "{}", ran.stderr);
         assert!(ran.stderr.lines().count() <= 2, "{}", ran.stderr);
         assert!(!lab.run_dir().exists());
@@ -206,22 +260,223 @@ fn modules_that_are_no_feature_networks_are_refused_before_anything_is_written()
         "tap = \"output\"\nweights = \"detached.pt\"\nshape = [3]",
         TRACED,
     );
-    run(lab.train().args(["--steps", "1"])).exits(0);
+    run(lab.train().args(["--steps", "1", "--trust-code"])).exits(0);
     experiment(
         &lab,
         "tap = \"output\"\nweights = \"traced.pt\"\nshape = [8]",
         TRACED,
     );
-    run(&mut lab.train_into("other")).refuses(&["encoder.shape says [8]", "[8, 14, 14]"]);
+    run(lab.train_into("other").arg("--trust-code"))
+        .refuses(&["encoder.shape says [8]", "[8, 14, 14]"]);
 }
 
 #[test]
-fn a_file_is_not_run_without_consent_and_units_are_never_guessed() {
+fn a_module_that_works_in_place_or_keeps_its_output_changes_nothing_of_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let r = modules(folder.path());
+    let x = rgb_to_caffe(&r["rgb"]).unwrap();
+    for units in [
+        Units::BgrCaffe,
+        Units::Rgb255,
+        Units::Rgb1,
+        Units::RgbImagenet,
+    ] {
+        let before = x.copy();
+        let _ = load(folder.path(), "inplace", None, units)
+            .features(&x)
+            .unwrap();
+        assert_eq!(x, before, "{units:?}: the pictures were overwritten");
+    }
+    // The same memory at each call: features of the first pictures must outlive the second.
+    let net = load(folder.path(), "kept", None, Units::BgrCaffe);
+    let first = net.features(&x).unwrap();
+    let values = first.copy();
+    let _ = net.features(&(&x * 2.0)).unwrap();
+    assert_eq!(first, values, "features were overwritten by the next call");
+    // Gradients pass through what works in place.
+    let net = load(folder.path(), "inplace", None, Units::BgrCaffe);
+    let leaf = x.copy().set_requires_grad(true);
+    net.features(&leaf).unwrap().sum(Kind::Float).backward();
+    let wanted = (x * 2.0).abs().le(300.0).to_kind(Kind::Float) * (2.0 / 64.0);
+    close(&leaf.grad(), &wanted, 1e-6);
+}
+
+#[test]
+fn features_of_every_floating_type_become_single_precision() {
+    let folder = tempfile::tempdir().unwrap();
+    let r = modules(folder.path());
+    let x = rgb_to_caffe(&r["rgb"]).unwrap();
+    let wanted = x.avg_pool2d([8, 8], [8, 8], [0, 0], false, true, None::<i64>);
+    for (name, tolerance) in [("double", 1e-6), ("half", 1e-3), ("bfloat16", 1e-2)] {
+        let y = load(folder.path(), name, None, Units::BgrCaffe)
+            .features(&x)
+            .unwrap();
+        assert_eq!(y.kind(), Kind::Float, "{name}");
+        close(&y, &wanted, tolerance);
+    }
+    // And such modules train.
+    let lab = Lab::new();
+    modules(lab.path());
+    experiment(
+        &lab,
+        "tap = \"output\"\nweights = \"half.pt\"\nshape = [3, 8, 8]",
+        "tap = \"output\"\nweights = \"bfloat16.pt\"",
+    );
+    run(lab.train().args(["--steps", "1", "--trust-code"])).exits(0);
+}
+
+/// What a module says when it is loaded or called.
+const WITNESS: &str = "THE MODULE RUNS";
+
+fn noisy(lab: &Lab) {
+    experiment(
+        lab,
+        "tap = \"output\"\nweights = \"noisy.pt\"\nshape = [3, 8, 8]",
+        "tap = \"output\"\nweights = \"noisy.pt\"",
+    );
+}
+
+fn hash_of(lab: &Lab, file: &str) -> String {
+    hash_file(&lab.at(file)).unwrap()
+}
+
+/// Runs the command that a refusal advises.
+fn advised(lab: &Lab, refusal: &Ran) -> Ran {
+    let command = refusal.stderr.trim_end().lines().last().unwrap().trim();
+    let mut shell = Command::new("bash");
+    shell
+        .args(["-c", command])
+        .current_dir(lab.path())
+        .env("OMP_NUM_THREADS", "1");
+    run(&mut shell)
+}
+
+#[test]
+fn no_code_runs_before_the_command_line_allows_its_hash() {
+    let lab = Lab::new();
+    modules(lab.path());
+    noisy(&lab);
+    let hash = hash_of(&lab, "noisy.pt");
+    let other = hash_of(&lab, "traced.pt");
+    // A first training. `refuses` demands an empty stdout: the module would be heard there.
+    let flag = format!("--trust-code={hash}");
+    let words = [
+        "encoder.weights",
+        "comparator.weights",
+        "noisy.pt",
+        "--trust-code=",
+        &hash,
+    ];
+    for given in [vec![], vec![format!("--trust-code={other}")]] {
+        let refused = run(lab.train().args(["--steps", "2"]).args(given)).refuses(&words);
+        assert!(!lab.run_dir().exists());
+        assert!(refused.stderr.contains("--steps 2"), "{}", refused.stderr);
+    }
+    run(lab.train().arg("--trust-code=yes")).refuses(&["64 hexadecimal digits"]);
+    let refused = run(lab.train().args(["--steps", "2"])).refuses(&words);
+    let trained = advised(&lab, &refused).exits(0);
+    assert!(
+        trained.stdout.contains(WITNESS),
+        "the module cannot be heard"
+    );
+    assert!(
+        trained.stdout.contains("done: step 2"),
+        "{}",
+        trained.stdout
+    );
+    // `trust_code = true` is in the run's own file.
+    let own = fs::read_to_string(lab.run_dir().join("experiment.toml")).unwrap();
+    assert!(own.contains("trust_code = true"));
+
+    // A finished run needs no consent to say so, and one that is there is not run to say that.
+    let done = run(lab.train().args(["--steps", "2"])).exits(0);
+    assert!(done.stdout.starts_with("done: step 2"), "{}", done.stdout);
+    run(lab.train().args(["--steps", "4"])).refuses(&["--resume", "--fresh"]);
+    let resume = ["--steps", "4", "--resume"];
+    run(lab.train().args(resume)).refuses(&["encoder.weights", &flag]);
+
+    // Every command that opens the run or its experiment.
+    let photo = lab.text("test/12.jpg");
+    fs::create_dir(lab.at("runs")).unwrap();
+    fs::rename(lab.run_dir(), lab.at("runs/noisy")).unwrap();
+    let in_ = lab.text("in.safetensors");
+    let x = Tensor::rand([2, 3, 64, 64], (Kind::Float, Device::Cpu)) * 255.0;
+    Tensor::write_safetensors(&[("x", x)], &in_).unwrap();
+    let alone = ["--run", "runs/noisy"];
+    let folder = ["--runs", "runs/noisy"];
+    let toml = lab.experiment().to_str().unwrap().to_owned();
+    let forward = |net| {
+        vec![
+            "forward",
+            &toml,
+            "--net",
+            net,
+            "--input",
+            &in_,
+            "--output",
+            "out.safetensors",
+        ]
+    };
+    let all: Vec<Vec<&str>> = vec![
+        [&["invert", &photo][..], &alone].concat(),
+        forward("encoder"),
+        forward("comparator"),
+        [&["reencode"][..], &folder].concat(),
+        [&["interpolate", &photo, &photo][..], &folder].concat(),
+        [&["neighbors"][..], &folder].concat(),
+        [&["sample"][..], &folder].concat(),
+        [&["losses"][..], &folder].concat(),
+        vec!["compare", "runs/noisy"],
+        vec!["preimages", "runs/noisy"],
+        vec!["baseline", "mv", &toml],
+    ];
+    for command in &all {
+        let refused = run(&mut lab.eval(command)).refuses(&["is not allowed to run", &flag]);
+        let last = refused.stderr.trim_end().lines().last().unwrap();
+        assert!(last.contains(command[0]) && last.contains(&flag), "{last}");
+        run(lab.eval(command).arg(format!("--trust-code={other}"))).refuses(&[&hash]);
+    }
+    // Commands over many runs leave it out and go on.
+    for command in [
+        &["table2", "--runs", "runs"][..],
+        &["report", "--runs", "runs"],
+        &["figure", "1", "--runs", "runs"],
+    ] {
+        let ran = run(&mut lab.eval(command)).says(&["runs/noisy", "left out", &flag]);
+        assert!(!ran.stdout.contains(WITNESS), "{}", ran.stdout);
+    }
+    // What only reads the TOML, and what needs no encoder, asks for nothing.
+    run(&mut lab.eval(&["table1", "--experiment", "runs/noisy/experiment.toml"])).exits(0);
+
+    // Bare, and by hash, on a run.
+    let refused = run(&mut lab.eval(&all[0])).exits(2);
+    assert!(advised(&lab, &refused).exits(0).stdout.contains(WITNESS));
+    let csv = run(&mut lab.eval(&[
+        "table2",
+        "--runs",
+        "runs",
+        "--format",
+        "csv",
+        "--trust-code",
+    ]));
+    assert!(csv.prints().contains("runs/noisy"));
+
+    // Another file in the module's place: not even an explicit hash makes it the run's.
+    fs::copy(lab.at("inplace.pt"), lab.at("noisy.pt")).unwrap();
+    let now = hash_of(&lab, "noisy.pt");
+    for flag in ["--trust-code".to_owned(), format!("--trust-code={now}")] {
+        run(lab.eval(&all[0]).arg(&flag)).refuses(&["encoder.weights", "changed"]);
+        let resume = ["--steps", "4", "--resume", flag.as_str()];
+        run(lab.train_into("runs/noisy").args(resume)).refuses(&["encoder.weights", "changed"]);
+    }
+}
+
+#[test]
+fn consent_is_no_key_of_a_file_and_units_are_never_guessed() {
     let lab = Lab::new();
     experiment(&lab, NAMED, TRACED);
     let text = fs::read_to_string(lab.experiment()).unwrap();
     for (line, words) in [
-        ("trust_code = true\n", ["trust_code", "is a program"]),
         ("units = \"rgb-0-1\"\n", ["units", "rgb-imagenet"]),
         ("shape = [8]\n", ["encoder.shape", "[CHANNELS, SIZE, SIZE]"]),
         ("tap = \"output.pooled\"\n", ["encoder.tap", "output.KEY"]),
@@ -229,8 +484,15 @@ fn a_file_is_not_run_without_consent_and_units_are_never_guessed() {
         fs::write(lab.experiment(), text.replace(line, "")).unwrap();
         run(&mut lab.train()).refuses(&words);
     }
-    fs::write(lab.experiment(), &text).unwrap();
-    run(&mut lab.train()).refuses(&["encoder.weights: no file named.pt", "torch.jit.save"]);
+    // The key is not needed; `false` is a refusal.
+    let without = text.replace("trust_code = true\n", "");
+    for given in [&without, &text] {
+        fs::write(lab.experiment(), given).unwrap();
+        run(&mut lab.train()).refuses(&["encoder.weights: no file named.pt", "torch.jit.save"]);
+    }
+    let denied = text.replace("trust_code = true", "trust_code = false");
+    fs::write(lab.experiment(), denied).unwrap();
+    run(lab.train().arg("--trust-code")).refuses(&["encoder.trust_code", "is false"]);
     let alexnet = lab
         .toml()
         .replace("net = \"alexnet\"", "net = \"alexnet\"\ntrust_code = true");

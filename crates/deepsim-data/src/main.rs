@@ -6,12 +6,11 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use deepsim_data::terminal::tell;
+use deepsim_data::terminal::{parse, tell};
 use deepsim_data::with_causes;
 
 fn main() -> ExitCode {
-    let args = cli::Args::parse();
+    let args: cli::Args = parse();
     match cli::run(args) {
         Ok(code) => code,
         Err(error) => {

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use deepsim_experiment::config::{RawPixels, Source};
 use deepsim_experiment::run_dir::find_runs;
-use deepsim_experiment::{Checkpoint, Experiment};
+use deepsim_experiment::source::Role;
+use deepsim_experiment::{Checkpoint, Consent, Experiment};
 use deepsim_nets::{NetKind, Tap};
 
 use crate::error::Result;
@@ -192,6 +193,43 @@ pub fn read(parent: &Path, mut warn: impl FnMut(String)) -> Result<Vec<Entry>> {
         }
     }
     Ok(entries)
+}
+
+/// Those of the entries whose TorchScript modules may be run, and those without any. The others are told through `warn`.
+pub fn allowed(entries: Vec<Entry>, consent: &Consent, mut warn: impl FnMut(String)) -> Vec<Entry> {
+    let mut kept = Vec::new();
+    for entry in entries {
+        match check(&entry, consent) {
+            Ok(()) => kept.push(entry),
+            Err(error) => warn(format!("{} left out: {error}", entry.path.display())),
+        }
+    }
+    kept
+}
+
+fn check(entry: &Entry, consent: &Consent) -> Result<()> {
+    let e = &entry.experiment;
+    let sources = [
+        (Role::Encoder, &e.encoder),
+        (Role::Comparator, &e.comparator),
+    ];
+    if !sources.iter().any(|(_, s)| matches!(s, Source::Script(_))) {
+        return Ok(());
+    }
+    match entry.origin {
+        Origin::Generator(_) => {
+            if let Some(newest) = Checkpoint::newest(&entry.path.join("checkpoints"))? {
+                let permit = consent.on_run(&entry.path, &newest.manifest);
+                permit.modules(sources)?;
+            }
+        }
+        Origin::MahendranVedaldi => {
+            let record = mv::Record::open(&entry.path)?;
+            let permit = consent.on_record(&entry.path, &record.manifest.encoder_weights);
+            permit.modules([sources[0]])?;
+        }
+    }
+    Ok(())
 }
 
 /// The entry that stands for several of a kind: the longest trained, or the record of most images; of equals the one with the

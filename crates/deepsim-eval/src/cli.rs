@@ -12,6 +12,7 @@ use deepsim_eval::figures::Figure;
 use deepsim_eval::format::Format;
 use deepsim_eval::ready::Ready;
 use deepsim_eval::{EvalError, output};
+use deepsim_experiment::consent::parse_hash;
 
 /// Turn trained runs into tables, figures, reconstructions and tensors.
 #[derive(Parser)]
@@ -35,6 +36,18 @@ computing, 2 something named on the command line is not there or does not fit."
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+    /// Run the TorchScript modules of the experiment: such a file is a program. With hashes: only those; without: on a run,
+    /// only what it was trained with.
+    #[arg(
+        long,
+        global = true,
+        value_name = "BLAKE3,…",
+        num_args = 0..,
+        require_equals = true,
+        value_delimiter = ',',
+        value_parser = parse_hash
+    )]
+    pub trust_code: Option<Vec<String>>,
 }
 
 #[derive(Subcommand)]
@@ -429,7 +442,7 @@ Example, with the files that the page of `ask` saved:
         /// Weights; else the experiment's own, or those of the run's newest checkpoint.
         #[arg(long, value_name = "FILE")]
         weights: Option<PathBuf>,
-        /// Safetensors file with key `x`.
+        /// Safetensors file with key `x`, F32; for the generator also what the encoder wrote (its only key: `y`).
         #[arg(long)]
         input: PathBuf,
         /// Safetensors file to write.
@@ -513,7 +526,7 @@ pub struct Output {
 impl Output {
     /// Prints a table, and writes it where asked.
     pub fn put(&self, name: &str, text: &str) -> Result<(), EvalError> {
-        output::show(text)?;
+        output::show_as(self.format, text)?;
         if let Some(dir) = &self.out {
             let file = dir.join(format!("{name}.{}", self.format.extension()));
             output::write(&file, text.as_bytes())?;

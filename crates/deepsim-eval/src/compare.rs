@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use deepsim_experiment::evaluate::{decode, held_out_features};
-use deepsim_experiment::{Clip, sheet};
+use deepsim_experiment::{Clip, Consent, sheet};
 use tch::{Device, Tensor};
 
 use crate::error::{EvalError, Result, WhileRunning as _};
@@ -27,7 +27,13 @@ pub struct Rows {
 ///
 /// # Errors
 /// Runs that cannot be opened, or that were held out on other photographs or crops.
-pub fn rows(runs: &[PathBuf], n: usize, filters: &[String], device: Device) -> Result<Rows> {
+pub fn rows(
+    runs: &[PathBuf],
+    n: usize,
+    filters: &[String],
+    consent: &Consent,
+    device: Device,
+) -> Result<Rows> {
     if n == 0 {
         return Err(EvalError::Usage {
             option: "--images",
@@ -37,7 +43,7 @@ pub fn rows(runs: &[PathBuf], n: usize, filters: &[String], device: Device) -> R
     }
     let mut loaded = Vec::new();
     for path in runs {
-        loaded.push(Loaded::open(path, device)?);
+        loaded.push(Loaded::open(path, consent, device)?);
     }
     let Some((first, others)) = loaded.split_first() else {
         return Err(EvalError::Format("no run was named".to_owned()));
@@ -84,9 +90,10 @@ pub fn compare(
     n: usize,
     filters: &[String],
     out: &Path,
+    consent: &Consent,
     device: Device,
 ) -> Result<Vec<String>> {
-    let rows = rows(runs, n, filters, device)?;
+    let rows = rows(runs, n, filters, consent, device)?;
     let all: Vec<&Tensor> = std::iter::once(&rows.photos).chain(&rows.made).collect();
     let png = sheet::rows(&all)?;
     output::write(out, &png.bytes)?;

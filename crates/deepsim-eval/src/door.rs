@@ -3,21 +3,25 @@
 //! At this door pictures are RGB, 0–255, f32, `[N,3,H,W]`; features are raw activations, or as they were recorded; the
 //! generator's pictures are cropped, not clipped; the discriminator gives logits `[N,2]`,
 //! index 0 = real; nothing drops out.
+//!
+//! Input is the tensor `x`. The generator also takes a file whose only tensor is `y`: what the encoder wrote.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use deepsim_data::terminal;
 use deepsim_experiment::config::{NetSource, Source, Weights};
 use deepsim_experiment::networks::Frozen;
 use deepsim_experiment::recorded::Scale;
-use deepsim_experiment::source::Normalize;
-use deepsim_experiment::{Checkpoint, Experiment};
+use deepsim_experiment::source::{Normalize, Role};
+use deepsim_experiment::{Checkpoint, Consent, Experiment};
 use deepsim_nets::params::{NamedTensors, f32_bytes, read_safetensors};
 use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
 use deepsim_nets::{Discriminator, FeatureBranch, Generator, Mode};
+use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{EvalError, Result};
 use crate::output;
@@ -48,6 +52,8 @@ pub struct Request {
     pub input: PathBuf,
     /// File to write, key `y`.
     pub output: PathBuf,
+    /// Which TorchScript modules may be run.
+    pub consent: Consent,
 }
 
 /// Pictures or features that go through a network at a time.
@@ -56,11 +62,29 @@ const CHUNK: i64 = 16;
 /// Runs a network and returns the shape of its output.
 ///
 /// # Errors
-/// Missing or wrong weights, tensors of the wrong shape, files that cannot be written.
-pub fn forward(experiment: &Experiment, request: &Request, device: Device) -> Result<Vec<i64>> {
+/// Missing or wrong weights, tensors of the wrong shape, files that cannot be written. `warn` is told of pictures that
+/// seem to be in other units.
+pub fn forward(
+    experiment: &Experiment,
+    request: &Request,
+    device: Device,
+    warn: impl FnOnce(String),
+) -> Result<Vec<i64>> {
     let _guard = tch::no_grad_guard();
-    let tensors = read_safetensors(&request.input)?;
-    let x = pick(&tensors, "x", &request.input)?.f_to_device(device)?;
+    let tensors = Input::read(&request.input)?;
+    let x = match request.net {
+        Net::Generator => tensors.features()?,
+        _ => tensors.pick("x")?,
+    };
+    if request.net != Net::Generator
+        && let Some(warning) = units(&x)?
+    {
+        warn(format!(
+            "--input {}: {warning}",
+            terminal::path(&request.input)
+        ));
+    }
+    let x = x.f_to_device(device)?;
     let n = x.size().first().copied().unwrap_or(0);
     if n == 0 {
         return Err(deepsim_nets::NetError::InputShape {
@@ -86,7 +110,7 @@ type Apply = Box<dyn Fn(&Tensor, i64) -> Result<Tensor>>;
 fn network(
     experiment: &Experiment,
     request: &Request,
-    tensors: &NamedTensors,
+    tensors: &Input,
     device: Device,
 ) -> Result<Apply> {
     let trained = |stem: &'static str| -> Result<(NamedTensors, String)> {
@@ -103,9 +127,9 @@ fn network(
     };
     Ok(match request.net {
         Net::Encoder | Net::Comparator => {
-            let source = match request.net {
-                Net::Encoder => &experiment.encoder,
-                _ => &experiment.comparator,
+            let (source, role) = match request.net {
+                Net::Encoder => (&experiment.encoder, Role::Encoder),
+                _ => (&experiment.comparator, Role::Comparator),
             };
             if let Source::Discriminator(tap) = *source {
                 let (values, origin) = trained("discriminator")?;
@@ -121,7 +145,13 @@ fn network(
                     Ok(d.features(&rgb_to_caffe(x)?, tap, Mode::Evaluation)?)
                 }));
             }
-            let net = Frozen::load(&with_weights(source, request.weights.as_ref()), device)?;
+            let recorded = recorded(source, request)?;
+            let permit = match &recorded {
+                Some(run) => request.consent.on_run(&request.run, &run.manifest),
+                None => request.consent.at_first(&experiment.path),
+            };
+            let source = with_weights(source, request.weights.as_ref());
+            let net = Frozen::open(&source, role, permit, device)?;
             Box::new(move |x, _| Ok(net.features(&rgb_to_caffe(x)?)?))
         }
         Net::Generator => {
@@ -154,8 +184,8 @@ fn network(
             let features = match experiment.discriminator.features {
                 FeatureBranch::Off => None,
                 FeatureBranch::Features(length) => {
-                    let feat = pick(tensors, "feat", &request.input)?.f_to_device(device)?;
-                    let n = pick(tensors, "x", &request.input)?.size()[0];
+                    let feat = tensors.pick("feat")?.f_to_device(device)?;
+                    let n = tensors.pick("x")?.size()[0];
                     // Before chunks are cut: libtorch would blame the cutting.
                     if feat.size().first() != Some(&n) {
                         return Err(deepsim_nets::NetError::InputShape {
@@ -179,6 +209,15 @@ fn network(
     })
 }
 
+/// The checkpoint that has recorded which module the experiment's is, where one was to be allowed without its hash.
+fn recorded(source: &Source, request: &Request) -> Result<Option<Checkpoint>> {
+    let module = matches!(source, Source::Script(_));
+    match module && request.consent.is_bare() && request.weights.is_none() {
+        true => Ok(Checkpoint::newest(&request.run.join("checkpoints"))?),
+        false => Ok(None),
+    }
+}
+
 /// The source with other weights, where they are given.
 fn with_weights(source: &Source, weights: Option<&PathBuf>) -> Source {
     match (source.clone(), weights) {
@@ -194,15 +233,98 @@ fn with_weights(source: &Source, weights: Option<&PathBuf>) -> Source {
     }
 }
 
-fn pick(tensors: &NamedTensors, key: &'static str, path: &Path) -> Result<Tensor> {
-    tensors
-        .get(key)
-        .map(Tensor::shallow_clone)
-        .ok_or_else(|| EvalError::NoKey {
+/// The tensors of the input file.
+struct Input {
+    path: PathBuf,
+    tensors: NamedTensors,
+    /// Those of other types than floating-point numbers.
+    others: BTreeMap<String, Dtype>,
+}
+
+impl Input {
+    fn read(path: &Path) -> Result<Input> {
+        let refuse = |reason: String| EvalError::Usage {
+            option: "--input",
+            value: terminal::path(path),
+            reason,
+        };
+        let bytes = std::fs::read(path).map_err(|e| refuse(e.to_string()))?;
+        let file = SafeTensors::deserialize(&bytes)
+            .map_err(|e| refuse(format!("is not a whole safetensors file: {e}")))?;
+        let (mut tensors, mut others) = (NamedTensors::new(), BTreeMap::new());
+        for (name, view) in file.tensors() {
+            let kind = match view.dtype() {
+                Dtype::F32 => Kind::Float,
+                Dtype::F16 => Kind::Half,
+                Dtype::BF16 => Kind::BFloat16,
+                other => {
+                    others.insert(name, other);
+                    continue;
+                }
+            };
+            let shape: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
+            let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)?;
+            tensors.insert(name, tensor.f_to_kind(Kind::Float)?);
+        }
+        Ok(Input {
             path: path.to_owned(),
-            key,
-            have: tensors.keys().cloned().collect(),
+            tensors,
+            others,
         })
+    }
+
+    fn pick(&self, key: &'static str) -> Result<Tensor> {
+        if let Some(tensor) = self.tensors.get(key) {
+            return Ok(tensor.shallow_clone());
+        }
+        if let Some(dtype) = self.others.get(key) {
+            return Err(EvalError::Usage {
+                option: "--input",
+                value: terminal::path(&self.path),
+                reason: format!(
+                    "`{key}` is {dtype:?}; forward takes F32 (pictures as 0–255 all the same): in Python, \
+                     {key}.astype(\"float32\") of numpy or {key}.float() of torch"
+                ),
+            });
+        }
+        let names = self.tensors.keys().chain(self.others.keys());
+        Err(EvalError::NoKey {
+            path: self.path.clone(),
+            key,
+            have: names.map(|n| terminal::one_line(n).into_owned()).collect(),
+        })
+    }
+
+    /// `x`, or what the encoder wrote: a single tensor `y`.
+    fn features(&self) -> Result<Tensor> {
+        match (
+            self.tensors.get("y"),
+            self.tensors.len() + self.others.len(),
+        ) {
+            (Some(y), 1) => Ok(y.shallow_clone()),
+            _ => self.pick("x"),
+        }
+    }
+}
+
+/// What is strange about pictures that should be RGB, 0–255. A black picture is not.
+fn units(x: &Tensor) -> Result<Option<String>> {
+    if x.numel() == 0 {
+        return Ok(None);
+    }
+    let (least, most) = (
+        x.f_min()?.f_double_value(&[])?,
+        x.f_max()?.f_double_value(&[])?,
+    );
+    let (range, scale) = match (least, most) {
+        (0.0, 0.0) => return Ok(None),
+        (0.0..=1.0, 0.0..=1.0) => ("[0, 1]", "x * 255"),
+        (-1.0..=1.0, -1.0..=1.0) => ("[-1, 1]", "(x + 1) * 127.5"),
+        _ => return Ok(None),
+    };
+    Ok(Some(format!(
+        "all values of `x` lie in {range}, but pictures are RGB 0–255 here; if these are scaled otherwise, give {scale}"
+    )))
 }
 
 fn write(y: &Tensor, path: &Path) -> Result<()> {

@@ -1,5 +1,6 @@
 //! What can stop an evaluation.
 
+use deepsim_data::terminal::path as shown;
 use std::path::PathBuf;
 
 use deepsim_experiment::ExperimentError;
@@ -11,13 +12,19 @@ pub enum EvalError {
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
     /// The folder of runs that was asked for is not there.
-    #[error("--runs {}: no such folder; train an experiment first, or name the folder of your runs", path.display())]
+    #[error(
+        "--runs {}: no such folder; train an experiment first, or name the folder of your runs",
+        shown(path)
+    )]
     NoRuns {
         /// What was asked for.
         path: PathBuf,
     },
     /// A run was made with other weights or photographs than are there now.
-    #[error("{}: {what} is not what this run was trained with (blake3 {was}, now {is}); restore it to evaluate the run", run.display())]
+    #[error(
+        "{}: {what} is not what this run was trained with (blake3 {was}, now {is}); restore it to evaluate the run",
+        shown(run)
+    )]
     InputChanged {
         /// The run.
         run: PathBuf,
@@ -29,7 +36,7 @@ pub enum EvalError {
         is: String,
     },
     /// An input file of tensors without the key that is needed.
-    #[error("{} has no tensor `{key}`; it has {}", path.display(), .have.join(", "))]
+    #[error("{} has no tensor `{key}`; it has {}", shown(path), .have.join(", "))]
     NoKey {
         /// The file.
         path: PathBuf,
@@ -39,7 +46,10 @@ pub enum EvalError {
         have: Vec<String>,
     },
     /// Weights are needed and nowhere to be had.
-    #[error("the {net} has no weights: give --weights FILE, or train the experiment ({} has no checkpoint)", run.display())]
+    #[error(
+        "the {net} has no weights: give --weights FILE, or train the experiment ({} has no checkpoint)",
+        shown(run)
+    )]
     NoWeights {
         /// Which network.
         net: &'static str,
@@ -47,19 +57,28 @@ pub enum EvalError {
         run: PathBuf,
     },
     /// A run without codes to draw.
-    #[error("{}: no prior to draw from: only variational autoencoders ([latent] with code = \"gaussian\") have one", run.display())]
+    #[error(
+        "{}: no prior to draw from: only variational autoencoders ([latent] with code = \"gaussian\") have one",
+        shown(run)
+    )]
     NoPrior {
         /// The run.
         run: PathBuf,
     },
     /// A generator that makes one picture of each vector of features.
-    #[error("{}: one picture for each feature vector: give the generator noise (generator.noise in the experiment)", run.display())]
+    #[error(
+        "{}: one picture for each feature vector: give the generator noise (generator.noise in the experiment)",
+        shown(run)
+    )]
     NoNoise {
         /// The run.
         run: PathBuf,
     },
     /// A run whose encoder did not learn codes.
-    #[error("{}: no codes: attribute vectors are of autoencoders ([latent] in the experiment)", run.display())]
+    #[error(
+        "{}: no codes: attribute vectors are of autoencoders ([latent] in the experiment)",
+        shown(run)
+    )]
     NoCodes {
         /// The run.
         run: PathBuf,
@@ -89,7 +108,11 @@ pub enum EvalError {
         needed: usize,
     },
     /// Two runs that were held out on different photographs or crops.
-    #[error("{} and {} were held out on different photographs or crops: they cannot stand on one sheet", a.display(), b.display())]
+    #[error(
+        "{} and {} were held out on different photographs or crops: they cannot stand on one sheet",
+        shown(a),
+        shown(b)
+    )]
     NotComparable {
         /// One run.
         a: PathBuf,
@@ -105,13 +128,16 @@ pub enum EvalError {
         data: String,
     },
     /// A folder of runs without any that can be used.
-    #[error("{}: no run with a checkpoint; train an experiment, or name another folder with --runs", path.display())]
+    #[error(
+        "{}: no run with a checkpoint; train an experiment, or name another folder with --runs",
+        shown(path)
+    )]
     NoRunIn {
         /// The folder.
         path: PathBuf,
     },
     /// Runs are there, and none of them could be used.
-    #[error("{}: none of {count} runs could be used{}", path.display(), reasons(why))]
+    #[error("{}: none of {count} runs could be used{}", shown(path), reasons(why))]
     NoneUsable {
         /// The folder.
         path: PathBuf,
@@ -121,7 +147,7 @@ pub enum EvalError {
         why: Vec<String>,
     },
     /// A run that was named and is not there.
-    #[error("no run at {}; {there}; {advice}", path.display())]
+    #[error("no run at {}; {there}; {advice}", shown(path))]
     NoRun {
         /// What was named.
         path: PathBuf,
@@ -134,7 +160,7 @@ pub enum EvalError {
     #[error(transparent)]
     Running(Box<EvalError>),
     /// A figure for which nothing was trained.
-    #[error("nothing to draw figure {figure} from in {}:\n  {}", runs.display(), advice.join("\n  "))]
+    #[error("nothing to draw figure {figure} from in {}:\n  {}", shown(runs), advice.join("\n  "))]
     NothingToDraw {
         /// Its number in the paper.
         figure: u8,
@@ -162,13 +188,16 @@ pub enum EvalError {
         reason: String,
     },
     /// Results that would be overwritten.
-    #[error("{} is there already; use another --out, or delete it with --fresh", path.display())]
+    #[error(
+        "{} is there already; use another --out, or delete it with --fresh",
+        shown(path)
+    )]
     Exists {
         /// The folder.
         path: PathBuf,
     },
     /// A record of a baseline that cannot be used.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", shown(path))]
     Record {
         /// Its file.
         path: PathBuf,
@@ -182,7 +211,8 @@ pub enum EvalError {
     #[error(
         "{}: its checkpoints do not say how its images were made square, and {} {state}: restore it, or say it by \
          --frame SIZE[:squash|short-crop[:LEFT,TOP,SIDE]] (--frame 256 for images prepared as usual)",
-        run.display(), data.display()
+        shown(run),
+        shown(data)
     )]
     FramingUnknown {
         /// The run.
@@ -195,7 +225,8 @@ pub enum EvalError {
     /// A generator whose features are scaled by numbers that only its run knows.
     #[error(
         "{}: encoder.normalize scales the features by numbers that are kept in the run's checkpoints; \
-         give --run instead of --weights", experiment.display()
+         give --run instead of --weights",
+        shown(experiment)
     )]
     ScaleUnknown {
         /// The experiment.

@@ -1,6 +1,7 @@
 //! Tables as text, JSON or CSV.
 
 use clap::ValueEnum;
+use deepsim_data::terminal;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -28,13 +29,13 @@ impl Format {
     }
 }
 
-/// Rows as JSON.
+/// Rows as JSON. Characters that a terminal would obey are escaped, as JSON allows within its texts.
 ///
 /// # Errors
 /// Values that JSON cannot hold (none of ours).
 pub fn json<T: Serialize>(rows: &[T]) -> Result<String> {
     let text = serde_json::to_string_pretty(rows).map_err(|e| EvalError::Format(e.to_string()))?;
-    Ok(text + "\n")
+    Ok(terminal::json(&text).into_owned() + "\n")
 }
 
 /// Rows as CSV; null is an empty field.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use deepsim_data::Framing;
 use deepsim_experiment::evaluate::decode;
-use deepsim_experiment::{Clip, ExperimentError, sheet};
+use deepsim_experiment::{Clip, Consent, ExperimentError, sheet};
 use serde::Serialize;
 use tch::Device;
 
@@ -36,9 +36,10 @@ pub fn invert(
     paths: &[PathBuf],
     frame: Option<Framing>,
     out: &Path,
+    consent: &Consent,
     device: Device,
 ) -> Result<Vec<Inverted>> {
-    let encoder = ready.encoder(device)?;
+    let encoder = ready.encoder(consent, device)?;
     let framing = frame.map_or_else(|| ready.framing(), Ok)?;
     let crops = photos::from_files(paths, framing, &ready.experiment.augment(), device)?;
     std::fs::create_dir_all(out)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use deepsim_data::{Dataset, Flow, Overlap, shared_images};
-use deepsim_experiment::{Checkpoint, Experiment, ExperimentError, Perception};
+use deepsim_experiment::{Checkpoint, Consent, Experiment, ExperimentError, Perception};
 use deepsim_nets::Generator;
 use tch::Device;
 
@@ -30,8 +30,8 @@ impl Loaded {
     /// Opens a run directory.
     ///
     /// # Errors
-    /// No experiment or checkpoint there; damaged files; weights that changed since.
-    pub fn open(path: &Path, device: Device) -> Result<Loaded> {
+    /// No experiment or checkpoint there; damaged files; weights that changed since; TorchScript modules without consent.
+    pub fn open(path: &Path, consent: &Consent, device: Device) -> Result<Loaded> {
         runs::check(path)?;
         let experiment = Experiment::load(&path.join("experiment.toml"), &[])?;
         let checkpoint = Checkpoint::newest(&path.join("checkpoints"))?.ok_or_else(|| {
@@ -39,7 +39,8 @@ impl Loaded {
                 path: path.to_owned(),
             }
         })?;
-        let mut perception = Perception::load(&experiment, device)?;
+        let permit = consent.on_run(path, &checkpoint.manifest);
+        let mut perception = Perception::open(&experiment, permit, device)?;
         let then = &checkpoint.manifest;
         same(
             path,

@@ -9,11 +9,10 @@ mod progress;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
 use deepsim_data::terminal::tell;
 use deepsim_eval::format::{Format, csv, json};
 use deepsim_eval::{EvalError, ask, compare, decode, door, invert, output, table1};
-use deepsim_experiment::{Experiment, device};
+use deepsim_experiment::{Consent, Experiment, device};
 use serde::Serialize;
 
 use cli::{Cli, Command};
@@ -21,7 +20,8 @@ use cli::{Cli, Command};
 fn main() -> ExitCode {
     deepsim_nets::keep_memory();
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| deepsim_data::terminal::Stderr)
+        .with_ansi(false)
         // It would panic on a stderr that is gone.
         .log_internal_errors(false)
         .with_target(false)
@@ -30,13 +30,14 @@ fn main() -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
         )
         .init();
-    let command = Cli::parse().command;
+    let cli: Cli = deepsim_data::terminal::parse();
     deepsim_nets::fit_threads();
     if let Err(error) = deepsim_nets::capability() {
         tell(format_args!("error: {error}"));
         return ExitCode::from(2);
     }
-    match run(command) {
+    let consent = Consent::new(cli.trust_code.as_deref(), std::env::args_os());
+    match run(cli.command, consent) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tell(format_args!("error: {error}"));
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), EvalError> {
+fn run(command: Command, consent: Consent) -> Result<(), EvalError> {
     match command {
         Command::Table1 {
             file,
@@ -68,6 +69,7 @@ fn run(command: Command) -> Result<(), EvalError> {
         } => commands::table2(
             runs,
             &commands::Table2 {
+                consent,
                 images,
                 no_clip,
                 judges,
@@ -85,6 +87,7 @@ fn run(command: Command) -> Result<(), EvalError> {
             out,
         } => {
             let asked = commands::DrawFigure {
+                consent,
                 figure,
                 encoder,
                 images,
@@ -104,6 +107,7 @@ fn run(command: Command) -> Result<(), EvalError> {
             out,
         } => {
             let asked = commands::Reencode {
+                consent,
                 photos,
                 iterations,
                 images,
@@ -123,6 +127,7 @@ fn run(command: Command) -> Result<(), EvalError> {
             out,
         } => {
             let asked = commands::Interpolate {
+                consent,
                 a,
                 b,
                 steps,
@@ -140,6 +145,7 @@ fn run(command: Command) -> Result<(), EvalError> {
             out,
         } => {
             let asked = commands::Neighbors {
+                consent,
                 images,
                 show,
                 format,
@@ -158,6 +164,7 @@ fn run(command: Command) -> Result<(), EvalError> {
             out,
         } => {
             let asked = commands::Sample {
+                consent,
                 count,
                 show,
                 seed,
@@ -178,6 +185,7 @@ fn run(command: Command) -> Result<(), EvalError> {
             format,
             out,
         } => commands::preimages(&commands::Preimages {
+            consent,
             runs,
             draws,
             images,
@@ -198,6 +206,7 @@ fn run(command: Command) -> Result<(), EvalError> {
             format,
             out,
         } => commands::attributes(&commands::Attributes {
+            consent,
             runs,
             labels,
             attribute,
@@ -218,6 +227,7 @@ fn run(command: Command) -> Result<(), EvalError> {
             out,
         } => {
             let asked = commands::Losses {
+                consent,
                 images,
                 show,
                 filter,
@@ -227,7 +237,7 @@ fn run(command: Command) -> Result<(), EvalError> {
             };
             commands::losses(runs, &asked)
         }
-        Command::Baseline(baseline) => commands::baseline(baseline),
+        Command::Baseline(baseline) => commands::baseline(baseline, &consent),
         Command::Invert {
             images,
             generator,
@@ -237,8 +247,15 @@ fn run(command: Command) -> Result<(), EvalError> {
             format,
         } => {
             let device = device::choose(&device)?;
-            let made = invert::invert(&generator.open(device)?, &images, frame, &out, device)?;
-            output::show(list(&made, format, |m| &m.pair)?)?;
+            let made = invert::invert(
+                &generator.open(device)?,
+                &images,
+                frame,
+                &out,
+                &consent,
+                device,
+            )?;
+            output::show_as(format, &list(&made, format, |m| &m.pair)?)?;
             Ok(())
         }
         Command::Decode {
@@ -250,7 +267,7 @@ fn run(command: Command) -> Result<(), EvalError> {
         } => {
             let device = device::choose(&device)?;
             let made = decode::decode(&generator.open(device)?, &features, &out, device)?;
-            output::show(list(&made, format, |m| &m.picture)?)?;
+            output::show_as(format, &list(&made, format, |m| &m.picture)?)?;
             Ok(())
         }
         Command::Compare {
@@ -260,7 +277,14 @@ fn run(command: Command) -> Result<(), EvalError> {
             out,
             device,
         } => {
-            let names = compare::compare(&runs, images, &filter, &out, device::choose(&device)?)?;
+            let names = compare::compare(
+                &runs,
+                images,
+                &filter,
+                &out,
+                &consent,
+                device::choose(&device)?,
+            )?;
             tell(format_args!("wrote {}", out.display()));
             for name in names {
                 output::show(format_args!("{name}\n"))?;
@@ -274,7 +298,8 @@ fn run(command: Command) -> Result<(), EvalError> {
             out,
             device,
         } => {
-            let (page, questions) = ask::page(&runs, images, &filter, device::choose(&device)?)?;
+            let (page, questions) =
+                ask::page(&runs, images, &filter, &consent, device::choose(&device)?)?;
             output::write(&out, page.as_bytes())?;
             tell(format_args!(
                 "wrote {}: {questions} questions",
@@ -283,7 +308,7 @@ fn run(command: Command) -> Result<(), EvalError> {
             Ok(())
         }
         Command::Asked { answers, format } => {
-            output::show(ask::render(&ask::count(&answers)?, format)?)?;
+            output::show_as(format, &ask::render(&ask::count(&answers)?, format)?)?;
             Ok(())
         }
         Command::Report {
@@ -294,6 +319,7 @@ fn run(command: Command) -> Result<(), EvalError> {
             out,
         } => {
             let asked = commands::Report {
+                consent,
                 photos,
                 images,
                 judge_weights,
@@ -319,8 +345,10 @@ fn run(command: Command) -> Result<(), EvalError> {
                 run,
                 input,
                 output,
+                consent,
             };
-            let shape = door::forward(&experiment, &request, device::choose(&device)?)?;
+            let warn = |text| tell(format_args!("warning: {text}"));
+            let shape = door::forward(&experiment, &request, device::choose(&device)?, warn)?;
             tell(format_args!(
                 "wrote y {shape:?} to {}",
                 request.output.display()

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use deepsim_experiment::ExperimentError;
 
 use crate::error::{Result, WhileRunning as _};
+use crate::format::Format;
 
 /// A name that was not taken yet: the stem itself, or numbered.
 pub fn unused(stem: &str, taken: &mut BTreeSet<String>) -> String {
@@ -30,6 +32,19 @@ pub fn show(results: impl Display) -> Result<()> {
     printed.while_running()
 }
 
+/// Prints results for people (text) or programs (JSON, CSV).
+///
+/// # Errors
+/// A standard output that takes no more.
+pub fn show_as(format: Format, results: &str) -> Result<()> {
+    if format == Format::Text {
+        return show(results);
+    }
+    let path = Path::new("standard output");
+    let printed = deepsim_data::terminal::print_data(results).map_err(ExperimentError::io(path));
+    printed.while_running()
+}
+
 /// Writes a file beside and renames it: a reader never sees half of it. Makes its folder.
 ///
 /// # Errors
@@ -41,15 +56,11 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         .unwrap_or(Path::new("."));
     let put = || -> std::io::Result<()> {
         std::fs::create_dir_all(parent)?;
-        let mut beside = tempfile::NamedTempFile::new_in(parent)?;
+        // Temporary files are their owner's alone; of results the umask decides, as of any other file.
+        let mut beside = tempfile::Builder::new()
+            .permissions(PermissionsExt::from_mode(0o666))
+            .tempfile_in(parent)?;
         beside.write_all(bytes)?;
-        // Temporary files are their owner's alone; results are as any other file.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = std::fs::Permissions::from_mode(0o644);
-            beside.as_file().set_permissions(mode)?;
-        }
         beside.persist(path)?;
         Ok(())
     };

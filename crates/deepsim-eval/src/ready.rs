@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use deepsim_data::{Dataset, Framing};
 use deepsim_experiment::networks::{self, Frozen};
 use deepsim_experiment::recorded::Scale;
-use deepsim_experiment::{Checkpoint, Experiment, ExperimentError};
+use deepsim_experiment::source::Role;
+use deepsim_experiment::{Checkpoint, Consent, Experiment, ExperimentError};
 use deepsim_nets::Generator;
 use deepsim_nets::params::read_safetensors;
 use tch::Device;
@@ -107,10 +108,14 @@ impl Ready {
     /// The encoder; a run's is checked to be the one that it was trained with.
     ///
     /// # Errors
-    /// Missing, wrong or changed weights; features that were recorded elsewhere.
-    pub fn encoder(&self, device: Device) -> Result<Frozen> {
+    /// Missing, wrong or changed weights; features that were recorded elsewhere; a TorchScript module without consent.
+    pub fn encoder(&self, consent: &Consent, device: Device) -> Result<Frozen> {
         let source = &self.experiment.encoder;
-        let net = Frozen::load(source, device)?;
+        let permit = match &self.run {
+            Some((path, checkpoint)) => consent.on_run(path, &checkpoint.manifest),
+            None => consent.at_first(&self.experiment.path),
+        };
+        let net = Frozen::open(source, Role::Encoder, permit, device)?;
         if let Some((path, checkpoint)) = &self.run {
             let then = &checkpoint.manifest.encoder_weights;
             same(path, "encoder.weights", then, &networks::hash(source)?)?;

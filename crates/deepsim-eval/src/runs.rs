@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use deepsim_data::terminal::{self, one_line};
 use deepsim_experiment::run_dir::find_runs;
-use deepsim_experiment::suggest;
+use deepsim_experiment::{Consent, suggest};
 use tch::Device;
 
 use crate::catalog;
@@ -32,6 +33,7 @@ pub fn folder(asked: Option<PathBuf>) -> Result<Option<PathBuf>> {
 /// No folder, no run that opens, or the first error of `work`.
 pub fn each(
     asked: Option<PathBuf>,
+    consent: &Consent,
     device: Device,
     mut warn: impl FnMut(String),
     mut work: impl FnMut(&Loaded) -> Result<()>,
@@ -45,7 +47,7 @@ pub fn each(
     let (count, alone) = (paths.len(), paths.len() == 1);
     let mut worked = 0;
     for path in paths {
-        match Loaded::open(&path, device).and_then(|run| work(&run)) {
+        match Loaded::open(&path, consent, device).and_then(|run| work(&run)) {
             Ok(()) => worked += 1,
             // The only one: its own error says more than that nothing was found.
             Err(error) if alone => return Err(error),
@@ -80,7 +82,7 @@ pub fn check(path: &Path) -> Result<()> {
         .iter()
         .map(|run| name(run))
         .collect();
-    let folder = parent.display();
+    let folder = terminal::path(parent);
     let name = name(path);
     if let Some(at) = suggest::closest(&name, there.iter().map(String::as_str)) {
         let likely = at.to_owned();
@@ -91,8 +93,8 @@ pub fn check(path: &Path) -> Result<()> {
     there.truncate(LISTED);
     let there = match (there.is_empty(), more) {
         (true, _) => format!("there is none in {folder}"),
-        (false, 0) => format!("there are: {}", there.join(", ")),
-        (false, more) => format!("there are: {} and {more} more", there.join(", ")),
+        (false, 0) => format!("there are: {}", one_line(&there.join(", "))),
+        (false, more) => format!("there are: {} and {more} more", one_line(&there.join(", "))),
     };
     let own = catalog::experiments(Path::new("experiments"))
         .into_iter()
@@ -100,7 +102,7 @@ pub fn check(path: &Path) -> Result<()> {
     let advice = match own {
         Some(e) => format!(
             "train it by `cargo run -p deepsim-train -- {}`",
-            e.path.display()
+            terminal::quote(&e.path)
         ),
         None => "`cargo run -p deepsim-train -- EXPERIMENT.toml` trains one".to_owned(),
     };

@@ -8,7 +8,7 @@ use deepsim_experiment::evaluate::held_out_of;
 use deepsim_experiment::measure::{self, Images, Norm};
 use deepsim_experiment::raw::RawPasses;
 use deepsim_experiment::run_dir::find_runs;
-use deepsim_experiment::{Clip, Experiment, HeldOut};
+use deepsim_experiment::{Clip, Consent, Experiment, HeldOut};
 use deepsim_nets::PixelDistance;
 use deepsim_nets::pictures::clip_caffe;
 use serde::Serialize;
@@ -132,6 +132,8 @@ pub struct Options<'a> {
     pub images: usize,
     /// Clipping.
     pub clip: Clip,
+    /// Which TorchScript modules may be run.
+    pub consent: &'a Consent,
     /// Device.
     pub device: Device,
     /// Further judges, if they are asked.
@@ -232,7 +234,7 @@ fn recipe(e: &Experiment) -> &'static str {
 /// # Errors
 /// A run that cannot be opened, or whose weights or images changed.
 pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> Result<Row> {
-    let run = Loaded::open(path, options.device)?;
+    let run = Loaded::open(path, options.consent, options.device)?;
     let (e, data) = (&run.experiment, run.test_data()?);
     let chosen = measure::chosen(&data, options.images);
     let overlap = run.overlap(&data, &chosen, warn)?;
@@ -288,7 +290,7 @@ pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> 
 pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
     let record = mv::Record::open(path)?;
     let (e, data) = (&record.experiment, record.test_data()?);
-    let perception = record.perception(options.device)?;
+    let perception = record.perception(options.consent, options.device)?;
     let chosen = record.chosen(&data, options.images);
     let images = Images {
         data: &data,
@@ -441,8 +443,9 @@ mod tests {
         }
     }
 
-    fn options() -> Options<'static> {
+    fn options(consent: &Consent) -> Options<'_> {
         Options {
+            consent,
             images: 10,
             clip: Clip::Displayable,
             device: Device::Cpu,
@@ -452,7 +455,7 @@ mod tests {
 
     #[test]
     fn without_runs_the_paper_s_cells_stand_alone() {
-        let rows = rows(None, options(), |_| {}, |_| {}).unwrap();
+        let rows = rows(None, options(&Consent::none()), |_| {}, |_| {}).unwrap();
         assert_eq!(rows.len(), 14);
         assert!(
             rows.iter()
@@ -469,7 +472,7 @@ mod tests {
 
     #[test]
     fn the_text_fits_eighty_columns() {
-        let rows = rows(None, options(), |_| {}, |_| {}).unwrap();
+        let rows = rows(None, options(&Consent::none()), |_| {}, |_| {}).unwrap();
         let text = render(&rows, Format::Text).unwrap();
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
         assert!(

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use deepsim_data::{Augment, BadImages, Mirror, Place};
+use deepsim_data::{Augment, BadImages, Mirror, Place, terminal};
 use deepsim_nets::{
     Architecture, Code, DiscriminatorSpec, FeatureBranch, FeatureShape, GeneratorSpec,
     LearnedEncoder, NetError, NetKind, Rule, Trunk,
@@ -325,9 +325,11 @@ impl Experiment {
             path: self.path.clone(),
             message: e.to_string(),
         })?;
-        let mut head = format!("# Resolved from {}", self.path.display());
+        // TOML's comments may hold no control characters, and end with their line.
+        let mut head = format!("# Resolved from {}", terminal::path(&self.path));
         for set in &self.overrides {
-            head.push_str(&format!("\n# with --set {}", set.replace('\n', " ")));
+            let set = set.replace('\n', " ");
+            head.push_str(&format!("\n# with --set {}", terminal::one_line(&set)));
         }
         Ok(format!("{head}\n{body}"))
     }
@@ -371,6 +373,9 @@ impl Experiment {
             "train.keep_checkpoints",
             "train.not_finite",
             "data.quarantine",
+            // It grants nothing.
+            "encoder.trust_code",
+            "comparator.trust_code",
         ];
         let (here, there) = match (flatten(&self.raw), flatten(other)) {
             (Ok(here), Ok(there)) => (here, there),

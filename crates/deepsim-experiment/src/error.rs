@@ -1,12 +1,13 @@
 //! What can be wrong with an experiment on disk.
 
+use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
 /// A broken invariant of an experiment file, a run directory or a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum ExperimentError {
     /// A file or folder that cannot be used.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", shown(path))]
     Io {
         /// Where.
         path: PathBuf,
@@ -16,7 +17,7 @@ pub enum ExperimentError {
     /// An experiment file that is not there.
     #[error(
         "no experiment file {}{}", crate::suggest::tried(path),
-        meant.as_ref().map_or_else(String::new, |p| format!("; did you mean {}?", p.display()))
+        meant.as_ref().map_or_else(String::new, |p| format!("; did you mean {}?", shown(p)))
     )]
     NoExperiment {
         /// What was named.
@@ -25,7 +26,7 @@ pub enum ExperimentError {
         meant: Option<PathBuf>,
     },
     /// The experiment file is not what it should be; the text shows the place.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {message}", shown(path))]
     Toml {
         /// The experiment file.
         path: PathBuf,
@@ -41,7 +42,7 @@ pub enum ExperimentError {
         reason: String,
     },
     /// A value that parses but cannot be used.
-    #[error("{}: `{key}` {reason}", path.display())]
+    #[error("{}: `{key}` {reason}", shown(path))]
     Invalid {
         /// The experiment file.
         path: PathBuf,
@@ -51,7 +52,7 @@ pub enum ExperimentError {
         reason: String,
     },
     /// Files that the experiment needs are not on this machine.
-    #[error("{} needs what is not on this machine:\n{}\n{help}", path.display(), missing.join("\n"))]
+    #[error("{} needs what is not on this machine:\n{}\n{help}", shown(path), missing.join("\n"))]
     MissingInputs {
         /// The experiment file.
         path: PathBuf,
@@ -64,7 +65,7 @@ pub enum ExperimentError {
     #[error(
         "{} already holds this experiment up to step {step}; \
          continue it with --resume, or delete its results and start over with --fresh",
-        path.display()
+        shown(path)
     )]
     RunExists {
         /// The run directory.
@@ -76,7 +77,7 @@ pub enum ExperimentError {
     #[error(
         "{} holds another experiment; these differ:\n  {}\n\
          use another --out, or delete the old results with --fresh",
-        path.display(), differences.join("\n  ")
+        shown(path), differences.join("\n  ")
     )]
     AnotherExperiment {
         /// The run directory.
@@ -85,13 +86,19 @@ pub enum ExperimentError {
         differences: Vec<String>,
     },
     /// The run directory belongs to something else.
-    #[error("{} is not empty and holds no experiment.toml of a run (with its lock or its checkpoints); use another --out", path.display())]
+    #[error(
+        "{} is not empty and holds no experiment.toml of a run (with its lock or its checkpoints); use another --out",
+        shown(path)
+    )]
     NotARun {
         /// The directory.
         path: PathBuf,
     },
     /// Another process is training into this directory.
-    #[error("{} is in use by {holder}; wait for it, stop it, or use another --out", path.display())]
+    #[error(
+        "{} is in use by {holder}; wait for it, stop it, or use another --out",
+        shown(path)
+    )]
     Locked {
         /// The run directory.
         path: PathBuf,
@@ -102,7 +109,7 @@ pub enum ExperimentError {
     #[error(
         "{} has {available} MB free, but checkpoints of this run need about {needed} MB; \
          free some space, use another --out, or lower train.keep_checkpoints",
-        path.display()
+        shown(path)
     )]
     DiskFull {
         /// The run directory.
@@ -113,7 +120,7 @@ pub enum ExperimentError {
         available: u64,
     },
     /// A checkpoint that is damaged or was made otherwise.
-    #[error("checkpoint {}: {reason}", path.display())]
+    #[error("checkpoint {}: {reason}", shown(path))]
     Checkpoint {
         /// The checkpoint's directory.
         path: PathBuf,
@@ -121,13 +128,16 @@ pub enum ExperimentError {
         reason: String,
     },
     /// No checkpoint where one is needed.
-    #[error("{} has no checkpoint yet; train it first", path.display())]
+    #[error("{} has no checkpoint yet; train it first", shown(path))]
     NoCheckpoint {
         /// The run directory.
         path: PathBuf,
     },
     /// A run was made with other data or weights than those named now.
-    #[error("{}: {what} changed since this run began (was {was}, is {is}); restore it or use --fresh", path.display())]
+    #[error(
+        "{}: {what} changed since this run began (was {was}, is {is}); restore it or use --fresh",
+        shown(path)
+    )]
     InputChanged {
         /// The run directory.
         path: PathBuf,
@@ -139,7 +149,7 @@ pub enum ExperimentError {
         is: String,
     },
     /// Recorded features that cannot be used; everything that is wrong is listed.
-    #[error("{} cannot be used:\n  {}", path.display(), problems.join("\n  "))]
+    #[error("{} cannot be used:\n  {}", shown(path), problems.join("\n  "))]
     Recorded {
         /// The file.
         path: PathBuf,
@@ -147,19 +157,34 @@ pub enum ExperimentError {
         problems: Vec<String>,
     },
     /// A TorchScript module that cannot be used.
-    #[error("TorchScript module {}: {reason}", path.display())]
+    #[error("TorchScript module {}: {reason}", shown(path))]
     Script {
         /// The file.
         path: PathBuf,
         /// Why not.
         reason: String,
     },
+    /// TorchScript modules that the command line does not allow to run.
+    #[error(
+        "{}: {}.\nA TorchScript module is a program, and to load it is to run it; nothing of it was run. If you trust \
+         its maker, type\n  {command}",
+        shown(path),
+        named(modules)
+    )]
+    NoConsent {
+        /// The experiment or run.
+        path: PathBuf,
+        /// The modules.
+        modules: Vec<crate::consent::Refused>,
+        /// The whole command that would allow them.
+        command: String,
+    },
     /// Pictures are to be encoded, but the features of this experiment were recorded elsewhere.
     #[error(
         "the features of this experiment were recorded elsewhere ({}): no network here can encode a \
          picture. Record its features as you did the others', and turn them into pictures by \
          `deepsim-eval decode FEATURES --run RUN`",
-        path.display()
+        shown(path)
     )]
     NoEncoder {
         /// The file of recorded features.
@@ -185,6 +210,17 @@ pub enum ExperimentError {
     /// Photographs.
     #[error(transparent)]
     Data(#[from] deepsim_data::DataError),
+}
+
+fn named(modules: &[crate::consent::Refused]) -> String {
+    let one = |m: &crate::consent::Refused| {
+        let file = shown(&m.file);
+        format!(
+            "{} = {file} (blake3 {}) is not allowed to run",
+            m.key, m.hash
+        )
+    };
+    modules.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 impl ExperimentError {

@@ -3,6 +3,7 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod consent;
 pub mod device;
 pub mod error;
 pub mod evaluate;
@@ -20,6 +21,7 @@ pub mod suggest;
 
 pub use checkpoint::{Checkpoint, Manifest, Snapshot};
 pub use config::Experiment;
+pub use consent::{Consent, Permit};
 pub use error::ExperimentError;
 pub use evaluate::{Clip, HeldOut};
 pub use measure::Norm;

@@ -21,6 +21,13 @@ use crate::evaluate::{HeldOut, upload};
 
 /// Images in a batch of an evaluation.
 pub const BATCH: usize = 16;
+
+/// Sizes of the batches that a measurement of `n` images makes.
+pub fn batch_sizes(n: usize) -> Vec<i64> {
+    let sizes = [n.min(BATCH), n % BATCH];
+    let some = sizes.into_iter().filter(|size| *size > 0);
+    some.map(|size| size as i64).collect()
+}
 /// Images whose pairs the normalisation is exactly measured over: all up to here, so many of more.
 pub const PAIRS: usize = 2000;
 /// Bytes that images, and as many that features may take in memory for the normalisation.

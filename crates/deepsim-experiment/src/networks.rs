@@ -9,11 +9,12 @@ use tch::{Device, Tensor};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{Experiment, NetSource, Source, Weights};
+use crate::consent::{Allowed, Consent, Permit};
 use crate::error::{ExperimentError, Result};
 use crate::features_file;
 use crate::recorded::{Recorded, Scale};
 use crate::script::{Script, Through};
-use crate::source::JudgeSource;
+use crate::source::{JudgeSource, Role};
 
 /// Stem of the file in a checkpoint that holds an encoder that learned.
 pub const ENCODER_FILE: &str = "encoder";
@@ -36,15 +37,27 @@ pub enum Frozen {
 const GREY_LEVELS: f64 = 64.0;
 
 impl Frozen {
-    /// Loads a network of ours or a TorchScript module.
+    /// Loads a network of ours, or a TorchScript module that may be run.
     ///
     /// # Errors
-    /// Missing, damaged or wrong weights; [`ExperimentError::NoEncoder`] and
+    /// Missing, damaged or wrong weights; modules without consent; [`ExperimentError::NoEncoder`] and
     /// [`ExperimentError::NoComparator`] for sources that are no networks.
-    pub fn load(source: &Source, device: Device) -> Result<Frozen> {
+    pub fn open(source: &Source, role: Role, permit: Permit<'_>, device: Device) -> Result<Frozen> {
+        let [module] = permit.modules([(role, source)])?;
+        Frozen::load(source, module, device)
+    }
+
+    /// The same with the module that was allowed, where the source is one.
+    fn load(source: &Source, module: Option<Allowed>, device: Device) -> Result<Frozen> {
         match source {
             Source::Network(n) => Ok(Frozen::Network(load(n, device)?, n.tap)),
-            Source::Script(s) => Ok(Frozen::Script(Script::load(s, device)?)),
+            Source::Script(s) => {
+                let module = module.ok_or_else(|| ExperimentError::Script {
+                    path: s.file.clone(),
+                    reason: "was not allowed to run".to_owned(),
+                })?;
+                Ok(Frozen::Script(Script::load(module, device)?))
+            }
             Source::Downsampled(factor) => Ok(Frozen::Downsampled(i64::from(*factor))),
             Source::Recorded(r) => Err(ExperimentError::NoEncoder {
                 path: r.file.clone(),
@@ -59,6 +72,17 @@ impl Frozen {
             }
             Source::Discriminator(_) => Err(ExperimentError::NoComparator),
             Source::Larsen(_) => Err(ExperimentError::Learns),
+        }
+    }
+
+    /// blake3 of what was loaded, where it is other than what [`hash`] says of the source.
+    fn own_hash(&self) -> Option<&str> {
+        match self {
+            // Of the bytes that were loaded.
+            Frozen::Script(script) => Some(script.hash()),
+            // Not that of its file: the run may have gone on since it was read.
+            Frozen::Judge(_, _, hash) => Some(hash),
+            Frozen::Network(..) | Frozen::Downsampled(_) => None,
         }
     }
 
@@ -116,6 +140,8 @@ enum Comparator {
     Shared(Tap),
     Frozen(Frozen),
     Discriminator(DiscriminatorTap),
+    /// Nothing: the comparator was not asked for.
+    None,
 }
 
 /// Encoder and comparator. Where both are the same network of ours with the same weights, one pass
@@ -141,12 +167,44 @@ pub struct Features {
 }
 
 impl Perception {
+    /// Loads both sides, where neither is a TorchScript module.
+    ///
+    /// # Errors
+    /// As [`Perception::open`]; [`ExperimentError::NoConsent`] for every module.
+    pub fn load(experiment: &Experiment, device: Device) -> Result<Perception> {
+        let consent = Consent::none();
+        Perception::open(experiment, consent.at_first(&experiment.path), device)
+    }
+
+    /// Loads the encoder alone: pictures cannot be compared.
+    ///
+    /// # Errors
+    /// As [`Perception::open`].
+    pub fn encoder_alone(
+        experiment: &Experiment,
+        permit: Permit<'_>,
+        device: Device,
+    ) -> Result<Perception> {
+        let e = &experiment.encoder;
+        let [module] = permit.modules([(Role::Encoder, e)])?;
+        let encoder = encoder(experiment, module, device)?;
+        Ok(Perception {
+            encoder_hash: encoder.hash(e)?,
+            encoder,
+            comparator: Comparator::None,
+            comparator_hash: String::new(),
+        })
+    }
+
     /// Loads both sides. TorchScript modules are tried on pictures of the experiment's size.
     ///
     /// # Errors
-    /// Missing, damaged or wrong weights or recorded features.
-    pub fn load(experiment: &Experiment, device: Device) -> Result<Perception> {
+    /// Missing, damaged or wrong weights or recorded features; modules without consent.
+    pub fn open(experiment: &Experiment, permit: Permit<'_>, device: Device) -> Result<Perception> {
         let (e, c) = (&experiment.encoder, &experiment.comparator);
+        // Before anything is loaded.
+        let [of_encoder, of_comparator] =
+            permit.modules([(Role::Encoder, e), (Role::Comparator, c)])?;
         let crop = i64::from(experiment.raw.data.crop);
         let shared = match (e.network(), c.network()) {
             (Some(e), Some(c)) if e.net == c.net && e.weights == c.weights => Some((e, c)),
@@ -154,8 +212,8 @@ impl Perception {
         };
         // An encoder that learns leaves its comparator behind with the first update.
         let shared = shared.filter(|_| experiment.raw.latent.is_none());
-        let (encoder, comparator) = match (shared, e, c) {
-            (Some((e, c)), _, _) => {
+        let (encoder, comparator) = match (shared, c) {
+            (Some((e, c)), _) => {
                 let table = e.net.table();
                 let place = |tap| table.iter().position(|(t, _)| *t == tap);
                 let deepest = if place(c.tap) > place(e.tap) { c } else { e };
@@ -165,41 +223,42 @@ impl Perception {
                     Comparator::Shared(c.tap),
                 )
             }
-            (None, e, c) => {
-                let encoder = match (e, experiment.raw.latent) {
-                    (Source::Network(n), Some(spec)) => {
-                        let (net, seed) = (load(n, device)?, experiment.raw.train.seed);
-                        let learned = LearnedEncoder::new(net, n.tap, spec, crop, seed, device)?;
-                        Encoder::Learned(learned)
-                    }
-                    (Source::Larsen(width), Some(spec)) => {
-                        let seed = experiment.raw.train.seed;
-                        Encoder::Learned(LearnedEncoder::larsen(*width, spec, crop, seed, device)?)
-                    }
-                    (Source::Recorded(r), _) => {
-                        let recorded = Recorded::load(r, device)?;
-                        Encoder::Recorded(Box::new(recorded), r.file.clone())
-                    }
-                    (other, _) => Encoder::Frozen(tried(other, crop, Through::Values, device)?),
-                };
+            (None, c) => {
+                let encoder = encoder(experiment, of_encoder, device)?;
                 let comparator = match c {
                     Source::Discriminator(tap) => Comparator::Discriminator(*tap),
-                    other => Comparator::Frozen(tried(other, crop, Through::Gradients, device)?),
+                    other => {
+                        let net = Frozen::load(other, of_comparator, device)?;
+                        Comparator::Frozen(tried(net, crop, Through::Gradients, device)?)
+                    }
                 };
                 (encoder, comparator)
             }
         };
         let comparator_hash = match &comparator {
-            // Not that of its file: the run may have gone on since it was read.
-            Comparator::Frozen(Frozen::Judge(_, _, hash)) => hash.clone(),
-            _ => hash(c)?,
+            Comparator::Frozen(net) => net.own_hash().map(str::to_owned),
+            _ => None,
         };
         Ok(Perception {
+            encoder_hash: encoder.hash(e)?,
             encoder,
             comparator,
-            encoder_hash: hash(e)?,
-            comparator_hash,
+            comparator_hash: comparator_hash.map_or_else(|| hash(c), Ok)?,
         })
+    }
+
+    /// Tries TorchScript modules on batches of these sizes, as a training will make them.
+    ///
+    /// # Errors
+    /// A module that was traced for another batch size.
+    pub fn try_batches(&self, sizes: &[i64], crop: i64, device: Device) -> Result<()> {
+        if let Encoder::Frozen(Frozen::Script(script)) = &self.encoder {
+            script.try_batches(sizes, crop, Through::Values, device)?;
+        }
+        if let Comparator::Frozen(Frozen::Script(script)) = &self.comparator {
+            script.try_batches(sizes, crop, Through::Gradients, device)?;
+        }
+        Ok(())
     }
 
     /// Holds recorded features against the pictures that they belong to and takes their scale from
@@ -347,8 +406,43 @@ impl Perception {
     }
 }
 
-fn tried(source: &Source, crop: i64, through: Through, device: Device) -> Result<Frozen> {
-    let net = Frozen::load(source, device)?;
+impl Encoder {
+    /// blake3 of what it was loaded from.
+    fn hash(&self, source: &Source) -> Result<String> {
+        match self {
+            Encoder::Frozen(net) => net
+                .own_hash()
+                .map_or_else(|| hash(source), |h| Ok(h.to_owned())),
+            Encoder::Learned(_) | Encoder::Recorded(..) => hash(source),
+        }
+    }
+}
+
+/// The encoder of an experiment, with the module that was allowed, where it is one.
+fn encoder(experiment: &Experiment, module: Option<Allowed>, device: Device) -> Result<Encoder> {
+    let crop = i64::from(experiment.raw.data.crop);
+    let seed = experiment.raw.train.seed;
+    Ok(match (&experiment.encoder, experiment.raw.latent) {
+        (Source::Network(n), Some(spec)) => {
+            let net = load(n, device)?;
+            let learned = LearnedEncoder::new(net, n.tap, spec, crop, seed, device)?;
+            Encoder::Learned(learned)
+        }
+        (Source::Larsen(width), Some(spec)) => {
+            Encoder::Learned(LearnedEncoder::larsen(*width, spec, crop, seed, device)?)
+        }
+        (Source::Recorded(r), _) => {
+            let recorded = Recorded::load(r, device)?;
+            Encoder::Recorded(Box::new(recorded), r.file.clone())
+        }
+        (other, _) => {
+            let net = Frozen::load(other, module, device)?;
+            Encoder::Frozen(tried(net, crop, Through::Values, device)?)
+        }
+    })
+}
+
+fn tried(net: Frozen, crop: i64, through: Through, device: Device) -> Result<Frozen> {
     if let Frozen::Script(script) = &net {
         script.probe(crop, through, device)?;
     }
@@ -517,7 +611,7 @@ fn weights_help(net: deepsim_nets::NetKind, path: &Path) -> String {
         format!(
             "  {what} and import it by\n  \
              `cargo run -p deepsim-nets -- import {kind} {file} {}`",
-            path.display()
+            deepsim_data::terminal::quote(path)
         )
     };
     match net {

@@ -113,7 +113,8 @@ pub struct RawNet {
     /// TorchScript: units of the pictures that the module takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units: Option<Units>,
-    /// TorchScript: must be true. Such a file is a program, and to load it is to run it.
+    /// TorchScript: may be true, and grants nothing. Such a file is a program, and to load it is to run it: only
+    /// `--trust-code` on the command line allows that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust_code: Option<bool>,
 }

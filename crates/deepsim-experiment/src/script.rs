@@ -1,13 +1,18 @@
 //! TorchScript modules as frozen networks.
 
+mod format;
+mod trial;
+
 use std::path::PathBuf;
 
 use deepsim_nets::pictures::{caffe_to_rgb, caffe_to_torchvision, check_pictures};
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
+use crate::consent::Allowed;
 use crate::error::{ExperimentError, Result};
-use crate::features_file::finite;
 use crate::source::{OutputTap, ScriptSource, Units, sizes};
+
+pub(crate) use format::check_format;
 
 /// A frozen module: in evaluation mode, its parameters take no gradient. Gradients pass through to
 /// the pictures.
@@ -15,6 +20,7 @@ use crate::source::{OutputTap, ScriptSource, Units, sizes};
 pub struct Script {
     module: CModule,
     source: ScriptSource,
+    hash: String,
 }
 
 /// Whether gradients must reach the pictures.
@@ -27,50 +33,36 @@ pub enum Through {
 }
 
 impl Script {
-    /// Loads a module. This runs code that the file holds.
+    /// Loads a module from the bytes that were hashed and allowed. This runs code that they hold.
     ///
     /// # Errors
     /// A file that is no TorchScript module, or made for another version of libtorch.
-    pub fn load(source: &ScriptSource, device: Device) -> Result<Script> {
+    pub(crate) fn load(module: Allowed, device: Device) -> Result<Script> {
+        let Allowed {
+            source,
+            bytes,
+            hash,
+        } = module;
         let bad = |e: &tch::TchError| failure(&source.file, e);
         // The interpreter's first runs would otherwise be profiled and later ones optimised: the
         // same step would not give the same bits before and after a resume.
         tch::jit::f_set_graph_executor_optimize(false).map_err(|e| bad(&e))?;
-        let mut module = CModule::load_on_device(&source.file, device).map_err(|e| bad(&e))?;
+        let mut module =
+            CModule::load_data_on_device(&mut bytes.as_slice(), device).map_err(|e| bad(&e))?;
         module.f_set_eval().map_err(|e| bad(&e))?;
         for (_, parameter) in module.named_parameters().map_err(|e| bad(&e))? {
             let _ = parameter.f_set_requires_grad(false)?;
         }
         Ok(Script {
             module,
-            source: source.clone(),
+            source,
+            hash,
         })
     }
 
-    /// Tries the module on two pictures of the experiment's size.
-    ///
-    /// # Errors
-    /// Whatever is wrong with what it makes of them.
-    pub fn probe(&self, crop: i64, through: Through, device: Device) -> Result<()> {
-        // Grey levels that differ from place to place and from picture to picture.
-        let count = 2 * 3 * crop * crop;
-        let x = Tensor::f_arange(count, (Kind::Float, device))?
-            .f_remainder(251.0)?
-            .f_sub_scalar(120.0)?
-            .f_view([2, 3, crop, crop])?
-            .f_set_requires_grad(through == Through::Gradients)?;
-        let y = self.features(&x)?;
-        if !finite(&y)? {
-            return Err(self.refuse("its output holds NaN or infinity".to_owned()));
-        }
-        if through == Through::Gradients && !y.requires_grad() {
-            return Err(self.refuse(
-                "its output does not depend on the picture through gradients (detached, rounded or \
-                 computed under no_grad): it cannot be a comparator"
-                    .to_owned(),
-            ));
-        }
-        Ok(())
+    /// blake3 of the bytes that it was loaded from.
+    pub fn hash(&self) -> &str {
+        &self.hash
     }
 
     /// Features of pictures `[N,3,H,W]` in Caffe units: `[N,length]` or `[N,C,H,W]`.
@@ -80,7 +72,8 @@ impl Script {
     pub fn features(&self, caffe: &Tensor) -> Result<Tensor> {
         check_pictures("a TorchScript module", caffe)?;
         let x = match self.source.units {
-            Units::BgrCaffe => caffe.shallow_clone(),
+            // A copy, as the other units are: a module may work in place.
+            Units::BgrCaffe => copy(caffe)?,
             Units::Rgb255 => caffe_to_rgb(caffe)?,
             Units::Rgb1 => caffe_to_rgb(caffe)?.f_mul_scalar(1.0 / 255.0)?,
             Units::RgbImagenet => caffe_to_torchvision(caffe)?,
@@ -101,6 +94,12 @@ impl Script {
                 y.kind()
             )));
         }
+        if y.is_sparse() || y.is_mkldnn() || y.device() != caffe.device() {
+            return Err(self.refuse(format!(
+                "its output is no dense tensor on the device of its input ({:?})",
+                caffe.device()
+            )));
+        }
         if !matches!(size.len(), 2 | 4) || size.contains(&0) {
             return Err(self.refuse(format!(
                 "its output is {size:?}; features are [N, LENGTH] or [N, CHANNELS, HEIGHT, WIDTH]"
@@ -108,7 +107,8 @@ impl Script {
         }
         if size[0] != n {
             return Err(self.refuse(format!(
-                "it got {n} pictures and its output is {size:?}: features of {n} pictures begin with {n}"
+                "it got {n} pictures and its output is {size:?}: features of {n} pictures begin with {n} (was it traced \
+                 for one batch size? then take sizes from the input: x.shape[0], x.flatten(1))"
             )));
         }
         if let Some(shape) = self.source.shape
@@ -121,8 +121,9 @@ impl Script {
             )));
         }
         Ok(match y.kind() {
-            Kind::Double => y.f_to_kind(Kind::Float)?,
-            _ => y,
+            // The module may keep the tensor, and write into it when it is called again.
+            Kind::Float => copy(&y)?,
+            _ => y.f_to_kind(Kind::Float)?,
         })
     }
 
@@ -132,6 +133,11 @@ impl Script {
             reason,
         }
     }
+}
+
+/// The same values in memory of their own; gradients pass.
+fn copy(x: &Tensor) -> Result<Tensor> {
+    Ok(x.f_mul_scalar(1.0)?)
 }
 
 /// The interpreter's message without its tracebacks.
@@ -173,7 +179,8 @@ fn pick(made: IValue, tap: &OutputTap) -> std::result::Result<Tensor, String> {
                 let IValue::String(name) = k else { continue };
                 match v {
                     IValue::Tensor(t) if name == *key => return Ok(t),
-                    _ => known.push(name),
+                    IValue::Tensor(_) => known.push(name),
+                    _ => {}
                 }
             }
             Err(format!(
@@ -184,11 +191,44 @@ fn pick(made: IValue, tap: &OutputTap) -> std::result::Result<Tensor, String> {
         (IValue::Tensor(_), Some(_)) => Err(format!(
             "it returns a tensor, so that the tap is `output`, not `{tap}`"
         )),
-        (other, _) => Err(format!(
-            "it returns {}; take a part of it, as `output.0` or `output.KEY`",
-            kind_of(&other)
-        )),
+        (other, _) => Err(match parts(&other) {
+            parts if parts.is_empty() => format!(
+                "it returns {}, not a tensor, nor a tuple, list or dictionary of tensors",
+                kind_of(&other)
+            ),
+            parts => format!(
+                "it returns {}; take a part of it: tap = {}",
+                kind_of(&other),
+                parts.join(", ")
+            ),
+        }),
     }
+}
+
+/// Most parts that an error lists.
+const LISTED: usize = 20;
+
+/// The taps that would take a tensor out of a value.
+fn parts(value: &IValue) -> Vec<String> {
+    let numbered = |n: usize| (0..n).map(|i| i.to_string()).collect();
+    let names: Vec<String> = match value {
+        IValue::TensorList(v) => numbered(v.len()),
+        IValue::Tuple(v) | IValue::GenericList(v) => {
+            let tensors = v.iter().enumerate();
+            let tensors = tensors.filter(|(_, v)| matches!(v, IValue::Tensor(_)));
+            tensors.map(|(i, _)| i.to_string()).collect()
+        }
+        IValue::GenericDict(pairs) => {
+            let names = pairs.iter().filter_map(|pair| match pair {
+                (IValue::String(name), IValue::Tensor(_)) => Some(name.clone()),
+                _ => None,
+            });
+            names.collect()
+        }
+        _ => Vec::new(),
+    };
+    let shown = names.iter().take(LISTED);
+    shown.map(|name| format!("\"output.{name}\"")).collect()
 }
 
 fn kind_of(value: &IValue) -> &'static str {

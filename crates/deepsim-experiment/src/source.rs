@@ -266,7 +266,7 @@ pub enum Role {
 }
 
 impl Role {
-    fn table(self) -> &'static str {
+    pub(crate) fn table(self) -> &'static str {
         match self {
             Role::Encoder => "encoder",
             Role::Comparator => "comparator",
@@ -374,11 +374,11 @@ impl Source {
                     let list = "\"rgb-0-255\", \"rgb-0-1\", \"rgb-imagenet\" or \"bgr-caffe\": what the module takes";
                     missing("units", list)
                 })?;
-                if raw.trust_code != Some(true) {
+                if raw.trust_code == Some(false) {
                     return Err(bad(
                         "trust_code",
-                        "must be true: a TorchScript file is a program, and to load it is to run it; \
-                         say so only of files whose makers you trust"
+                        "is false: this module is not to be run; remove the line, and allow it by --trust-code, if \
+                         you trust its maker"
                             .to_owned(),
                     ));
                 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use deepsim_terminal::path as shown;
+
 use crate::tables::{NetKind, Tap};
 
 /// A broken invariant of a network, its input, or its weights.
@@ -85,7 +87,7 @@ pub enum NetError {
     #[error("the held-out samples are all the same: there is no distance to normalise by")]
     AllAlike,
     /// A weights file that is missing or unreadable.
-    #[error("weights file {}: {source}{}", path.display(), from_where(path, source))]
+    #[error("weights file {}: {source}{}", shown(path), from_where(path, source))]
     WeightsFile {
         /// The file.
         path: PathBuf,
@@ -93,7 +95,7 @@ pub enum NetError {
         source: std::io::Error,
     },
     /// A weights file that is not what was imported.
-    #[error("weights file {}: {reason}", path.display())]
+    #[error("weights file {}: {reason}", shown(path))]
     ChangedWeights {
         /// The file.
         path: PathBuf,
@@ -101,7 +103,10 @@ pub enum NetError {
         reason: String,
     },
     /// A file that is not safetensors, or is damaged.
-    #[error("weights file {} is not a whole safetensors file: {reason}", path.display())]
+    #[error(
+        "weights file {} is not a whole safetensors file: {reason}",
+        shown(path)
+    )]
     NotSafetensors {
         /// The file.
         path: PathBuf,
@@ -136,7 +141,7 @@ fn from_where(path: &Path, source: &std::io::Error) -> String {
     match std::env::current_dir() {
         Ok(cwd) if path.is_relative() && source.kind() == std::io::ErrorKind::NotFound => format!(
             " (relative to {}; the paths of this project's experiments begin at its root)",
-            cwd.display()
+            shown(&cwd)
         ),
         _ => String::new(),
     }

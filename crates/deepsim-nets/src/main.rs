@@ -48,8 +48,8 @@ Examples:
 `cargo xtask setup` does the last two by itself. No file is ever executed:
 pickles are read as data.
 
-Exit status: 0 done (also when OUT already held exactly this), 2 a problem with
-FILE or OUT.";
+Exit status: 0 done (also when OUT already held exactly this), 1 OUT or standard
+output could not be written, 2 FILE or OUT cannot be used as asked.";
 /// Bring network weights into the form that DeepSim reads.
 #[derive(Debug, Parser)]
 #[command(
@@ -92,17 +92,24 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = deepsim_terminal::parse();
     deepsim_nets::fit_threads();
     match run(&cli, &mut io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing is left to do where stderr is closed as well.
-            let _ = writeln!(io::stderr(), "error: {error}");
-            // Only standard output can fail without the user having a say in it.
-            let mendable = error.is::<ImportError>() || error.is::<HeadsOfOtherKind>();
-            ExitCode::from(if mendable { 2 } else { 1 })
+            deepsim_terminal::tell(format_args!("error: {error}"));
+            ExitCode::from(exit_code(&error))
         }
+    }
+}
+
+/// 2 for what the user can ask otherwise, 1 for what cannot be written.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<ImportError>() {
+        Some(ImportError::Write { .. } | ImportError::Serialize { .. }) => 1,
+        Some(_) => 2,
+        None if error.is::<HeadsOfOtherKind>() => 2,
+        None => 1,
     }
 }
 
@@ -156,20 +163,19 @@ fn tell(out: &Path, imported: &Imported) {
         Some(network) => format!("{count} tensors: {network}"),
         None => format!("{count} tensors"),
     };
-    let mut stderr = io::stderr();
-    let _ = writeln!(stderr, "{what} {} ({network})", out.display());
+    deepsim_terminal::tell(format_args!("{what} {} ({network})", out.display()));
     if let Some(first) = imported.skipped.first() {
         let count = imported.skipped.len();
-        let _ = writeln!(
-            stderr,
+        deepsim_terminal::tell(format_args!(
             "left out {count} counters of batches (`{first}`, …)"
-        );
+        ));
     }
 }
 
 fn list(imported: &Imported, stdout: &mut impl Write) -> io::Result<()> {
     for (name, shape) in &imported.tensors {
         let shape: Vec<String> = shape.iter().map(usize::to_string).collect();
+        let name = deepsim_terminal::one_line(name);
         writeln!(stdout, "{name}\t{}", shape.join("x"))?;
     }
     stdout.flush()
@@ -217,6 +223,30 @@ mod tests {
         assert_eq!(fs::read(out).unwrap(), b"mine");
         import(&["caffemodel", file, out, "--force"]).0.unwrap();
         assert_ne!(fs::read(out).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn exit_codes_tell_what_can_be_asked_otherwise_from_what_cannot_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        fs::write(at("net.caffemodel"), CAFFEMODEL).unwrap();
+        fs::write(at("junk"), "junk").unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        let code = |words: &[&str]| exit_code(&import(words).0.unwrap_err());
+        let (net, junk, out) = (at("net.caffemodel"), at("junk"), at("out"));
+        assert_eq!(code(&["caffemodel", &at("none"), &out]), 2);
+        assert_eq!(code(&["caffemodel", &junk, &out]), 2);
+        assert_eq!(code(&["torchvision", &junk, &out]), 2);
+        assert_eq!(code(&["caffemodel", &net, &net]), 2);
+        assert_eq!(code(&["caffemodel", &net, &junk]), 2);
+        assert_eq!(code(&["caffemodel", &net, &out, "--heads", &at("h")]), 2);
+        // Below a file, and in place of a folder.
+        assert_eq!(code(&["caffemodel", &net, &at("junk/out"), "--force"]), 1);
+        assert_eq!(code(&["caffemodel", &net, &at("folder"), "--force"]), 1);
+        let line = ["deepsim-nets", "import", "caffemodel", &net, &out];
+        let cli = Cli::try_parse_from(line).unwrap();
+        let full = run(&cli, &mut fs::File::create("/dev/full").unwrap());
+        assert_eq!(exit_code(&full.unwrap_err()), 1);
     }
 
     #[test]

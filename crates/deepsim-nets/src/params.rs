@@ -107,10 +107,10 @@ pub(crate) fn widen(tensor: &Tensor) -> Result<()> {
     Ok(tensor.shallow_clone().f_set_data(&values)?)
 }
 
-/// Checks names, shapes and finiteness-independent layout of `values` against `expected`.
+/// Checks names, shapes and finiteness of `values` against `expected`.
 ///
 /// # Errors
-/// [`NetError::Mismatch`] with one line per missing, unknown or misshapen tensor.
+/// [`NetError::Mismatch`] with one line per missing, unknown or misshapen tensor, or one that holds NaN or infinity.
 pub fn check_exact(
     values: &NamedTensors,
     expected: &[(String, Vec<i64>)],
@@ -127,7 +127,13 @@ pub fn check_exact(
                     t.size()
                 ));
             }
-            Some(_) => {}
+            Some(t) => {
+                if let Some((index, value)) = not_finite(t)? {
+                    mismatches.push(format!(
+                        "value: {name} holds {value} at position {index}; the file is damaged, or its training failed"
+                    ));
+                }
+            }
         }
     }
     for name in values.keys() {
@@ -143,6 +149,17 @@ pub fn check_exact(
         what: what.to_owned(),
         mismatches,
     })
+}
+
+/// The first value that is NaN or infinite, and where it is.
+fn not_finite(tensor: &Tensor) -> Result<Option<(i64, f64)>> {
+    if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0 {
+        return Ok(None);
+    }
+    let flat = tensor.f_flatten(0, -1)?;
+    let places = flat.f_isfinite()?.f_logical_not()?.f_nonzero()?;
+    let index = places.f_int64_value(&[0, 0])?;
+    Ok(Some((index, flat.f_double_value(&[index])?)))
 }
 
 /// A weight on a device, detached, in the order that its kernels want: cuDNN's tensor cores take
@@ -252,6 +269,28 @@ mod tests {
         );
         assert!(text.contains("unknown: stranger"), "{text}");
         assert!(!text.contains("a.weight"), "{text}");
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_named_by_tensor_and_position() {
+        let values = |v: &[f32]| {
+            NamedTensors::from([("a.weight".to_owned(), Tensor::from_slice(v).view([2, 2]))])
+        };
+        let expected = [("a.weight".to_owned(), vec![2, 2])];
+        let check = |v: &[f32]| check_exact(&values(v), &expected, "a net", "file.safetensors");
+        check(&[0.0, f32::MAX, f32::MIN, 1e-45]).unwrap();
+        for (bad, word) in [
+            (f32::NAN, "NaN"),
+            (f32::INFINITY, "inf"),
+            (f32::NEG_INFINITY, "-inf"),
+        ] {
+            let text = check(&[0.0, 1.0, bad, f32::NAN]).unwrap_err().to_string();
+            let line = format!("a.weight holds {word} at position 2");
+            assert!(
+                text.contains(&line) && text.contains("file.safetensors"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

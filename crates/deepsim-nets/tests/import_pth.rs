@@ -69,7 +69,7 @@ fn files_of_pytorch_are_read_bit_for_bit_or_refused_by_name() {
         assert_eq!(imported.skipped, counters, "{name}");
         read += 1;
     }
-    assert_eq!(read, 2 * 9 - 1 + 3);
+    assert_eq!(read, 2 * 11 - 1 + 3);
 
     for (name, words) in [
         (
@@ -97,7 +97,10 @@ fn files_of_pytorch_are_read_bit_for_bit_or_refused_by_name() {
             ["`ids` is of whole numbers of 64 bits", "floating-point"],
         ),
         ("nan", ["`w` holds NaN", "position 1"]),
-        ("huge", ["`w` holds inf", "position 1"]),
+        (
+            "huge",
+            ["`w` holds 1e300 at position 1", "too large for f32"],
+        ),
         ("empty", ["no weights", ""]),
         ("nothing", ["`w` is empty: its shape is [3, 0]", ""]),
         ("complex", ["torch.ComplexFloatStorage", "not allowed"]),
@@ -106,6 +109,39 @@ fn files_of_pytorch_are_read_bit_for_bit_or_refused_by_name() {
             ["torch._utils._rebuild_sparse_tensor", "not allowed"],
         ),
         ("metadata", ["`__metadata__`", "damaged"]),
+        (
+            "complex-negative",
+            ["torch.ComplexFloatStorage", "not allowed"],
+        ),
+        (
+            "quantized",
+            ["torch._utils._rebuild_qtensor", "not allowed"],
+        ),
+        (
+            "sparse-rows",
+            ["torch._utils._rebuild_sparse_tensor", "not allowed"],
+        ),
+        ("float8", ["torch", "not allowed"]),
+        ("unsigned", ["torch", "not allowed"]),
+        (
+            "meta",
+            [
+                "torch._utils._rebuild_meta_tensor_no_storage",
+                "not allowed",
+            ],
+        ),
+        (
+            "nested",
+            ["torch._utils._rebuild_nested_tensor", "not allowed"],
+        ),
+        (
+            "subclass",
+            ["torch._tensor._rebuild_from_type_v2", "not allowed"],
+        ),
+        (
+            "attribute",
+            ["torch._tensor._rebuild_from_type_v2", "not allowed"],
+        ),
     ] {
         for form in ["zip", "old"] {
             let error = import(&at(&format!("bad-{name}-{form}.pth"))).unwrap_err();

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use deepsim_data::terminal::{print, tell};
-use deepsim_experiment::{Experiment, Intent};
+use deepsim_data::terminal::{self, parse, print, tell};
+use deepsim_experiment::consent::parse_hash;
+use deepsim_experiment::{Consent, Experiment, Intent};
 use deepsim_train::run::{End, Request, train};
 use deepsim_train::signals::Stop;
 
@@ -60,6 +61,17 @@ struct Arguments {
     /// Run directory [default: runs/NAME].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Run the TorchScript modules of the experiment: such a file is a program. With hashes: only those; without: on a run,
+    /// only what it was trained with.
+    #[arg(
+        long,
+        value_name = "BLAKE3,…",
+        num_args = 0..,
+        require_equals = true,
+        value_delimiter = ',',
+        value_parser = parse_hash
+    )]
+    trust_code: Option<Vec<String>>,
     /// Override a key of the experiment, such as train.batch_size=16 (repeatable).
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -68,7 +80,8 @@ struct Arguments {
 fn main() -> ExitCode {
     deepsim_nets::keep_memory();
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| deepsim_data::terminal::Stderr)
+        .with_ansi(false)
         // It would panic on a stderr that is gone.
         .log_internal_errors(false)
         .with_target(false)
@@ -77,7 +90,7 @@ fn main() -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
         )
         .init();
-    let arguments = Arguments::parse();
+    let arguments: Arguments = parse();
     deepsim_nets::fit_threads();
     if let Err(error) = deepsim_nets::capability() {
         tell(format_args!("error: {error}"));
@@ -90,6 +103,12 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// The command that goes on.
+fn again() -> String {
+    let words = std::env::args_os().filter(|word| word != "--resume" && word != "--fresh");
+    terminal::command(words.chain(["--resume".into()]))
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, deepsim_train::TrainError> {
@@ -110,6 +129,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, deepsim_train::TrainError> {
         out: out.clone(),
         intent,
         device: arguments.device.clone(),
+        consent: Consent::new(arguments.trust_code.as_deref(), std::env::args_os()),
     };
     Ok(match train(&experiment, &request, &stop)? {
         End::Done(step) => {
@@ -119,8 +139,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode, deepsim_train::TrainError> {
         }
         End::Stopped(step, code) => {
             tell(format_args!(
-                "stopped: saved step {step} in {}; go on with --resume",
-                out.display()
+                "stopped: saved step {step} in {}; go on with --resume:\n  {}",
+                terminal::path(&out),
+                again()
             ));
             ExitCode::from(code)
         }

@@ -9,12 +9,12 @@ use deepsim_data::terminal::tell;
 use deepsim_data::{
     Augment, BatchSpec, DataError, Dataset, Flow, Loader, Overlap, Part, shared_images,
 };
-use deepsim_experiment::config::RawNotFinite;
+use deepsim_experiment::config::{RawNotFinite, Source};
 use deepsim_experiment::evaluate::{decode, held_out, held_out_features, to_caffe};
 use deepsim_experiment::recorded::SCALE_FILE;
 use deepsim_experiment::{
-    Checkpoint, Clip, Experiment, ExperimentError, Intent, Manifest, Perception, RunDir, Start,
-    checkpoint, device, measure, sheet,
+    Checkpoint, Clip, Consent, Experiment, ExperimentError, Intent, Manifest, Perception, RunDir,
+    Start, checkpoint, device, measure, sheet,
 };
 use deepsim_nets::init::derive_seed;
 use deepsim_nets::{NetError, PixelDistance, structural};
@@ -48,6 +48,8 @@ pub struct Request {
     pub intent: Intent,
     /// `auto`, `cpu` or `cuda:N`.
     pub device: String,
+    /// Which TorchScript modules may be run.
+    pub consent: Consent,
 }
 
 /// How a training ended.
@@ -117,7 +119,21 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
     check_held_out(experiment, &test)?;
     let shared = shared_with_training(&data, &test, stop)?;
     set_products(settings)?;
-    let mut perception = Perception::load(experiment, device)?;
+    let recorded = recorded(experiment, request)?;
+    if let Some(run) = &recorded
+        && (request.intent == Intent::Ask || run.manifest.step >= settings.steps)
+        && let (_, Start::Finished(step)) =
+            RunDir::open(&request.out, experiment, request.intent, 0)?
+    {
+        // Nothing is left to do, and nobody need allow anything for it.
+        return Ok(End::Done(step));
+    }
+    let permit = match &recorded {
+        Some(run) => request.consent.on_run(&request.out, &run.manifest),
+        None => request.consent.at_first(&experiment.path),
+    };
+    let mut perception = Perception::open(experiment, permit, device)?;
+    perception.try_batches(&batches(experiment, &test), crop(experiment), device)?;
     perception.prepare(&data, &test)?;
     let mut state = State::new(experiment, perception.learned(), device)?;
     let (run, start) = RunDir::open(
@@ -388,6 +404,30 @@ fn set_threads(threads: usize, device: Device) {
             .num_threads(threads)
             .build_global();
     }
+}
+
+/// The checkpoint that a run goes on from, where it has recorded the hashes of TorchScript modules.
+fn recorded(experiment: &Experiment, request: &Request) -> Result<Option<Checkpoint>> {
+    let sources = [&experiment.encoder, &experiment.comparator];
+    let modules = sources.iter().any(|s| matches!(s, Source::Script(_)));
+    match modules && request.intent != Intent::Fresh {
+        true => Ok(Checkpoint::newest(&request.out.join("checkpoints"))?),
+        false => Ok(None),
+    }
+}
+
+/// Sizes of all batches that will go through the networks: of training, of evaluations and of sample sheets.
+fn batches(experiment: &Experiment, test: &Dataset) -> Vec<i64> {
+    let train = &experiment.raw.train;
+    let mut sizes = measure::batch_sizes(test.len().min(train.eval_images));
+    sizes.extend([train.batch_size, test.len().min(SHEET)].map(|n| n as i64));
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
+}
+
+fn crop(experiment: &Experiment) -> i64 {
+    i64::from(experiment.raw.data.crop)
 }
 
 fn check_size(experiment: &Experiment, data: &Dataset) -> Result<()> {

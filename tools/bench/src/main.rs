@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            deepsim_data::terminal::tell(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -188,7 +188,7 @@ impl Child {
         let (status, said) = self.collected()?;
         if !status.success() {
             for said in said {
-                eprint!("{}", String::from_utf8_lossy(&said));
+                deepsim_terminal::tell(String::from_utf8_lossy(&said).trim_end());
             }
         }
         self.check(status)

@@ -56,16 +56,13 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     let mut temporary = tempfile::Builder::new()
         .prefix(".deepsim-new-")
+        // Temporary files are private by default; of what lands the umask decides, as of any file.
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
         .tempfile_in(folder)
         .with_context(|| format!("writing in {}", folder.display()))?;
-    let written = temporary.write_all(bytes).and_then(|()| {
-        // Temporary files are private by default; what lands is as readable as any file.
-        use std::os::unix::fs::PermissionsExt;
-        temporary
-            .as_file()
-            .set_permissions(fs::Permissions::from_mode(0o644))?;
-        temporary.as_file().sync_all()
-    });
+    let written = temporary
+        .write_all(bytes)
+        .and_then(|()| temporary.as_file().sync_all());
     written.with_context(|| format!("writing {}", path.display()))?;
     temporary
         .persist(path)

@@ -234,11 +234,11 @@ fn minutes(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = deepsim_terminal::parse();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            deepsim_terminal::tell(format_args!("error: {error:#}"));
             failure::exit_code(&error)
         }
     }

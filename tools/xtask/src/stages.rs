@@ -24,12 +24,12 @@ impl Stages {
     /// Announces the next stage.
     pub fn next(&mut self, title: &str) {
         self.done += 1;
-        eprintln!(
+        deepsim_terminal::tell(format_args!(
             "[{}/{}] {:>6}  {title}",
             self.done,
             self.total,
             seconds(self.start.elapsed())
-        );
+        ));
     }
 
     /// Time since the first stage.
@@ -41,7 +41,7 @@ impl Stages {
 /// A line that belongs to the present stage.
 pub fn note(text: impl std::fmt::Display) {
     for line in text.to_string().lines() {
-        eprintln!("               {line}");
+        deepsim_terminal::tell(format_args!("               {line}"));
     }
 }
 

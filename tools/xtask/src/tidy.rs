@@ -19,11 +19,12 @@ const MAX_BYTES: u64 = 2 << 20;
 const MAX_LINES: usize = 600;
 
 /// Which crates of the workspace, and which torch bindings, each crate may depend on.
-/// aten → nets → experiment → {train, eval}; data → experiment. Nothing points back.
-const DIRECTIONS: [(&str, &[&str]); 10] = [
+/// terminal → all; aten → nets → experiment → {train, eval}; data → experiment. Nothing points back.
+const DIRECTIONS: [(&str, &[&str]); 11] = [
     ("deepsim-aten", &["tch", "torch-sys"]),
-    ("deepsim-nets", &["deepsim-aten", "tch"]),
-    ("deepsim-data", &[]),
+    ("deepsim-terminal", &[]),
+    ("deepsim-nets", &["deepsim-aten", "deepsim-terminal", "tch"]),
+    ("deepsim-data", &["deepsim-terminal"]),
     (
         "deepsim-experiment",
         &["deepsim-aten", "deepsim-nets", "deepsim-data", "tch"],
@@ -48,7 +49,7 @@ const DIRECTIONS: [(&str, &[&str]); 10] = [
             "tch",
         ],
     ),
-    ("xtask", &[]),
+    ("xtask", &["deepsim-terminal"]),
     (
         "deepsim-bench",
         &[
@@ -104,7 +105,7 @@ pub fn run(ws: &Workspace) -> Result<()> {
     complaints.extend(documents::complaints(ws)?);
     if !complaints.is_empty() {
         for complaint in &complaints {
-            eprintln!("tidy: {complaint}");
+            deepsim_terminal::tell(format_args!("tidy: {complaint}"));
         }
         bail!("tidy: {} complaints", complaints.len());
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use deepsim_data::manifest::Holdout;
-use deepsim_data::terminal::tell;
+use deepsim_data::terminal::{self, tell};
 use deepsim_data::verify::parts;
 use deepsim_data::{Dataset, DatasetKind, Layout, Orientation, Resize, SquareWindow, Store};
 use serde::Serialize;
@@ -51,7 +51,7 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
         }
     }
     if matches!(args.format, Format::Json) {
-        say(&serde_json::to_string_pretty(&summaries)?)?;
+        say(&terminal::json(&serde_json::to_string_pretty(&summaries)?))?;
     }
     Ok(ExitCode::SUCCESS)
 }

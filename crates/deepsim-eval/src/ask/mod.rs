@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use deepsim_experiment::Consent;
 use maud::{DOCTYPE, PreEscaped, html};
 use serde::Serialize;
 use tch::{Device, Tensor};
@@ -50,6 +51,7 @@ pub fn page(
     runs: &[PathBuf],
     n: usize,
     filters: &[String],
+    consent: &Consent,
     device: Device,
 ) -> Result<(String, usize)> {
     let names: Vec<String> = runs.iter().map(|run| name(run)).collect();
@@ -66,7 +68,7 @@ pub fn page(
             "two runs have one name, and answers could not tell them apart: rename a folder",
         ));
     }
-    let rows = rows(runs, n, filters, device)?;
+    let rows = rows(runs, n, filters, consent, device)?;
     let photographs = embedded(&rows.photos)?;
     let made = rows
         .made

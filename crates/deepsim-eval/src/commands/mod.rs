@@ -5,7 +5,7 @@ mod models;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::Dataset;
-use deepsim_data::terminal::tell;
+use deepsim_data::terminal::{quote, tell};
 use deepsim_eval::catalog;
 use deepsim_eval::error::WhileRunning as _;
 use deepsim_eval::figures::{self, Figure};
@@ -19,7 +19,7 @@ use deepsim_eval::{
     EvalError, apng, interpolate, mv, neighbors, neighbors_table, output, reencode, report, runs,
     table2, table2_text,
 };
-use deepsim_experiment::{Clip, Experiment, ExperimentError, Perception, device, measure};
+use deepsim_experiment::{Clip, Consent, Experiment, ExperimentError, Perception, device, measure};
 use serde::Serialize;
 
 use crate::cli::{Baseline, Output, Runs};
@@ -44,16 +44,6 @@ fn wrote(path: &Path, bytes: &[u8]) -> Result<()> {
 
 fn run_name(run: &Loaded) -> String {
     runs::name(&run.path)
-}
-
-/// A path as one word of a shell.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:=@%".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text,
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
 }
 
 /// A number from 1 on.
@@ -82,6 +72,7 @@ fn at_least_two(option: &'static str, value: usize) -> Result<()> {
 }
 
 pub struct Table2 {
+    pub consent: Consent,
     pub images: usize,
     pub no_clip: bool,
     pub judges: bool,
@@ -114,6 +105,7 @@ pub fn table2(runs: Runs, asked: &Table2) -> Result<()> {
     let options = table2::Options {
         images: asked.images,
         clip,
+        consent: &asked.consent,
         device,
         judges: bench.as_ref(),
     };
@@ -144,6 +136,7 @@ pub fn table2(runs: Runs, asked: &Table2) -> Result<()> {
 }
 
 pub struct Reencode {
+    pub consent: Consent,
     pub photos: Vec<PathBuf>,
     pub iterations: Vec<usize>,
     pub images: usize,
@@ -175,7 +168,7 @@ pub fn reencode(runs: Runs, asked: &Reencode) -> Result<()> {
     let device = device::choose(&runs.device)?;
     let last = asked.iterations.iter().copied().max().unwrap_or(1) as u64;
     let mut all = Vec::new();
-    runs::each(runs.runs, device, warn, |run| {
+    runs::each(runs.runs, &asked.consent, device, warn, |run| {
         let data = run.test_data()?;
         let augment = run.experiment.augment();
         let (scaled, source) = match asked.photos.is_empty() {
@@ -227,7 +220,7 @@ pub fn reencode(runs: Runs, asked: &Reencode) -> Result<()> {
 
 /// Prints numbers; what is no text is kept beside the pictures, too.
 fn put(text: &str, name: &str, format: Format, out: &Path) -> Result<()> {
-    output::show(text)?;
+    output::show_as(format, text)?;
     wrote(
         &out.join(format!("{name}.{}", format.extension())),
         text.as_bytes(),
@@ -235,6 +228,7 @@ fn put(text: &str, name: &str, format: Format, out: &Path) -> Result<()> {
 }
 
 pub struct Interpolate {
+    pub consent: Consent,
     pub a: PathBuf,
     pub b: PathBuf,
     pub steps: usize,
@@ -246,7 +240,7 @@ pub struct Interpolate {
 pub fn interpolate(runs: Runs, asked: &Interpolate) -> Result<()> {
     let device = device::choose(&runs.device)?;
     let mut all = Vec::new();
-    runs::each(runs.runs, device, warn, |run| {
+    runs::each(runs.runs, &asked.consent, device, warn, |run| {
         let paths = [asked.a.clone(), asked.b.clone()];
         let data = run.test_data()?;
         let augment = run.experiment.augment();
@@ -288,6 +282,7 @@ pub fn interpolate(runs: Runs, asked: &Interpolate) -> Result<()> {
 }
 
 pub struct Neighbors {
+    pub consent: Consent,
     pub images: usize,
     pub show: usize,
     pub format: Format,
@@ -299,7 +294,7 @@ pub fn neighbors(runs: Runs, asked: &Neighbors) -> Result<()> {
     at_least_one("--show", asked.show)?;
     let device = device::choose(&runs.device)?;
     let mut all = Vec::new();
-    runs::each(runs.runs, device, warn, |run| {
+    runs::each(runs.runs, &asked.consent, device, warn, |run| {
         let data = run.test_data()?;
         let chosen = measure::chosen(&data, asked.images);
         run.overlap(&data, &chosen, warn)?;
@@ -333,6 +328,7 @@ struct Listed {
 }
 
 pub struct DrawFigure {
+    pub consent: Consent,
     pub figure: Figure,
     pub encoder: Option<String>,
     pub images: usize,
@@ -347,7 +343,20 @@ pub fn figure(runs: Runs, asked: &DrawFigure) -> Result<()> {
     let folder = runs::folder(runs.runs)?;
     let number = asked.figure.number();
     let entries = match &folder {
-        Some(folder) => catalog::read(folder, warn)?,
+        Some(folder) => {
+            let found = catalog::read(folder, warn)?;
+            let count = found.len();
+            let allowed = catalog::allowed(found, &asked.consent, warn);
+            if allowed.is_empty() && count > 0 {
+                let path = folder.clone();
+                return Err(EvalError::NoneUsable {
+                    path,
+                    count,
+                    why: Vec::new(),
+                });
+            }
+            allowed
+        }
         None => Vec::new(),
     };
     let plan = figures::plan(asked.figure, &entries, asked.encoder.as_deref());
@@ -374,6 +383,7 @@ pub fn figure(runs: Runs, asked: &DrawFigure) -> Result<()> {
         &plan,
         asked.images,
         &asked.filter,
+        &asked.consent,
         device,
         |n| bar.inc(n),
     )
@@ -402,11 +412,11 @@ pub fn figure(runs: Runs, asked: &DrawFigure) -> Result<()> {
             columns(&["row", "run"], &cells)
         }
     };
-    output::show(&text)?;
-    Ok(())
+    output::show_as(asked.format, &text)
 }
 
 pub struct Report {
+    pub consent: Consent,
     pub photos: usize,
     pub images: usize,
     pub judge_weights: PathBuf,
@@ -426,20 +436,14 @@ pub fn report(runs: Runs, asked: &Report) -> Result<()> {
     };
     let device = device::choose(&runs.device)?;
     let judges = Judges::load(&asked.judge_weights, device)?;
-    let words = std::env::args().skip(1).map(|a| match a.contains(' ') {
-        true => format!("'{a}'"),
-        false => a,
-    });
     let options = report::Options {
         runs: &folder,
         photos: asked.photos,
         images: asked.images,
+        consent: &asked.consent,
         device,
         judges: Some(&judges),
-        command: format!(
-            "cargo run -p deepsim-eval -- {}",
-            words.collect::<Vec<_>>().join(" ")
-        ),
+        command: report::command("deepsim-eval", std::env::args_os().skip(1)),
     };
     let mut bar = bar(0, "");
     let made = report::collect(&options, |told| match told {
@@ -468,10 +472,17 @@ pub fn report(runs: Runs, asked: &Report) -> Result<()> {
     };
     output::write(&file, page.as_bytes())?;
     output::show(format_args!("{}\n", file.display()))?;
-    Ok(())
+    match made.groups.iter().all(|group| group.runs.is_empty()) {
+        true => Err(EvalError::NoneUsable {
+            path: folder,
+            count: made.runs.len(),
+            why: Vec::new(),
+        }),
+        false => Ok(()),
+    }
 }
 
-pub fn baseline(baseline: Baseline) -> Result<()> {
+pub fn baseline(baseline: Baseline, consent: &Consent) -> Result<()> {
     let Baseline::Mv {
         experiment,
         set,
@@ -518,7 +529,8 @@ pub fn baseline(baseline: Baseline) -> Result<()> {
     }
     let device = device::choose(&device)?;
     let data = Dataset::open_and_tell(&experiment.raw.data.test)?;
-    let perception = Perception::load(&experiment, device)?;
+    let permit = consent.at_first(&experiment.path);
+    let perception = Perception::encoder_alone(&experiment, permit, device)?;
     let layer = source.network().map_or("", |n| n.tap.name());
     let weight = tv.unwrap_or_else(|| mv::total_variation_for(layer));
     let settings = mv::Settings::published(crop, weight, seed);
@@ -550,7 +562,7 @@ pub fn baseline(baseline: Baseline) -> Result<()> {
         mean(|p| p.feature_end)
     ))?;
     let parent = out.parent().filter(|p| !p.as_os_str().is_empty());
-    let beside = quoted(parent.unwrap_or(Path::new(".")));
+    let beside = quote(parent.unwrap_or(Path::new(".")));
     tell(format_args!(
         "errors beside other methods: cargo run -p deepsim-eval -- table2 --runs {beside}"
     ));

@@ -11,13 +11,14 @@ use deepsim_eval::judges::Judges;
 use deepsim_eval::loaded::Loaded;
 use deepsim_eval::sheet::{Sheet, images};
 use deepsim_eval::{EvalError, attributes, losses, output, preimages, prior, runs};
-use deepsim_experiment::{device, measure};
+use deepsim_experiment::{Consent, device, measure};
 use tch::Tensor;
 
 use super::{Result, at_least_one, at_least_two, put, run_name, warn, wrote};
 use crate::cli::Runs;
 
 pub struct Sample {
+    pub consent: Consent,
     pub count: usize,
     pub show: usize,
     pub seed: u64,
@@ -50,7 +51,7 @@ pub fn sample(runs: Runs, asked: &Sample) -> Result<()> {
         ));
     }
     let (mut all, mut without) = (Vec::new(), None);
-    runs::each(runs.runs, device, warn, |run| {
+    runs::each(runs.runs, &asked.consent, device, warn, |run| {
         if !prior::has_prior(&run.experiment) {
             without = Some(run.path.clone());
             return Ok(());
@@ -94,6 +95,7 @@ pub fn sample(runs: Runs, asked: &Sample) -> Result<()> {
 }
 
 pub struct Preimages {
+    pub consent: Consent,
     pub runs: Vec<PathBuf>,
     pub draws: usize,
     pub images: usize,
@@ -118,7 +120,7 @@ pub fn preimages(asked: &Preimages) -> Result<()> {
     let device = device::choose(&asked.device)?;
     let (mut all, mut taken) = (Vec::new(), BTreeSet::new());
     for path in &asked.runs {
-        let run = Loaded::open(path, device)?;
+        let run = Loaded::open(path, &asked.consent, device)?;
         let data = run.test_data()?;
         run.overlap(&data, &measure::chosen(&data, asked.images), warn)?;
         let wanted = preimages::Wanted {
@@ -156,6 +158,7 @@ pub fn preimages(asked: &Preimages) -> Result<()> {
 }
 
 pub struct Attributes {
+    pub consent: Consent,
     pub runs: Vec<PathBuf>,
     pub labels: PathBuf,
     pub attribute: Vec<String>,
@@ -188,7 +191,7 @@ pub fn attributes(asked: &Attributes) -> Result<()> {
     let device = device::choose(&asked.device)?;
     let (mut all, mut taken) = (Vec::new(), BTreeSet::new());
     for path in &asked.runs {
-        let run = Loaded::open(path, device)?;
+        let run = Loaded::open(path, &asked.consent, device)?;
         run.train_data()?;
         run.test_data()?;
         let asker = attributes::Asker::new(&run, &labels, asked.images, device).while_running()?;
@@ -247,6 +250,7 @@ fn file_name(name: &str, taken: &mut BTreeSet<String>) -> String {
 }
 
 pub struct Losses {
+    pub consent: Consent,
     pub images: usize,
     pub show: usize,
     pub filter: Vec<String>,
@@ -262,7 +266,7 @@ pub fn losses(runs: Runs, asked: &Losses) -> Result<()> {
     let judges = Judges::load(&asked.judge_weights, device)?;
     let mut all = Vec::new();
     let mut sheets: BTreeMap<(String, String), (Vec<usize>, Sheet)> = BTreeMap::new();
-    runs::each(runs.runs, device, warn, |run| {
+    runs::each(runs.runs, &asked.consent, device, warn, |run| {
         if !losses::compares(&run.experiment) {
             return Ok(());
         }

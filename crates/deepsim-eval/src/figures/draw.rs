@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use deepsim_data::Dataset;
-use deepsim_experiment::Clip;
 use deepsim_experiment::evaluate::{decode, held_out_features};
+use deepsim_experiment::{Clip, Consent};
 use deepsim_nets::pictures::clip_caffe;
 use tch::{Device, Tensor};
 
@@ -48,6 +48,7 @@ pub fn draw(
     plan: &Plan,
     count: usize,
     filters: &[String],
+    consent: &Consent,
     device: Device,
     mut progress: impl FnMut(u64),
 ) -> Result<Drawn> {
@@ -117,7 +118,7 @@ pub fn draw(
     if figure == Figure::Samples {
         shown = Vec::new();
         for panel in &plan.panels {
-            let run = Loaded::open(&panel.entry.path, device)?;
+            let run = Loaded::open(&panel.entry.path, consent, device)?;
             let per_row = i64::try_from(count).unwrap_or(i64::MAX);
             let made = prior::draw(&run, SAMPLE_ROWS * count, SAMPLE_SEED, device)?;
             for row in 0..SAMPLE_ROWS as i64 {
@@ -127,12 +128,26 @@ pub fn draw(
             progress(1);
         }
     } else if figure == Figure::Interpolation {
-        shown = pairs(&mut sheet, plan, (&names, &photos), device, &mut progress)?;
+        shown = pairs(
+            &mut sheet,
+            plan,
+            (&names, &photos),
+            consent,
+            device,
+            &mut progress,
+        )?;
     } else {
         sheet.columns = names.iter().map(|n| short_name(n)).collect();
         sheet.row("photo", images(&photos)?);
         for panel in &plan.panels {
-            rows(&mut sheet, figure, panel, (&chosen, &photos), device)?;
+            rows(
+                &mut sheet,
+                figure,
+                panel,
+                (&chosen, &photos),
+                consent,
+                device,
+            )?;
             progress(1);
         }
     }
@@ -156,17 +171,18 @@ fn rows(
     figure: Figure,
     panel: &Panel,
     (chosen, photos): (&[usize], &Tensor),
+    consent: &Consent,
     device: Device,
 ) -> Result<()> {
     if let Some(heading) = &panel.heading {
         sheet.heading(heading);
     }
     if figure != Figure::Reencoding {
-        let made = reconstructions(&panel.entry, photos, chosen, device)?;
+        let made = reconstructions(&panel.entry, photos, chosen, consent, device)?;
         sheet.row(&panel.label, images(&made)?);
         return Ok(());
     }
-    let run = Loaded::open(&panel.entry.path, device)?;
+    let run = Loaded::open(&panel.entry.path, consent, device)?;
     let given = reencode::Photos::Given(photos.shallow_clone());
     let shown = (&ITERATIONS[..], chosen.len());
     let made = reencode::compute(&run, &given, shown, None, |_| {}, device)?;
@@ -184,11 +200,12 @@ fn reconstructions(
     entry: &Entry,
     photos: &Tensor,
     chosen: &[usize],
+    consent: &Consent,
     device: Device,
 ) -> Result<Tensor> {
     match entry.origin {
         Origin::Generator(_) => {
-            let run = Loaded::open(&entry.path, device)?;
+            let run = Loaded::open(&entry.path, consent, device)?;
             let data = run.test_data()?;
             let features = held_out_features(&run.perception, &data, chosen, photos)?;
             Ok(decode(&run.generator, &features, Clip::Displayable)?)
@@ -207,6 +224,7 @@ fn pairs(
     sheet: &mut Sheet,
     plan: &Plan,
     (names, photos): (&[String], &Tensor),
+    consent: &Consent,
     device: Device,
     progress: &mut impl FnMut(u64),
 ) -> Result<Vec<String>> {
@@ -224,7 +242,7 @@ fn pairs(
     sheet.columns.push("photo".to_owned());
     for panel in &plan.panels {
         sheet.heading(&format!("features of {}", panel.label));
-        let run = Loaded::open(&panel.entry.path, device)?;
+        let run = Loaded::open(&panel.entry.path, consent, device)?;
         for &pair in &pairs {
             let (a, b) = (
                 photos.f_narrow(0, 2 * pair, 1)?,

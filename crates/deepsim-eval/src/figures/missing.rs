@@ -1,5 +1,6 @@
 //! What a figure lacks, and how to get it.
 
+use deepsim_data::terminal::quote;
 use deepsim_experiment::Experiment;
 
 use crate::catalog::{Loss, inverts, net_name};
@@ -58,7 +59,7 @@ impl Missing {
         let train = |found: Option<&Experiment>| match found {
             Some(e) => format!(
                 "train it by `cargo run -p deepsim-train -- {}`",
-                e.path.display()
+                quote(&e.path)
             ),
             None => "no experiment file here makes it".to_owned(),
         };
@@ -82,7 +83,7 @@ impl Missing {
                 let how = match files.iter().filter(fits).find(like) {
                     Some(e) => format!(
                         "make it by `cargo run -p deepsim-eval -- baseline mv {}`",
-                        e.path.display()
+                        quote(&e.path)
                     ),
                     None => "no experiment file here names this layer".to_owned(),
                 };

@@ -9,10 +9,11 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::Dataset;
-use deepsim_experiment::{Experiment, ExperimentError, Perception, measure};
+use deepsim_experiment::{Consent, Experiment, ExperimentError, Perception, measure};
 use deepsim_nets::params::{f32_bytes, read_safetensors};
 use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
 use safetensors::tensor::{Dtype, TensorView};
@@ -103,6 +104,8 @@ pub fn write(out: &Path, made: &Made<'_>) -> Result<()> {
     std::fs::create_dir_all(parent).map_err(ExperimentError::io(parent))?;
     let beside = tempfile::Builder::new()
         .prefix(".partial-mv-")
+        // The umask decides, as of any other folder.
+        .permissions(PermissionsExt::from_mode(0o777))
         .tempdir_in(parent)
         .map_err(ExperimentError::io(parent))?;
     let mut sheet = Sheet::new(&format!("Mahendran & Vedaldi, {}", made.experiment.encoder));
@@ -139,13 +142,6 @@ pub fn write(out: &Path, made: &Made<'_>) -> Result<()> {
     let json =
         serde_json::to_string_pretty(&manifest).map_err(|e| EvalError::Format(e.to_string()))?;
     output::write(&beside.path().join(FILE), (json + "\n").as_bytes())?;
-    // The folder of temporary files is its owner's alone; a record is as any other folder.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(beside.path(), std::fs::Permissions::from_mode(0o755))
-            .map_err(ExperimentError::io(beside.path()))?;
-    }
     let kept = beside.keep();
     std::fs::rename(&kept, out).map_err(|e| {
         let _ = std::fs::remove_dir_all(&kept);
@@ -233,9 +229,10 @@ impl Record {
     /// The encoder, checked to be the record's.
     ///
     /// # Errors
-    /// Missing or changed weights.
-    pub fn perception(&self, device: Device) -> Result<Perception> {
-        let perception = Perception::load(&self.experiment, device)?;
+    /// Missing or changed weights; a TorchScript module without consent.
+    pub fn perception(&self, consent: &Consent, device: Device) -> Result<Perception> {
+        let permit = consent.on_record(&self.path, &self.manifest.encoder_weights);
+        let perception = Perception::encoder_alone(&self.experiment, permit, device)?;
         if perception.encoder_hash != self.manifest.encoder_weights {
             return Err(EvalError::InputChanged {
                 run: self.path.clone(),

@@ -111,7 +111,7 @@ fn open(
     known: Option<Norm>,
 ) -> Part<(Loaded, Dataset, Scale)> {
     let opened = || -> Result<(Loaded, Dataset)> {
-        let run = Loaded::open(&entry.path, options.device)?;
+        let run = Loaded::open(&entry.path, options.consent, options.device)?;
         let data = run.test_data()?;
         Ok((run, data))
     };

@@ -1,22 +1,20 @@
 //! From runs to what the page shows.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::Command;
 
 use deepsim_data::Dataset;
 use deepsim_experiment::evaluate::{decode, held_out_features};
 use deepsim_experiment::measure::{self, Images, Norm};
-use deepsim_experiment::{Checkpoint, Clip};
+use deepsim_experiment::{Checkpoint, Clip, Consent};
 use deepsim_nets::pictures::clip_caffe;
 use tch::{Device, Tensor};
 
 use super::closer;
 use super::data::{Group, Headline, Made, Part, Photo, Reconstruction, Report, RunCard};
 use super::picture::pictures;
-use super::{history, names};
+use super::{again, history, names};
 use crate::catalog::{self, Entry, Loss, Origin, best, net_name};
 use crate::error::{EvalError, Result};
 use crate::judges::Judges;
@@ -37,6 +35,8 @@ pub struct Options<'a> {
     pub photos: usize,
     /// Held-out photographs that errors are means over, at most.
     pub images: usize,
+    /// Which TorchScript modules may be run.
+    pub consent: &'a Consent,
     /// Where to compute.
     pub device: Device,
     /// Further judges for the table.
@@ -77,6 +77,7 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
     let asked = table2::Options {
         images: options.images,
         clip: Clip::Displayable,
+        consent: options.consent,
         device: options.device,
         judges: options.judges,
     };
@@ -153,10 +154,7 @@ fn made(options: &Options<'_>) -> Made {
         commit,
         version: env!("CARGO_PKG_VERSION"),
         command: options.command.clone(),
-        runs: match options.runs == Path::new("runs") {
-            true => String::new(),
-            false => format!(" --runs {}", options.runs.display()),
-        },
+        runs: options.runs.to_owned(),
         images: options.images,
     }
 }
@@ -196,18 +194,14 @@ fn card(entry: &Entry) -> RunCard {
                 .map_or(0.0, |c| c.manifest.seconds);
             let weights = [raw.loss.feat, raw.loss.adv, raw.loss.img];
             let history = history::read(&entry.path.join("metrics.jsonl"), weights, raw.gate);
-            let own = entry.path.join("experiment.toml");
-            let file = resolved_from(&own).unwrap_or_else(|| own.display().to_string());
-            let command = format!("cargo run -p deepsim-train -- {file}");
-            (step, seconds, Some(history), command)
+            (step, seconds, Some(history), again::train(&entry.path, e))
         }
         Origin::MahendranVedaldi => {
             let record = mv::Record::open(&entry.path);
-            let (steps, seconds) = record.map_or((0, 0.0), |r| {
-                (r.manifest.settings.steps() as u64, r.manifest.seconds)
+            let (steps, seconds, command) = record.map_or((0, 0.0, String::new()), |r| {
+                let steps = r.manifest.settings.steps() as u64;
+                (steps, r.manifest.seconds, again::record(&r))
             });
-            let file = resolved_from(&e.path).unwrap_or_else(|| e.path.display().to_string());
-            let command = format!("cargo run -p deepsim-eval -- baseline mv {file}");
             (steps, seconds, None, command)
         }
     };
@@ -241,15 +235,6 @@ fn card(entry: &Entry) -> RunCard {
     }
 }
 
-/// The file that an experiment was resolved from: the first line of a run's says it.
-fn resolved_from(experiment: &Path) -> Option<String> {
-    let file = File::open(experiment).ok()?;
-    let mut line = String::new();
-    BufReader::new(file.take(4096)).read_line(&mut line).ok()?;
-    let path = line.strip_prefix("# Resolved from ")?.trim();
-    (!path.is_empty()).then(|| path.to_owned())
-}
-
 /// Features of pictures, where they can be computed.
 type Encode = dyn Fn(&Tensor) -> Result<Option<Tensor>>;
 /// Pictures of photographs of a dataset by index, which are given as well.
@@ -262,10 +247,10 @@ struct Maker {
     make: Box<Make>,
 }
 
-fn maker(entry: &Entry, device: Device) -> Result<Maker> {
+fn maker(entry: &Entry, consent: &Consent, device: Device) -> Result<Maker> {
     match entry.origin {
         Origin::Generator(_) => {
-            let run = std::rc::Rc::new(Loaded::open(&entry.path, device)?);
+            let run = std::rc::Rc::new(Loaded::open(&entry.path, consent, device)?);
             run.test_data()?;
             let other = std::rc::Rc::clone(&run);
             Ok(Maker {
@@ -283,7 +268,7 @@ fn maker(entry: &Entry, device: Device) -> Result<Maker> {
         Origin::MahendranVedaldi => {
             let record = mv::Record::open(&entry.path)?;
             record.test_data()?;
-            let perception = record.perception(device)?;
+            let perception = record.perception(consent, device)?;
             Ok(Maker {
                 encodes: true,
                 encode: Box::new(move |x| Ok(Some(perception.encode(x)?))),
@@ -370,6 +355,7 @@ fn group<'a>(
             label,
             photos,
             runs,
+            paths: of.iter().map(|entry| entry.path.clone()).collect(),
         },
         of,
     ))
@@ -382,7 +368,7 @@ fn reconstructions(
     known: Option<Norm>,
     options: &Options<'_>,
 ) -> Result<Vec<Reconstruction>> {
-    let maker = maker(entry, options.device)?;
+    let maker = maker(entry, options.consent, options.device)?;
     let Norm { image, feature, .. } = match known {
         Some(norm) => norm,
         None => {

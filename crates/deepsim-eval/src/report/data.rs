@@ -54,8 +54,8 @@ pub struct Made {
     pub version: &'static str,
     /// `cargo run -p deepsim-eval -- report …`
     pub command: String,
-    /// `--runs DIR` as the commands of the sections need it, or nothing.
-    pub runs: String,
+    /// The folder of runs.
+    pub runs: PathBuf,
     /// Photographs that errors are means over, at most.
     pub images: usize,
 }
@@ -133,6 +133,8 @@ pub struct Group {
     pub photos: Vec<Photo>,
     /// Each run's name, label and reconstructions, in the order of the photographs.
     pub runs: Vec<(String, String, Vec<Reconstruction>)>,
+    /// Each run's folder, in the same order.
+    pub paths: Vec<PathBuf>,
 }
 
 /// A run that is looked at closely.

@@ -4,6 +4,7 @@
 //! [`page::render`] makes the page of them and computes nothing. Pictures are JPEGs inside the
 //! page, which needs no network and no other file.
 
+mod again;
 mod closer;
 pub mod collect;
 mod curves;
@@ -18,5 +19,6 @@ mod players;
 mod sections;
 mod tables;
 
+pub use again::command;
 pub use collect::{Options, Progress, collect};
 pub use page::render;

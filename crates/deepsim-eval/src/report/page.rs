@@ -2,6 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::again::evaluate;
 use super::data::{Report, RunCard};
 use super::parts::{command, made_by};
 use super::{players, sections, tables};
@@ -136,7 +137,10 @@ fn table(report: &Report) -> Markup {
                 @for (i, path) in report.judges_missing.iter().enumerate() { @if i > 0 { ", " } code { (path.display()) } }
                 " not there; " code { "cargo xtask setup" } " fetches them." }
         }
-        (made_by(&format!("cargo run -p deepsim-eval -- table2 --judges --images {}{}", report.made.images, report.made.runs)))
+        (made_by(&evaluate(
+            ["table2", "--judges", "--images", &report.made.images.to_string()],
+            &report.made.runs,
+        )))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::again::evaluate;
 use super::curves::{Axis, Line, Plot, bars, plot};
 use super::data::{Closer, Interpolation, Picture, Reencoding};
 use super::parts::{choice, img, made_by, percent, why};
@@ -54,7 +55,7 @@ pub(super) fn interpolations(closer: &[Closer]) -> Markup {
                     Err(reason) => (why("Interpolation", reason)),
                     Ok(all) => {
                         div.cards.wide { @for one in all { (interpolation(one)) } }
-                        (made_by(&format!("cargo run -p deepsim-eval -- interpolate A.jpg B.jpg --steps 13 --runs {}", run.path.display())))
+                        (made_by(&evaluate(["interpolate", "A.jpg", "B.jpg", "--steps", "13"], &run.path)))
                     }
                 }
             }
@@ -111,7 +112,7 @@ pub(super) fn reencodings(closer: &[Closer]) -> Markup {
                     Err(reason) => (why("Re-encoding", reason)),
                     Ok(made) => {
                         (reencoding(made))
-                        (made_by(&format!("cargo run -p deepsim-eval -- reencode --iterations 1,2,4,8 --runs {}", run.path.display())))
+                        (made_by(&evaluate(["reencode", "--iterations", "1,2,4,8"], &run.path)))
                     }
                 }
             }

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::again::{command, evaluate};
 use super::data::{Closer, Group, Headline, Neighbor, Part, RunCard};
 use super::gate;
 use super::parts::{choice, errors, img, made_by, why};
@@ -98,9 +99,9 @@ pub(super) fn sliders(groups: &[Group]) -> Markup {
                         }
                     }
                 }
-                @for (r, (name, _, _)) in group.runs.iter().enumerate() {
+                @for (r, path) in group.paths.iter().enumerate() {
                     div data-of=(key(g, r)) hidden[r > 0] {
-                        (made_by(&format!("cargo run -p deepsim-eval -- compare runs/{name} --out compare.png")))
+                        (made_by(&command("deepsim-eval", ["compare".as_ref(), path.as_os_str(), "--out".as_ref(), "compare.png".as_ref()])))
                     }
                 }
             }
@@ -124,7 +125,7 @@ pub(super) fn neighbors(closer: &[Closer]) -> Markup {
                     Ok(made) => {
                         (tables::nearest(&made.rows))
                         div.neighbors { @for one in &made.shown { (neighbor(one)) } }
-                        (made_by(&format!("cargo run -p deepsim-eval -- neighbors --runs {}", run.path.display())))
+                        (made_by(&evaluate(["neighbors"], &run.path)))
                     }
                 }
             }

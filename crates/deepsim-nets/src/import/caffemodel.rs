@@ -129,8 +129,19 @@ fn tensor(name: String, blob: BlobProto) -> Result<NamedTensor, CaffeError> {
         _ => legacy.to_vec(),
     };
     // Caffe writes one of the two.
+    let double = blob.double_data;
+    let large = double
+        .iter()
+        .position(|v| v.is_finite() && (*v as f32).is_infinite());
+    if let Some(index) = large.filter(|_| blob.data.is_empty()) {
+        return Err(CaffeError::TooLarge {
+            tensor: name,
+            index,
+            value: double[index],
+        });
+    }
     let data: Vec<f32> = if blob.data.is_empty() {
-        blob.double_data.iter().map(|v| *v as f32).collect()
+        double.iter().map(|v| *v as f32).collect()
     } else {
         blob.data
     };

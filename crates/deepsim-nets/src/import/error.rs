@@ -1,5 +1,6 @@
 //! What can be wrong with an import.
 
+use deepsim_terminal::path as shown;
 use std::path::PathBuf;
 
 use super::caffemodel::CaffeError;
@@ -32,7 +33,7 @@ pub enum FileError {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The file is missing or unreadable.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", shown(path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -42,7 +43,7 @@ pub enum ImportError {
     /// The file is larger than any of its kind.
     #[error(
         "{} is larger than {} MiB, which no file of this kind is; check that KIND and FILE match",
-        path.display(),
+        shown(path),
         limit >> 20
     )]
     TooLarge {
@@ -52,7 +53,7 @@ pub enum ImportError {
         limit: u64,
     },
     /// Not a usable file of its kind.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", shown(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -60,7 +61,10 @@ pub enum ImportError {
         reason: FileError,
     },
     /// A tensor's name that cannot be a key of a safetensors file.
-    #[error("{}: a tensor is called `{name}`, which no weight is: the file is damaged", path.display())]
+    #[error(
+        "{}: a tensor is called `{name}`, which no weight is: the file is damaged",
+        shown(path)
+    )]
     Name {
         /// The file.
         path: PathBuf,
@@ -70,20 +74,20 @@ pub enum ImportError {
     /// A different file is already at the output.
     #[error(
         "{} exists and holds something else; give another OUT, or --force to replace it",
-        path.display()
+        shown(path)
     )]
     Exists {
         /// The output.
         path: PathBuf,
     },
     /// Input and output are the same file.
-    #[error("{} is the file to be imported; give another OUT", path.display())]
+    #[error("{} is the file to be imported; give another OUT", shown(path))]
     OntoItself {
         /// The output.
         path: PathBuf,
     },
     /// The tensors do not go into a safetensors file.
-    #[error("cannot write {} as safetensors: {reason}", path.display())]
+    #[error("cannot write {} as safetensors: {reason}", shown(path))]
     Serialize {
         /// The output.
         path: PathBuf,
@@ -91,7 +95,7 @@ pub enum ImportError {
         reason: safetensors::SafeTensorError,
     },
     /// The output could not be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {source}", shown(path))]
     Write {
         /// The output.
         path: PathBuf,

@@ -205,7 +205,8 @@ fn write(
 /// Names go into a file whose one reserved key they must not be, and onto terminals.
 fn check_name(file: &Path, name: &str) -> Result<(), ImportError> {
     const LONGEST: usize = 256;
-    if name == "__metadata__" || name.len() > LONGEST || name.contains(char::is_control) {
+    if name == "__metadata__" || name.len() > LONGEST || name.contains(deepsim_terminal::is_obeyed)
+    {
         return Err(ImportError::Name {
             path: file.to_path_buf(),
             name: name

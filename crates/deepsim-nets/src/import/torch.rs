@@ -62,6 +62,8 @@ const PARAMETER: [&str; 2] = [
     "torch._utils._rebuild_parameter",
     "torch.nn.parameter.Parameter",
 ];
+/// Characters of a mark that an error shows.
+const MARK_SHOWN: usize = 40;
 /// What batch normalisation calls its counter of batches.
 const COUNTER: &str = "num_batches_tracked";
 
@@ -124,6 +126,12 @@ fn view<'a>(pickle: &Pickle<'a>, name: &str, mut value: Value<'a>) -> Result<Vie
     // A parameter is a tensor with a mark on it; one of a parameter is no more than that.
     if let Some(parameter) = called(pickle, value, &PARAMETER) {
         value = *pickle.args(parameter).first().ok_or(malformed("tensor"))?;
+        // Whether it takes gradients and its hooks. States of other lengths replace the tensor's values.
+        let state = parameter.state.map(|state| pickle.tuple(state));
+        let harmless = matches!(state, None | Some(Some([_, _, _])));
+        if !harmless || !parameter.items.is_empty() {
+            return Err(malformed("state"));
+        }
     }
     let Some(tensor) = called(pickle, value, &REBUILD) else {
         return Err(TorchError::NoTensor {
@@ -131,9 +139,19 @@ fn view<'a>(pickle: &Pickle<'a>, name: &str, mut value: Value<'a>) -> Result<Vie
             kind: pickle.kind(value),
         });
     };
-    let [stored, offset, shape, strides, ..] = pickle.args(tensor) else {
-        return Err(malformed("description"));
+    // What would be set on the tensor afterwards would change its values.
+    if tensor.state.is_some() || !tensor.items.is_empty() {
+        return Err(malformed("state"));
+    }
+    // Whether it takes gradients, hooks, and marks that change what its values mean.
+    let (stored, offset, shape, strides, marks) = match pickle.args(tensor) {
+        [stored, offset, shape, strides] | [stored, offset, shape, strides, _, _] => {
+            (stored, offset, shape, strides, Value::None)
+        }
+        [stored, offset, shape, strides, _, _, marks] => (stored, offset, shape, strides, *marks),
+        _ => return Err(malformed("description")),
     };
+    let negative = negative(pickle, name, marks)?;
     let storage = storage(pickle, *stored).ok_or(malformed("storage"))?;
     let numbers = |value| {
         let parts = pickle.tuple(value)?;
@@ -148,7 +166,34 @@ fn view<'a>(pickle: &Pickle<'a>, name: &str, mut value: Value<'a>) -> Result<Vie
     };
     let shape = numbers(*shape).ok_or(malformed("shape"))?;
     let strides = numbers(*strides).ok_or(malformed("strides"))?;
-    View::new(name, storage, offset, &shape, &strides)
+    Ok(View::new(name, storage, offset, &shape, &strides)?.negated(negative))
+}
+
+/// Whether a tensor's values are the negatives of those that are stored. PyTorch marks tensors so that are the imaginary
+/// part of a conjugate.
+fn negative<'a>(pickle: &Pickle<'a>, name: &str, marks: Value<'a>) -> Result<bool> {
+    if marks == Value::None {
+        return Ok(false);
+    }
+    let malformed = || TorchError::Malformed {
+        tensor: name.to_owned(),
+        part: "metadata",
+    };
+    let mut negative = false;
+    for (key, value) in pickle.entries(marks).ok_or_else(malformed)? {
+        match (key, value) {
+            (Value::Str("neg"), Value::Bool(marked)) => negative = marked,
+            (Value::Str("conj"), Value::Bool(false)) => {}
+            (Value::Str(mark), _) => {
+                return Err(TorchError::Mark {
+                    tensor: name.to_owned(),
+                    mark: mark.escape_debug().take(MARK_SHOWN).collect(),
+                });
+            }
+            _ => return Err(malformed()),
+        }
+    }
+    Ok(negative)
 }
 
 fn called<'p, 'a>(

@@ -214,7 +214,7 @@ fn progress(
 pub const NOISE: f64 = 0.05;
 
 fn tell(line: &str) {
-    eprintln!("{line}");
+    deepsim_terminal::tell(line);
 }
 
 #[cfg(test)]

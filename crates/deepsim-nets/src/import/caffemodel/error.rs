@@ -112,6 +112,16 @@ pub enum CaffeError {
         /// The value.
         value: f32,
     },
+    /// A value of more bits than ours have.
+    #[error("`{tensor}` holds {value:e} at position {index}, which is too large for f32")]
+    TooLarge {
+        /// The tensor.
+        tensor: String,
+        /// Index into its values.
+        index: usize,
+        /// The value.
+        value: f64,
+    },
     /// No layer with weights.
     #[error("no layer has weights; is it a .caffemodel? A .solverstate or mean file is not")]
     NoWeights,

@@ -98,6 +98,27 @@ pub enum TorchError {
         /// The part.
         part: &'static str,
     },
+    /// A tensor whose values mean something else than those that are stored.
+    #[error(
+        "`{tensor}` carries the mark `{mark}`, which is not known here; in Python, save \
+         {{name: t.clone().resolve_conj().resolve_neg() for name, t in state_dict.items()}}"
+    )]
+    Mark {
+        /// The tensor.
+        tensor: String,
+        /// The mark.
+        mark: String,
+    },
+    /// A value of more bits than ours have.
+    #[error("`{tensor}` holds {value:e} at position {index}, which is too large for f32")]
+    TooLarge {
+        /// The tensor.
+        tensor: String,
+        /// Index into its values.
+        index: usize,
+        /// The value.
+        value: f64,
+    },
     /// Whole numbers, which are no weights.
     #[error("`{tensor}` is of {dtype}; only floating-point tensors are imported")]
     Integers {

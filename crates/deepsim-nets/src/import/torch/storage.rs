@@ -90,6 +90,8 @@ pub(super) struct View<'a> {
     shape: Vec<usize>,
     strides: Vec<usize>,
     count: usize,
+    /// Whether the values are the negatives of those in the storage.
+    negative: bool,
 }
 
 impl<'a> View<'a> {
@@ -139,6 +141,7 @@ impl<'a> View<'a> {
                     shape,
                     strides,
                     count,
+                    negative: false,
                 },
             ))
         })();
@@ -151,6 +154,11 @@ impl<'a> View<'a> {
             });
         }
         Ok(view)
+    }
+
+    /// The same, but with the negatives of the stored values.
+    pub(super) fn negated(self, negative: bool) -> Self {
+        View { negative, ..self }
     }
 
     /// Number of values.
@@ -177,21 +185,36 @@ impl<'a> View<'a> {
             last: self.offset + self.count,
             length: bytes.len() / self.storage.dtype.size(),
         })?;
-        match values.iter().position(|v| !v.is_finite()) {
-            None => Ok(values),
-            Some(index) => Err(TorchError::NotFinite {
-                tensor: name.to_owned(),
-                index,
-                value: values[index],
-            }),
+        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
+            let tensor = name.to_owned();
+            let stored = match self.storage.dtype {
+                Dtype::Float64 => self.pick(bytes, f64::from_le_bytes),
+                _ => None,
+            };
+            return Err(match stored.and_then(|stored| stored.get(index).copied()) {
+                Some(value) if value.is_finite() => TorchError::TooLarge {
+                    tensor,
+                    index,
+                    value,
+                },
+                _ => TorchError::NotFinite {
+                    tensor,
+                    index,
+                    value: values[index],
+                },
+            });
+        }
+        match self.negative {
+            true => Ok(values.into_iter().map(|v| -v).collect()),
+            false => Ok(values),
         }
     }
 
-    fn pick<const N: usize>(
+    fn pick<const N: usize, T>(
         &self,
         bytes: &[u8],
-        convert: impl Fn([u8; N]) -> f32,
-    ) -> Option<Vec<f32>> {
+        convert: impl Fn([u8; N]) -> T,
+    ) -> Option<Vec<T>> {
         let (stored, _) = bytes.as_chunks::<N>();
         if self.is_contiguous() {
             let stored = stored.get(self.offset..self.offset + self.count)?;

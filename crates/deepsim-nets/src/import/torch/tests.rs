@@ -122,6 +122,51 @@ fn both_forms_give_the_same_tensor() {
     }
 }
 
+/// The archive of [`PLAIN`] with the end of its tensor's description replaced.
+fn described(end: &[u8]) -> Vec<u8> {
+    let pickle = pickle_of(&[PLAIN], b"");
+    let usual: &[u8] = b"\x89}tRu.";
+    let bytes = [pickle.strip_suffix(usual).unwrap(), end].concat();
+    let values = bytes_of(&VALUES);
+    let entries = [("m/data.pkl", bytes.as_slice()), ("m/data/0", &values)];
+    zip_of(&entries, CompressionMethod::Stored)
+}
+
+#[test]
+fn marks_change_the_values_or_are_refused_by_name() {
+    let read = |end: &[u8]| parse(&described(end)).map(|dict| dict.tensors[0].data.clone());
+    let negated: Vec<f32> = VALUES.iter().map(|v| -v).collect();
+    // requires_grad, hooks, metadata.
+    for (end, values) in [
+        (b"\x89}tRu.".as_slice(), VALUES.to_vec()),
+        (b"\x89}NtRu.", VALUES.to_vec()),
+        (b"\x89}}tRu.", VALUES.to_vec()),
+        (b"\x89}}X\x03\0\0\0neg\x88stRu.", negated),
+        (b"\x89}}X\x03\0\0\0neg\x89stRu.", VALUES.to_vec()),
+        (b"\x89}}X\x04\0\0\0conj\x89stRu.", VALUES.to_vec()),
+    ] {
+        assert_eq!(read(end).unwrap(), values, "{end:?}");
+    }
+    for (end, word) in [
+        (b"\x89}}X\x04\0\0\0conj\x88stRu.".as_slice(), "mark `conj`"),
+        (b"\x89}}X\x05\0\0\0scale\x88stRu.", "mark `scale`"),
+        (b"\x89}}X\x03\0\0\0negK\x01stRu.", "mark `neg`"),
+        (b"\x89}}K\x01\x88stRu.", "metadata"),
+        (b"\x89}K\x01tRu.", "metadata"),
+        (b"\x89tRu.", "description"),
+        (b"\x89}}NtRu.", "description"),
+        // A state, or items, set on the tensor.
+        (b"\x89}tR(K\x01K\x01K\x01K\x01tbu.", "state"),
+        (b"\x89}tRK\0K\x01su.", "state"),
+    ] {
+        let error = read(end).unwrap_err().to_string();
+        assert!(
+            error.contains("`w`") && error.contains(word),
+            "{word} is not in: {error}"
+        );
+    }
+}
+
 #[test]
 fn parameters_of_the_oldest_files_are_tensors() {
     // Parameter.__new__(_rebuild_tensor(storage, 0, (2, 3), (3, 1))), then (True, False, {}).

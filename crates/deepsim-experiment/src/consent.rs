@@ -1,0 +1,260 @@
+//! Consent to run TorchScript modules.
+//!
+//! Such a file is a program, and to load it is to run it. No file can allow that, least of all one that lies beside the
+//! module: consent comes from the command line (`--trust-code`, or `--trust-code=BLAKE3,…`) alone. A module's bytes are read
+//! once, hashed, and compared with what is allowed before libtorch sees them; libtorch gets the same bytes.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use deepsim_data::terminal;
+
+use crate::checkpoint::Manifest;
+use crate::error::{ExperimentError, Result};
+use crate::source::{Role, ScriptSource, Source};
+
+/// The flag, as it is typed.
+const FLAG: &str = "--trust-code";
+
+/// What the command line allows.
+#[derive(Clone, Debug, Default)]
+pub struct Consent {
+    given: Given,
+    command: Vec<OsString>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Given {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// `--trust-code`: on a run, what it recorded; where nothing is recorded yet, the file that is there.
+    Recorded,
+    /// `--trust-code=BLAKE3,…`: these.
+    Hashes(BTreeSet<String>),
+}
+
+impl Consent {
+    /// Of the option's values: none if it was not given, an empty list if it was given bare. `command` is the whole
+    /// command line, for advice.
+    pub fn new(flag: Option<&[String]>, command: impl IntoIterator<Item = OsString>) -> Consent {
+        Consent {
+            given: match flag {
+                None => Given::Nothing,
+                Some([]) => Given::Recorded,
+                Some(hashes) => Given::Hashes(hashes.iter().cloned().collect()),
+            },
+            command: command.into_iter().collect(),
+        }
+    }
+
+    /// No module may be run.
+    pub fn none() -> Consent {
+        Consent::default()
+    }
+
+    /// Whether the flag was given without hashes.
+    pub fn is_bare(&self) -> bool {
+        self.given == Given::Recorded
+    }
+
+    /// For an experiment of which no run is there: a first training, or an experiment file alone.
+    pub fn at_first<'a>(&'a self, experiment: &'a Path) -> Permit<'a> {
+        Permit {
+            consent: self,
+            whose: experiment,
+            recorded: [None, None],
+        }
+    }
+
+    /// For a run: its manifest's hashes must be those of the files, whatever was allowed.
+    pub fn on_run<'a>(&'a self, run: &'a Path, manifest: &'a Manifest) -> Permit<'a> {
+        Permit {
+            consent: self,
+            whose: run,
+            recorded: [
+                Some(&manifest.encoder_weights),
+                Some(&manifest.comparator_weights),
+            ],
+        }
+    }
+
+    /// For a record of which only the encoder's hash is known.
+    pub fn on_record<'a>(&'a self, record: &'a Path, encoder: &'a str) -> Permit<'a> {
+        Permit {
+            consent: self,
+            whose: record,
+            recorded: [Some(encoder), None],
+        }
+    }
+
+    /// The whole command line with these hashes allowed besides those that are already.
+    fn advice(&self, hashes: &[&str]) -> String {
+        let mut all: BTreeSet<&str> = hashes.iter().copied().collect();
+        if let Given::Hashes(given) = &self.given {
+            all.extend(given.iter().map(String::as_str));
+        }
+        let all: Vec<&str> = all.into_iter().collect();
+        let flag = OsString::from(format!("{FLAG}={}", all.join(",")));
+        // What follows a double dash are no options.
+        let end = self.command.iter().position(|word| word == "--");
+        let (options, rest) = self.command.split_at(end.unwrap_or(self.command.len()));
+        let kept = options.iter().filter(|word| !is_flag(word));
+        let words = kept.chain(std::iter::once(&flag)).chain(rest);
+        terminal::command(words)
+    }
+}
+
+/// A hash as it is typed: 64 hexadecimal digits.
+///
+/// # Errors
+/// Anything else, in words.
+pub fn parse_hash(text: &str) -> std::result::Result<String, String> {
+    let text = text.trim().to_ascii_lowercase();
+    match text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        true => Ok(text),
+        false => Err("a blake3 hash has 64 hexadecimal digits".to_owned()),
+    }
+}
+
+/// Consent, and what the experiment or run in question has recorded of its modules.
+#[derive(Clone, Copy, Debug)]
+pub struct Permit<'a> {
+    consent: &'a Consent,
+    whose: &'a Path,
+    /// Of the encoder and the comparator.
+    recorded: [Option<&'a str>; 2],
+}
+
+/// A module that may be run: its bytes, hashed and allowed. Made by [`Permit::modules`] alone.
+#[derive(Debug)]
+pub struct Allowed {
+    pub(crate) source: ScriptSource,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) hash: String,
+}
+
+/// A module that was not allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// `encoder.weights` or `comparator.weights`.
+    pub key: String,
+    /// The file.
+    pub file: PathBuf,
+    /// Its blake3.
+    pub hash: String,
+}
+
+impl Permit<'_> {
+    /// Reads the modules among the sources and decides on them: one entry for each source, none where it is no module.
+    ///
+    /// # Errors
+    /// Unreadable files; files that are no TorchScript; [`ExperimentError::InputChanged`] where a run has recorded another
+    /// hash; [`ExperimentError::NoConsent`] with all that were not allowed.
+    pub fn modules<const N: usize>(
+        &self,
+        sources: [(Role, &Source); N],
+    ) -> Result<[Option<Allowed>; N]> {
+        let mut found = [const { None }; N];
+        let mut refused = Vec::new();
+        for (place, (role, source)) in found.iter_mut().zip(sources) {
+            let Source::Script(source) = source else {
+                continue;
+            };
+            let key = format!("{}.weights", role.table());
+            let bytes = std::fs::read(&source.file).map_err(ExperimentError::io(&source.file))?;
+            let hash = blake3::hash(&bytes).to_hex().to_string();
+            if let Some(was) = self.recorded[role as usize]
+                && was != hash
+            {
+                let cut = |s: &str| s.chars().take(16).collect();
+                return Err(ExperimentError::InputChanged {
+                    path: self.whose.to_owned(),
+                    what: key,
+                    was: cut(was),
+                    is: cut(&hash),
+                });
+            }
+            crate::script::check_format(&source.file, &bytes)?;
+            let allowed = match &self.consent.given {
+                Given::Nothing => false,
+                Given::Recorded => true,
+                Given::Hashes(hashes) => hashes.contains(&hash),
+            };
+            if !allowed {
+                let file = source.file.clone();
+                let hash = hash.clone();
+                refused.push(Refused { key, file, hash });
+            }
+            *place = Some(Allowed {
+                source: source.clone(),
+                bytes,
+                hash,
+            });
+        }
+        if refused.is_empty() {
+            return Ok(found);
+        }
+        let hashes: Vec<&str> = refused.iter().map(|r| r.hash.as_str()).collect();
+        Err(ExperimentError::NoConsent {
+            path: self.whose.to_owned(),
+            command: self.consent.advice(&hashes),
+            modules: refused,
+        })
+    }
+}
+
+/// Whether a word of a command line is the option.
+fn is_flag(word: &OsStr) -> bool {
+    let text = word.to_string_lossy();
+    text == FLAG || text.starts_with(&format!("{FLAG}="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn consent(flag: Option<&[&str]>, command: &[&str]) -> Consent {
+        let flag: Option<Vec<String>> = flag.map(|f| f.iter().map(|h| (*h).to_owned()).collect());
+        Consent::new(flag.as_deref(), command.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn the_advised_command_is_the_whole_one_with_the_hashes_before_a_double_dash() {
+        let cases: [(Option<&[&str]>, &[&str], &str); 4] = [
+            (
+                None,
+                &["eval", "table2", "--runs", "my runs"],
+                "eval table2 --runs 'my runs' --trust-code=h2",
+            ),
+            (
+                Some(&[]),
+                &["eval", "--trust-code", "table2"],
+                "eval table2 --trust-code=h2",
+            ),
+            (
+                Some(&["h1"]),
+                &["eval", "--trust-code=h1", "table2"],
+                "eval table2 --trust-code=h1,h2",
+            ),
+            (
+                None,
+                &["eval", "invert", "--", "--trust-code.jpg"],
+                "eval invert --trust-code=h2 -- --trust-code.jpg",
+            ),
+        ];
+        for (flag, command, advised) in cases {
+            assert_eq!(consent(flag, command).advice(&["h2"]), advised);
+        }
+    }
+
+    #[test]
+    fn a_hash_has_64_hexadecimal_digits() {
+        let hash = "0123456789abcdef".repeat(4);
+        assert_eq!(parse_hash(&hash.to_uppercase()), Ok(hash.clone()));
+        for bad in ["", "true", &hash[1..], &format!("{}g", &hash[1..])] {
+            assert!(parse_hash(bad).is_err(), "{bad}");
+        }
+    }
+}
