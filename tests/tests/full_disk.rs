@@ -85,7 +85,13 @@ fn a_disk_that_fills_up_while_a_checkpoint_is_written_costs_nothing_earlier() {
         let ballast = disk.fill(room);
         let ran = at_work.ends();
         assert_ne!(ran.code, Some(0), "{}", ran.stderr);
-        let ran = ran.says(&["No space left"]);
+        let ran = ran.says(&[
+            "No space left",
+            "could not be saved",
+            "the newest checkpoint is of step",
+            "--resume",
+        ]);
+        assert_eq!(ran.code, Some(1));
         assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
         let left = sound(&out);
         assert!(left.last() > Some(&before), "{left:?}");
@@ -117,4 +123,42 @@ fn leftovers_of_a_killed_process_make_room_for_its_successor() {
     fs::rename(ballast, left.join("generator.safetensors")).unwrap();
     run(lab.train_into("disk/run").args(go_on)).exits(0);
     assert!(!left.exists());
+}
+
+/// What a full disk keeps from the log is no reason to lose the step.
+#[test]
+fn a_full_disk_under_the_log_alone_costs_no_step() {
+    let lab = Lab::new();
+    let Some(disk) = Disk::mounted(lab.at("disk"), 1) else {
+        println!("this user may not mount a file system: nothing was tried");
+        return;
+    };
+    fs::create_dir(lab.run_dir()).unwrap();
+    fs::write(lab.at("run/lock"), "").unwrap();
+    fs::write(lab.at("disk/log"), "").unwrap();
+    std::os::unix::fs::symlink(lab.at("disk/log"), lab.at("run/metrics.jsonl")).unwrap();
+    let ballast = disk.fill(0);
+    let rare = ["--resume", "--set", "train.checkpoint_every=100"];
+    for step in 1..=2 {
+        let ran = run(lab.train().args(rare)).exits(1);
+        ran.says(&[
+            "the log failed",
+            "No space left",
+            &format!("saved at step {step}"),
+        ]);
+        assert_eq!(sound(&lab.run_dir()), (1..=step).collect::<Vec<_>>());
+    }
+    fs::remove_file(ballast).unwrap();
+    run(lab.train().args(rare))
+        .says(&["resumed at step 2"])
+        .exits(0);
+    // The line that was not written is part of the next one.
+    let steps: Vec<_> = files::column(&lab.run_dir(), "lr");
+    assert_eq!(steps.len(), 4);
+    let whole = Lab::new();
+    run(whole.train().args(rare)).exits(0);
+    assert_eq!(
+        files::tensors(&lab.run_dir(), 6),
+        files::tensors(&whole.run_dir(), 6)
+    );
 }

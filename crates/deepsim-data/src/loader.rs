@@ -3,8 +3,9 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ndarray::Array4;
 
@@ -100,6 +101,24 @@ impl Loader {
         let prefetched = received.ok_or(DataError::LoaderStopped)??;
         self.quarantined.extend(prefetched.newly_bad);
         Ok(prefetched.batch)
+    }
+
+    /// As [`Loader::next_batch`], but waits no longer than `patience`: none where the batch is not there by then (a
+    /// disk that does not answer, say).
+    ///
+    /// # Errors
+    /// As [`Loader::next_batch`].
+    pub fn next_batch_within(&mut self, patience: Duration) -> Result<Option<Batch>, DataError> {
+        let Some(finished) = &self.finished else {
+            return Err(DataError::LoaderStopped);
+        };
+        let prefetched = match finished.recv_timeout(patience) {
+            Ok(prefetched) => prefetched?,
+            Err(RecvTimeoutError::Timeout) => return Ok(None),
+            Err(RecvTimeoutError::Disconnected) => return Err(DataError::LoaderStopped),
+        };
+        self.quarantined.extend(prefetched.newly_bad);
+        Ok(Some(prefetched.batch))
     }
 
     /// Gives a used batch's memory back; the next batches are written into it.

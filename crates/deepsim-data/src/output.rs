@@ -372,7 +372,7 @@ impl Stage {
             Some(agreed) => self.take_place_of(out, agreed),
         };
         match published.map_err(failed)? {
-            Published::Occupied => return Ok(Published::Occupied),
+            Published::Occupied => Ok(Published::Occupied),
             Published::Done => {
                 // nothing is left at the staging path to remove
                 let _ = self.directory.keep();

@@ -19,9 +19,14 @@ use tempfile::tempdir;
 
 /// An EXIF block with nothing in it but the orientation; `order` is II or MM.
 fn exif(order: &[u8; 2], orientation: u16) -> Vec<u8> {
-    let (two, four): (fn(u16) -> [u8; 2], fn(u32) -> [u8; 4]) = match order {
-        b"II" => (u16::to_le_bytes, u32::to_le_bytes),
-        _ => (u16::to_be_bytes, u32::to_be_bytes),
+    let little = order == b"II";
+    let two = |n: u16| match little {
+        true => n.to_le_bytes(),
+        false => n.to_be_bytes(),
+    };
+    let four = |n: u32| match little {
+        true => n.to_le_bytes(),
+        false => n.to_be_bytes(),
     };
     let mut block = order.to_vec();
     block.extend(two(42));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use deepsim_experiment::config::{RawPixels, Source};
-use deepsim_experiment::run_dir::find_runs;
+use deepsim_experiment::run_dir::{find_runs, read_any};
 use deepsim_experiment::source::Role;
 use deepsim_experiment::{Checkpoint, Consent, Experiment};
 use deepsim_nets::{NetKind, Tap};
@@ -167,10 +167,7 @@ impl Entry {
 pub fn read(parent: &Path, mut warn: impl FnMut(String)) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for path in find_runs(parent)? {
-        let opened = Experiment::load(&path.join("experiment.toml"), &[]).and_then(|experiment| {
-            Ok((experiment, Checkpoint::newest(&path.join("checkpoints"))?))
-        });
-        match opened {
+        match read_any(&path) {
             Ok((experiment, Some(checkpoint))) => entries.push(Entry {
                 experiment,
                 origin: Origin::Generator(checkpoint.manifest.step),

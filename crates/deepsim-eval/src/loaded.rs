@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use deepsim_data::{Dataset, Flow, Overlap, shared_images};
-use deepsim_experiment::{Checkpoint, Consent, Experiment, ExperimentError, Perception};
+use deepsim_experiment::{Checkpoint, Consent, Experiment, Perception, run_dir};
 use deepsim_nets::Generator;
 use tch::Device;
 
@@ -30,15 +30,11 @@ impl Loaded {
     /// Opens a run directory.
     ///
     /// # Errors
-    /// No experiment or checkpoint there; damaged files; weights that changed since; TorchScript modules without consent.
+    /// No experiment or checkpoint there; damaged files; an experiment file or weights that changed since; TorchScript
+    /// modules without consent.
     pub fn open(path: &Path, consent: &Consent, device: Device) -> Result<Loaded> {
         runs::check(path)?;
-        let experiment = Experiment::load(&path.join("experiment.toml"), &[])?;
-        let checkpoint = Checkpoint::newest(&path.join("checkpoints"))?.ok_or_else(|| {
-            ExperimentError::NoCheckpoint {
-                path: path.to_owned(),
-            }
-        })?;
+        let (experiment, checkpoint) = run_dir::read(path)?;
         let permit = consent.on_run(path, &checkpoint.manifest);
         let mut perception = Perception::open(&experiment, permit, device)?;
         let then = &checkpoint.manifest;

@@ -6,7 +6,7 @@ use deepsim_data::{Dataset, Framing};
 use deepsim_experiment::networks::{self, Frozen};
 use deepsim_experiment::recorded::Scale;
 use deepsim_experiment::source::Role;
-use deepsim_experiment::{Checkpoint, Consent, Experiment, ExperimentError};
+use deepsim_experiment::{Checkpoint, Consent, Experiment, run_dir};
 use deepsim_nets::Generator;
 use deepsim_nets::params::read_safetensors;
 use tch::Device;
@@ -32,15 +32,10 @@ impl Ready {
     /// nor photographs need be there.
     ///
     /// # Errors
-    /// No experiment or checkpoint there; damaged files.
+    /// No experiment or checkpoint there; damaged files; an experiment file that changed since.
     pub fn of_run(path: &Path, device: Device) -> Result<Ready> {
         runs::check(path)?;
-        let experiment = Experiment::load(&path.join("experiment.toml"), &[])?;
-        let checkpoint = Checkpoint::newest(&path.join("checkpoints"))?.ok_or_else(|| {
-            ExperimentError::NoCheckpoint {
-                path: path.to_owned(),
-            }
-        })?;
+        let (experiment, checkpoint) = run_dir::read(path)?;
         Ok(Ready {
             experiment,
             generator: checkpoint.generator(device)?,

@@ -4,11 +4,11 @@
 //! `discriminator.safetensors`, `state.safetensors` and `manifest.json`. It is written beside
 //! (`checkpoints/.partial-…`), every file is synced, the manifest with the hash and size of each
 //! comes last, and one rename makes it visible. Where a checkpoint of the same step is there already, the two exchange
-//! their names.
+//! their names. What is removed is told by its name and by what is in it; whatever else lies in the folder stays.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -19,10 +19,26 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
+use crate::contents;
 use crate::error::{ExperimentError, Result};
+use crate::fixed::Fixed;
+use crate::networks::ENCODER_FILE;
+use crate::recorded::SCALE_FILE;
 
-/// Version of the checkpoint format. Format 1 had no digest of the manifest itself; it stays readable.
-pub const FORMAT: u32 = 2;
+/// Version of the checkpoint format. Format 1 had no digest of the manifest itself, format 2 no values of the
+/// experiment; both stay readable. Fields that later builds add need no other number: they are part of the digest, and
+/// are passed over here.
+pub const FORMAT: u32 = 3;
+
+const MANIFEST: &str = "manifest.json";
+/// Stems of the files of tensors that a checkpoint may have.
+const STEMS: [&str; 5] = [
+    "generator",
+    "discriminator",
+    "state",
+    ENCODER_FILE,
+    SCALE_FILE,
+];
 
 /// Size and hash of one file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +78,9 @@ pub struct Manifest {
     pub held_out_overlap: Option<usize>,
     /// Versions that made it.
     pub versions: BTreeMap<String, String>,
+    /// The values of the experiment that a resume may not change. Formats 1 and 2 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Fixed>,
     /// The files beside this one.
     #[serde(default)]
     pub files: BTreeMap<String, FileEntry>,
@@ -90,16 +109,42 @@ impl Manifest {
     /// From the bytes of `manifest.json`; what is wrong with them, in words.
     fn parse(bytes: &[u8]) -> std::result::Result<Manifest, String> {
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        let values = manifest.experiment.as_ref();
         match manifest.format {
-            // Every byte counts: what is read must be written the same way again.
-            FORMAT => match manifest.sealed().is_ok_and(|sealed| sealed == bytes) {
-                true => Ok(manifest),
-                false => Err("damaged: it is not what its digest says".to_owned()),
-            },
-            1 if manifest.digest.is_none() => Ok(manifest),
+            2 | FORMAT if !is_sealed(bytes) || values.is_some_and(|v| !v.is_whole()) => {
+                Err("damaged: it is not what its digest says".to_owned())
+            }
+            1 if manifest.digest.is_some() => Err("damaged: format 1 has no digest".to_owned()),
+            1 | 2 | FORMAT => Ok(manifest),
             other => Err(format!("format {other} is not known to this build")),
         }
     }
+}
+
+/// Whether the bytes of a manifest are those that its digest, the last line, is of: every byte counts, also of fields
+/// that this build does not know.
+fn is_sealed(bytes: &[u8]) -> bool {
+    const BEFORE: &[u8] = b",\n  \"digest\": \"";
+    const HEX: usize = 64;
+    const AFTER: &[u8] = b"\"\n}";
+    let Some((before, rest)) = bytes
+        .len()
+        .checked_sub(BEFORE.len() + HEX + AFTER.len())
+        .and_then(|at| bytes.split_at_checked(at))
+    else {
+        return false;
+    };
+    let Some(hex) = rest
+        .strip_prefix(BEFORE)
+        .and_then(|rest| rest.strip_suffix(AFTER))
+    else {
+        return false;
+    };
+    let bare = blake3::Hasher::new()
+        .update(before)
+        .update(b"\n}")
+        .finalize();
+    bare.to_hex().as_bytes() == hex
 }
 
 /// What goes into a checkpoint besides the manifest: tensors of each file, and counters
@@ -126,6 +171,12 @@ pub struct Checkpoint {
 /// Name of the directory for a step.
 pub fn directory_name(step: u64) -> String {
     format!("step-{step:09}")
+}
+
+/// The step that a name is of, if it is one that [`directory_name`] gives.
+pub(crate) fn step_of(name: &str) -> Option<u64> {
+    let step = name.strip_prefix("step-")?.parse().ok()?;
+    (directory_name(step) == name).then_some(step)
 }
 
 /// The moments of a commit, in order, and of the removal of an older checkpoint. At each of them a test
@@ -197,7 +248,7 @@ pub fn write(parent: &Path, mut manifest: Manifest, snapshot: &Snapshot) -> Resu
     crash_point("mode-set", step);
     let target = parent.join(&name);
     let staged = staging.keep();
-    let replaced = target.exists();
+    let replaced = fs::symlink_metadata(&target).is_ok();
     if replaced {
         exchange(&staged, &target)?;
     } else {
@@ -207,9 +258,84 @@ pub fn write(parent: &Path, mut manifest: Manifest, snapshot: &Snapshot) -> Resu
     sync_dir(parent)?;
     crash_point("parent-synced", step);
     if replaced {
-        fs::remove_dir_all(&staged).map_err(ExperimentError::io(&staged))?;
+        if is_ours(&staged) {
+            discard(&staged)?;
+        } else {
+            let kept = set_aside(&staged, &name)?;
+            tracing::warn!(
+                "{}: what had a checkpoint's name and is none is kept as {}",
+                target.display(),
+                kept.display()
+            );
+        }
     }
     Ok(target)
+}
+
+/// Gives what is not ours a name that is nobody's.
+pub(crate) fn set_aside(path: &Path, name: &str) -> Result<PathBuf> {
+    let mut kept = path.with_file_name(format!("kept-{name}"));
+    let mut n = 1;
+    while fs::symlink_metadata(&kept).is_ok() {
+        n += 1;
+        kept = path.with_file_name(format!("kept-{name}-{n}"));
+    }
+    fs::rename(path, &kept).map_err(ExperimentError::io(path))?;
+    Ok(kept)
+}
+
+/// Whether a directory is a checkpoint that this program wrote, visible or hidden, whole or not: told by its name and
+/// by all that is in it.
+pub(crate) fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let visible = step_of(&name).is_some();
+    let hidden = name
+        .strip_prefix(".partial-step-")
+        .and_then(|rest| rest.split_once('-'))
+        .is_some_and(|(digits, _)| digits.len() >= 9 && digits.parse::<u64>().is_ok());
+    let Ok(inside) = contents::names(path) else {
+        return false;
+    };
+    let known = |name: &String| {
+        name == MANIFEST
+            || name
+                .strip_suffix(".safetensors")
+                .is_some_and(|stem| STEMS.contains(&stem))
+    };
+    if !(visible || hidden) || !path.is_dir() || !inside.iter().all(known) {
+        return false;
+    }
+    match fs::read(path.join(MANIFEST)) {
+        Ok(text) => match serde_json::from_slice::<serde_json::Value>(&text) {
+            Ok(value) => ["format", "step", "generator"]
+                .iter()
+                .all(|k| value.get(k).is_some()),
+            // Damaged: the files beside it say whose it is.
+            Err(_) => inside.len() > 1,
+        },
+        // The manifest is written last.
+        Err(_) => hidden,
+    }
+}
+
+/// Removes a checkpoint's files, and its directory if nothing else is in it; of a link the link alone.
+pub(crate) fn discard(path: &Path) -> Result<()> {
+    if path.is_symlink() {
+        return fs::remove_file(path).map_err(ExperimentError::io(path));
+    }
+    for stem in STEMS {
+        let file = path.join(format!("{stem}.safetensors"));
+        match fs::remove_file(&file) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(ExperimentError::io(&file)(e)),
+            _ => {}
+        }
+    }
+    let manifest = path.join(MANIFEST);
+    match fs::remove_file(&manifest) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(ExperimentError::io(&manifest)(e)),
+        _ => {}
+    }
+    fs::remove_dir(path).map_err(ExperimentError::io(path))
 }
 
 /// Puts a checkpoint in another one's place, which comes to lie in its own: one of the two is visible at any moment.
@@ -235,15 +361,18 @@ fn exchange(staged: &Path, target: &Path) -> Result<()> {
 /// A directory that cannot be renamed or removed.
 pub fn remove(path: &Path) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if name.starts_with(".partial-") {
+        return discard(path);
+    }
     let hidden = path.with_file_name(format!(".partial-{name}-removed"));
-    if hidden.exists() {
-        fs::remove_dir_all(&hidden).map_err(ExperimentError::io(&hidden))?;
+    if fs::symlink_metadata(&hidden).is_ok() {
+        discard(&hidden)?;
     }
     fs::rename(path, &hidden).map_err(ExperimentError::io(path))?;
-    if let Some(step) = name.strip_prefix("step-").and_then(|n| n.parse().ok()) {
+    if let Some(step) = step_of(&name) {
         crash_point("older-hidden", step);
     }
-    fs::remove_dir_all(&hidden).map_err(ExperimentError::io(&hidden))
+    discard(&hidden)
 }
 
 fn serialise(
@@ -299,24 +428,61 @@ pub fn sync_dir(path: &Path) -> Result<()> {
         .map_err(ExperimentError::io(path))
 }
 
-/// Steps of the visible checkpoints below `parent`, ascending.
+/// Steps of the visible checkpoints below `parent`, ascending: directories (or links to some) with a checkpoint's name
+/// and a manifest.
 ///
 /// # Errors
 /// A directory that cannot be read.
 pub fn steps(parent: &Path) -> Result<Vec<u64>> {
     let mut found = Vec::new();
-    let entries = match fs::read_dir(parent) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
-        Err(e) => return Err(ExperimentError::io(parent)(e)),
-    };
-    for entry in entries {
-        let name = entry.map_err(ExperimentError::io(parent))?.file_name();
-        let digits = name.to_str().and_then(|n| n.strip_prefix("step-"));
-        let step: Option<u64> = digits.and_then(|n| n.parse().ok());
-        found.extend(step);
+    for name in contents::names(parent)? {
+        if let Some(step) = step_of(&name)
+            && trouble(&parent.join(name)).is_none()
+        {
+            found.push(step);
+        }
     }
     found.sort_unstable();
+    Ok(found)
+}
+
+/// Why a path with a checkpoint's name is none.
+fn trouble(path: &Path) -> Option<&'static str> {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_dir() => Some("is a file"),
+        Ok(_) => match fs::metadata(path.join(MANIFEST)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Some("has no manifest.json"),
+            // What cannot be looked at is told when it is opened.
+            _ => None,
+        },
+        Err(_) if path.is_symlink() => Some("is a link that leads nowhere"),
+        Err(_) => None,
+    }
+}
+
+/// What looks like a checkpoint below `parent` and is none, each with the reason.
+///
+/// # Errors
+/// A directory that cannot be read.
+pub fn strange(parent: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for name in contents::names(parent)? {
+        let Some(digits) = name.strip_prefix("step-") else {
+            continue;
+        };
+        let reason = match (step_of(&name), digits.parse::<u64>()) {
+            (Some(_), _) => trouble(&parent.join(&name)).map(str::to_owned),
+            (None, Ok(step)) => Some(format!(
+                "a checkpoint's name would be {}",
+                directory_name(step)
+            )),
+            (None, Err(_)) => Some(format!(
+                "a checkpoint's name is like {}",
+                directory_name(1000)
+            )),
+        };
+        found.extend(reason.map(|reason| format!("{name} ({reason})")));
+    }
     Ok(found)
 }
 
@@ -361,23 +527,28 @@ impl Checkpoint {
         })
     }
 
-    /// The newest checkpoint below `parent` that verifies; damaged newer ones are told on the
-    /// log and passed over.
+    /// The newest checkpoint below `parent` that verifies; damaged newer ones, and what only looks like a checkpoint,
+    /// are told on the log and passed over.
     ///
     /// # Errors
     /// Checkpoints are there but none verifies.
     pub fn newest(parent: &Path) -> Result<Option<Checkpoint>> {
+        for name in strange(parent)? {
+            tracing::warn!("passed over: {}/{name}", parent.display());
+        }
         let mut failure = None;
-        let mut waiting = steps(parent)?;
-        while let Some(step) = waiting.pop() {
+        // Its run may write newer ones and remove older ones meanwhile: each is tried once.
+        let mut tried = BTreeSet::new();
+        while let Some(step) = steps(parent)?
+            .into_iter()
+            .rev()
+            .find(|step| !tried.contains(step))
+        {
+            tried.insert(step);
             let path = parent.join(directory_name(step));
             match Checkpoint::open(&path) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
-                // Its run has written a newer one and removed it.
-                Err(_) if !path.exists() => {
-                    waiting = steps(parent)?;
-                    waiting.retain(|s| *s != step);
-                }
+                Err(_) if fs::symlink_metadata(&path).is_err() => {}
                 Err(error) => {
                     tracing::warn!("passed over: {error}");
                     failure.get_or_insert(error);

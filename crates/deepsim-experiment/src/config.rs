@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use deepsim_data::{Augment, BadImages, Mirror, Place, terminal};
 use deepsim_nets::{
     Architecture, Code, DiscriminatorSpec, FeatureBranch, FeatureShape, GeneratorSpec,
-    LearnedEncoder, NetError, NetKind, Rule, Trunk,
+    LearnedEncoder, NetError, NetKind, Rule,
 };
 use serde::Deserialize;
 
 use crate::error::{ExperimentError, Result};
+use crate::fixed::Fixed;
 use crate::overrides;
 pub use crate::raw::*;
 pub use crate::source::{NetSource, Source, Weights};
@@ -351,6 +352,11 @@ impl Experiment {
         }
     }
 
+    /// Whether a network normalises batches: then a pass alone changes it, before any weight is updated.
+    pub fn normalises_batches(&self) -> bool {
+        self.raw.normalises_batches()
+    }
+
     /// What to do with unreadable photographs.
     pub fn bad_images(&self) -> BadImages {
         match self.raw.data.quarantine {
@@ -362,37 +368,10 @@ impl Experiment {
     /// Keys that differ from another experiment in what a resumed run may not change:
     /// everything but the length of the run, its reports and its threads.
     pub fn differences(&self, other: &Raw) -> Vec<String> {
-        let free = [
-            "train.steps",
-            "train.threads",
-            "train.log_every",
-            "train.checkpoint_every",
-            "train.sample_every",
-            "train.eval_every",
-            "train.eval_images",
-            "train.keep_checkpoints",
-            "train.not_finite",
-            "data.quarantine",
-            // It grants nothing.
-            "encoder.trust_code",
-            "comparator.trust_code",
-        ];
-        let (here, there) = match (flatten(&self.raw), flatten(other)) {
-            (Ok(here), Ok(there)) => (here, there),
-            (Err(e), _) | (_, Err(e)) => return vec![format!("they cannot be compared: {e}")],
-        };
-        let keys: std::collections::BTreeSet<&String> = here.keys().chain(there.keys()).collect();
-        let show = |v: Option<&String>| v.map_or("nothing".to_owned(), Clone::clone);
-        keys.into_iter()
-            .filter(|k| !free.contains(&k.as_str()) && here.get(*k) != there.get(*k))
-            .map(|k| {
-                format!(
-                    "{k}: there {}, here {}",
-                    show(there.get(k)),
-                    show(here.get(k))
-                )
-            })
-            .collect()
+        match (Fixed::of(&self.raw), Fixed::of(other)) {
+            (Ok(here), Ok(there)) => here.differences(&there),
+            (Err(e), _) | (_, Err(e)) => vec![format!("they cannot be compared: {e}")],
+        }
     }
 }
 
@@ -477,9 +456,7 @@ fn larsen(raw: &Raw) -> std::result::Result<(), (&'static str, String)> {
         let reason = "means nothing for the discriminator deepsim; remove it";
         return Err(("discriminator.width", reason.into()));
     }
-    let normalised = raw.discriminator.architecture == RawArchitecture::Larsen
-        || raw.generator.trunk == Trunk::Larsen
-        || raw.encoder.net == RawKind::Larsen;
+    let normalised = raw.normalises_batches();
     if normalised && raw.train.batch_size < 2 {
         let reason = "must be at least 2: batch normalisation takes the statistics of a batch";
         return Err(("train.batch_size", reason.into()));
@@ -563,30 +540,4 @@ fn shape_of(source: &Source, crop: i64) -> std::result::Result<FeatureShape, Net
             "the shape of the features of {other} is not known"
         ))),
     }
-}
-
-/// Dotted key → value as text.
-fn flatten(
-    raw: &Raw,
-) -> std::result::Result<std::collections::BTreeMap<String, String>, toml::ser::Error> {
-    fn walk(prefix: &str, v: &toml::Value, out: &mut std::collections::BTreeMap<String, String>) {
-        match v {
-            toml::Value::Table(t) => {
-                for (k, v) in t {
-                    let key = if prefix.is_empty() {
-                        k.clone()
-                    } else {
-                        format!("{prefix}.{k}")
-                    };
-                    walk(&key, v, out);
-                }
-            }
-            other => {
-                out.insert(prefix.to_owned(), other.to_string());
-            }
-        }
-    }
-    let mut out = std::collections::BTreeMap::new();
-    walk("", &toml::Value::try_from(raw)?, &mut out);
-    Ok(out)
 }

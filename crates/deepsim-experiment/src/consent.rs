@@ -222,7 +222,8 @@ mod tests {
 
     #[test]
     fn the_advised_command_is_the_whole_one_with_the_hashes_before_a_double_dash() {
-        let cases: [(Option<&[&str]>, &[&str], &str); 4] = [
+        type Words<'a> = &'a [&'a str];
+        let cases: [(Option<Words<'_>>, Words<'_>, &str); 4] = [
             (
                 None,
                 &["eval", "table2", "--runs", "my runs"],

@@ -85,6 +85,42 @@ pub enum ExperimentError {
         /// `key: there X, here Y`.
         differences: Vec<String>,
     },
+    /// A run that has saved something and does not have it any more.
+    #[error(
+        "{}: checkpoints are missing: {reason}; put them back, or start over with --fresh",
+        shown(path)
+    )]
+    CheckpointsMissing {
+        /// The run directory.
+        path: PathBuf,
+        /// What is there instead.
+        reason: String,
+    },
+    /// Checkpoints without the file that says what they are of.
+    #[error(
+        "{}: experiment.toml is missing beside its checkpoints: nothing says what they were trained with; \
+         put it back, use another --out, or start over with --fresh",
+        shown(path)
+    )]
+    ExperimentMissing {
+        /// The run directory.
+        path: PathBuf,
+    },
+    /// An experiment file of a run that was changed after the run began.
+    #[error(
+        "{}/experiment.toml is not what this run was trained with (there: in its newest checkpoint, here: in the \
+         file):\n  {}\nrestore what was there, or start over with --fresh",
+        shown(path), differences.join("\n  ")
+    )]
+    ExperimentEdited {
+        /// The run directory.
+        path: PathBuf,
+        /// `key: there X, here Y`.
+        differences: Vec<String>,
+    },
+    /// A signal has asked to stop.
+    #[error("stopped by a signal")]
+    Interrupted,
     /// The run directory belongs to something else.
     #[error(
         "{} is not empty and holds no experiment.toml of a run (with its lock or its checkpoints); use another --out",
@@ -228,7 +264,8 @@ impl ExperimentError {
     pub fn exit_code(&self) -> u8 {
         use deepsim_nets::NetError;
         match self {
-            ExperimentError::Net(NetError::Torch(_) | NetError::Aten(_)) => 1,
+            ExperimentError::Net(NetError::Torch(_) | NetError::Aten(_))
+            | ExperimentError::Interrupted => 1,
             _ => 2,
         }
     }

@@ -18,6 +18,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{ExperimentError, Result};
 use crate::evaluate::{HeldOut, upload};
+use crate::interrupt;
 
 /// Images in a batch of an evaluation.
 pub const BATCH: usize = 16;
@@ -96,6 +97,7 @@ pub fn measure<E: From<ExperimentError>>(
     let (mut energy, mut energy_made) = (0.0, 0.0);
     let n = images.chosen.len();
     for part in images.chosen.chunks(BATCH) {
+        interrupt::check()?;
         let bytes = images.read(part)?;
         let x = images.caffe(&bytes)?;
         let (made, features) = make(part, &x)?;
@@ -155,6 +157,7 @@ fn norm_in<E: From<ExperimentError>>(
     };
     let mut pairs = Pairs::new(images, room);
     for part in few.chunks(BATCH) {
+        interrupt::check()?;
         let bytes = images.read(part)?;
         let features = match encode {
             Some(encode) => Some(encode(&images.caffe(&bytes)?)?),

@@ -48,6 +48,15 @@ pub struct Raw {
     pub train: RawTrain,
 }
 
+impl Raw {
+    /// Whether one of its networks normalises batches.
+    pub(crate) fn normalises_batches(&self) -> bool {
+        self.discriminator.architecture == RawArchitecture::Larsen
+            || self.generator.trunk == Trunk::Larsen
+            || self.encoder.net == RawKind::Larsen
+    }
+}
+
 /// `[data]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,12 +1,16 @@
 //! The directory of one run: who may write into it, and from where it goes on.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, Manifest};
 use crate::config::{Experiment, Raw};
+use crate::contents::{self, CHECKPOINTS, EXPERIMENT, LOCK, Place};
 use crate::error::{ExperimentError, Result};
+use crate::fixed::Fixed;
 
 /// What the user wants done with results that are there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,23 +38,42 @@ pub enum Start {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    /// Checkpoints that were not removed because something else is in them.
+    kept: RefCell<BTreeSet<u64>>,
     // Held for its lock: the kernel frees it when the process ends, however it ends.
     _lock: File,
 }
 
 impl RunDir {
-    /// Opens or creates the directory for an experiment and decides where training begins.
+    /// Opens or creates the directory for an experiment and decides where training begins: [`RunDir::claim`],
+    /// [`RunDir::check_space`] and [`RunDir::begin`] at once.
     ///
     /// # Errors
-    /// Another writer; another experiment; checkpoints and no flag; too little disk space for
-    /// `checkpoint_bytes` times the checkpoints kept.
+    /// Theirs.
     pub fn open(
         path: &Path,
         experiment: &Experiment,
         intent: Intent,
         checkpoint_bytes: u64,
     ) -> Result<(RunDir, Start)> {
-        if !is_ours(path)? {
+        let (run, start) = RunDir::claim(path, experiment, intent)?;
+        if !matches!(start, Start::Finished(_)) {
+            run.check_space(experiment, checkpoint_bytes)?;
+            run.begin(experiment, intent)?;
+        }
+        Ok((run, start))
+    }
+
+    /// Takes the directory for this process and decides where training begins. Nothing is removed but what a killed
+    /// process left half written; what `--fresh` removes goes in [`RunDir::begin`].
+    ///
+    /// Training begins at step 0 where the directory holds only what is written before the first due checkpoint.
+    ///
+    /// # Errors
+    /// A directory that is not a run's; another writer; another experiment; checkpoints and no flag; checkpoints or an
+    /// `experiment.toml` that should be there and are not.
+    pub fn claim(path: &Path, experiment: &Experiment, intent: Intent) -> Result<(RunDir, Start)> {
+        if !contents::is_ours(path)? {
             return Err(ExperimentError::NotARun {
                 path: path.to_owned(),
             });
@@ -58,41 +81,96 @@ impl RunDir {
         fs::create_dir_all(path).map_err(ExperimentError::io(path))?;
         let run = RunDir {
             path: path.to_owned(),
+            kept: RefCell::default(),
             _lock: lock(path)?,
         };
         // First: on a disk that is nearly full it makes the room that is asked for.
         run.mend()?;
-        if intent == Intent::Fresh {
-            // Before anything is deleted for a run that cannot begin.
-            run.check_space(experiment, checkpoint_bytes)?;
-            run.clear()?;
-        }
-        let start = run.start(experiment, intent)?;
-        if !matches!(start, Start::Finished(_)) {
-            run.check_space(experiment, checkpoint_bytes)?;
-            if matches!(start, Start::Zero) {
-                run.clear()?;
-            }
-            let file = run.path.join("experiment.toml");
-            write_replacing(&file, experiment.to_toml()?.as_bytes())?;
-        }
+        let start = match intent {
+            Intent::Fresh => Start::Zero,
+            Intent::Ask | Intent::Resume => run.start(experiment, intent)?,
+        };
         Ok((run, start))
     }
 
-    fn start(&self, experiment: &Experiment, intent: Intent) -> Result<Start> {
-        if let Some(there) = read_raw(&self.path)? {
-            let differences = experiment.differences(&there);
-            // A run that never reached a checkpoint holds nothing to lose.
-            if !differences.is_empty() && !checkpoint::steps(&self.checkpoints())?.is_empty() {
-                return Err(ExperimentError::AnotherExperiment {
-                    path: self.path.clone(),
-                    differences,
-                });
+    /// Makes the directory this experiment's: with `--fresh` everything that an earlier run left is removed, told by
+    /// name and content, and what stays is named. Then `experiment.toml` is written.
+    ///
+    /// # Errors
+    /// What cannot be removed or written.
+    pub fn begin(&self, experiment: &Experiment, intent: Intent) -> Result<()> {
+        if intent == Intent::Fresh {
+            if let Place::Dangling(target) = contents::place(&self.path)? {
+                let target = self.path.join(target);
+                fs::create_dir_all(&target).map_err(ExperimentError::io(&target))?;
+            }
+            let left = contents::clear(&self.path)?;
+            if !left.is_empty() {
+                tracing::warn!(
+                    "{}: left as it is, since this program did not write it: {}",
+                    self.path.display(),
+                    left.join(", ")
+                );
             }
         }
-        let Some(newest) = Checkpoint::newest(&self.checkpoints())? else {
-            return Ok(Start::Zero);
+        let file = self.path.join(EXPERIMENT);
+        write_replacing(&file, experiment.to_toml()?.as_bytes())
+    }
+
+    fn start(&self, experiment: &Experiment, intent: Intent) -> Result<Start> {
+        let missing = |reason: String| ExperimentError::CheckpointsMissing {
+            path: self.path.clone(),
+            reason,
         };
+        match contents::place(&self.path)? {
+            Place::Dangling(target) => {
+                return Err(missing(format!(
+                    "{CHECKPOINTS} is a link to {}, which is not there (a disk that is not mounted?)",
+                    target.display()
+                )));
+            }
+            Place::NoFolder => {
+                return Err(missing(format!("{CHECKPOINTS} is a file, not a folder")));
+            }
+            Place::Nothing | Place::Folder => {}
+        }
+        let folder = self.checkpoints();
+        let visible = !checkpoint::steps(&folder)?.is_empty();
+        if visible && !self.path.join(EXPERIMENT).exists() {
+            return Err(ExperimentError::ExperimentMissing {
+                path: self.path.clone(),
+            });
+        }
+        let there = read_raw(&self.path)?;
+        let newest = Checkpoint::newest(&folder)?;
+        let (Some(there), Some(newest)) = (&there, newest) else {
+            let every = there.map_or(experiment.raw.train.checkpoint_every, |raw| {
+                raw.train.checkpoint_every
+            });
+            // A run that never reached a checkpoint holds nothing to lose, and binds nobody.
+            return match contents::reached(&self.path)? {
+                Some(step) if step >= every => {
+                    let strange = checkpoint::strange(&folder)?;
+                    let instead = match strange.is_empty() {
+                        true => String::new(),
+                        false => format!("; there is {}", strange.join(", ")),
+                    };
+                    Err(missing(format!(
+                        "the run has reached step {step} and saved every {every} steps, but {} holds none{instead}",
+                        folder.display()
+                    )))
+                }
+                _ => Ok(Start::Zero),
+            };
+        };
+        is_as_trained(&self.path, there, &newest.manifest)?;
+        let differences = experiment.differences(there);
+        if !differences.is_empty() {
+            return Err(ExperimentError::AnotherExperiment {
+                path: self.path.clone(),
+                differences,
+            });
+        }
         let step = newest.manifest.step;
         if step >= experiment.raw.train.steps {
             return Ok(Start::Finished(step));
@@ -106,10 +184,18 @@ impl RunDir {
         }
     }
 
-    fn check_space(&self, experiment: &Experiment, checkpoint_bytes: u64) -> Result<()> {
+    /// Checks that there is room for the checkpoints that this run will keep.
+    ///
+    /// # Errors
+    /// [`ExperimentError::DiskFull`].
+    pub fn check_space(&self, experiment: &Experiment, checkpoint_bytes: u64) -> Result<()> {
         const MB: u64 = 1_000_000;
-        let available =
-            fs4::available_space(&self.path).map_err(ExperimentError::io(&self.path))?;
+        // Checkpoints may be on another disk.
+        let place = match contents::place(&self.path)? {
+            Place::Folder => self.checkpoints(),
+            Place::Nothing | Place::Dangling(_) | Place::NoFolder => self.path.clone(),
+        };
+        let available = fs4::available_space(&place).map_err(ExperimentError::io(&place))?;
         let train = &experiment.raw.train;
         // A run cannot keep more than it writes, however many it was told to.
         let kept =
@@ -135,11 +221,12 @@ impl RunDir {
 
     /// Where checkpoints are.
     pub fn checkpoints(&self) -> PathBuf {
-        self.path.join("checkpoints")
+        self.path.join(CHECKPOINTS)
     }
 
     /// Removes all checkpoints up to `step` but the newest `keep`. Those of later steps neither
-    /// go nor count: a run that went on from an older checkpoint did so because they are damaged.
+    /// go nor count: a run that went on from an older checkpoint did so because they are damaged. Nor does one go that
+    /// holds what this program did not write.
     ///
     /// # Errors
     /// A directory that cannot be removed.
@@ -148,83 +235,121 @@ impl RunDir {
         let steps = checkpoint::steps(&parent)?;
         for step in steps.iter().rev().filter(|s| **s <= step).skip(keep.max(1)) {
             let path = parent.join(checkpoint::directory_name(*step));
-            checkpoint::remove(&path)?;
-        }
-        Ok(())
-    }
-
-    /// Removes what a run leaves, and nothing else.
-    fn clear(&self) -> Result<()> {
-        for name in ["checkpoints", "samples", "tensorboard"] {
-            let path = self.path.join(name);
-            if path.exists() {
-                fs::remove_dir_all(&path).map_err(ExperimentError::io(&path))?;
-            }
-        }
-        for name in [
-            "metrics.jsonl",
-            "metrics.partial",
-            "experiment.partial",
-            "experiment.toml",
-        ] {
-            let path = self.path.join(name);
-            if path.exists() {
-                fs::remove_file(&path).map_err(ExperimentError::io(&path))?;
+            if checkpoint::is_ours(&path) {
+                checkpoint::remove(&path)?;
+            } else if self.kept.borrow_mut().insert(*step) {
+                tracing::warn!(
+                    "{} is kept: it holds what this program did not write",
+                    path.display()
+                );
             }
         }
         Ok(())
     }
 
-    /// Removes checkpoints that a killed process left half written. Where no checkpoint is visible, a whole one among
-    /// them becomes visible: it was being replaced on a file system that cannot exchange names.
+    /// Removes checkpoints that a killed process left half written. Where no visible checkpoint is whole, a whole one
+    /// among them becomes visible: it was being replaced on a file system that cannot exchange names, or the other is
+    /// damaged.
     fn mend(&self) -> Result<()> {
         let parent = self.checkpoints();
-        let Ok(entries) = fs::read_dir(&parent) else {
-            return Ok(());
-        };
-        let hidden = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with(".partial-")
-        };
-        let mut left: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(hidden).collect();
         // What replaces before what is replaced: the one's name begins the other's.
-        left.sort();
-        for path in left {
-            if checkpoint::steps(&parent)?.is_empty()
-                && let Ok(whole) = Checkpoint::open(&path)
-            {
-                // It may have been private yet, as temporary directories are.
-                let mode = fs::metadata(&parent)
-                    .map_err(ExperimentError::io(&parent))?
-                    .permissions();
-                fs::set_permissions(&path, mode).map_err(ExperimentError::io(&path))?;
-                let target = parent.join(checkpoint::directory_name(whole.manifest.step));
-                fs::rename(&path, &target).map_err(ExperimentError::io(&target))?;
-                checkpoint::sync_dir(&parent)?;
-            } else {
-                fs::remove_dir_all(&path).map_err(ExperimentError::io(&path))?;
+        for name in contents::names(&parent).unwrap_or_default() {
+            let path = parent.join(&name);
+            if !name.starts_with(".partial-") || !checkpoint::is_ours(&path) {
+                continue;
+            }
+            match Checkpoint::open(&path) {
+                Ok(whole) if !is_any_whole(&parent)? => reveal(&path, &whole)?,
+                _ => checkpoint::discard(&path)?,
             }
         }
         Ok(())
     }
 }
 
-/// Whether a run may be in this directory: nothing is there, or what only we leave. An `experiment.toml` alone, or a
-/// folder `samples`, may be anybody's.
-fn is_ours(path: &Path) -> Result<bool> {
-    let empty = match fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => true,
-        Err(e) => return Err(ExperimentError::io(path)(e)),
+/// Whether one of the visible checkpoints can be read.
+fn is_any_whole(parent: &Path) -> Result<bool> {
+    let mut steps = checkpoint::steps(parent)?.into_iter().rev();
+    Ok(steps.any(|step| Checkpoint::open(&parent.join(checkpoint::directory_name(step))).is_ok()))
+}
+
+/// Gives a hidden checkpoint its own name; a damaged one of that name is kept under another.
+fn reveal(hidden: &Path, whole: &Checkpoint) -> Result<()> {
+    let parent = hidden.parent().unwrap_or(Path::new("."));
+    // It may have been private yet, as temporary directories are.
+    let mode = fs::metadata(parent)
+        .map_err(ExperimentError::io(parent))?
+        .permissions();
+    fs::set_permissions(hidden, mode).map_err(ExperimentError::io(hidden))?;
+    let name = checkpoint::directory_name(whole.manifest.step);
+    let target = parent.join(&name);
+    if fs::symlink_metadata(&target).is_ok() {
+        let kept = checkpoint::set_aside(&target, &name)?;
+        tracing::warn!(
+            "{} is damaged, and a whole one of the same step was hidden beside it: the damaged one is kept as {}",
+            target.display(),
+            kept.display()
+        );
+    }
+    fs::rename(hidden, &target).map_err(ExperimentError::io(&target))?;
+    checkpoint::sync_dir(parent)
+}
+
+/// Holds an experiment file of a run against what its checkpoint says that it was trained with. Formats 1 and 2 say
+/// nothing of it.
+///
+/// # Errors
+/// [`ExperimentError::ExperimentEdited`] with each key and both values.
+pub fn is_as_trained(run: &Path, file: &Raw, manifest: &Manifest) -> Result<()> {
+    let Some(trained) = &manifest.experiment else {
+        return Ok(());
     };
-    // A run that was copied may have left its lock behind.
-    let run = path.join("experiment.toml").exists()
-        && !checkpoint::steps(&path.join("checkpoints"))?.is_empty();
-    Ok(empty || run || path.join("lock").is_file())
+    let differences = match Fixed::of(file) {
+        Ok(file) => file.differences(trained),
+        Err(e) => vec![format!("it cannot be compared: {e}")],
+    };
+    match differences.is_empty() {
+        true => Ok(()),
+        false => Err(ExperimentError::ExperimentEdited {
+            path: run.to_owned(),
+            differences,
+        }),
+    }
+}
+
+/// A run's experiment and its newest checkpoint, held against each other.
+///
+/// # Errors
+/// No experiment or checkpoint there; damaged files; an experiment that the checkpoint was not trained with.
+pub fn read(path: &Path) -> Result<(Experiment, Checkpoint)> {
+    let (experiment, checkpoint) = read_any(path)?;
+    let checkpoint = checkpoint.ok_or_else(|| ExperimentError::NoCheckpoint {
+        path: path.to_owned(),
+    })?;
+    Ok((experiment, checkpoint))
+}
+
+/// As [`read`], of a run that may not have saved anything yet.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_any(path: &Path) -> Result<(Experiment, Option<Checkpoint>)> {
+    let folder = path.join(CHECKPOINTS);
+    if !path.join(EXPERIMENT).exists() && !checkpoint::steps(&folder)?.is_empty() {
+        return Err(ExperimentError::ExperimentMissing {
+            path: path.to_owned(),
+        });
+    }
+    let experiment = Experiment::load(&path.join(EXPERIMENT), &[])?;
+    let newest = Checkpoint::newest(&folder)?;
+    if let Some(newest) = &newest {
+        is_as_trained(path, &experiment.raw, &newest.manifest)?;
+    }
+    Ok((experiment, newest))
 }
 
 fn lock(path: &Path) -> Result<File> {
-    let file = path.join("lock");
+    let file = path.join(LOCK);
     let options = File::options()
         .read(true)
         .write(true)
@@ -262,7 +387,7 @@ fn lock(path: &Path) -> Result<File> {
 /// # Errors
 /// An unreadable or malformed `experiment.toml`.
 pub fn read_raw(path: &Path) -> Result<Option<Raw>> {
-    let file = path.join("experiment.toml");
+    let file = path.join(EXPERIMENT);
     if !file.exists() {
         return Ok(None);
     }
@@ -289,13 +414,13 @@ pub fn write_replacing(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// A folder that cannot be read.
 pub fn find_runs(parent: &Path) -> Result<Vec<PathBuf>> {
-    if parent.join("experiment.toml").exists() {
+    if parent.join(EXPERIMENT).exists() {
         return Ok(vec![parent.to_owned()]);
     }
     let mut runs = Vec::new();
     for entry in fs::read_dir(parent).map_err(ExperimentError::io(parent))? {
         let path = entry.map_err(ExperimentError::io(parent))?.path();
-        if path.join("experiment.toml").exists() {
+        if path.join(EXPERIMENT).exists() {
             runs.push(path);
         }
     }

@@ -74,6 +74,7 @@ fn write() {
         train_data: "c".repeat(64),
         test_data: "d".repeat(64),
         versions: [("deepsim".to_owned(), "0.1.0".to_owned())].into(),
+        experiment: None,
         files: BTreeMap::new(),
         digest: None,
         framing: None,
@@ -207,6 +208,32 @@ fn today(folder: &Path) -> PathBuf {
         counters: counters(),
     };
     checkpoint::write(folder, manifest, &snapshot).unwrap()
+}
+
+/// What a later build adds to a manifest is covered by the digest, and no reason to refuse it.
+#[test]
+fn a_manifest_with_fields_of_a_later_build_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = today(folder.path());
+    let file = at.join("manifest.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let digest = text.find(",\n  \"digest\"").unwrap();
+    let bare = format!("{},\n  \"later\": [1, \"two\"]\n}}", &text[..digest]);
+    let seal = |bare: &str| {
+        let digest = blake3::hash(bare.as_bytes()).to_hex();
+        format!(
+            "{},\n  \"digest\": \"{digest}\"\n}}",
+            &bare[..bare.len() - 2]
+        )
+    };
+    std::fs::write(&file, seal(&bare)).unwrap();
+    assert_eq!(Checkpoint::open(&at).unwrap().manifest.step, 1234);
+    std::fs::write(&file, seal(&bare).replace("two", "tow")).unwrap();
+    let error = Checkpoint::open(&at).unwrap_err().to_string();
+    assert!(error.contains("not what its digest says"), "{error}");
+    std::fs::write(&file, seal(&bare.replace("\"format\": 3", "\"format\": 4"))).unwrap();
+    let error = Checkpoint::open(&at).unwrap_err().to_string();
+    assert!(error.contains("format 4"), "{error}");
 }
 
 /// Every byte of every file, flipped; and every file cut at many places: refused, the file named.

@@ -1,5 +1,9 @@
 //! What can stop a training.
 
+use std::fmt::{Display, Formatter};
+use std::path::PathBuf;
+
+use deepsim_data::DataError;
 use deepsim_experiment::ExperimentError;
 use deepsim_nets::NetError;
 
@@ -40,17 +44,156 @@ pub enum TrainError {
         /// How often.
         halvings: u64,
     },
+    /// A checkpoint that could not be written.
+    #[error(
+        "step {step} could not be saved: {source}; {}. Make room or mend what is named, and go on by the same \
+         command with --resume",
+        newest_words(*newest)
+    )]
+    Saving {
+        /// The step.
+        step: u64,
+        /// The newest checkpoint that is there.
+        newest: Option<u64>,
+        /// Why not.
+        source: Box<TrainError>,
+    },
+    /// A report on a step whose state is well.
+    #[error("step {step}: {what} failed: {source}{}", advice(what, source))]
+    Report {
+        /// Which report.
+        what: &'static str,
+        /// The step.
+        step: u64,
+        /// Why.
+        source: Box<TrainError>,
+    },
+    /// A fault of the program.
+    #[error("a fault of the program: {0}")]
+    Panicked(String),
+    /// What ended a training that was under way, and what became of its state.
+    #[error("{source}{}\n{rescue}", remedy(source))]
+    Failed {
+        /// What ended it.
+        source: Box<TrainError>,
+        /// What became of the state.
+        rescue: Rescue,
+    },
     /// The thread pool could not be set up.
     #[error("train.threads: {0}")]
     Threads(String),
 }
 
+/// What became of the state of a training that an error has ended.
+#[derive(Debug)]
+pub enum Rescue {
+    /// It is in a checkpoint.
+    Saved {
+        /// The checkpoint's step.
+        step: u64,
+        /// The run directory.
+        run: PathBuf,
+    },
+    /// No step was done.
+    Nothing {
+        /// The newest checkpoint.
+        newest: Option<u64>,
+    },
+    /// It could not be written.
+    Lost {
+        /// Its step.
+        step: u64,
+        /// The newest checkpoint.
+        newest: Option<u64>,
+        /// Why not.
+        reason: String,
+    },
+    /// It was in the middle of a step.
+    Spoilt {
+        /// The step.
+        step: u64,
+        /// The newest checkpoint.
+        newest: Option<u64>,
+    },
+}
+
+impl Display for Rescue {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Rescue::Saved { step, run } => write!(
+                f,
+                "saved at step {step} in {}; resume by the same command with --resume",
+                run.display()
+            ),
+            Rescue::Nothing { newest } => {
+                write!(
+                    f,
+                    "no step was done, nothing is lost; {}",
+                    newest_words(*newest)
+                )
+            }
+            Rescue::Lost {
+                step,
+                newest,
+                reason,
+            } => write!(
+                f,
+                "step {step} could not be saved either: {reason}; {}; mend what is named, and go on by the same \
+                 command with --resume",
+                newest_words(*newest)
+            ),
+            Rescue::Spoilt { step, newest } => write!(
+                f,
+                "it happened in the middle of step {step}, whose state is no use; {}; resume by the same command \
+                 with --resume",
+                newest_words(*newest)
+            ),
+        }
+    }
+}
+
+fn newest_words(newest: Option<u64>) -> String {
+    newest.map_or("there is no checkpoint yet".to_owned(), |step| {
+        format!("the newest checkpoint is of step {step}")
+    })
+}
+
+/// What helps against a report that fails.
+fn advice(what: &str, source: &TrainError) -> &'static str {
+    match source {
+        TrainError::Experiment(ExperimentError::Net(NetError::Torch(_) | NetError::Aten(_)))
+            if what == "the held-out error" =>
+        {
+            "; fewer images need less memory: --set train.eval_images=N"
+        }
+        _ => "",
+    }
+}
+
+/// What gets a resumed run past an error.
+fn remedy(source: &TrainError) -> &'static str {
+    match source {
+        TrainError::Experiment(ExperimentError::Data(
+            DataError::BadImage { .. } | DataError::BadSample { .. },
+        )) => "; put it right, or leave it out by --set data.quarantine=1",
+        TrainError::Report { .. } => {
+            "; the run can go on: what failed is left out for this step, and comes again when it is next due"
+        }
+        _ => "",
+    }
+}
+
 impl TrainError {
     /// 2 for what the user can mend before trying again (experiment, inputs, run directory),
-    /// 1 for what went wrong while computing.
+    /// 1 for what went wrong while training, whatever it was.
     pub fn exit_code(&self) -> u8 {
         match self {
-            TrainError::NotFinite { .. } | TrainError::Hopeless { .. } => 1,
+            TrainError::NotFinite { .. }
+            | TrainError::Hopeless { .. }
+            | TrainError::Saving { .. }
+            | TrainError::Report { .. }
+            | TrainError::Panicked(_)
+            | TrainError::Failed { .. } => 1,
             TrainError::Experiment(e) => e.exit_code(),
             TrainError::Counter { .. } | TrainError::Threads(_) => 2,
         }

@@ -2,6 +2,8 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody reads: `deepsim_data::terminal`
 
+mod next;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,9 +40,10 @@ With ImageNet and CaffeNet's weights (README.md says how to prepare them):
 After `cargo xtask setup --torch full`, curves of all runs:
   PYTHONPATH=third_party/py python3 -m tensorboard.main --logdir runs
 
-Exit codes: 0 done, 1 failed while running, 2 the experiment, its inputs or the
-run directory cannot be used as asked, 130 after Ctrl-C, 143 after
-SIGTERM, 129 after SIGHUP and 138 after SIGUSR1 (saved)."
+Exit codes: 0 done; 1 failed while training (what was learned is saved, where
+it is worth it); 2 the experiment, its inputs or the run directory cannot be
+used as asked, found before the first step; 130 after Ctrl-C, 143 after SIGTERM,
+129 after SIGHUP and 138 after SIGUSR1 (saved)."
 )]
 struct Arguments {
     /// The experiment file.
@@ -135,6 +138,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, deepsim_train::TrainError> {
         End::Done(step) => {
             // The run is done, whoever reads it.
             let _ = print(format_args!("done: step {step}, run {}\n", out.display()));
+            tell(format_args!("next: {}", next::command(&experiment, &out)));
             ExitCode::SUCCESS
         }
         End::Stopped(step, code) => {

@@ -76,7 +76,7 @@ fn kept(path: &Path, step: u64) -> std::io::Result<u64> {
 }
 
 /// Means of losses since the last log step.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Means {
     sum: [f64; 7],
     n: f64,
@@ -129,9 +129,15 @@ impl Means {
 
     /// The means, with the newest ratio; starts over.
     pub fn take(&mut self) -> Losses {
+        let means = self.peek();
+        *self = Means::default();
+        means
+    }
+
+    /// The means, with the newest ratio.
+    pub fn peek(&self) -> Losses {
         let [feat, adv, img, kl, div, d_real, d_fake] = self.sum.map(|s| s / self.n);
         let ratio = self.last_ratio;
-        *self = Means::default();
         Losses {
             feat,
             adv,

@@ -1,43 +1,32 @@
 //! The training loop.
 
-use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use deepsim_data::terminal::tell;
-use deepsim_data::{
-    Augment, BatchSpec, DataError, Dataset, Flow, Loader, Overlap, Part, shared_images,
-};
-use deepsim_experiment::config::{RawNotFinite, Source};
-use deepsim_experiment::evaluate::{decode, held_out, held_out_features, to_caffe};
-use deepsim_experiment::recorded::SCALE_FILE;
-use deepsim_experiment::{
-    Checkpoint, Clip, Consent, Experiment, ExperimentError, Intent, Manifest, Perception, RunDir,
-    Start, checkpoint, device, measure, sheet,
-};
+use deepsim_data::{Batch, Loader, Part};
+use deepsim_experiment::config::{RawNotFinite, RawTrain};
+use deepsim_experiment::evaluate::to_caffe;
+use deepsim_experiment::{Checkpoint, Consent, Experiment, ExperimentError, Intent, Perception};
 use deepsim_nets::init::derive_seed;
-use deepsim_nets::{NetError, PixelDistance, structural};
-use serde_json::Value;
-use tch::Device;
 
-use crate::arithmetic::{advice, set_products};
-use crate::error::{Result, TrainError};
+use crate::error::{Rescue, Result, TrainError};
 use crate::gate::Watch;
-use crate::iteration::{Plan, iterate};
+use crate::iteration::{Losses, Plan, iterate};
 use crate::metrics_log::{Means, MetricsLog};
+use crate::preflight::{Prepared, Ready, prepare};
 use crate::progress::Progress;
 use crate::reporting::{
     dead_discriminator, eval_entries, eval_line, gate_name, log_entries, stuck_gate,
 };
+use crate::reports::{Events, Shown, failed};
+use crate::save::Saver;
 use crate::signals::Stop;
 use crate::state::State;
-use crate::tensorboard::EventWriter;
 
-/// Photographs on a sample sheet.
-const SHEET: usize = 8;
-/// Held-out photographs that are decoded at once before a run begins.
-const CHECKED_AT_ONCE: usize = 32;
+/// How long a batch is waited for before a signal is looked for again.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -65,8 +54,8 @@ pub enum End {
 ///
 /// # Errors
 /// Everything that is wrong with the experiment, its inputs or the run directory, before the
-/// first step; unreadable photographs, losses that are not finite, and a full disk later. The
-/// last checkpoint is never harmed.
+/// first step; unreadable photographs, losses that are not finite, failed reports and a full disk later: then the
+/// state is saved first, where it is valid. The last checkpoint is never harmed.
 pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<End> {
     let mut request = request.clone();
     let mut rates = Rates::AsTheyAre;
@@ -97,496 +86,374 @@ enum Rates {
 /// Halvings after which it is not the learning rate.
 const HALVINGS: u64 = 8;
 
-/// Trains until the end, a signal, or a number that is not finite.
+/// Trains until the end, a signal, or an error.
 fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop) -> Result<End> {
-    experiment.check_inputs()?;
-    let device = device::choose(&request.device)?;
-    set_threads(experiment.raw.train.threads, device);
-    deepsim_nets::flush_denormals();
-
-    let settings = &experiment.raw.train;
-    let data = Arc::new(Dataset::open_and_tell(&experiment.raw.data.train)?);
-    let test = Dataset::open_and_tell(&experiment.raw.data.test)?;
-    let spec = BatchSpec {
-        batch_size: settings.batch_size,
-        augment: experiment.augment(),
-        seed: settings.seed,
+    stop.nothing_to_save();
+    let prepared = match prepare(experiment, request, stop)? {
+        Ready::Finished(step) => return Ok(End::Done(step)),
+        Ready::Begin(prepared) => *prepared,
     };
-    check_size(experiment, &data)?;
-    check_size(experiment, &test)?;
-    // Before the run directory is touched: --fresh deletes.
-    spec.check(&data)?;
-    check_held_out(experiment, &test)?;
-    let shared = shared_with_training(&data, &test, stop)?;
-    set_products(settings)?;
-    let recorded = recorded(experiment, request)?;
-    if let Some(run) = &recorded
-        && (request.intent == Intent::Ask || run.manifest.step >= settings.steps)
-        && let (_, Start::Finished(step)) =
-            RunDir::open(&request.out, experiment, request.intent, 0)?
-    {
-        // Nothing is left to do, and nobody need allow anything for it.
-        return Ok(End::Done(step));
-    }
-    let permit = match &recorded {
-        Some(run) => request.consent.on_run(&request.out, &run.manifest),
-        None => request.consent.at_first(&experiment.path),
-    };
-    let mut perception = Perception::open(experiment, permit, device)?;
-    perception.try_batches(&batches(experiment, &test), crop(experiment), device)?;
-    perception.prepare(&data, &test)?;
-    let mut state = State::new(experiment, perception.learned(), device)?;
-    let (run, start) = RunDir::open(
-        &request.out,
-        experiment,
-        request.intent,
-        state.checkpoint_bytes(),
-    )?;
-    let mut manifest = describe(experiment, &perception, &data, &test);
-    manifest.held_out_overlap = shared.as_ref().map(Vec::len);
-    let counters = match start {
-        Start::Finished(step) => return Ok(End::Done(step)),
-        Start::Zero => None,
-        Start::From(checkpoint) => {
-            same_inputs(run.path(), &manifest, &checkpoint.manifest)?;
-            manifest.seconds = checkpoint.manifest.seconds;
-            Some(state.restore(&checkpoint)?)
-        }
-    };
-    let first = state.step;
-    tell(format_args!(
-        "{}: {} → {}, compared at {}; {} photographs, batch {}, {}",
-        experiment.raw.name,
-        experiment.encoder,
-        pixels(experiment.raw.data.crop),
-        experiment.comparator,
-        data.len(),
-        settings.batch_size,
-        match first {
-            0 => format!("steps 1 to {}", settings.steps),
-            k => format!("resumed at step {k} of {}", settings.steps),
-        }
-    ));
-    let remarks = [
-        advice(settings.precision, device).map(str::to_owned),
-        fewer_scales(experiment),
-        not_held_out(shared.as_ref().map_or(0, Vec::len), test.len()),
-    ];
-    for remark in remarks.into_iter().flatten() {
-        tell(remark);
-    }
-
-    // Of the images that evaluations look at.
-    let evaluated_shared = shared.map(|shared| {
-        let looked_at = measure::chosen(&test, settings.eval_images);
-        let is_shared = |i: &&usize| shared.binary_search(i).is_ok();
-        looked_at.iter().filter(is_shared).count()
-    });
-    let plan = Plan::of(experiment);
-    let bad = experiment.bad_images();
-    let mut loader = Loader::new(Arc::clone(&data), spec, first, bad, &state.quarantined)?;
-    let mut log = MetricsLog::open(&run.path().join("metrics.jsonl"), first)?;
-    let mut events = event_writer(run.path(), counters.as_ref().map(|_| first))?;
-    let progress = Progress::new(first, settings.steps);
-    let mut means = Means::default();
-    let mut watch = Watch::new(state.adam_g.count(), state.adam_d.count());
-    if let Some(counters) = &counters {
-        means = Means::restore(counters);
-        watch.restore(counters);
-    }
-    let (mut logged_at, mut logged_step) = (Instant::now(), first);
-    let mut saved = first;
-    let begun = Instant::now();
-    let earlier = manifest.seconds;
-    let mut save = |state: &State, means: &Means, watch: &Watch, saved: &mut u64| -> Result<()> {
-        if !state.is_finite()? {
-            return Err(TrainError::NotFinite {
-                step: state.step,
-                term: "a weight, or what Adam remembers of one,",
-                value: f64::NAN,
-            });
-        }
-        manifest.step = state.step;
-        manifest.seconds = earlier + begun.elapsed().as_secs_f64();
-        let mut snapshot = state.snapshot();
-        snapshot.counters.extend(means.counters());
-        snapshot.counters.extend(watch.counters());
-        if let Some(scale) = perception.scale() {
-            snapshot.files.insert(SCALE_FILE, scale.tensors());
-        }
-        checkpoint::write(&run.checkpoints(), manifest.clone(), &snapshot)?;
-        run.retain(settings.keep_checkpoints, state.step)?;
-        *saved = state.step;
-        Ok(())
-    };
-
+    let mut training = Training::new(experiment, prepared)?;
     if rates == Rates::Halved {
-        if state.halvings == HALVINGS {
+        if training.state.halvings == HALVINGS {
             return Err(TrainError::Hopeless { halvings: HALVINGS });
         }
-        state.halvings += 1;
+        training.state.halvings += 1;
         // At once: a process that is killed now must not begin with the old rates.
-        save(&state, &means, &watch, &mut saved)?;
+        training.save()?;
+    }
+    training.run(stop)
+}
+
+/// What follows a step.
+enum Next {
+    Step,
+    Stop(u8),
+}
+
+/// A training at work.
+struct Training<'a> {
+    experiment: &'a Experiment,
+    settings: &'a RawTrain,
+    plan: Plan,
+    parts: Parts,
+    state: State,
+    loader: Loader,
+    /// The first batch, which was read before anything was written.
+    first: Option<Batch>,
+    saver: Saver,
+    log: MetricsLog,
+    events: Events,
+    progress: Progress,
+    means: Means,
+    watch: Watch,
+    logged: (Instant, u64),
+    /// Whether `state` is what it is after a whole step: an iteration that fails on its way leaves something else.
+    valid: bool,
+}
+
+/// What a training looks at and never changes.
+struct Parts {
+    device: tch::Device,
+    test: deepsim_data::Dataset,
+    data: std::sync::Arc<deepsim_data::Dataset>,
+    perception: Perception,
+    /// Of the images that evaluations look at: how many are training images, where it is known.
+    overlap: Option<usize>,
+}
+
+impl<'a> Training<'a> {
+    fn new(experiment: &'a Experiment, ready: Prepared) -> Result<Training<'a>> {
+        let settings = &experiment.raw.train;
+        let state = ready.state;
+        let first = state.step;
+        let mut watch = Watch::new(state.adam_g.count(), state.adam_d.count());
+        let mut means = Means::default();
+        if let Some(counters) = &ready.counters {
+            means = Means::restore(counters);
+            watch.restore(counters);
+        }
+        let run = ready.run.path();
+        let log = MetricsLog::open(&run.join("metrics.jsonl"), first)?;
+        let events = Events::open(run, first)?;
+        let saved = ready.counters.is_some().then_some(first);
+        Ok(Training {
+            experiment,
+            settings,
+            plan: Plan::of(experiment),
+            parts: Parts {
+                device: ready.device,
+                test: ready.test,
+                data: ready.data,
+                perception: ready.perception,
+                overlap: ready.overlap,
+            },
+            state,
+            loader: ready.loader,
+            first: Some(ready.batch),
+            saver: Saver::new(ready.run, ready.manifest, settings.keep_checkpoints, saved),
+            log,
+            events,
+            progress: Progress::new(first, settings.steps),
+            means,
+            watch,
+            logged: (Instant::now(), first),
+            valid: true,
+        })
     }
 
-    while state.step < settings.steps {
-        let batch = loader.next_batch()?;
-        let pictures = to_caffe(&batch.images, device)?;
-        let recorded = perception.recorded(Part::Train, &data, &batch.indices)?;
-        loader.recycle(batch);
-        if loader.quarantined().len() > state.quarantined.len() {
-            state.quarantined.extend(loader.quarantined().keys());
+    /// Steps until the last, a signal or an error.
+    fn run(mut self, stop: &Stop) -> Result<End> {
+        let begun = self.state.step;
+        while self.state.step < self.settings.steps {
+            let next = guarded(|| self.step(stop));
+            match next {
+                Ok(Next::Step) => {}
+                Ok(Next::Stop(code)) => {
+                    self.progress.finish();
+                    let step = self.state.step;
+                    // It may wait for a disk that does not answer.
+                    std::mem::forget(self.loader);
+                    return Ok(End::Stopped(step, code));
+                }
+                Err(error) => {
+                    self.progress.finish();
+                    return Err(self.rescue(error, begun));
+                }
+            }
         }
-        let seed = derive_seed(settings.seed, "dropout", state.step);
+        self.progress.finish();
+        Ok(End::Done(self.state.step))
+    }
+
+    /// One step, and what is due after it: a line of the log, then the checkpoint, then all that only reports.
+    fn step(&mut self, stop: &Stop) -> Result<Next> {
+        let batch = loop {
+            if let Some(code) = stop.asked() {
+                return self.stopped(code);
+            }
+            if let Some(batch) = self.first.take() {
+                break batch;
+            }
+            if let Some(batch) = self.loader.next_batch_within(PATIENCE)? {
+                break batch;
+            }
+        };
+        let losses = self.iterate(batch)?;
+        stop.something_to_save();
+        self.means.add(&losses);
+        self.progress.tick(&self.means);
+        self.observe(&losses);
+
+        let step = self.state.step;
+        let last = step == self.settings.steps;
+        let due = |every: u64| last || every > 0 && step.is_multiple_of(every);
+        let logged = match due(self.settings.log_every) {
+            true => self.log(),
+            false => Ok(None),
+        };
+        if due(self.settings.checkpoint_every) {
+            self.save()?;
+        }
+        // What a full disk has kept from the log is no reason not to save.
+        if let Some(entries) = logged.map_err(|e| failed("the log", step, e))? {
+            let written = self.events.scalars(step, &entries);
+            written.map_err(|e| failed("TensorBoard's events", step, e))?;
+        }
+        if let (Some(code), false) = (stop.asked(), last) {
+            return self.stopped(code);
+        }
+        if due(self.settings.sample_every) {
+            let drawn = self.shown().sample();
+            let written = drawn.and_then(|png| self.events.sheet(step, &png));
+            written.map_err(|e| failed("the sample sheet", step, e))?;
+        }
+        if due(self.settings.eval_every) {
+            let stopped = match self.evaluate(step) {
+                Err(TrainError::Experiment(ExperimentError::Interrupted)) => stop.asked(),
+                other => {
+                    other.map_err(|e| failed("the held-out error", step, e))?;
+                    None
+                }
+            };
+            if let Some(code) = stopped {
+                return self.stopped(code);
+            }
+        }
+        match stop.asked() {
+            Some(code) if !last => self.stopped(code),
+            _ => Ok(Next::Step),
+        }
+    }
+
+    /// One iteration, after which the state is that of the next step.
+    fn iterate(&mut self, batch: Batch) -> Result<Losses> {
+        let pictures = to_caffe(&batch.images, self.parts.device)?;
+        let Parts {
+            data, perception, ..
+        } = &self.parts;
+        let recorded = perception.recorded(Part::Train, data, &batch.indices)?;
+        self.loader.recycle(batch);
+        let state = &mut self.state;
+        if self.loader.quarantined().len() > state.quarantined.len() {
+            state.quarantined.extend(self.loader.quarantined().keys());
+        }
+        let seed = derive_seed(self.settings.seed, "dropout", state.step);
+        let updates = (state.adam_g.count(), state.adam_d.count());
+        self.valid = false;
         let losses = iterate(
-            &mut state,
-            &perception,
+            state,
+            perception,
             &pictures,
             recorded.as_ref(),
-            &plan,
+            &self.plan,
             seed,
-        )?;
-        let step = state.step;
-        means.add(&losses);
-        progress.tick();
-        // The equilibrium of Larsen et al. is near what is death in the paper's game.
-        if plan.loss.adv > 0.0 && plan.vaegan.is_none() {
-            watch.vital.observe(losses.discriminator(), losses.adv);
-            if watch.vital.should_tell() {
-                progress.say(&dead_discriminator(step));
-            }
-        }
-
-        if plan.loss.adv > 0.0 {
-            watch
-                .balance
-                .observe(state.adam_g.count(), state.adam_d.count());
-            if let Some(player) = watch.balance.should_tell() {
-                progress.say(&stuck_gate(step, player, plan.vaegan.is_some()));
-            }
-        }
-
-        let due = |every: u64| every > 0 && step.is_multiple_of(every);
-        let last = step == settings.steps;
-        if due(settings.log_every) || last {
-            let l = means.take();
-            let n = (step - logged_step) as f64 * settings.batch_size as f64;
-            let images_per_s = n / logged_at.elapsed().as_secs_f64().max(1e-9);
-            (logged_at, logged_step) = (Instant::now(), step);
-            let entries = log_entries(
-                &l,
-                &state,
-                &plan,
-                experiment,
-                images_per_s,
-                &watch,
-                state.quarantined.len(),
-            );
-            log.write(step, &entries)?;
-            scalars(&mut events, step, &entries)?;
-            progress.report(step, &l, images_per_s, gate_name(&state));
-        }
-        if due(settings.sample_every) || last {
-            let png = sample(
-                run.path(),
-                step,
-                &test,
-                &experiment.augment(),
-                &perception,
-                &state,
-                device,
-            )?;
-            events
-                .image_png(
-                    step,
-                    now(),
-                    "reconstructions",
-                    png.width,
-                    png.height,
-                    &png.bytes,
-                )
-                .map_err(ExperimentError::io(run.path()))?;
-        }
-        if due(settings.eval_every) || last {
-            match held_out(
-                &test,
-                &experiment.augment(),
-                &perception,
-                &state.generator,
-                settings.eval_images,
-                Clip::Displayable,
-                device,
-            ) {
-                Ok(e) => {
-                    let entries = eval_entries(&e, evaluated_shared);
-                    log.write(step, &entries)?;
-                    scalars(&mut events, step, &entries)?;
-                    progress.say(&eval_line(step, &e));
-                }
-                // Nothing is wrong with the training.
-                Err(ExperimentError::Net(error @ NetError::AllAlike)) => {
-                    progress.say(&format!("step {step}: no held-out error: {error}"));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if due(settings.checkpoint_every) || last {
-            save(&state, &means, &watch, &mut saved)?;
-        }
-        if let Some(code) = stop.asked()
-            && !last
-        {
-            if saved != step {
-                save(&state, &means, &watch, &mut saved)?;
-            }
-            progress.finish();
-            return Ok(End::Stopped(step, code));
-        }
-    }
-    progress.finish();
-    Ok(End::Done(state.step))
-}
-
-/// Held-out images that are training images, too; none where it cannot be told, or where a signal has asked to stop (which the
-/// loop hears).
-fn shared_with_training(data: &Dataset, test: &Dataset, stop: &Stop) -> Result<Option<Vec<usize>>> {
-    let go_on = || match stop.asked() {
-        Some(_) => Flow::Stop,
-        None => Flow::Continue,
-    };
-    match shared_images(data, test, &go_on) {
-        Ok(Overlap::Images(shared)) => Ok(Some(shared)),
-        Ok(Overlap::NotComparable(_)) | Err(DataError::Interrupted) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// What is to be said of held-out images that are training images.
-fn not_held_out(shared: usize, of: usize) -> Option<String> {
-    let which = match shared {
-        0 => return None,
-        all if all == of => format!("all {of} held-out images are"),
-        some => format!("{some} of {of} held-out images are also"),
-    };
-    Some(format!(
-        "warning: {which} training images: errors on them are not those of unseen images"
-    ))
-}
-
-/// MS-SSIM on pictures too small for all of its scales is another measure than on large ones.
-fn fewer_scales(experiment: &Experiment) -> Option<String> {
-    let side = i64::from(experiment.raw.data.crop);
-    let scales = structural::scales(side, side);
-    let fewer = experiment.raw.pixels.distance == PixelDistance::MsSsim
-        && scales < structural::scales(i64::MAX, i64::MAX);
-    fewer.then(|| {
-        format!(
-            "note: MS-SSIM compares pictures of {side} pixels at {scales} scales instead of {}, with their \
-             weights scaled to the same sum",
-            structural::scales(i64::MAX, i64::MAX)
-        )
-    })
-}
-
-fn set_threads(threads: usize, device: Device) {
-    if device.is_cuda() {
-        // What libtorch has left to do on the CPU is small, and its threads spin while they wait for more:
-        // they would take the processors from decoding, and from the thread that feeds the GPU.
-        tch::set_num_threads(1);
-    }
-    if threads > 0 {
-        if !device.is_cuda() {
-            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
-        }
-        // Fails where a pool exists already (a second training in one process): the batches are
-        // the same for any number of threads.
-        let _ = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global();
-    }
-}
-
-/// The checkpoint that a run goes on from, where it has recorded the hashes of TorchScript modules.
-fn recorded(experiment: &Experiment, request: &Request) -> Result<Option<Checkpoint>> {
-    let sources = [&experiment.encoder, &experiment.comparator];
-    let modules = sources.iter().any(|s| matches!(s, Source::Script(_)));
-    match modules && request.intent != Intent::Fresh {
-        true => Ok(Checkpoint::newest(&request.out.join("checkpoints"))?),
-        false => Ok(None),
-    }
-}
-
-/// Sizes of all batches that will go through the networks: of training, of evaluations and of sample sheets.
-fn batches(experiment: &Experiment, test: &Dataset) -> Vec<i64> {
-    let train = &experiment.raw.train;
-    let mut sizes = measure::batch_sizes(test.len().min(train.eval_images));
-    sizes.extend([train.batch_size, test.len().min(SHEET)].map(|n| n as i64));
-    sizes.sort_unstable();
-    sizes.dedup();
-    sizes
-}
-
-fn crop(experiment: &Experiment) -> i64 {
-    i64::from(experiment.raw.data.crop)
-}
-
-fn check_size(experiment: &Experiment, data: &Dataset) -> Result<()> {
-    if experiment.raw.data.scale.is_none() && experiment.raw.data.crop > data.stored_size() {
-        let reason = format!(
-            "is {} but the photographs are stored at {} pixels ({}); prepare them larger or lower it",
-            experiment.raw.data.crop,
-            data.stored_size(),
-            data.describe()
         );
-        let path = experiment.path.clone();
-        return Err(ExperimentError::Invalid {
-            path,
-            key: "data.crop".into(),
-            reason,
+        // Running statistics of batch normalisation move before any weight does.
+        let untouched = updates == (state.adam_g.count(), state.adam_d.count())
+            && !self.experiment.normalises_batches();
+        self.valid = losses.is_ok() || untouched;
+        losses
+    }
+
+    /// Warns of networks that have stopped to learn.
+    fn observe(&mut self, losses: &Losses) {
+        if self.plan.loss.adv <= 0.0 {
+            return;
         }
-        .into());
-    }
-    Ok(())
-}
-
-/// Errors are relative to the distance between photographs, of which one alone has none; and all that will be looked at
-/// must be readable.
-fn check_held_out(experiment: &Experiment, test: &Dataset) -> Result<()> {
-    if test.len() < 2 {
-        let reason = format!("needs at least 2 photographs, has {}", test.describe());
-        let path = experiment.path.clone();
-        return Err(ExperimentError::Invalid {
-            path,
-            key: "data.test".into(),
-            reason,
-        }
-        .into());
-    }
-    // A corrupt one would stop the run at its first evaluation, each time that it is resumed.
-    let mut shown = measure::chosen(test, experiment.raw.train.eval_images);
-    shown.extend(measure::chosen(test, SHEET));
-    shown.sort_unstable();
-    shown.dedup();
-    for part in shown.chunks(CHECKED_AT_ONCE) {
-        deepsim_data::eval_batch(test, part, &experiment.augment())?;
-    }
-    Ok(())
-}
-
-fn describe(
-    experiment: &Experiment,
-    perception: &Perception,
-    data: &Dataset,
-    test: &Dataset,
-) -> Manifest {
-    let version = |k: &str, v: String| (k.to_owned(), v);
-    Manifest {
-        format: checkpoint::FORMAT,
-        step: 0,
-        seconds: 0.0,
-        generator: experiment.generator.clone(),
-        discriminator: experiment.discriminator.clone(),
-        encoder_weights: perception.encoder_hash.clone(),
-        comparator_weights: perception.comparator_hash.clone(),
-        train_data: data.digest(),
-        test_data: test.digest(),
-        versions: BTreeMap::from([
-            version("deepsim", env!("CARGO_PKG_VERSION").to_owned()),
-            version("libtorch", deepsim_nets::torch_version()),
-        ]),
-        files: BTreeMap::new(),
-        digest: None,
-        framing: Some(test.framing()),
-        held_out_overlap: None,
-    }
-}
-
-/// A resumed run must see the weights and photographs that it began with.
-fn same_inputs(run: &Path, now: &Manifest, then: &Manifest) -> Result<()> {
-    for (what, is, was) in [
-        (
-            "encoder.weights",
-            &now.encoder_weights,
-            &then.encoder_weights,
-        ),
-        (
-            "comparator.weights",
-            &now.comparator_weights,
-            &then.comparator_weights,
-        ),
-        ("data.train", &now.train_data, &then.train_data),
-        ("data.test", &now.test_data, &then.test_data),
-    ] {
-        if is != was {
-            let cut = |s: &str| s.chars().take(16).collect();
-            return Err(ExperimentError::InputChanged {
-                path: run.to_owned(),
-                what: what.to_owned(),
-                was: cut(was),
-                is: cut(is),
+        let step = self.state.step;
+        // The equilibrium of Larsen et al. is near what is death in the paper's game.
+        if self.plan.vaegan.is_none() {
+            let vital = &mut self.watch.vital;
+            vital.observe(losses.discriminator(), losses.adv);
+            if vital.should_tell() {
+                self.progress.say(&dead_discriminator(step));
             }
-            .into());
+        }
+        let balance = &mut self.watch.balance;
+        balance.observe(self.state.adam_g.count(), self.state.adam_d.count());
+        if let Some(player) = balance.should_tell() {
+            let words = stuck_gate(step, player, self.plan.vaegan.is_some());
+            self.progress.say(&words);
         }
     }
-    Ok(())
-}
 
-fn pixels(crop: u32) -> String {
-    format!("{crop}x{crop} px")
-}
-
-fn now() -> f64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0.0, |d| d.as_secs_f64())
-}
-
-fn event_writer(run: &Path, resumed_at: Option<u64>) -> Result<EventWriter> {
-    let dir = run.join("tensorboard");
-    let open = || -> std::io::Result<EventWriter> {
-        std::fs::create_dir_all(&dir)?;
-        match resumed_at {
-            None => EventWriter::create(&dir),
-            Some(step) => EventWriter::resume(&dir, step + 1, now()),
+    /// Writes a line of the log, of the means since the last.
+    fn log(&mut self) -> Result<Option<Vec<(&'static str, serde_json::Value)>>> {
+        let step = self.state.step;
+        let (at, before) = self.logged;
+        let kept = self.means.clone();
+        let means = self.means.take();
+        let n = (step - before) as f64 * self.settings.batch_size as f64;
+        let images_per_s = n / at.elapsed().as_secs_f64().max(1e-9);
+        self.logged = (Instant::now(), step);
+        let entries = log_entries(
+            &means,
+            &self.state,
+            &self.plan,
+            self.experiment,
+            images_per_s,
+            &self.watch,
+            self.state.quarantined.len(),
+        );
+        self.progress
+            .report(step, &means, images_per_s, gate_name(&self.state));
+        match self.log.write(step, &entries) {
+            Ok(()) => Ok(Some(entries)),
+            Err(error) => {
+                // The next line will be of these steps, too.
+                self.means = kept;
+                Err(error)
+            }
         }
-    };
-    Ok(open().map_err(ExperimentError::io(&dir))?)
+    }
+
+    fn shown(&self) -> Shown<'_> {
+        Shown {
+            run: self.saver.run().path(),
+            experiment: self.experiment,
+            test: &self.parts.test,
+            perception: &self.parts.perception,
+            state: &self.state,
+            device: self.parts.device,
+        }
+    }
+
+    /// Measures held-out errors and writes them down.
+    fn evaluate(&mut self, step: u64) -> Result<()> {
+        match self.shown().evaluate()? {
+            Ok(errors) => {
+                let entries = eval_entries(&errors, self.parts.overlap);
+                self.log.write(step, &entries)?;
+                self.events.scalars(step, &entries)?;
+                self.progress.say(&eval_line(step, &errors));
+            }
+            // Nothing is wrong with the training.
+            Err(error) => {
+                let words = format!("step {step}: no held-out error: {error}");
+                self.progress.say(&words);
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let (before, step) = (self.saver.saved(), self.state.step);
+        let perception = &self.parts.perception;
+        let saved = self
+            .saver
+            .save(&self.state, perception, &self.means, &self.watch);
+        match saved {
+            Ok(()) => Ok(()),
+            Err(error @ TrainError::NotFinite { .. }) => {
+                self.valid = false;
+                Err(error)
+            }
+            // An older one could not be removed.
+            Err(error) if self.saver.saved() == Some(step) && before != Some(step) => Err(error),
+            Err(error) => Err(TrainError::Saving {
+                step,
+                newest: before,
+                source: Box::new(error),
+            }),
+        }
+    }
+
+    /// Saves what is not saved yet.
+    fn stopped(&mut self, code: u8) -> Result<Next> {
+        if self.saver.saved() != Some(self.state.step) {
+            self.save()?;
+        }
+        Ok(Next::Stop(code))
+    }
+
+    /// Saves what can be saved before an error ends the program.
+    fn rescue(mut self, error: TrainError, begun: u64) -> TrainError {
+        // It may wait for a disk that does not answer.
+        let run = self.saver.run().path().to_owned();
+        let newest = self.saver.saved();
+        let step = self.state.step;
+        let rescue = match &error {
+            TrainError::NotFinite { .. } | TrainError::Saving { .. } => return error,
+            _ if !self.valid => Rescue::Spoilt {
+                step: step + 1,
+                newest,
+            },
+            _ if newest == Some(step) => Rescue::Saved { step, run },
+            _ if step == begun => Rescue::Nothing { newest },
+            _ => match guarded(|| self.save()) {
+                Ok(()) => Rescue::Saved { step, run },
+                Err(TrainError::Saving { source, .. }) => Rescue::Lost {
+                    step,
+                    newest,
+                    reason: source.to_string(),
+                },
+                Err(other) => Rescue::Lost {
+                    step,
+                    newest,
+                    reason: other.to_string(),
+                },
+            },
+        };
+        std::mem::forget(self.loader);
+        TrainError::Failed {
+            source: Box::new(error),
+            rescue,
+        }
+    }
 }
 
-fn scalars(events: &mut EventWriter, step: u64, entries: &[(&str, Value)]) -> Result<()> {
-    let as_number = |v: &Value| v.as_f64().or_else(|| v.as_bool().map(f64::from));
-    let numbers: Vec<(&str, f64)> = entries
-        .iter()
-        .filter_map(|(k, v)| Some((*k, as_number(v)?)))
-        .collect();
-    let written = events
-        .scalars(step, now(), &numbers)
-        .and_then(|()| events.flush());
-    Ok(written.map_err(ExperimentError::io(Path::new("tensorboard")))?)
-}
-
-/// Writes `samples/step-….png`: held-out photographs above their reconstructions.
-fn sample(
-    run: &Path,
-    step: u64,
-    test: &Dataset,
-    augment: &Augment,
-    perception: &Perception,
-    state: &State,
-    device: Device,
-) -> Result<sheet::Png> {
-    let _guard = tch::no_grad_guard();
-    let shown = measure::chosen(test, SHEET);
-    let images = deepsim_data::eval_batch(test, &shown, augment)?;
-    let x = to_caffe(&images, device)?;
-    let features = held_out_features(perception, test, &shown, &x)?;
-    let y = decode(&state.generator, &features, Clip::Displayable)?;
-    let png = sheet::rows(&[&x, &y])?;
-    let dir = run.join("samples");
-    let path = dir.join(format!("{}.png", checkpoint::directory_name(step)));
-    std::fs::create_dir_all(&dir)
-        .and_then(|()| std::fs::write(&path, &png.bytes))
-        .map_err(ExperimentError::io(&path))?;
-    Ok(png)
+/// Turns a panic into an error: what was learned so far is not lost by it.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(TrainError::Panicked(
+            text.unwrap_or("no reason given").to_owned(),
+        ))
+    })
 }
 
 /// The newest checkpoint of a run, for callers that only read.

@@ -2,9 +2,10 @@
 //! the iteration, save, exit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use deepsim_data::terminal::tell;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
@@ -13,10 +14,12 @@ use signal_hook::low_level;
 /// and then its group, and a script may pass on a Ctrl-C that the terminal has sent to all.
 const ONE_WISH: Duration = Duration::from_millis(100);
 
-/// Remembers the first signal; a second Ctrl-C or SIGTERM ends the process at once.
+/// Remembers the first signal; a second Ctrl-C or SIGTERM ends the process at once, and so does the first while there
+/// is nothing to save.
 #[derive(Clone, Debug)]
 pub struct Stop {
     signal: Arc<AtomicUsize>,
+    unsaved: Arc<AtomicBool>,
 }
 
 impl Stop {
@@ -32,14 +35,20 @@ impl Stop {
         }
         let mut signals = Signals::new(wanted)?;
         let signal = Arc::new(AtomicUsize::new(0));
+        let unsaved = Arc::new(AtomicBool::new(false));
         let stop = Stop {
             signal: Arc::clone(&signal),
+            unsaved: Arc::clone(&unsaved),
         };
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
                 let mut asked: Option<Instant> = None;
                 for number in signals.forever() {
+                    if !unsaved.load(Ordering::Relaxed) {
+                        tell("stopped before a step was done: nothing is lost; the same command begins again");
+                        low_level::exit(128 + number);
+                    }
                     // These may come more than once and never end it at once.
                     if !matches!(number, SIGUSR1 | SIGHUP) {
                         let first = *asked.get_or_insert_with(Instant::now);
@@ -48,16 +57,27 @@ impl Stop {
                         }
                     }
                     let value = usize::try_from(number).unwrap_or(0);
-                    let _ = signal.compare_exchange(0, value, Ordering::Relaxed, Ordering::Relaxed);
+                    let _ = signal.compare_exchange(0, value, Ordering::SeqCst, Ordering::SeqCst);
+                    deepsim_experiment::interrupt::ask();
                 }
             })?;
         Ok(stop)
     }
 
+    /// From now on a signal ends the process at once, whatever it is doing: reading, hashing, decoding.
+    pub fn nothing_to_save(&self) {
+        self.unsaved.store(false, Ordering::Relaxed);
+    }
+
+    /// From now on a signal lets the step be finished and saved.
+    pub fn something_to_save(&self) {
+        self.unsaved.store(true, Ordering::Relaxed);
+    }
+
     /// The exit code of the signal that asked to stop (130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 138 for
     /// SIGUSR1).
     pub fn asked(&self) -> Option<u8> {
-        match self.signal.load(Ordering::Relaxed) {
+        match self.signal.load(Ordering::SeqCst) {
             0 => None,
             n => u8::try_from(128 + n).ok(),
         }

@@ -421,6 +421,7 @@ fn a_deterministic_run_repeats_itself_and_resumes_exactly() {
             train_data: String::new(),
             test_data: String::new(),
             versions: Default::default(),
+            experiment: None,
             files: Default::default(),
             digest: None,
             framing: None,

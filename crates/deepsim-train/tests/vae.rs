@@ -132,6 +132,7 @@ fn a_resumed_autoencoder_goes_on_as_if_never_stopped() {
             train_data: String::new(),
             test_data: String::new(),
             versions: Default::default(),
+            experiment: None,
             files: Default::default(),
             digest: None,
             framing: None,

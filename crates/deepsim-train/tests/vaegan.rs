@@ -392,6 +392,7 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
                 train_data: String::new(),
                 test_data: String::new(),
                 versions: Default::default(),
+                experiment: None,
                 files: Default::default(),
                 digest: None,
                 framing: None,

@@ -74,7 +74,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         peak(last)
     );
     // NaN is a failure, too.
-    if !(more <= ALLOWED_MIB) {
+    if more.is_nan() || more > ALLOWED_MIB {
         bail!("{more} MiB more for more images, where {ALLOWED_MIB} are allowed");
     }
     if args.images != WHOLE {

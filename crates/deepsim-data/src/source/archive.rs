@@ -319,10 +319,6 @@ impl Lister<'_> {
 
     /// A member's path, '/'-separated, or what can be shown of one that is not UTF-8; `None` for the
     /// folder itself.
-    #[expect(
-        clippy::type_complexity,
-        reason = "an error, nothing, or one of two texts"
-    )]
     fn plain(&self, path: &Path) -> Result<Option<Result<String, String>>, DataError> {
         let mut parts = Vec::new();
         for component in path.components() {

@@ -19,7 +19,7 @@ use deepsim_eval::{
     EvalError, apng, interpolate, mv, neighbors, neighbors_table, output, reencode, report, runs,
     table2, table2_text,
 };
-use deepsim_experiment::{Clip, Consent, Experiment, ExperimentError, Perception, device, measure};
+use deepsim_experiment::{Clip, Consent, Experiment, Perception, device, measure};
 use serde::Serialize;
 
 use crate::cli::{Baseline, Output, Runs};
@@ -522,8 +522,8 @@ pub fn baseline(baseline: Baseline, consent: &Consent) -> Result<()> {
         ))
     });
     if out.exists() {
-        // Only what a baseline has written goes.
-        if !fresh || !out.join(mv::FILE).is_file() {
+        // Only what a baseline has written goes: its four files.
+        if !fresh || !mv::is_record(&out) {
             return Err(EvalError::Exists { path: out });
         }
     }
@@ -547,9 +547,6 @@ pub fn baseline(baseline: Baseline, consent: &Consent) -> Result<()> {
     )
     .while_running()?;
     bar.finish_and_clear();
-    if out.exists() {
-        std::fs::remove_dir_all(&out).map_err(ExperimentError::io(&out))?;
-    }
     mv::write(&out, &made).while_running()?;
     let mean = |of: fn(&mv::Photo) -> f64| {
         made.photos.iter().map(of).sum::<f64>() / made.photos.len().max(1) as f64

@@ -92,21 +92,33 @@ pub struct Made<'a> {
     pub seconds: f64,
 }
 
-/// Writes a record into `out`, which must not be there: whole or not at all.
+/// Whether a folder holds a record, by the content of its `mv.json`.
+pub fn is_record(path: &Path) -> bool {
+    let read = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).ok();
+    let value = std::fs::read(path.join(FILE)).ok();
+    value
+        .and_then(|text| read(&text))
+        .is_some_and(|value| value["format"] == "deepsim-mv")
+}
+
+/// Writes a record into `out`: whole or not at all. Of a folder that is there the files of a record are replaced, and
+/// nothing else in it is touched.
 ///
 /// # Errors
-/// A folder that is there, or files that cannot be written.
+/// Files that cannot be written.
 pub fn write(out: &Path, made: &Made<'_>) -> Result<()> {
     let parent = out
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(ExperimentError::io(parent))?;
+    // A folder that is there may be on another disk.
+    let there = out.is_dir();
     let beside = tempfile::Builder::new()
         .prefix(".partial-mv-")
         // The umask decides, as of any other folder.
         .permissions(PermissionsExt::from_mode(0o777))
-        .tempdir_in(parent)
+        .tempdir_in(if there { out } else { parent })
         .map_err(ExperimentError::io(parent))?;
     let mut sheet = Sheet::new(&format!("Mahendran & Vedaldi, {}", made.experiment.encoder));
     let shown = deepsim_data::spread(SHOWN, made.photos.len());
@@ -142,11 +154,30 @@ pub fn write(out: &Path, made: &Made<'_>) -> Result<()> {
     let json =
         serde_json::to_string_pretty(&manifest).map_err(|e| EvalError::Format(e.to_string()))?;
     output::write(&beside.path().join(FILE), (json + "\n").as_bytes())?;
+    if there {
+        return replace(beside.path(), out);
+    }
     let kept = beside.keep();
     std::fs::rename(&kept, out).map_err(|e| {
         let _ = std::fs::remove_dir_all(&kept);
         ExperimentError::io(out)(e)
     })?;
+    Ok(())
+}
+
+/// Moves the files of a record into a folder that has those of another: without `mv.json`, the last, it is none.
+fn replace(beside: &Path, out: &Path) -> Result<()> {
+    let record = out.join(FILE);
+    match std::fs::remove_file(&record) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(ExperimentError::io(&record)(e).into());
+        }
+        _ => {}
+    }
+    for name in [TOML, TENSORS, PICTURE, FILE] {
+        let target = out.join(name);
+        std::fs::rename(beside.join(name), &target).map_err(ExperimentError::io(&target))?;
+    }
     Ok(())
 }
 

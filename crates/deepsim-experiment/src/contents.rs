@@ -1,0 +1,272 @@
+//! What is in a run directory: which of it this program wrote, told by name and content, and the removal of that alone.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::checkpoint;
+use crate::error::{ExperimentError, Result};
+
+/// Folder of the checkpoints.
+pub const CHECKPOINTS: &str = "checkpoints";
+/// The resolved experiment.
+pub const EXPERIMENT: &str = "experiment.toml";
+/// The log.
+pub const METRICS: &str = "metrics.jsonl";
+pub(crate) const LOCK: &str = "lock";
+const SAMPLES: &str = "samples";
+const EVENTS: &str = "tensorboard";
+/// Files that are being written, and are renamed when they are whole.
+const PARTIAL: [&str; 2] = ["experiment.partial", "metrics.partial"];
+/// How the resolved experiment begins.
+pub(crate) const RESOLVED: &str = "# Resolved from ";
+
+/// A lock holds the number of a process.
+const LOCK_BYTES: u64 = 32;
+/// Lines of metrics are a thousand bytes long; what is longer is something else.
+const LINE_BYTES: u64 = 1 << 20;
+
+/// Where checkpoints are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Nowhere yet.
+    Nothing,
+    /// In a folder of the run, or in one that a link leads to.
+    Folder,
+    /// A link to what is not there.
+    Dangling(PathBuf),
+    /// A file, or a link to one.
+    NoFolder,
+}
+
+/// Where a run's checkpoints are.
+///
+/// # Errors
+/// What cannot be looked at.
+pub fn place(run: &Path) -> Result<Place> {
+    let path = run.join(CHECKPOINTS);
+    let metadata = match fs::symlink_metadata(&path) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Place::Nothing),
+        Err(e) => return Err(ExperimentError::io(&path)(e)),
+    };
+    match fs::metadata(&path) {
+        Ok(followed) if followed.is_dir() => Ok(Place::Folder),
+        Ok(_) => Ok(Place::NoFolder),
+        Err(_) if metadata.is_symlink() => {
+            let target = fs::read_link(&path).map_err(ExperimentError::io(&path))?;
+            Ok(Place::Dangling(target))
+        }
+        Err(e) => Err(ExperimentError::io(&path)(e)),
+    }
+}
+
+/// Names in a folder, sorted; none where it is missing.
+pub(crate) fn names(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(names),
+        Err(e) => return Err(ExperimentError::io(folder)(e)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(ExperimentError::io(folder))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn is_known(name: &str) -> bool {
+    [LOCK, EXPERIMENT, METRICS, CHECKPOINTS, SAMPLES, EVENTS].contains(&name)
+        || PARTIAL.contains(&name)
+}
+
+/// A lock of ours holds the number of a process, or nothing yet.
+fn is_our_lock(run: &Path) -> bool {
+    let path = run.join(LOCK);
+    let small = fs::symlink_metadata(&path).is_ok_and(|m| m.is_file() && m.len() <= LOCK_BYTES);
+    small
+        && fs::read_to_string(path)
+            .is_ok_and(|text| text.trim().bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Whether a resolved experiment, as this program writes it, is there.
+fn is_resolved(run: &Path) -> bool {
+    let mut start = [0; RESOLVED.len()];
+    let file = File::open(run.join(EXPERIMENT));
+    file.and_then(|mut f| f.read_exact(&mut start)).is_ok() && start == *RESOLVED.as_bytes()
+}
+
+/// Whether a run may be in this directory: nothing is there, or what this program leaves. A file called `lock`, an
+/// `experiment.toml` or a folder `samples` may be anybody's.
+///
+/// # Errors
+/// A directory that cannot be read.
+pub(crate) fn is_ours(run: &Path) -> Result<bool> {
+    let all = names(run)?;
+    if all.is_empty() {
+        return Ok(true);
+    }
+    // A run that was copied may have left its lock behind, and one that was tidied its experiment.
+    if place(run)? == Place::Folder && !checkpoint::steps(&run.join(CHECKPOINTS))?.is_empty() {
+        return Ok(is_our_lock(run) || run.join(EXPERIMENT).exists() || foreign(run)?.is_empty());
+    }
+    // Folders (or links to some) that hold nothing else are there for a run to come.
+    if all
+        .iter()
+        .all(|n| [CHECKPOINTS, SAMPLES, EVENTS].contains(&n.as_str()))
+    {
+        return Ok(foreign(run)?.is_empty());
+    }
+    if !is_our_lock(run) || !is_our_log(&run.join(METRICS)) {
+        return Ok(false);
+    }
+    Ok(is_resolved(run) || foreign(run)?.is_empty())
+}
+
+/// A log of ours is lines of JSON with a step (the last may be cut).
+fn is_our_log(path: &Path) -> bool {
+    // A pipe or a device may have no end.
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        _ => return fs::symlink_metadata(path).is_err(),
+    }
+    let Ok(file) = File::open(path) else {
+        return false;
+    };
+    let mut line = Vec::new();
+    let read = BufReader::new(file)
+        .take(LINE_BYTES)
+        .read_until(b'\n', &mut line);
+    read.is_ok()
+        && (!line.ends_with(b"\n") && line.len() < LINE_BYTES as usize || step_of(&line).is_some())
+}
+
+fn step_of(line: &[u8]) -> Option<u64> {
+    let value: Value = serde_json::from_slice(line).ok()?;
+    value.get("step")?.as_u64()
+}
+
+/// The last step that a run has logged or shown, if any.
+///
+/// # Errors
+/// A log that cannot be read.
+pub(crate) fn reached(run: &Path) -> Result<Option<u64>> {
+    let mut last = None;
+    let path = run.join(METRICS);
+    match File::open(&path) {
+        Ok(file) => {
+            let mut lines = BufReader::new(file);
+            let mut line = Vec::new();
+            loop {
+                line.clear();
+                let bytes = (&mut lines)
+                    .take(LINE_BYTES)
+                    .read_until(b'\n', &mut line)
+                    .map_err(ExperimentError::io(&path))?;
+                if bytes == 0 {
+                    break;
+                }
+                last = last.max(step_of(&line));
+            }
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(ExperimentError::io(&path)(e)),
+    }
+    let sheets = names(&run.join(SAMPLES))?;
+    Ok(sheets.iter().filter_map(|n| sheet(n)).max().max(last))
+}
+
+/// Step of a sample sheet by its name.
+fn sheet(name: &str) -> Option<u64> {
+    checkpoint::step_of(name.strip_suffix(".png")?)
+}
+
+/// Event files that this program writes: `events.out.tfevents.SECONDS.deepsim.PID`.
+fn is_our_events(name: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    name.strip_prefix("events.out.tfevents.")
+        .and_then(|rest| rest.split_once(".deepsim."))
+        .is_some_and(|(seconds, process)| digits(seconds) && digits(process))
+}
+
+/// What in a run directory this program did not write, relative to it.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub(crate) fn foreign(run: &Path) -> Result<Vec<String>> {
+    let mut strange: Vec<String> = names(run)?.into_iter().filter(|n| !is_known(n)).collect();
+    let log = run.join(METRICS);
+    if !is_our_log(&log) {
+        strange.push(METRICS.to_owned());
+    }
+    type Ours<'a> = &'a dyn Fn(&Path, &str) -> bool;
+    let folders: [(&str, Ours<'_>); 3] = [
+        (SAMPLES, &|_, name| sheet(name).is_some()),
+        (EVENTS, &|_, name| is_our_events(name)),
+        (CHECKPOINTS, &|path, _| checkpoint::is_ours(path)),
+    ];
+    for (folder, is_ours) in folders {
+        let at = run.join(folder);
+        if fs::symlink_metadata(&at).is_ok() && !at.is_dir() {
+            // A link to a disk that is not there is the run's; a file is not.
+            if !at.is_symlink() {
+                strange.push(folder.to_owned());
+            }
+            continue;
+        }
+        for name in names(&at)? {
+            if !is_ours(&at.join(&name), &name) {
+                strange.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    Ok(strange)
+}
+
+/// Removes what a run leaves, told by name and content, and returns what stays. The log goes first and checkpoints
+/// last: whatever ends this on the way, what is left is a run.
+///
+/// # Errors
+/// What cannot be removed.
+pub(crate) fn clear(run: &Path) -> Result<Vec<String>> {
+    let gone = |path: &Path| match fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(ExperimentError::io(path)(e)),
+        _ => Ok(()),
+    };
+    let log = run.join(METRICS);
+    if is_our_log(&log) {
+        gone(&log)?;
+    }
+    for name in PARTIAL {
+        gone(&run.join(name))?;
+    }
+    type Known<'a> = &'a dyn Fn(&str) -> bool;
+    let folders: [(&str, Known<'_>); 2] = [
+        (SAMPLES, &|name| sheet(name).is_some()),
+        (EVENTS, &is_our_events),
+    ];
+    for (folder, is_ours) in folders {
+        let folder = run.join(folder);
+        if folder.is_dir() {
+            for name in names(&folder)?.iter().filter(|name| is_ours(name)) {
+                gone(&folder.join(name))?;
+            }
+        }
+    }
+    if place(run)? == Place::Folder {
+        let folder = run.join(CHECKPOINTS);
+        for name in names(&folder)? {
+            let path = folder.join(&name);
+            if checkpoint::is_ours(&path) {
+                checkpoint::remove(&path)?;
+            }
+        }
+    }
+    let left = foreign(run)?;
+    gone(&run.join(EXPERIMENT))?;
+    Ok(left)
+}

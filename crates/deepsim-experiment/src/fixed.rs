@@ -1,0 +1,255 @@
+//! What a run keeps from its first step to its last: every key of the experiment that a resume may not change, with
+//! its value, as a checkpoint's manifest stores them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::raw::Raw;
+
+/// Keys that a resume may change: the length of the run, its reports, its threads and what it tolerates. Consent to run
+/// code is no part of an experiment either.
+const FREE: [&str; 12] = [
+    "train.steps",
+    "train.threads",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.sample_every",
+    "train.eval_every",
+    "train.eval_images",
+    "train.keep_checkpoints",
+    "train.not_finite",
+    "data.quarantine",
+    "encoder.trust_code",
+    "comparator.trust_code",
+];
+
+/// What a key meant while it could be left out, or did not exist yet: a value that an earlier format lacks is this one,
+/// whatever the key's default has become since. A key that is added gets a line here, and no line is ever changed.
+const UNWRITTEN: [(&str, Default); 11] = [
+    ("encoder.normalize", Default::Word("none")),
+    ("encoder.width", Default::Number(1.0)),
+    ("generator.trunk", Default::Word("deepsim")),
+    ("generator.noise", Default::Count(0)),
+    ("discriminator.architecture", Default::Word("deepsim")),
+    ("discriminator.width", Default::Number(1.0)),
+    ("pixels.distance", Default::Word("squared")),
+    ("train.tf32", Default::Word("off")),
+    ("train.deterministic", Default::Switch(true)),
+    ("train.discriminator_passes", Default::Word("paper")),
+    ("comparator.width", Default::Number(1.0)),
+];
+
+/// The same for the optimisers of all networks.
+const UNWRITTEN_OF_OPTIMISERS: [(&str, Default); 1] = [("rule", Default::Word("adam"))];
+
+#[derive(Clone, Copy, Debug)]
+enum Default {
+    Word(&'static str),
+    Number(f64),
+    Count(i64),
+    Switch(bool),
+}
+
+impl Default {
+    fn value(self) -> Value {
+        match self {
+            Default::Word(word) => word.into(),
+            Default::Number(number) => number.into(),
+            Default::Count(count) => count.into(),
+            Default::Switch(on) => on.into(),
+        }
+    }
+}
+
+/// What `key` is where nobody has written it; none where it is then absent.
+fn unwritten(key: &str) -> Option<Value> {
+    let of_optimiser = || {
+        let (network, name) = key.strip_prefix("optimizer.")?.split_once('.')?;
+        let known = ["generator", "discriminator", "encoder"].contains(&network);
+        let mut names = UNWRITTEN_OF_OPTIMISERS.iter();
+        names.find(|(k, _)| known && *k == name)
+    };
+    let found = UNWRITTEN.iter().find(|(k, _)| *k == key);
+    found.or_else(of_optimiser).map(|(_, d)| d.value())
+}
+
+/// The values of all keys that a resume may not change, and their digest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fixed {
+    /// blake3 of the values as one line of JSON.
+    pub digest: String,
+    /// Dotted key → value, of the type that the experiment file gives it (numbers that JSON has not, such as an
+    /// infinite threshold, are words).
+    pub values: BTreeMap<String, Value>,
+}
+
+impl Fixed {
+    /// Of an experiment.
+    ///
+    /// # Errors
+    /// A value that TOML cannot hold (none of ours).
+    pub fn of(raw: &Raw) -> Result<Fixed, toml::ser::Error> {
+        let mut values = flatten(raw)?;
+        values.retain(|key, _| !FREE.contains(&key.as_str()));
+        Ok(Fixed {
+            digest: digest(&values),
+            values,
+        })
+    }
+
+    /// Whether the digest is that of the values.
+    pub fn is_whole(&self) -> bool {
+        self.digest == digest(&self.values)
+    }
+
+    /// Each key with another value here than there: `key: there X, here Y`.
+    pub fn differences(&self, there: &Fixed) -> Vec<String> {
+        let keys: BTreeSet<&String> = self.values.keys().chain(there.values.keys()).collect();
+        let show = |value: Option<Value>| value.map_or("nothing".to_owned(), |v| words(&v));
+        let mut different = Vec::new();
+        for key in keys {
+            // What a later build leaves out of the comparison, this build's manifests need not lack.
+            if FREE.contains(&key.as_str()) {
+                continue;
+            }
+            let of = |side: &Fixed| side.values.get(key).cloned().or_else(|| unwritten(key));
+            let (here, there) = (of(self), of(there));
+            if here != there {
+                different.push(format!("{key}: there {}, here {}", show(there), show(here)));
+            }
+        }
+        different
+    }
+}
+
+fn digest(values: &BTreeMap<String, Value>) -> String {
+    let line = serde_json::to_vec(values).unwrap_or_default();
+    blake3::hash(&line).to_hex().to_string()
+}
+
+/// As a TOML file has it.
+fn words(value: &Value) -> String {
+    match value {
+        Value::Array(all) => {
+            let all: Vec<String> = all.iter().map(words).collect();
+            format!("[{}]", all.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Dotted key → value.
+fn flatten(raw: &Raw) -> Result<BTreeMap<String, Value>, toml::ser::Error> {
+    fn walk(prefix: &str, value: &toml::Value, out: &mut BTreeMap<String, Value>) {
+        let toml::Value::Table(table) = value else {
+            out.insert(prefix.to_owned(), json(value));
+            return;
+        };
+        for (key, value) in table {
+            let key = match prefix {
+                "" => key.clone(),
+                _ => format!("{prefix}.{key}"),
+            };
+            walk(&key, value, out);
+        }
+    }
+    let mut out = BTreeMap::new();
+    walk("", &toml::Value::try_from(raw)?, &mut out);
+    Ok(out)
+}
+
+fn json(value: &toml::Value) -> Value {
+    match value {
+        toml::Value::String(text) => text.as_str().into(),
+        toml::Value::Integer(number) => (*number).into(),
+        toml::Value::Float(number) => serde_json::Number::from_f64(*number)
+            .map_or_else(|| number.to_string().into(), Value::Number),
+        toml::Value::Boolean(on) => (*on).into(),
+        toml::Value::Datetime(time) => time.to_string().into(),
+        toml::Value::Array(all) => all.iter().map(json).collect(),
+        toml::Value::Table(table) => {
+            let all = table.iter().map(|(key, value)| (key.clone(), json(value)));
+            Value::Object(all.collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::Experiment;
+
+    fn fixed(sets: &[&str]) -> Fixed {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/quickstart.toml");
+        let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+        Fixed::of(&Experiment::load(&file, &sets).unwrap().raw).unwrap()
+    }
+
+    #[test]
+    fn values_keep_their_types_through_json_to_the_last_digit() {
+        let sets = [
+            "gate.g_off_above=inf",
+            "loss.img=0.1234567890123456",
+            "data.scale=[0.1, 0.7]",
+        ];
+        let before = fixed(&sets);
+        let text = serde_json::to_string(&before).unwrap();
+        let after: Fixed = serde_json::from_str(&text).unwrap();
+        assert_eq!(after, before);
+        assert!(after.is_whole());
+        for (key, value) in [
+            ("train.seed", Value::from(1)),
+            ("encoder.tap", "pool2".into()),
+            ("data.mirror", true.into()),
+            ("loss.img", 0.123_456_789_012_345_6.into()),
+            ("gate.g_off_above", "inf".into()),
+            ("schedule.halve_at", vec![1100, 1600].into()),
+        ] {
+            assert_eq!(after.values[key], value, "{key}");
+        }
+        let mut other = after;
+        other.values.insert("train.seed".into(), 1.0.into());
+        assert!(!other.is_whole());
+        assert_eq!(
+            before.differences(&other),
+            ["train.seed: there 1.0, here 1"],
+            "a number of another type is another value"
+        );
+    }
+
+    #[test]
+    fn what_a_resume_may_change_is_not_stored() {
+        let stored = fixed(&[]);
+        for key in FREE {
+            assert!(!stored.values.contains_key(key), "{key}");
+        }
+        assert_eq!(stored, fixed(&["train.steps=9", "data.quarantine=3"]));
+        assert_ne!(stored.digest, fixed(&["train.seed=9"]).digest);
+    }
+
+    /// A manifest without the key is from before there was one: only the meaning of that time is no difference.
+    #[test]
+    fn a_key_that_an_earlier_format_lacks_counts_as_its_default_of_that_time() {
+        let vaegan = ["generator", "discriminator"].map(|n| format!("optimizer.{n}.rule"));
+        let keys = UNWRITTEN.iter().map(|(key, _)| (*key).to_owned());
+        for key in keys.chain(vaegan) {
+            let mut earlier = fixed(&[]);
+            earlier.values.remove(&key);
+            assert_eq!(fixed(&[]).differences(&earlier), [""; 0], "{key}");
+        }
+        let one = fixed(&["train.discriminator_passes=one", "generator.noise=4"]);
+        let mut earlier = fixed(&[]);
+        earlier.values.remove("train.discriminator_passes");
+        assert_eq!(
+            one.differences(&earlier),
+            [
+                "generator.noise: there 0, here 4",
+                "train.discriminator_passes: there \"paper\", here \"one\""
+            ]
+        );
+    }
+}

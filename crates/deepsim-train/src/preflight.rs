@@ -1,0 +1,371 @@
+//! Everything before the first step. What is wrong with the experiment, its inputs or the run directory is found here,
+//! before anything is removed or rewritten.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use deepsim_data::terminal::tell;
+use deepsim_data::{Batch, BatchSpec, DataError, Dataset, Flow, Loader, Overlap, shared_images};
+use deepsim_experiment::config::{RawTrain, Source};
+use deepsim_experiment::{
+    Checkpoint, Experiment, ExperimentError, Fixed, Intent, Manifest, Perception, RunDir, Start,
+    checkpoint, device, measure,
+};
+use deepsim_nets::{PixelDistance, structural};
+use tch::Device;
+
+use crate::arithmetic::{advice, set_products};
+use crate::error::Result;
+use crate::reports::{SHEET, is_evaluated};
+use crate::run::Request;
+use crate::signals::Stop;
+use crate::state::State;
+
+/// Held-out photographs that are decoded at once before a run begins.
+const CHECKED_AT_ONCE: usize = 32;
+
+/// A run that is ready for its next step.
+pub(crate) struct Prepared {
+    pub device: Device,
+    pub data: Arc<Dataset>,
+    pub test: Dataset,
+    pub perception: Perception,
+    pub state: State,
+    pub run: RunDir,
+    /// Describes the next checkpoint but for its step and time.
+    pub manifest: Manifest,
+    /// Of the checkpoint that it goes on from.
+    pub counters: Option<BTreeMap<String, i64>>,
+    pub loader: Loader,
+    /// Of the next step: its photographs are readable.
+    pub batch: Batch,
+    /// Of the images that evaluations look at: how many are training images, where it is known.
+    pub overlap: Option<usize>,
+}
+
+/// What there is to do.
+pub(crate) enum Ready {
+    /// Nothing: the run has reached its last step.
+    Finished(u64),
+    /// To train.
+    Begin(Box<Prepared>),
+}
+
+/// Opens everything that a training needs, and checks it.
+///
+/// # Errors
+/// Everything that is wrong with the experiment, its inputs or the run directory.
+pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<Ready> {
+    experiment.check_inputs()?;
+    let settings = &experiment.raw.train;
+    let data = Arc::new(Dataset::open_and_tell(&experiment.raw.data.train)?);
+    let test = Dataset::open_and_tell(&experiment.raw.data.test)?;
+    let spec = BatchSpec {
+        batch_size: settings.batch_size,
+        augment: experiment.augment(),
+        seed: settings.seed,
+    };
+    check_size(experiment, &data)?;
+    check_size(experiment, &test)?;
+    spec.check(&data)?;
+    let device = device::choose(&request.device)?;
+    set_threads(settings.threads, device);
+    deepsim_nets::flush_denormals();
+    check_held_out(experiment, &test)?;
+    set_products(settings)?;
+
+    let claim = || RunDir::claim(&request.out, experiment, request.intent);
+    // A directory that is there may answer at once. One that is not is made when all else is well.
+    let claimed = request.out.exists().then(claim).transpose()?;
+    if let Some((run, Start::Finished(step))) = &claimed {
+        finished(run.path(), *step, experiment);
+        return Ok(Ready::Finished(*step));
+    }
+    let shared = shared_with_training(&data, &test, stop)?;
+    let recorded = recorded(experiment, request)?;
+    let permit = match &recorded {
+        Some(run) => request.consent.on_run(&request.out, &run.manifest),
+        None => request.consent.at_first(&experiment.path),
+    };
+    let mut perception = Perception::open(experiment, permit, device)?;
+    perception.try_batches(&batches(experiment, &test), crop(experiment), device)?;
+    perception.prepare(&data, &test)?;
+    let mut state = State::new(experiment, perception.learned(), device)?;
+    let (run, start) = match claimed {
+        Some(claimed) => claimed,
+        None => claim()?,
+    };
+    run.check_space(experiment, state.checkpoint_bytes())?;
+    let mut manifest = describe(experiment, &perception, &data, &test)?;
+    manifest.held_out_overlap = shared.as_ref().map(Vec::len);
+    let counters = match start {
+        Start::Finished(step) => return Ok(Ready::Finished(step)),
+        Start::Zero => None,
+        Start::From(checkpoint) => {
+            same_inputs(run.path(), &manifest, &checkpoint.manifest)?;
+            manifest.seconds = checkpoint.manifest.seconds;
+            Some(state.restore(&checkpoint)?)
+        }
+    };
+    let bad = experiment.bad_images();
+    let mut loader = Loader::new(Arc::clone(&data), spec, state.step, bad, &state.quarantined)?;
+    let batch = loader.next_batch()?;
+    run.begin(experiment, request.intent)?;
+
+    tell(format_args!(
+        "{}: {} → {}, compared at {}; {} photographs, batch {}, {}",
+        experiment.raw.name,
+        experiment.encoder,
+        pixels(experiment.raw.data.crop),
+        experiment.comparator,
+        data.len(),
+        settings.batch_size,
+        match state.step {
+            0 => format!("steps 1 to {}", settings.steps),
+            k => format!("resumed at step {k} of {}", settings.steps),
+        }
+    ));
+    let warning = not_held_out(shared.as_ref().map_or(0, Vec::len), test.len());
+    for remark in remarks(experiment, settings, device)
+        .into_iter()
+        .chain(warning)
+    {
+        tell(remark);
+    }
+    let overlap = shared.map(|shared| {
+        let looked_at = measure::chosen(&test, settings.eval_images);
+        let is_shared = |i: &&usize| shared.binary_search(i).is_ok();
+        looked_at.iter().filter(is_shared).count()
+    });
+    Ok(Ready::Begin(Box::new(Prepared {
+        device,
+        data,
+        test,
+        perception,
+        state,
+        run,
+        manifest,
+        counters,
+        loader,
+        batch,
+        overlap,
+    })))
+}
+
+/// What there is to say of a run that is done already.
+fn finished(run: &Path, step: u64, experiment: &Experiment) {
+    tell(format_args!(
+        "{} is already finished (step {step}): --resume --steps N goes on to N, --fresh starts over",
+        run.display()
+    ));
+    if step == experiment.raw.train.steps && is_evaluated(run, step) == Some(false) {
+        tell(format_args!(
+            "note: its last held-out error was not measured; `deepsim-eval table2 --runs {}` does",
+            run.display()
+        ));
+    }
+}
+
+fn remarks(experiment: &Experiment, settings: &RawTrain, device: Device) -> Vec<String> {
+    [
+        advice(settings.precision, device).map(str::to_owned),
+        fewer_scales(experiment),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// MS-SSIM on pictures too small for all of its scales is another measure than on large ones.
+fn fewer_scales(experiment: &Experiment) -> Option<String> {
+    let side = i64::from(experiment.raw.data.crop);
+    let scales = structural::scales(side, side);
+    let fewer = experiment.raw.pixels.distance == PixelDistance::MsSsim
+        && scales < structural::scales(i64::MAX, i64::MAX);
+    fewer.then(|| {
+        format!(
+            "note: MS-SSIM compares pictures of {side} pixels at {scales} scales instead of {}, with their \
+             weights scaled to the same sum",
+            structural::scales(i64::MAX, i64::MAX)
+        )
+    })
+}
+
+fn set_threads(threads: usize, device: Device) {
+    if device.is_cuda() {
+        // What libtorch has left to do on the CPU is small, and its threads spin while they wait for more:
+        // they would take the processors from decoding, and from the thread that feeds the GPU.
+        tch::set_num_threads(1);
+    }
+    if threads > 0 {
+        if !device.is_cuda() {
+            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+        }
+        // Fails where a pool exists already (a second training in one process): the batches are
+        // the same for any number of threads.
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global();
+    }
+}
+
+fn check_size(experiment: &Experiment, data: &Dataset) -> Result<()> {
+    if experiment.raw.data.scale.is_none() && experiment.raw.data.crop > data.stored_size() {
+        let reason = format!(
+            "is {} but the photographs are stored at {} pixels ({}); prepare them larger or lower it",
+            experiment.raw.data.crop,
+            data.stored_size(),
+            data.describe()
+        );
+        let path = experiment.path.clone();
+        return Err(ExperimentError::Invalid {
+            path,
+            key: "data.crop".into(),
+            reason,
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// Errors are relative to the distance between photographs, of which one alone has none; and all that will be looked at
+/// must be readable.
+fn check_held_out(experiment: &Experiment, test: &Dataset) -> Result<()> {
+    if test.len() < 2 {
+        let reason = format!("needs at least 2 photographs, has {}", test.describe());
+        let path = experiment.path.clone();
+        return Err(ExperimentError::Invalid {
+            path,
+            key: "data.test".into(),
+            reason,
+        }
+        .into());
+    }
+    // A corrupt one would stop the run at its first evaluation, each time that it is resumed.
+    let mut shown = measure::chosen(test, experiment.raw.train.eval_images);
+    shown.extend(measure::chosen(test, SHEET));
+    shown.sort_unstable();
+    shown.dedup();
+    for part in shown.chunks(CHECKED_AT_ONCE) {
+        deepsim_data::eval_batch(test, part, &experiment.augment())?;
+    }
+    Ok(())
+}
+
+fn describe(
+    experiment: &Experiment,
+    perception: &Perception,
+    data: &Dataset,
+    test: &Dataset,
+) -> Result<Manifest> {
+    let version = |k: &str, v: String| (k.to_owned(), v);
+    let values = Fixed::of(&experiment.raw).map_err(|e| ExperimentError::Toml {
+        path: experiment.path.clone(),
+        message: e.to_string(),
+    })?;
+    Ok(Manifest {
+        format: checkpoint::FORMAT,
+        step: 0,
+        seconds: 0.0,
+        generator: experiment.generator.clone(),
+        discriminator: experiment.discriminator.clone(),
+        encoder_weights: perception.encoder_hash.clone(),
+        comparator_weights: perception.comparator_hash.clone(),
+        train_data: data.digest(),
+        test_data: test.digest(),
+        versions: BTreeMap::from([
+            version("deepsim", env!("CARGO_PKG_VERSION").to_owned()),
+            version("libtorch", deepsim_nets::torch_version()),
+        ]),
+        experiment: Some(values),
+        files: BTreeMap::new(),
+        digest: None,
+        framing: Some(test.framing()),
+        held_out_overlap: None,
+    })
+}
+
+/// A resumed run must see the weights and photographs that it began with.
+fn same_inputs(run: &Path, now: &Manifest, then: &Manifest) -> Result<()> {
+    for (what, is, was) in [
+        (
+            "encoder.weights",
+            &now.encoder_weights,
+            &then.encoder_weights,
+        ),
+        (
+            "comparator.weights",
+            &now.comparator_weights,
+            &then.comparator_weights,
+        ),
+        ("data.train", &now.train_data, &then.train_data),
+        ("data.test", &now.test_data, &then.test_data),
+    ] {
+        if is != was {
+            let cut = |s: &str| s.chars().take(16).collect();
+            return Err(ExperimentError::InputChanged {
+                path: run.to_owned(),
+                what: what.to_owned(),
+                was: cut(was),
+                is: cut(is),
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn pixels(crop: u32) -> String {
+    format!("{crop}x{crop} px")
+}
+
+/// Held-out images that are training images, too; none where it cannot be told, or where a signal has asked to stop (which the
+/// loop hears).
+fn shared_with_training(data: &Dataset, test: &Dataset, stop: &Stop) -> Result<Option<Vec<usize>>> {
+    let go_on = || match stop.asked() {
+        Some(_) => Flow::Stop,
+        None => Flow::Continue,
+    };
+    match shared_images(data, test, &go_on) {
+        Ok(Overlap::Images(shared)) => Ok(Some(shared)),
+        Ok(Overlap::NotComparable(_)) | Err(DataError::Interrupted) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What is to be said of held-out images that are training images.
+fn not_held_out(shared: usize, of: usize) -> Option<String> {
+    let which = match shared {
+        0 => return None,
+        all if all == of => format!("all {of} held-out images are"),
+        some => format!("{some} of {of} held-out images are also"),
+    };
+    Some(format!(
+        "warning: {which} training images: errors on them are not those of unseen images"
+    ))
+}
+
+/// The checkpoint that a run goes on from, where it has recorded the hashes of TorchScript modules.
+fn recorded(experiment: &Experiment, request: &Request) -> Result<Option<Checkpoint>> {
+    let sources = [&experiment.encoder, &experiment.comparator];
+    let modules = sources.iter().any(|s| matches!(s, Source::Script(_)));
+    match modules && request.intent != Intent::Fresh {
+        true => Ok(Checkpoint::newest(&request.out.join("checkpoints"))?),
+        false => Ok(None),
+    }
+}
+
+/// Sizes of all batches that will go through the networks: of training, of evaluations and of sample sheets.
+fn batches(experiment: &Experiment, test: &Dataset) -> Vec<i64> {
+    let train = &experiment.raw.train;
+    let mut sizes = measure::batch_sizes(test.len().min(train.eval_images));
+    sizes.extend([train.batch_size, test.len().min(SHEET)].map(|n| n as i64));
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
+}
+
+fn crop(experiment: &Experiment) -> i64 {
+    i64::from(experiment.raw.data.crop)
+}

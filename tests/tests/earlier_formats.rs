@@ -1,0 +1,172 @@
+//! Runs of earlier checkpoint formats are gone on with and evaluated as by the build that wrote them.
+//! `crates/deepsim-experiment/tests/fixtures/format-2/make.py` says how its runs were made.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use deepsim_tests::files::{checkpoint, contents, metrics};
+use deepsim_tests::process::{program, root, run};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const RUNS: [&str; 4] = ["inversion", "vaegan", "recorded", "diversity"];
+/// Losses after a few steps differ between processors by the order of their sums.
+const TOLERANCE: f64 = 1e-3;
+
+/// A copy of the runs and of all that they need.
+fn unpacked() -> TempDir {
+    let from = root().join("crates/deepsim-experiment/tests/fixtures/format-2");
+    let to = TempDir::new().unwrap();
+    for (path, bytes) in contents(&from) {
+        let target = to.path().join(path.strip_prefix(&from).unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::write(target, bytes).unwrap();
+    }
+    to
+}
+
+/// Makes a run's checkpoint one of format 1, which had no digest of its manifest and fewer counters and keys.
+fn to_format_1(run: &Path) {
+    let file = checkpoint(run, 4).join("manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let fields = manifest.as_object_mut().unwrap();
+    assert_eq!(fields["format"], 2);
+    fields.remove("digest").unwrap();
+    fields["format"] = 1.into();
+    fs::write(&file, serde_json::to_vec_pretty(&manifest).unwrap()).unwrap();
+    let file = run.join("experiment.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let later = [
+        "tf32",
+        "deterministic",
+        "discriminator_passes",
+        "not_finite",
+        "quarantine",
+    ];
+    let older: String = text
+        .lines()
+        .filter(|line| !later.iter().any(|key| line.starts_with(key)))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(text.lines().count(), older.lines().count() + later.len());
+    fs::write(&file, older).unwrap();
+}
+
+fn in_folder(name: &str, folder: &Path) -> Command {
+    let mut command = program(name);
+    command.current_dir(folder);
+    command
+}
+
+fn expected(folder: &Path, name: &str) -> Value {
+    let text = fs::read(folder.join("expected.json")).unwrap();
+    serde_json::from_slice::<Value>(&text).unwrap()[name].take()
+}
+
+#[track_caller]
+fn assert_alike(found: &Value, wanted: &Value, what: &str) {
+    for (key, wanted) in wanted.as_object().unwrap() {
+        let found = &found[key];
+        let same = match (found.as_f64(), wanted.as_f64()) {
+            (Some(found), Some(wanted)) => {
+                found.is_finite() && (found - wanted).abs() <= TOLERANCE * wanted.abs()
+            }
+            _ => found == wanted,
+        };
+        assert!(same, "{what}: {key} is {found}, was {wanted}");
+    }
+}
+
+fn evaluates_and_goes_on(folder: &Path, name: &str) {
+    let expected = expected(folder, name);
+    let table = ["table2", "--runs", name, "--format", "json"];
+    let rows = run(in_folder("deepsim-eval", folder).args(table)).prints();
+    let rows: Value = serde_json::from_str(&rows).unwrap();
+    let row = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|r| r["run"].is_string());
+    assert_alike(
+        row.expect("the run is in the table"),
+        &expected["table2"],
+        name,
+    );
+
+    let experiment = format!("{name}.toml");
+    let on = [&experiment, "--out", name, "--resume", "--steps", "8"];
+    run(in_folder("deepsim-train", folder).args(on))
+        .says(&["resumed at step 4 of 8"])
+        .exits(0);
+    let lines = metrics(&folder.join(name));
+    let later: Vec<&Value> = lines
+        .iter()
+        .filter(|l| l["step"].as_u64() > Some(4))
+        .collect();
+    let wanted = expected["losses"].as_array().unwrap();
+    assert_eq!(later.len(), wanted.len(), "{name}");
+    for (found, wanted) in later.into_iter().zip(wanted) {
+        assert_alike(found, wanted, &format!("{name}, step {}", wanted["step"]));
+    }
+    // And what it writes is this build's own.
+    run(in_folder("deepsim-eval", folder).args(table)).exits(0);
+}
+
+#[test]
+fn runs_of_format_2_are_evaluated_and_gone_on_with_as_by_their_own_build() {
+    let folder = unpacked();
+    for name in RUNS {
+        evaluates_and_goes_on(folder.path(), name);
+    }
+    let sample = [
+        "sample", "--runs", "vaegan", "--count", "4", "--out", "samples",
+    ];
+    run(in_folder("deepsim-eval", folder.path()).args(sample)).exits(0);
+}
+
+#[test]
+fn runs_of_format_1_are_evaluated_and_gone_on_with() {
+    let folder = unpacked();
+    for name in RUNS {
+        to_format_1(&folder.path().join(name));
+        evaluates_and_goes_on(folder.path(), name);
+    }
+}
+
+/// Formats 1 and 2 say nothing of the experiment: the file beside the checkpoints does.
+#[test]
+fn a_run_of_format_2_binds_by_its_experiment_file() {
+    let folder = unpacked();
+    for (set, words) in [
+        ("train.seed=2", "train.seed: there 1, here 2"),
+        (
+            "train.discriminator_passes=one",
+            "train.discriminator_passes: there \"paper\", here \"one\"",
+        ),
+    ] {
+        let on = [
+            "inversion.toml",
+            "--out",
+            "inversion",
+            "--resume",
+            "--steps",
+            "8",
+            "--set",
+            set,
+        ];
+        run(in_folder("deepsim-train", folder.path()).args(on)).refuses(&[words]);
+    }
+    fs::remove_file(folder.path().join("inversion/experiment.toml")).unwrap();
+    let on = [
+        "inversion.toml",
+        "--out",
+        "inversion",
+        "--resume",
+        "--steps",
+        "8",
+    ];
+    run(in_folder("deepsim-train", folder.path()).args(on))
+        .refuses(&["experiment.toml is missing", "--fresh"]);
+}
