@@ -143,7 +143,7 @@ fn keys_of_the_experiment_file() {
     .unwrap();
     run(&mut lab.train()).refuses(&["tiny.toml", "`name`", "letters, digits"]);
     fs::remove_file(lab.experiment()).unwrap();
-    run(&mut lab.train()).refuses(&["tiny.toml", "No such file"]);
+    run(&mut lab.train()).refuses(&["tiny.toml", "no experiment file"]);
     assert!(!lab.run_dir().exists());
 }
 

@@ -347,7 +347,7 @@ fn two_pictures_of_one_name_need_whole_names() {
     let mut all = responses();
     let twelve = all.remove("12.jpg").unwrap();
     write(&all, &lab.at("responses.safetensors"));
-    run(&mut lab.train()).refuses(&["00.jpg (train/00.jpg and test/00.jpg)"]);
+    run(&mut lab.train()).refuses(&["00.jpg (train/00.jpg, test/00.jpg)"]);
     let zero = all.remove("00.jpg").unwrap();
     all.insert("train/00.jpg".into(), zero);
     all.insert("test/00.jpg".into(), twelve);

@@ -4,13 +4,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use deepsim_experiment::Checkpoint;
 use deepsim_tests::files::{checkpoint, checkpoint_steps, column, metrics, tensors};
 use deepsim_tests::lab::Lab;
-use deepsim_tests::process::{Ran, Running, program, root, run};
+use deepsim_tests::process::{Ran, Running, program, python, root, run};
 use rustix::process::Signal;
 
 const ENDLESS: [&str; 5] = [
@@ -197,15 +197,38 @@ fn a_signal_before_the_first_step_ends_it_at_once() {
     }
 }
 
+/// Holds write leases on files: who opens one waits until the holder gives it back, as for a disk that does not answer
+/// (the kernel ends it after /proc/sys/fs/lease-break-time, 45 seconds). A file that is open at the moment has none: tried again.
+const LEASES: &str = "
+import fcntl, os, signal, sys, time
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+held = []
+for path in sys.argv[1:]:
+    while True:
+        file = os.open(path, os.O_RDWR)
+        try:
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            held.append(file)
+            break
+        except BlockingIOError:
+            os.close(file)
+            time.sleep(0.01)
+print('held', flush=True)
+sys.stdin.read()
+";
+
 /// The same while images are read for the next step.
 #[test]
 fn a_signal_while_the_disk_does_not_answer_saves_and_ends_it() {
     let lab = Lab::new();
     let mut at_work = Running::start(lab.train().args(ENDLESS));
     at_work.until(|| steps_done(&lab.run_dir()) > 1);
-    for entry in fs::read_dir(lab.at("train")).unwrap() {
-        named_pipe(&entry.unwrap().path());
-    }
+    let images = fs::read_dir(lab.at("train")).unwrap();
+    let mut holder = python(LEASES)
+        .args(images.map(|entry| entry.unwrap().path()))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut before = (0, Instant::now());
     at_work.until(|| {
         let now = steps_done(&lab.run_dir());
@@ -221,6 +244,8 @@ fn a_signal_while_the_disk_does_not_answer_saves_and_ends_it() {
         .says(&["saved step"]);
     assert!(begun.elapsed() < SECONDS);
     assert_eq!(checkpoint_steps(&lab.run_dir()), [before.0]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
 }
 
 #[test]
@@ -314,7 +339,7 @@ fn an_experiment_that_is_not_there_is_told_with_what_was_meant() {
     ] {
         let mut command = program("deepsim-train");
         run(command.current_dir(root()).arg(asked)).refuses(&[
-            "No such file",
+            "no experiment file",
             "did you mean",
             meant,
         ]);

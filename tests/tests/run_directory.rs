@@ -298,7 +298,9 @@ fn fresh_clears_what_is_ours_by_name_and_content() {
     let second = contents(&checkpoint(&dir, 2));
     let ran = run(lab.train().args(["--steps", "1", "--fresh"])).exits(0);
     let ran = ran.says(&["left as it is", "step-000000002"]);
-    let ran = ran.says(&theirs[..6]);
+    // A folder is named as a whole.
+    let told = theirs.map(|name| name.trim_end_matches("/weights.bin"));
+    let ran = ran.says(&told);
     for name in theirs {
         assert_eq!(
             fs::read_to_string(dir.join(name)).unwrap(),
@@ -346,7 +348,7 @@ fn what_only_looks_like_a_checkpoint_is_named_and_passed_over() {
             assert!(ran.stderr.contains(name), "no {name} in {}", ran.stderr);
         }
     }
-    assert_eq!(files::checkpoint_steps(&lab.run_dir()).first(), Some(&4));
+    assert!(files::checkpoint_steps(&lab.run_dir()).contains(&4));
     // They are in nobody's way: what stands in a checkpoint's place is kept beside it.
     run(lab.train().args(["--steps", "8", "--resume"]))
         .says(&["kept as", "kept-step-000000008"])

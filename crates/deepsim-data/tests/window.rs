@@ -82,7 +82,7 @@ fn a_photo_that_lacks_the_window_is_corrupt() {
         .unwrap();
     let settings = ["faces", "set", "--size", "32", "--window", WINDOW];
     prepare(&root, &settings)
-        .code(2)
+        .code(1)
         .stderr(contains("2 corrupt images"))
         .stderr(contains(
             "faces/low.png: it is 178x187 pixels and the window 15,40,148",

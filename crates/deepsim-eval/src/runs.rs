@@ -72,7 +72,8 @@ pub fn each(
 /// # Errors
 /// A folder without an experiment.
 pub fn check(path: &Path) -> Result<()> {
-    if path.join("experiment.toml").exists() {
+    // A run whose experiment file is gone is told as that when it is read.
+    if path.join("experiment.toml").exists() || path.join("checkpoints").is_dir() {
         return Ok(());
     }
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());

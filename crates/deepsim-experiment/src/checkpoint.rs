@@ -25,6 +25,11 @@ use crate::fixed::Fixed;
 use crate::networks::ENCODER_FILE;
 use crate::recorded::SCALE_FILE;
 
+mod listing;
+
+pub(crate) use listing::step_of;
+pub use listing::{directory_name, steps, strange};
+
 /// Version of the checkpoint format. Format 1 had no digest of the manifest itself, format 2 no values of the
 /// experiment; both stay readable. Fields that later builds add need no other number: they are part of the digest, and
 /// are passed over here.
@@ -166,17 +171,6 @@ pub struct Checkpoint {
     /// Its manifest.
     pub manifest: Manifest,
     files: BTreeMap<String, File>,
-}
-
-/// Name of the directory for a step.
-pub fn directory_name(step: u64) -> String {
-    format!("step-{step:09}")
-}
-
-/// The step that a name is of, if it is one that [`directory_name`] gives.
-pub(crate) fn step_of(name: &str) -> Option<u64> {
-    let step = name.strip_prefix("step-")?.parse().ok()?;
-    (directory_name(step) == name).then_some(step)
 }
 
 /// The moments of a commit, in order, and of the removal of an older checkpoint. At each of them a test
@@ -426,64 +420,6 @@ pub fn sync_dir(path: &Path) -> Result<()> {
     File::open(path)
         .and_then(|d| d.sync_all())
         .map_err(ExperimentError::io(path))
-}
-
-/// Steps of the visible checkpoints below `parent`, ascending: directories (or links to some) with a checkpoint's name
-/// and a manifest.
-///
-/// # Errors
-/// A directory that cannot be read.
-pub fn steps(parent: &Path) -> Result<Vec<u64>> {
-    let mut found = Vec::new();
-    for name in contents::names(parent)? {
-        if let Some(step) = step_of(&name)
-            && trouble(&parent.join(name)).is_none()
-        {
-            found.push(step);
-        }
-    }
-    found.sort_unstable();
-    Ok(found)
-}
-
-/// Why a path with a checkpoint's name is none.
-fn trouble(path: &Path) -> Option<&'static str> {
-    match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_dir() => Some("is a file"),
-        Ok(_) => match fs::metadata(path.join(MANIFEST)) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Some("has no manifest.json"),
-            // What cannot be looked at is told when it is opened.
-            _ => None,
-        },
-        Err(_) if path.is_symlink() => Some("is a link that leads nowhere"),
-        Err(_) => None,
-    }
-}
-
-/// What looks like a checkpoint below `parent` and is none, each with the reason.
-///
-/// # Errors
-/// A directory that cannot be read.
-pub fn strange(parent: &Path) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for name in contents::names(parent)? {
-        let Some(digits) = name.strip_prefix("step-") else {
-            continue;
-        };
-        let reason = match (step_of(&name), digits.parse::<u64>()) {
-            (Some(_), _) => trouble(&parent.join(&name)).map(str::to_owned),
-            (None, Ok(step)) => Some(format!(
-                "a checkpoint's name would be {}",
-                directory_name(step)
-            )),
-            (None, Err(_)) => Some(format!(
-                "a checkpoint's name is like {}",
-                directory_name(1000)
-            )),
-        };
-        found.extend(reason.map(|reason| format!("{name} ({reason})")));
-    }
-    Ok(found)
 }
 
 impl Checkpoint {

@@ -78,7 +78,9 @@ impl Experiment {
     pub fn parse(text: &str, path: &Path, sets: &[String]) -> Result<Experiment> {
         let located = |e: toml::de::Error| ExperimentError::Toml {
             path: path.to_owned(),
-            message: suggest::shortened(e.to_string().trim_end()),
+            message: suggest::shortened(
+                suggest::taps_of_the_network(text, &e.to_string()).trim_end(),
+            ),
         };
         // The file alone first, so that its errors point at its own lines.
         let mut raw: Raw = toml::from_str(text).map_err(located)?;
@@ -87,9 +89,13 @@ impl Experiment {
             for assignment in sets {
                 overrides::apply(&mut table, assignment)?;
             }
-            raw = Raw::deserialize(table).map_err(|e| ExperimentError::Override {
-                assignment: culprit(text, sets, &e),
-                reason: suggest::shortened(e.to_string().trim()).replace('\n', "; "),
+            let whole = toml::to_string(&table).unwrap_or_default();
+            raw = Raw::deserialize(table).map_err(|e| {
+                let reason = suggest::taps_of_the_network(&whole, &e.to_string());
+                ExperimentError::Override {
+                    assignment: culprit(text, sets, &e),
+                    reason: suggest::shortened(reason.trim()).replace('\n', "; "),
+                }
             })?;
         }
         Experiment::validate(raw, path, sets)

@@ -10,6 +10,7 @@ pub mod error;
 pub mod evaluate;
 pub mod features_file;
 pub mod fixed;
+mod inputs;
 pub mod interrupt;
 pub mod measure;
 pub mod networks;

@@ -2,13 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use deepsim_nets::NetKind;
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+
 /// The name that is most like `asked`, if one is like it at all.
 pub fn closest<'a>(asked: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = asked.to_lowercase();
     let mut best: Option<(f64, &str)> = None;
     for name in names {
         let other = name.to_lowercase();
-        let likeness = match !lower.is_empty() && other.contains(&lower) && lower.len() > 2 {
+        let likeness = match lower != other
+            && !lower.is_empty()
+            && other.contains(&lower)
+            && lower.len() > 2
+        {
             true => 0.9,
             false => strsim::normalized_damerau_levenshtein(&lower, &other),
         };
@@ -58,6 +66,35 @@ pub fn shortened(message: &str) -> String {
     }
 }
 
+/// An error about an unknown tap lists the layers of all networks; this one lists those of the network that is named
+/// beside it.
+pub(crate) fn taps_of_the_network(text: &str, error: &str) -> String {
+    of_the_network(text, error).unwrap_or_else(|| error.to_owned())
+}
+
+fn of_the_network(text: &str, error: &str) -> Option<String> {
+    const EXPECTED: &str = ", expected one of ";
+    let unknown = error.split_once("unknown variant `")?.1;
+    let tap = unknown.split_once('`')?.0;
+    let at = error.find(EXPECTED)? + EXPECTED.len();
+    let end = at + error[at..].find(['\n', ';']).unwrap_or(error.len() - at);
+    let table: toml::Table = text.parse().ok()?;
+    let net = ["encoder", "comparator"].into_iter().find_map(|side| {
+        let side = table.get(side)?;
+        (side.get("tap")?.as_str()? == tap).then(|| side.get("net")?.as_str())?
+    })?;
+    let parsed: Result<NetKind, serde::de::value::Error> =
+        NetKind::deserialize(net.into_deserializer());
+    let layers: Vec<String> = parsed
+        .ok()?
+        .table()
+        .iter()
+        .map(|(tap, _)| format!("`{tap}`"))
+        .collect();
+    let (before, after) = (&error[..at], &error[end..]);
+    Some(format!("{before}{} ({net}){after}", layers.join(", ")))
+}
+
 /// Where a path was looked for, in words: relative ones say from where.
 pub fn tried(path: &Path) -> String {
     let cwd = std::env::current_dir().unwrap_or_default();
@@ -104,11 +141,13 @@ mod tests {
 
     #[test]
     fn what_is_nearly_right_is_found_and_what_is_not_is_left() {
-        let names = ["quickstart", "faces-vaegan", "sample-recorded"];
+        let names = ["quickstart", "faces-vaegan", "sample-recorded", "sample"];
         for (asked, found) in [
             ("quikstart", Some("quickstart")),
             ("Quickstart", Some("quickstart")),
             ("vaegan", Some("faces-vaegan")),
+            // The name itself before those that hold it.
+            ("sample", Some("sample")),
             ("sample-recoded", Some("sample-recorded")),
             ("x", None),
             ("unrelated", None),
@@ -148,5 +187,25 @@ mod tests {
             "{text}"
         );
         assert_eq!(tried(Path::new("/a/b")), "/a/b");
+    }
+
+    #[test]
+    fn an_unknown_tap_names_the_layers_of_its_network_alone() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/quickstart.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let wrong = text.replace("tap = \"pool2\"", "tap = \"pool6\"");
+        assert_ne!(wrong, text);
+        let in_file = crate::Experiment::parse(&wrong, &file, &[]).unwrap_err();
+        let sets = ["encoder.tap=pool6".to_owned()];
+        let in_set = crate::Experiment::parse(&text, &file, &sets).unwrap_err();
+        for error in [in_file.to_string(), in_set.to_string()] {
+            for word in ["unknown variant `pool6`", "`pool5`", "`relu3`", "(alexnet)"] {
+                assert!(error.contains(word), "no {word} in {error}");
+            }
+            for word in ["fc8", "block", "conv5_3", "stem"] {
+                assert!(!error.contains(word), "{word} in {error}");
+            }
+        }
+        assert!(in_file.to_string().contains("tap = \"pool6\""), "{in_file}");
     }
 }

@@ -135,6 +135,9 @@ pub fn parse<T: clap::Parser>() -> T {
     {
         error.exit();
     }
+    // The same error about escaped words: clap would leave out what it takes for colours, and break lines where they do.
+    let escaped = std::env::args_os().map(|word| one_line(&word.to_string_lossy()).into_owned());
+    let error = T::try_parse_from(escaped).err().unwrap_or(error);
     let text = error.render().to_string();
     match error.use_stderr() {
         true => tell(text.trim_end()),

@@ -13,6 +13,13 @@ pub fn quote(word: impl AsRef<OsStr>) -> String {
     let plain = std::str::from_utf8(bytes)
         .ok()
         .filter(|text| !text.contains(is_obeyed));
+    // `--set a.b=c`: an equals sign is an ordinary character but at the beginning of a word.
+    let ordinary = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+@%".contains(c);
+    if let Some(text) = plain.filter(|text| !text.is_empty() && !text.starts_with('='))
+        && text.chars().all(ordinary)
+    {
+        return text.to_owned();
+    }
     if let Some(quoted) = plain.and_then(|text| shlex::try_quote(text).ok()) {
         return quoted.into_owned();
     }

@@ -385,9 +385,10 @@ pub fn assert_rounding_alone(what: &str, compute: &dyn Fn(Kind) -> Values) -> (S
     let (own, exact_sides) = sides::recorded(|| compute(Kind::Double));
     let exact = sides::imposed(&sides, || compute(Kind::Double)).unwrap();
     let (differing, all) = sides.differing(&exact_sides).unwrap();
-    // Far more would be a computation of something else. An output alone tells, too.
+    // One of so many lies within the rounding of its kink where rounding is a thousandth of what values differ by. Far more
+    // would be a computation of something else: of independent values half have other sides. An output alone tells, too.
     assert!(
-        differing * 10_000 <= all + 10_000,
+        differing * 1_000 <= all + 1_000,
         "{what}: {differing} of {all} values have changed sides"
     );
     for (((name, found), (_, exact)), (_, own)) in

