@@ -298,7 +298,6 @@ fn exit_codes_and_last_words() {
             2,
             &["unknown variant `pool6`", "`pool5`", "(alexnet)"],
         ),
-        (&["--out", "tiny.toml", "--resume"], 2, &["tiny.toml"]),
         (
             &["--fresh", "--set", "optimizer.generator.lr=1e30"],
             1,
@@ -318,6 +317,9 @@ fn exit_codes_and_last_words() {
             ran.stderr
         );
     }
+    run(lab.train_into("tiny.toml").arg("--resume"))
+        .exits(2)
+        .says(&["error: ", "tiny.toml"]);
     // Not one of those that were refused has made a run of its own.
     let elsewhere = ["--out", "elsewhere", "--set"];
     for set in [

@@ -1,5 +1,6 @@
 //! A set of images, prepared or plain.
 
+use crate::terminal::path as shown;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -175,7 +176,7 @@ impl Dataset {
     /// One line for people.
     #[must_use]
     pub fn describe(&self) -> String {
-        let path = self.path.display();
+        let path = shown(&self.path);
         let (count, size) = (self.len(), self.stored_size());
         match &self.content {
             Content::Prepared { manifest, .. } => {
@@ -222,7 +223,7 @@ impl Dataset {
     /// ILSVRC-2012's names in it is not taken for it, how many images are turned upright.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let path = self.path.display();
+        let path = shown(&self.path);
         let mut notes = Vec::new();
         if let Some(skipped) = self.skipped() {
             notes.push(match self.content {

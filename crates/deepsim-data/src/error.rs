@@ -1,5 +1,6 @@
 //! What can be wrong, one variant for each broken invariant.
 
+use crate::terminal::path as shown;
 use std::io;
 use std::path::PathBuf;
 
@@ -12,13 +13,13 @@ use crate::fault::ImageFault;
 #[non_exhaustive]
 pub enum DataError {
     /// Nothing is at this path.
-    #[error("{} does not exist: check the path", path.display())]
+    #[error("{} does not exist: check the path", shown(path))]
     Missing {
         /// The path as given.
         path: PathBuf,
     },
     /// The system refuses to read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", shown(path))]
     Unreadable {
         /// What was read.
         path: PathBuf,
@@ -26,7 +27,7 @@ pub enum DataError {
         source: io::Error,
     },
     /// The system refuses to write.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {source}", shown(path))]
     Unwritable {
         /// What was written.
         path: PathBuf,
@@ -34,13 +35,16 @@ pub enum DataError {
         source: io::Error,
     },
     /// A file stands where a dataset or a folder of images is expected.
-    #[error("{} is not a folder: give a prepared dataset or a folder of images", path.display())]
+    #[error(
+        "{} is not a folder: give a prepared dataset or a folder of images",
+        shown(path)
+    )]
     NotAFolder {
         /// The path as given.
         path: PathBuf,
     },
     /// Something other than a regular file stands where a picture is expected.
-    #[error("{} is not a regular file: give the path of a picture", path.display())]
+    #[error("{} is not a regular file: give the path of a picture", shown(path))]
     NotAFile {
         /// The path as given.
         path: PathBuf,
@@ -48,7 +52,7 @@ pub enum DataError {
     /// The source holds no image.
     #[error(
         "no image in {} ({skipped}): images are recognised by their extension (jpg, jpeg, png, webp, bmp, ppm, pgm, gif, tif, tiff)",
-        path.display()
+        shown(path)
     )]
     NoImages {
         /// The source.
@@ -59,7 +63,7 @@ pub enum DataError {
     /// The folder is the root of a split dataset.
     #[error(
         "{0} holds a dataset in two parts: give {0}/train or {0}/test",
-        path.display()
+        shown(path)
     )]
     SplitRoot {
         /// The root.
@@ -68,7 +72,7 @@ pub enum DataError {
     /// Training and validation pictures of ILSVRC-2012 in one folder.
     #[error(
         "{} holds both training and validation pictures of ILSVRC-2012 ({train} and {val}): prepare the two folders one by one, so that no validation picture is trained on",
-        path.display()
+        shown(path)
     )]
     MixedLayout {
         /// The source.
@@ -81,7 +85,7 @@ pub enum DataError {
     /// Neither a folder nor a tar archive.
     #[error(
         "{} is neither a folder nor a tar archive ({reason}): unpack it, or decompress a .tar.gz to a .tar first",
-        path.display()
+        shown(path)
     )]
     NotASource {
         /// The source.
@@ -90,7 +94,10 @@ pub enum DataError {
         reason: String,
     },
     /// The archive is damaged.
-    #[error("the archive {} is damaged at {member}: {reason}; fetch it again", path.display())]
+    #[error(
+        "the archive {} is damaged at {member}: {reason}; fetch it again",
+        shown(path)
+    )]
     BadArchive {
         /// The archive.
         path: PathBuf,
@@ -102,7 +109,7 @@ pub enum DataError {
     /// A member that would be unpacked outside the folder.
     #[error(
         "the archive {} has a member that leaves its folder: {member:?}; do not trust this archive",
-        path.display()
+        shown(path)
     )]
     ArchiveEscape {
         /// The archive.
@@ -111,7 +118,10 @@ pub enum DataError {
         member: String,
     },
     /// A file name that is not UTF-8.
-    #[error("the file name {} is not UTF-8 and cannot stand in a manifest: rename it", path.display())]
+    #[error(
+        "the file name {} is not UTF-8 and cannot stand in a manifest: rename it",
+        shown(path)
+    )]
     NameNotUtf8 {
         /// The file.
         path: PathBuf,
@@ -119,7 +129,7 @@ pub enum DataError {
     /// Fewer photos than one batch needs.
     #[error(
         "{} has {have} images and a batch needs {batch}: add photos or lower the batch size",
-        path.display()
+        shown(path)
     )]
     TooFewImages {
         /// Images in the dataset.
@@ -130,7 +140,7 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A photo that cannot be used.
-    #[error("{}: {fault}", path.display())]
+    #[error("{}: {fault}", shown(path))]
     BadImage {
         /// The photo.
         path: PathBuf,
@@ -138,7 +148,7 @@ pub enum DataError {
         fault: ImageFault,
     },
     /// A stored picture that cannot be used.
-    #[error("{} in {}: {fault}", sample, shard.display())]
+    #[error("{} in {}: {fault}", sample, shown(shard))]
     BadSample {
         /// The shard file.
         shard: PathBuf,
@@ -180,7 +190,10 @@ pub enum DataError {
     #[error("the batch size is 0: it must be at least 1")]
     EmptyBatch,
     /// A range of images that the dataset does not have.
-    #[error("images {start}..{end} were asked of {} with {len} images", path.display())]
+    #[error(
+        "images {start}..{end} were asked of {} with {len} images",
+        shown(path)
+    )]
     Range {
         /// First index.
         start: usize,
@@ -218,7 +231,7 @@ pub enum DataError {
         reason: String,
     },
     /// A manifest that is no JSON of the documented form.
-    #[error("{} is not a deepsim-dataset manifest: {reason}", path.display())]
+    #[error("{} is not a deepsim-dataset manifest: {reason}", shown(path))]
     ManifestSyntax {
         /// The manifest.
         path: PathBuf,
@@ -228,7 +241,7 @@ pub enum DataError {
     /// A manifest of another version of the format.
     #[error(
         "{} has format version {found} and this program reads {supported}: prepare the dataset again, or use the program that wrote it",
-        path.display()
+        shown(path)
     )]
     ManifestVersion {
         /// The manifest.
@@ -239,7 +252,7 @@ pub enum DataError {
         supported: u32,
     },
     /// A manifest that contradicts itself.
-    #[error("{}: {reason}; prepare the dataset again", path.display())]
+    #[error("{}: {reason}; prepare the dataset again", shown(path))]
     ManifestContent {
         /// The manifest.
         path: PathBuf,
@@ -249,7 +262,7 @@ pub enum DataError {
     /// A shard of another length than the manifest says.
     #[error(
         "{} has {found} bytes where the manifest says {expected}: the copy is incomplete; copy or prepare it again",
-        path.display()
+        shown(path)
     )]
     ShardLength {
         /// The shard.
@@ -274,7 +287,7 @@ pub enum DataError {
     /// The output is another dataset.
     #[error(
         "{} already holds another dataset ({difference}): choose another OUT, or replace it with --force",
-        path.display()
+        shown(path)
     )]
     OtherDataset {
         /// The output.
@@ -285,7 +298,7 @@ pub enum DataError {
     /// The output is something else than a dataset; never overwritten.
     #[error(
         "{} exists and is no dataset of ours ({found}): choose another OUT; --force only replaces datasets",
-        path.display()
+        shown(path)
     )]
     OutputOccupied {
         /// The output.
@@ -296,14 +309,17 @@ pub enum DataError {
     /// Something else appeared at the output while the dataset was made.
     #[error(
         "{} changed while the dataset was made: what stands there now was not replaced, and what was made is removed; run it again, or choose another OUT",
-        path.display()
+        shown(path)
     )]
     OutputAppeared {
         /// The output.
         path: PathBuf,
     },
     /// The output's path names no directory.
-    #[error("{} cannot be the output: give the path of a directory to create", path.display())]
+    #[error(
+        "{} cannot be the output: give the path of a directory to create",
+        shown(path)
+    )]
     OutputPath {
         /// The output.
         path: PathBuf,
@@ -311,7 +327,7 @@ pub enum DataError {
     /// Not enough room.
     #[error(
         "{} has room for {} and the dataset needs about {}: free some space, choose another disk, a smaller --size or --store jpeg",
-        path.display(), bytes(*free), bytes(*need)
+        shown(path), bytes(*free), bytes(*need)
     )]
     DiskFull {
         /// Where the dataset would be written.
@@ -322,7 +338,7 @@ pub enum DataError {
         free: u64,
     },
     /// A file of attributes that cannot be used as a whole.
-    #[error("{} cannot be read as attributes of pictures: {reason}", path.display())]
+    #[error("{} cannot be read as attributes of pictures: {reason}", shown(path))]
     AttributesFile {
         /// The file.
         path: PathBuf,
@@ -330,7 +346,7 @@ pub enum DataError {
         reason: String,
     },
     /// A line in a file of attributes that is wrong.
-    #[error("{}, line {line}: {reason}", path.display())]
+    #[error("{}, line {line}: {reason}", shown(path))]
     AttributesLine {
         /// The file.
         path: PathBuf,
@@ -342,7 +358,7 @@ pub enum DataError {
     /// An attribute that a file does not have.
     #[error(
         "{} has no attribute {name:?}; the nearest is {nearest:?}, and all it has are: {known}",
-        path.display()
+        shown(path)
     )]
     UnknownAttribute {
         /// The file.

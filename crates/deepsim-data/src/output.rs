@@ -4,6 +4,7 @@
 //! appeared; a dataset is exchanged with the new one in one step, and what came out is looked at again before it is
 //! deleted, file by file. If it is not what was agreed, it is exchanged back.
 
+use crate::terminal::path as shown;
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Write};
@@ -226,7 +227,7 @@ impl Replaceable {
             for item in std::fs::read_dir(directory).map_err(unreadable)? {
                 let path = item.map_err(unreadable)?.path();
                 if !is_ours(&path) && !directories.contains(&path) {
-                    let found = format!("besides the dataset it holds {}", path.display());
+                    let found = format!("besides the dataset it holds {}", shown(path));
                     return Err(DataError::OutputOccupied {
                         path: out.into(),
                         found,

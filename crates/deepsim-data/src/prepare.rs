@@ -3,6 +3,7 @@
 //! Nothing is visible at the output until everything is written and on the disk: the work
 //! happens in `OUT.partial-…` beside it, which is renamed at the end and removed on failure.
 
+use crate::terminal::path as shown;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -470,7 +471,7 @@ fn write(
                 }
                 // all corrupt photos are to be named, so the walk goes on after the first
                 Err(DataError::BadImage { path, fault }) => {
-                    let line = format!("{}: {fault}", path.display());
+                    let line = format!("{}: {fault}", shown(path));
                     corrupt.push(line.clone());
                     let (path, reason) = (entry.path.clone(), fault.to_string());
                     writer.quarantined.push(Quarantined { path, reason });

@@ -1,5 +1,6 @@
 //! What runs there are, and which question of the paper each one answers.
 
+use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
 use deepsim_experiment::config::{RawPixels, Source};
@@ -174,8 +175,8 @@ pub fn read(parent: &Path, mut warn: impl FnMut(String)) -> Result<Vec<Entry>> {
                 reconstructions: 0,
                 path,
             }),
-            Ok((_, None)) => warn(format!("{} left out: no checkpoint yet", path.display())),
-            Err(error) => warn(format!("{} left out: {error}", path.display())),
+            Ok((_, None)) => warn(format!("{} left out: no checkpoint yet", shown(path))),
+            Err(error) => warn(format!("{} left out: {error}", shown(path))),
         }
     }
     for path in mv::find(parent)? {
@@ -186,7 +187,7 @@ pub fn read(parent: &Path, mut warn: impl FnMut(String)) -> Result<Vec<Entry>> {
                 origin: Origin::MahendranVedaldi,
                 path,
             }),
-            Err(error) => warn(format!("{} left out: {error}", path.display())),
+            Err(error) => warn(format!("{} left out: {error}", shown(path))),
         }
     }
     Ok(entries)
@@ -198,7 +199,7 @@ pub fn allowed(entries: Vec<Entry>, consent: &Consent, mut warn: impl FnMut(Stri
     for entry in entries {
         match check(&entry, consent) {
             Ok(()) => kept.push(entry),
-            Err(error) => warn(format!("{} left out: {error}", entry.path.display())),
+            Err(error) => warn(format!("{} left out: {error}", shown(&entry.path))),
         }
     }
     kept

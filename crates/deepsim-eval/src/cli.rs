@@ -2,6 +2,7 @@
 
 mod help;
 
+use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -530,7 +531,7 @@ impl Output {
         if let Some(dir) = &self.out {
             let file = dir.join(format!("{name}.{}", self.format.extension()));
             output::write(&file, text.as_bytes())?;
-            tell(format_args!("wrote {}", file.display()));
+            tell(format_args!("wrote {}", shown(file)));
         }
         Ok(())
     }

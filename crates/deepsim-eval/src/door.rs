@@ -6,6 +6,7 @@
 //!
 //! Input is the tensor `x`. The generator also takes a file whose only tensor is `y`: what the encoder wrote.
 
+use deepsim_data::terminal::path as shown;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -115,10 +116,10 @@ fn network(
 ) -> Result<Apply> {
     let trained = |stem: &'static str| -> Result<(NamedTensors, String)> {
         if let Some(path) = &request.weights {
-            return Ok((read_safetensors(path)?, path.display().to_string()));
+            return Ok((read_safetensors(path)?, shown(path)));
         }
         match Checkpoint::newest(&request.run.join("checkpoints"))? {
-            Some(c) => Ok((c.tensors(stem)?, c.path.display().to_string())),
+            Some(c) => Ok((c.tensors(stem)?, shown(&c.path))),
             None => Err(EvalError::NoWeights {
                 net: stem,
                 run: request.run.clone(),

@@ -1,5 +1,6 @@
 //! A trained run, opened for reading.
 
+use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::{Dataset, Flow, Overlap, shared_images};
@@ -96,7 +97,7 @@ impl Loaded {
             };
             warn(format!(
                 "{}: {which} training images: errors are not those of unseen images",
-                self.path.display()
+                shown(&self.path)
             ));
         }
         Ok(found)

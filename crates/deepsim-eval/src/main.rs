@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod progress;
 
+use deepsim_data::terminal::path as shown;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -285,7 +286,7 @@ fn run(command: Command, consent: Consent) -> Result<(), EvalError> {
                 &consent,
                 device::choose(&device)?,
             )?;
-            tell(format_args!("wrote {}", out.display()));
+            tell(format_args!("wrote {}", shown(out)));
             for name in names {
                 output::show(format_args!("{name}\n"))?;
             }
@@ -301,10 +302,7 @@ fn run(command: Command, consent: Consent) -> Result<(), EvalError> {
             let (page, questions) =
                 ask::page(&runs, images, &filter, &consent, device::choose(&device)?)?;
             output::write(&out, page.as_bytes())?;
-            tell(format_args!(
-                "wrote {}: {questions} questions",
-                out.display()
-            ));
+            tell(format_args!("wrote {}: {questions} questions", shown(out)));
             Ok(())
         }
         Command::Asked { answers, format } => {
@@ -351,7 +349,7 @@ fn run(command: Command, consent: Consent) -> Result<(), EvalError> {
             let shape = door::forward(&experiment, &request, device::choose(&device)?, warn)?;
             tell(format_args!(
                 "wrote y {shape:?} to {}",
-                request.output.display()
+                shown(&request.output)
             ));
             Ok(())
         }

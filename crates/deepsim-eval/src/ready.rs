@@ -1,5 +1,6 @@
 //! A generator ready to use: of a trained run, or released weights without any training here.
 
+use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::{Dataset, Framing};
@@ -62,8 +63,8 @@ impl Ready {
         let generator = Generator::from_values(
             experiment.generator.clone(),
             &values,
-            &format!("the generator of {}", experiment.path.display()),
-            &weights.display().to_string(),
+            &format!("the generator of {}", shown(&experiment.path)),
+            &shown(weights),
             device,
         )?;
         Ok(Ready {

@@ -1,5 +1,6 @@
 //! Which runs a command works on.
 
+use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::terminal::{self, one_line};
@@ -53,7 +54,7 @@ pub fn each(
             Err(error) if alone => return Err(error),
             // What cannot be used, or not for this, is left out; a failure of the work itself is one.
             Err(error) if error.is_running() && error.exit_code() == 1 => return Err(error),
-            Err(error) => warn(format!("{} left out: {error}", path.display())),
+            Err(error) => warn(format!("{} left out: {error}", shown(path))),
         }
     }
     match (count, worked) {

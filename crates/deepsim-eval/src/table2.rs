@@ -1,5 +1,6 @@
 //! Table 2 of the paper, with our runs beside the paper's numbers.
 
+use deepsim_data::terminal::path as shown;
 use std::path::Path;
 
 use deepsim_data::Augment;
@@ -360,14 +361,14 @@ pub fn rows(
         for path in find_runs(parent)? {
             match evaluate(&path, options, &mut warn) {
                 Ok(row) => rows.push(row),
-                Err(error) => warn(format!("{} left out: {error}", path.display())),
+                Err(error) => warn(format!("{} left out: {error}", shown(path))),
             }
             progress(1);
         }
         for path in mv::find(parent)? {
             match evaluate_mv(&path, options) {
                 Ok(row) => rows.push(row),
-                Err(error) => warn(format!("{} left out: {error}", path.display())),
+                Err(error) => warn(format!("{} left out: {error}", shown(path))),
             }
             progress(1);
         }

@@ -6,6 +6,7 @@
 //! comes last, and one rename makes it visible. Where a checkpoint of the same step is there already, the two exchange
 //! their names. What is removed is told by its name and by what is in it; whatever else lies in the folder stays.
 
+use deepsim_data::terminal::path as shown;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -258,8 +259,8 @@ pub fn write(parent: &Path, mut manifest: Manifest, snapshot: &Snapshot) -> Resu
             let kept = set_aside(&staged, &name)?;
             tracing::warn!(
                 "{}: what had a checkpoint's name and is none is kept as {}",
-                target.display(),
-                kept.display()
+                shown(&target),
+                shown(kept)
             );
         }
     }
@@ -470,7 +471,7 @@ impl Checkpoint {
     /// Checkpoints are there but none verifies.
     pub fn newest(parent: &Path) -> Result<Option<Checkpoint>> {
         for name in strange(parent)? {
-            tracing::warn!("passed over: {}/{name}", parent.display());
+            tracing::warn!("passed over: {}/{name}", shown(parent));
         }
         let mut failure = None;
         // Its run may write newer ones and remove older ones meanwhile: each is tried once.
@@ -560,7 +561,7 @@ impl Checkpoint {
         let spec = self.manifest.generator.clone();
         let values = self.tensors("generator")?;
         let origin = self.path.join("generator.safetensors");
-        let origin = origin.display().to_string();
+        let origin = shown(origin);
         Ok(Generator::from_values(
             spec,
             &values,
@@ -577,7 +578,7 @@ impl Checkpoint {
     pub fn discriminator(&self, device: Device) -> Result<Discriminator> {
         let spec = self.manifest.discriminator.clone();
         let values = self.tensors("discriminator")?;
-        let origin = self.path.display().to_string();
+        let origin = shown(&self.path);
         Ok(Discriminator::from_values(
             spec,
             &values,

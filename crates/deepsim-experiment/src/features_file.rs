@@ -7,6 +7,7 @@
 //! Values of every number format become f32: whole numbers, truth values, halves and doubles alike. Names are compared
 //! as [`canonical`] has them: a byte-order mark, a leading `./` or accents stored apart make no other name.
 
+use deepsim_data::terminal::path as shown;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,11 +49,11 @@ pub(crate) fn few(what: &str, names: &[String]) -> String {
 pub fn tried(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     match path.is_absolute() {
-        true => format!("there is no file {}", path.display()),
+        true => format!("there is no file {}", shown(path)),
         false => format!(
             "there is no file {} (relative to {}; run from the repository root, or give the full path)",
-            here.join(path).display(),
-            here.display()
+            shown(here.join(path)),
+            shown(here)
         ),
     }
 }
@@ -182,7 +183,7 @@ impl FeaturesFile {
             "npy" if !beside.exists() => {
                 let reason = format!(
                     "the names of its rows are missing: write them, one a line, to {}",
-                    beside.display()
+                    shown(beside)
                 );
                 return Err(unusable(path, vec![reason]));
             }
@@ -198,7 +199,7 @@ impl FeaturesFile {
                     (true, n) => {
                         let reason = format!(
                             "it holds {n} tensors, but {} gives names to the rows of a single one",
-                            beside.display()
+                            shown(beside)
                         );
                         return Err(unusable(path, vec![reason]));
                     }
@@ -267,7 +268,7 @@ fn rows(path: &Path, matrix: &Tensor, beside: &Path) -> Result<BTreeMap<String, 
         let reason = format!(
             "its tensor is {:?}, but {} holds {} names: one line for each row{hint}",
             matrix.size(),
-            beside.display(),
+            shown(beside),
             names.len()
         );
         return Err(unusable(path, vec![reason]));

@@ -1,5 +1,6 @@
 //! The files and folders that an experiment names: whether they are there, and how to get those that are not.
 
+use deepsim_data::terminal::path as shown;
 use std::path::Path;
 
 use crate::config::{Experiment, Source};
@@ -20,7 +21,7 @@ impl Experiment {
             if !path.exists() {
                 missing.push(format!(
                     "- {key}: no folder {}\n{}",
-                    path.display(),
+                    shown(path),
                     data_help(key, path)
                 ));
             }
@@ -40,7 +41,7 @@ impl Experiment {
                     }
                     Source::Judge(judge) => format!(
                         "  train the run whose discriminator is to compare: its directory is {}",
-                        judge.run.display()
+                        shown(&judge.run)
                     ),
                     Source::Recorded(_)
                     | Source::Downsampled(_)
@@ -50,10 +51,7 @@ impl Experiment {
                             .to_owned()
                     }
                 };
-                missing.push(format!(
-                    "- {side}.{key}: no file {}\n{help}",
-                    path.display()
-                ));
+                missing.push(format!("- {side}.{key}: no file {}\n{help}", shown(path)));
             }
         }
         if missing.is_empty() {
@@ -69,7 +67,7 @@ impl Experiment {
                 Ok(cwd) => format!(
                     "(relative paths were looked for in {}; the paths of this project's experiments begin \
                      at its root)\n{quick}",
-                    cwd.display()
+                    shown(cwd)
                 ),
                 Err(_) => quick.to_owned(),
             },

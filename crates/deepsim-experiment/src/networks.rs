@@ -1,5 +1,6 @@
 //! The networks that see pictures in an experiment: frozen ones, and an encoder that learns.
 
+use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::{Dataset, Part};
@@ -282,7 +283,7 @@ impl Perception {
         match &mut self.encoder {
             Encoder::Recorded(recorded, _) => recorded.set_scale(Scale::of(checkpoint)?),
             Encoder::Learned(learned) => {
-                let origin = checkpoint.path.display().to_string();
+                let origin = shown(&checkpoint.path);
                 let values = checkpoint.tensors(ENCODER_FILE)?;
                 learned
                     .params()
@@ -360,7 +361,7 @@ impl Perception {
     /// Both kinds of features of pictures in Caffe units.
     ///
     /// # Errors
-    /// Pictures of an illegal size, and as [`Frozen::load`] where one side is no network.
+    /// Pictures of an illegal size, and as for a single network where one side is no network.
     pub fn both(&self, caffe: &Tensor) -> Result<Features> {
         if let (Encoder::Frozen(Frozen::Network(net, encoder)), Comparator::Shared(comparator)) =
             (&self.encoder, &self.comparator)

@@ -1,5 +1,6 @@
 //! The directory of one run: who may write into it, and from where it goes on.
 
+use deepsim_data::terminal::path as shown;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
@@ -108,7 +109,7 @@ impl RunDir {
             if !left.is_empty() {
                 tracing::warn!(
                     "{}: left as it is, since this program did not write it: {}",
-                    self.path.display(),
+                    shown(&self.path),
                     left.join(", ")
                 );
             }
@@ -126,7 +127,7 @@ impl RunDir {
             Place::Dangling(target) => {
                 return Err(missing(format!(
                     "{CHECKPOINTS} is a link to {}, which is not there (a disk that is not mounted?)",
-                    target.display()
+                    shown(target)
                 )));
             }
             Place::NoFolder => {
@@ -157,7 +158,7 @@ impl RunDir {
                     };
                     Err(missing(format!(
                         "the run has reached step {step} and saved every {every} steps, but {} holds none{instead}",
-                        folder.display()
+                        shown(folder)
                     )))
                 }
                 _ => Ok(Start::Zero),
@@ -240,7 +241,7 @@ impl RunDir {
             } else if self.kept.borrow_mut().insert(*step) {
                 tracing::warn!(
                     "{} is kept: it holds what this program did not write",
-                    path.display()
+                    shown(path)
                 );
             }
         }
@@ -287,8 +288,8 @@ fn reveal(hidden: &Path, whole: &Checkpoint) -> Result<()> {
         let kept = checkpoint::set_aside(&target, &name)?;
         tracing::warn!(
             "{} is damaged, and a whole one of the same step was hidden beside it: the damaged one is kept as {}",
-            target.display(),
-            kept.display()
+            shown(&target),
+            shown(kept)
         );
     }
     fs::rename(hidden, &target).map_err(ExperimentError::io(&target))?;

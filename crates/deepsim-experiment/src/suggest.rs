@@ -1,5 +1,6 @@
 //! Names that were nearly right, and paths that were looked for from elsewhere.
 
+use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
 use deepsim_nets::NetKind;
@@ -101,10 +102,10 @@ pub fn tried(path: &Path) -> String {
     match path.is_relative() && !cwd.as_os_str().is_empty() {
         true => format!(
             "{} (relative to {}; the paths of this project's experiments begin at its root)",
-            path.display(),
-            cwd.display()
+            shown(path),
+            shown(cwd)
         ),
-        false => path.display().to_string(),
+        false => shown(path),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Written by `deepsim-nets import`, checked whenever the weights are read. They stand beside the file, so that its
 //! bytes stay those of any other tool; weights without them are read unchecked.
 
+use deepsim_terminal::path as shown;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -69,7 +70,7 @@ pub(crate) fn check(bytes: &[u8], path: &Path) -> Result<()> {
         path: path.to_owned(),
         reason: format!(
             "{what} since {} was written: import the weights again, or delete that file if the change is yours",
-            file.display()
+            shown(file)
         ),
     })
 }

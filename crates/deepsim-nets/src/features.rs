@@ -1,5 +1,6 @@
 //! Feature networks, with a tap at every layer of their tables.
 
+use deepsim_terminal::path as shown;
 use std::path::Path;
 
 use tch::{Device, Tensor};
@@ -71,7 +72,7 @@ impl FeatureNet {
     /// An unreadable or damaged file, or any difference from the network's tensors.
     pub fn load(net: NetKind, tap: Tap, path: &Path, device: Device) -> Result<FeatureNet> {
         let values = read_safetensors(path)?;
-        FeatureNet::from_tensors(net, tap, &values, &path.display().to_string(), device)
+        FeatureNet::from_tensors(net, tap, &values, &shown(path), device)
     }
 
     /// Random weights N(0, 2/fan_in) and zero biases, the same for the same seed. Batch

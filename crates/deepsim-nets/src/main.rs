@@ -1,5 +1,6 @@
 //! `deepsim-nets`: brings weights of other programs into the form that DeepSim reads.
 
+use deepsim_terminal::path as shown;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -163,7 +164,7 @@ fn tell(out: &Path, imported: &Imported) {
         Some(network) => format!("{count} tensors: {network}"),
         None => format!("{count} tensors"),
     };
-    deepsim_terminal::tell(format_args!("{what} {} ({network})", out.display()));
+    deepsim_terminal::tell(format_args!("{what} {} ({network})", shown(out)));
     if let Some(first) = imported.skipped.first() {
         let count = imported.skipped.len();
         deepsim_terminal::tell(format_args!(

@@ -1,5 +1,6 @@
 //! Named tensors, and reading them strictly from safetensors files.
 
+use deepsim_terminal::path as shown;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -219,7 +220,7 @@ pub fn parse_safetensors(bytes: &[u8], path: &Path) -> Result<NamedTensors> {
         Ok(out)
     } else {
         Err(NetError::Mismatch {
-            origin: path.display().to_string(),
+            origin: shown(path),
             what: "a network in single precision".to_owned(),
             mismatches: wrong,
         })

@@ -1,7 +1,7 @@
 //! What a program says to people.
 //!
 //! * Text from files (names, keys, paths, messages of other libraries) may hold characters that a terminal obeys:
-//!   [`escape`] is the one place where they become visible. [`tell`] and [`print`] go through it, and [`parse`] for what
+//!   [`escape`] is the one place where they become visible. [`tell`] and [`print()`] go through it, and [`parse`] for what
 //!   clap says about arguments.
 //! * The reader may be gone (a closed terminal, a log on a full disk, `| head`): that is no reason to end what was
 //!   going well.
@@ -34,7 +34,7 @@ pub fn print(text: impl Display) -> io::Result<()> {
 /// Results for programs (CSV, JSON) on stdout: as they are, but escaped where stdout is a terminal.
 ///
 /// # Errors
-/// As for [`print`].
+/// As for [`print()`].
 pub fn print_data(text: &str) -> io::Result<()> {
     match io::stdout().is_terminal() {
         true => put(escape(text).as_bytes()),
@@ -68,8 +68,8 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
 }
 
 /// A path on one line.
-pub fn path(path: &Path) -> String {
-    one_line(&path.to_string_lossy()).into_owned()
+pub fn path(path: impl AsRef<Path>) -> String {
+    one_line(&path.as_ref().to_string_lossy()).into_owned()
 }
 
 fn escaped(text: &str, wanted: impl Fn(char) -> bool) -> Cow<'_, str> {

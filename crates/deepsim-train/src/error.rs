@@ -1,5 +1,6 @@
 //! What can stop a training.
 
+use deepsim_data::terminal::path as shown;
 use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
 
@@ -123,7 +124,7 @@ impl Display for Rescue {
             Rescue::Saved { step, run } => write!(
                 f,
                 "saved at step {step} in {}; resume by the same command with --resume",
-                run.display()
+                shown(run)
             ),
             Rescue::Nothing { newest } => {
                 write!(

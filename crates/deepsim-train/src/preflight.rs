@@ -1,6 +1,7 @@
 //! Everything before the first step. What is wrong with the experiment, its inputs or the run directory is found here,
 //! before anything is removed or rewritten.
 
+use deepsim_data::terminal::path as shown;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -157,12 +158,12 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
 fn finished(run: &Path, step: u64, experiment: &Experiment) {
     tell(format_args!(
         "{} is already finished (step {step}): --resume --steps N goes on to N, --fresh starts over",
-        run.display()
+        shown(run)
     ));
     if step == experiment.raw.train.steps && is_evaluated(run, step) == Some(false) {
         tell(format_args!(
             "note: its last held-out error was not measured; `deepsim-eval table2 --runs {}` does",
-            run.display()
+            shown(run)
         ));
     }
 }

@@ -1,5 +1,6 @@
 //! Everything that affects the next step, and its way into a checkpoint and back.
 
+use deepsim_data::terminal::path as shown;
 use std::collections::{BTreeMap, BTreeSet};
 
 use deepsim_experiment::networks::ENCODER_FILE;
@@ -165,7 +166,7 @@ impl State {
     /// A tensor or counter that is missing, unknown or of another shape; the state must not be
     /// used then.
     pub fn restore(&mut self, from: &Checkpoint) -> Result<BTreeMap<String, i64>> {
-        let origin = from.path.display().to_string();
+        let origin = shown(&from.path);
         let (generator, discriminator) =
             (from.tensors("generator")?, from.tensors("discriminator")?);
         self.generator

@@ -1,5 +1,6 @@
 //! `deepsim-data prepare`.
 
+use deepsim_data::terminal::path as shown;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -210,7 +211,7 @@ impl Seen {
             }
             Event::Leftover(path) => note(&format!(
                 "note: {} is left over from a run that was killed, or belongs to one still at work; if none is, delete it",
-                path.display()
+                shown(path)
             )),
             Event::Started(stage) => {
                 self.started = true;
@@ -242,7 +243,7 @@ impl Seen {
 }
 
 fn report(outcome: &Outcome, request: &Prepare, orientation: Orientation) -> String {
-    let out = request.out.display();
+    let out = shown(&request.out);
     match *outcome {
         Outcome::UpToDate { images, turned } => {
             let mut line = format!("up to date: {images} images in {out}");

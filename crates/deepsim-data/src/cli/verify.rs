@@ -1,5 +1,6 @@
 //! `deepsim-data verify`.
 
+use deepsim_data::terminal::path as shown;
 use std::process::ExitCode;
 
 use deepsim_data::terminal::tell;
@@ -27,19 +28,19 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         for broken in &broken {
             say(&format!(
                 "broken: {}: {}: {}",
-                path.display(),
+                shown(&path),
                 broken.what,
                 broken.reason
             ))?;
         }
         if broken.is_empty() {
-            say(&format!("whole: {}: {count} images", path.display()))?;
+            say(&format!("whole: {}: {count} images", shown(&path)))?;
         } else {
             all_whole = false;
             tell(format_args!(
                 "{} things are broken in {}: prepare it again, or copy it again from where it is whole",
                 broken.len(),
-                path.display()
+                shown(&path)
             ));
         }
     }

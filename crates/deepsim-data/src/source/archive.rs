@@ -8,6 +8,7 @@
 //! archive is that image once more, as in the folder that it would be unpacked to. Sparse members
 //! are not taken: their bytes do not lie in one stretch.
 
+use crate::terminal::path as shown;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -328,7 +329,7 @@ impl Lister<'_> {
                 Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
                     return Err(DataError::ArchiveEscape {
                         path: self.root.into(),
-                        member: path.display().to_string(),
+                        member: shown(path),
                     });
                 }
             }
@@ -339,7 +340,7 @@ impl Lister<'_> {
         let texts: Option<Vec<&str>> = parts.iter().map(|part| part.to_str()).collect();
         Ok(Some(match texts {
             Some(texts) => Ok(texts.join("/")),
-            None => Err(path.display().to_string()),
+            None => Err(shown(path)),
         }))
     }
 

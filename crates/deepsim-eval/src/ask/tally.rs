@@ -1,5 +1,6 @@
 //! Answers to the page, counted.
 
+use deepsim_data::terminal::path as shown;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -58,7 +59,7 @@ pub fn count(files: &[PathBuf]) -> Result<Vec<Preference>> {
     for path in files {
         let refuse = |reason: String| EvalError::Usage {
             option: "ANSWERS",
-            value: path.display().to_string(),
+            value: shown(path),
             reason,
         };
         let text = std::fs::read_to_string(path).map_err(ExperimentError::io(path))?;

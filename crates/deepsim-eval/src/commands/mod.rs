@@ -2,6 +2,7 @@
 
 mod models;
 
+use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::Dataset;
@@ -38,7 +39,7 @@ fn warn(text: String) {
 
 fn wrote(path: &Path, bytes: &[u8]) -> Result<()> {
     output::write(path, bytes)?;
-    tell(format_args!("wrote {}", path.display()));
+    tell(format_args!("wrote {}", shown(path)));
     Ok(())
 }
 
@@ -99,7 +100,7 @@ pub fn table2(runs: Runs, asked: &Table2) -> Result<()> {
     for path in bench.iter().flat_map(|j| &j.missing) {
         tell(format_args!(
             "hint: no {}: a judge less; `cargo xtask setup` fetches it",
-            path.display()
+            shown(path)
         ));
     }
     let options = table2::Options {
@@ -121,7 +122,7 @@ pub fn table2(runs: Runs, asked: &Table2) -> Result<()> {
             });
         }
         let none = match &named {
-            Some(path) => format!("no run in {} yet", path.display()),
+            Some(path) => format!("no run in {} yet", shown(path)),
             None => "no trained runs yet".to_owned(),
         };
         tell(format_args!(
@@ -507,7 +508,7 @@ pub fn baseline(baseline: Baseline, consent: &Consent) -> Result<()> {
     if experiment.raw.latent.is_some() {
         return Err(EvalError::Usage {
             option: "EXPERIMENT",
-            value: experiment.path.display().to_string(),
+            value: shown(&experiment.path),
             reason:
                 "its encoder learns with the generator; give one whose features are a network's own"
                     .to_owned(),
@@ -553,7 +554,7 @@ pub fn baseline(baseline: Baseline, consent: &Consent) -> Result<()> {
     };
     output::show(format_args!(
         "{}: {n} photos, {:.0} s, feature term {:.3} -> {:.4}\n",
-        out.display(),
+        shown(&out),
         made.seconds,
         mean(|p| p.feature_start),
         mean(|p| p.feature_end)

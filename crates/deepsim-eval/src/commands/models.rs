@@ -1,5 +1,6 @@
 //! Commands about models of their own: samples of variational autoencoders, training losses compared.
 
+use deepsim_data::terminal::path as shown;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -47,7 +48,7 @@ pub fn sample(runs: Runs, asked: &Sample) -> Result<()> {
     if witness.is_none() {
         tell(format_args!(
             "hint: no {}: no distances; `cargo xtask setup` fetches it",
-            asked.judge_weights.join(prior::WITNESS_FILE).display()
+            shown(asked.judge_weights.join(prior::WITNESS_FILE))
         ));
     }
     let (mut all, mut without) = (Vec::new(), None);

@@ -1,5 +1,6 @@
 //! Pictures of a figure.
 
+use deepsim_data::terminal::path as shown;
 use std::path::PathBuf;
 
 use deepsim_data::Dataset;
@@ -79,7 +80,7 @@ pub fn draw(
                      (`baseline mv --images {asked} --fresh` makes more)",
                     figure.number(),
                     candidates.len(),
-                    panel.entry.path.display(),
+                    shown(&panel.entry.path),
                 ));
             }
         }

@@ -1,5 +1,6 @@
 //! What a figure lacks, and how to get it.
 
+use deepsim_data::terminal::path as shown;
 use deepsim_data::terminal::quote;
 use deepsim_experiment::Experiment;
 
@@ -38,7 +39,7 @@ fn elsewhere(
         (Some(e), Some(tap)) => format!(
             "no experiment file here makes it at {here}, but {} does at {}: train that with \
              `--set encoder.tap={tap} --out runs/NAME`",
-            e.path.display(),
+            shown(&e.path),
             net_name(&e.encoder)
         ),
         _ => format!("no experiment file here makes it at {here}"),
@@ -93,7 +94,7 @@ impl Missing {
                 let all: Vec<String> = files
                     .iter()
                     .filter(|e| crate::prior::has_prior(e))
-                    .map(|e| e.path.display().to_string())
+                    .map(|e| shown(&e.path))
                     .collect();
                 let short = "too few variational autoencoders to compare";
                 match all.is_empty() {
@@ -109,7 +110,7 @@ impl Missing {
                     .iter()
                     .filter(fits)
                     .filter(like)
-                    .map(|e| e.path.display().to_string())
+                    .map(|e| shown(&e.path))
                     .collect();
                 match all.is_empty() {
                     true => "no runs with different comparators, and no experiment file here \

@@ -1,5 +1,6 @@
 //! From runs to what the page shows.
 
+use deepsim_data::terminal::path as shown;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -311,7 +312,7 @@ fn group<'a>(
             "{} of {} photos of {}: a record has pictures of no others",
             chosen.len(),
             options.photos.min(data.len()),
-            first.raw.data.test.display()
+            shown(&first.raw.data.test)
         ));
     }
     if chosen.is_empty() {
@@ -337,7 +338,7 @@ fn group<'a>(
                 of.push(entry);
             }
             Err(error) => {
-                let why = format!("{} left out: {error}", entry.path.display());
+                let why = format!("{} left out: {error}", shown(&entry.path));
                 if !left_out.contains(&why) {
                     left_out.push(why);
                 }

@@ -1,5 +1,6 @@
 //! `metrics.jsonl` of a run, as far as curves show it.
 
+use deepsim_data::terminal::path as shown;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -121,7 +122,7 @@ pub(super) fn read(path: &Path, weights: [f64; 3], gate: RawGate) -> Part<Histor
         .collect();
     shares(&mut logged);
     if logged.is_empty() {
-        return Err(format!("{} has no log step yet", path.display()));
+        return Err(format!("{} has no log step yet", shown(path)));
     }
     let evaluated = evaluations
         .points

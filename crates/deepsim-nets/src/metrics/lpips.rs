@@ -1,6 +1,7 @@
 //! LPIPS (Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual
 //! Metric"), version 0.1 of their package.
 
+use deepsim_terminal::path as shown;
 use std::path::Path;
 
 use tch::{Device, Tensor};
@@ -59,7 +60,7 @@ impl Lpips {
         let deepest = layers(net)?[4].0;
         let network = FeatureNet::load(net, deepest, weights, device)?;
         let values = read_safetensors(heads)?;
-        Lpips::new(network, &values, &heads.display().to_string(), device)
+        Lpips::new(network, &values, &shown(heads), device)
     }
 
     /// Joins a network and its heads; `origin` names the heads in errors.

@@ -122,7 +122,7 @@ pub fn share(measured: &Measured, peak: &Peak) -> Option<f64> {
     Some(gflop / measured.median(Contender::Ours)? / gemm(measured, peak)?)
 }
 
-/// What was measured, out of a file of [`json`].
+/// What was measured, out of a file of [`json()`].
 ///
 /// # Errors
 /// No list of works that are known.
