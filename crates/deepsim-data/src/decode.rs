@@ -33,7 +33,9 @@ mod png;
 mod pnm;
 mod tiff;
 mod tiff_jpeg;
+mod webp;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::io::{Cursor, ErrorKind};
 use std::path::Path;
@@ -160,14 +162,19 @@ fn decode_by_content(bytes: &[u8]) -> Result<Held, ImageFault> {
 
 fn webp(bytes: &[u8]) -> Result<Held, ImageFault> {
     check_riff_whole(bytes)?;
-    let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(fault)?;
+    let bytes = webp::as_meant(bytes);
+    let copied = match &bytes {
+        Cow::Owned(copy) => copy.len() as u64,
+        Cow::Borrowed(_) => 0,
+    };
+    let mut decoder = WebPDecoder::new(Cursor::new(&*bytes)).map_err(fault)?;
     let (width, height) = decoder.dimensions();
     let (width, height) = (width as usize, height as usize);
     check_dimensions(width, height)?;
     let layout = Layout::try_from(decoder.color_type())?;
     // Four bytes a pixel for a lossless picture or its alpha, four for a frame of an animation;
     // planes of a lossy one and their last blocks are less.
-    let extra = 8 * (width * height) as u64;
+    let extra = 8 * (width * height) as u64 + copied;
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(extra + OVERHEAD);
     decoder.set_limits(limits).map_err(fault)?;

@@ -168,6 +168,12 @@ pub enum DataError {
         /// How many may be left out.
         budget: usize,
     },
+    /// Not one photo of a source is whole.
+    #[error("no picture is left, every one is corrupt:\n{}", images.join("\n"))]
+    NothingWhole {
+        /// One line for each: path and reason.
+        images: Vec<String>,
+    },
     /// The crop is no window of the stored pictures.
     #[error(
         "a crop of {crop} pixels does not fit pictures stored at {stored}: choose 1 to {stored}, or prepare the dataset with a larger --size"

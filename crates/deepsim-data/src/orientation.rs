@@ -5,7 +5,8 @@
 //! it saw a few images sideways; inside its layouts the pixels stay as they are stored, elsewhere photos are turned
 //! ([`Orientation`], `--orientation`).
 //!
-//! The number is read from JPEG, PNG (`eXIf`), WebP and TIFF. Metadata that cannot be read, and numbers that do not
+//! The number is read from EXIF in JPEG, PNG (`eXIf`) and WebP, and from TIFF's own tag; not from XMP, nor from the text
+//! that ImageMagick once wrote into PNGs: browsers do not look there either. Metadata that cannot be read, and numbers that do not
 //! exist, count as upright: viewers do the same, and the pixels are whole all the same.
 
 use std::fs::File;
@@ -13,13 +14,16 @@ use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
 use exif::{In, Tag};
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage, metadata};
+use image::{DynamicImage, RgbImage, metadata};
 use serde::{Deserialize, Serialize};
 
 use crate::decode::{Held, Room, TIFF_MAGIC, caught, decode_held, read_picture, room_for_file};
 use crate::error::DataError;
 use crate::fault::ImageFault;
 use crate::source::{Entry, Layout, Listing, Location};
+
+/// The largest block of EXIF that is read: a thumbnail and more.
+const LARGEST: usize = 4 << 20;
 
 /// What to do about the EXIF orientation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,34 +135,92 @@ fn find(mut file: impl BufRead + Seek) -> metadata::Orientation {
 
 fn number(file: &mut (impl BufRead + Seek)) -> Option<u8> {
     let head = file.fill_buf().ok()?;
-    let is_tiff = TIFF_MAGIC.iter().any(|magic| head.starts_with(magic));
-    let is_jpeg = head.starts_with(&[0xFF, 0xD8, 0xFF]);
-    let has_exif = head.starts_with(b"\x89PNG") || head.starts_with(b"RIFF");
-    if is_tiff {
-        // the first directory alone is read; the EXIF reader would copy the whole file
-        let reader = ImageReader::with_format(file, ImageFormat::Tiff);
-        let orientation = reader.into_decoder().ok()?.orientation().ok()?;
-        return Some(orientation.to_exif());
-    }
+    let begins = |magic: &[u8]| head.starts_with(magic);
+    // The parts that hold it are found here: the EXIF reader would copy the whole file.
+    let found = if TIFF_MAGIC.iter().any(|magic| begins(magic)) {
+        let mut tiff = tiff::decoder::Decoder::new(file).ok()?;
+        let number = tiff.find_tag_unsigned(tiff::tags::Tag::Orientation);
+        return number.ok().flatten();
+    } else if begins(&[0xFF, 0xD8, 0xFF]) {
+        jpeg_metadata(file)
+    } else if begins(b"\x89PNG") {
+        png_metadata(file)
+    } else if begins(b"RIFF") {
+        webp_metadata(file)
+    } else {
+        None
+    };
     let mut reader = exif::Reader::new();
     reader.continue_on_error(true);
-    let metadata = if is_jpeg {
-        reader.read_raw(jpeg_metadata(file)?)
-    } else if has_exif {
-        reader.read_from_container(file)
-    } else {
-        return None;
-    };
-    let metadata = metadata
+    let metadata = reader
+        .read_raw(found?)
         .or_else(|error| error.distill_partial_result(|_| {}))
         .ok()?;
     let field = metadata.get_field(Tag::Orientation, In::PRIMARY)?;
     u8::try_from(field.value.get_uint(0)?).ok()
 }
 
+/// What some writers put before the block, though only JPEG has it so.
+const NAME: &[u8] = b"Exif\0\0";
+
+/// The block itself, if there is as much as the head of one.
+fn unnamed(mut found: Vec<u8>) -> Option<Vec<u8>> {
+    if found.starts_with(NAME) {
+        found.drain(..NAME.len());
+    }
+    (found.len() >= 8).then_some(found)
+}
+
+/// So many bytes, if that many can be an EXIF block.
+fn block(file: &mut impl BufRead, length: u32) -> Option<Vec<u8>> {
+    let length = usize::try_from(length).ok().filter(|n| *n <= LARGEST)?;
+    let mut bytes = vec![0; length];
+    file.read_exact(&mut bytes).ok()?;
+    unnamed(bytes)
+}
+
+/// The `eXIf` chunk of a PNG.
+fn png_metadata(file: &mut (impl BufRead + Seek)) -> Option<Vec<u8>> {
+    file.seek_relative(8).ok()?;
+    loop {
+        let mut head = [0; 8];
+        file.read_exact(&mut head).ok()?;
+        let [a, b, c, d, kind @ ..] = head;
+        let length = u32::from_be_bytes([a, b, c, d]);
+        match &kind {
+            b"eXIf" => return block(file, length),
+            b"IEND" => return None,
+            _ => file.seek_relative(i64::from(length) + 4).ok()?,
+        }
+    }
+}
+
+/// The `EXIF` chunk of a WebP, where its header announces one.
+fn webp_metadata(file: &mut (impl BufRead + Seek)) -> Option<Vec<u8>> {
+    const ANNOUNCED: u8 = 0x08;
+    let mut head = [0; 30];
+    file.read_exact(&mut head).ok()?;
+    if &head[8..16] != b"WEBPVP8X" || head[20] & ANNOUNCED == 0 {
+        return None;
+    }
+    let first = u32::from_le_bytes([head[16], head[17], head[18], head[19]]);
+    file.seek_relative(i64::from(first.checked_next_multiple_of(2)?) - 10)
+        .ok()?;
+    loop {
+        let mut head = [0; 8];
+        file.read_exact(&mut head).ok()?;
+        let [kind @ .., a, b, c, d] = head;
+        let length = u32::from_le_bytes([a, b, c, d]);
+        if &kind == b"EXIF" {
+            return block(file, length);
+        }
+        file.seek_relative(i64::from(length) + i64::from(length % 2))
+            .ok()?;
+    }
+}
+
 /// The EXIF block of a JPEG, which lies before its first scan: the crate's own search would go on through the whole file.
 fn jpeg_metadata(file: &mut (impl BufRead + Seek)) -> Option<Vec<u8>> {
-    const NAME: &[u8] = b"Exif\0\0";
     // both readers are buffered
     file.seek_relative(2).ok()?;
     loop {
@@ -182,8 +244,11 @@ fn jpeg_metadata(file: &mut (impl BufRead + Seek)) -> Option<Vec<u8>> {
         if marker == 0xE1 {
             let mut segment = vec![0; length];
             file.read_exact(&mut segment).ok()?;
-            if segment.starts_with(NAME) {
-                return Some(segment.split_off(NAME.len()));
+            // An empty one does not hide the next.
+            if segment.starts_with(NAME)
+                && let Some(block) = unnamed(segment)
+            {
+                return Some(block);
             }
         } else {
             file.seek_relative(i64::try_from(length).ok()?).ok()?;

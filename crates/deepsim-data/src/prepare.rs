@@ -488,6 +488,9 @@ fn write(
             budget: plan.quarantine,
         });
     }
+    if !corrupt.is_empty() && writers.iter().all(|writer| writer.samples.is_empty()) {
+        return Err(DataError::NothingWhole { images: corrupt });
+    }
     let (mut images, mut test, mut bytes, mut duplicates) = (0, 0, 0, 0);
     for writer in writers {
         let part = writer.part;

@@ -20,6 +20,8 @@ Examples:
       ten seeds under every setting that this processor can run
   cargo xtask parity --seeds 1 --setting avx2
       one of each
+  cargo xtask parity --seeds 1 --large
+      with the tests of large tensors, as `cargo xtask test` runs them
   cargo xtask parity --record
       write docs/results/parity.json, if all passed
 
@@ -43,8 +45,29 @@ const RECORD: &str = "DEEPSIM_PARITY_RECORD";
 /// The variable that lets them compare the reference's two precisions as well.
 const REFERENCE: &str = "DEEPSIM_PARITY_REFERENCE";
 
+/// The variable with the folder that keeps what PyTorch answers, for all settings.
+pub const CACHE: &str = "DEEPSIM_PARITY_CACHE";
+
 /// Test programs that compare with PyTorch.
 const PROGRAMS: [&str; 5] = ["parity", "vae", "vaegan", "one_pass", "shared_pass"];
+
+/// Tests of large tensors whose kernels a smaller test runs too (with other sizes, or another network's), and what no
+/// processor's arithmetic can change. They take three fifths of the time.
+const LARGE: [&str; 13] = [
+    "alexnet_fully_connected",
+    "caffenet_fully_connected",
+    "vgg16_fully_connected",
+    "weight_gradients_of",
+    "generator_for_fc",
+    "generators_of_dosovitskiy_and_brox",
+    "an_iteration_with_caffenet_at_227",
+    "the_reference_agrees_with_the_published_facts",
+    "without_its_weight_the_divergence",
+    "lpips_with_trained_weights",
+    "at_227",
+    "noise_beside_the_features",
+    "two_iterations_of_one_pass",
+];
 
 /// An arithmetic that libtorch's and our own kernels are held to.
 #[derive(Debug)]
@@ -130,13 +153,31 @@ fn processor() -> String {
 
 /// The parity tests under a setting, ready to run. The whole workspace is selected: another selection of
 /// packages would have cargo build everything with other features.
-pub fn tests(ws: &Workspace, setting: &Setting) -> Child {
+///
+/// `kept` is a folder for PyTorch's answers.
+pub fn tests(ws: &Workspace, setting: &Setting, large: bool, kept: &Path) -> Child {
+    let skipped: &[&str] = if large { &[] } else { &LARGE };
     let child = Child::cargo(format!("cargo test ({})", setting.name), ws.root())
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(PROGRAMS.iter().flat_map(|program| ["--test", program]))
-        .env("PYTHONPATH", ws.python());
+        .args(["--"])
+        .args(skipped.iter().flat_map(|test| ["--skip", test]))
+        .env("PYTHONPATH", ws.python())
+        .env(CACHE, kept);
     let all = setting.variables.iter();
     all.fold(child, |child, (name, value)| child.env(name, value))
+}
+
+/// A folder for PyTorch's answers that goes when it is dropped: some gigabytes, for which the system's own folder for
+/// temporary files may be too small.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn kept(ws: &Workspace) -> Result<tempfile::TempDir> {
+    let target = ws.path("target");
+    std::fs::create_dir_all(&target)
+        .and_then(|()| tempfile::tempdir_in(&target))
+        .with_context(|| format!("making a folder in {}", target.display()))
 }
 
 /// Runs tests with their output passed on: what it said, and how it ended.
@@ -161,6 +202,9 @@ pub struct Args {
     /// Only this setting (repeatable)
     #[arg(long, value_name = "NAME")]
     setting: Vec<String>,
+    /// Also the tests of large tensors: more than twice the time
+    #[arg(long)]
+    large: bool,
     /// Print the record on standard output as JSON
     #[arg(long)]
     json: bool,
@@ -197,6 +241,8 @@ struct Worst {
 struct Record {
     processor: String,
     seeds: Vec<u32>,
+    /// Whether the tests of large tensors ran as well.
+    large: bool,
     settings: BTreeMap<String, BTreeMap<String, String>>,
     not_run: BTreeMap<String, String>,
     tests: BTreeMap<String, Worst>,
@@ -250,6 +296,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     let mut record = Record {
         processor: processor(),
         seeds: seeds.clone(),
+        large: args.large,
         ..Record::default()
     };
     for setting in SETTINGS.iter().filter(|s| !s.runs_here()) {
@@ -267,9 +314,12 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
         record.settings.insert(setting.name.to_owned(), variables);
-        for &seed in &seeds {
-            stages.next(&format!("parity: {}, seed {seed}", setting.name));
-            let mut tests = tests(ws, setting)
+    }
+    for &seed in &seeds {
+        let kept = kept(ws)?;
+        for setting in &settings {
+            stages.next(&format!("parity: seed {seed}, {}", setting.name));
+            let mut tests = tests(ws, setting, args.large, kept.path())
                 .env(SEED, seed.to_string())
                 .env(RECORD, &file);
             if args.record && setting.name == SETTINGS[0].name {

@@ -54,16 +54,19 @@ pub fn run(ws: &Workspace) -> Result<()> {
     setup::run(ws, &wishes, &setup::TESTS, &["deepsim-nets"], &mut stages)?;
 
     let (mut failed, mut error) = (Failed::new(), None);
+    // What PyTorch answers, for all settings.
+    let kept = parity::kept(ws)?;
     stages.next("cargo test --workspace");
     // With the variable set the page's test may not say that there is no browser.
     let all = Child::cargo("cargo test", ws.root())
         .args(["test", "--workspace", "--no-fail-fast"])
         .env("PYTHONPATH", ws.python())
+        .env(parity::CACHE, kept.path())
         .env(browser::VARIABLE, browser::ensure(ws)?);
     take(SETTINGS[0].name, all, &mut failed, &mut error)?;
     for setting in &others {
         stages.next(&format!("parity as on another processor: {}", setting.name));
-        let tests = parity::tests(ws, setting);
+        let tests = parity::tests(ws, setting, false, kept.path());
         take(setting.name, tests, &mut failed, &mut error)?;
     }
     if Path::new(NVIDIA).exists() {

@@ -12,6 +12,7 @@ use crate::fault::ImageFault;
 
 /// Decodes a BMP to RGB.
 pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
+    check_start(bytes)?;
     let scales = narrow(bytes)?;
     check_runs(bytes)?;
     let mut decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(fault)?;
@@ -38,6 +39,36 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
         }
         Ok(())
     })
+}
+
+/// Refuses pixels that would begin within the header or the palette: programs read them from different places.
+fn check_start(bytes: &[u8]) -> Result<(), ImageFault> {
+    let at = |at: usize| match bytes.get(at..at + 4) {
+        Some(&[a, b, c, d]) => u64::from(u32::from_le_bytes([a, b, c, d])),
+        _ => 0,
+    };
+    let (start, header) = (at(10), at(14));
+    let (bits, compression, used) = match header >= 40 {
+        true => (at(28) & 0xFFFF, at(30), at(46)),
+        false => (at(22) >> 16, 0, 0),
+    };
+    let masks = match (header, compression) {
+        (40, 3) => 12,
+        (40, 6) => 16,
+        _ => 0,
+    };
+    let entry = if header >= 40 { 4 } else { 3 };
+    let colours = match bits {
+        1..=8 if used == 0 => 1 << bits,
+        1..=8 => used,
+        _ => 0,
+    };
+    match start < 14 + header + masks + entry * colours {
+        true => Err(ImageFault::Refused(
+            "a BMP whose pixels begin within its header or palette".into(),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// The largest red, green and blue of a BMP with 16 bits a pixel; `None` for others.

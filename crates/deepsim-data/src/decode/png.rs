@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, ErrorKind};
 
-use png::{BitDepth, ColorType, Decoder, DecodingError, Limits, Transformations};
+use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
 
 use super::pixels::Layout;
 use super::{Held, check_dimensions, decode_into};
@@ -14,7 +14,11 @@ const SMALL: usize = 4 << 20;
 /// Decodes a PNG to RGB.
 pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
     check_whole(bytes)?;
-    let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: SMALL });
+    let mut options = DecodeOptions::default();
+    // The pixels' own sum: without it damage that leaves the stream readable would pass.
+    options.set_ignore_adler32(false);
+    let mut decoder = Decoder::new_with_options(Cursor::new(bytes), options);
+    decoder.set_limits(Limits { bytes: SMALL });
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
     // Fewer than eight bits and palettes become eight, a transparent colour becomes alpha.
@@ -55,8 +59,12 @@ fn fault(error: DecodingError) -> ImageFault {
     }
 }
 
-/// A PNG's chunks must lead to IEND: the decoder is content with the last row.
+/// A PNG's chunks must lead to IEND: the decoder is content with the last row. And transparency must stand where it
+/// counts: the decoder would leave it out without a word.
 fn check_whole(bytes: &[u8]) -> Result<(), ImageFault> {
+    let transparency = |what| Err(ImageFault::Refused(format!("its transparency {what}")));
+    let is_indexed = bytes.get(25) == Some(&3);
+    let (mut colours, mut data, mut transparent) = (None, false, false);
     let mut at = 8_usize;
     loop {
         let Some(&[a, b, c, d, ref kind @ ..]) = bytes.get(at..at + 8) else {
@@ -67,8 +75,24 @@ fn check_whole(bytes: &[u8]) -> Result<(), ImageFault> {
         if at > bytes.len() {
             return Err(ImageFault::Truncated("a chunk ends behind the file".into()));
         }
-        if kind == b"IEND" {
-            return Ok(());
+        match kind {
+            b"IEND" => return Ok(()),
+            b"IDAT" => data = true,
+            b"PLTE" => colours = Some(length / 3),
+            b"tRNS" if data => return transparency("stands behind the pixels"),
+            b"tRNS" if transparent => return transparency("is there twice"),
+            b"tRNS" => {
+                transparent = true;
+                if is_indexed && colours.is_none_or(|colours| length > colours) {
+                    return transparency("does not fit its palette");
+                }
+                let chunk = &bytes[at - length - 8..at];
+                let (named, sum) = chunk.split_at(length + 4);
+                if crc32fast::hash(named).to_be_bytes() != *sum {
+                    return transparency("is damaged");
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -101,10 +101,12 @@ fn check(tiff: &mut Tiff) -> Result<bool, ImageFault> {
     if tag(Tag::FillOrder)?.is_some_and(|order| order != 1) {
         return no("bits in reversed order");
     }
-    if tag(Tag::PhotometricInterpretation)? == Some(3) {
+    let photometric = tag(Tag::PhotometricInterpretation)?;
+    if photometric == Some(3) {
         return no("a palette");
     }
-    match tag(Tag::Compression)?.map(CompressionMethod::from_u16_exhaustive) {
+    let compression = tag(Tag::Compression)?.map(CompressionMethod::from_u16_exhaustive);
+    match compression {
         Some(CompressionMethod::JPEG) => return no("JPEG inside, in its first form"),
         Some(CompressionMethod::WebP) => return no("WebP inside"),
         _ => {}
@@ -126,10 +128,33 @@ fn check(tiff: &mut Tiff) -> Result<bool, ImageFault> {
         .map_err(fault)?
         .unwrap_or(1);
     let planes = planes && samples > 1;
+    let predicted = tiff
+        .find_tag_unsigned::<u16>(Tag::Predictor)
+        .map_err(fault)?
+        .is_some_and(|predictor| predictor != 1);
+    if predicted && !may_be_predicted(compression) {
+        return no("a predictor where its compression has none");
+    }
+    // The crate leaves such a sample out of a pixel, but neither out of a sum nor out of a tile's rows.
+    let colours = match photometric {
+        Some(2 | 6 | 8 | 9) => 3,
+        Some(5) => 4,
+        _ => 1,
+    };
+    let tiled = tiff.get_chunk_type() == ChunkType::Tile;
+    if samples > colours && alpha(tiff)? == Alpha::None && !planes && (predicted || tiled) {
+        return no("samples beyond its colours, predicted or in tiles");
+    }
     if planes && tiff.get_chunk_type() == ChunkType::Tile {
         return no("its planes in tiles");
     }
     Ok(planes)
+}
+
+/// Whether a compression has a predictor: elsewhere the tag means nothing, and programs do not agree about it.
+fn may_be_predicted(compression: Option<CompressionMethod>) -> bool {
+    use CompressionMethod::{Deflate, LZW, OldDeflate, ZSTD};
+    matches!(compression, Some(LZW | Deflate | OldDeflate | ZSTD))
 }
 
 /// What the samples beyond the colour are.
@@ -147,11 +172,12 @@ fn alpha(tiff: &mut Tiff) -> Result<Alpha, ImageFault> {
         .unwrap_or_default();
     match extra.as_slice() {
         [] => Ok(Alpha::None),
-        [one] => Ok(match ExtraSamples::from_u16(*one) {
-            Some(ExtraSamples::AssociatedAlpha) => Alpha::Premultiplied,
-            Some(ExtraSamples::UnassociatedAlpha) => Alpha::Straight,
-            _ => Alpha::None,
-        }),
+        [one] => match ExtraSamples::from_u16(*one) {
+            Some(ExtraSamples::AssociatedAlpha) => Ok(Alpha::Premultiplied),
+            Some(ExtraSamples::UnassociatedAlpha) => Ok(Alpha::Straight),
+            Some(ExtraSamples::Unspecified) => Ok(Alpha::None),
+            _ => Err(refused("a sample of an unknown kind beyond its colours")),
+        },
         more => Err(ImageFault::Refused(format!(
             "a TIFF with {} samples beyond its colours",
             more.len()

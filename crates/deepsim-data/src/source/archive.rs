@@ -58,7 +58,7 @@ fn check_magic(root: &Path, file: &File) -> Result<(), DataError> {
             path: root.into(),
             source,
         })?;
-    let known: [(&[u8], &str); 10] = [
+    let known: [(&[u8], &str); 9] = [
         (&[0x1F, 0x8B], "it is gzip-compressed"),
         (b"BZh", "it is bzip2-compressed"),
         (&[0xFD, b'7', b'z', b'X', b'Z'], "it is xz-compressed"),
@@ -68,12 +68,14 @@ fn check_magic(root: &Path, file: &File) -> Result<(), DataError> {
         (b"7z\xBC\xAF\x27\x1C", "it is a 7z archive"),
         (b"Rar!", "it is a rar archive"),
         (b"PK\x03\x04", "it is a zip archive"),
-        (&[0xFF, 0xD8, 0xFF], "it is a single picture"),
     ];
     for (magic, what) in known {
         if head.starts_with(magic) {
             return Err(not_a_source(root, what));
         }
+    }
+    if is_image(&head[..read.min(HEAD)]) {
+        return Err(not_a_source(root, "it is a single picture"));
     }
     match read {
         512 => Ok(()),
@@ -281,7 +283,21 @@ impl Lister<'_> {
                 Named::Unsaid => self.begins_as_an_image(offset, bytes),
                 Named::Archive if depth < DEPTH => {
                     let folder = path.strip_suffix(".tar").unwrap_or(&path);
+                    let before = (
+                        self.entries.len(),
+                        self.hard_links.len(),
+                        self.skipped.clone(),
+                    );
                     self.walk_all(offset, offset + bytes, &format!("{folder}/"), depth + 1)?;
+                    if before
+                        == (
+                            self.entries.len(),
+                            self.hard_links.len(),
+                            self.skipped.clone(),
+                        )
+                    {
+                        self.skipped.add(Why::Hollow, &path);
+                    }
                     continue;
                 }
                 Named::Archive => {
@@ -308,7 +324,22 @@ impl Lister<'_> {
                 location,
             });
         }
-        Ok(End::At(start + archive.into_inner().at))
+        let behind = start + archive.into_inner().at;
+        if last.is_some() && behind >= end && !self.is_blank(end) {
+            let name = prefix.strip_suffix('/').map(str::to_owned);
+            let name = name.unwrap_or_else(|| shown(self.root));
+            self.skipped.add(Why::Unended, &name);
+        }
+        Ok(End::At(behind))
+    }
+
+    /// Whether the last block before an offset is all zeros, as an archive's end is.
+    fn is_blank(&self, end: u64) -> bool {
+        let mut block = [1; 512];
+        let read = end
+            .checked_sub(512)
+            .map(|at| self.file.read_exact_at(&mut block, at));
+        read.is_some_and(|read| read.is_ok()) && block.iter().all(|byte| *byte == 0)
     }
 
     fn begins_as_an_image(&self, offset: u64, bytes: u64) -> bool {

@@ -87,6 +87,10 @@ pub(crate) enum Why {
     Stray,
     /// Data behind the end of a tar that are no tar.
     Trailing,
+    /// A tar in the tar that holds nothing.
+    Hollow,
+    /// The end of a tar that ends without its mark.
+    Unended,
 }
 
 /// What was not taken. Stored beside a prepared dataset's manifest.
@@ -117,6 +121,10 @@ pub struct Skipped {
     strays: Group,
     #[serde(skip_serializing_if = "Group::is_empty")]
     trailing: Group,
+    #[serde(skip_serializing_if = "Group::is_empty")]
+    hollow: Group,
+    #[serde(skip_serializing_if = "Group::is_empty")]
+    unended: Group,
 }
 
 impl Skipped {
@@ -138,6 +146,8 @@ impl Skipped {
             Why::Repeated => &mut self.repeated,
             Why::Stray => &mut self.strays,
             Why::Trailing => &mut self.trailing,
+            Why::Hollow => &mut self.hollow,
+            Why::Unended => &mut self.unended,
         };
         group.add(name);
     }
@@ -201,6 +211,16 @@ impl Skipped {
                 &self.trailing,
                 "stretch of data behind the archive's end that is no tar",
                 "stretches of data behind an archive's end that are no tar",
+            ),
+            (
+                &self.hollow,
+                "tar archive with nothing in it: is it whole?",
+                "tar archives with nothing in them: are they whole?",
+            ),
+            (
+                &self.unended,
+                "end of a tar archive without an end mark: it may be cut",
+                "ends of tar archives without an end mark: they may be cut",
             ),
         ];
         words.extend(

@@ -109,9 +109,9 @@ fn run(net: NetKind, r: &Reference, kind: Kind, with: AdamOptions) -> (Values, N
         let x = rgb_to_caffe(&r.get(&format!("x/{it}")).to_kind(kind)).unwrap();
         let (losses, grads_d, grads_g) = seeded(seed, || iterate(&mut n, &x));
         for (name, loss) in losses {
-            values
-                .outputs
-                .push((format!("loss/{it}/{name}"), loss.detach()));
+            // The generator's losses are the updated discriminator's.
+            let stepped = it > 0 || matches!(name, "adv" | "weighted_adv" | "total");
+            values.lost(format!("loss/{it}/{name}"), loss.detach(), stepped);
         }
         if it > 0 {
             continue;

@@ -150,7 +150,9 @@ impl<'a> Case<'a> {
             ] {
                 if !value.is_nan() {
                     let value = Tensor::from_slice(&[value]).squeeze();
-                    values.outputs.push((format!("loss/{it}/{name}"), value));
+                    // The generator's losses are the updated discriminator's.
+                    let judged = matches!(name, "adv" | "total" | "feat" | "diversity");
+                    values.lost(format!("loss/{it}/{name}"), value, it > 0 || judged);
                 }
             }
             for network in self.networks(&state) {
@@ -173,6 +175,7 @@ impl<'a> Case<'a> {
         let (own, state, losses) = self.run(Kind::Double);
         let mut held = Values {
             outputs: own.outputs,
+            stepped: own.stepped,
             ..Values::default()
         };
         let networks = self.networks(&state);
