@@ -309,7 +309,10 @@ fn fresh_clears_what_is_ours_by_name_and_content() {
             ran.stderr
         );
     }
-    assert_eq!(contents(&checkpoint(&dir, 2)), second);
+    // Out of the new run's way.
+    let kept = contents(&dir.join("checkpoints/kept-step-000000002"));
+    assert!(kept.values().eq(second.values()));
+    assert!(!checkpoint(&dir, 2).exists());
     assert!(!checkpoint(&dir, 4).exists());
     assert!(!dir.join("samples/step-000000004.png").exists());
     assert_eq!(column(&dir, "lr").len(), 1);
@@ -425,4 +428,78 @@ fn a_baseline_that_is_made_anew_removes_its_own_four_files_alone() {
         fs::read_to_string(lab.at("other/mv.json")).unwrap(),
         "{\"a\": 1}"
     );
+}
+
+/// Killed while the first due checkpoint is written: the log knows of no step that no checkpoint has.
+#[test]
+fn a_run_killed_at_its_first_due_checkpoint_is_begun_again() {
+    for at in ["file-written@2", "staged@2"] {
+        let lab = Lab::new();
+        let every = ["train.checkpoint_every=2", "train.log_every=1"];
+        let every = every.into_iter().flat_map(|set| ["--set", set]);
+        let mut cut = lab.train();
+        cut.args(["--steps", "4"]).args(every.clone());
+        let ran = run(cut.env("DEEPSIM_CRASH_POINT", at));
+        assert_eq!(ran.code, None, "{at} was not reached: {}", ran.stderr);
+        run(lab.train().args(["--steps", "4", "--resume"]).args(every)).exits(0);
+        assert_eq!(column(&lab.run_dir(), "loss.feat").len(), 4);
+    }
+}
+
+/// What is not ours in a checkpoint keeps it from being removed, not from being the new run's past.
+#[test]
+fn after_fresh_no_earlier_checkpoint_is_gone_on_from() {
+    let lab = Lab::trained(2);
+    fs::write(checkpoint(&lab.run_dir(), 2).join(".DS_Store"), "mine").unwrap();
+    run(lab.train().args(["--steps", "1", "--fresh"])).exits(0);
+    assert_eq!(checkpoint_steps(&lab.run_dir()), [1]);
+    let kept = lab
+        .run_dir()
+        .join("checkpoints/kept-step-000000002/.DS_Store");
+    assert_eq!(fs::read_to_string(kept).unwrap(), "mine");
+}
+
+#[test]
+fn a_damaged_line_of_the_log_costs_no_other() {
+    let lab = Lab::trained(4);
+    let log = lab.run_dir().join("metrics.jsonl");
+    let text = fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let damaged = text.replace(lines[0], "{\"st");
+    fs::write(&log, damaged).unwrap();
+    run(lab.train().args(["--steps", "5", "--resume"]))
+        .says(&["1 lines cannot be read"])
+        .exits(0);
+    let after = fs::read_to_string(&log).unwrap();
+    assert!(
+        lines[1..].iter().all(|line| after.contains(line)),
+        "{after}"
+    );
+}
+
+#[test]
+fn a_checkpoint_under_another_name_is_no_empty_place() {
+    let lab = Lab::trained(2);
+    fs::remove_file(lab.run_dir().join("metrics.jsonl")).unwrap();
+    fs::rename(
+        checkpoint(&lab.run_dir(), 2),
+        lab.run_dir().join("checkpoints/best"),
+    )
+    .unwrap();
+    let before = contents(&lab.run_dir());
+    for flag in GOING_ON {
+        run(lab.train().args(flag)).refuses(&["checkpoints are missing", "best"]);
+        unchanged(&lab.run_dir(), &before);
+    }
+}
+
+/// Named even though nothing can be drawn from it.
+#[test]
+fn what_is_left_of_a_run_is_not_passed_over_in_silence() {
+    let lab = Lab::trained(2);
+    fs::remove_file(lab.run_dir().join("experiment.toml")).unwrap();
+    let table = ["table2", "--runs", "run"];
+    run(&mut lab.eval(&table))
+        .says(&["experiment.toml"])
+        .exits(1);
 }

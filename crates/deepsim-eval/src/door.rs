@@ -146,9 +146,9 @@ fn network(
                     Ok(d.features(&rgb_to_caffe(x)?, tap, Mode::Evaluation)?)
                 }));
             }
-            let recorded = recorded(source, request)?;
+            let recorded = recorded(source, request, &experiment.path)?;
             let permit = match &recorded {
-                Some(run) => request.consent.on_run(&request.run, &run.manifest),
+                Some((run, checkpoint)) => request.consent.on_run(run, &checkpoint.manifest),
                 None => request.consent.at_first(&experiment.path),
             };
             let source = with_weights(source, request.weights.as_ref());
@@ -210,13 +210,26 @@ fn network(
     })
 }
 
-/// The checkpoint that has recorded which module the experiment's is, where one was to be allowed without its hash.
-fn recorded(source: &Source, request: &Request) -> Result<Option<Checkpoint>> {
+/// The run that has recorded which module the experiment's is, and its checkpoint: the one that is asked for, or the one
+/// whose own file the experiment is. Another module than a run's own is allowed by its hash alone.
+fn recorded(
+    source: &Source,
+    request: &Request,
+    experiment: &Path,
+) -> Result<Option<(PathBuf, Checkpoint)>> {
     let module = matches!(source, Source::Script(_));
-    match module && request.consent.is_bare() && request.weights.is_none() {
-        true => Ok(Checkpoint::newest(&request.run.join("checkpoints"))?),
-        false => Ok(None),
+    if !module || request.weights.is_some() && !request.consent.is_bare() {
+        return Ok(None);
     }
+    for run in [Some(&*request.run), experiment.parent()]
+        .into_iter()
+        .flatten()
+    {
+        if let Some(checkpoint) = Checkpoint::newest(&run.join("checkpoints"))? {
+            return Ok(Some((run.to_owned(), checkpoint)));
+        }
+    }
+    Ok(None)
 }
 
 /// The source with other weights, where they are given.

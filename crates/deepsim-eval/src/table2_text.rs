@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use deepsim_data::terminal::one_line;
+
 use crate::catalog::Loss;
 use crate::format::columns;
 use crate::paper;
@@ -17,9 +19,11 @@ fn whole(v: Option<f64>) -> String {
 
 fn run_name(row: &Row) -> String {
     let run = row.run.as_deref().unwrap_or_default();
-    Path::new(run)
-        .file_name()
-        .map_or(run.to_owned(), |n| n.to_string_lossy().into_owned())
+    let name = Path::new(run).file_name();
+    name.map_or(one_line(run), |n| {
+        one_line(&n.to_string_lossy()).into_owned().into()
+    })
+    .into_owned()
 }
 
 /// The line of the methods' table in which a run stands; the number is its place.

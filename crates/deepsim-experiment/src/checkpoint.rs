@@ -28,8 +28,8 @@ use crate::recorded::SCALE_FILE;
 
 mod listing;
 
-pub(crate) use listing::step_of;
 pub use listing::{directory_name, steps, strange};
+pub(crate) use listing::{is_visible, step_of};
 
 /// Version of the checkpoint format. Format 1 had no digest of the manifest itself, format 2 no values of the
 /// experiment; both stay readable. Fields that later builds add need no other number: they are part of the digest, and

@@ -263,10 +263,18 @@ pub(crate) fn clear(run: &Path) -> Result<Vec<String>> {
             let path = folder.join(&name);
             if checkpoint::is_ours(&path) {
                 checkpoint::remove(&path)?;
+            } else if checkpoint::is_visible(&path) {
+                // Whatever the user has put there stays, but the new run must not go on from it.
+                checkpoint::set_aside(&path, &name)?;
             }
         }
     }
     let left = foreign(run)?;
-    gone(&run.join(EXPERIMENT))?;
+    let experiment = run.join(EXPERIMENT);
+    match is_resolved(run) || fs::symlink_metadata(&experiment).is_err() {
+        true => gone(&experiment)?,
+        // Somebody's own file, though this run takes its name.
+        false => _ = checkpoint::set_aside(&experiment, EXPERIMENT)?,
+    }
     Ok(left)
 }

@@ -1,6 +1,6 @@
 //! The files and folders that an experiment names: whether they are there, and how to get those that are not.
 
-use deepsim_data::terminal::path as shown;
+use deepsim_data::terminal::{path as shown, quote};
 use std::path::Path;
 
 use crate::config::{Experiment, Source};
@@ -78,7 +78,7 @@ impl Experiment {
 /// How to make the dataset that a key names. The two keys are never given the same images: what is trained on is not
 /// held out.
 fn data_help(key: &str, path: &Path) -> String {
-    let text = path.display().to_string();
+    let text = quote(path);
     let is_test = key == "data.test";
     if text.contains("ilsvrc") {
         let half = if is_test { "val" } else { "train" };
@@ -97,7 +97,7 @@ fn data_help(key: &str, path: &Path) -> String {
         return format!(
             "  make both parts from one folder of images by `cargo run -p deepsim-data -- prepare FOLDER {} \
              --holdout 0.1`",
-            parent.display()
+            quote(parent)
         );
     }
     let images = match is_test {
@@ -116,7 +116,7 @@ fn weights_help(net: deepsim_nets::NetKind, path: &Path) -> String {
         format!(
             "  {what} and import it by\n  \
              `cargo run -p deepsim-nets -- import {kind} {file} {}`",
-            deepsim_data::terminal::quote(path)
+            quote(path)
         )
     };
     match net {

@@ -1,6 +1,6 @@
 //! The directory of one run: who may write into it, and from where it goes on.
 
-use deepsim_data::terminal::path as shown;
+use deepsim_data::terminal::{one_line, path as shown};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
@@ -110,7 +110,7 @@ impl RunDir {
                 tracing::warn!(
                     "{}: left as it is, since this program did not write it: {}",
                     shown(&self.path),
-                    left.join(", ")
+                    one_line(&left.join(", "))
                 );
             }
         }
@@ -151,7 +151,7 @@ impl RunDir {
             // A run that never reached a checkpoint holds nothing to lose, and binds nobody.
             return match contents::reached(&self.path)? {
                 Some(step) if step >= every => {
-                    let strange = checkpoint::strange(&folder)?;
+                    let strange = self.misplaced()?;
                     let instead = match strange.is_empty() {
                         true => String::new(),
                         false => format!("; there is {}", strange.join(", ")),
@@ -161,7 +161,14 @@ impl RunDir {
                         shown(folder)
                     )))
                 }
-                _ => Ok(Start::Zero),
+                _ => match self.misplaced()? {
+                    none if none.is_empty() => Ok(Start::Zero),
+                    there => Err(missing(format!(
+                        "{} holds no checkpoint, but {}",
+                        shown(folder),
+                        there.join(", ")
+                    ))),
+                },
             };
         };
         is_as_trained(&self.path, there, &newest.manifest)?;
@@ -183,6 +190,20 @@ impl RunDir {
             }),
             Intent::Resume | Intent::Fresh => Ok(Start::From(Box::new(newest))),
         }
+    }
+
+    /// What stands among the checkpoints and is none: one that was renamed, or lacks its manifest.
+    fn misplaced(&self) -> Result<Vec<String>> {
+        let mut there = checkpoint::strange(&self.checkpoints())?;
+        let others = contents::names(&self.checkpoints())?;
+        let seen = |name: &String| {
+            name.starts_with('.') || name.starts_with("kept-") || name.starts_with("step-")
+        };
+        there.extend(others.into_iter().filter(|name| !seen(name)));
+        Ok(there
+            .iter()
+            .map(|name| one_line(name).into_owned())
+            .collect())
     }
 
     /// Checks that there is room for the checkpoints that this run will keep.
@@ -415,16 +436,22 @@ pub fn write_replacing(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// A folder that cannot be read.
 pub fn find_runs(parent: &Path) -> Result<Vec<PathBuf>> {
-    if parent.join(EXPERIMENT).exists() {
+    if is_run(parent) {
         return Ok(vec![parent.to_owned()]);
     }
     let mut runs = Vec::new();
     for entry in fs::read_dir(parent).map_err(ExperimentError::io(parent))? {
         let path = entry.map_err(ExperimentError::io(parent))?.path();
-        if path.join(EXPERIMENT).exists() {
+        if is_run(&path) {
             runs.push(path);
         }
     }
     runs.sort();
     Ok(runs)
+}
+
+/// Whether a directory is a run, or what is left of one: to be named even where it cannot be read.
+fn is_run(path: &Path) -> bool {
+    fs::symlink_metadata(path.join(EXPERIMENT)).is_ok()
+        || checkpoint::steps(&path.join(CHECKPOINTS)).is_ok_and(|steps| !steps.is_empty())
 }

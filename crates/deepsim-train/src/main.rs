@@ -111,7 +111,11 @@ fn main() -> ExitCode {
 /// The command that goes on.
 fn again() -> String {
     let words = std::env::args_os().filter(|word| word != "--resume" && word != "--fresh");
-    terminal::command(words.chain(["--resume".into()]))
+    let mut words: Vec<_> = words.collect();
+    // What follows a double dash are no options.
+    let end = words.iter().position(|word| word == "--");
+    words.insert(end.unwrap_or(words.len()), "--resume".into());
+    terminal::command(words)
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, deepsim_train::TrainError> {
@@ -137,7 +141,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, deepsim_train::TrainError> {
     Ok(match train(&experiment, &request, &stop)? {
         End::Done(step) => {
             // The run is done, whoever reads it.
-            let _ = print(format_args!("done: step {step}, run {}\n", out.display()));
+            let _ = print(format_args!(
+                "done: step {step}, run {}\n",
+                terminal::path(&out)
+            ));
             tell(format_args!("next: {}", next::command(&experiment, &out)));
             ExitCode::SUCCESS
         }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
+use deepsim_data::terminal::path as shown;
 use deepsim_experiment::ExperimentError;
 use serde_json::{Map, Value};
 
@@ -16,17 +17,21 @@ use crate::iteration::Losses;
 pub struct MetricsLog {
     path: PathBuf,
     file: File,
+    /// The step of the last line with losses, when it was opened.
+    last: Option<u64>,
 }
 
 impl MetricsLog {
     /// Opens the file for appending after `step`: lines of later steps, written by a run that was
-    /// cut after its last checkpoint, are removed, as is a line cut in the middle.
+    /// cut after its last checkpoint, are removed, as is a last line that was cut. A line that cannot be read stays.
     ///
     /// # Errors
     /// A file that cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<MetricsLog> {
+        let mut last = None;
         if path.exists() {
-            let kept = kept(path, step).map_err(ExperimentError::io(path))?;
+            let kept;
+            (kept, last) = read(path, step).map_err(ExperimentError::io(path))?;
             // Lines are only ever appended: what stays is how the file begins.
             let file = fs::OpenOptions::new().write(true).open(path);
             file.and_then(|f| f.set_len(kept))
@@ -40,7 +45,13 @@ impl MetricsLog {
         Ok(MetricsLog {
             path: path.to_owned(),
             file,
+            last,
         })
+    }
+
+    /// Whether it held the losses of that step when it was opened.
+    pub fn has_line_of(&self, step: u64) -> bool {
+        self.last == Some(step)
     }
 
     /// Appends one object; numbers that are not finite become null.
@@ -59,20 +70,33 @@ impl MetricsLog {
     }
 }
 
-/// Bytes up to the first line that is cut, or of a later step.
-fn kept(path: &Path, step: u64) -> std::io::Result<u64> {
+/// The step of a log's last line with losses.
+pub fn last_line(path: &Path) -> Option<u64> {
+    read(path, u64::MAX).ok()?.1
+}
+
+/// Bytes up to the first line of a later step, or a last one that is cut; and the step of the last line with losses.
+fn read(path: &Path, step: u64) -> std::io::Result<(u64, Option<u64>)> {
     let mut reader = BufReader::new(File::open(path)?);
-    let (mut kept, mut line) = (0, Vec::new());
+    let (mut kept, mut last, mut damaged, mut line) = (0, None, 0, Vec::new());
     loop {
         line.clear();
         let bytes = reader.read_until(b'\n', &mut line)?;
         let value: Option<Value> = serde_json::from_slice(&line).ok();
-        let at = value.and_then(|v| v.get("step").and_then(Value::as_u64));
-        if !line.ends_with(b"\n") || at.is_none_or(|at| at > step) {
-            return Ok(kept);
+        let at = value.as_ref().and_then(|v| v.get("step")?.as_u64());
+        if !line.ends_with(b"\n") || at.is_some_and(|at| at > step) {
+            break;
         }
         kept += bytes as u64;
+        damaged += u64::from(at.is_none());
+        if value.is_some_and(|v| v.get("loss.feat").is_some()) {
+            last = at;
+        }
     }
+    if damaged > 0 {
+        tracing::warn!("{}: {damaged} lines cannot be read, and stay", shown(path));
+    }
+    Ok((kept, last))
 }
 
 /// Means of losses since the last log step.
@@ -84,6 +108,11 @@ pub struct Means {
 }
 
 impl Means {
+    /// Whether no iteration was taken yet.
+    pub fn is_empty(&self) -> bool {
+        self.n == 0.0
+    }
+
     /// Takes one iteration.
     pub fn add(&mut self, l: &Losses) {
         for (sum, v) in self

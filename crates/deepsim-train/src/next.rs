@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use deepsim_data::terminal::quote;
 use deepsim_experiment::Experiment;
 use deepsim_experiment::config::Source;
 use deepsim_nets::Code;
 
 /// The command that shows what a run has learned.
 pub fn command(experiment: &Experiment, run: &Path) -> String {
-    let run = quoted(&run.display().to_string());
+    let run = quote(run);
     let eval = "cargo run -p deepsim-eval --";
     let gaussian = experiment
         .raw
@@ -19,26 +20,5 @@ pub fn command(experiment: &Experiment, run: &Path) -> String {
         _ if gaussian => format!("{eval} sample --runs {run}"),
         _ if experiment.raw.generator.noise > 0 => format!("{eval} preimages {run}"),
         _ => format!("{eval} table2 --runs {run}"),
-    }
-}
-
-/// A word as a shell takes it whole.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_word_is_quoted_for_a_shell() {
-        assert_eq!(quoted("runs/a-1"), "runs/a-1");
-        assert_eq!(quoted("my runs"), "'my runs'");
-        assert_eq!(quoted("it's"), "'it'\\''s'");
     }
 }

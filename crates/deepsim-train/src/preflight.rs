@@ -18,6 +18,7 @@ use tch::Device;
 
 use crate::arithmetic::{advice, set_products};
 use crate::error::Result;
+use crate::metrics_log::{self, Means};
 use crate::reports::{SHEET, is_evaluated};
 use crate::run::Request;
 use crate::signals::Stop;
@@ -79,10 +80,16 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
     let claim = || RunDir::claim(&request.out, experiment, request.intent);
     // A directory that is there may answer at once. One that is not is made when all else is well.
     let claimed = request.out.exists().then(claim).transpose()?;
-    if let Some((run, Start::Finished(step))) = &claimed {
-        finished(run.path(), *step, experiment);
-        return Ok(Ready::Finished(*step));
-    }
+    let claimed = match claimed {
+        Some((run, Start::Finished(step))) => match unwritten(&run, step)? {
+            Some(checkpoint) => Some((run, Start::From(checkpoint))),
+            None => {
+                finished(run.path(), step, experiment);
+                return Ok(Ready::Finished(step));
+            }
+        },
+        claimed => claimed,
+    };
     let shared = shared_with_training(&data, &test, stop)?;
     let recorded = recorded(experiment, request)?;
     let permit = match &recorded {
@@ -154,8 +161,21 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
     })))
 }
 
+/// The last checkpoint of a run that was killed before its last line was in the log.
+fn unwritten(run: &RunDir, step: u64) -> Result<Option<Box<Checkpoint>>> {
+    let log = run.path().join("metrics.jsonl");
+    if !log.exists() || metrics_log::last_line(&log) == Some(step) {
+        return Ok(None);
+    }
+    let Some(newest) = Checkpoint::newest(&run.checkpoints())? else {
+        return Ok(None);
+    };
+    let owed = !Means::restore(&newest.state()?.1).is_empty();
+    Ok(owed.then(|| Box::new(newest)))
+}
+
 /// What there is to say of a run that is done already.
-fn finished(run: &Path, step: u64, experiment: &Experiment) {
+pub(crate) fn finished(run: &Path, step: u64, experiment: &Experiment) {
     tell(format_args!(
         "{} is already finished (step {step}): --resume --steps N goes on to N, --fresh starts over",
         shown(run)

@@ -15,7 +15,7 @@ use crate::error::{Rescue, Result, TrainError};
 use crate::gate::Watch;
 use crate::iteration::{Losses, Plan, iterate};
 use crate::metrics_log::{Means, MetricsLog};
-use crate::preflight::{Prepared, Ready, prepare};
+use crate::preflight::{Prepared, Ready, finished, prepare};
 use crate::progress::Progress;
 use crate::reporting::{
     dead_discriminator, eval_entries, eval_line, gate_name, log_entries, stuck_gate,
@@ -94,6 +94,10 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
         Ready::Begin(prepared) => *prepared,
     };
     let mut training = Training::new(experiment, prepared)?;
+    let step = training.state.step;
+    if step >= training.settings.steps {
+        finished(training.saver.run().path(), step, experiment);
+    }
     if rates == Rates::Halved {
         if training.state.halvings == HALVINGS {
             return Err(TrainError::Hopeless { halvings: HALVINGS });
@@ -157,7 +161,7 @@ impl<'a> Training<'a> {
         let log = MetricsLog::open(&run.join("metrics.jsonl"), first)?;
         let events = Events::open(run, first)?;
         let saved = ready.counters.is_some().then_some(first);
-        Ok(Training {
+        let mut training = Training {
             experiment,
             settings,
             plan: Plan::of(experiment),
@@ -179,7 +183,28 @@ impl<'a> Training<'a> {
             watch,
             logged: (Instant::now(), first),
             valid: true,
-        })
+        };
+        training.catch_up()?;
+        Ok(training)
+    }
+
+    /// A checkpoint comes before its step's line in the log. The line that was cut off between the two is written now;
+    /// where it is there, its means are done with.
+    fn catch_up(&mut self) -> Result<()> {
+        if self.means.is_empty() {
+            return Ok(());
+        }
+        let step = self.state.step;
+        if self.log.has_line_of(step) {
+            self.means = Means::default();
+        } else if step >= self.settings.steps || step.is_multiple_of(self.settings.log_every) {
+            // What cannot be written becomes part of the next line.
+            match self.log() {
+                Ok(entries) => self.events.scalars(step, &entries)?,
+                Err(error) => tracing::warn!("the line of step {step} is missing: {error}"),
+            }
+        }
+        Ok(())
     }
 
     /// Steps until the last, a signal or an error.
@@ -228,15 +253,13 @@ impl<'a> Training<'a> {
         let step = self.state.step;
         let last = step == self.settings.steps;
         let due = |every: u64| last || every > 0 && step.is_multiple_of(every);
-        let logged = match due(self.settings.log_every) {
-            true => self.log(),
-            false => Ok(None),
-        };
+        // First: whatever the log says, a checkpoint of that step is there. It holds the means of which the line is
+        // made, so that a resume can write a line that is missing.
         if due(self.settings.checkpoint_every) {
             self.save()?;
         }
-        // What a full disk has kept from the log is no reason not to save.
-        if let Some(entries) = logged.map_err(|e| failed("the log", step, e))? {
+        if due(self.settings.log_every) {
+            let entries = self.log().map_err(|e| failed("the log", step, e))?;
             let written = self.events.scalars(step, &entries);
             written.map_err(|e| failed("TensorBoard's events", step, e))?;
         }
@@ -319,13 +342,17 @@ impl<'a> Training<'a> {
     }
 
     /// Writes a line of the log, of the means since the last.
-    fn log(&mut self) -> Result<Option<Vec<(&'static str, serde_json::Value)>>> {
+    fn log(&mut self) -> Result<Vec<(&'static str, serde_json::Value)>> {
         let step = self.state.step;
         let (at, before) = self.logged;
         let kept = self.means.clone();
         let means = self.means.take();
         let n = (step - before) as f64 * self.settings.batch_size as f64;
-        let images_per_s = n / at.elapsed().as_secs_f64().max(1e-9);
+        let images_per_s = match step > before {
+            true => n / at.elapsed().as_secs_f64().max(1e-9),
+            // The line of an earlier process: nobody knows.
+            false => f64::NAN,
+        };
         self.logged = (Instant::now(), step);
         let entries = log_entries(
             &means,
@@ -336,10 +363,12 @@ impl<'a> Training<'a> {
             &self.watch,
             self.state.quarantined.len(),
         );
-        self.progress
-            .report(step, &means, images_per_s, gate_name(&self.state));
+        if step > before {
+            self.progress
+                .report(step, &means, images_per_s, gate_name(&self.state));
+        }
         match self.log.write(step, &entries) {
-            Ok(()) => Ok(Some(entries)),
+            Ok(()) => Ok(entries),
             Err(error) => {
                 // The next line will be of these steps, too.
                 self.means = kept;

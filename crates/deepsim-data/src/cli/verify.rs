@@ -1,6 +1,6 @@
 //! `deepsim-data verify`.
 
-use deepsim_data::terminal::path as shown;
+use deepsim_data::terminal::{one_line, path as shown};
 use std::process::ExitCode;
 
 use deepsim_data::terminal::tell;
@@ -29,8 +29,8 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             say(&format!(
                 "broken: {}: {}: {}",
                 shown(&path),
-                broken.what,
-                broken.reason
+                one_line(&broken.what),
+                one_line(&broken.reason)
             ))?;
         }
         if broken.is_empty() {

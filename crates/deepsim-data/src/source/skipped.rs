@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::terminal::one_line;
 use serde::{Deserialize, Serialize};
 
 /// Names that are kept of each group.
@@ -55,7 +56,7 @@ impl Group {
         Some(format!(
             "{} {what} ({}{more})",
             self.count,
-            self.first.join(", ")
+            one_line(&self.first.join(", "))
         ))
     }
 }
@@ -256,7 +257,7 @@ impl Skipped {
             .map(|(ending, count)| match (ending, count) {
                 ("", 1) => "1 file without an ending that is no image".into(),
                 ("", _) => format!("{count} files without an ending that are no images"),
-                _ => format!("{count} .{ending}{}", hint(ending, count)),
+                _ => format!("{count} .{}{}", one_line(ending), hint(ending, count)),
             })
             .collect();
         match rest {

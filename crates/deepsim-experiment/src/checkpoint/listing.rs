@@ -4,6 +4,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use deepsim_data::terminal::one_line;
+
 use super::MANIFEST;
 use crate::contents;
 use crate::error::Result;
@@ -35,6 +37,12 @@ pub fn steps(parent: &Path) -> Result<Vec<u64>> {
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// Whether a path is a checkpoint that [`steps`] would find.
+pub(crate) fn is_visible(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    step_of(&name.to_string_lossy()).is_some() && trouble(path).is_none()
 }
 
 /// Why a path with a checkpoint's name is none.
@@ -72,7 +80,7 @@ pub fn strange(parent: &Path) -> Result<Vec<String>> {
                 directory_name(1000)
             )),
         };
-        found.extend(reason.map(|reason| format!("{name} ({reason})")));
+        found.extend(reason.map(|reason| format!("{} ({reason})", one_line(&name))));
     }
     Ok(found)
 }
