@@ -143,6 +143,32 @@ fn all_eight_orientations_of_all_formats_are_turned() {
     }
 }
 
+/// Writers differ in how they wrap the block.
+#[test]
+fn a_block_with_a_prefix_or_behind_an_empty_segment_is_found() {
+    let root = tempdir().unwrap();
+    let image = photo(37, 23, 4);
+    let block = exif(b"MM", 6);
+    let named = [b"Exif\0\0".as_slice(), &block].concat();
+    let empty = [0xFF, 0xE1, 0, 8, b'E', b'x', b'i', b'f', 0, 0];
+    let whole = jpeg(&image, &block);
+    let behind = [&whole[..2], &empty, &whole[2..]].concat();
+    for (name, bytes) in [
+        ("a.png", png(&image, &named)),
+        ("b.webp", webp(&image, &named)),
+        ("c.jpg", behind),
+    ] {
+        let path = root.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let stored = decode_rgb8(&path).unwrap();
+        assert_eq!(
+            decode_upright(&path).unwrap(),
+            upright(&stored, 6),
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn metadata_that_cannot_be_read_counts_as_upright() {
     let root = tempdir().unwrap();

@@ -335,6 +335,34 @@ fn tars_one_behind_the_other_are_one_source() {
         .stderr(contains("cut.tar is damaged"));
 }
 
+/// A class of ILSVRC-2012 that was not fetched whole.
+#[test]
+fn an_inner_tar_with_nothing_in_it_and_one_that_is_cut_between_members_are_named() {
+    let root = tempdir().unwrap();
+    let mut inner = tar::Builder::new(Vec::new());
+    add(&mut inner, "a.png", &png(1));
+    let whole = inner.into_inner().unwrap();
+    let cut = &whole[..whole.len() - 1024];
+    for (name, content, words) in [
+        (
+            "empty",
+            &[][..],
+            "1 tar archive with nothing in it (in.tar)",
+        ),
+        ("zeros", &[0; 10_240], "1 tar archive with nothing in it"),
+        ("cut", cut, "1 end of a tar archive without an end mark"),
+    ] {
+        let file = root.path().join(format!("{name}.tar"));
+        let mut outer = tar::Builder::new(File::create(file).unwrap());
+        add(&mut outer, "good.png", &png(2));
+        add(&mut outer, "in.tar", content);
+        outer.finish().unwrap();
+        prepare(&root, &[&format!("{name}.tar"), name, "--size", "30"])
+            .success()
+            .stderr(contains(words));
+    }
+}
+
 #[test]
 fn members_of_a_tar_that_are_not_taken_are_named() {
     let root = tempdir().unwrap();

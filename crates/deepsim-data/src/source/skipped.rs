@@ -215,13 +215,13 @@ impl Skipped {
             ),
             (
                 &self.hollow,
-                "tar archive with nothing in it: is it whole?",
-                "tar archives with nothing in them: are they whole?",
+                "tar archive with nothing in it",
+                "tar archives with nothing in them",
             ),
             (
                 &self.unended,
-                "end of a tar archive without an end mark: it may be cut",
-                "ends of tar archives without an end mark: they may be cut",
+                "end of a tar archive without an end mark, maybe cut",
+                "ends of tar archives without an end mark, maybe cut",
             ),
         ];
         words.extend(

@@ -463,5 +463,80 @@ def pnm_cases():
     write("odd-most.pgm", b"P5 2 2 40000\n" + struct.pack(">4H", 0, 1, 39999, 40000), verdict="either")
 
 
-for cases in [png_cases, webp_cases, gif_cases, bmp_cases, tiff_cases, pnm_cases]:
+# ---- What a decoder may leave out, or take from the wrong place, without a word.
+def chunks_of(webp):
+    at, found = 12, []
+    while at < len(webp):
+        length = struct.unpack("<I", webp[at + 4 : at + 8])[0]
+        found.append((webp[at : at + 4], webp[at + 8 : at + 8 + length]))
+        at += 8 + length + length % 2
+    return found
+
+
+def riff(chunks):
+    parts = [kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2) for kind, data in chunks]
+    body = b"WEBP" + b"".join(parts)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def webp_of(picture):
+    picture.save(f"{out}/part", "WEBP", lossless=True, exact=True)
+    with open(f"{out}/part", "rb") as file:
+        return dict(chunks_of(file.read()))[b"VP8L"]
+
+
+def header(flags, width, height):
+    sides = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    return b"VP8X", bytes([flags, 0, 0, 0]) + sides
+
+
+def silent_cases():
+    width, height = 37, 29
+    rgb, four = photo(width, height, 3), photo(width, height, 4)
+    # A sample beyond the colours: in plain strips it is dropped, elsewhere the crate stumbles over it.
+    for name, options in [("predicted", dict(compress=8, predict=True)), ("tiles", dict(tile=16)),
+                          ("predicted-tiles", dict(compress=8, predict=True, tile=16))]:
+        for bits in [8, 16]:
+            samples = photo(width, height, 4, 2**bits - 1)
+            full = eight(samples) if bits == 16 else samples
+            write(f"unused-{name}-{bits}.tif", tiff(samples, 2, bits, extra=(0,), **options), shown(full[:, :, :3]), "either")
+        five = np.concatenate([four, four[:, :, :1]], 2)
+        inks = np.asarray(Image.fromarray(four.astype(np.uint8), "CMYK").convert("RGB"))
+        write(f"ink-unused-{name}.tif", tiff(five, 5, extra=(0,), **options), inks, "either")
+    write("unknown-sample.tif", tiff(four, 2, extra=(999,)), verdict="refused")
+    write("predictor-alone.tif", tiff(rgb, 2, tags=[(317, 3, [2])]), shown(rgb), "either")
+    # Transparency of a PNG where it does not count, and damage that leaves the stream readable.
+    clear = chunk(b"tRNS", rgb[3, 3].astype(">u2").tobytes())
+    plain = png(rgb, 2, 8, False)
+    write("trns-behind.png", plain[:-12] + clear + plain[-12:], verdict="refused")
+    write("trns-twice.png", png(rgb, 2, 8, False, clear + clear), verdict="refused")
+    write("trns-damaged.png", png(rgb, 2, 8, False, clear[:-1] + bytes([clear[-1] ^ 1])), verdict="refused")
+    few = photo(width, height, 1, 3)
+    colours = chunk(b"PLTE", bytes(range(12)))
+    write("trns-long.png", png(few, 3, 2, False, colours + chunk(b"tRNS", bytes(5))), verdict="refused")
+    write("trns-early.png", png(few, 3, 2, False, chunk(b"tRNS", bytes(2)) + colours), verdict="refused")
+    at = plain.index(b"IDAT")
+    length = struct.unpack(">I", plain[at - 4 : at])[0]
+    data = plain[at + 4 : at + 4 + length]
+    damaged = chunk(b"IDAT", data[:-1] + bytes([data[-1] ^ 1]))
+    write("sum-damaged.png", plain[: at - 4] + damaged + plain[at + 8 + length :], verdict="refused")
+    rows = padded(rgb[::-1, :, ::-1].astype(np.uint8).reshape(height, -1))
+    for start in [0, 14, 40]:
+        data = bmp(width, height, 24, rows)
+        write(f"start-{start}.bmp", data[:10] + struct.pack("<I", start) + data[14:], verdict="refused")
+    # A lossless WebP says itself that it has alpha; the first frame of an animation lies over nothing.
+    inner = webp_of(Image.fromarray(four.astype(np.uint8), "RGBA"))
+    pixels = shown(four[:, :, :3], four[:, :, 3])
+    for flags in [0, 0x10]:
+        write(f"alpha-flag-{flags}.webp", riff([header(flags, width, height), (b"VP8L", inner)]), pixels)
+    solid = webp_of(Image.fromarray(rgb.astype(np.uint8)))
+    for name, part, wanted, flags in [("solid", solid, shown(rgb), 2), ("clear", inner, pixels, 0x12), ("unsaid", inner, pixels, 2)]:
+        for blend in [0, 2]:
+            sides = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+            frame = bytes(6) + sides + bytes([50, 0, 0, blend]) + b"VP8L" + struct.pack("<I", len(part)) + part + b"\0" * (len(part) % 2)
+            data = riff([header(flags, width, height), (b"ANIM", bytes(6)), (b"ANMF", frame), (b"ANMF", frame)])
+            write(f"first-frame-{name}-{blend}.webp", data, wanted)
+
+
+for cases in [png_cases, webp_cases, gif_cases, bmp_cases, tiff_cases, pnm_cases, silent_cases]:
     cases()
