@@ -468,7 +468,7 @@ fn a_damaged_line_of_the_log_costs_no_other() {
     let damaged = text.replace(lines[0], "{\"st");
     fs::write(&log, damaged).unwrap();
     run(lab.train().args(["--steps", "5", "--resume"]))
-        .says(&["1 lines cannot be read"])
+        .says(&["1 of its lines cannot be read"])
         .exits(0);
     let after = fs::read_to_string(&log).unwrap();
     assert!(

@@ -6,8 +6,8 @@
 //! ([`Orientation`], `--orientation`).
 //!
 //! The number is read from EXIF in JPEG, PNG (`eXIf`) and WebP, and from TIFF's own tag; not from XMP, nor from the text
-//! that ImageMagick once wrote into PNGs: browsers do not look there either. Metadata that cannot be read, and numbers that do not
-//! exist, count as upright: viewers do the same, and the pixels are whole all the same.
+//! that ImageMagick once wrote into PNGs: browsers do not look there either. Metadata that cannot be read, and
+//! numbers that do not exist, count as upright: viewers do the same, and the pixels are whole all the same.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};

@@ -271,10 +271,11 @@ pub(crate) fn clear(run: &Path) -> Result<Vec<String>> {
     }
     let left = foreign(run)?;
     let experiment = run.join(EXPERIMENT);
-    match is_resolved(run) || fs::symlink_metadata(&experiment).is_err() {
-        true => gone(&experiment)?,
+    if is_resolved(run) || fs::symlink_metadata(&experiment).is_err() {
+        gone(&experiment)?;
+    } else {
         // Somebody's own file, though this run takes its name.
-        false => _ = checkpoint::set_aside(&experiment, EXPERIMENT)?,
+        checkpoint::set_aside(&experiment, EXPERIMENT)?;
     }
     Ok(left)
 }

@@ -94,7 +94,10 @@ fn read(path: &Path, step: u64) -> std::io::Result<(u64, Option<u64>)> {
         }
     }
     if damaged > 0 {
-        tracing::warn!("{}: {damaged} lines cannot be read, and stay", shown(path));
+        tracing::warn!(
+            "{}: {damaged} of its lines cannot be read, and stay",
+            shown(path)
+        );
     }
     Ok((kept, last))
 }

@@ -348,10 +348,11 @@ impl<'a> Training<'a> {
         let kept = self.means.clone();
         let means = self.means.take();
         let n = (step - before) as f64 * self.settings.batch_size as f64;
-        let images_per_s = match step > before {
-            true => n / at.elapsed().as_secs_f64().max(1e-9),
+        let images_per_s = if step > before {
+            n / at.elapsed().as_secs_f64().max(1e-9)
+        } else {
             // The line of an earlier process: nobody knows.
-            false => f64::NAN,
+            f64::NAN
         };
         self.logged = (Instant::now(), step);
         let entries = log_entries(

@@ -52,7 +52,7 @@ pub const CACHE: &str = "DEEPSIM_PARITY_CACHE";
 const PROGRAMS: [&str; 5] = ["parity", "vae", "vaegan", "one_pass", "shared_pass"];
 
 /// Tests of large tensors whose kernels a smaller test runs too (with other sizes, or another network's), and what no
-/// processor's arithmetic can change. They take three fifths of the time.
+/// processor's arithmetic can change. They take about half of the time.
 const LARGE: [&str; 13] = [
     "alexnet_fully_connected",
     "caffenet_fully_connected",

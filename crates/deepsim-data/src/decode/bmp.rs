@@ -48,9 +48,10 @@ fn check_start(bytes: &[u8]) -> Result<(), ImageFault> {
         _ => 0,
     };
     let (start, header) = (at(10), at(14));
-    let (bits, compression, used) = match header >= 40 {
-        true => (at(28) & 0xFFFF, at(30), at(46)),
-        false => (at(22) >> 16, 0, 0),
+    let (bits, compression, used) = if header >= 40 {
+        (at(28) & 0xFFFF, at(30), at(46))
+    } else {
+        (at(22) >> 16, 0, 0)
     };
     let masks = match (header, compression) {
         (40, 3) => 12,
@@ -63,12 +64,12 @@ fn check_start(bytes: &[u8]) -> Result<(), ImageFault> {
         1..=8 => used,
         _ => 0,
     };
-    match start < 14 + header + masks + entry * colours {
-        true => Err(ImageFault::Refused(
+    if start < 14 + header + masks + entry * colours {
+        return Err(ImageFault::Refused(
             "a BMP whose pixels begin within its header or palette".into(),
-        )),
-        false => Ok(()),
+        ));
     }
+    Ok(())
 }
 
 /// The largest red, green and blue of a BMP with 16 bits a pixel; `None` for others.
