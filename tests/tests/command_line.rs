@@ -229,7 +229,7 @@ fn resuming_where_nothing_is_saved_starts_at_zero() {
     // Nor one that was killed while it wrote its very first file.
     fs::create_dir(lab.at("early")).unwrap();
     fs::write(lab.at("early/lock"), "1\n").unwrap();
-    fs::write(lab.at("early/experiment.partial"), "name = ").unwrap();
+    fs::write(lab.at("early/experiment.partial"), "# Resolved ").unwrap();
     run(lab.train_into("early").args(["--resume", "--steps", "1"])).exits(0);
     assert!(!lab.at("early/experiment.partial").exists());
 }

@@ -98,6 +98,23 @@ fn feature_networks_at_any_legal_size() {
     }
 }
 
+/// Otherwise weights would go into a network of another kind, wherever their shapes are alike.
+#[test]
+fn an_experiment_with_other_networks_than_the_run_is_refused_by_key() {
+    let lab = Lab::trained(2);
+    save(&lab.at("in.safetensors"), &[("x", &pictures(2, 64))]);
+    forward(&lab, "discriminator", &["--run", "run"]).exits(0);
+    let set = ["--run", "run", "--set", "encoder.tap=\"pool1\""];
+    forward(&lab, "discriminator", &set).refuses(&[
+        "encoder.tap: there \"pool2\", here \"pool1\"",
+        "is not what run was trained with",
+        "experiment.toml",
+    ]);
+    // What is no network may be another.
+    let set = ["--run", "run", "--set", "train.seed=9"];
+    forward(&lab, "discriminator", &set).exits(0);
+}
+
 #[test]
 fn trained_networks_from_a_run_and_from_a_file() {
     let lab = Lab::trained(2);
@@ -184,7 +201,7 @@ fn a_discriminator_that_also_sees_the_features() {
     // Weights of the other kind of discriminator.
     save(&lab.at("in.safetensors"), &[("x", &x)]);
     forward(&lab, "discriminator", &["--run", "run"])
-        .refuses(&["the discriminator", "unknown: Dfeat1.weight"]);
+        .refuses(&["discriminator.features: there true, here false"]);
     assert!(!lab.at("out.safetensors").exists());
 }
 

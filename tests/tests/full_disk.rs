@@ -13,7 +13,7 @@ use deepsim_tests::files::{self, checkpoint_steps};
 use deepsim_tests::lab::Lab;
 use deepsim_tests::process::{Running, run};
 
-/// A small file system of its own, gone with the test.
+/// A small file system of its own, or a file of one in another place; gone with the test.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -28,6 +28,18 @@ impl Disk {
         mounted
             .is_ok_and(|output| output.status.success())
             .then_some(Disk(at))
+    }
+
+    /// One of its files in another place.
+    fn file_at(&self, place: PathBuf) -> Disk {
+        let file = self.0.join("file");
+        for path in [&file, &place] {
+            fs::write(path, "").unwrap();
+        }
+        let mut mount = Command::new("mount");
+        let mounted = mount.arg("--bind").args([&file, &place]).output().unwrap();
+        assert!(mounted.status.success(), "{mounted:?}");
+        Disk(place)
     }
 
     /// Takes all that is free but for some bytes.
@@ -135,8 +147,7 @@ fn a_full_disk_under_the_log_alone_costs_no_step() {
     };
     fs::create_dir(lab.run_dir()).unwrap();
     fs::write(lab.at("run/lock"), "").unwrap();
-    fs::write(lab.at("disk/log"), "").unwrap();
-    std::os::unix::fs::symlink(lab.at("disk/log"), lab.at("run/metrics.jsonl")).unwrap();
+    let _log = disk.file_at(lab.at("run/metrics.jsonl"));
     let ballast = disk.fill(0);
     let rare = ["--resume", "--set", "train.checkpoint_every=100"];
     for step in 1..=2 {

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use deepsim_experiment::Checkpoint;
@@ -34,8 +35,7 @@ fn saved(ran: Ran, run: &Path, words: &[&str]) -> u64 {
     let step = *checkpoint_steps(run).last().expect("nothing was saved");
     assert_eq!(step, steps_done(run), "{}", ran.stderr);
     Checkpoint::open(&checkpoint(run, step)).unwrap();
-    let ran = ran.says(&[&format!("saved at step {step}"), "--resume"]);
-    drop(ran);
+    drop(ran.says(&[&format!("saved at step {step}")]));
     step
 }
 
@@ -48,7 +48,7 @@ fn a_training_image_that_goes_bad_under_way_costs_no_step() {
     let whole = fs::read(&image).unwrap();
     // As large as before, so that the dataset is the same.
     fs::write(&image, vec![0; whole.len()]).unwrap();
-    let words = [image.to_str().unwrap(), "data.quarantine=1"];
+    let words = [image.to_str().unwrap(), "data.quarantine=1", "--resume"];
     let step = saved(at_work.ends(), &lab.run_dir(), &words);
 
     let on = (step + 6).to_string();
@@ -78,6 +78,7 @@ fn a_held_out_image_that_disappears_costs_no_step() {
         image.to_str().unwrap(),
         "held-out error",
         "when it is next due",
+        "with --resume",
     ];
     let step = saved(at_work.ends(), &lab.run_dir(), &words);
     assert_eq!(step % 5, 0);
@@ -100,10 +101,10 @@ fn a_held_out_image_that_disappears_costs_no_step() {
 fn a_report_that_cannot_be_written_costs_no_step_and_is_passed_over() {
     let lab = Lab::new();
     let dir = lab.run_dir();
+    run(lab.train().args(["--steps", "1"])).exits(0);
     for step in [2, 4, 6] {
         fs::create_dir_all(dir.join(format!("samples/step-{step:09}.png"))).unwrap();
     }
-    fs::write(dir.join("lock"), "").unwrap();
     let train = || {
         let mut command = lab.train();
         command.args(["--resume", "--set", "train.sample_every=2"]);
@@ -112,10 +113,12 @@ fn a_report_that_cannot_be_written_costs_no_step_and_is_passed_over() {
     };
     for step in [2, 4, 6] {
         let name = format!("samples/step-{step:09}.png");
-        assert_eq!(
-            saved(run(&mut train()), &dir, &["the sample sheet", &name]),
-            step
-        );
+        let next = match step {
+            6 => "all steps are done",
+            _ => "with --resume",
+        };
+        let words = ["the sample sheet", &name, next];
+        assert_eq!(saved(run(&mut train()), &dir, &words), step);
     }
     // The last step is done, and a whole run like any other.
     run(&mut train())
@@ -168,11 +171,6 @@ fn a_number_that_is_not_finite_is_never_saved() {
     assert!(checkpoint_steps(&lab.run_dir()).is_empty());
 }
 
-fn named_pipe(path: &Path) {
-    let _ = fs::remove_file(path);
-    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
-}
-
 /// How soon a program must be gone.
 const SECONDS: Duration = Duration::from_secs(20);
 
@@ -182,19 +180,27 @@ fn a_signal_before_the_first_step_ends_it_at_once() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::USR1, 138)] {
         let lab = Lab::new();
         let silent = lab.at("weights.safetensors");
-        named_pipe(&silent);
+        fs::write(&silent, "weights").unwrap();
+        let mut holder = python(LEASES)
+            .arg(&silent)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = BufReader::new(holder.stdout.take().unwrap()).lines();
+        assert_eq!(told.next().unwrap().unwrap(), "held");
         let set = format!("encoder.weights={}", silent.display());
-        let mut at_work = Running::start(lab.train().args(["--set", &set]));
-        // It has begun to listen when it opens the pipe, which a writer notices.
+        let at_work = Running::start(lab.train().args(["--set", &set]));
+        // It has begun to listen when it opens the file.
+        assert_eq!(told.next().unwrap().unwrap(), "asked");
         let begun = Instant::now();
-        let opened = std::thread::spawn(move || fs::OpenOptions::new().write(true).open(silent));
-        at_work.until(|| opened.is_finished());
-        let _open = opened.join().unwrap().unwrap();
         at_work
             .signal(signal)
             .exits(code)
             .says(&["nothing is lost"]);
         assert!(begun.elapsed() < SECONDS);
+        holder.kill().unwrap();
+        holder.wait().unwrap();
     }
 }
 
@@ -202,7 +208,7 @@ fn a_signal_before_the_first_step_ends_it_at_once() {
 /// (the kernel ends it after /proc/sys/fs/lease-break-time, 45 seconds). A file that is open at the moment has none: tried again.
 const LEASES: &str = "
 import fcntl, os, signal, sys, time
-signal.signal(signal.SIGIO, signal.SIG_IGN)
+signal.signal(signal.SIGIO, lambda *_: print('asked', flush=True))
 held = []
 for path in sys.argv[1:]:
     while True:

@@ -368,7 +368,7 @@ fn numbers_that_are_not_finite_stop_it_or_lower_the_rate() {
     ];
     let four = ["--steps", "4"];
     let ran = run(lab.train_into("stops").args(wild).args(four)).exits(1);
-    ran.says(&["is", "the last checkpoint is untouched", "not_finite=halve"]);
+    ran.says(&["is", "there is no checkpoint yet", "not_finite=halve"]);
 
     // The loss is finite, its weighted gradient is not: it stops at that step, not at the next one.
     let steep = ["--set", "loss.img=1e38"];

@@ -115,7 +115,7 @@ fn what_is_written_before_the_first_due_checkpoint_is_begun_again_and_nothing_el
         let half = dir.join("checkpoints/.partial-step-000000002-abcdef");
         fs::create_dir(&half).unwrap();
         fs::write(half.join("generator.safetensors"), "half").unwrap();
-        fs::write(dir.join("experiment.partial"), "name = ").unwrap();
+        fs::write(dir.join("experiment.partial"), "# Resolved ").unwrap();
         fs::write(dir.join("notes.txt"), "mine").unwrap();
         fs::write(dir.join("samples/mine.png"), "mine").unwrap();
         let events = fs::read_dir(dir.join("tensorboard")).unwrap().count();

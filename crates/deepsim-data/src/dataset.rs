@@ -1,7 +1,7 @@
 //! A set of images, prepared or plain.
 
-use crate::terminal::path as shown;
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ use crate::manifest::{MANIFEST, Manifest, Part, SKIPPED};
 use crate::orientation::Orientation;
 use crate::shards::Shards;
 use crate::source::{Skipped, metadata};
-use crate::terminal::tell;
+use crate::terminal::{one_line, path as shown, tell};
 
 /// Side of a plain folder's pictures, in pixels: the paper's 256.
 const FOLDER_SIZE: u32 = 256;
@@ -36,7 +36,10 @@ enum Content {
     Prepared {
         manifest: Box<Manifest>,
         shards: Shards,
-        skipped: Skipped,
+        /// None where what is written of it is damaged.
+        skipped: Option<Skipped>,
+        /// Names in the directory that are no part of the dataset.
+        beside: Vec<String>,
     },
     Folder(Folder),
 }
@@ -54,7 +57,7 @@ impl Dataset {
     ///
     /// # Errors
     /// [`DataError::Missing`], [`DataError::NotAFolder`], [`DataError::NoImages`],
-    /// [`DataError::SplitRoot`], [`DataError::Unreadable`], and for a prepared dataset
+    /// [`DataError::SplitRoot`], [`DataError::HalfSplit`], [`DataError::Unreadable`], and for a prepared dataset
     /// [`DataError::ManifestSyntax`], [`DataError::ManifestVersion`],
     /// [`DataError::ManifestContent`] or [`DataError::ShardLength`].
     pub fn open(path: &Path) -> Result<Self, DataError> {
@@ -99,6 +102,7 @@ impl Dataset {
             let json = read(&file)?;
             let manifest = Box::new(Manifest::parse(&json, &file)?);
             let shards = open_shards(path, &manifest)?;
+            let beside = beside(path, &manifest)?;
             return Ok(Self {
                 path: path.into(),
                 digest: blake3::hash(&json).to_hex().to_string(),
@@ -106,11 +110,19 @@ impl Dataset {
                     manifest,
                     shards,
                     skipped: read_skipped(path),
+                    beside,
                 },
             });
         }
         if is_split_root(path) {
             return Err(DataError::SplitRoot { path: path.into() });
+        }
+        if let Some((there, missing)) = half_of_a_split(path) {
+            return Err(DataError::HalfSplit {
+                path: path.into(),
+                there: there.name(),
+                missing: missing.name(),
+            });
         }
         let folder = Folder::open(path)?;
         Ok(Self {
@@ -213,7 +225,7 @@ impl Dataset {
                 words.extend(some(corrupt, "corrupt image", "corrupt images"));
                 let twins = manifest.duplicates.iter().map(|photo| &photo.path);
                 words.extend(some(twins, "duplicate", "duplicates"));
-                words.extend(skipped.describe());
+                words.extend(skipped.as_ref().and_then(Skipped::describe));
                 (!words.is_empty()).then(|| words.join(", "))
             }
         }
@@ -233,6 +245,19 @@ impl Dataset {
                 }
             });
         }
+        if let Content::Prepared {
+            skipped, beside, ..
+        } = &self.content
+        {
+            if skipped.is_none() {
+                notes.push(format!(
+                    "{path}: {SKIPPED} is damaged: what was skipped when it was prepared is not known"
+                ));
+            }
+            if let Some(words) = some(beside.iter(), "file", "files") {
+                notes.push(format!("{path}: no part of the dataset: {words}"));
+            }
+        }
         if let Content::Folder(folder) = &self.content {
             if let Some(reason) = &folder.listing.not_ilsvrc {
                 notes.push(format!("{path}: a collection of images, {reason}"));
@@ -248,6 +273,11 @@ impl Dataset {
             }
         }
         notes
+    }
+
+    /// Whether what is written of the source's other files cannot be read.
+    pub(crate) fn is_skipped_damaged(&self) -> bool {
+        matches!(&self.content, Content::Prepared { skipped: None, .. })
     }
 
     /// Side of the stored pictures, in pixels.
@@ -345,22 +375,40 @@ fn some<'a>(
         1 => one,
         _ => many,
     };
-    Some(format!("{count} {what} ({}{more})", first.join(", ")))
+    let first = first.join(", ");
+    Some(format!("{count} {what} ({}{more})", one_line(&first)))
 }
 
-/// What is written beside a manifest of what was skipped. It decides nothing: damage counts as nothing.
-fn read_skipped(path: &Path) -> Skipped {
+/// What is written beside a manifest of what was skipped; none where it cannot be read. It decides nothing.
+fn read_skipped(path: &Path) -> Option<Skipped> {
     let file = path.join(SKIPPED);
-    let is_readable =
-        std::fs::metadata(&file).is_ok_and(|found| found.is_file() && found.len() <= MAX_SKIPPED);
-    let bytes = if is_readable {
-        std::fs::read(&file).ok()
-    } else {
-        None
+    match std::fs::metadata(&file) {
+        Ok(found) if found.is_file() && found.len() <= MAX_SKIPPED => {
+            serde_json::from_slice(&std::fs::read(&file).ok()?).ok()
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Some(Skipped::default()),
+        _ => None,
+    }
+}
+
+/// What lies in a prepared dataset's directory and is no part of it.
+fn beside(path: &Path, manifest: &Manifest) -> Result<Vec<String>, DataError> {
+    let unreadable = |source| DataError::Unreadable {
+        path: path.into(),
+        source,
     };
-    bytes
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-        .unwrap_or_default()
+    let shards = manifest.shards.iter().map(|shard| shard.file.as_str());
+    let known: BTreeSet<&str> = shards.chain([MANIFEST, SKIPPED]).collect();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name();
+        let name = name.to_string_lossy();
+        if !known.contains(&*name) {
+            found.push(name.into_owned());
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Is this the root of a dataset in two parts?
@@ -368,7 +416,24 @@ fn read_skipped(path: &Path) -> Skipped {
 pub(crate) fn is_split_root(path: &Path) -> bool {
     [Part::Train, Part::Test]
         .iter()
-        .all(|part| path.join(part.name()).join(MANIFEST).exists())
+        .all(|part| holds(path, *part))
+}
+
+fn holds(path: &Path, part: Part) -> bool {
+    path.join(part.name()).join(MANIFEST).exists()
+}
+
+/// The part that is there and the one that is not, where only one of two is prepared.
+fn half_of_a_split(path: &Path) -> Option<(Part, Part)> {
+    let (there, missing) = match [Part::Train, Part::Test].map(|part| holds(path, part)) {
+        [true, false] => (Part::Train, Part::Test),
+        [false, true] => (Part::Test, Part::Train),
+        _ => return None,
+    };
+    // Other programs have files of that name.
+    let file = path.join(there.name()).join(MANIFEST);
+    let manifest = Manifest::parse(&read(&file).ok()?, &file);
+    manifest.is_ok().then_some((there, missing))
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {

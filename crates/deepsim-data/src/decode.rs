@@ -162,6 +162,11 @@ fn decode_by_content(bytes: &[u8]) -> Result<Held, ImageFault> {
 
 fn webp(bytes: &[u8]) -> Result<Held, ImageFault> {
     check_riff_whole(bytes)?;
+    if webp::has_alpha_behind(bytes) {
+        return Err(ImageFault::Refused(
+            "a WebP with alpha behind its picture".into(),
+        ));
+    }
     let bytes = webp::as_meant(bytes);
     let copied = match &bytes {
         Cow::Owned(copy) => copy.len() as u64,

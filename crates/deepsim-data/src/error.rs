@@ -69,6 +69,20 @@ pub enum DataError {
         /// The root.
         path: PathBuf,
     },
+    /// One part of a split dataset is there without the other.
+    #[error(
+        "{0} holds the part `{there}` of a dataset in two parts, and `{missing}` is missing: copy it again from \
+         where it is whole, prepare it again, or give {0}/{there} to use that part alone",
+        shown(path)
+    )]
+    HalfSplit {
+        /// The root.
+        path: PathBuf,
+        /// The part that is there.
+        there: &'static str,
+        /// The part that is not.
+        missing: &'static str,
+    },
     /// Training and validation pictures of ILSVRC-2012 in one folder.
     #[error(
         "{} holds both training and validation pictures of ILSVRC-2012 ({train} and {val}): prepare the two folders one by one, so that no validation picture is trained on",

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::dataset::{Dataset, DatasetKind, is_split_root};
 use crate::error::DataError;
-use crate::manifest::{Part, Shard};
+use crate::manifest::{Part, SKIPPED, Shard};
 
 /// Samples checked between two progress reports.
 const CHUNK: usize = 256;
@@ -55,6 +55,12 @@ pub fn verify(
             .collect();
         for found in shards {
             broken.extend(found?);
+        }
+        if data.is_skipped_damaged() {
+            broken.push(Broken {
+                what: SKIPPED.to_owned(),
+                reason: "it cannot be read: what was skipped is not known".to_owned(),
+            });
         }
     }
     for start in (0..data.len()).step_by(CHUNK) {

@@ -364,6 +364,86 @@ fn an_inner_tar_with_nothing_in_it_and_one_that_is_cut_between_members_are_named
 }
 
 #[test]
+fn a_hard_link_to_a_hard_link_is_the_image_and_a_circle_of_them_is_none() {
+    let root = tempdir().unwrap();
+    let mut builder = tar::Builder::new(File::create(root.path().join("a.tar")).unwrap());
+    add(&mut builder, "one.png", &png(1));
+    add(&mut builder, "two.png", &png(2));
+    for (path, target) in [
+        ("first.png", "one.png"),
+        ("second.png", "first.png"),
+        ("third.png", "second.png"),
+        ("round.png", "about.png"),
+        ("about.png", "round.png"),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Link);
+        header.set_size(0);
+        header.set_cksum();
+        builder.append_link(&mut header, path, target).unwrap();
+    }
+    builder.finish().unwrap();
+    prepare(&root, &["a.tar", "set", "--size", "30"])
+        .success()
+        .stdout(contains("2 images").and(contains("3 duplicates left out")))
+        .stderr(contains(
+            "2 hard links to what are no images of the archive (round.png, about.png)",
+        ));
+}
+
+#[test]
+fn what_lies_beside_a_prepared_dataset_or_is_missing_of_it_is_named() {
+    let root = tempdir().unwrap();
+    let photos = root.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    for index in 0..4 {
+        fs::write(photos.join(format!("{index}.png")), png(index)).unwrap();
+    }
+    fs::write(photos.join("notes.txt"), "x").unwrap();
+    prepare(
+        &root,
+        &["photos", "set", "--size", "30", "--holdout", "0.5"],
+    )
+    .success();
+    fs::write(root.path().join("set/train/more.png"), png(9)).unwrap();
+    let beside = "no part of the dataset: 1 file (more.png)";
+    for command in ["inspect", "verify"] {
+        deepsim_data(&root)
+            .args([command, "set"])
+            .assert()
+            .success()
+            .stderr(contains(beside));
+    }
+    let data = Dataset::open(&root.path().join("set/train")).unwrap();
+    assert!(data.notes().iter().any(|note| note.contains(beside)));
+
+    fs::write(root.path().join("set/train/skipped.json"), "{").unwrap();
+    deepsim_data(&root)
+        .args(["inspect", "set"])
+        .assert()
+        .success()
+        .stderr(contains("skipped.json is damaged"));
+    deepsim_data(&root)
+        .args(["verify", "set"])
+        .assert()
+        .code(1)
+        .stdout(contains("broken: set/train: skipped.json"));
+
+    fs::remove_dir_all(root.path().join("set/test")).unwrap();
+    for command in ["inspect", "verify"] {
+        deepsim_data(&root)
+            .args([command, "set"])
+            .assert()
+            .code(2)
+            .stderr(contains("`test` is missing").and(contains("set/train")));
+    }
+    // A source with another program's file of that name is a source.
+    fs::create_dir(photos.join("train")).unwrap();
+    fs::write(photos.join("train/manifest.json"), "{\"name\": \"app\"}").unwrap();
+    assert_eq!(Dataset::open(&photos).unwrap().len(), 4);
+}
+
+#[test]
 fn members_of_a_tar_that_are_not_taken_are_named() {
     let root = tempdir().unwrap();
     let mut builder = tar::Builder::new(File::create(root.path().join("a.tar")).unwrap());

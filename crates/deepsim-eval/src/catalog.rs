@@ -1,8 +1,8 @@
 //! What runs there are, and which question of the paper each one answers.
 
-use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
+use deepsim_data::terminal::path as shown;
 use deepsim_experiment::config::{RawPixels, Source};
 use deepsim_experiment::run_dir::{find_runs, read_any};
 use deepsim_experiment::source::Role;

@@ -2,11 +2,11 @@
 
 mod help;
 
-use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use deepsim_data::Framing;
+use deepsim_data::terminal::path as shown;
 use deepsim_data::terminal::tell;
 use deepsim_eval::door::Net;
 use deepsim_eval::figures::Figure;

@@ -6,17 +6,17 @@
 //!
 //! Input is the tensor `x`. The generator also takes a file whose only tensor is `y`: what the encoder wrote.
 
-use deepsim_data::terminal::path as shown;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use deepsim_data::terminal;
+use deepsim_data::terminal::path as shown;
 use deepsim_experiment::config::{NetSource, Source, Weights};
 use deepsim_experiment::networks::Frozen;
 use deepsim_experiment::recorded::Scale;
 use deepsim_experiment::source::{Normalize, Role};
-use deepsim_experiment::{Checkpoint, Consent, Experiment};
+use deepsim_experiment::{Checkpoint, Consent, Experiment, Fixed, files, run_dir};
 use deepsim_nets::params::{NamedTensors, f32_bytes, read_safetensors};
 use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
 use deepsim_nets::{Discriminator, FeatureBranch, Generator, Mode};
@@ -119,7 +119,10 @@ fn network(
             return Ok((read_safetensors(path)?, shown(path)));
         }
         match Checkpoint::newest(&request.run.join("checkpoints"))? {
-            Some(c) => Ok((c.tensors(stem)?, shown(&c.path))),
+            Some(c) => {
+                same_networks(experiment, &request.run, &c)?;
+                Ok((c.tensors(stem)?, shown(&c.path)))
+            }
             None => Err(EvalError::NoWeights {
                 net: stem,
                 run: request.run.clone(),
@@ -221,15 +224,35 @@ fn recorded(
     if !module || request.weights.is_some() && !request.consent.is_bare() {
         return Ok(None);
     }
-    for run in [Some(&*request.run), experiment.parent()]
-        .into_iter()
-        .flatten()
-    {
-        if let Some(checkpoint) = Checkpoint::newest(&run.join("checkpoints"))? {
-            return Ok(Some((run.to_owned(), checkpoint)));
-        }
+    match Checkpoint::newest(&request.run.join("checkpoints"))? {
+        Some(checkpoint) => Ok(Some((request.run.clone(), checkpoint))),
+        None => Ok(run_dir::of_file(experiment)?),
     }
-    Ok(None)
+}
+
+/// Holds the networks of an experiment against those that a run was trained with, before its weights are put into them.
+fn same_networks(experiment: &Experiment, run: &Path, checkpoint: &Checkpoint) -> Result<()> {
+    const TABLES: [&str; 5] = [
+        "encoder.",
+        "comparator.",
+        "generator.",
+        "discriminator.",
+        "latent.",
+    ];
+    let Some(trained) = &checkpoint.manifest.experiment else {
+        return Ok(());
+    };
+    let here = Fixed::of(&experiment.raw).map_err(|e| EvalError::Format(e.to_string()))?;
+    let mut differences = here.differences(trained);
+    differences.retain(|key| TABLES.iter().any(|table| key.starts_with(table)));
+    match differences.is_empty() {
+        true => Ok(()),
+        false => Err(EvalError::OtherNetworks {
+            experiment: experiment.path.clone(),
+            run: run.to_owned(),
+            differences,
+        }),
+    }
 }
 
 /// The source with other weights, where they are given.
@@ -262,7 +285,7 @@ impl Input {
             value: terminal::path(path),
             reason,
         };
-        let bytes = std::fs::read(path).map_err(|e| refuse(e.to_string()))?;
+        let bytes = files::read(path).map_err(|e| refuse(e.to_string()))?;
         let file = SafeTensors::deserialize(&bytes)
             .map_err(|e| refuse(format!("is not a whole safetensors file: {e}")))?;
         let (mut tensors, mut others) = (NamedTensors::new(), BTreeMap::new());

@@ -1,8 +1,8 @@
 //! What can stop an evaluation.
 
-use deepsim_data::terminal::path as shown;
 use std::path::PathBuf;
 
+use deepsim_data::terminal::path as shown;
 use deepsim_experiment::ExperimentError;
 
 /// Why nothing could be evaluated.
@@ -118,6 +118,30 @@ pub enum EvalError {
         a: PathBuf,
         /// The other.
         b: PathBuf,
+    },
+    /// Weights of a run are to be put into other networks than it has.
+    #[error(
+        "{} is not what {} was trained with (there: in its newest checkpoint, here: in the file):\n  {}\n\
+         give the experiment.toml of the run",
+        shown(experiment), shown(run), differences.join("\n  ")
+    )]
+    OtherNetworks {
+        /// The experiment file.
+        experiment: PathBuf,
+        /// The run.
+        run: PathBuf,
+        /// `key: there X, here Y`.
+        differences: Vec<String>,
+    },
+    /// A result that could not be put where it was to be.
+    #[error("{}: {reason}; the result is kept in {}", shown(path), shown(kept))]
+    Kept {
+        /// Where it was to be.
+        path: PathBuf,
+        /// Why it is not.
+        reason: String,
+        /// Where it is.
+        kept: PathBuf,
     },
     /// No held-out photograph of such a name.
     #[error("no held-out photograph has `{filter}` in its name ({data})")]
@@ -244,7 +268,10 @@ impl EvalError {
         match self {
             EvalError::Running(e) if !e.is_of_the_request() => 1,
             EvalError::Running(e) => e.exit_code(),
-            EvalError::Format(_) | EvalError::Diverged | EvalError::NoneUsable { .. } => 1,
+            EvalError::Format(_)
+            | EvalError::Diverged
+            | EvalError::Kept { .. }
+            | EvalError::NoneUsable { .. } => 1,
             EvalError::Experiment(e) => e.exit_code(),
             _ => 2,
         }
@@ -262,7 +289,10 @@ impl EvalError {
                     | ExperimentError::Device { .. }
             ),
             EvalError::Running(e) => e.is_of_the_request(),
-            EvalError::Format(_) | EvalError::Diverged | EvalError::NoneUsable { .. } => false,
+            EvalError::Format(_)
+            | EvalError::Diverged
+            | EvalError::Kept { .. }
+            | EvalError::NoneUsable { .. } => false,
             _ => true,
         }
     }

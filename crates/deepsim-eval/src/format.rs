@@ -1,7 +1,9 @@
 //! Tables as text, JSON or CSV.
 
+use std::borrow::Cow;
+
 use clap::ValueEnum;
-use deepsim_data::terminal;
+use deepsim_data::terminal::{self, one_line};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -52,8 +54,13 @@ pub fn csv<T: Serialize>(rows: &[T]) -> Result<String> {
     String::from_utf8(bytes).map_err(|e| bad(&e))
 }
 
-/// Lines of aligned columns: the first column to the left, numbers to the right.
+/// Lines of aligned columns: the first column to the left, numbers to the right. Names with line ends in them stay on
+/// their line.
 pub fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<Cow<'_, str>>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| one_line(cell)).collect())
+        .collect();
     let width = |i: usize| {
         let cells = rows
             .iter()
@@ -91,7 +98,7 @@ pub fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
     };
     let mut text = line(&mut header.iter().copied());
     for row in rows {
-        text.push_str(&line(&mut row.iter().map(String::as_str)));
+        text.push_str(&line(&mut row.iter().map(AsRef::as_ref)));
     }
     text
 }
@@ -115,5 +122,11 @@ mod tests {
             columns(&["name", "value"], &rows),
             "name  value\na       1.5\nlong      -\n"
         );
+    }
+
+    #[test]
+    fn a_name_with_a_line_end_stays_on_its_line() {
+        let rows = [vec!["a\nb  9.9".into(), "1.5".into()]];
+        assert_eq!(columns(&["name", "value"], &rows).lines().count(), 2);
     }
 }

@@ -1,5 +1,6 @@
 //! Interpolation (the paper's Fig. 7): pictures from features between two photographs'.
 
+use deepsim_data::terminal::one_line;
 use deepsim_nets::pictures::clip_caffe;
 use serde::Serialize;
 use tch::{Kind, Tensor};
@@ -150,7 +151,7 @@ pub fn render(runs: &[(&[Step], Smoothness)], format: Format) -> Result<String> 
                 out.push_str(&format!(
                     "{}\n{}largest step / mean step {:.2}, path / distance of its ends {:.2}\n\
                      (step: root mean squared change of pixels, grey levels)\n",
-                    first.run,
+                    one_line(&first.run),
                     columns(&["frame", "t", "step", "file"], &cells),
                     smooth.max_over_mean,
                     smooth.path_over_ends

@@ -1,8 +1,8 @@
 //! A trained run, opened for reading.
 
-use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
+use deepsim_data::terminal::path as shown;
 use deepsim_data::{Dataset, Flow, Overlap, shared_images};
 use deepsim_experiment::{Checkpoint, Consent, Experiment, Perception, run_dir};
 use deepsim_nets::Generator;

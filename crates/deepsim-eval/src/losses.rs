@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use deepsim_data::Dataset;
+use deepsim_data::terminal::one_line;
 use deepsim_experiment::config::Source;
 use deepsim_experiment::evaluate::{decode, held_out_features};
 use deepsim_experiment::measure::{self, Batch, Images};
@@ -278,7 +279,8 @@ fn text(rows: &[&Row]) -> String {
             "run",
         ];
         out.push_str(&format!(
-            "{task}, {n} held-out photos (MS-SSIM at {scales} scales)\n{}\n",
+            "{}, {n} held-out photos (MS-SSIM at {scales} scales)\n{}\n",
+            one_line(task),
             columns(&head, &cells)
         ));
     }

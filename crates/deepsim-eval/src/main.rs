@@ -6,11 +6,10 @@ mod cli;
 mod commands;
 mod progress;
 
-use deepsim_data::terminal::path as shown;
 use std::path::Path;
 use std::process::ExitCode;
 
-use deepsim_data::terminal::tell;
+use deepsim_data::terminal::{one_line, path as shown, tell};
 use deepsim_eval::format::{Format, csv, json};
 use deepsim_eval::{EvalError, ask, compare, decode, door, invert, output, table1};
 use deepsim_experiment::{Consent, Experiment, device};
@@ -364,6 +363,9 @@ fn list<T: Serialize>(
     match format {
         Format::Json => json(made),
         Format::Csv => csv(made),
-        Format::Text => Ok(made.iter().map(|m| format!("{}\n", line(m))).collect()),
+        Format::Text => Ok(made
+            .iter()
+            .map(|m| format!("{}\n", one_line(line(m))))
+            .collect()),
     }
 }

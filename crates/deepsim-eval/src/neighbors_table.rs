@@ -1,5 +1,7 @@
 //! The numbers of nearest neighbours, as text, JSON or CSV.
 
+use deepsim_data::terminal::one_line;
+
 use crate::error::Result;
 use crate::format::{Format, columns, csv, json};
 use crate::neighbors::Row;
@@ -58,7 +60,8 @@ fn text(rows: &[Row]) -> String {
         ];
         let (n, known) = mine.first().map_or((0, 0), |r| (r.n, r.n_category));
         out.push_str(&format!(
-            "\n{run} ({n} photos; {known} of a category that is trained on)\n{}",
+            "\n{} ({n} photos; {known} of a category that is trained on)\n{}",
+            one_line(run),
             columns(&head, &cells)
         ));
     }

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use deepsim_experiment::ExperimentError;
+use deepsim_experiment::{ExperimentError, files};
 
 use crate::error::{Result, WhileRunning as _};
 use crate::format::Format;
@@ -54,15 +52,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let put = || -> std::io::Result<()> {
-        std::fs::create_dir_all(parent)?;
-        // Temporary files are their owner's alone; of results the umask decides, as of any other file.
-        let mut beside = tempfile::Builder::new()
-            .permissions(PermissionsExt::from_mode(0o666))
-            .tempfile_in(parent)?;
-        beside.write_all(bytes)?;
-        beside.persist(path)?;
-        Ok(())
-    };
-    put().map_err(ExperimentError::io(path)).while_running()
+    std::fs::create_dir_all(parent)
+        .and_then(|()| files::replace(path, bytes))
+        .map_err(ExperimentError::io(path))
+        .while_running()
 }

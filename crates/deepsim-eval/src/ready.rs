@@ -1,8 +1,8 @@
 //! A generator ready to use: of a trained run, or released weights without any training here.
 
-use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
+use deepsim_data::terminal::path as shown;
 use deepsim_data::{Dataset, Framing};
 use deepsim_experiment::networks::{self, Frozen};
 use deepsim_experiment::recorded::Scale;

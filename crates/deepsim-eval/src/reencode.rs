@@ -1,6 +1,7 @@
 //! Re-encoding (the paper's Fig. 5): photograph → features → picture → features → picture …
 
 use deepsim_data::spread;
+use deepsim_data::terminal::one_line;
 use deepsim_experiment::evaluate::reconstruct;
 use deepsim_experiment::{Clip, ExperimentError};
 use serde::Serialize;
@@ -229,7 +230,8 @@ pub fn render(rows: &[Drift], format: Format) -> Result<String> {
                     }
                 };
                 out.push_str(&format!(
-                    "\n{run} ({n} photos{from})\n{}",
+                    "\n{} ({n} photos{from})\n{}",
+                    one_line(run),
                     columns(&head, &cells)
                 ));
             }

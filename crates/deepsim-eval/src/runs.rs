@@ -1,8 +1,8 @@
 //! Which runs a command works on.
 
-use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
+use deepsim_data::terminal::path as shown;
 use deepsim_data::terminal::{self, one_line};
 use deepsim_experiment::run_dir::find_runs;
 use deepsim_experiment::{Consent, suggest};

@@ -1,9 +1,9 @@
 //! Table 2 of the paper, with our runs beside the paper's numbers.
 
-use deepsim_data::terminal::path as shown;
 use std::path::Path;
 
 use deepsim_data::Augment;
+use deepsim_data::terminal::path as shown;
 use deepsim_experiment::config::Source;
 use deepsim_experiment::evaluate::held_out_of;
 use deepsim_experiment::measure::{self, Images, Norm};

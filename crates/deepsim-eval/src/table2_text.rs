@@ -1,5 +1,6 @@
 //! Table 2 for people: methods × layers, then run by run, then the paper's own.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use deepsim_data::terminal::one_line;
@@ -20,10 +21,8 @@ fn whole(v: Option<f64>) -> String {
 fn run_name(row: &Row) -> String {
     let run = row.run.as_deref().unwrap_or_default();
     let name = Path::new(run).file_name();
-    name.map_or(one_line(run), |n| {
-        one_line(&n.to_string_lossy()).into_owned().into()
-    })
-    .into_owned()
+    let name = name.map_or(run.into(), |n| n.to_string_lossy());
+    one_line(&name).into_owned()
 }
 
 /// The line of the methods' table in which a run stands; the number is its place.
@@ -205,9 +204,18 @@ fn runs(ours: &[&Row]) -> String {
     let head = [
         "run", "method", "layer", "image", "feature", "energy", "step", "paper",
     ];
-    let mut notes: Vec<String> = ours.iter().map(|r| note(r)).collect();
-    notes.sort();
-    notes.dedup();
+    let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in ours {
+        notes.entry(note(row)).or_default().push(run_name(row));
+    }
+    let alone = notes.len() == 1;
+    let notes: Vec<String> = notes
+        .into_iter()
+        .map(|(note, runs)| match alone {
+            true => note,
+            false => format!("  {}:\n  {note}", runs.join(", ")),
+        })
+        .collect();
     format!("\n{}\n{}\n", columns(&head, &cells), notes.join("\n"))
 }
 
@@ -223,7 +231,10 @@ fn note(r: &Row) -> String {
         _ => "distances relative to all their pairs".to_owned(),
     };
     let overlap = match r.held_out_overlap {
-        Some(0) | None => String::new(),
+        Some(0) => String::new(),
+        // Nothing was trained.
+        None if r.method == "mv" => String::new(),
+        None => "\n    whether any of them were trained on is not known".to_owned(),
         Some(all) if all == n => "\n    all of them were trained on".to_owned(),
         Some(some) => format!("\n    {some} of them were trained on"),
     };

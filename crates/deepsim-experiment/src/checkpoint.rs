@@ -6,7 +6,6 @@
 //! comes last, and one rename makes it visible. Where a checkpoint of the same step is there already, the two exchange
 //! their names. What is removed is told by its name and by what is in it; whatever else lies in the folder stays.
 
-use deepsim_data::terminal::path as shown;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -14,17 +13,18 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::Framing;
+use deepsim_data::terminal::path as shown;
 use deepsim_nets::params::{NamedTensors, f32_bytes, parse_safetensors};
 use deepsim_nets::{Discriminator, DiscriminatorSpec, Generator, GeneratorSpec};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use crate::contents;
 use crate::error::{ExperimentError, Result};
 use crate::fixed::Fixed;
 use crate::networks::ENCODER_FILE;
 use crate::recorded::SCALE_FILE;
+use crate::{contents, files};
 
 mod listing;
 
@@ -300,7 +300,7 @@ pub(crate) fn is_ours(path: &Path) -> bool {
     if !(visible || hidden) || !path.is_dir() || !inside.iter().all(known) {
         return false;
     }
-    match fs::read(path.join(MANIFEST)) {
+    match files::read(&path.join(MANIFEST)) {
         Ok(text) => match serde_json::from_slice::<serde_json::Value>(&text) {
             Ok(value) => ["format", "step", "generator"]
                 .iter()
@@ -434,7 +434,7 @@ impl Checkpoint {
             reason,
         };
         let file = path.join("manifest.json");
-        let text = fs::read(&file).map_err(ExperimentError::io(&file))?;
+        let text = files::read(&file).map_err(ExperimentError::io(&file))?;
         let manifest = Manifest::parse(&text).map_err(|e| bad(format!("manifest.json: {e}")))?;
         let mut files = BTreeMap::new();
         for (name, entry) in &manifest.files {
@@ -442,7 +442,7 @@ impl Checkpoint {
                 return Err(bad(format!("manifest.json names a file elsewhere: {name}")));
             }
             let at = path.join(name);
-            let file = File::open(&at).map_err(ExperimentError::io(&at))?;
+            let file = files::open(&at).map_err(ExperimentError::io(&at))?;
             let bytes = file.metadata().map_err(ExperimentError::io(&at))?.len();
             if bytes != entry.bytes {
                 return Err(bad(format!(
@@ -473,7 +473,7 @@ impl Checkpoint {
         for name in strange(parent)? {
             tracing::warn!("passed over: {}/{name}", shown(parent));
         }
-        let mut failure = None;
+        let mut damaged = Vec::new();
         // Its run may write newer ones and remove older ones meanwhile: each is tried once.
         let mut tried = BTreeSet::new();
         while let Some(step) = steps(parent)?
@@ -484,15 +484,23 @@ impl Checkpoint {
             tried.insert(step);
             let path = parent.join(directory_name(step));
             match Checkpoint::open(&path) {
-                Ok(checkpoint) => return Ok(Some(checkpoint)),
-                Err(_) if fs::symlink_metadata(&path).is_err() => {}
-                Err(error) => {
-                    tracing::warn!("passed over: {error}");
-                    failure.get_or_insert(error);
+                Ok(checkpoint) => {
+                    for error in damaged {
+                        tracing::warn!("passed over: {error}");
+                    }
+                    return Ok(Some(checkpoint));
                 }
+                Err(_) if fs::symlink_metadata(&path).is_err() => {}
+                Err(error) => damaged.push(error.to_string()),
             }
         }
-        failure.map_or(Ok(None), Err)
+        match damaged.is_empty() {
+            true => Ok(None),
+            false => Err(ExperimentError::NoWholeCheckpoint {
+                path: parent.to_owned(),
+                damaged,
+            }),
+        }
     }
 
     /// Tensors of one file (`generator`), f32.

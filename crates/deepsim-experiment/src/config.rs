@@ -1,5 +1,6 @@
 //! The experiment file: raw TOML, then validated.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::{Augment, BadImages, Mirror, Place, terminal};
@@ -17,6 +18,8 @@ pub use crate::source::{NetSource, Source, Weights};
 use crate::source::{RawKind, RecordedSource, Role, ScriptSource};
 use crate::suggest;
 
+/// Bytes of the longest experiment file: far more than any has.
+const MOST: u64 = 16 << 20;
 /// More threads than any machine that this runs on has cores.
 const MAX_THREADS: usize = 1024;
 
@@ -54,6 +57,17 @@ fn culprit(text: &str, sets: &[String], error: &toml::de::Error) -> String {
     }
 }
 
+/// An experiment may come through a pipe (`<(sed … FILE)`), but not without end.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    let bytes = file.take(MOST + 1).read_to_string(&mut text)?;
+    match bytes as u64 > MOST {
+        true => Err(std::io::Error::other("is too large for an experiment file")),
+        false => Ok(text),
+    }
+}
+
 impl Experiment {
     /// Reads and validates an experiment file, with overrides `KEY=VALUE` applied. Touches
     /// neither data nor weights.
@@ -61,7 +75,7 @@ impl Experiment {
     /// # Errors
     /// An unreadable file; unknown, mistyped or missing keys (located); impossible values.
     pub fn load(path: &Path, sets: &[String]) -> Result<Experiment> {
-        let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+        let text = read_text(path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => ExperimentError::NoExperiment {
                 path: path.to_owned(),
                 meant: suggest::experiment_file(path),

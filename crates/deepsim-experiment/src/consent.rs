@@ -163,7 +163,8 @@ impl Permit<'_> {
                 continue;
             };
             let key = format!("{}.weights", role.table());
-            let bytes = std::fs::read(&source.file).map_err(ExperimentError::io(&source.file))?;
+            let bytes =
+                crate::files::read(&source.file).map_err(ExperimentError::io(&source.file))?;
             let hash = blake3::hash(&bytes).to_hex().to_string();
             if let Some(was) = self.recorded[role as usize]
                 && was != hash

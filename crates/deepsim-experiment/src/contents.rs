@@ -1,13 +1,13 @@
 //! What is in a run directory: which of it this program wrote, told by name and content, and the removal of that alone.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::checkpoint;
 use crate::error::{ExperimentError, Result};
+use crate::{checkpoint, files};
 
 /// Folder of the checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
@@ -18,8 +18,10 @@ pub const METRICS: &str = "metrics.jsonl";
 pub(crate) const LOCK: &str = "lock";
 const SAMPLES: &str = "samples";
 const EVENTS: &str = "tensorboard";
-/// Files that are being written, and are renamed when they are whole.
-const PARTIAL: [&str; 2] = ["experiment.partial", "metrics.partial"];
+/// A resolved experiment that earlier versions were writing when they were killed.
+const PARTIAL: &str = "experiment.partial";
+/// How a PNG begins.
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// How the resolved experiment begins.
 pub(crate) const RESOLVED: &str = "# Resolved from ";
 
@@ -81,23 +83,60 @@ pub(crate) fn names(folder: &Path) -> Result<Vec<String>> {
 
 fn is_known(name: &str) -> bool {
     [LOCK, EXPERIMENT, METRICS, CHECKPOINTS, SAMPLES, EVENTS].contains(&name)
-        || PARTIAL.contains(&name)
 }
 
 /// A lock of ours holds the number of a process, or nothing yet.
 fn is_our_lock(run: &Path) -> bool {
     let path = run.join(LOCK);
     let small = fs::symlink_metadata(&path).is_ok_and(|m| m.is_file() && m.len() <= LOCK_BYTES);
-    small
-        && fs::read_to_string(path)
-            .is_ok_and(|text| text.trim().bytes().all(|b| b.is_ascii_digit()))
+    small && files::read(&path).is_ok_and(|text| text.trim_ascii().iter().all(u8::is_ascii_digit))
+}
+
+/// Whether a file begins with these bytes, or is cut within them.
+fn begins(path: &Path, with: &[u8]) -> bool {
+    let mut start = Vec::new();
+    let file = fs::symlink_metadata(path).is_ok_and(|m| m.is_file());
+    file && files::open(path)
+        .and_then(|f| f.take(with.len() as u64).read_to_end(&mut start))
+        .is_ok()
+        && with.starts_with(&start)
 }
 
 /// Whether a resolved experiment, as this program writes it, is there.
 fn is_resolved(run: &Path) -> bool {
-    let mut start = [0; RESOLVED.len()];
-    let file = File::open(run.join(EXPERIMENT));
-    file.and_then(|mut f| f.read_exact(&mut start)).is_ok() && start == *RESOLVED.as_bytes()
+    let path = run.join(EXPERIMENT);
+    fs::metadata(&path).is_ok_and(|m| m.len() >= RESOLVED.len() as u64)
+        && begins(&path, RESOLVED.as_bytes())
+}
+
+/// A file that was being written when a process was killed.
+fn is_our_partial(path: &Path, name: &str) -> bool {
+    match name.starts_with(files::BESIDE) {
+        true => begins(path, RESOLVED.as_bytes()) || begins(path, PNG),
+        false => name == PARTIAL && begins(path, RESOLVED.as_bytes()),
+    }
+}
+
+/// Something in the way of what this program writes: its name, and what it is.
+type InTheWay = (&'static str, &'static str);
+
+/// What stands where this program writes its own and is not of that kind. `--fresh` puts it aside, but for the lock: it
+/// must be taken first.
+pub(crate) fn in_the_way(run: &Path) -> Vec<InTheWay> {
+    let kind = |name: &str| fs::symlink_metadata(run.join(name)).ok();
+    let mut found = Vec::new();
+    if kind(LOCK).is_some() && !is_our_lock(run) {
+        found.push((LOCK, "not the lock of this program"));
+    }
+    if kind(METRICS).is_some_and(|m| !m.is_file()) {
+        found.push((METRICS, "not a regular file"));
+    }
+    for folder in [SAMPLES, EVENTS] {
+        if kind(folder).is_some() && !run.join(folder).is_dir() {
+            found.push((folder, "neither a folder nor a link to one"));
+        }
+    }
+    found
 }
 
 /// Whether a run may be in this directory: nothing is there, or what this program leaves. A file called `lock`, an
@@ -127,14 +166,14 @@ pub(crate) fn is_ours(run: &Path) -> Result<bool> {
     Ok(is_resolved(run) || foreign(run)?.is_empty())
 }
 
-/// A log of ours is lines of JSON with a step (the last may be cut).
+/// A log of ours is lines of JSON with a step (the last may be cut), or not there.
 fn is_our_log(path: &Path) -> bool {
-    // A pipe or a device may have no end.
-    match fs::metadata(path) {
+    match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_file() => {}
-        _ => return fs::symlink_metadata(path).is_err(),
+        Ok(_) => return false,
+        Err(_) => return true,
     }
-    let Ok(file) = File::open(path) else {
+    let Ok(file) = files::open(path) else {
         return false;
     };
     let mut line = Vec::new();
@@ -157,7 +196,7 @@ fn step_of(line: &[u8]) -> Option<u64> {
 pub(crate) fn reached(run: &Path) -> Result<Option<u64>> {
     let mut last = None;
     let path = run.join(METRICS);
-    match File::open(&path) {
+    match files::open(&path) {
         Ok(file) => {
             let mut lines = BufReader::new(file);
             let mut line = Vec::new();
@@ -176,13 +215,20 @@ pub(crate) fn reached(run: &Path) -> Result<Option<u64>> {
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(ExperimentError::io(&path)(e)),
     }
-    let sheets = names(&run.join(SAMPLES))?;
-    Ok(sheets.iter().filter_map(|n| sheet(n)).max().max(last))
+    let samples = run.join(SAMPLES);
+    let sheets = names(&samples)?;
+    let steps = sheets.iter().filter(|n| is_our_sheet(&samples.join(n), n));
+    Ok(steps.filter_map(|n| sheet(n)).max().max(last))
 }
 
 /// Step of a sample sheet by its name.
 fn sheet(name: &str) -> Option<u64> {
     checkpoint::step_of(name.strip_suffix(".png")?)
+}
+
+/// A sample sheet of ours.
+fn is_our_sheet(path: &Path, name: &str) -> bool {
+    sheet(name).is_some() && begins(path, PNG)
 }
 
 /// Event files that this program writes: `events.out.tfevents.SECONDS.deepsim.PID`.
@@ -198,14 +244,17 @@ fn is_our_events(name: &str) -> bool {
 /// # Errors
 /// A folder that cannot be read.
 pub(crate) fn foreign(run: &Path) -> Result<Vec<String>> {
-    let mut strange: Vec<String> = names(run)?.into_iter().filter(|n| !is_known(n)).collect();
+    let ours = |name: &String| is_known(name) || is_our_partial(&run.join(name), name);
+    let mut strange: Vec<String> = names(run)?.into_iter().filter(|n| !ours(n)).collect();
     let log = run.join(METRICS);
     if !is_our_log(&log) {
         strange.push(METRICS.to_owned());
     }
     type Ours<'a> = &'a dyn Fn(&Path, &str) -> bool;
     let folders: [(&str, Ours<'_>); 3] = [
-        (SAMPLES, &|_, name| sheet(name).is_some()),
+        (SAMPLES, &|path, name| {
+            is_our_sheet(path, name) || is_our_partial(path, name)
+        }),
         (EVENTS, &|_, name| is_our_events(name)),
         (CHECKPOINTS, &|path, _| checkpoint::is_ours(path)),
     ];
@@ -227,33 +276,57 @@ pub(crate) fn foreign(run: &Path) -> Result<Vec<String>> {
     Ok(strange)
 }
 
-/// Removes what a run leaves, told by name and content, and returns what stays. The log goes first and checkpoints
-/// last: whatever ends this on the way, what is left is a run.
+fn gone(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(ExperimentError::io(path)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes files that were being written when a process was killed.
 ///
 /// # Errors
 /// What cannot be removed.
+pub(crate) fn sweep(run: &Path) -> Result<()> {
+    for folder in [run, &run.join(SAMPLES)] {
+        // What is no folder is told of elsewhere.
+        for name in names(folder).unwrap_or_default() {
+            let path = folder.join(&name);
+            if is_our_partial(&path, &name) {
+                gone(&path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a run leaves, told by name and content, and returns what stays. What stands in the way of the new run
+/// is renamed first. The log goes next and checkpoints last: whatever ends this on the way, what is left is a run.
+///
+/// # Errors
+/// What cannot be renamed or removed.
 pub(crate) fn clear(run: &Path) -> Result<Vec<String>> {
-    let gone = |path: &Path| match fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(ExperimentError::io(path)(e)),
-        _ => Ok(()),
-    };
+    for (name, _) in in_the_way(run) {
+        checkpoint::set_aside(&run.join(name), name)?;
+    }
+    if place(run)? == Place::NoFolder {
+        checkpoint::set_aside(&run.join(CHECKPOINTS), CHECKPOINTS)?;
+    }
     let log = run.join(METRICS);
-    if is_our_log(&log) {
-        gone(&log)?;
+    match is_our_log(&log) {
+        true => gone(&log)?,
+        false => drop(checkpoint::set_aside(&log, METRICS)?),
     }
-    for name in PARTIAL {
-        gone(&run.join(name))?;
-    }
-    type Known<'a> = &'a dyn Fn(&str) -> bool;
-    let folders: [(&str, Known<'_>); 2] = [
-        (SAMPLES, &|name| sheet(name).is_some()),
-        (EVENTS, &is_our_events),
+    type Ours<'a> = &'a dyn Fn(&Path, &str) -> bool;
+    let folders: [(&Path, Ours<'_>); 2] = [
+        (&run.join(SAMPLES), &is_our_sheet),
+        (&run.join(EVENTS), &|_, name| is_our_events(name)),
     ];
     for (folder, is_ours) in folders {
-        let folder = run.join(folder);
-        if folder.is_dir() {
-            for name in names(&folder)?.iter().filter(|name| is_ours(name)) {
-                gone(&folder.join(name))?;
+        for name in names(folder)? {
+            let path = folder.join(&name);
+            if is_ours(&path, &name) {
+                gone(&path)?;
             }
         }
     }

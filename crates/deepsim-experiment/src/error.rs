@@ -1,7 +1,8 @@
 //! What can be wrong with an experiment on disk.
 
-use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
+
+use deepsim_data::terminal::{one_line, path as shown};
 
 /// A broken invariant of an experiment file, a run directory or a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +35,7 @@ pub enum ExperimentError {
         message: String,
     },
     /// A `--set` that cannot be applied.
-    #[error("--set {assignment}: {reason}")]
+    #[error("--set {}: {reason}", one_line(assignment))]
     Override {
         /// What was typed.
         assignment: String,
@@ -87,7 +88,7 @@ pub enum ExperimentError {
     },
     /// A run that has saved something and does not have it any more.
     #[error(
-        "{}: checkpoints are missing: {reason}; put them back, or start over with --fresh",
+        "{}: checkpoints are missing: {reason}; put them back, or train again from the start (deepsim-train --fresh)",
         shown(path)
     )]
     CheckpointsMissing {
@@ -99,7 +100,7 @@ pub enum ExperimentError {
     /// Checkpoints without the file that says what they are of.
     #[error(
         "{}: experiment.toml is missing beside its checkpoints: nothing says what they were trained with; \
-         put it back, use another --out, or start over with --fresh",
+         put it back, or train again, with another --out or from the start (deepsim-train --fresh)",
         shown(path)
     )]
     ExperimentMissing {
@@ -109,7 +110,7 @@ pub enum ExperimentError {
     /// An experiment file of a run that was changed after the run began.
     #[error(
         "{}/experiment.toml is not what this run was trained with (there: in its newest checkpoint, here: in the \
-         file):\n  {}\nrestore what was there, or start over with --fresh",
+         file):\n  {}\nrestore what was there, or train again from the start (deepsim-train --fresh)",
         shown(path), differences.join("\n  ")
     )]
     ExperimentEdited {
@@ -129,6 +130,14 @@ pub enum ExperimentError {
     NotARun {
         /// The directory.
         path: PathBuf,
+    },
+    /// Something else stands where a file or folder of the run goes.
+    #[error("{} is {what}; move it away or use another --out", shown(path))]
+    InTheWay {
+        /// What it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// Another process is training into this directory.
     #[error(
@@ -163,6 +172,18 @@ pub enum ExperimentError {
         /// What is wrong with which file or tensor.
         reason: String,
     },
+    /// Checkpoints are there, and none of them can be read.
+    #[error(
+        "{}: none of its checkpoints is whole:\n  {}\nput back a copy, or train again from the start \
+         (deepsim-train --fresh)",
+        shown(path), damaged.join("\n  ")
+    )]
+    NoWholeCheckpoint {
+        /// The folder of the checkpoints.
+        path: PathBuf,
+        /// What is wrong with each, the newest first.
+        damaged: Vec<String>,
+    },
     /// No checkpoint where one is needed.
     #[error("{} has no checkpoint yet; train it first", shown(path))]
     NoCheckpoint {
@@ -171,7 +192,8 @@ pub enum ExperimentError {
     },
     /// A run was made with other data or weights than those named now.
     #[error(
-        "{}: {what} changed since this run began (was {was}, is {is}); restore it or use --fresh",
+        "{}: {what} changed since this run began (was {was}, is {is}); restore it, or train again from the start \
+         (deepsim-train --fresh)",
         shown(path)
     )]
     InputChanged {
@@ -233,7 +255,7 @@ pub enum ExperimentError {
     #[error("the encoder learned along: its weights are in the checkpoints of its run alone")]
     Learns,
     /// A device that this machine or this libtorch does not have.
-    #[error("device `{asked}`: {reason}")]
+    #[error("device `{}`: {reason}", one_line(asked))]
     Device {
         /// What was asked for.
         asked: String,
@@ -267,6 +289,17 @@ impl ExperimentError {
             ExperimentError::Net(NetError::Torch(_) | NetError::Aten(_))
             | ExperimentError::Interrupted => 1,
             _ => 2,
+        }
+    }
+
+    /// Whether a file cannot be written to because of its disk or its permissions.
+    pub(crate) fn is_read_only(&self) -> bool {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        match self {
+            ExperimentError::Io { source, .. } => {
+                matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem)
+            }
+            _ => false,
         }
     }
 

@@ -7,17 +7,17 @@
 //! Values of every number format become f32: whole numbers, truth values, halves and doubles alike. Names are compared
 //! as [`canonical`] has them: a byte-order mark, a leading `./` or accents stored apart make no other name.
 
-use deepsim_data::terminal::path as shown;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::names::{canonical, visible};
+use deepsim_data::terminal::path as shown;
 use deepsim_nets::import::{FileError, ImportError, NpyError, read_npy};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
 use crate::error::{ExperimentError, Result};
+use crate::files;
 use crate::networks::hash_file;
 
 /// Features by name, all of one shape and finite, f32.
@@ -227,7 +227,7 @@ pub(crate) fn finite(tensor: &Tensor) -> Result<bool> {
 
 /// The names in a file, one a line; empty lines at the end count for nothing.
 fn names(beside: &Path) -> Result<Vec<String>> {
-    let bytes = fs::read(beside).map_err(ExperimentError::io(beside))?;
+    let bytes = files::read(beside).map_err(ExperimentError::io(beside))?;
     let wrong = |reason: String| unusable(beside, vec![reason]);
     if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
         return Err(wrong("it is UTF-16: save it as UTF-8 text".to_owned()));
@@ -290,7 +290,7 @@ fn rows(path: &Path, matrix: &Tensor, beside: &Path) -> Result<BTreeMap<String, 
 }
 
 fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let bytes = fs::read(path).map_err(ExperimentError::io(path))?;
+    let bytes = files::read(path).map_err(ExperimentError::io(path))?;
     let damaged = |e: safetensors::SafeTensorError| {
         unusable(
             path,
@@ -392,6 +392,8 @@ fn too_large(dtype: Dtype, data: &[u8], values: &[f32]) -> Option<(usize, f64)> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -25,6 +25,22 @@ const FREE: [&str; 12] = [
     "comparator.trust_code",
 ];
 
+/// What a run is called, and where its data and weights lie: stored, but not compared, since digests tell whether they
+/// are the same. Weights that are drawn lie nowhere.
+const PLACES: [&str; 5] = [
+    "name",
+    "data.train",
+    "data.test",
+    "encoder.weights",
+    "comparator.weights",
+];
+
+fn is_drawn(value: Option<&Value>) -> bool {
+    value
+        .and_then(Value::as_str)
+        .is_none_or(|v| v.starts_with("random:"))
+}
+
 /// What a key meant while it could be left out, or did not exist yet: a value that an earlier format lacks is this one,
 /// whatever the key's default has become since. A key that is added gets a line here, and no line is ever changed.
 const UNWRITTEN: [(&str, Default); 11] = [
@@ -116,7 +132,10 @@ impl Fixed {
             }
             let of = |side: &Fixed| side.values.get(key).cloned().or_else(|| unwritten(key));
             let (here, there) = (of(self), of(there));
-            if here != there {
+            let are_places = PLACES.contains(&key.as_str())
+                && !is_drawn(here.as_ref())
+                && !is_drawn(there.as_ref());
+            if here != there && !are_places {
                 different.push(format!("{key}: there {}, here {}", show(there), show(here)));
             }
         }
@@ -229,6 +248,18 @@ mod tests {
         }
         assert_eq!(stored, fixed(&["train.steps=9", "data.quarantine=3"]));
         assert_ne!(stored.digest, fixed(&["train.seed=9"]).digest);
+    }
+
+    #[test]
+    fn where_data_and_weights_lie_is_no_difference_and_how_they_are_drawn_is_one() {
+        let here = fixed(&["comparator.weights=a.safetensors", "data.test=\"x\""]);
+        let there = fixed(&["comparator.weights=./a.safetensors", "name=other"]);
+        assert_eq!(here.differences(&there), [""; 0]);
+        let drawn = fixed(&["comparator.weights=random:1"]);
+        for other in [here, fixed(&["comparator.weights=random:2"])] {
+            let differences = other.differences(&drawn);
+            assert!(differences[0].starts_with("comparator.weights: there \"random:1\""));
+        }
     }
 
     /// A manifest without the key is from before there was one: only the meaning of that time is no difference.

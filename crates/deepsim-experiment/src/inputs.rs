@@ -1,7 +1,8 @@
 //! The files and folders that an experiment names: whether they are there, and how to get those that are not.
 
-use deepsim_data::terminal::{path as shown, quote};
 use std::path::Path;
+
+use deepsim_data::terminal::{path as shown, quote};
 
 use crate::config::{Experiment, Source};
 use crate::error::{ExperimentError, Result};

@@ -1,8 +1,8 @@
 //! The networks that see pictures in an experiment: frozen ones, and an encoder that learns.
 
-use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
+use deepsim_data::terminal::path as shown;
 use deepsim_data::{Dataset, Part};
 use deepsim_nets::discriminator::DiscriminatorTap;
 use deepsim_nets::{Discriminator, FeatureNet, LearnedEncoder, Mode, NetError, Tap};
@@ -486,7 +486,7 @@ pub fn hash(source: &Source) -> Result<String> {
 /// # Errors
 /// An unreadable file.
 pub fn hash_file(path: &Path) -> Result<String> {
-    let file = std::fs::File::open(path).map_err(ExperimentError::io(path))?;
+    let file = crate::files::open(path).map_err(ExperimentError::io(path))?;
     hash_open(&file, path)
 }
 

@@ -1,16 +1,18 @@
 //! The directory of one run: who may write into it, and from where it goes on.
 
-use deepsim_data::terminal::{one_line, path as shown};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use deepsim_data::terminal::{one_line, path as shown};
+
 use crate::checkpoint::{self, Checkpoint, Manifest};
 use crate::config::{Experiment, Raw};
 use crate::contents::{self, CHECKPOINTS, EXPERIMENT, LOCK, Place};
 use crate::error::{ExperimentError, Result};
+use crate::files;
 use crate::fixed::Fixed;
 
 /// What the user wants done with results that are there already.
@@ -41,8 +43,9 @@ pub struct RunDir {
     path: PathBuf,
     /// Checkpoints that were not removed because something else is in them.
     kept: RefCell<BTreeSet<u64>>,
-    // Held for its lock: the kernel frees it when the process ends, however it ends.
-    _lock: File,
+    // Held for its lock: the kernel frees it when the process ends, however it ends. There is none where nothing can be
+    // written.
+    _lock: Option<File>,
 }
 
 impl RunDir {
@@ -71,19 +74,47 @@ impl RunDir {
     /// Training begins at step 0 where the directory holds only what is written before the first due checkpoint.
     ///
     /// # Errors
-    /// A directory that is not a run's; another writer; another experiment; checkpoints and no flag; checkpoints or an
-    /// `experiment.toml` that should be there and are not.
+    /// A directory that is not a run's; something else where its files go; another writer; another experiment;
+    /// checkpoints and no flag; checkpoints or an `experiment.toml` that should be there and are not.
     pub fn claim(path: &Path, experiment: &Experiment, intent: Intent) -> Result<(RunDir, Start)> {
         if !contents::is_ours(path)? {
             return Err(ExperimentError::NotARun {
                 path: path.to_owned(),
             });
         }
+        let mut obstacles = contents::in_the_way(path).into_iter();
+        let stops = |name: &str| name == LOCK || intent != Intent::Fresh;
+        if let Some((name, what)) = obstacles.find(|(name, _)| stops(name)) {
+            return Err(ExperimentError::InTheWay {
+                path: path.join(name),
+                what,
+            });
+        }
+        if path.is_symlink() && !path.exists() {
+            return Err(ExperimentError::InTheWay {
+                path: path.to_owned(),
+                what: "a link to what is not there",
+            });
+        }
         fs::create_dir_all(path).map_err(ExperimentError::io(path))?;
-        let run = RunDir {
+        let run = |lock| RunDir {
             path: path.to_owned(),
             kept: RefCell::default(),
-            _lock: lock(path)?,
+            _lock: lock,
+        };
+        let run = match lock(path) {
+            Ok(lock) => run(Some(lock)),
+            Err(error) => {
+                // A finished run says so from a disk that cannot be written to.
+                let run = run(None);
+                return match error.is_read_only() && intent != Intent::Fresh {
+                    true => match run.start(experiment, intent)? {
+                        done @ Start::Finished(_) => Ok((run, done)),
+                        _ => Err(error),
+                    },
+                    false => Err(error),
+                };
+            }
         };
         // First: on a disk that is nearly full it makes the room that is asked for.
         run.mend()?;
@@ -115,26 +146,13 @@ impl RunDir {
             }
         }
         let file = self.path.join(EXPERIMENT);
-        write_replacing(&file, experiment.to_toml()?.as_bytes())
+        files::replace_synced(&file, experiment.to_toml()?.as_bytes())
+            .map_err(ExperimentError::io(&file))
     }
 
     fn start(&self, experiment: &Experiment, intent: Intent) -> Result<Start> {
-        let missing = |reason: String| ExperimentError::CheckpointsMissing {
-            path: self.path.clone(),
-            reason,
-        };
-        match contents::place(&self.path)? {
-            Place::Dangling(target) => {
-                return Err(missing(format!(
-                    "{CHECKPOINTS} is a link to {}, which is not there (a disk that is not mounted?)",
-                    shown(target)
-                )));
-            }
-            Place::NoFolder => {
-                return Err(missing(format!("{CHECKPOINTS} is a file, not a folder")));
-            }
-            Place::Nothing | Place::Folder => {}
-        }
+        reachable(&self.path)?;
+        let missing = |reason| missing(&self.path, reason);
         let folder = self.checkpoints();
         let visible = !checkpoint::steps(&folder)?.is_empty();
         if visible && !self.path.join(EXPERIMENT).exists() {
@@ -269,10 +287,10 @@ impl RunDir {
         Ok(())
     }
 
-    /// Removes checkpoints that a killed process left half written. Where no visible checkpoint is whole, a whole one
-    /// among them becomes visible: it was being replaced on a file system that cannot exchange names, or the other is
-    /// damaged.
+    /// Removes what a killed process left half written. Of checkpoints, a whole one that is newer than every visible one that is whole becomes visible: the process was killed before it could rename it, it was being
+    /// replaced on a file system that cannot exchange names, or the visible one is damaged.
     fn mend(&self) -> Result<()> {
+        contents::sweep(&self.path)?;
         let parent = self.checkpoints();
         // What replaces before what is replaced: the one's name begins the other's.
         for name in contents::names(&parent).unwrap_or_default() {
@@ -281,7 +299,9 @@ impl RunDir {
                 continue;
             }
             match Checkpoint::open(&path) {
-                Ok(whole) if !is_any_whole(&parent)? => reveal(&path, &whole)?,
+                Ok(whole) if newest_whole(&parent)? < Some(whole.manifest.step) => {
+                    reveal(&path, &whole)?
+                }
                 _ => checkpoint::discard(&path)?,
             }
         }
@@ -289,10 +309,36 @@ impl RunDir {
     }
 }
 
-/// Whether one of the visible checkpoints can be read.
-fn is_any_whole(parent: &Path) -> Result<bool> {
+/// The newest step of which the visible checkpoint can be read.
+fn newest_whole(parent: &Path) -> Result<Option<u64>> {
     let mut steps = checkpoint::steps(parent)?.into_iter().rev();
-    Ok(steps.any(|step| Checkpoint::open(&parent.join(checkpoint::directory_name(step))).is_ok()))
+    let open = |step: u64| Checkpoint::open(&parent.join(checkpoint::directory_name(step)));
+    Ok(steps.find(|&step| open(step).is_ok()))
+}
+
+fn missing(path: &Path, reason: String) -> ExperimentError {
+    ExperimentError::CheckpointsMissing {
+        path: path.to_owned(),
+        reason,
+    }
+}
+
+/// Whether a run's checkpoints can be looked for.
+fn reachable(run: &Path) -> Result<()> {
+    match contents::place(run)? {
+        Place::Dangling(target) => Err(missing(
+            run,
+            format!(
+                "{CHECKPOINTS} is a link to {}, which is not there (a disk that is not mounted?)",
+                shown(target)
+            ),
+        )),
+        Place::NoFolder => Err(missing(
+            run,
+            format!("{CHECKPOINTS} is a file, not a folder"),
+        )),
+        Place::Nothing | Place::Folder => Ok(()),
+    }
 }
 
 /// Gives a hidden checkpoint its own name; a damaged one of that name is kept under another.
@@ -356,6 +402,7 @@ pub fn read(path: &Path) -> Result<(Experiment, Checkpoint)> {
 /// # Errors
 /// As [`read`].
 pub fn read_any(path: &Path) -> Result<(Experiment, Option<Checkpoint>)> {
+    reachable(path)?;
     let folder = path.join(CHECKPOINTS);
     if !path.join(EXPERIMENT).exists() && !checkpoint::steps(&folder)?.is_empty() {
         return Err(ExperimentError::ExperimentMissing {
@@ -372,13 +419,7 @@ pub fn read_any(path: &Path) -> Result<(Experiment, Option<Checkpoint>)> {
 
 fn lock(path: &Path) -> Result<File> {
     let file = path.join(LOCK);
-    let options = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&file);
-    let mut lock = options.map_err(ExperimentError::io(&file))?;
+    let mut lock = files::own(&file).map_err(ExperimentError::io(&file))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -416,30 +457,38 @@ pub fn read_raw(path: &Path) -> Result<Option<Raw>> {
     Ok(Some(Experiment::load(&file, &[])?.raw))
 }
 
-/// Writes a file beside and renames it into place.
+/// The run whose own file an experiment is, and its newest checkpoint.
 ///
 /// # Errors
-/// Anything that cannot be written; the old file is untouched then.
-pub fn write_replacing(path: &Path, bytes: &[u8]) -> Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    let beside = path.with_extension("partial");
-    let mut file = File::create(&beside).map_err(ExperimentError::io(&beside))?;
-    file.write_all(bytes)
-        .map_err(ExperimentError::io(&beside))?;
-    file.sync_all().map_err(ExperimentError::io(&beside))?;
-    fs::rename(&beside, path).map_err(ExperimentError::io(path))?;
-    checkpoint::sync_dir(parent)
+/// A folder of checkpoints that cannot be read.
+pub fn of_file(experiment: &Path) -> Result<Option<(PathBuf, Checkpoint)>> {
+    let run = match experiment
+        .file_name()
+        .is_some_and(|name| name == EXPERIMENT)
+    {
+        true => experiment.parent(),
+        false => None,
+    };
+    let Some(run) = run else {
+        return Ok(None);
+    };
+    let newest = Checkpoint::newest(&run.join(CHECKPOINTS))?;
+    Ok(newest.map(|newest| (run.to_owned(), newest)))
 }
 
-/// The run directories below `parent` (or `parent` itself), sorted by name.
+/// The run directories below `parent` (or `parent` itself), sorted by name. An `experiment.toml` without checkpoints
+/// hides none that are below it.
 ///
 /// # Errors
 /// A folder that cannot be read.
 pub fn find_runs(parent: &Path) -> Result<Vec<PathBuf>> {
-    if is_run(parent) {
-        return Ok(vec![parent.to_owned()]);
-    }
     let mut runs = Vec::new();
+    if is_run(parent) {
+        runs.push(parent.to_owned());
+    }
+    if has_checkpoints(parent) {
+        return Ok(runs);
+    }
     for entry in fs::read_dir(parent).map_err(ExperimentError::io(parent))? {
         let path = entry.map_err(ExperimentError::io(parent))?.path();
         if is_run(&path) {
@@ -452,6 +501,9 @@ pub fn find_runs(parent: &Path) -> Result<Vec<PathBuf>> {
 
 /// Whether a directory is a run, or what is left of one: to be named even where it cannot be read.
 fn is_run(path: &Path) -> bool {
-    fs::symlink_metadata(path.join(EXPERIMENT)).is_ok()
-        || checkpoint::steps(&path.join(CHECKPOINTS)).is_ok_and(|steps| !steps.is_empty())
+    fs::symlink_metadata(path.join(EXPERIMENT)).is_ok() || has_checkpoints(path)
+}
+
+fn has_checkpoints(path: &Path) -> bool {
+    checkpoint::steps(&path.join(CHECKPOINTS)).is_ok_and(|steps| !steps.is_empty())
 }

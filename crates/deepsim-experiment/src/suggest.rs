@@ -1,8 +1,8 @@
 //! Names that were nearly right, and paths that were looked for from elsewhere.
 
-use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
+use deepsim_data::terminal::path as shown;
 use deepsim_nets::NetKind;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;

@@ -3,12 +3,12 @@
 //! Written by `deepsim-nets import`, checked whenever the weights are read. They stand beside the file, so that its
 //! bytes stay those of any other tool; weights without them are read unchecked.
 
-use deepsim_terminal::path as shown;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use deepsim_terminal::path as shown;
 use safetensors::SafeTensors;
 
 use crate::error::{NetError, Result};

@@ -1,8 +1,8 @@
 //! Feature networks, with a tap at every layer of their tables.
 
-use deepsim_terminal::path as shown;
 use std::path::Path;
 
+use deepsim_terminal::path as shown;
 use tch::{Device, Tensor};
 
 use crate::convolution::{Geometry, Rectifier, convolution};

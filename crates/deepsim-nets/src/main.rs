@@ -1,6 +1,5 @@
 //! `deepsim-nets`: brings weights of other programs into the form that DeepSim reads.
 
-use deepsim_terminal::path as shown;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,6 +8,7 @@ use clap::{Parser, Subcommand};
 use deepsim_nets::import::{
     Existing, ImportError, ImportKind, Imported, Outcome, import_file, import_lpips_heads,
 };
+use deepsim_terminal::path as shown;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,9 +1,9 @@
 //! Named tensors, and reading them strictly from safetensors files.
 
-use deepsim_terminal::path as shown;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use deepsim_terminal::path as shown;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
@@ -178,10 +178,15 @@ pub(crate) fn stored(tensor: &Tensor, device: Device) -> Result<Tensor> {
 /// # Errors
 /// A missing or unreadable file, a damaged one, or tensors of another type than f32.
 pub fn read_safetensors(path: &Path) -> Result<NamedTensors> {
-    let bytes = std::fs::read(path).map_err(|source| NetError::WeightsFile {
+    let unreadable = |source| NetError::WeightsFile {
         path: path.to_owned(),
         source,
-    })?;
+    };
+    // A pipe or a device may have no end.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(unreadable(std::io::Error::other("is not a regular file")));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
     crate::digests::check(&bytes, path)?;
     parse_safetensors(&bytes, path)
 }

@@ -1,10 +1,10 @@
 //! What can stop a training.
 
-use deepsim_data::terminal::path as shown;
 use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
 
 use deepsim_data::DataError;
+use deepsim_data::terminal::path as shown;
 use deepsim_experiment::ExperimentError;
 use deepsim_nets::NetError;
 
@@ -24,9 +24,9 @@ pub enum TrainError {
     },
     /// A loss or a gradient that is not a number any more.
     #[error(
-        "step {step}: {term} is {value}; the last checkpoint is untouched. \
-         Lower optimizer.generator.lr or optimizer.discriminator.lr and start over, or go on by \
-         --resume --set train.not_finite=halve"
+        "step {step}: {term} is {value}; {}. Lower optimizer.generator.lr or optimizer.discriminator.lr and start over, or go on by \
+         --resume --set train.not_finite=halve",
+        newest_words(*newest)
     )]
     NotFinite {
         /// The iteration.
@@ -35,6 +35,8 @@ pub enum TrainError {
         term: &'static str,
         /// Its value.
         value: f64,
+        /// The newest checkpoint, which is well.
+        newest: Option<u64>,
     },
     /// Halving the learning rates has not helped.
     #[error(
@@ -73,7 +75,7 @@ pub enum TrainError {
     #[error("a fault of the program: {0}")]
     Panicked(String),
     /// What ended a training that was under way, and what became of its state.
-    #[error("{source}{}\n{rescue}", remedy(source))]
+    #[error("{source}{}\n{rescue}", remedy(source, rescue))]
     Failed {
         /// What ended it.
         source: Box<TrainError>,
@@ -91,6 +93,13 @@ pub enum Rescue {
     /// It is in a checkpoint.
     Saved {
         /// The checkpoint's step.
+        step: u64,
+        /// The run directory.
+        run: PathBuf,
+    },
+    /// It is in a checkpoint, and there is no step left to do.
+    Done {
+        /// The last step.
         step: u64,
         /// The run directory.
         run: PathBuf,
@@ -124,6 +133,11 @@ impl Display for Rescue {
             Rescue::Saved { step, run } => write!(
                 f,
                 "saved at step {step} in {}; resume by the same command with --resume",
+                shown(run)
+            ),
+            Rescue::Done { step, run } => write!(
+                f,
+                "saved at step {step} in {}: all steps are done, and nothing but what failed is missing",
                 shown(run)
             ),
             Rescue::Nothing { newest } => {
@@ -172,8 +186,9 @@ fn advice(what: &str, source: &TrainError) -> &'static str {
 }
 
 /// What gets a resumed run past an error.
-fn remedy(source: &TrainError) -> &'static str {
+fn remedy(source: &TrainError, rescue: &Rescue) -> &'static str {
     match source {
+        _ if matches!(rescue, Rescue::Done { .. }) => "",
         TrainError::Experiment(ExperimentError::Data(
             DataError::BadImage { .. } | DataError::BadSample { .. },
         )) => "; put it right, or leave it out by --set data.quarantine=1",

@@ -348,7 +348,12 @@ pub(crate) fn check_finite(
 ) -> Result<()> {
     for (term, value, computed) in named {
         if computed && !value.is_finite() {
-            return Err(TrainError::NotFinite { step, term, value });
+            return Err(TrainError::NotFinite {
+                step,
+                term,
+                value,
+                newest: None,
+            });
         }
     }
     Ok(())

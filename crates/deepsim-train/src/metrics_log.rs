@@ -1,12 +1,12 @@
 //! `metrics.jsonl`: one object per log step.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use deepsim_data::terminal::path as shown;
-use deepsim_experiment::ExperimentError;
+use deepsim_experiment::{ExperimentError, files};
 use serde_json::{Map, Value};
 
 use crate::error::Result;
@@ -28,20 +28,14 @@ impl MetricsLog {
     /// # Errors
     /// A file that cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<MetricsLog> {
-        let mut last = None;
-        if path.exists() {
-            let kept;
-            (kept, last) = read(path, step).map_err(ExperimentError::io(path))?;
+        let open = || {
+            let file = files::own(path)?;
+            let (kept, last) = read(&file, path, step)?;
             // Lines are only ever appended: what stays is how the file begins.
-            let file = fs::OpenOptions::new().write(true).open(path);
-            file.and_then(|f| f.set_len(kept))
-                .map_err(ExperimentError::io(path))?;
-        }
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(ExperimentError::io(path))?;
+            file.set_len(kept)?;
+            Ok((file, last))
+        };
+        let (file, last) = open().map_err(ExperimentError::io(path))?;
         Ok(MetricsLog {
             path: path.to_owned(),
             file,
@@ -72,12 +66,12 @@ impl MetricsLog {
 
 /// The step of a log's last line with losses.
 pub fn last_line(path: &Path) -> Option<u64> {
-    read(path, u64::MAX).ok()?.1
+    read(&files::open(path).ok()?, path, u64::MAX).ok()?.1
 }
 
 /// Bytes up to the first line of a later step, or a last one that is cut; and the step of the last line with losses.
-fn read(path: &Path, step: u64) -> std::io::Result<(u64, Option<u64>)> {
-    let mut reader = BufReader::new(File::open(path)?);
+fn read(file: &File, path: &Path, step: u64) -> std::io::Result<(u64, Option<u64>)> {
+    let mut reader = BufReader::new(file);
     let (mut kept, mut last, mut damaged, mut line) = (0, None, 0, Vec::new());
     loop {
         line.clear();
@@ -185,6 +179,8 @@ impl Means {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -1,11 +1,11 @@
 //! Everything before the first step. What is wrong with the experiment, its inputs or the run directory is found here,
 //! before anything is removed or rewritten.
 
-use deepsim_data::terminal::path as shown;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use deepsim_data::terminal::path as shown;
 use deepsim_data::terminal::tell;
 use deepsim_data::{Batch, BatchSpec, DataError, Dataset, Flow, Loader, Overlap, shared_images};
 use deepsim_experiment::config::{RawTrain, Source};
@@ -350,7 +350,13 @@ fn shared_with_training(data: &Dataset, test: &Dataset, stop: &Stop) -> Result<O
     };
     match shared_images(data, test, &go_on) {
         Ok(Overlap::Images(shared)) => Ok(Some(shared)),
-        Ok(Overlap::NotComparable(_)) | Err(DataError::Interrupted) => Ok(None),
+        Ok(Overlap::NotComparable(why)) => {
+            tell(format_args!(
+                "note: whether held-out images are training images, too, is not known: {why}"
+            ));
+            Ok(None)
+        }
+        Err(DataError::Interrupted) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

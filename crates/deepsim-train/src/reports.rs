@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use deepsim_data::{Augment, Dataset};
 use deepsim_experiment::evaluate::{decode, held_out, held_out_features, to_caffe};
 use deepsim_experiment::{
-    Clip, Experiment, ExperimentError, HeldOut, Perception, checkpoint, measure, sheet,
+    Clip, Experiment, ExperimentError, HeldOut, Perception, checkpoint, files, measure, sheet,
 };
 use deepsim_nets::NetError;
 use serde_json::Value;
@@ -98,7 +98,7 @@ impl Shown<'_> {
         let name = checkpoint::directory_name(self.state.step);
         let path = folder.join(format!("{name}.png"));
         std::fs::create_dir_all(&folder)
-            .and_then(|()| std::fs::write(&path, &png.bytes))
+            .and_then(|()| files::replace(&path, &png.bytes))
             .map_err(ExperimentError::io(&path))?;
         Ok(png)
     }
@@ -133,7 +133,7 @@ pub(crate) fn failed(what: &'static str, step: u64, source: TrainError) -> Train
 
 /// Whether a log that holds losses of a step holds its held-out errors too; none where it holds neither.
 pub(crate) fn is_evaluated(run: &Path, step: u64) -> Option<bool> {
-    let file = std::fs::File::open(run.join("metrics.jsonl")).ok()?;
+    let file = files::open(&run.join("metrics.jsonl")).ok()?;
     let (mut logged, mut evaluated) = (false, false);
     for line in BufReader::new(file).lines() {
         let Ok(value) = serde_json::from_str::<Value>(&line.ok()?) else {

@@ -61,9 +61,9 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
     let mut rates = Rates::AsTheyAre;
     loop {
         match attempt(experiment, &request, rates, stop) {
-            Err(TrainError::NotFinite { step, term, value })
-                if experiment.raw.train.not_finite == RawNotFinite::Halve =>
-            {
+            Err(TrainError::NotFinite {
+                step, term, value, ..
+            }) if experiment.raw.train.not_finite == RawNotFinite::Halve => {
                 tell(format_args!(
                     "warning: step {step}: {term} is {value}: back to the last checkpoint, and on with \
                      half the learning rates"
@@ -444,12 +444,25 @@ impl<'a> Training<'a> {
         let newest = self.saver.saved();
         let step = self.state.step;
         let rescue = match &error {
-            TrainError::NotFinite { .. } | TrainError::Saving { .. } => return error,
+            &TrainError::NotFinite {
+                step, term, value, ..
+            } => {
+                return TrainError::NotFinite {
+                    step,
+                    term,
+                    value,
+                    newest,
+                };
+            }
+            TrainError::Saving { .. } => return error,
             _ if !self.valid => Rescue::Spoilt {
                 step: step + 1,
                 newest,
             },
-            _ if newest == Some(step) => Rescue::Saved { step, run },
+            _ if newest == Some(step) => match step >= self.settings.steps {
+                true => Rescue::Done { step, run },
+                false => Rescue::Saved { step, run },
+            },
             _ if step == begun => Rescue::Nothing { newest },
             _ => match guarded(|| self.save()) {
                 Ok(()) => Rescue::Saved { step, run },

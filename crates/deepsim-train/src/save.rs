@@ -60,6 +60,7 @@ impl Saver {
                 step: state.step,
                 term: "a weight, or what Adam remembers of one,",
                 value: f64::NAN,
+                newest: self.saved,
             });
         }
         self.manifest.step = state.step;

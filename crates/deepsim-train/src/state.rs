@@ -1,8 +1,8 @@
 //! Everything that affects the next step, and its way into a checkpoint and back.
 
-use deepsim_data::terminal::path as shown;
 use std::collections::{BTreeMap, BTreeSet};
 
+use deepsim_data::terminal::path as shown;
 use deepsim_experiment::networks::ENCODER_FILE;
 use deepsim_experiment::{Checkpoint, Experiment, Snapshot};
 use deepsim_nets::params::Params;

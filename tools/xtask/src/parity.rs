@@ -23,7 +23,9 @@ Examples:
   cargo xtask parity --seeds 1 --large
       with the tests of large tensors, as `cargo xtask test` runs them
   cargo xtask parity --record
-      write docs/results/parity.json, if all passed
+      write docs/results/parity.json, after each seed that passed
+  cargo xtask parity --record --add
+      go on where that was cut: seeds that are recorded for this processor are left out
 
 Settings, by the variables that libtorch, oneDNN, MKL and our own kernels read:
   native   none: as the machine is
@@ -40,6 +42,8 @@ unknown setting.";
 
 /// The variable with the tests' seed (`crates/deepsim-nets/tests/common/mod.rs`).
 const SEED: &str = "DEEPSIM_PARITY_SEED";
+const RESULTS: &str = "docs/results/parity.json";
+
 /// The variable with the file that the tests write their errors to.
 const RECORD: &str = "DEEPSIM_PARITY_RECORD";
 /// The variable that lets them compare the reference's two precisions as well.
@@ -53,14 +57,13 @@ const PROGRAMS: [&str; 5] = ["parity", "vae", "vaegan", "one_pass", "shared_pass
 
 /// Tests of large tensors whose kernels a smaller test runs too (with other sizes, or another network's), and what no
 /// processor's arithmetic can change. They take about half of the time.
-const LARGE: [&str; 13] = [
+const LARGE: [&str; 12] = [
     "alexnet_fully_connected",
     "caffenet_fully_connected",
     "vgg16_fully_connected",
     "weight_gradients_of",
     "generator_for_fc",
     "generators_of_dosovitskiy_and_brox",
-    "an_iteration_with_caffenet_at_227",
     "the_reference_agrees_with_the_published_facts",
     "without_its_weight_the_divergence",
     "lpips_with_trained_weights",
@@ -124,6 +127,11 @@ impl Setting {
     /// Why it cannot be run here.
     pub fn lacks(&self) -> String {
         format!("this processor has no {}", self.needs.unwrap_or("reason"))
+    }
+
+    /// Whether nothing is forced by it: it is all that this processor has.
+    pub fn is_native(&self) -> bool {
+        self.needs == Some("avx2") && !flags().iter().any(|flag| flag == "avx512f")
     }
 }
 
@@ -211,6 +219,9 @@ pub struct Args {
     /// Write docs/results/parity.json
     #[arg(long)]
     record: bool,
+    /// Keep the seeds that are recorded there for this processor, and leave them out
+    #[arg(long, requires = "record")]
+    add: bool,
 }
 
 /// One line of what the tests write.
@@ -236,8 +247,8 @@ struct Worst {
     setting: String,
 }
 
-/// The whole record.
-#[derive(Debug, Default, Serialize, Deserialize)]
+/// What one processor did; the file holds a list of them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Record {
     processor: String,
     seeds: Vec<u32>,
@@ -253,6 +264,13 @@ struct Record {
 }
 
 impl Record {
+    /// Whether another record is of the same tests on the same kind of machine.
+    fn is_like(&self, other: &Record) -> bool {
+        self.processor == other.processor
+            && self.large == other.large
+            && self.settings == other.settings
+    }
+
     fn take(&mut self, text: &str, seed: u32, setting: &str) -> Result<()> {
         for line in text.lines() {
             let line: Line = serde_json::from_str(line).context("reading the tests' errors")?;
@@ -292,10 +310,9 @@ impl Record {
 /// An unknown setting or one that this processor cannot run, a build that failed, failed tests.
 pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     let settings = chosen(&args.setting)?;
-    let seeds: Vec<u32> = (0..args.seeds).map(|i| args.first + i).collect();
+    let mut seeds: Vec<u32> = (0..args.seeds).map(|i| args.first + i).collect();
     let mut record = Record {
         processor: processor(),
-        seeds: seeds.clone(),
         large: args.large,
         ..Record::default()
     };
@@ -306,8 +323,6 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     }
     let folder = tempfile::tempdir().context("making a temporary folder")?;
     let file = folder.path().join("errors.jsonl");
-    let mut stages = Stages::new(settings.len() * seeds.len());
-    let mut failed = None;
     for setting in &settings {
         let variables = setting.variables.iter();
         let variables = variables
@@ -315,6 +330,17 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
             .collect();
         record.settings.insert(setting.name.to_owned(), variables);
     }
+    let (mut others, alike): (Vec<Record>, Vec<Record>) = recorded(ws)?
+        .into_iter()
+        .partition(|other| !record.is_like(other));
+    if args.add
+        && let Some(earlier) = alike.into_iter().next()
+    {
+        record = earlier;
+        seeds.retain(|seed| !record.seeds.contains(seed));
+    }
+    let mut stages = Stages::new(settings.len() * seeds.len());
+    let mut failed = None;
     for &seed in &seeds {
         let kept = kept(ws)?;
         for setting in &settings {
@@ -339,11 +365,15 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
                 failed.get_or_insert(why);
             }
         }
+        record.seeds.push(seed);
+        if args.record && failed.is_none() {
+            others.push(record.clone());
+            write(ws, &others)?;
+            others.pop();
+        }
     }
-    let mut json = serde_json::to_string_pretty(&record).context("writing the record")?;
-    json.push('\n');
     if args.json {
-        print!("{json}");
+        print!("{}", json(&record)?);
     }
     note(format_args!(
         "{}: {} comparisons in {}",
@@ -360,11 +390,6 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
             worst.seed
         ));
     }
-    if args.record && failed.is_none() {
-        let path = ws.path("docs/results/parity.json");
-        std::fs::write(&path, json).with_context(|| format!("writing {}", path.display()))?;
-        note(format_args!("wrote {}", ws.show(&path)));
-    }
     match failed {
         None => {
             note("all passed");
@@ -376,6 +401,29 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
             Err(why)
         }
     }
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    let mut json = serde_json::to_string_pretty(value).context("writing the record")?;
+    json.push('\n');
+    Ok(json)
+}
+
+/// The records that are there.
+fn recorded(ws: &Workspace) -> Result<Vec<Record>> {
+    let path = ws.path(RESULTS);
+    match std::fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("reading {RESULTS}")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("reading {RESULTS}")),
+    }
+}
+
+fn write(ws: &Workspace, records: &[Record]) -> Result<()> {
+    let path = ws.path(RESULTS);
+    std::fs::write(&path, json(&records)?).with_context(|| format!("writing {RESULTS}"))?;
+    note(format_args!("wrote {RESULTS}"));
+    Ok(())
 }
 
 /// What the tests have written since the last time; the file begins anew.

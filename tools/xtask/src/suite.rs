@@ -32,7 +32,10 @@ type Failed = Vec<(&'static str, Failure)>;
 /// # Errors
 /// What set-up refuses, failed tests with cargo's exit code, broken invariants.
 pub fn run(ws: &Workspace) -> Result<()> {
-    let others: Vec<&Setting> = SETTINGS[1..].iter().filter(|s| s.runs_here()).collect();
+    let others: Vec<&Setting> = SETTINGS[1..]
+        .iter()
+        .filter(|s| s.runs_here() && !s.is_native())
+        .collect();
     let mut stages = Stages::new(setup::TESTS.len() + 2 + others.len());
     let linked = libtorch::installed(ws)?.filter(|found| found.mode == libtorch::Mode::Linked);
     let torch = match linked {
@@ -79,11 +82,15 @@ pub fn run(ws: &Workspace) -> Result<()> {
 
     stages.next("tidy");
     let tidied = tidy::run(ws);
-    for setting in SETTINGS.iter().filter(|s| !s.runs_here()) {
+    for setting in &SETTINGS[1..] {
+        let why = match setting.runs_here() {
+            false => setting.lacks(),
+            true if setting.is_native() => "what this processor has: run already".to_owned(),
+            true => continue,
+        };
         note(format_args!(
-            "not run: parity with {} ({})",
-            setting.name,
-            setting.lacks()
+            "not run: parity with {} ({why})",
+            setting.name
         ));
     }
     if let Some(error) = error {

@@ -1,6 +1,5 @@
 //! `deepsim-data prepare`.
 
-use deepsim_data::terminal::path as shown;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -9,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use deepsim_data::prepare::Existing;
+use deepsim_data::terminal::path as shown;
 use deepsim_data::terminal::tell;
 use deepsim_data::{DataError, Event, Flow, Orientation, Outcome, Prepare, prepare};
 use rayon::ThreadPoolBuilder;

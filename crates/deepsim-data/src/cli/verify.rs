@@ -1,9 +1,9 @@
 //! `deepsim-data verify`.
 
-use deepsim_data::terminal::{one_line, path as shown};
 use std::process::ExitCode;
 
 use deepsim_data::terminal::tell;
+use deepsim_data::terminal::{one_line, path as shown};
 use deepsim_data::verify::parts;
 use deepsim_data::{Dataset, verify};
 

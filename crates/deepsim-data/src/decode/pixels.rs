@@ -40,6 +40,20 @@ impl Layout {
         }
     }
 
+    /// Samples of a pixel.
+    pub fn channels(self) -> usize {
+        match self {
+            Self::Gray8 | Self::Gray16 => 1,
+            Self::GrayAlpha8 | Self::GrayAlpha16 => 2,
+            Self::Rgb8 | Self::Rgb16 => 3,
+            Self::Rgba8
+            | Self::RgbaPremultiplied8
+            | Self::Rgba16
+            | Self::Cmyk8
+            | Self::CmykInverted8 => 4,
+        }
+    }
+
     /// Bytes of a picture.
     pub fn buffer(self, width: usize, height: usize) -> usize {
         self.bytes() * width * height

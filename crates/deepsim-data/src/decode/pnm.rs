@@ -4,7 +4,7 @@
 use std::io::Cursor;
 
 use image::ImageDecoder;
-use image::codecs::pnm::PnmDecoder;
+use image::codecs::pnm::{PnmDecoder, PnmHeader, PnmSubtype, SampleEncoding};
 
 use super::pixels::Layout;
 use super::{Held, check_dimensions, decode_into, fault};
@@ -18,7 +18,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
     let (width, height) = (width as usize, height as usize);
     check_dimensions(width, height)?;
     let layout = Layout::try_from(decoder.color_type())?;
-    let (_, header) = open()?.into_inner();
+    let (rest, header) = open()?.into_inner();
+    let start = usize::try_from(rest.position()).unwrap_or(usize::MAX);
+    let samples = width * height * layout.channels();
+    if has_more_than_its_most(&header, bytes.get(start..).unwrap_or_default(), samples) {
+        return Err(ImageFault::Refused(
+            "a PNM with a value above the largest that it names".into(),
+        ));
+    }
     let most = header.maximal_sample();
     if (32_768..65_535).contains(&most) {
         return Err(ImageFault::Refused(format!(
@@ -44,6 +51,30 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
         }
         Ok(())
     })
+}
+
+/// Whether one of the samples behind the header is larger than the header allows: programs do not agree about such.
+fn has_more_than_its_most(header: &PnmHeader, rest: &[u8], samples: usize) -> bool {
+    use PnmSubtype::{ArbitraryMap, Bitmap, Graymap, Pixmap};
+    let most = header.maximal_sample();
+    match header.subtype() {
+        Bitmap(_) => false,
+        Graymap(SampleEncoding::Ascii) | Pixmap(SampleEncoding::Ascii) => {
+            let numbers = rest.split(u8::is_ascii_whitespace);
+            let value = |digits: &[u8]| str::from_utf8(digits).ok()?.parse::<u32>().ok();
+            numbers.filter_map(value).any(|value| value > most)
+        }
+        Graymap(_) | Pixmap(_) | ArbitraryMap if most < 256 => rest
+            .iter()
+            .take(samples)
+            .any(|&value| u32::from(value) > most),
+        Graymap(_) | Pixmap(_) | ArbitraryMap => {
+            let values = rest.as_chunks::<2>().0.iter().take(samples);
+            values
+                .map(|&pair| u32::from(u16::from_be_bytes(pair)))
+                .any(|value| value > most)
+        }
+    }
 }
 
 /// A sample that was scaled from 0 to `most` to 0 to `from`, scaled to 0 to `to` as Pillow does.

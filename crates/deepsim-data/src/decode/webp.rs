@@ -47,6 +47,21 @@ pub(super) fn as_meant(bytes: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(copy)
 }
 
+/// Whether alpha stands behind the picture that it is of, where libwebp does not look for it.
+pub(super) fn has_alpha_behind(bytes: &[u8]) -> bool {
+    let mut at = FIRST;
+    let mut picture = false;
+    while let Some((kind, _)) = chunk(bytes, at) {
+        match kind {
+            b"VP8 " | b"VP8L" => picture = true,
+            b"ALPH" if picture => return true,
+            _ => {}
+        }
+        at = behind(bytes, at);
+    }
+    false
+}
+
 /// The kind of the chunk at an offset, and where its data begin.
 fn chunk(bytes: &[u8], at: usize) -> Option<(&[u8; 4], usize)> {
     let kind = bytes.get(at..)?.first_chunk()?;

@@ -179,10 +179,23 @@ impl Lister<'_> {
             .enumerate()
             .map(|(index, entry)| (entry.path.as_str(), index))
             .collect();
+        let links: HashMap<&str, &str> = self
+            .hard_links
+            .iter()
+            .map(|(path, target)| (path.as_str(), target.as_str()))
+            .collect();
         let mut more = Vec::new();
         for (path, target) in &self.hard_links {
             let is_image = matches!(named(path), Named::Image | Named::Unsaid);
-            match known.get(target.as_str()).filter(|_| is_image) {
+            // Through links to links, but not in a circle of them.
+            let mut target = target.as_str();
+            for _ in 0..links.len() {
+                match links.get(target) {
+                    Some(next) if !known.contains_key(target) => target = next,
+                    _ => break,
+                }
+            }
+            match known.get(target).filter(|_| is_image) {
                 Some(&index) => more.push(Entry {
                     path: path.clone(),
                     ..self.entries[index].clone()
@@ -283,19 +296,13 @@ impl Lister<'_> {
                 Named::Unsaid => self.begins_as_an_image(offset, bytes),
                 Named::Archive if depth < DEPTH => {
                     let folder = path.strip_suffix(".tar").unwrap_or(&path);
-                    let before = (
-                        self.entries.len(),
-                        self.hard_links.len(),
-                        self.skipped.clone(),
-                    );
+                    let seen = |lister: &Self| {
+                        let (entries, links) = (lister.entries.len(), lister.hard_links.len());
+                        (entries, links, lister.skipped.clone())
+                    };
+                    let before = seen(self);
                     self.walk_all(offset, offset + bytes, &format!("{folder}/"), depth + 1)?;
-                    if before
-                        == (
-                            self.entries.len(),
-                            self.hard_links.len(),
-                            self.skipped.clone(),
-                        )
-                    {
+                    if seen(self) == before {
                         self.skipped.add(Why::Hollow, &path);
                     }
                     continue;

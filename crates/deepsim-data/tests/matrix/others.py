@@ -8,6 +8,7 @@ The pixels are Pillow's raw ones, or where Pillow drops bits those that went int
 the rules of `deepsim_data::decode`: sixteen bits to eight rounded, grey as R = G = B, alpha on white.
 """
 
+import io
 import struct
 import sys
 import zlib
@@ -385,7 +386,8 @@ def tiff_cases():
     for mode, source in modes.items():
         for compression in [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"]:
             save(f"{mode}-{compression}.tif".replace(";", ""), source, compression=compression)
-    save("group4.tif", modes["1"], compression="group4")
+    for compression in ["tiff_ccitt", "group3", "group4"]:
+        save(f"{compression}.tif", modes["1"], "refused", compression=compression)
     save("palette.tif", picture.quantize(99), "either")
     for name, source in [("grey", modes["L"]), ("rgb", picture)]:
         for quality in [60, 95]:
@@ -536,6 +538,31 @@ def silent_cases():
             frame = bytes(6) + sides + bytes([50, 0, 0, blend]) + b"VP8L" + struct.pack("<I", len(part)) + part + b"\0" * (len(part) % 2)
             data = riff([header(flags, width, height), (b"ANIM", bytes(6)), (b"ANMF", frame), (b"ANMF", frame)])
             write(f"first-frame-{name}-{blend}.webp", data, wanted)
+    # Values above the largest that the header names.
+    ramp = np.arange(width * height) % 16
+    grey = ramp.reshape(height, width).astype(np.uint8)
+    for bad in [False, True]:
+        verdict = "refused" if bad else "read"
+        samples = grey.copy()
+        samples[5, 7] = 16 if bad else 15
+        scaled = shown(np.round(samples.astype(float) / 15 * 255).astype(np.int64))
+        text = "\n".join(" ".join(map(str, row)) for row in samples.tolist())
+        write(f"most-{bad}-plain.pgm", f"P2\n{width} {height}\n15\n{text}\n".encode(), scaled, verdict)
+        write(f"most-{bad}-raw.pgm", f"P5 {width} {height} 15\n".encode() + samples.tobytes(), scaled, verdict)
+        coloured = np.stack([samples] * 3, 2)
+        write(f"most-{bad}-raw.ppm", f"P6 {width} {height} 15\n".encode() + coloured.tobytes(), scaled, verdict)
+        wide = (samples.astype(np.int64) * 1000).astype(">u2")
+        if not bad:
+            pixels = shown(eight(np.round(wide.astype(float) / 15000 * 65535).astype(np.int64)))
+        write(f"most-{bad}-wide.pgm", f"P5 {width} {height} 15000\n".encode() + wide.tobytes(), pixels, verdict)
+    # Alpha belongs before its picture.
+    opaque = io.BytesIO()
+    Image.fromarray(rgb.astype(np.uint8)).save(opaque, "WEBP", quality=80)
+    lossy = opaque.getvalue()[20:]
+    alpha = (b"ALPH", b"\0" + four[:, :, 3].astype(np.uint8).tobytes())
+    parts = [alpha, (b"VP8 ", lossy)]
+    write("alpha-before.webp", riff([header(0x10, width, height)] + parts))
+    write("alpha-behind.webp", riff([header(0x10, width, height)] + parts[::-1]), verdict="refused")
 
 
 for cases in [png_cases, webp_cases, gif_cases, bmp_cases, tiff_cases, pnm_cases, silent_cases]:

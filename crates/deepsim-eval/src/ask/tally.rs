@@ -1,10 +1,10 @@
 //! Answers to the page, counted.
 
-use deepsim_data::terminal::path as shown;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use deepsim_experiment::ExperimentError;
+use deepsim_data::terminal::path as shown;
+use deepsim_experiment::{ExperimentError, files};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EvalError, Result};
@@ -62,8 +62,8 @@ pub fn count(files: &[PathBuf]) -> Result<Vec<Preference>> {
             value: shown(path),
             reason,
         };
-        let text = std::fs::read_to_string(path).map_err(ExperimentError::io(path))?;
-        let given: Answers = serde_json::from_str(&text)
+        let text = files::read(path).map_err(ExperimentError::io(path))?;
+        let given: Answers = serde_json::from_slice(&text)
             .map_err(|e| refuse(format!("is not what the page saves: {e}")))?;
         if !sessions.insert(given.session.clone()) {
             return Err(refuse("holds answers that another file holds".to_owned()));

@@ -2,10 +2,10 @@
 
 mod models;
 
-use deepsim_data::terminal::path as shown;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::Dataset;
+use deepsim_data::terminal::path as shown;
 use deepsim_data::terminal::{quote, tell};
 use deepsim_eval::catalog;
 use deepsim_eval::error::WhileRunning as _;
@@ -20,7 +20,7 @@ use deepsim_eval::{
     EvalError, apng, interpolate, mv, neighbors, neighbors_table, output, reencode, report, runs,
     table2, table2_text,
 };
-use deepsim_experiment::{Clip, Consent, Experiment, Perception, device, measure};
+use deepsim_experiment::{Clip, Consent, Experiment, Perception, device, measure, run_dir};
 use serde::Serialize;
 
 use crate::cli::{Baseline, Output, Runs};
@@ -472,7 +472,7 @@ pub fn report(runs: Runs, asked: &Report) -> Result<()> {
         false => asked.out.join("report.html"),
     };
     output::write(&file, page.as_bytes())?;
-    output::show(format_args!("{}\n", file.display()))?;
+    output::show(format_args!("{}\n", shown(file)))?;
     match made.groups.iter().all(|group| group.runs.is_empty()) {
         true => Err(EvalError::NoneUsable {
             path: folder,
@@ -522,15 +522,14 @@ pub fn baseline(baseline: Baseline, consent: &Consent) -> Result<()> {
             source.to_string().replace(':', "-")
         ))
     });
-    if out.exists() {
-        // Only what a baseline has written goes: its four files.
-        if !fresh || !mv::is_record(&out) {
-            return Err(EvalError::Exists { path: out });
-        }
-    }
+    mv::check(&out, fresh)?;
     let device = device::choose(&device)?;
     let data = Dataset::open_and_tell(&experiment.raw.data.test)?;
-    let permit = consent.at_first(&experiment.path);
+    let of_run = run_dir::of_file(&experiment.path)?;
+    let permit = match &of_run {
+        Some((run, checkpoint)) => consent.on_run(run, &checkpoint.manifest),
+        None => consent.at_first(&experiment.path),
+    };
     let perception = Perception::encoder_alone(&experiment, permit, device)?;
     let layer = source.network().map_or("", |n| n.tap.name());
     let weight = tv.unwrap_or_else(|| mv::total_variation_for(layer));
@@ -548,7 +547,7 @@ pub fn baseline(baseline: Baseline, consent: &Consent) -> Result<()> {
     )
     .while_running()?;
     bar.finish_and_clear();
-    mv::write(&out, &made).while_running()?;
+    mv::write(&out, &made, fresh).while_running()?;
     let mean = |of: fn(&mv::Photo) -> f64| {
         made.photos.iter().map(of).sum::<f64>() / made.photos.len().max(1) as f64
     };

@@ -1,10 +1,10 @@
 //! Commands about models of their own: samples of variational autoencoders, training losses compared.
 
-use deepsim_data::terminal::path as shown;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use deepsim_data::terminal::path as shown;
 use deepsim_data::terminal::tell;
 use deepsim_eval::error::WhileRunning as _;
 use deepsim_eval::format::Format;

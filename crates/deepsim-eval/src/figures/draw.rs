@@ -1,9 +1,9 @@
 //! Pictures of a figure.
 
-use deepsim_data::terminal::path as shown;
 use std::path::PathBuf;
 
 use deepsim_data::Dataset;
+use deepsim_data::terminal::path as shown;
 use deepsim_experiment::evaluate::{decode, held_out_features};
 use deepsim_experiment::{Clip, Consent};
 use deepsim_nets::pictures::clip_caffe;

@@ -13,7 +13,7 @@ use tch::{Device, Tensor};
 
 pub use objective::{Energy, Settings, Stage, energy, update};
 pub use optimise::{Batch, invert, noise};
-pub use record::{FILE, Made, Manifest, Photo, Record, find, is_record, write};
+pub use record::{FILE, Made, Manifest, Photo, Record, check, find, write};
 
 use crate::error::Result;
 use crate::photos::from_data;

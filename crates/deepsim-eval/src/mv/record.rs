@@ -13,12 +13,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::Dataset;
-use deepsim_experiment::{Consent, Experiment, ExperimentError, Perception, measure};
+use deepsim_experiment::{Consent, Experiment, ExperimentError, Perception, files, measure};
 use deepsim_nets::params::{f32_bytes, read_safetensors};
 use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
+use tempfile::TempDir;
 
 use super::objective::Settings;
 use crate::error::{EvalError, Result};
@@ -93,33 +96,51 @@ pub struct Made<'a> {
 }
 
 /// Whether a folder holds a record, by the content of its `mv.json`.
-pub fn is_record(path: &Path) -> bool {
+fn is_record(path: &Path) -> bool {
     let read = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).ok();
-    let value = std::fs::read(path.join(FILE)).ok();
+    let value = files::read(&path.join(FILE)).ok();
     value
         .and_then(|text| read(&text))
         .is_some_and(|value| value["format"] == "deepsim-mv")
 }
 
-/// Writes a record into `out`: whole or not at all. Of a folder that is there the files of a record are replaced, and
-/// nothing else in it is touched.
+/// Whether a record may be written to `out`, to be asked before it is made: nothing is there, or with `fresh` another
+/// record, and the folder can be written to.
 ///
 /// # Errors
-/// Files that cannot be written.
-pub fn write(out: &Path, made: &Made<'_>) -> Result<()> {
+/// [`EvalError::Exists`]; a folder that cannot be written to.
+pub fn check(out: &Path, fresh: bool) -> Result<()> {
+    if std::fs::symlink_metadata(out).is_ok() && !(fresh && is_record(out)) {
+        return Err(EvalError::Exists {
+            path: out.to_owned(),
+        });
+    }
+    beside(out, fresh).map(drop)
+}
+
+/// An empty folder on the disk of `out`: in it, where it is replaced.
+fn beside(out: &Path, fresh: bool) -> Result<TempDir> {
     let parent = out
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).map_err(ExperimentError::io(parent))?;
-    // A folder that is there may be on another disk.
-    let there = out.is_dir();
-    let beside = tempfile::Builder::new()
+    let folder = if fresh && out.is_dir() { out } else { parent };
+    std::fs::create_dir_all(folder).map_err(ExperimentError::io(folder))?;
+    let made = tempfile::Builder::new()
         .prefix(".partial-mv-")
         // The umask decides, as of any other folder.
         .permissions(PermissionsExt::from_mode(0o777))
-        .tempdir_in(if there { out } else { parent })
-        .map_err(ExperimentError::io(parent))?;
+        .tempdir_in(folder);
+    Ok(made.map_err(ExperimentError::io(folder))?)
+}
+
+/// Writes a record to `out`: whole or not at all. With `fresh` the files of another record are replaced, and nothing else
+/// that is there is touched. What came to `out` since [`check`] stays: the record is kept beside it then.
+///
+/// # Errors
+/// Files that cannot be written; [`EvalError::Kept`].
+pub fn write(out: &Path, made: &Made<'_>, fresh: bool) -> Result<()> {
+    let beside = beside(out, fresh)?;
     let mut sheet = Sheet::new(&format!("Mahendran & Vedaldi, {}", made.experiment.encoder));
     let shown = deepsim_data::spread(SHOWN, made.photos.len());
     let places: Vec<i64> = shown.iter().map(|&i| i as i64).collect();
@@ -154,29 +175,51 @@ pub fn write(out: &Path, made: &Made<'_>) -> Result<()> {
     let json =
         serde_json::to_string_pretty(&manifest).map_err(|e| EvalError::Format(e.to_string()))?;
     output::write(&beside.path().join(FILE), (json + "\n").as_bytes())?;
-    if there {
-        return replace(beside.path(), out);
+    publish(beside, out, fresh)
+}
+
+/// Gives a finished folder its place: nobody's, or with `fresh` that of another record.
+fn publish(beside: TempDir, out: &Path, fresh: bool) -> Result<()> {
+    let is_free = std::fs::symlink_metadata(out).is_err();
+    let done = if is_free {
+        rename_new(beside.path(), out)
+    } else if fresh && is_record(out) {
+        replace(beside.path(), out)
+    } else {
+        Err(std::io::ErrorKind::AlreadyExists.into())
+    };
+    match done {
+        Ok(()) if is_free => {
+            // It has its name now, and goes with nobody.
+            let _ = beside.keep();
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+        Err(e) => Err(EvalError::Kept {
+            path: out.to_owned(),
+            reason: e.to_string(),
+            kept: beside.keep(),
+        }),
     }
-    let kept = beside.keep();
-    std::fs::rename(&kept, out).map_err(|e| {
-        let _ = std::fs::remove_dir_all(&kept);
-        ExperimentError::io(out)(e)
-    })?;
-    Ok(())
+}
+
+/// Renames a folder to a name that nobody has, on file systems that can tell.
+fn rename_new(from: &Path, to: &Path) -> std::io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => std::fs::rename(from, to),
+        other => Ok(other?),
+    }
 }
 
 /// Moves the files of a record into a folder that has those of another: without `mv.json`, the last, it is none.
-fn replace(beside: &Path, out: &Path) -> Result<()> {
+fn replace(beside: &Path, out: &Path) -> std::io::Result<()> {
     let record = out.join(FILE);
     match std::fs::remove_file(&record) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(ExperimentError::io(&record)(e).into());
-        }
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
     for name in [TOML, TENSORS, PICTURE, FILE] {
-        let target = out.join(name);
-        std::fs::rename(beside.join(name), &target).map_err(ExperimentError::io(&target))?;
+        std::fs::rename(beside.join(name), out.join(name))?;
     }
     Ok(())
 }
@@ -215,7 +258,7 @@ impl Record {
             path: file.clone(),
             reason,
         };
-        let text = std::fs::read(&file).map_err(ExperimentError::io(&file))?;
+        let text = files::read(&file).map_err(ExperimentError::io(&file))?;
         let value: serde_json::Value =
             serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
         if (&value["format"], &value["version"]) != (&"deepsim-mv".into(), &1.into()) {
@@ -344,4 +387,46 @@ pub fn find(parent: &Path) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_to_its_place_meanwhile_stays_and_the_result_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("mv");
+        check(&out, false).unwrap();
+        let finished = || {
+            let beside = beside(&out, true).unwrap();
+            for name in [TOML, TENSORS, PICTURE] {
+                std::fs::write(beside.path().join(name), "new").unwrap();
+            }
+            let json = "{\"format\": \"deepsim-mv\"}";
+            std::fs::write(beside.path().join(FILE), json).unwrap();
+            beside
+        };
+        let made = finished();
+        std::fs::create_dir(&out).unwrap();
+        std::fs::write(out.join("theirs"), "theirs").unwrap();
+        for fresh in [false, true] {
+            assert!(matches!(check(&out, fresh), Err(EvalError::Exists { .. })));
+        }
+        let Err(EvalError::Kept { kept, .. }) = publish(made, &out, true) else {
+            panic!("published over another's folder");
+        };
+        assert!(is_record(&kept));
+        assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1);
+
+        std::fs::remove_dir_all(&out).unwrap();
+        publish(finished(), &out, false).unwrap();
+        assert!(is_record(&out));
+        std::fs::write(out.join("notes"), "mine").unwrap();
+        let again = publish(finished(), &out, false);
+        assert!(matches!(again, Err(EvalError::Kept { .. })));
+        check(&out, true).unwrap();
+        publish(finished(), &out, true).unwrap();
+        assert!(out.join("notes").exists());
+    }
 }

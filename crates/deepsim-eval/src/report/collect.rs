@@ -1,11 +1,11 @@
 //! From runs to what the page shows.
 
-use deepsim_data::terminal::path as shown;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
 use deepsim_data::Dataset;
+use deepsim_data::terminal::path as shown;
 use deepsim_experiment::evaluate::{decode, held_out_features};
 use deepsim_experiment::measure::{self, Images, Norm};
 use deepsim_experiment::{Checkpoint, Clip, Consent};

@@ -1,12 +1,11 @@
 //! `metrics.jsonl` of a run, as far as curves show it.
 
-use deepsim_data::terminal::path as shown;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use deepsim_experiment::ExperimentError;
+use deepsim_data::terminal::path as shown;
 use deepsim_experiment::config::RawGate;
+use deepsim_experiment::{ExperimentError, files};
 use serde_json::Value;
 
 use super::data::Part;
@@ -63,7 +62,7 @@ pub struct History {
 
 /// Reads a run's log. `weights` are those of feature, adversarial and image loss.
 pub(super) fn read(path: &Path, weights: [f64; 3], gate: RawGate) -> Part<History> {
-    let file = File::open(path).map_err(|e| ExperimentError::io(path)(e).to_string())?;
+    let file = files::open(path).map_err(|e| ExperimentError::io(path)(e).to_string())?;
     let mut reader = BufReader::new(file);
     let mut logs = Held::new(HELD);
     let mut evaluations = Held::new(HELD);

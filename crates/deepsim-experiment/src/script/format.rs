@@ -13,16 +13,19 @@ const PICKLE: &[u8] = b"\x80\x02";
 /// # Errors
 /// What the file is, and how to make one that serves.
 pub(crate) fn check_format(path: &Path, bytes: &[u8]) -> Result<()> {
+    let how = "from PyTorch, after net.eval(), by torch.jit.save(torch.jit.trace(net, x), FILE)";
     let weights = bytes.starts_with(PICKLE) || is_safetensors(bytes) || is_torch_save(bytes);
-    match weights {
-        false => Ok(()),
-        true => Err(ExperimentError::Script {
-            path: path.to_owned(),
-            reason: "holds weights only, no network; save both from PyTorch, after net.eval(), by \
-                     torch.jit.save(torch.jit.trace(net, x), FILE)"
-                .to_owned(),
-        }),
-    }
+    let reason = if weights {
+        format!("holds weights only, no network; save both {how}")
+    } else if bytes.is_empty() {
+        format!("is empty; save the network {how}")
+    } else {
+        return Ok(());
+    };
+    Err(ExperimentError::Script {
+        path: path.to_owned(),
+        reason,
+    })
 }
 
 /// A zip archive with a pickle and without the constants that every TorchScript archive has.

@@ -1,7 +1,8 @@
 //! What can be wrong with an import.
 
-use deepsim_terminal::path as shown;
 use std::path::PathBuf;
+
+use deepsim_terminal::path as shown;
 
 use super::caffemodel::CaffeError;
 use super::efficientnet::EfficientNetError;

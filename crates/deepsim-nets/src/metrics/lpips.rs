@@ -1,9 +1,9 @@
 //! LPIPS (Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual
 //! Metric"), version 0.1 of their package.
 
-use deepsim_terminal::path as shown;
 use std::path::Path;
 
+use deepsim_terminal::path as shown;
 use tch::{Device, Tensor};
 
 use crate::error::{NetError, Result};

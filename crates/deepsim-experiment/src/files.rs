@@ -1,0 +1,146 @@
+//! Files that nothing unexpected stands behind: only regular ones are opened, and a file is written beside and renamed,
+//! so that a link in its place is replaced and never written through.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// How the name of a file begins that is being written. A killed process may leave one behind.
+pub(crate) const BESIDE: &str = ".partial-file-";
+
+fn flag(flag: OFlags) -> i32 {
+    // The bits are those of a C int.
+    flag.bits().cast_signed()
+}
+
+fn regular(file: File) -> io::Result<File> {
+    let kind = file.metadata()?.file_type();
+    match kind.is_file() {
+        true => Ok(file),
+        false if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        false => Err(io::Error::other(
+            "is a pipe or a device, not a regular file",
+        )),
+    }
+}
+
+/// Opens a file for reading. It never waits for the writer of a pipe, nor begins to read what has no end.
+///
+/// # Errors
+/// What cannot be opened, and what is not a regular file or a link to one.
+pub fn open(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).custom_flags(flag(OFlags::NONBLOCK));
+    regular(options.open(path)?)
+}
+
+/// The bytes of a regular file.
+///
+/// # Errors
+/// As [`open`].
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Opens a file of this program for reading and writing at its end, or makes it.
+///
+/// # Errors
+/// What cannot be opened or made, what is not a regular file, and links.
+pub fn own(path: &Path) -> io::Result<File> {
+    if fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink()) {
+        return Err(io::Error::other(
+            "is a link, through which nothing is written",
+        ));
+    }
+    let mut options = File::options();
+    options
+        .read(true)
+        .append(true)
+        .create(true)
+        .custom_flags(flag(OFlags::NONBLOCK | OFlags::NOFOLLOW));
+    regular(options.open(path)?)
+}
+
+/// Writes a file beside and renames it into place: a reader never sees half of it.
+///
+/// # Errors
+/// Anything that cannot be written; what was there is untouched then.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write(path, bytes, false)
+}
+
+/// As [`replace`], and when it returns the file survives a power loss.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write(path, bytes, true)
+}
+
+fn write(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
+    let parent = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    // Temporary files are their owner's alone; of results the umask decides, as of any other file.
+    let mut beside = tempfile::Builder::new()
+        .prefix(BESIDE)
+        .permissions(PermissionsExt::from_mode(0o666))
+        .tempfile_in(parent)
+        // Its own words name a file that nobody has asked for.
+        .map_err(|e| io::Error::from(e.kind()))?;
+    beside.write_all(bytes)?;
+    if sync {
+        beside.as_file().sync_all()?;
+    }
+    beside.persist(path)?;
+    if sync {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let pipe = at("pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        symlink("/dev/zero", at("link")).unwrap();
+        for path in [&pipe, &at("link"), Path::new("/dev/zero"), folder.path()] {
+            assert!(read(path).is_err(), "{}", path.display());
+            assert!(own(path).is_err(), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("theirs"), "theirs").unwrap();
+        symlink(at("theirs"), at("link")).unwrap();
+        assert!(own(&at("link")).is_err());
+        replace(&at("link"), b"ours").unwrap();
+        assert_eq!(fs::read(at("theirs")).unwrap(), b"theirs");
+        assert_eq!(fs::read(at("link")).unwrap(), b"ours");
+        assert!(!at("link").is_symlink());
+    }
+}

@@ -1,0 +1,209 @@
+//! Links, pipes, devices and other people's files where a run's own go: nothing is written through them, nothing waits
+//! for them, and they are named before anything is removed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use deepsim_experiment::Checkpoint;
+use deepsim_tests::files::{self, checkpoint, checkpoint_steps, column, contents};
+use deepsim_tests::lab::Lab;
+use deepsim_tests::process::run;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+fn pipe(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+}
+
+const GOING_ON: [&[&str]; 2] = [&["--resume"], &["--fresh"]];
+
+#[test]
+fn nothing_is_written_through_a_link() {
+    for name in ["lock", "metrics.jsonl", "samples", "tensorboard"] {
+        let lab = Lab::trained(2);
+        let mine = lab.at("mine");
+        fs::write(&mine, "{\"step\":1}\n{\"step\":9}\n").unwrap();
+        let place = lab.run_dir().join(name);
+        match place.is_dir() {
+            true => fs::remove_dir_all(&place).unwrap(),
+            false => fs::remove_file(&place).unwrap(),
+        }
+        symlink(&mine, &place).unwrap();
+        let before = fs::read(&mine).unwrap();
+        run(lab.train().args(["--resume", "--steps", "4"]))
+            .refuses(&[&lab.text(&format!("run/{name}")), "move it away"]);
+        assert_eq!(checkpoint_steps(&lab.run_dir()), [2]);
+        let ran = run(lab.train().args(["--fresh", "--steps", "1"]));
+        match name {
+            // It must be held before anything else.
+            "lock" => drop(ran.refuses(&["run/lock is not the lock of this program"])),
+            _ => {
+                ran.exits(0);
+                let kept = lab.run_dir().join(format!("kept-{name}"));
+                assert_eq!(fs::read_link(kept).unwrap(), mine);
+                assert_eq!(column(&lab.run_dir(), "lr").len(), 1);
+            }
+        }
+        assert_eq!(fs::read(&mine).unwrap(), before, "{name}");
+    }
+}
+
+#[test]
+fn a_pipe_or_a_device_is_refused_at_once() {
+    let lab = Lab::trained(2);
+    let replaced = [
+        "run/lock",
+        "run/metrics.jsonl",
+        "run/checkpoints/step-000000002/manifest.json",
+        "run/checkpoints/step-000000002/generator.safetensors",
+    ];
+    for name in replaced {
+        let place = lab.at(name);
+        let bytes = fs::read(&place).unwrap();
+        for device in [false, true] {
+            fs::remove_file(&place).unwrap();
+            match device {
+                true => symlink("/dev/zero", &place).unwrap(),
+                false => pipe(&place),
+            }
+            let mut running = deepsim_tests::process::Running::start(
+                lab.train().args(["--resume", "--steps", "4"]),
+            );
+            let mut waited = Duration::ZERO;
+            while running.lives() && waited < Duration::from_secs(60) {
+                std::thread::sleep(Duration::from_millis(50));
+                waited += Duration::from_millis(50);
+            }
+            assert!(!running.lives(), "{name} is waited for");
+            running.ends().exits(2);
+            fs::remove_file(&place).unwrap();
+            fs::write(&place, &bytes).unwrap();
+        }
+    }
+    run(lab.train().args(["--resume", "--steps", "3"])).exits(0);
+}
+
+#[test]
+fn fresh_puts_aside_what_is_in_the_way_and_leaves_foreign_files_of_known_names() {
+    let lab = Lab::trained(2);
+    let dir = lab.run_dir();
+    fs::remove_dir_all(dir.join("tensorboard")).unwrap();
+    fs::write(dir.join("tensorboard"), "mine").unwrap();
+    fs::write(dir.join("metrics.jsonl"), "no log at all\n").unwrap();
+    fs::write(dir.join("samples/step-000000099.png"), "not a PNG").unwrap();
+    fs::write(dir.join("experiment.partial"), "my own").unwrap();
+    run(lab.train().args(["--fresh", "--steps", "1"])).exits(0);
+    for (name, text) in [
+        ("kept-tensorboard", "mine"),
+        ("kept-metrics.jsonl", "no log at all\n"),
+        ("samples/step-000000099.png", "not a PNG"),
+        ("experiment.partial", "my own"),
+    ] {
+        assert_eq!(fs::read_to_string(dir.join(name)).unwrap(), text, "{name}");
+    }
+    assert_eq!(checkpoint_steps(&dir), [1]);
+    assert_eq!(column(&dir, "lr").len(), 1);
+}
+
+#[test]
+fn a_run_directory_that_is_a_link_to_nothing_is_named() {
+    let lab = Lab::new();
+    symlink(lab.at("nowhere"), lab.at("run")).unwrap();
+    for flag in GOING_ON {
+        run(lab.train().args(flag)).refuses(&["run is a link to what is not there", "--out"]);
+    }
+}
+
+/// The process was killed before it could give it its name.
+#[test]
+fn a_whole_hidden_checkpoint_that_is_newer_than_all_others_is_gone_on_from() {
+    let lab = Lab::trained(4);
+    let folder = lab.run_dir().join("checkpoints");
+    fs::rename(
+        checkpoint(&lab.run_dir(), 4),
+        folder.join(".partial-step-000000004-abcdef"),
+    )
+    .unwrap();
+    // An older one that was being removed is no use.
+    let removed = folder.join(".partial-step-000000001-removed");
+    fs::create_dir(&removed).unwrap();
+    for (path, bytes) in contents(&checkpoint(&lab.run_dir(), 2)) {
+        fs::write(removed.join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    run(lab.train().args(["--resume", "--steps", "5"]))
+        .says(&["resumed at step 4"])
+        .exits(0);
+    Checkpoint::open(&checkpoint(&lab.run_dir(), 4)).unwrap();
+    assert!(!removed.exists());
+}
+
+#[test]
+fn a_run_goes_on_when_its_data_lie_elsewhere_and_its_name_is_another() {
+    let lab = Lab::trained(2);
+    fs::rename(lab.at("train"), lab.at("moved")).unwrap();
+    let toml = fs::read_to_string(lab.experiment()).unwrap();
+    let moved = toml
+        .replace(&lab.text("train"), &lab.text("./moved"))
+        .replace("name = \"tiny\"", "name = \"other\"");
+    fs::write(lab.experiment(), moved).unwrap();
+    run(lab.train().args(["--resume", "--steps", "3"]))
+        .says(&["resumed at step 2"])
+        .exits(0);
+    // Other images are other images, wherever they lie.
+    fs::remove_file(
+        fs::read_dir(lab.at("moved"))
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path(),
+    )
+    .unwrap();
+    run(lab.train().args(["--resume", "--steps", "4"])).refuses(&["data.train", "changed"]);
+}
+
+#[test]
+fn an_experiment_file_beside_runs_hides_none_of_them() {
+    let lab = Lab::trained(2);
+    fs::create_dir(lab.at("runs")).unwrap();
+    fs::rename(lab.run_dir(), lab.at("runs/a")).unwrap();
+    fs::copy(lab.experiment(), lab.at("runs/experiment.toml")).unwrap();
+    let table = run(&mut lab.eval(&["table2", "--runs", "runs"]));
+    let table = table.says(&["runs left out"]).prints();
+    assert!(table.lines().any(|line| line.starts_with("a  ")), "{table}");
+}
+
+#[test]
+fn checkpoints_that_cannot_be_read_are_told_once_with_what_helps() {
+    let lab = Lab::trained(4);
+    for step in [2, 4] {
+        files::flip_a_byte(&checkpoint(&lab.run_dir(), step).join("generator.safetensors"));
+    }
+    let ran = run(lab.train().args(["--resume", "--steps", "5"]));
+    let ran = ran.refuses(&["none of its checkpoints is whole", "put back a copy"]);
+    for step in ["step-000000002:", "step-000000004:"] {
+        assert_eq!(ran.stderr.matches(step).count(), 1, "{}", ran.stderr);
+    }
+
+    let away = Lab::trained(2);
+    fs::rename(away.run_dir().join("checkpoints"), away.at("disk")).unwrap();
+    symlink(away.at("unplugged"), away.run_dir().join("checkpoints")).unwrap();
+    run(&mut away.eval(&["compare", "run", "--out", "sheet.png"]))
+        .refuses(&["checkpoints is a link to", "unplugged"]);
+}
+
+#[test]
+fn a_first_step_that_is_not_finite_promises_no_checkpoint() {
+    let lab = Lab::new();
+    let rates = ["generator", "discriminator"].map(|net| format!("optimizer.{net}.lr=1e38"));
+    let ran = run(lab
+        .train()
+        .args(rates.iter().flat_map(|set| ["--set", set])));
+    ran.exits(1).says(&[
+        "step 1:",
+        "there is no checkpoint yet",
+        "train.not_finite=halve",
+    ]);
+}
