@@ -26,9 +26,10 @@ fn nothing_is_written_through_a_link() {
         let mine = lab.at("mine");
         fs::write(&mine, "{\"step\":1}\n{\"step\":9}\n").unwrap();
         let place = lab.run_dir().join(name);
-        match place.is_dir() {
-            true => fs::remove_dir_all(&place).unwrap(),
-            false => fs::remove_file(&place).unwrap(),
+        if place.is_dir() {
+            fs::remove_dir_all(&place).unwrap();
+        } else {
+            fs::remove_file(&place).unwrap();
         }
         symlink(&mine, &place).unwrap();
         let before = fs::read(&mine).unwrap();
@@ -64,9 +65,10 @@ fn a_pipe_or_a_device_is_refused_at_once() {
         let bytes = fs::read(&place).unwrap();
         for device in [false, true] {
             fs::remove_file(&place).unwrap();
-            match device {
-                true => symlink("/dev/zero", &place).unwrap(),
-                false => pipe(&place),
+            if device {
+                symlink("/dev/zero", &place).unwrap();
+            } else {
+                pipe(&place);
             }
             let mut running = deepsim_tests::process::Running::start(
                 lab.train().args(["--resume", "--steps", "4"]),

@@ -102,7 +102,8 @@ impl Dataset {
             let json = read(&file)?;
             let manifest = Box::new(Manifest::parse(&json, &file)?);
             let shards = open_shards(path, &manifest)?;
-            let beside = beside(path, &manifest)?;
+            let shards_names = manifest.shards.iter().map(|shard| shard.file.as_str());
+            let beside = beside(path, shards_names.chain([MANIFEST, SKIPPED]))?;
             return Ok(Self {
                 path: path.into(),
                 digest: blake3::hash(&json).to_hex().to_string(),
@@ -254,9 +255,7 @@ impl Dataset {
                     "{path}: {SKIPPED} is damaged: what was skipped when it was prepared is not known"
                 ));
             }
-            if let Some(words) = some(beside.iter(), "file", "files") {
-                notes.push(format!("{path}: no part of the dataset: {words}"));
-            }
+            notes.extend(not_a_part(&self.path, beside));
         }
         if let Content::Folder(folder) = &self.content {
             if let Some(reason) = &folder.listing.not_ilsvrc {
@@ -391,14 +390,16 @@ fn read_skipped(path: &Path) -> Option<Skipped> {
     }
 }
 
-/// What lies in a prepared dataset's directory and is no part of it.
-fn beside(path: &Path, manifest: &Manifest) -> Result<Vec<String>, DataError> {
+/// What lies in a directory besides these, sorted.
+pub(crate) fn beside<'a>(
+    path: &Path,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Result<Vec<String>, DataError> {
     let unreadable = |source| DataError::Unreadable {
         path: path.into(),
         source,
     };
-    let shards = manifest.shards.iter().map(|shard| shard.file.as_str());
-    let known: BTreeSet<&str> = shards.chain([MANIFEST, SKIPPED]).collect();
+    let known: BTreeSet<&str> = known.into_iter().collect();
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name();
@@ -409,6 +410,12 @@ fn beside(path: &Path, manifest: &Manifest) -> Result<Vec<String>, DataError> {
     }
     found.sort();
     Ok(found)
+}
+
+/// A note of what lies in a prepared dataset's directory and is no part of it.
+pub(crate) fn not_a_part(path: &Path, beside: &[String]) -> Option<String> {
+    let words = some(beside.iter(), "file or folder", "files or folders")?;
+    Some(format!("{}: no part of the dataset: {words}", shown(path)))
 }
 
 /// Is this the root of a dataset in two parts?

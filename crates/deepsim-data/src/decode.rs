@@ -4,9 +4,9 @@
 //! * The format is told from the content, not from the extension: a PNG named `.JPEG`
 //!   (ILSVRC-2012 has one) works.
 //! * JPEG goes through libjpeg-turbo; its warnings are errors, and a picture of which scans are
-//!   missing is one too, so a cut file is never a picture with a grey rest. PNG, TIFF (BigTIFF
-//!   too), WebP, BMP, GIF and PNM go through the crates of the image-rs project; of animations the
-//!   first frame is taken.
+//!   missing is one too, so a cut file is never a picture with a grey rest. WebP goes through libwebp.
+//!   PNG, TIFF (BigTIFF too), BMP, GIF and PNM go through the crates of the image-rs project; of
+//!   animations the first frame is taken.
 //! * Refused by name, because no two programs agree on them or nobody uses them: JPEGs with
 //!   arithmetic or lossless coding or other than 8 bits; TIFFs with a palette, planes in
 //!   tiles, floating-point samples or bits in reversed order.
@@ -35,13 +35,11 @@ mod tiff;
 mod tiff_jpeg;
 mod webp;
 
-use std::borrow::Cow;
 use std::cell::Cell;
-use std::io::{Cursor, ErrorKind};
+use std::io::ErrorKind;
 use std::path::Path;
 
-use image::codecs::webp::WebPDecoder;
-use image::{ImageDecoder, ImageError, ImageFormat, Limits, RgbImage};
+use image::{ImageError, ImageFormat, RgbImage};
 
 use crate::error::DataError;
 use crate::fault::ImageFault;
@@ -153,39 +151,11 @@ fn decode_by_content(bytes: &[u8]) -> Result<Held, ImageFault> {
     match image::guess_format(bytes).map_err(|_| ImageFault::UnknownFormat)? {
         ImageFormat::Png => png::decode(bytes),
         ImageFormat::Pnm => pnm::decode(bytes),
-        ImageFormat::WebP => webp(bytes),
+        ImageFormat::WebP => webp::decode(bytes),
         ImageFormat::Bmp => bmp::decode(bytes),
         ImageFormat::Gif => gif::decode(bytes),
         _ => Err(ImageFault::UnknownFormat),
     }
-}
-
-fn webp(bytes: &[u8]) -> Result<Held, ImageFault> {
-    check_riff_whole(bytes)?;
-    if webp::has_alpha_behind(bytes) {
-        return Err(ImageFault::Refused(
-            "a WebP with alpha behind its picture".into(),
-        ));
-    }
-    let bytes = webp::as_meant(bytes);
-    let copied = match &bytes {
-        Cow::Owned(copy) => copy.len() as u64,
-        Cow::Borrowed(_) => 0,
-    };
-    let mut decoder = WebPDecoder::new(Cursor::new(&*bytes)).map_err(fault)?;
-    let (width, height) = decoder.dimensions();
-    let (width, height) = (width as usize, height as usize);
-    check_dimensions(width, height)?;
-    let layout = Layout::try_from(decoder.color_type())?;
-    // Four bytes a pixel for a lossless picture or its alpha, four for a frame of an animation;
-    // planes of a lossy one and their last blocks are less.
-    let extra = 8 * (width * height) as u64 + copied;
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(extra + OVERHEAD);
-    decoder.set_limits(limits).map_err(fault)?;
-    decode_into(width, height, layout, extra, |buffer| {
-        decoder.read_image(buffer).map_err(fault)
-    })
 }
 
 /// Takes the memory, lets a decoder fill a buffer, and converts that. The decoder takes `extra`
@@ -238,19 +208,5 @@ fn fault(error: ImageError) -> ImageFault {
             ImageFault::Truncated("the data ends early".into())
         }
         _ => ImageFault::Refused(error.to_string()),
-    }
-}
-
-/// A RIFF container says how long it is; a lossy WebP decoder may not mind a missing rest.
-fn check_riff_whole(bytes: &[u8]) -> Result<(), ImageFault> {
-    match bytes.get(4..8) {
-        Some(&[a, b, c, d])
-            if u64::from(u32::from_le_bytes([a, b, c, d])) + 8 <= bytes.len() as u64 =>
-        {
-            Ok(())
-        }
-        _ => Err(ImageFault::Truncated(
-            "shorter than its RIFF header says".into(),
-        )),
     }
 }

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
-use exif::{In, Tag};
+use exif::{In, Tag, Value};
 use image::{DynamicImage, RgbImage, metadata};
 use serde::{Deserialize, Serialize};
 
@@ -157,7 +157,13 @@ fn number(file: &mut (impl BufRead + Seek)) -> Option<u8> {
         .or_else(|error| error.distill_partial_result(|_| {}))
         .ok()?;
     let field = metadata.get_field(Tag::Orientation, In::PRIMARY)?;
-    u8::try_from(field.value.get_uint(0)?).ok()
+    // Some writers take another type of number.
+    match &field.value {
+        Value::SByte(all) => u8::try_from(*all.first()?).ok(),
+        Value::SShort(all) => u8::try_from(*all.first()?).ok(),
+        Value::SLong(all) => u8::try_from(*all.first()?).ok(),
+        other => u8::try_from(other.get_uint(0)?).ok(),
+    }
 }
 
 /// What some writers put before the block, though only JPEG has it so.

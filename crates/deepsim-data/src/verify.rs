@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::dataset::{Dataset, DatasetKind, is_split_root};
+use crate::dataset::{Dataset, DatasetKind, beside, is_split_root, not_a_part};
 use crate::error::DataError;
 use crate::manifest::{Part, SKIPPED, Shard};
 
@@ -32,6 +32,18 @@ pub fn parts(path: &Path) -> Vec<PathBuf> {
             .collect(),
         false => vec![path.into()],
     }
+}
+
+/// What lies beside the two parts of a split and is no part of it, in words.
+///
+/// # Errors
+/// A directory that cannot be read.
+pub fn beside_parts(path: &Path) -> Result<Option<String>, DataError> {
+    if !is_split_root(path) {
+        return Ok(None);
+    }
+    let found = beside(path, [Part::Train, Part::Test].map(Part::name))?;
+    Ok(not_a_part(path, &found))
 }
 
 /// Compares every shard and every sample with its checksum and decodes every picture (of a

@@ -97,9 +97,7 @@ fn every_kind_decodes_as_pillow_does() {
     for path in fixtures(root.path()) {
         let name = path.file_name().unwrap().to_str().unwrap();
         let expected = raw(&path.with_file_name(format!("{name}.rgb")), 50, 41);
-        // The decoder of lossy WebP is another one than Pillow's: see decoding_matrix.rs.
         let allowed = match name {
-            "lossy.webp" => 3,
             "alpha.png" | "alpha.webp" => 1,
             _ => 0,
         };
@@ -362,8 +360,13 @@ proptest! {
     ) {
         let root = tempdir().unwrap();
         let path = root.path().join(["a.jpg", "a.png", "a.webp", "a.gif"][kind]);
-        photo(33, 21, 3).save(&path).unwrap();
-        let mut bytes = std::fs::read(&path).unwrap();
+        let whole = photo(33, 21, 3);
+        let mut bytes = if kind == 2 {
+            webp::Encoder::from_rgb(&whole, 33, 21).encode(80.0).to_vec()
+        } else {
+            whole.save(&path).unwrap();
+            std::fs::read(&path).unwrap()
+        };
         for (at, value) in changes {
             let at = at.index(bytes.len());
             bytes[at] = value;

@@ -11,7 +11,6 @@ use common::command::{contents, deepsim_data, prepare};
 use common::photo;
 use deepsim_data::{Dataset, decode_rgb8, decode_upright};
 use image::codecs::png::PngEncoder;
-use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 use predicates::prelude::*;
 use predicates::str::contains;
@@ -62,14 +61,23 @@ fn png(image: &RgbImage, exif: &[u8]) -> Vec<u8> {
 }
 
 fn webp(image: &RgbImage, exif: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut encoder = WebPEncoder::new_lossless(&mut bytes);
-    encoder.set_exif_metadata(exif.to_vec()).unwrap();
     let (width, height) = image.dimensions();
-    encoder
-        .write_image(image, width, height, ExtendedColorType::Rgb8)
-        .unwrap();
-    bytes
+    let plain = webp::Encoder::from_rgb(image, width, height).encode_lossless();
+    let chunk = |kind: &[u8; 4], data: &[u8]| {
+        let length = u32::try_from(data.len()).unwrap().to_le_bytes();
+        [kind, &length[..], data, &[0][..data.len() % 2]].concat()
+    };
+    let side = |pixels: u32| (pixels - 1).to_le_bytes();
+    let header = [&[8, 0, 0, 0][..], &side(width)[..3], &side(height)[..3]].concat();
+    // The lossless picture's own chunk lies behind the container's head.
+    let parts = [
+        chunk(b"VP8X", &header),
+        plain[12..].to_vec(),
+        chunk(b"EXIF", exif),
+    ]
+    .concat();
+    let length = u32::try_from(parts.len() + 4).unwrap().to_le_bytes();
+    [b"RIFF", &length[..], b"WEBP", &parts].concat()
 }
 
 /// One strip, nothing compressed.

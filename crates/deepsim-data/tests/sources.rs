@@ -406,7 +406,7 @@ fn what_lies_beside_a_prepared_dataset_or_is_missing_of_it_is_named() {
     )
     .success();
     fs::write(root.path().join("set/train/more.png"), png(9)).unwrap();
-    let beside = "no part of the dataset: 1 file (more.png)";
+    let beside = "no part of the dataset: 1 file or folder (more.png)";
     for command in ["inspect", "verify"] {
         deepsim_data(&root)
             .args([command, "set"])

@@ -245,14 +245,14 @@ fn same_networks(experiment: &Experiment, run: &Path, checkpoint: &Checkpoint) -
     let here = Fixed::of(&experiment.raw).map_err(|e| EvalError::Format(e.to_string()))?;
     let mut differences = here.differences(trained);
     differences.retain(|key| TABLES.iter().any(|table| key.starts_with(table)));
-    match differences.is_empty() {
-        true => Ok(()),
-        false => Err(EvalError::OtherNetworks {
-            experiment: experiment.path.clone(),
-            run: run.to_owned(),
-            differences,
-        }),
+    if differences.is_empty() {
+        return Ok(());
     }
+    Err(EvalError::OtherNetworks {
+        experiment: experiment.path.clone(),
+        run: run.to_owned(),
+        differences,
+    })
 }
 
 /// The source with other weights, where they are given.

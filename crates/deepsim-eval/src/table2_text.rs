@@ -79,7 +79,16 @@ pub struct Set<'a> {
 /// Rows of runs, those of the same images together: the largest set of every dataset first.
 pub fn sets(rows: &[Row]) -> Vec<Set<'_>> {
     let ours: Vec<&Row> = rows.iter().filter(|r| r.run.is_some()).collect();
+    // Where the same images lie is no difference.
     let key = |r: &Row| {
+        (
+            r.crop,
+            r.image_set.clone(),
+            r.image_set.is_none().then(|| r.data.clone()),
+        )
+    };
+    let mut order = ours.clone();
+    order.sort_by_key(|r| {
         let n = r.n.unwrap_or(0);
         (
             r.data.clone(),
@@ -87,10 +96,13 @@ pub fn sets(rows: &[Row]) -> Vec<Set<'_>> {
             std::cmp::Reverse(n),
             r.image_set.clone(),
         )
-    };
-    let mut keys: Vec<_> = ours.iter().map(|r| key(r)).collect();
-    keys.sort();
-    keys.dedup();
+    });
+    let mut keys = Vec::new();
+    for row in order {
+        if !keys.contains(&key(row)) {
+            keys.push(key(row));
+        }
+    }
     let mut sets: Vec<Set<'_>> = Vec::new();
     for found in keys {
         let rows: Vec<&Row> = ours.iter().copied().filter(|r| key(r) == found).collect();
@@ -155,8 +167,13 @@ fn methods(set: &Set<'_>) -> String {
             });
             if !others.is_empty() {
                 let others: Vec<String> = others.iter().map(|r| run_name(r)).collect();
+                let why = if all[1].step == best.step {
+                    "as long trained as others"
+                } else {
+                    "the longest trained"
+                };
                 several.push(format!(
-                    "{}, {layer}: {}, the longest trained; not {}\n",
+                    "{}, {layer}: {}, {why}; not {}\n",
                     wanted.1.trim(),
                     run_name(best),
                     others.join(", ")
@@ -211,9 +228,12 @@ fn runs(ours: &[&Row]) -> String {
     let alone = notes.len() == 1;
     let notes: Vec<String> = notes
         .into_iter()
-        .map(|(note, runs)| match alone {
-            true => note,
-            false => format!("  {}:\n  {note}", runs.join(", ")),
+        .map(|(note, runs)| {
+            if alone {
+                note
+            } else {
+                format!("  {}:\n  {note}", runs.join(", "))
+            }
         })
         .collect();
     format!("\n{}\n{}\n", columns(&head, &cells), notes.join("\n"))

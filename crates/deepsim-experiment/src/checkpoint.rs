@@ -494,13 +494,13 @@ impl Checkpoint {
                 Err(error) => damaged.push(error.to_string()),
             }
         }
-        match damaged.is_empty() {
-            true => Ok(None),
-            false => Err(ExperimentError::NoWholeCheckpoint {
-                path: parent.to_owned(),
-                damaged,
-            }),
+        if damaged.is_empty() {
+            return Ok(None);
         }
+        Err(ExperimentError::NoWholeCheckpoint {
+            path: parent.to_owned(),
+            damaged,
+        })
     }
 
     /// Tensors of one file (`generator`), f32.

@@ -62,10 +62,10 @@ fn read_text(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     let file = std::fs::File::open(path)?;
     let bytes = file.take(MOST + 1).read_to_string(&mut text)?;
-    match bytes as u64 > MOST {
-        true => Err(std::io::Error::other("is too large for an experiment file")),
-        false => Ok(text),
+    if bytes as u64 > MOST {
+        return Err(std::io::Error::other("is too large for an experiment file"));
     }
+    Ok(text)
 }
 
 impl Experiment {

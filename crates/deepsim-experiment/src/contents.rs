@@ -111,10 +111,10 @@ fn is_resolved(run: &Path) -> bool {
 
 /// A file that was being written when a process was killed.
 fn is_our_partial(path: &Path, name: &str) -> bool {
-    match name.starts_with(files::BESIDE) {
-        true => begins(path, RESOLVED.as_bytes()) || begins(path, PNG),
-        false => name == PARTIAL && begins(path, RESOLVED.as_bytes()),
+    if name.starts_with(files::BESIDE) {
+        return begins(path, RESOLVED.as_bytes()) || begins(path, PNG);
     }
+    name == PARTIAL && begins(path, RESOLVED.as_bytes())
 }
 
 /// Something in the way of what this program writes: its name, and what it is.
@@ -313,9 +313,10 @@ pub(crate) fn clear(run: &Path) -> Result<Vec<String>> {
         checkpoint::set_aside(&run.join(CHECKPOINTS), CHECKPOINTS)?;
     }
     let log = run.join(METRICS);
-    match is_our_log(&log) {
-        true => gone(&log)?,
-        false => drop(checkpoint::set_aside(&log, METRICS)?),
+    if is_our_log(&log) {
+        gone(&log)?;
+    } else {
+        checkpoint::set_aside(&log, METRICS)?;
     }
     type Ours<'a> = &'a dyn Fn(&Path, &str) -> bool;
     let folders: [(&Path, Ours<'_>); 2] = [

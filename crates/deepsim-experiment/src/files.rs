@@ -18,13 +18,15 @@ fn flag(flag: OFlags) -> i32 {
 
 fn regular(file: File) -> io::Result<File> {
     let kind = file.metadata()?.file_type();
-    match kind.is_file() {
-        true => Ok(file),
-        false if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-        false => Err(io::Error::other(
-            "is a pipe or a device, not a regular file",
-        )),
+    if kind.is_file() {
+        return Ok(file);
     }
+    if kind.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Err(io::Error::other(
+        "is a pipe or a device, not a regular file",
+    ))
 }
 
 /// Opens a file for reading. It never waits for the writer of a pipe, nor begins to read what has no end.

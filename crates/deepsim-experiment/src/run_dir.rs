@@ -106,14 +106,13 @@ impl RunDir {
             Ok(lock) => run(Some(lock)),
             Err(error) => {
                 // A finished run says so from a disk that cannot be written to.
-                let run = run(None);
-                return match error.is_read_only() && intent != Intent::Fresh {
-                    true => match run.start(experiment, intent)? {
-                        done @ Start::Finished(_) => Ok((run, done)),
-                        _ => Err(error),
-                    },
-                    false => Err(error),
-                };
+                if error.is_read_only() && intent != Intent::Fresh {
+                    let run = run(None);
+                    if let done @ Start::Finished(_) = run.start(experiment, intent)? {
+                        return Ok((run, done));
+                    }
+                }
+                return Err(error);
             }
         };
         // First: on a disk that is nearly full it makes the room that is asked for.
@@ -462,14 +461,12 @@ pub fn read_raw(path: &Path) -> Result<Option<Raw>> {
 /// # Errors
 /// A folder of checkpoints that cannot be read.
 pub fn of_file(experiment: &Path) -> Result<Option<(PathBuf, Checkpoint)>> {
-    let run = match experiment
-        .file_name()
-        .is_some_and(|name| name == EXPERIMENT)
-    {
-        true => experiment.parent(),
-        false => None,
+    let own = |_: &&Path| {
+        experiment
+            .file_name()
+            .is_some_and(|name| name == EXPERIMENT)
     };
-    let Some(run) = run else {
+    let Some(run) = experiment.parent().filter(own) else {
         return Ok(None);
     };
     let newest = Checkpoint::newest(&run.join(CHECKPOINTS))?;

@@ -459,10 +459,8 @@ impl<'a> Training<'a> {
                 step: step + 1,
                 newest,
             },
-            _ if newest == Some(step) => match step >= self.settings.steps {
-                true => Rescue::Done { step, run },
-                false => Rescue::Saved { step, run },
-            },
+            _ if newest == Some(step) && step >= self.settings.steps => Rescue::Done { step, run },
+            _ if newest == Some(step) => Rescue::Saved { step, run },
             _ if step == begun => Rescue::Nothing { newest },
             _ => match guarded(|| self.save()) {
                 Ok(()) => Rescue::Saved { step, run },

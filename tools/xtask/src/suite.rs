@@ -83,10 +83,12 @@ pub fn run(ws: &Workspace) -> Result<()> {
     stages.next("tidy");
     let tidied = tidy::run(ws);
     for setting in &SETTINGS[1..] {
-        let why = match setting.runs_here() {
-            false => setting.lacks(),
-            true if setting.is_native() => "what this processor has: run already".to_owned(),
-            true => continue,
+        let why = if !setting.runs_here() {
+            setting.lacks()
+        } else if setting.is_native() {
+            "what this processor has: run already".to_owned()
+        } else {
+            continue;
         };
         note(format_args!(
             "not run: parity with {} ({why})",

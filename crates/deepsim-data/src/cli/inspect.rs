@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use deepsim_data::manifest::Holdout;
 use deepsim_data::terminal::{self, tell};
-use deepsim_data::verify::parts;
+use deepsim_data::verify::{beside_parts, parts};
 use deepsim_data::{Dataset, DatasetKind, Layout, Orientation, Resize, SquareWindow, Store};
 use serde::Serialize;
 
@@ -42,6 +42,7 @@ struct Prepared {
 
 pub fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let mut summaries = Vec::new();
+    beside_parts(&args.dataset)?.iter().for_each(tell);
     for path in parts(&args.dataset) {
         let data = Dataset::open(&path)?;
         data.notes().iter().for_each(tell);

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use deepsim_data::terminal::tell;
 use deepsim_data::terminal::{one_line, path as shown};
-use deepsim_data::verify::parts;
+use deepsim_data::verify::{beside_parts, parts};
 use deepsim_data::{Dataset, verify};
 
 use super::progress::Progress;
@@ -13,6 +13,7 @@ use super::{Failed, VerifyArgs, say};
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let mut all_whole = true;
     let parts = parts(&args.dataset);
+    beside_parts(&args.dataset)?.iter().for_each(tell);
     // what cannot be opened at all is refused before the work begins
     for path in &parts {
         Dataset::open_incomplete(path)?

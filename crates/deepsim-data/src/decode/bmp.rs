@@ -15,6 +15,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
     check_start(bytes)?;
     let scales = narrow(bytes)?;
     check_runs(bytes)?;
+    check_indices(bytes)?;
     let mut decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(fault)?;
     let (width, height) = decoder.dimensions();
     let (width, height) = (width as usize, height as usize);
@@ -72,6 +73,41 @@ fn check_start(bytes: &[u8]) -> Result<(), ImageFault> {
     Ok(())
 }
 
+/// Refuses pixels of colours that the palette does not have: programs give them different ones.
+fn check_indices(bytes: &[u8]) -> Result<(), ImageFault> {
+    let number = |at: usize| match bytes.get(at..at + 4) {
+        Some(&[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]) as usize,
+        _ => 0,
+    };
+    let (bits, compression, used) = (number(28) & 0xFFFF, number(30), number(46));
+    if number(14) < 40 || !matches!(bits, 1 | 2 | 4 | 8) || used == 0 || used >= 1 << bits {
+        return Ok(());
+    }
+    if compression != 0 {
+        return Ok(());
+    }
+    let width = number(18);
+    let row = (width * bits).div_ceil(32) * 4;
+    let rows = bytes.get(number(10)..).unwrap_or_default();
+    let each = 8 / bits;
+    let beyond = |row: &[u8]| {
+        (0..width).any(|x| {
+            let shift = 8 - bits * (x % each + 1);
+            row.get(x / each)
+                .is_some_and(|byte| (usize::from(*byte) >> shift) & ((1 << bits) - 1) >= used)
+        })
+    };
+    let height = (number(22) as u32).cast_signed().unsigned_abs() as usize;
+    if row > 0 && rows.chunks(row).take(height).any(beyond) {
+        return Err(beyond_palette());
+    }
+    Ok(())
+}
+
+fn beyond_palette() -> ImageFault {
+    ImageFault::Refused("a BMP with colours beyond its palette".into())
+}
+
 /// The largest red, green and blue of a BMP with 16 bits a pixel; `None` for others.
 fn narrow(bytes: &[u8]) -> Result<Option<[u32; 3]>, ImageFault> {
     let at = |at: usize| match bytes.get(at..at + 4) {
@@ -110,6 +146,14 @@ fn check_runs(bytes: &[u8]) -> Result<(), ImageFault> {
         (true, 2) => 2,
         _ => return Ok(()),
     };
+    let used = match number(46) {
+        0 => 256,
+        used => used,
+    };
+    let is_beyond = |byte: u8, pixels: usize| match per_byte {
+        1 => usize::from(byte) >= used,
+        _ => usize::from(byte >> 4) >= used || pixels > 1 && usize::from(byte & 15) >= used,
+    };
     let (width, height) = (number(18), number(22));
     let runs = bytes.get(number(10)..).unwrap_or_default();
     let (mut x, mut y, mut at) = (0, 0, 0);
@@ -121,9 +165,21 @@ fn check_runs(bytes: &[u8]) -> Result<(), ImageFault> {
             Some(&[0, count]) => {
                 x += usize::from(count);
                 let bytes = usize::from(count).div_ceil(per_byte);
+                let stored = runs.get(at + 2..at + 2 + bytes).unwrap_or_default();
+                let left = |i: usize| usize::from(count) - i * per_byte;
+                if stored
+                    .iter()
+                    .enumerate()
+                    .any(|(i, &byte)| is_beyond(byte, left(i)))
+                {
+                    return Err(beyond_palette());
+                }
                 (x <= width, false, bytes + bytes % 2)
             }
-            Some(&[count, _]) => {
+            Some(&[count, byte]) => {
+                if is_beyond(byte, usize::from(count)) {
+                    return Err(beyond_palette());
+                }
                 x += usize::from(count);
                 (x <= width, false, 0)
             }

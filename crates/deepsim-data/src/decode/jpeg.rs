@@ -29,11 +29,48 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
 }
 
 /// What decoding a JPEG would take in bytes, its width and height, and how many components it has.
-pub(super) fn cost(bytes: &[u8]) -> Result<(u64, (usize, usize), usize), ImageFault> {
+pub(super) fn cost(bytes: &[u8]) -> Result<Cost, ImageFault> {
     let frame = Frame::read(bytes)?;
-    let size = (frame.width, frame.height);
-    check_dimensions(size.0, size.1)?;
-    Ok((frame.memory(), size, frame.components.len()))
+    check_dimensions(frame.width, frame.height)?;
+    let first = frame.components.first();
+    let alike = |c: &Component| first.is_some_and(|f| (c.across, c.down) == (f.across, f.down));
+    Ok(Cost {
+        memory: frame.memory(),
+        width: frame.width,
+        height: frame.height,
+        components: frame.components.len(),
+        sampled_alike: frame.components.iter().all(alike),
+    })
+}
+
+/// What a JPEG's headers say.
+pub(super) struct Cost {
+    /// Bytes that decoding takes.
+    pub memory: u64,
+    pub width: usize,
+    pub height: usize,
+    pub components: usize,
+    /// Whether no component is stored at a lower resolution than another.
+    pub sampled_alike: bool,
+}
+
+/// A JPEG's headers without what says how its colours are meant: a TIFF has a tag for that, which counts.
+pub(super) fn without_colours(bytes: &[u8]) -> Result<Vec<u8>, ImageFault> {
+    const APPLICATIONS: [u8; 2] = [0xE0, 0xEE];
+    let mut kept = bytes.get(..2).unwrap_or_default().to_vec();
+    let mut segments = Segments { bytes, at: 2 };
+    loop {
+        let from = segments.at;
+        let (marker, _) = segments.next()?;
+        let scan = marker == 0xDA;
+        let to = if scan { bytes.len() } else { segments.at };
+        if !APPLICATIONS.contains(&marker) {
+            kept.extend_from_slice(&bytes[from..to]);
+        }
+        if scan || marker == 0xD9 {
+            return Ok(kept);
+        }
+    }
 }
 
 /// A JPEG as RGB, by a caller that has taken the memory.

@@ -59,11 +59,12 @@ fn fault(error: DecodingError) -> ImageFault {
     }
 }
 
-/// A PNG's chunks must lead to IEND: the decoder is content with the last row. And transparency must stand where it
-/// counts: the decoder would leave it out without a word.
+/// A PNG's chunks must lead to IEND: the decoder is content with the last row. Those before the pixels must be whole,
+/// or transparency whose name is damaged would pass for a chunk that nobody needs. And it must stand where it counts:
+/// the decoder would leave it out without a word.
 fn check_whole(bytes: &[u8]) -> Result<(), ImageFault> {
     let transparency = |what| Err(ImageFault::Refused(format!("its transparency {what}")));
-    let is_indexed = bytes.get(25) == Some(&3);
+    let kind_of_colour = bytes.get(25).copied();
     let (mut colours, mut data, mut transparent) = (None, false, false);
     let mut at = 8_usize;
     loop {
@@ -75,6 +76,14 @@ fn check_whole(bytes: &[u8]) -> Result<(), ImageFault> {
         if at > bytes.len() {
             return Err(ImageFault::Truncated("a chunk ends behind the file".into()));
         }
+        let chunk = &bytes[at - length - 8..at];
+        let (named, sum) = chunk.split_at(length + 4);
+        // The decoder looks at those of the pixels itself.
+        if !data && kind != b"IDAT" && crc32fast::hash(named).to_be_bytes() != *sum {
+            return Err(ImageFault::Refused(
+                "a chunk before its pixels is damaged".into(),
+            ));
+        }
         match kind {
             b"IEND" => return Ok(()),
             b"IDAT" => data = true,
@@ -83,13 +92,14 @@ fn check_whole(bytes: &[u8]) -> Result<(), ImageFault> {
             b"tRNS" if transparent => return transparency("is there twice"),
             b"tRNS" => {
                 transparent = true;
-                if is_indexed && colours.is_none_or(|colours| length > colours) {
-                    return transparency("does not fit its palette");
-                }
-                let chunk = &bytes[at - length - 8..at];
-                let (named, sum) = chunk.split_at(length + 4);
-                if crc32fast::hash(named).to_be_bytes() != *sum {
-                    return transparency("is damaged");
+                let fits = match kind_of_colour {
+                    Some(0) => length == 2,
+                    Some(2) => length == 6,
+                    Some(3) => colours.is_some_and(|colours| length <= colours),
+                    _ => true,
+                };
+                if !fits {
+                    return transparency("does not fit its colours");
                 }
             }
             _ => {}

@@ -149,6 +149,9 @@ fn check(tiff: &mut Tiff) -> Result<bool, ImageFault> {
     if samples > colours && alpha(tiff)? == Alpha::None && !planes && (predicted || tiled) {
         return no("samples beyond its colours, predicted or in tiles");
     }
+    if planes && samples > colours && alpha(tiff)? == Alpha::None {
+        return no("planes beyond its colours that it says nothing of");
+    }
     if planes && tiff.get_chunk_type() == ChunkType::Tile {
         return no("its planes in tiles");
     }

@@ -33,6 +33,10 @@ pub(super) fn decode(
             ));
         }
     };
+    let components = if colours.is_empty() { 1 } else { 3 };
+    let samples = tiff
+        .find_tag_unsigned::<u16>(Tag::SamplesPerPixel)
+        .map_err(fault)?;
     let adobe = match colours {
         [] => Vec::new(),
         [transform] => [&ADOBE[..], &[*transform]].concat(),
@@ -50,32 +54,42 @@ pub(super) fn decode(
     let (wide, high) = (wide as usize, (high as usize).min(height));
     let across = width.div_ceil(wide);
     let chunks = across * height.div_ceil(high);
-    let stream = |place: (u64, u64)| {
+    let outside =
+        || ImageFault::Truncated("a strip or tile lies outside the file, or is no JPEG".into());
+    let chunk = |place: (u64, u64)| {
         let end = place.0.checked_add(place.1)?;
         let chunk = bytes.get(usize::try_from(place.0).ok()?..usize::try_from(end).ok()?)?;
-        let rest = chunk.strip_prefix(&[0xFF, 0xD8])?;
-        Some([&[0xFF, 0xD8][..], &adobe, tables, rest].concat())
+        chunk.strip_prefix(&[0xFF, 0xD8])
+    };
+    let stream = |place| {
+        let rest = chunk(place).ok_or_else(outside)?;
+        let all = jpeg::without_colours(&[&[0xFF, 0xD8][..], tables, rest].concat())?;
+        let (start, rest) = all.split_at(2);
+        Ok([start, &adobe, rest].concat())
     };
     let streams = places(tiff)?
         .into_iter()
         .take(chunks)
         .map(stream)
-        .collect::<Option<Vec<_>>>();
-    let streams = streams.ok_or_else(|| {
-        ImageFault::Truncated("a strip or tile lies outside the file, or is no JPEG".into())
-    })?;
+        .collect::<Result<Vec<_>, ImageFault>>()?;
     let mut most = streams.iter().map(|s| s.len() as u64).sum::<u64>();
     if streams.len() != chunks {
         return Err(ImageFault::Truncated("strips or tiles are missing".into()));
     }
     let mut largest = 0;
     for stream in &streams {
-        let (memory, (found_wide, found_high), components) = jpeg::cost(stream)?;
-        let grey = colours.is_empty();
-        if found_wide != wide || found_high > 2 * high.max(16) || grey != (components == 1) {
+        let cost = jpeg::cost(stream)?;
+        if cost.width != wide
+            || cost.height > 2 * high.max(16)
+            || cost.components != components
+            || samples.is_some_and(|samples| usize::from(samples) != components)
+        {
             return Err(refused("JPEG inside that does not fit its strip or tile"));
         }
-        largest = largest.max(memory);
+        if colours == [0] && !cost.sampled_alike {
+            return Err(refused("JPEG inside, RGB of several resolutions"));
+        }
+        largest = largest.max(cost.memory);
     }
     most += largest;
     decode_into(width, height, Layout::Rgb8, most, |buffer| {

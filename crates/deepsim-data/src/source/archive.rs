@@ -119,14 +119,15 @@ impl Lister<'_> {
         prefix: &str,
         depth: usize,
     ) -> Result<(), DataError> {
-        let mut at = start;
+        let first = self.behind_label(start);
+        let mut at = first;
         loop {
             match self.walk(at, end, prefix, depth)? {
                 End::At(behind) => match self.data_from(behind, end)? {
-                    Some(next) => at = next,
+                    Some(next) => at = self.behind_label(next),
                     None => return Ok(()),
                 },
-                End::NoTar(error) if at == start => {
+                End::NoTar(error) if at == first => {
                     return Err(match depth {
                         1 => not_a_source(self.root, &error.to_string()),
                         _ => self.damaged(&format!("the start of {prefix:?}"), &error),
@@ -139,6 +140,17 @@ impl Lister<'_> {
                 }
             }
         }
+    }
+
+    /// GNU tar's name of a volume has the form of a member without a size, which the crate refuses.
+    fn behind_label(&self, at: u64) -> u64 {
+        const KIND: usize = 156;
+        let mut head = [0; KIND + 1];
+        let read = self.file.read_exact_at(&mut head, at);
+        if read.is_ok() && head[KIND] == b'V' {
+            return at + 512;
+        }
+        at
     }
 
     /// The first block from `at` on that is not all zeros; headers lie at multiples of 512.
@@ -251,7 +263,8 @@ impl Lister<'_> {
             let bytes = member.size();
             match kind {
                 EntryType::Regular | EntryType::Continuous => {}
-                EntryType::Directory => continue,
+                // Headers for what follows are no members.
+                EntryType::Directory | EntryType::XGlobalHeader => continue,
                 _ if matches!(named(&path), Named::Hidden) => {
                     self.skipped.add(Why::Hidden, &path);
                     continue;

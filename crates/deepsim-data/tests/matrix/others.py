@@ -177,9 +177,9 @@ def webp_cases():
         size = f"{width}x{height}"
         for quality in [5, 40, 80, 100]:
             for method in [0, 4, 6]:
-                save(f"lossy-{quality}-{method}-{size}.webp", picture, "close", quality=quality, method=method)
+                save(f"lossy-{quality}-{method}-{size}.webp", picture, quality=quality, method=method)
             for alpha in [100, 30]:
-                save(f"lossy-alpha-{quality}-{alpha}-{size}.webp", clear, "close", quality=quality, alpha_quality=alpha)
+                save(f"lossy-alpha-{quality}-{alpha}-{size}.webp", clear, quality=quality, alpha_quality=alpha)
         for method in [0, 6]:
             save(f"lossless-{method}-{size}.webp", picture, lossless=True, method=method)
             save(f"lossless-alpha-{method}-{size}.webp", clear, lossless=True, method=method)
@@ -191,7 +191,7 @@ def webp_cases():
         other = Image.fromarray(255 - np.asarray(picture))
         for lossless in [False, True]:
             save(
-                f"animated-{lossless}-{size}.webp", picture, "read" if lossless else "close",
+                f"animated-{lossless}-{size}.webp", picture, "read",
                 save_all=True, append_images=[other], lossless=lossless, duration=50,
             )
         save(
@@ -563,6 +563,66 @@ def silent_cases():
     parts = [alpha, (b"VP8 ", lossy)]
     write("alpha-before.webp", riff([header(0x10, width, height)] + parts))
     write("alpha-behind.webp", riff([header(0x10, width, height)] + parts[::-1]), verdict="refused")
+    # JPEG inside TIFF: the tag says what the colours are, whatever the stream says; alpha is refused.
+    def strip(data, photometric, components):
+        tags = [(256, 3, [16]), (257, 3, [16]), (258, 3, [8] * components), (259, 3, [7]), (262, 3, [photometric]),
+                (273, 4, [8]), (277, 3, [components]), (278, 3, [16]), (279, 4, [len(data)])]
+        body, extra = b"", b""
+        behind = 8 + len(data) + len(data) % 2 + 2 + 12 * len(tags) + 4
+        for tag, kind, values in tags:
+            packed = b"".join(struct.pack("<H" if kind == 3 else "<I", value) for value in values)
+            if len(packed) > 4:
+                body += struct.pack("<HHII", tag, kind, len(values), behind + len(extra))
+                extra += packed
+            else:
+                body += struct.pack("<HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+        data = data + b"\0" * (len(data) % 2)
+        return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + body + bytes(4) + extra
+
+    small = Image.fromarray(rgb[:16, :16].astype(np.uint8))
+    for sampling in [0, 2]:
+        stream = io.BytesIO()
+        small.save(stream, "JPEG", quality=95, subsampling=sampling)
+        raw = stream.getvalue()
+        at = raw.index(b"\xff\xe0")
+        bare = raw[:at] + raw[at + 2 + struct.unpack(">H", raw[at + 2 : at + 4])[0] :]
+        adobe = [b"\xff\xee\0\x0eAdobe\0d\0\0\0\0" + bytes([transform]) for transform in [0, 1]]
+        for name, whole in [("jfif", raw), ("bare", bare)] + [(f"adobe{i}", bare[:2] + mark + bare[2:]) for i, mark in enumerate(adobe)]:
+            for photometric in [2, 6]:
+                write(f"strip-{sampling}-{name}-{photometric}.tif", strip(whole, photometric, 3), None, "either")
+    Image.fromarray(four[:16, :16].astype(np.uint8), "RGBA").save(f"{out}/alpha-jpeg.tif", compression="jpeg")
+    note("alpha-jpeg.tif", np.zeros((1, 1, 3)), "refused")
+    # A damaged name makes transparency a chunk that nobody needs; its length must fit.
+    for bit in [0, 1, 2, 3, 4]:
+        for place in range(4):
+            named = bytearray(plain[:33] + clear + plain[33:])
+            named[33 + 4 + place] ^= 1 << bit
+            write(f"trns-name-{place}-{bit}.png", bytes(named), verdict="refused")
+    for length in [0, 2, 5, 8]:
+        write(f"trns-length-{length}.png", plain[:33] + chunk(b"tRNS", bytes(length)) + plain[33:], verdict="refused")
+    # Fewer colours than the bits can name, and pixels beyond them.
+    bits = padded((grey & 15).astype(np.uint8))
+    for used in [12, 16]:
+        palette = bytes((i * 37 + j * 11) % 256 if j < 3 else 0 for i in range(used) for j in range(4))
+        info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 0, len(bits), 0, 0, used, 0)
+        data = b"BM" + struct.pack("<IHHI", 54 + len(palette) + len(bits), 0, 0, 54 + len(palette)) + info + palette + bits
+        write(f"palette-{used}.bmp", data, None, "read" if used == 16 else "refused")
+    # Damage within a WebP is told as libwebp tells it.
+    lossy_file, lossless_file = riff([(b"VP8 ", lossy)]), riff([(b"VP8L", solid)])
+    for kind, whole in [("lossy", lossy_file), ("lossless", lossless_file)]:
+        for at in range(20, len(whole), max(1, len(whole) // 80)):
+            write(f"damaged-{kind}-{at}.webp", whole[:at] + bytes([whole[at] ^ 0x40]) + whole[at + 1 :], None, "either")
+    for cut in [2, 6, 40]:
+        write(f"cut-{cut}.webp", riff([(b"VP8 ", lossy[:-cut])]), None, "either")
+    for name, change in [("small", -2), ("twenty", 20 - len(lossy_file) + 8)]:
+        size = struct.pack("<I", len(lossy_file) - 8 + change)
+        write(f"riff-{name}.webp", lossy_file[:4] + size + lossy_file[8:], verdict="refused")
+    first = header(0, width, height)
+    for name, parts in [("two", [first, (b"VP8 ", lossy), (b"VP8 ", lossy)]), ("two-alpha", [header(0x10, width, height), alpha, alpha, (b"VP8 ", lossy)]),
+                        ("between", [header(0x10, width, height), alpha, (b"EXIF", bytes(8)), (b"VP8 ", lossy)]),
+                        ("still-animated", [header(2, width, height), (b"ANIM", bytes(6)), (b"VP8 ", lossy)]),
+                        ("alpha-lossless", [header(0x10, width, height), alpha, (b"VP8L", solid)])]:
+        write(f"order-{name}.webp", riff(parts), verdict="refused")
 
 
 for cases in [png_cases, webp_cases, gif_cases, bmp_cases, tiff_cases, pnm_cases, silent_cases]:
