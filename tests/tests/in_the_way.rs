@@ -10,8 +10,9 @@ use std::time::Duration;
 use deepsim_experiment::Checkpoint;
 use deepsim_tests::files::{self, checkpoint, checkpoint_steps, column, contents};
 use deepsim_tests::lab::Lab;
-use deepsim_tests::process::run;
+use deepsim_tests::process::{Running, program, run};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::Signal;
 
 fn pipe(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
@@ -70,9 +71,7 @@ fn a_pipe_or_a_device_is_refused_at_once() {
             } else {
                 pipe(&place);
             }
-            let mut running = deepsim_tests::process::Running::start(
-                lab.train().args(["--resume", "--steps", "4"]),
-            );
+            let mut running = Running::start(lab.train().args(["--resume", "--steps", "4"]));
             let mut waited = Duration::ZERO;
             while running.lives() && waited < Duration::from_secs(60) {
                 std::thread::sleep(Duration::from_millis(50));
@@ -208,4 +207,165 @@ fn a_first_step_that_is_not_finite_promises_no_checkpoint() {
         "there is no checkpoint yet",
         "train.not_finite=halve",
     ]);
+}
+
+/// A copy of a run has the same link: each would remove what the other has saved.
+#[test]
+fn checkpoints_behind_a_link_belong_to_one_run() {
+    let lab = Lab::trained(2);
+    let dir = lab.run_dir();
+    fs::rename(dir.join("checkpoints"), lab.at("disk")).unwrap();
+    symlink("../disk", dir.join("checkpoints")).unwrap();
+    run(lab.train().args(["--resume", "--steps", "3"])).exits(0);
+    fs::create_dir(lab.at("copy")).unwrap();
+    symlink("../disk", lab.at("copy/checkpoints")).unwrap();
+    for name in ["experiment.toml", "lock", "metrics.jsonl"] {
+        fs::copy(dir.join(name), lab.at("copy").join(name)).unwrap();
+    }
+    let before = contents(&lab.at("disk"));
+    for flag in GOING_ON {
+        run(lab.train_into("copy").args(flag).args(["--steps", "4"])).refuses(&[
+            "copy/checkpoints leads to the checkpoints of",
+            "a folder of its own",
+        ]);
+    }
+    assert_eq!(contents(&lab.at("disk")), before);
+    // A run that was moved is the same run.
+    fs::rename(&dir, lab.at("elsewhere")).unwrap();
+    run(lab
+        .train_into("elsewhere")
+        .args(["--resume", "--steps", "4"]))
+    .says(&["resumed at step 3"])
+    .exits(0);
+}
+
+/// What a link leads to may be of other runs as well.
+#[test]
+fn fresh_removes_no_events_or_sheets_behind_a_link() {
+    let lab = Lab::trained(2);
+    for name in ["tensorboard", "samples"] {
+        fs::rename(lab.run_dir().join(name), lab.at(name)).unwrap();
+        symlink(lab.at(name), lab.run_dir().join(name)).unwrap();
+    }
+    let before = ["tensorboard", "samples"].map(|name| contents(&lab.at(name)));
+    run(lab.train().args(["--fresh", "--steps", "1"])).exits(0);
+    for (name, before) in ["tensorboard", "samples"].into_iter().zip(before) {
+        let after = contents(&lab.at(name));
+        assert!(before.keys().all(|file| after.contains_key(file)), "{name}");
+    }
+}
+
+#[test]
+fn a_pipe_as_a_run_s_experiment_stops_nobody() {
+    let lab = Lab::trained(2);
+    let file = lab.run_dir().join("experiment.toml");
+    fs::remove_file(&file).unwrap();
+    pipe(&file);
+    run(lab.train().args(["--resume", "--steps", "3"])).refuses(&["experiment.toml", "pipe"]);
+    run(&mut lab.eval(&["table2", "--runs", "run"]))
+        .exits(1)
+        .says(&["left out", "pipe"]);
+}
+
+const ENDLESS: [&str; 4] = [
+    "--steps",
+    "1000000",
+    "--set",
+    "train.checkpoint_every=1000000",
+];
+
+#[test]
+fn a_run_that_is_moved_while_it_trains_is_saved_where_it_is() {
+    let lab = Lab::new();
+    let mut at_work = Running::start(lab.train().args(ENDLESS));
+    at_work.until(|| column(&lab.run_dir(), "lr").len() > 1);
+    fs::rename(lab.run_dir(), lab.at("moved")).unwrap();
+    let ran = at_work.signal(Signal::TERM).exits(1);
+    let ran = ran.says(&["run was moved to", "moved while it trained", "--resume"]);
+    let step = *checkpoint_steps(&lab.at("moved")).last().unwrap();
+    assert!(
+        ran.stderr.contains(&format!("step {step} is saved there")),
+        "{}",
+        ran.stderr
+    );
+    assert!(!lab.run_dir().exists());
+    let on = (step + 1).to_string();
+    run(lab.train_into("moved").args(["--resume", "--steps", &on])).exits(0);
+}
+
+/// Batch systems set such limits.
+#[test]
+fn a_limit_of_the_size_of_files_fails_the_save_and_not_the_process() {
+    let lab = Lab::new();
+    let train = lab
+        .train()
+        .args(["--set", "train.sample_every=0"])
+        .get_args()
+        .map(|a| a.to_str().unwrap().to_owned())
+        .collect::<Vec<_>>();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -f 200; exec \"$0\" \"$@\""]);
+    shell
+        .arg(program("deepsim-train").get_program())
+        .args(train);
+    shell.current_dir(lab.path());
+    run(&mut shell)
+        .exits(1)
+        .says(&["could not be saved", "File too large", "--resume"]);
+}
+
+#[test]
+fn a_copy_by_hard_links_keeps_its_log() {
+    let lab = Lab::trained(2);
+    let log = lab.run_dir().join("metrics.jsonl");
+    let copy = lab.at("backup.jsonl");
+    fs::hard_link(&log, &copy).unwrap();
+    let before = fs::read(&copy).unwrap();
+    run(lab.train().args(["--resume", "--steps", "3"])).exits(0);
+    assert_eq!(fs::read(&copy).unwrap(), before);
+    assert_ne!(fs::read(&log).unwrap(), before);
+}
+
+/// The kernel keeps signals from the first process of a container that does not listen.
+#[test]
+fn an_evaluation_that_is_the_first_process_ends_on_a_signal() {
+    let lab = Lab::trained(2);
+    let mut shell = std::process::Command::new("unshare");
+    shell.args(["--pid", "--fork", "--kill-child"]);
+    let eval = lab.eval(&[
+        "reencode",
+        "--runs",
+        "run",
+        "--iterations",
+        "1000000",
+        "--out",
+        "o",
+    ]);
+    shell
+        .arg(eval.get_program())
+        .args(eval.get_args())
+        .current_dir(lab.path());
+    let mut at_work = Running::start(&mut shell);
+    let child = |parent: u32| {
+        let file = format!("/proc/{parent}/task/{parent}/children");
+        fs::read_to_string(file)
+            .unwrap_or_default()
+            .trim()
+            .parse::<i32>()
+            .ok()
+    };
+    let parent = at_work.pid();
+    let mut first = None;
+    at_work.until(|| {
+        first = child(parent);
+        first.is_some()
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    if !at_work.lives() {
+        println!("this user may not make a process namespace: nothing was tried");
+        return;
+    }
+    let pid = rustix::process::Pid::from_raw(first.unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    at_work.ends().exits(143);
 }

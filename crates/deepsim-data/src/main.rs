@@ -6,10 +6,12 @@ mod cli;
 
 use std::process::ExitCode;
 
-use deepsim_data::terminal::{parse, tell};
+use deepsim_data::terminal::{self, parse, tell};
 use deepsim_data::with_causes;
 
 fn main() -> ExitCode {
+    // Where no handler can be set, things are as they would be without.
+    let _ = terminal::fail_at_the_file_limit();
     let args: cli::Args = parse();
     match cli::run(args) {
         Ok(code) => code,

@@ -9,7 +9,7 @@ mod progress;
 use std::path::Path;
 use std::process::ExitCode;
 
-use deepsim_data::terminal::{one_line, path as shown, tell};
+use deepsim_data::terminal::{self, one_line, path as shown, tell};
 use deepsim_eval::format::{Format, csv, json};
 use deepsim_eval::{EvalError, ask, compare, decode, door, invert, output, table1};
 use deepsim_experiment::{Consent, Experiment, device};
@@ -19,6 +19,9 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     deepsim_nets::keep_memory();
+    // Where no handler can be set, things are as they would be without.
+    let _ = terminal::fail_at_the_file_limit();
+    let _ = terminal::end_as_first_process();
     tracing_subscriber::fmt()
         .with_writer(|| deepsim_data::terminal::Stderr)
         .with_ansi(false)

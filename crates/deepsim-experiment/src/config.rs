@@ -11,6 +11,7 @@ use deepsim_nets::{
 use serde::Deserialize;
 
 use crate::error::{ExperimentError, Result};
+use crate::files;
 use crate::fixed::Fixed;
 use crate::overrides;
 pub use crate::raw::*;
@@ -57,10 +58,15 @@ fn culprit(text: &str, sets: &[String], error: &toml::de::Error) -> String {
     }
 }
 
-/// An experiment may come through a pipe (`<(sed … FILE)`), but not without end.
+/// An experiment may come through a pipe of the shell (`<(sed … FILE)`), but not without end; and no pipe on disk is
+/// waited for.
 fn read_text(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
-    let file = std::fs::File::open(path)?;
+    let file = if path.starts_with("/dev") || path.starts_with("/proc") {
+        std::fs::File::open(path)?
+    } else {
+        files::open(path)?
+    };
     let bytes = file.take(MOST + 1).read_to_string(&mut text)?;
     if bytes as u64 > MOST {
         return Err(std::io::Error::other("is too large for an experiment file"));

@@ -1,7 +1,9 @@
 //! What is in a run directory: which of it this program wrote, told by name and content, and the removal of that alone.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -20,6 +22,8 @@ const SAMPLES: &str = "samples";
 const EVENTS: &str = "tensorboard";
 /// A resolved experiment that earlier versions were writing when they were killed.
 const PARTIAL: &str = "experiment.partial";
+/// Says of checkpoints that a link leads to which run's they are.
+const OWNER: &str = ".run";
 /// How a PNG begins.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// How the resolved experiment begins.
@@ -63,6 +67,38 @@ pub fn place(run: &Path) -> Result<Place> {
         }
         Err(e) => Err(ExperimentError::io(&path)(e)),
     }
+}
+
+/// Takes checkpoints that a link leads to for this run. A copy of a run has the same link: were both to write there, each
+/// would remove what the other has saved.
+///
+/// # Errors
+/// [`ExperimentError::SharedCheckpoints`]; a folder that cannot be read or written.
+pub(crate) fn own_linked(run: &Path) -> Result<()> {
+    let link = run.join(CHECKPOINTS);
+    if !link.is_symlink() || place(run)? != Place::Folder {
+        return Ok(());
+    }
+    let whole = |path: &Path| path.canonicalize().map_err(ExperimentError::io(path));
+    let (folder, run) = (whole(&link)?, whole(run)?);
+    let file = folder.join(OWNER);
+    let owner = match files::read(&file) {
+        Ok(bytes) => PathBuf::from(OsString::from_vec(bytes)),
+        Err(e) if e.kind() == ErrorKind::NotFound => PathBuf::new(),
+        Err(e) => return Err(ExperimentError::io(&file)(e)),
+    };
+    if owner == run {
+        return Ok(());
+    }
+    // A run that was moved is not there any more.
+    let is_there = whole(&owner.join(CHECKPOINTS)).is_ok_and(|place| place == folder);
+    if !owner.as_os_str().is_empty() && is_there {
+        return Err(ExperimentError::SharedCheckpoints {
+            path: link,
+            other: owner,
+        });
+    }
+    files::replace(&file, run.as_os_str().as_bytes()).map_err(ExperimentError::io(&file))
 }
 
 /// Names in a folder, sorted; none where it is missing.
@@ -216,7 +252,12 @@ pub(crate) fn reached(run: &Path) -> Result<Option<u64>> {
         Err(e) => return Err(ExperimentError::io(&path)(e)),
     }
     let samples = run.join(SAMPLES);
-    let sheets = names(&samples)?;
+    // What a link leads to may be of several runs.
+    let sheets = if samples.is_symlink() {
+        Vec::new()
+    } else {
+        names(&samples)?
+    };
     let steps = sheets.iter().filter(|n| is_our_sheet(&samples.join(n), n));
     Ok(steps.filter_map(|n| sheet(n)).max().max(last))
 }
@@ -256,7 +297,9 @@ pub(crate) fn foreign(run: &Path) -> Result<Vec<String>> {
             is_our_sheet(path, name) || is_our_partial(path, name)
         }),
         (EVENTS, &|_, name| is_our_events(name)),
-        (CHECKPOINTS, &|path, _| checkpoint::is_ours(path)),
+        (CHECKPOINTS, &|path, name| {
+            name == OWNER || checkpoint::is_ours(path)
+        }),
     ];
     for (folder, is_ours) in folders {
         let at = run.join(folder);
@@ -324,6 +367,10 @@ pub(crate) fn clear(run: &Path) -> Result<Vec<String>> {
         (&run.join(EVENTS), &|_, name| is_our_events(name)),
     ];
     for (folder, is_ours) in folders {
+        // What a link leads to may be of other runs as well.
+        if folder.is_symlink() {
+            continue;
+        }
         for name in names(folder)? {
             let path = folder.join(&name);
             if is_ours(&path, &name) {

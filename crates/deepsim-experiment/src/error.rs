@@ -131,6 +131,18 @@ pub enum ExperimentError {
         /// The directory.
         path: PathBuf,
     },
+    /// A run whose link to checkpoints leads to those of another run.
+    #[error(
+        "{} leads to the checkpoints of {}: give this run a folder of its own in its place, or go on with that run",
+        shown(path),
+        shown(other)
+    )]
+    SharedCheckpoints {
+        /// The link.
+        path: PathBuf,
+        /// The run that they are of.
+        other: PathBuf,
+    },
     /// Something else stands where a file or folder of the run goes.
     #[error("{} is {what}; move it away or use another --out", shown(path))]
     InTheWay {

@@ -32,4 +32,4 @@ pub use evaluate::{Clip, HeldOut};
 pub use fixed::Fixed;
 pub use measure::Norm;
 pub use networks::Perception;
-pub use run_dir::{Intent, RunDir, Start};
+pub use run_dir::{Intent, RunDir, Start, Whereabouts};

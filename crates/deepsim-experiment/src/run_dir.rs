@@ -4,6 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::terminal::{one_line, path as shown};
@@ -37,6 +40,17 @@ pub enum Start {
     Finished(u64),
 }
 
+/// Where a run directory is that was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// Where it was.
+    Here,
+    /// In another place.
+    Moved(PathBuf),
+    /// Nowhere: it was removed, or its lock was.
+    Gone,
+}
+
 /// A run directory that this process may write to, until dropped.
 #[derive(Debug)]
 pub struct RunDir {
@@ -45,7 +59,7 @@ pub struct RunDir {
     kept: RefCell<BTreeSet<u64>>,
     // Held for its lock: the kernel frees it when the process ends, however it ends. There is none where nothing can be
     // written.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl RunDir {
@@ -100,7 +114,7 @@ impl RunDir {
         let run = |lock| RunDir {
             path: path.to_owned(),
             kept: RefCell::default(),
-            _lock: lock,
+            lock,
         };
         let run = match lock(path) {
             Ok(lock) => run(Some(lock)),
@@ -115,6 +129,7 @@ impl RunDir {
                 return Err(error);
             }
         };
+        contents::own_linked(path)?;
         // First: on a disk that is nearly full it makes the room that is asked for.
         run.mend()?;
         let start = match intent {
@@ -256,6 +271,25 @@ impl RunDir {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the directory is still where it was when it was opened, told by its lock.
+    pub fn whereabouts(&self) -> Whereabouts {
+        let Some(lock) = &self.lock else {
+            return Whereabouts::Here;
+        };
+        let id = |m: fs::Metadata| (m.dev(), m.ino());
+        let there = fs::symlink_metadata(self.path.join(LOCK)).map(id).ok();
+        if there.is_some() && there == lock.metadata().map(id).ok() {
+            return Whereabouts::Here;
+        }
+        let now = fs::read_link(format!("/proc/self/fd/{}", lock.as_raw_fd())).unwrap_or_default();
+        // The system's word for a file without a name.
+        let is_gone = now.as_os_str().as_bytes().ends_with(b" (deleted)");
+        match now.parent() {
+            Some(parent) if !is_gone => Whereabouts::Moved(parent.to_owned()),
+            _ => Whereabouts::Gone,
+        }
     }
 
     /// Where checkpoints are.

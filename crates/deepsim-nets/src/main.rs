@@ -93,6 +93,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Where no handler can be set, things are as they would be without.
+    let _ = deepsim_terminal::fail_at_the_file_limit();
+    let _ = deepsim_terminal::end_as_first_process();
     let cli: Cli = deepsim_terminal::parse();
     deepsim_nets::fit_threads();
     match run(&cli, &mut io::stdout().lock()) {

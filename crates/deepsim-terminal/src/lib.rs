@@ -8,6 +8,7 @@
 //! * Commands to copy are built of words, each quoted for the shell: [`command`].
 
 mod quoting;
+mod signals;
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
@@ -15,6 +16,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::Path;
 
 pub use quoting::{command, quote};
+pub use signals::{end_as_first_process, fail_at_the_file_limit};
 
 /// A line (or several) on stderr, escaped, if anybody is there to read it.
 pub fn tell(line: impl Display) {

@@ -61,6 +61,32 @@ pub enum TrainError {
         /// Why not.
         source: Box<TrainError>,
     },
+    /// A run directory that was moved while it was trained in.
+    #[error(
+        "{0} was moved to {1} while it trained, which ends here: step {step} is saved there; go on by the same command \
+         with --out {1} --resume",
+        shown(run),
+        shown(to)
+    )]
+    Moved {
+        /// Where it was.
+        run: PathBuf,
+        /// Where it is.
+        to: PathBuf,
+        /// The step that was saved.
+        step: u64,
+    },
+    /// A run directory that was removed while it was trained in.
+    #[error(
+        "{} was removed while it trained, or its lock was: step {step} could not be saved",
+        shown(run)
+    )]
+    Gone {
+        /// Where it was.
+        run: PathBuf,
+        /// The step.
+        step: u64,
+    },
     /// A report on a step whose state is well.
     #[error("step {step}: {what} failed: {source}{}", advice(what, source))]
     Report {
@@ -206,6 +232,8 @@ impl TrainError {
         match self {
             TrainError::NotFinite { .. }
             | TrainError::Hopeless { .. }
+            | TrainError::Moved { .. }
+            | TrainError::Gone { .. }
             | TrainError::Saving { .. }
             | TrainError::Report { .. }
             | TrainError::Panicked(_)

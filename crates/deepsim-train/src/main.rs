@@ -82,6 +82,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     deepsim_nets::keep_memory();
+    // Where no handler can be set, things are as they would be without.
+    let _ = deepsim_data::terminal::fail_at_the_file_limit();
     tracing_subscriber::fmt()
         .with_writer(|| deepsim_data::terminal::Stderr)
         .with_ansi(false)

@@ -1,8 +1,9 @@
 //! `metrics.jsonl`: one object per log step.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::terminal::path as shown;
@@ -29,6 +30,10 @@ impl MetricsLog {
     /// A file that cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<MetricsLog> {
         let open = || {
+            // A copy of the run by hard links keeps its own log.
+            if fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.nlink() > 1) {
+                files::replace(path, &files::read(path)?)?;
+            }
             let file = files::own(path)?;
             let (kept, last) = read(&file, path, step)?;
             // Lines are only ever appended: what stays is how the file begins.
@@ -179,8 +184,6 @@ impl Means {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -218,7 +221,6 @@ mod tests {
             "{\"step\":1,\"a\":1}\n{\"step\":2}\n{\"step\":3}\n{\"step\":1,\"cu",
         )
         .unwrap();
-        use std::os::unix::fs::MetadataExt;
         let file = fs::metadata(&path).unwrap().ino();
         let mut log = MetricsLog::open(&path, 2).unwrap();
         // In place: the log of a long run does not fit on the disk twice.

@@ -15,10 +15,16 @@ pub fn command(experiment: &Experiment, run: &Path) -> String {
         .raw
         .latent
         .is_some_and(|l| l.code == Code::Gaussian);
+    let sources = [&experiment.encoder, &experiment.comparator];
+    let consent = if sources.iter().any(|s| matches!(s, Source::Script(_))) {
+        " --trust-code"
+    } else {
+        ""
+    };
     match &experiment.encoder {
         Source::Recorded(_) => format!("{eval} decode FEATURES.npy --run {run}"),
         _ if gaussian => format!("{eval} sample --runs {run}"),
         _ if experiment.raw.generator.noise > 0 => format!("{eval} preimages {run}"),
-        _ => format!("{eval} table2 --runs {run}"),
+        _ => format!("{eval} table2 --runs {run}{consent}"),
     }
 }

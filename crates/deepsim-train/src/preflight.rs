@@ -119,6 +119,9 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
     let bad = experiment.bad_images();
     let mut loader = Loader::new(Arc::clone(&data), spec, state.step, bad, &state.quarantined)?;
     let batch = loader.next_batch()?;
+    if request.intent == Intent::Fresh {
+        stop.cleared();
+    }
     run.begin(experiment, request.intent)?;
 
     tell(format_args!(

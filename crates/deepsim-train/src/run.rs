@@ -419,7 +419,8 @@ impl<'a> Training<'a> {
                 self.valid = false;
                 Err(error)
             }
-            // An older one could not be removed.
+            Err(error @ TrainError::Gone { .. }) => Err(error),
+            // An older one could not be removed, or the directory was moved.
             Err(error) if self.saver.saved() == Some(step) && before != Some(step) => Err(error),
             Err(error) => Err(TrainError::Saving {
                 step,
@@ -454,7 +455,9 @@ impl<'a> Training<'a> {
                     newest,
                 };
             }
-            TrainError::Saving { .. } => return error,
+            TrainError::Saving { .. } | TrainError::Moved { .. } | TrainError::Gone { .. } => {
+                return error;
+            }
             _ if !self.valid => Rescue::Spoilt {
                 step: step + 1,
                 newest,

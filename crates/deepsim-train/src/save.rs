@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use deepsim_experiment::recorded::SCALE_FILE;
-use deepsim_experiment::{Manifest, Perception, RunDir, checkpoint};
+use deepsim_experiment::{Manifest, Perception, RunDir, Whereabouts, checkpoint};
 
 use crate::error::{Result, TrainError};
 use crate::gate::Watch;
@@ -71,8 +71,18 @@ impl Saver {
         if let Some(scale) = perception.scale() {
             snapshot.files.insert(SCALE_FILE, scale.tensors());
         }
-        checkpoint::write(&self.run.checkpoints(), self.manifest.clone(), &snapshot)?;
-        self.saved = Some(state.step);
+        let run = self.run.path().to_owned();
+        let step = state.step;
+        let folder = match self.run.whereabouts() {
+            Whereabouts::Here => self.run.checkpoints(),
+            Whereabouts::Moved(to) => to.join("checkpoints"),
+            Whereabouts::Gone => return Err(TrainError::Gone { run, step }),
+        };
+        checkpoint::write(&folder, self.manifest.clone(), &snapshot)?;
+        self.saved = Some(step);
+        if let Whereabouts::Moved(to) = self.run.whereabouts() {
+            return Err(TrainError::Moved { run, to, step });
+        }
         self.run.retain(self.keep, state.step)?;
         Ok(())
     }

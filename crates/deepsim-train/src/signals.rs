@@ -20,6 +20,7 @@ const ONE_WISH: Duration = Duration::from_millis(100);
 pub struct Stop {
     signal: Arc<AtomicUsize>,
     unsaved: Arc<AtomicBool>,
+    cleared: Arc<AtomicBool>,
 }
 
 impl Stop {
@@ -36,9 +37,11 @@ impl Stop {
         let mut signals = Signals::new(wanted)?;
         let signal = Arc::new(AtomicUsize::new(0));
         let unsaved = Arc::new(AtomicBool::new(false));
+        let cleared = Arc::new(AtomicBool::new(false));
         let stop = Stop {
             signal: Arc::clone(&signal),
             unsaved: Arc::clone(&unsaved),
+            cleared: Arc::clone(&cleared),
         };
         std::thread::Builder::new()
             .name("signals".to_owned())
@@ -46,7 +49,11 @@ impl Stop {
                 let mut asked: Option<Instant> = None;
                 for number in signals.forever() {
                     if !unsaved.load(Ordering::Relaxed) {
-                        tell("stopped before a step was done: nothing is lost; the same command begins again");
+                        tell(if cleared.load(Ordering::Relaxed) {
+                            "stopped before a step was done; the earlier results are removed, as --fresh asked"
+                        } else {
+                            "stopped before a step was done: nothing is lost; the same command begins again"
+                        });
                         low_level::exit(128 + number);
                     }
                     // These may come more than once and never end it at once.
@@ -67,6 +74,11 @@ impl Stop {
     /// From now on a signal ends the process at once, whatever it is doing: reading, hashing, decoding.
     pub fn nothing_to_save(&self) {
         self.unsaved.store(false, Ordering::Relaxed);
+    }
+
+    /// What an earlier run left is gone.
+    pub fn cleared(&self) {
+        self.cleared.store(true, Ordering::Relaxed);
     }
 
     /// From now on a signal lets the step be finished and saved.

@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use deepsim_data::terminal::tell;
-use deepsim_data::terminal::{one_line, path as shown};
+use deepsim_data::terminal::{self, one_line, path as shown, tell};
 use deepsim_data::verify::{beside_parts, parts};
 use deepsim_data::{Dataset, verify};
 
@@ -11,6 +10,8 @@ use super::progress::Progress;
 use super::{Failed, VerifyArgs, say};
 
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    // Where no handler can be set, things are as they would be without.
+    let _ = terminal::end_as_first_process();
     let mut all_whole = true;
     let parts = parts(&args.dataset);
     beside_parts(&args.dataset)?.iter().for_each(tell);
