@@ -136,7 +136,6 @@ def images():
         "deflate.tiff": (rgb, "TIFF", {"compression": "tiff_adobe_deflate"}),
         "packbits.tiff": (rgb.convert("L"), "TIFF", {"compression": "packbits"}),
         "jpeg.tiff": (rgb, "TIFF", {"compression": "jpeg"}),
-        "fax.tiff": (rgb.convert("1"), "TIFF", {"compression": "group4"}),
         "rgb.ppm": (rgb, "PPM", {}),
         "grey.pgm": (rgb.convert("L"), "PPM", {}),
         "bit.pbm": (rgb.convert("1"), "PPM", {}),

@@ -183,7 +183,11 @@ pub fn read_safetensors(path: &Path) -> Result<NamedTensors> {
         source,
     };
     // A pipe or a device may have no end.
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+    let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
+    if kind.is_dir() {
+        return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
+    }
+    if !kind.is_file() {
         return Err(unreadable(std::io::Error::other("is not a regular file")));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
