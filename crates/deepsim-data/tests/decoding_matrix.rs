@@ -15,7 +15,10 @@ use image::RgbImage;
 use tempfile::tempdir;
 
 const JPEGS: &str = include_str!("matrix/jpeg.py");
-const OTHERS: &str = include_str!("matrix/others.py");
+const OTHERS: &str = concat!(
+    include_str!("matrix/others.py"),
+    include_str!("matrix/damage.py")
+);
 
 /// A line of a matrix's index.
 struct Case {
