@@ -102,8 +102,8 @@ impl Dataset {
             let json = read(&file)?;
             let manifest = Box::new(Manifest::parse(&json, &file)?);
             let shards = open_shards(path, &manifest)?;
-            let shards_names = manifest.shards.iter().map(|shard| shard.file.as_str());
-            let beside = beside(path, shards_names.chain([MANIFEST, SKIPPED]))?;
+            let names = manifest.shards.iter().map(|shard| shard.file.as_str());
+            let beside = beside(path, names.chain([MANIFEST, SKIPPED]))?;
             return Ok(Self {
                 path: path.into(),
                 digest: blake3::hash(&json).to_hex().to_string(),

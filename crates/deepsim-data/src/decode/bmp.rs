@@ -91,7 +91,8 @@ fn check_indices(bytes: &[u8]) -> Result<(), ImageFault> {
     let rows = bytes.get(number(10)..).unwrap_or_default();
     let each = 8 / bits;
     let beyond = |row: &[u8]| {
-        (0..width).any(|x| {
+        // The width is what a header says: it may be of any size.
+        (0..width.min(row.len() * each)).any(|x| {
             let shift = 8 - bits * (x % each + 1);
             row.get(x / each)
                 .is_some_and(|byte| (usize::from(*byte) >> shift) & ((1 << bits) - 1) >= used)
