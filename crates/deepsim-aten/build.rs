@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .file("csrc/shim.cpp")
         .file("csrc/capability.cpp")
         .file("csrc/distance.cpp")
+        .file("csrc/script_output.cpp")
         .file("csrc/ssim.cpp")
         .file("csrc/winograd.cpp")
         .file("csrc/bf16/plan.cpp")

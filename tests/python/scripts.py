@@ -4,7 +4,7 @@
 
 writes `traced.pt` (a small convolutional network whose parameters require gradients), `training.pt`
 (the same, scripted and left in training mode, with batch normalisation and dropout), `parts.pt` (scripted: returns a tuple), `named.pt`
-(scripted: returns a dictionary), modules that are wrong in one way each, `noisy.pt` (says on stdout that it runs, as soon
+(scripted: returns a dictionary), modules that are wrong in one way each, `noisy.pt` (prints and warns, as soon
 as it is loaded), `inplace.pt` (changes its input), `kept.pt` (returns the same memory each time), `half.pt`, `bfloat16.pt`,
 `double.pt` (the types of their output), `weights.pt` and `old-weights.pt` (state dicts of both forms of torch.save), and
 `parity.safetensors`: pictures `rgb` (RGB 0-255), `up`, and for each UNITS `y/UNITS` and `gx/UNITS`,
@@ -12,6 +12,7 @@ the gradient of sum(y * up) with regard to the RGB picture.
 """
 
 import sys
+import warnings
 from typing import Dict, Tuple
 
 import torch
@@ -81,7 +82,8 @@ class Noisy(nn.Module):
         self.training = state[1]
 
     def forward(self, x):
-        print("THE MODULE RUNS")
+        print("THE MODULE RUNS", "\x1b[31mred")
+        warnings.warn("THE MODULE WARNS \x1b[31mred")
         return nn.functional.avg_pool2d(x, 8)
 
 

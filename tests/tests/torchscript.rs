@@ -325,8 +325,27 @@ fn features_of_every_floating_type_become_single_precision() {
     run(lab.train().args(["--steps", "1", "--trust-code"])).exits(0);
 }
 
-/// What a module says when it is loaded or called.
+/// What a module prints when it is loaded or called.
 const WITNESS: &str = "THE MODULE RUNS";
+
+/// Refused, and no module was heard.
+#[track_caller]
+fn unheard(ran: Ran) -> Ran {
+    assert!(!ran.stderr.contains(WITNESS), "{}", ran.stderr);
+    ran
+}
+
+/// What a module prints and warns of is on stderr, escaped; stdout is for results.
+#[track_caller]
+fn heard(ran: Ran) -> Ran {
+    let ran = ran.exits(0).says(&[
+        &format!("TorchScript module: {WITNESS} \\u{{1b}}[31mred"),
+        "libtorch: THE MODULE WARNS \\u{1b}[31mred",
+    ]);
+    assert!(!ran.stdout.contains("THE MODULE"), "{}", ran.stdout);
+    assert!(!ran.stderr.contains('\x1b'), "{}", ran.stderr);
+    ran
+}
 
 fn noisy(lab: &Lab) {
     experiment(
@@ -358,7 +377,7 @@ fn no_code_runs_before_the_command_line_allows_its_hash() {
     noisy(&lab);
     let hash = hash_of(&lab, "noisy.pt");
     let other = hash_of(&lab, "traced.pt");
-    // A first training. `refuses` demands an empty stdout: the module would be heard there.
+    // A first training.
     let flag = format!("--trust-code={hash}");
     let words = [
         "encoder.weights",
@@ -368,17 +387,14 @@ fn no_code_runs_before_the_command_line_allows_its_hash() {
         &hash,
     ];
     for given in [vec![], vec![format!("--trust-code={other}")]] {
-        let refused = run(lab.train().args(["--steps", "2"]).args(given)).refuses(&words);
+        let refused = run(lab.train().args(["--steps", "2"]).args(given));
+        let refused = unheard(refused.refuses(&words));
         assert!(!lab.run_dir().exists());
         assert!(refused.stderr.contains("--steps 2"), "{}", refused.stderr);
     }
     run(lab.train().arg("--trust-code=yes")).refuses(&["64 hexadecimal digits"]);
     let refused = run(lab.train().args(["--steps", "2"])).refuses(&words);
-    let trained = advised(&lab, &refused).exits(0);
-    assert!(
-        trained.stdout.contains(WITNESS),
-        "the module cannot be heard"
-    );
+    let trained = heard(advised(&lab, &refused));
     assert!(
         trained.stdout.contains("done: step 2"),
         "{}",
@@ -393,7 +409,7 @@ fn no_code_runs_before_the_command_line_allows_its_hash() {
     assert!(done.stdout.starts_with("done: step 2"), "{}", done.stdout);
     run(lab.train().args(["--steps", "4"])).refuses(&["--resume", "--fresh"]);
     let resume = ["--steps", "4", "--resume"];
-    run(lab.train().args(resume)).refuses(&["encoder.weights", &flag]);
+    unheard(run(lab.train().args(resume)).refuses(&["encoder.weights", &flag]));
 
     // Every command that opens the run or its experiment.
     let photo = lab.text("test/12.jpg");
@@ -431,10 +447,11 @@ fn no_code_runs_before_the_command_line_allows_its_hash() {
         vec!["baseline", "mv", &toml],
     ];
     for command in &all {
-        let refused = run(&mut lab.eval(command)).refuses(&["is not allowed to run", &flag]);
+        let refused = run(&mut lab.eval(command));
+        let refused = unheard(refused.refuses(&["is not allowed to run", &flag]));
         let last = refused.stderr.trim_end().lines().last().unwrap();
         assert!(last.contains(command[0]) && last.contains(&flag), "{last}");
-        run(lab.eval(command).arg(format!("--trust-code={other}"))).refuses(&[&hash]);
+        unheard(run(lab.eval(command).arg(format!("--trust-code={other}"))).refuses(&[&hash]));
     }
     // Commands over many runs leave it out and go on.
     for command in [
@@ -442,30 +459,34 @@ fn no_code_runs_before_the_command_line_allows_its_hash() {
         &["report", "--runs", "runs"],
         &["figure", "1", "--runs", "runs"],
     ] {
-        let ran = run(&mut lab.eval(command)).says(&["runs/noisy", "left out", &flag]);
-        assert!(!ran.stdout.contains(WITNESS), "{}", ran.stdout);
+        unheard(run(&mut lab.eval(command)).says(&["runs/noisy", "left out", &flag]));
     }
     // What only reads the TOML, and what needs no encoder, asks for nothing.
     run(&mut lab.eval(&["table1", "--experiment", "runs/noisy/experiment.toml"])).exits(0);
 
     // Bare, and by hash, on a run.
     let refused = run(&mut lab.eval(&all[0])).exits(2);
-    assert!(advised(&lab, &refused).exits(0).stdout.contains(WITNESS));
-    let csv = run(&mut lab.eval(&[
-        "table2",
-        "--runs",
-        "runs",
-        "--format",
-        "csv",
-        "--trust-code",
-    ]));
-    assert!(csv.prints().contains("runs/noisy"));
+    heard(advised(&lab, &refused));
+    let table = |format| {
+        let words = [
+            "table2",
+            "--runs",
+            "runs",
+            "--trust-code",
+            "--format",
+            format,
+        ];
+        heard(run(&mut lab.eval(&words))).stdout
+    };
+    assert!(table("csv").contains("runs/noisy"));
+    let json: serde_json::Value = serde_json::from_str(&table("json")).unwrap();
+    assert!(json.to_string().contains("runs/noisy"));
 
     // Another file in the module's place: not even an explicit hash makes it the run's.
     fs::copy(lab.at("inplace.pt"), lab.at("noisy.pt")).unwrap();
     let now = hash_of(&lab, "noisy.pt");
     for flag in ["--trust-code".to_owned(), format!("--trust-code={now}")] {
-        run(lab.eval(&all[0]).arg(&flag)).refuses(&["encoder.weights", "changed"]);
+        unheard(run(lab.eval(&all[0]).arg(&flag)).refuses(&["encoder.weights", "changed"]));
         let resume = ["--steps", "4", "--resume", flag.as_str()];
         run(lab.train_into("runs/noisy").args(resume)).refuses(&["encoder.weights", "changed"]);
     }

@@ -17,6 +17,7 @@ mod capability;
 mod cuda;
 mod distance;
 mod rows;
+mod script_output;
 mod ssim;
 mod winograd;
 
@@ -35,6 +36,7 @@ pub use cuda::{
 };
 pub use distance::squared_distance;
 pub use rows::{BLOCK, Bf16Columns, Bf16Rows, RowMeasure};
+pub use script_output::{ScriptOutput, hear_scripts};
 pub use ssim::ssim;
 pub use winograd::{Form, allow_winograd, winograd, winograd_pays};
 

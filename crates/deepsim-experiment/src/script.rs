@@ -5,6 +5,8 @@ mod trial;
 
 use std::path::PathBuf;
 
+use deepsim_aten::{ScriptOutput, hear_scripts};
+use deepsim_data::terminal::tell;
 use deepsim_nets::pictures::{caffe_to_rgb, caffe_to_torchvision, check_pictures};
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
@@ -44,6 +46,7 @@ impl Script {
             hash,
         } = module;
         let bad = |e: &tch::TchError| failure(&source.file, e);
+        hear_scripts(show);
         // The interpreter's first runs would otherwise be profiled and later ones optimised: the
         // same step would not give the same bits before and after a resume.
         tch::jit::f_set_graph_executor_optimize(false).map_err(|e| bad(&e))?;
@@ -78,6 +81,8 @@ impl Script {
             Units::Rgb1 => caffe_to_rgb(caffe)?.f_mul_scalar(1.0 / 255.0)?,
             Units::RgbImagenet => caffe_to_torchvision(caffe)?,
         };
+        // Again, because warnings are heard for each thread.
+        hear_scripts(show);
         let made = self
             .module
             .forward_is(&[IValue::Tensor(x)])
@@ -132,6 +137,14 @@ impl Script {
             path: self.source.file.clone(),
             reason,
         }
+    }
+}
+
+/// What a module prints is no result of ours: stdout is for those.
+fn show(output: ScriptOutput<'_>) {
+    match output {
+        ScriptOutput::Printed(text) => tell(format_args!("TorchScript module: {text}")),
+        ScriptOutput::Warned(text) => tell(format_args!("libtorch: {text}")),
     }
 }
 
