@@ -127,11 +127,19 @@ fn narrow(bytes: &[u8]) -> Result<Option<[u32; 3]>, ImageFault> {
                 "a BMP of 16 bits with unusual colour masks".into(),
             )),
         },
-        (true, 32, true) if masks.iter().any(|mask| mask.count_ones() != 8) => Err(
-            ImageFault::Refused("a BMP with colours of other than 8 bits".into()),
-        ),
+        (true, 32, true) if !are_bytes(masks) => Err(ImageFault::Refused(
+            "a BMP whose colours are no bytes of their own".into(),
+        )),
         _ => Ok(None),
     }
+}
+
+/// Whether the colours are three different bytes of four.
+fn are_bytes([red, green, blue]: [u32; 3]) -> bool {
+    let byte = |mask: u32| {
+        mask.count_ones() == 8 && mask.trailing_zeros() % 8 == 0 && mask.leading_zeros() % 8 == 0
+    };
+    [red, green, blue].into_iter().all(byte) && red != green && green != blue && blue != red
 }
 
 /// Refuses run lengths that leave pixels out: programs fill them with different colours, or call

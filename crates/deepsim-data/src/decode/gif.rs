@@ -28,6 +28,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
     let clear = frame.transparent;
     let palette = frame.palette.clone().or(shared);
     // Programs do not agree on what these look like.
+    if clear_colours(bytes).len() > 1 {
+        return Err(refused("with several transparent colours for one frame"));
+    }
     if left + wide > width || top + high > height {
         return Err(refused("whose frame reaches beyond its screen"));
     }
@@ -55,6 +58,34 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
             Ok(())
         },
     )
+}
+
+/// The different transparent colours (or none) that the graphic controls before the first frame name.
+fn clear_colours(bytes: &[u8]) -> Vec<Option<u8>> {
+    const HEADER: usize = 13;
+    const EXTENSION: u8 = 0x21;
+    const CONTROL: u8 = 0xF9;
+    const TRANSPARENT: u8 = 1;
+    let palette = match bytes.get(10) {
+        Some(flags) if flags & 0x80 != 0 => 3 << ((flags & 7) + 1),
+        _ => 0,
+    };
+    let mut found = Vec::new();
+    let mut rest = bytes.get(HEADER + palette..).unwrap_or_default();
+    while let [EXTENSION, kind, blocks @ ..] = rest {
+        if let (&CONTROL, [_, flags, _, _, index, ..]) = (kind, blocks) {
+            found.push((flags & TRANSPARENT != 0).then_some(*index));
+        }
+        rest = blocks;
+        while let [length, more @ ..] = rest
+            && *length > 0
+        {
+            rest = more.get(usize::from(*length)..).unwrap_or_default();
+        }
+        rest = rest.get(1..).unwrap_or_default();
+    }
+    found.dedup();
+    found
 }
 
 fn refused(what: &str) -> ImageFault {

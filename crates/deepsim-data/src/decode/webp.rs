@@ -28,7 +28,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
         .ok_or_else(|| ImageFault::Truncated("shorter than its RIFF header says".into()))?;
     match contents(file)? {
         Contents::Still => still(file),
-        Contents::Frame(canvas, frame) => animation(canvas, frame),
+        Contents::Frame(canvas, frame) => animation(&canvas, frame),
     }
 }
 
@@ -60,12 +60,12 @@ fn still(file: &[u8]) -> Result<Held, ImageFault> {
 }
 
 /// A frame on a canvas that is transparent elsewhere.
-fn animation(canvas: (usize, usize), frame: &[u8]) -> Result<Held, ImageFault> {
+fn animation(canvas: &Canvas, frame: &[u8]) -> Result<Held, ImageFault> {
     let number = |at: usize| match frame.get(at..at + 3) {
         Some(&[a, b, c]) => Ok(u32::from_le_bytes([a, b, c, 0]) as usize),
         _ => Err(refused("its first frame is damaged")),
     };
-    let (width, height) = canvas;
+    let Canvas { width, height, .. } = *canvas;
     check_dimensions(width, height)?;
     let (x, y) = (2 * number(0)?, 2 * number(3)?);
     let (wide, high) = (number(6)? + 1, number(9)? + 1);
@@ -76,6 +76,10 @@ fn animation(canvas: (usize, usize), frame: &[u8]) -> Result<Held, ImageFault> {
     let found = features(&file)?;
     if (found.width() as usize, found.height() as usize) != (wide, high) {
         return Err(refused("its first frame has two sizes"));
+    }
+    // Programs do not agree on whether it counts.
+    if found.has_alpha() && !canvas.alpha {
+        return Err(refused("its first frame has alpha that its header denies"));
     }
     let extra = (BYTES * wide * high + file.len()) as u64;
     decode_into(width, height, Layout::Rgba8, extra, |buffer| {
@@ -129,7 +133,14 @@ fn as_still(wide: usize, high: usize, frame: &[u8]) -> Result<Vec<u8>, ImageFaul
 enum Contents<'a> {
     Still,
     /// The canvas of an animation, and its first frame.
-    Frame((usize, usize), &'a [u8]),
+    Frame(Canvas, &'a [u8]),
+}
+
+/// What the header of an animation says.
+struct Canvas {
+    width: usize,
+    height: usize,
+    alpha: bool,
 }
 
 /// Checks that a file's chunks fill it, and stand as libwebp wants them.
@@ -156,15 +167,17 @@ fn contents(file: &[u8]) -> Result<Contents<'_>, ImageFault> {
     match (animated, frames, order.pictures, frame) {
         (false, 0, 1, _) => Ok(Contents::Still),
         (true, 1.., 0, Some(frame)) => match header {
-            [_, _, _, _, a, b, c, d, e, f, ..] => {
+            [flags, _, _, _, a, b, c, d, e, f, ..] => {
                 let side = |bytes: [u8; 3]| {
                     let [a, b, c] = bytes;
                     u32::from_le_bytes([a, b, c, 0]) as usize + 1
                 };
-                Ok(Contents::Frame(
-                    (side([*a, *b, *c]), side([*d, *e, *f])),
-                    frame,
-                ))
+                let canvas = Canvas {
+                    width: side([*a, *b, *c]),
+                    height: side([*d, *e, *f]),
+                    alpha: flags & ALPHA != 0,
+                };
+                Ok(Contents::Frame(canvas, frame))
             }
             _ => Err(refused("its header is damaged")),
         },

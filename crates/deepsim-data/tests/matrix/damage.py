@@ -47,7 +47,7 @@ def silent_cases():
             sides = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
             frame = bytes(6) + sides + bytes([50, 0, 0, blend]) + b"VP8L" + struct.pack("<I", len(part)) + part + b"\0" * (len(part) % 2)
             data = riff([header(flags, width, height), (b"ANIM", bytes(6)), (b"ANMF", frame), (b"ANMF", frame)])
-            write(f"first-frame-{name}-{blend}.webp", data, wanted)
+            write(f"first-frame-{name}-{blend}.webp", data, wanted, "refused" if name == "unsaid" else "read")
     # Values above the largest that the header names.
     ramp = np.arange(width * height) % 16
     grey = ramp.reshape(height, width).astype(np.uint8)

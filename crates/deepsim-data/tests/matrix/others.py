@@ -218,6 +218,14 @@ def gif_cases():
     at = data.index(b"," + struct.pack("<HHHH", 0, 0, 37, 29))
     data[at + 1 : at + 5] = struct.pack("<HH", 7, 3)
     write("offset.gif", bytes(data), pixels)
+    # Several graphic controls for one frame: programs agree where these do.
+    data = open(f"{out}/clear-16-0.gif", "rb").read()
+    at = data.index(b"!\xf9\x04")
+    control = data[at : at + 8]
+    write("control-twice.gif", data[:at] + control + data[at:], verdict="either")
+    for title, other in [("none", control[:3] + b"\0" + control[4:]), ("another", control[:6] + bytes([control[6] ^ 3]) + control[7:])]:
+        write(f"control-{title}.gif", data[:at] + other + data[at:], np.zeros((1, 1, 3)), "refused")
+        write(f"control-{title}-behind.gif", data[: at + 8] + other + data[at + 8 :], np.zeros((1, 1, 3)), "refused")
     # A frame that reaches beyond the screen, and colours beyond the palette.
     data = bytearray(open(f"{out}/plain-16-0.gif", "rb").read())
     data[6:10] = struct.pack("<HH", 30, 20)
@@ -305,6 +313,8 @@ def bmp_cases():
     note("32-wide.bmp", np.zeros((29, 37, 3)), "refused")
     with open(f"{out}/32-wide.bmp", "wb") as file:
         file.write(bmp(37, 29, 32, wide, 3, masks=struct.pack("<III", 0x3FF00000, 0xFFC00, 0x3FF)))
+    for name, masks in [("equal", (0xFF, 0xFF, 0xFF)), ("aslant", (0xFF0, 0xFF000, 0xFF00000)), ("spread", (0x0F0F, 0xFF0000, 0xF0F0))]:
+        write(f"32-{name}.bmp", bmp(37, 29, 32, wide, 3, masks=struct.pack("<III", *masks)), np.zeros((29, 37, 3)), "refused")
     note("16-444.bmp", np.zeros((29, 37, 3)), "refused")
     with open(f"{out}/16-444.bmp", "wb") as file:
         rows = padded(photo(37, 29, 1, 4095)[:, :, 0].astype("<u2").view(np.uint8).reshape(29, -1))
