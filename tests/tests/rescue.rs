@@ -294,6 +294,16 @@ fn exit_codes_and_last_words() {
             &["up to step 2", "--resume", "--fresh"],
         ),
         (&["--steps", "0"], 2, &["train.steps"]),
+        (
+            &["--steps", "18446744073709551615"],
+            2,
+            &["--steps", "9223372036854775807"],
+        ),
+        (
+            &["--set", "train.steps=18446744073709551615"],
+            2,
+            &["train.steps", "9223372036854775807"],
+        ),
         (&["--device", "abacus"], 2, &["device `abacus`"]),
         (
             &["--set", "data.train=nowhere"],
@@ -324,6 +334,10 @@ fn exit_codes_and_last_words() {
             ran.stderr
         );
     }
+    let mut folder = lab.eval(&[
+        "forward", &run_dir, "--net", "encoder", "--input", "x", "--output", "y",
+    ]);
+    run(&mut folder).refuses(&["is a folder", "run/experiment.toml"]);
     run(lab.train_into("tiny.toml").arg("--resume"))
         .exits(2)
         .says(&["error: ", "tiny.toml"]);

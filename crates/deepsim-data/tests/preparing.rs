@@ -365,7 +365,14 @@ fn exit_codes_tell_refused_input_from_work_that_failed() {
     folder(root.path(), 4);
     prepare(&root, &["photos", "set", "--size", "32"]).success();
     // a stdout that takes no more; each word of the reason once
-    for command in ["inspect set", "inspect set --format json", "verify set"] {
+    for command in [
+        "inspect set",
+        "inspect set --format json",
+        "verify set",
+        "--help",
+        "prepare --help",
+        "--version",
+    ] {
         shell(&root, &format!("\"$DATA\" {command} > /dev/full"))
             .code(1)
             .stderr(contains("No space left on device").count(1));

@@ -10,6 +10,7 @@ use deepsim_nets::{
 };
 use serde::Deserialize;
 
+use crate::contents::EXPERIMENT;
 use crate::error::{ExperimentError, Result};
 use crate::files;
 use crate::fixed::Fixed;
@@ -85,6 +86,10 @@ impl Experiment {
             std::io::ErrorKind::NotFound => ExperimentError::NoExperiment {
                 path: path.to_owned(),
                 meant: suggest::experiment_file(path),
+            },
+            std::io::ErrorKind::IsADirectory => ExperimentError::Folder {
+                path: path.to_owned(),
+                own: Some(path.join(EXPERIMENT)).filter(|own| own.is_file()),
             },
             _ => ExperimentError::io(path)(source),
         })?;

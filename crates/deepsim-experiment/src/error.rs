@@ -15,6 +15,18 @@ pub enum ExperimentError {
         /// Why.
         source: std::io::Error,
     },
+    /// A folder where an experiment file is asked for.
+    #[error(
+        "{} is a folder; an experiment is a .toml file{}",
+        shown(path),
+        own.as_ref().map_or_else(String::new, |own| format!(": this folder's is {}", shown(own)))
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The experiment in it, if it is a run.
+        own: Option<PathBuf>,
+    },
     /// An experiment file that is not there.
     #[error(
         "no experiment file {}{}", crate::suggest::tried(path),

@@ -26,6 +26,22 @@ pub fn apply(table: &mut toml::Table, assignment: &str) -> Result<()> {
     let Some((last, parents)) = keys.split_last() else {
         return Ok(());
     };
+    let text = text.trim();
+    let number = || {
+        text.trim_start_matches(['+', '-'])
+            .bytes()
+            .all(|b| b.is_ascii_digit() || b == b'_')
+    };
+    let value = match value(text) {
+        // TOML's parser would leave a word.
+        toml::Value::String(_) if text.parse::<f64>().is_ok() && number() => {
+            let (least, most) = (i64::MIN, i64::MAX);
+            return Err(refuse(format!(
+                "a whole number is between {least} and {most}, and begins with no 0"
+            )));
+        }
+        value => value,
+    };
     let mut at = table;
     for key in parents {
         let entry = at
@@ -36,7 +52,7 @@ pub fn apply(table: &mut toml::Table, assignment: &str) -> Result<()> {
             _ => return Err(refuse(format!("`{key}` is a value, not a table"))),
         };
     }
-    at.insert((*last).to_owned(), value(text.trim()));
+    at.insert((*last).to_owned(), value);
     Ok(())
 }
 
@@ -70,5 +86,9 @@ mod tests {
         assert!(apply(&mut t, "no equals sign").is_err());
         assert!(apply(&mut t, "=3").is_err());
         assert!(apply(&mut t, "a.b=3").is_err());
+        for number in ["18446744073709551615", "-9223372036854775809", "007"] {
+            let error = apply(&mut t, &format!("a={number}")).unwrap_err();
+            assert!(error.to_string().contains("a whole number"), "{error}");
+        }
     }
 }

@@ -135,17 +135,30 @@ pub fn parse<T: clap::Parser>() -> T {
         .into_iter()
         .any(|word| word.to_string_lossy().contains(is_obeyed))
     {
-        error.exit();
+        end(error.print(), error.exit_code());
     }
     // The same error about escaped words: clap would leave out what it takes for colours, and break lines where they do.
     let escaped = std::env::args_os().map(|word| one_line(&word.to_string_lossy()).into_owned());
     let error = T::try_parse_from(escaped).err().unwrap_or(error);
     let text = error.render().to_string();
-    match error.use_stderr() {
-        true => tell(text.trim_end()),
-        false => _ = print(text),
+    let said = if error.use_stderr() {
+        tell(text.trim_end());
+        Ok(())
+    } else {
+        print(text)
+    };
+    end(said, error.exit_code())
+}
+
+/// Help that nobody can read because the disk is full is a failure; a reader who has gone is none.
+fn end(said: io::Result<()>, code: i32) -> ! {
+    match said {
+        Err(e) if code == 0 && e.kind() != ErrorKind::BrokenPipe => {
+            tell(format_args!("error: stdout: {e}"));
+            std::process::exit(1)
+        }
+        _ => std::process::exit(code),
     }
-    std::process::exit(error.exit_code())
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ struct Arguments {
     /// The experiment file.
     experiment: PathBuf,
     /// Total number of iterations; may grow when resuming.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     steps: Option<u64>,
     /// Go on from the newest checkpoint (from step 0 where there is none). Bit for bit the run that was
     /// never stopped, where the number of threads is the same.

@@ -134,6 +134,7 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
         settings.batch_size,
         match state.step {
             0 => format!("steps 1 to {}", settings.steps),
+            k if k >= settings.steps => format!("step {k} is done, but for its line in the log"),
             k => format!("resumed at step {k} of {}", settings.steps),
         }
     ));
