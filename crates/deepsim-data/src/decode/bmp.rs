@@ -136,9 +136,7 @@ fn narrow(bytes: &[u8]) -> Result<Option<[u32; 3]>, ImageFault> {
 
 /// Whether the colours are three different bytes of four.
 fn are_bytes([red, green, blue]: [u32; 3]) -> bool {
-    let byte = |mask: u32| {
-        mask.count_ones() == 8 && mask.trailing_zeros() % 8 == 0 && mask.leading_zeros() % 8 == 0
-    };
+    let byte = |mask: u32| (0..4).any(|place| mask == 0xFF << (8 * place));
     [red, green, blue].into_iter().all(byte) && red != green && green != blue && blue != red
 }
 

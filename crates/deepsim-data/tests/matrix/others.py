@@ -313,7 +313,7 @@ def bmp_cases():
     note("32-wide.bmp", np.zeros((29, 37, 3)), "refused")
     with open(f"{out}/32-wide.bmp", "wb") as file:
         file.write(bmp(37, 29, 32, wide, 3, masks=struct.pack("<III", 0x3FF00000, 0xFFC00, 0x3FF)))
-    for name, masks in [("equal", (0xFF, 0xFF, 0xFF)), ("aslant", (0xFF0, 0xFF000, 0xFF00000)), ("spread", (0x0F0F, 0xFF0000, 0xF0F0))]:
+    for name, masks in [("equal", (0xFF, 0xFF, 0xFF)), ("aslant", (0xFF0, 0xFF000, 0xFF00000)), ("spread", (0xF0000F, 0xFF00, 0xFF000000))]:
         write(f"32-{name}.bmp", bmp(37, 29, 32, wide, 3, masks=struct.pack("<III", *masks)), np.zeros((29, 37, 3)), "refused")
     note("16-444.bmp", np.zeros((29, 37, 3)), "refused")
     with open(f"{out}/16-444.bmp", "wb") as file:
