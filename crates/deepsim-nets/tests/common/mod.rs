@@ -335,6 +335,18 @@ pub fn assert_exact(what: &str, found: &Tensor, expected: &Tensor) {
 /// A named tensor of each weight of a network: gradients, moments or movements.
 pub type Named = Vec<(String, Tensor)>;
 
+/// The largest gradient of a network. With it for an epsilon, an optimiser's step has the gradients' relative error. With
+/// a small epsilon each weight makes a whole step, whichever sign rounding left to the smallest gradients, and what the
+/// network then computes is off by far more than its gradients are.
+pub fn largest(gradients: &Named) -> f64 {
+    let all = gradients
+        .iter()
+        .map(|(_, g)| g.abs().max().double_value(&[]));
+    let largest = all.fold(0.0, f64::max);
+    assert!(largest > 0.0 && largest.is_finite(), "no gradients");
+    largest
+}
+
 /// Errors of each tensor of one network, relative to the larger of the tensor's norm and of 1e-3 of what
 /// it would be if all of the network's tensors were equally large: next to nothing in one tensor is
 /// measured by the others.
