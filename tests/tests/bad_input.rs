@@ -102,6 +102,32 @@ fn corrupt_photographs_are_named_and_counted_where_allowed() {
 }
 
 #[test]
+fn what_the_training_left_out_is_left_out_of_its_training_images_later() {
+    let lab = Lab::new();
+    let photo = lab.at("train/01.png");
+    files::cut(&photo, 0.6);
+    let allowed = ["--steps", "4", "--set", "data.quarantine=1"];
+    run(lab.train().args(allowed)).exits(0);
+    let command = [
+        "neighbors",
+        "--runs",
+        "run",
+        "--images",
+        "2",
+        "--format",
+        "json",
+    ];
+    let ran = run(lab.eval(&command).args(["--out", "nn"])).exits(0);
+    let words = ["left out, as in the training", photo.to_str().unwrap()];
+    assert!(serde_json::from_str::<serde_json::Value>(&ran.stdout).is_ok());
+    let ran = ran.says(&words);
+    assert_eq!(ran.stderr.matches("left out").count(), 1, "{}", ran.stderr);
+    // It was allowed one: data that changed is another matter.
+    files::cut(&lab.at("train/00.jpg"), 0.6);
+    run(&mut lab.eval(&command)).says(&["data.train is not what this run was trained with"]);
+}
+
+#[test]
 fn keys_of_the_experiment_file() {
     let lab = Lab::new();
     let whole = lab.toml();

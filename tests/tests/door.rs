@@ -256,6 +256,24 @@ fn what_the_encoder_wrote_goes_into_the_generator() {
 }
 
 #[test]
+fn a_run_s_own_file_means_its_checkpoints() {
+    let lab = Lab::trained(2);
+    save(&lab.at("in.safetensors"), &[("x", &pictures(1, 64))]);
+    forward(&lab, "discriminator", &["--run", "run"]).exits(0);
+    let wanted = y(&lab);
+    fs::rename(lab.run_dir(), lab.at("elsewhere")).unwrap();
+    let words = [
+        "forward",
+        "elsewhere/experiment.toml",
+        "--net",
+        "discriminator",
+    ];
+    let files = ["--input", "in.safetensors", "--output", "out.safetensors"];
+    run(lab.eval(&words).args(files)).exits(0);
+    assert_eq!(y(&lab), wanted);
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let lab = Lab::new();
     let x = pictures(1, 64);

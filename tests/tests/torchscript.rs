@@ -12,7 +12,7 @@ use deepsim_experiment::networks::{Frozen, hash_file};
 use deepsim_experiment::source::{OutputTap, Role, ScriptSource, Source, Units};
 use deepsim_nets::params::read_safetensors;
 use deepsim_nets::pictures::rgb_to_caffe;
-use deepsim_tests::files::{column, tensors};
+use deepsim_tests::files::{self, column, tensors};
 use deepsim_tests::lab::Lab;
 use deepsim_tests::process::{Ran, python, root, run};
 use tch::{Device, Kind, Tensor};
@@ -489,6 +489,18 @@ fn no_code_runs_before_the_command_line_allows_its_hash() {
         unheard(run(lab.eval(&all[0]).arg(&flag)).refuses(&["encoder.weights", "changed"]));
         let resume = ["--steps", "4", "--resume", flag.as_str()];
         run(lab.train_into("runs/noisy").args(resume)).refuses(&["encoder.weights", "changed"]);
+    }
+    // Nor by the run's own file, beside its weights or through a link.
+    let weights = files::checkpoint(&lab.at("runs/noisy"), 2).join("generator.safetensors");
+    let own = lab.text("runs/noisy/experiment.toml");
+    std::os::unix::fs::symlink(&own, lab.at("linked.toml")).unwrap();
+    for file in [own, lab.text("linked.toml")] {
+        let mut invert = lab.eval(&["invert", &photo, "--frame", "64", "--experiment", &file]);
+        invert.arg("--weights").arg(&weights).arg("--trust-code");
+        unheard(run(&mut invert).refuses(&["is not allowed to run", &now]));
+        let mut command = lab.eval(&["forward", &file, "--net", "encoder", "--input", &in_]);
+        command.args(["--output", "out.safetensors", "--trust-code"]);
+        unheard(run(&mut command).refuses(&["encoder.weights"]));
     }
 }
 

@@ -383,7 +383,7 @@ fn read_skipped(path: &Path) -> Option<Skipped> {
     let file = path.join(SKIPPED);
     match std::fs::metadata(&file) {
         Ok(found) if found.is_file() && found.len() <= MAX_SKIPPED => {
-            serde_json::from_slice(&std::fs::read(&file).ok()?).ok()
+            serde_json::from_slice(&deepsim_files::read(&file).ok()?).ok()
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Some(Skipped::default()),
         _ => None,
@@ -444,7 +444,7 @@ fn half_of_a_split(path: &Path) -> Option<(Part, Part)> {
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
-    std::fs::read(path).map_err(|source| DataError::Unreadable {
+    deepsim_files::read(path).map_err(|source| DataError::Unreadable {
         path: path.into(),
         source,
     })

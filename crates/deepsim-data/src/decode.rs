@@ -120,7 +120,7 @@ pub(crate) fn read_picture(path: &Path) -> Result<Vec<u8>, DataError> {
             fault,
         });
     }
-    std::fs::read(path).map_err(unreadable)
+    deepsim_files::read(path).map_err(unreadable)
 }
 
 /// Decodes the bytes of a picture file to RGB, 0–255.

@@ -190,7 +190,7 @@ pub enum DataError {
     },
     /// The crop is no window of the stored pictures.
     #[error(
-        "a crop of {crop} pixels does not fit pictures stored at {stored}: choose 1 to {stored}, or prepare the dataset with a larger --size"
+        "a crop of {crop} pixels does not fit pictures stored at {stored}: choose 1 to {stored}, or make the pictures larger (--size of deepsim-data prepare; --frame, where it was given)"
     )]
     CropSize {
         /// The crop asked for.

@@ -22,6 +22,7 @@
 //! Reading is strict: unknown fields, shard names other than `shard-NNNNN.bin`, samples that
 //! reach outside their shard and wrong counts are errors.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -261,6 +262,16 @@ impl Manifest {
         }
         if self.samples.is_empty() {
             return Some("it has no samples".into());
+        }
+        // Features and attributes belong to names.
+        let mut names = HashSet::with_capacity(self.samples.len());
+        for (index, sample) in self.samples.iter().enumerate() {
+            if sample.path.is_empty() {
+                return Some(format!("sample {index} has no path"));
+            }
+            if !names.insert(sample.path.as_str()) {
+                return Some(format!("two samples are called {:?}", sample.path));
+            }
         }
         for (index, shard) in self.shards.iter().enumerate() {
             if shard.file != shard_name(index) {

@@ -9,7 +9,6 @@
 //! that ImageMagick once wrote into PNGs: browsers do not look there either. Metadata that cannot be read, and
 //! numbers that do not exist, count as upright: viewers do the same, and the pixels are whole all the same.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
@@ -111,7 +110,7 @@ pub(crate) fn decode(bytes: &[u8], orientation: Orientation) -> Result<Decoded, 
 /// Does an image of a source carry an orientation other than upright? What cannot be read does not.
 pub(crate) fn is_oriented(listing: &Listing, entry: &Entry) -> bool {
     let how = match &entry.location {
-        Location::File(path) => match File::open(path) {
+        Location::File(path) => match deepsim_files::open(path) {
             Ok(file) => find(BufReader::new(file)),
             Err(_) => return false,
         },
@@ -139,8 +138,15 @@ fn number(file: &mut (impl BufRead + Seek)) -> Option<u8> {
     // The parts that hold it are found here: the EXIF reader would copy the whole file.
     let found = if TIFF_MAGIC.iter().any(|magic| begins(magic)) {
         let mut tiff = tiff::decoder::Decoder::new(file).ok()?;
-        let number = tiff.find_tag_unsigned(tiff::tags::Tag::Orientation);
-        return number.ok().flatten();
+        let value = tiff.find_tag(tiff::tags::Tag::Orientation).ok()??;
+        // Of several the first; some writers take another type of number.
+        let first = match value {
+            tiff::decoder::ifd::Value::List(all) => all.into_iter().next()?,
+            one => one,
+        };
+        let unsigned = first.clone().into_u64().ok();
+        let number = unsigned.or_else(|| first.into_i64().ok()?.try_into().ok());
+        return u8::try_from(number?).ok();
     } else if begins(&[0xFF, 0xD8, 0xFF]) {
         jpeg_metadata(file)
     } else if begins(b"\x89PNG") {

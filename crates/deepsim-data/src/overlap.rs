@@ -12,7 +12,6 @@
 //! | a plain folder and a prepared dataset with store `raw` | the folder's image, prepared the same way, has the stored checksum |
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -258,7 +257,7 @@ fn beginning(entry: &Entry, limit: u64) -> Result<blake3::Hash, DataError> {
         path: path.clone(),
         source,
     };
-    let file = File::open(path).map_err(unreadable)?;
+    let file = deepsim_files::open(path).map_err(unreadable)?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file.take(limit)).map_err(unreadable)?;
     Ok(hasher.finalize())

@@ -32,7 +32,7 @@ impl Shards {
                 path: path.clone(),
                 source,
             };
-            let file = File::open(&path).map_err(unreadable)?;
+            let file = deepsim_files::open(&path).map_err(unreadable)?;
             let found = file.metadata().map_err(unreadable)?.len();
             match found == shard.bytes {
                 true => Ok((path, Some(file))),
@@ -52,7 +52,7 @@ impl Shards {
     pub fn open_incomplete(root: &Path, manifest: &Manifest) -> Self {
         let open = |shard: &Shard| {
             let path = root.join(&shard.file);
-            let file = File::open(&path).ok();
+            let file = deepsim_files::open(&path).ok();
             (path, file)
         };
         Self {

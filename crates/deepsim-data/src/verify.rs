@@ -1,6 +1,5 @@
 //! Checking every byte of a dataset.
 
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -111,7 +110,7 @@ fn check_shard(root: &Path, shard: &Shard) -> Result<Option<Broken>, DataError> 
         path: path.clone(),
         source,
     };
-    let file = match File::open(&path) {
+    let file = match deepsim_files::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return broken("the file is missing".into());

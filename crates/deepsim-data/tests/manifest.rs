@@ -57,7 +57,7 @@ fn lies_are_refused() {
     let set = dataset(&root);
     let file = set.join("manifest.json");
     let honest: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    let lies: [(&str, Value, &str); 13] = [
+    let lies: [(&str, Value, &str); 15] = [
         ("/format", json!("zip"), "format is \"zip\""),
         ("/version", json!(2), "format version 2"),
         ("/size", json!(0), "size 0"),
@@ -79,6 +79,12 @@ fn lies_are_refused() {
             "reaches behind the end",
         ),
         ("/samples/1/blake3", json!("beef"), "line"),
+        ("/samples/1/path", json!(""), "sample 1 has no path"),
+        (
+            "/samples/1/path",
+            honest["samples"][0]["path"].clone(),
+            "two samples are called",
+        ),
     ];
     for (place, value, expected) in lies {
         let mut lie = honest.clone();

@@ -82,6 +82,12 @@ fn webp(image: &RgbImage, exif: &[u8]) -> Vec<u8> {
 
 /// One strip, nothing compressed.
 fn tiff(image: &RgbImage, orientation: u16) -> Vec<u8> {
+    const SHORT: u16 = 3;
+    tiff_of(image, (SHORT, 1, u32::from(orientation)))
+}
+
+/// The same with this type of number, so many of them, and these bytes.
+fn tiff_of(image: &RgbImage, (kind, count, value): (u16, u32, u32)) -> Vec<u8> {
     let (width, height) = image.dimensions();
     let entries: [(u16, u16, u32, u32); 10] = [
         (256, 4, 1, width),
@@ -90,7 +96,7 @@ fn tiff(image: &RgbImage, orientation: u16) -> Vec<u8> {
         (259, 3, 1, 1),
         (262, 3, 1, 2),
         (273, 4, 1, 8 + 2 + 10 * 12 + 4 + 6),
-        (274, 3, 1, u32::from(orientation)),
+        (274, kind, count, value),
         (277, 3, 1, 3),
         (278, 4, 1, height),
         (279, 4, 1, image.as_raw().len() as u32),
@@ -148,6 +154,37 @@ fn all_eight_orientations_of_all_formats_are_turned() {
                 "{name}, {orientation}"
             );
         }
+    }
+}
+
+/// Pillow turns these, too.
+#[test]
+fn an_orientation_of_another_type_or_with_more_behind_it_counts() {
+    let root = tempdir().unwrap();
+    let image = photo(37, 23, 4);
+    let path = root.path().join("a.tif");
+    // BYTE, SHORT, LONG, SSHORT, SLONG; two SHORTs.
+    for number in [
+        (1, 1, 6),
+        (3, 1, 6),
+        (4, 1, 6),
+        (8, 1, 6),
+        (9, 1, 6),
+        (3, 2, 6 | 3 << 16),
+    ] {
+        fs::write(&path, tiff_of(&image, number)).unwrap();
+        let stored = decode_rgb8(&path).unwrap();
+        let found = decode_upright(&path).unwrap();
+        assert_eq!(found, upright(&stored, 6), "{number:?}");
+    }
+    // No orientation at all.
+    for number in [(8, 1, 0xFFFA), (3, 1, 9), (11, 1, 0x40C0_0000)] {
+        fs::write(&path, tiff_of(&image, number)).unwrap();
+        assert_eq!(
+            decode_upright(&path).unwrap(),
+            decode_rgb8(&path).unwrap(),
+            "{number:?}"
+        );
     }
 }
 

@@ -273,6 +273,9 @@ fn settings_out_of_range_are_refused() {
     prepare(&root, &["photos", "set", "--threads", "0"])
         .code(2)
         .stderr(contains("--threads"));
+    prepare(&root, &["photos", "set", "--threads", "9999999"])
+        .code(2)
+        .stderr(contains("--threads must be 1 to 1024"));
     prepare(&root, &["photos", "set", "--resize", "stretch"]).code(2);
     prepare(&root, &["photos", "/"]).code(2);
     deepsim_data(&root)
@@ -280,6 +283,64 @@ fn settings_out_of_range_are_refused() {
         .assert()
         .success()
         .stdout(contains("Examples"));
+}
+
+/// A pipe that nobody writes to must not be waited for.
+#[test]
+fn a_pipe_in_a_files_place_is_refused_at_once() {
+    let root = tempdir().unwrap();
+    folder(root.path(), 3);
+    prepare(&root, &["photos", "set", "--size", "32"]).success();
+    let replace = |name: &str| {
+        let path = root.path().join(name);
+        let _ = fs::remove_file(&path);
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+    };
+    let refused = |words: &[&str]| {
+        let mut command = deepsim_data(&root);
+        command.timeout(std::time::Duration::from_secs(60));
+        let output = command.args(words).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            matches!(output.status.code(), Some(1 | 2)),
+            "{words:?}: {told}"
+        );
+        assert!(
+            told.contains("pipe") || told.contains("regular file"),
+            "{words:?}: {told}"
+        );
+    };
+    replace("source");
+    refused(&["prepare", "source", "out"]);
+    replace("set/shard-00000.bin");
+    refused(&["inspect", "set"]);
+    refused(&["verify", "set"]);
+    replace("set/manifest.json");
+    refused(&["inspect", "set"]);
+    refused(&["verify", "set"]);
+}
+
+/// A name with a line end in it must not look like a line of the program's.
+#[test]
+fn names_stay_on_their_line() {
+    let root = tempdir().unwrap();
+    let photos = folder(root.path(), 2);
+    fs::copy(photos.join("00.jpg"), photos.join("x\nerror: forged.jpg")).unwrap();
+    fs::write(photos.join("y\nerror: damaged.png"), "\u{89}PNG\r\n").unwrap();
+    let flags = ["photos", "set", "--size", "32", "--quarantine", "1"];
+    let told = prepare(&root, &flags).success().get_output().stderr.clone();
+    let shown = deepsim_data(&root)
+        .args(["inspect", "set"])
+        .output()
+        .unwrap()
+        .stdout;
+    for text in [told, shown] {
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("\\nerror: "), "{text}");
+        assert!(!text.contains("\nerror: "), "{text}");
+    }
 }
 
 #[test]

@@ -15,13 +15,13 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{EvalError, Result};
 use crate::format::{Format, columns, csv, json};
 use crate::loaded::Loaded;
-use crate::photos::{BATCH, from_data, some};
+use crate::photos::{BATCH, LeftOut, from_data, of_training, some};
 
 /// Pictures of either kind that an attribute needs among those of the training: a mean of fewer is a picture.
 pub const FEW: usize = 5;
 
 /// What is said of one attribute in the codes of one run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Numbers {
     /// Run directory.
     pub run: String,
@@ -98,18 +98,24 @@ impl<'a> Asker<'a> {
                 run: run.path.clone(),
             });
         }
-        let side = |data: Dataset| -> Result<Side> {
+        let side = |data: Dataset, mut left_out: Option<LeftOut>| -> Result<Side> {
             let known: Vec<usize> = (0..data.len())
                 .filter(|&i| {
                     let name = data.name(i);
                     labels.names().iter().any(|a| labels.get(name, a).is_some())
                 })
                 .collect();
-            let chosen = some(&known, images);
-            let mut codes = Vec::new();
-            for part in chosen.chunks(BATCH) {
-                let x = from_data(&data, part, &run.experiment.augment(), device)?;
-                codes.push(run.perception.encode(&x)?);
+            let (mut chosen, mut codes) = (Vec::new(), Vec::new());
+            for part in some(&known, images).chunks(BATCH) {
+                let augment = run.experiment.augment();
+                let (part, x) = match &mut left_out {
+                    Some(left_out) => of_training(&data, part, &augment, left_out, device)?,
+                    None => (part.to_vec(), from_data(&data, part, &augment, device)?),
+                };
+                if !part.is_empty() {
+                    chosen.extend(part);
+                    codes.push(run.perception.encode(&x)?);
+                }
             }
             let codes = match codes.is_empty() {
                 true => Tensor::f_zeros([0, 0], (Kind::Float, device))?,
@@ -122,7 +128,8 @@ impl<'a> Asker<'a> {
             })
         };
         let _guard = tch::no_grad_guard();
-        let (train, test) = (side(run.train_data()?)?, side(run.test_data()?)?);
+        let train = side(run.train_data()?, Some(LeftOut::of(run)))?;
+        let test = side(run.test_data()?, None)?;
         if train.chosen.is_empty() {
             return Err(EvalError::NoLabels {
                 data: train.data.describe(),
@@ -323,7 +330,7 @@ fn known(side: &Side, labels: &Attributes, attribute: &str) -> (Vec<i64>, Vec<i6
 pub fn render(rows: &[Numbers], format: Format) -> Result<String> {
     match format {
         Format::Json => json(&rows.iter().collect::<Vec<_>>()),
-        Format::Csv => csv(&rows.iter().collect::<Vec<_>>()),
+        Format::Csv => csv(rows),
         Format::Text => Ok(text(rows)),
     }
 }

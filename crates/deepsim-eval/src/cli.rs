@@ -244,7 +244,12 @@ Examples, after `cargo xtask quickstart`:
         #[arg(long, value_name = "NAME")]
         attribute: Vec<String>,
         /// How many times the vector is added.
-        #[arg(long, default_value_t = 1.0, value_name = "X")]
+        #[arg(
+            long,
+            default_value_t = 1.0,
+            value_name = "X",
+            allow_negative_numbers = true
+        )]
         strength: f64,
         /// Training pictures and held-out pictures to encode, at most.
         #[arg(long, default_value_t = 2000, value_name = "N")]
@@ -449,7 +454,7 @@ Example, with the files that the page of `ask` saved:
         /// Safetensors file to write.
         #[arg(long)]
         output: PathBuf,
-        /// Run directory with checkpoints [default: runs/NAME].
+        /// Run directory with checkpoints [default: the run whose file EXPERIMENT is, or runs/NAME].
         #[arg(long, value_name = "DIR")]
         run: Option<PathBuf>,
         /// Override a key of the experiment (repeatable).

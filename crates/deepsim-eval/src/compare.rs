@@ -8,7 +8,7 @@ use tch::{Device, Tensor};
 
 use crate::error::{EvalError, Result, WhileRunning as _};
 use crate::loaded::Loaded;
-use crate::output;
+use crate::output::{self, Kind};
 use crate::photos::{from_data, spread};
 
 /// Held-out photographs and what runs make of them.
@@ -93,6 +93,7 @@ pub fn compare(
     consent: &Consent,
     device: Device,
 ) -> Result<Vec<String>> {
+    output::check("--out", out, Kind::Picture)?;
     let rows = rows(runs, n, filters, consent, device)?;
     let all: Vec<&Tensor> = std::iter::once(&rows.photos).chain(&rows.made).collect();
     let png = sheet::rows(&all)?;

@@ -10,11 +10,11 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 
 use crate::error::{Result, WhileRunning as _};
-use crate::output::{unused, write};
+use crate::output::{Kind, check, unused, write};
 use crate::ready::Ready;
 
 /// A picture made of features.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Decoded {
     /// The features' name; of a batch, with the number of its row, from 0.
     pub features: String,
@@ -81,10 +81,17 @@ pub fn decode(ready: &Ready, file: &Path, out: &Path, device: Device) -> Result<
         }
         .into());
     }
+    let mut taken = BTreeSet::new();
+    let mut paths = Vec::new();
+    for (name, _) in &named {
+        let path = out.join(format!("{}.png", file_name(name, &mut taken)));
+        check("--out", &path, Kind::Picture)?;
+        paths.push(path);
+    }
+    let mut paths = paths.into_iter();
     std::fs::create_dir_all(out)
         .map_err(ExperimentError::io(out))
         .while_running()?;
-    let mut taken = BTreeSet::new();
     let mut made = Vec::new();
     let _guard = tch::no_grad_guard();
     for part in named.chunks(CHUNK) {
@@ -94,8 +101,7 @@ pub fn decode(ready: &Ready, file: &Path, out: &Path, device: Device) -> Result<
             x = scale.apply(&x)?;
         }
         let y = evaluate::decode(&ready.generator, &x, Clip::Displayable).while_running()?;
-        for (i, (name, _)) in (0i64..).zip(part) {
-            let path = out.join(format!("{}.png", file_name(name, &mut taken)));
+        for ((i, (name, _)), path) in (0i64..).zip(part).zip(&mut paths) {
             let png = sheet::single(&y.f_narrow(0, i, 1)?)?;
             write(&path, &png.bytes)?;
             made.push(Decoded {

@@ -72,6 +72,7 @@ pub fn forward(
     warn: impl FnOnce(String),
 ) -> Result<Vec<i64>> {
     let _guard = tch::no_grad_guard();
+    output::check("--output", &request.output, output::Kind::Tensors)?;
     let tensors = Input::read(&request.input)?;
     let x = match request.net {
         Net::Generator => tensors.features()?,

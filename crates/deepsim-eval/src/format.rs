@@ -40,18 +40,30 @@ pub fn json<T: Serialize>(rows: &[T]) -> Result<String> {
     Ok(terminal::json(&text).into_owned() + "\n")
 }
 
-/// Rows as CSV; null is an empty field.
+/// Rows as CSV, behind a line that names the columns; null is an empty field.
 ///
 /// # Errors
 /// As [`json`].
-pub fn csv<T: Serialize>(rows: &[T]) -> Result<String> {
+pub fn csv<'a, T: Serialize + Default + 'a>(
+    rows: impl IntoIterator<Item = &'a T>,
+) -> Result<String> {
     let bad = |e: &dyn std::fmt::Display| EvalError::Format(e.to_string());
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    for row in rows {
-        writer.serialize(row).map_err(|e| bad(&e))?;
+    let written = |rows: &mut dyn Iterator<Item = &T>| -> Result<String> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        for row in rows {
+            writer.serialize(row).map_err(|e| bad(&e))?;
+        }
+        let bytes = writer.into_inner().map_err(|e| bad(&e))?;
+        String::from_utf8(bytes).map_err(|e| bad(&e))
+    };
+    let text = written(&mut rows.into_iter())?;
+    if !text.is_empty() {
+        return Ok(text);
     }
-    let bytes = writer.into_inner().map_err(|e| bad(&e))?;
-    String::from_utf8(bytes).map_err(|e| bad(&e))
+    // The columns are known to rows alone.
+    let one = written(&mut std::iter::once(&T::default()))?;
+    let header = one.lines().next().unwrap_or_default();
+    Ok(format!("{header}\n"))
 }
 
 /// Lines of aligned columns: the first column to the left, numbers to the right. Names with line ends in them stay on
@@ -122,6 +134,17 @@ mod tests {
             columns(&["name", "value"], &rows),
             "name  value\na       1.5\nlong      -\n"
         );
+    }
+
+    #[test]
+    fn a_table_without_rows_has_its_columns_names() {
+        #[derive(Default, Serialize)]
+        struct Row {
+            run: String,
+            error: Option<f64>,
+        }
+        assert_eq!(csv(&[] as &[Row]).unwrap(), "run,error\n");
+        assert_eq!(csv(&[Row::default()]).unwrap(), "run,error\n,\n");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::scale::distances;
 pub const MAX_STEPS: usize = 1000;
 
 /// One frame.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Step {
     /// Run directory.
     pub run: String,
@@ -132,7 +132,7 @@ pub fn render(runs: &[(&[Step], Smoothness)], format: Format) -> Result<String> 
     let rows: Vec<&Step> = runs.iter().flat_map(|(steps, _)| *steps).collect();
     match format {
         Format::Json => json(&rows),
-        Format::Csv => csv(&rows),
+        Format::Csv => csv(rows),
         Format::Text => {
             let mut out = String::new();
             for (steps, smooth) in runs {

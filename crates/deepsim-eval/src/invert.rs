@@ -15,7 +15,7 @@ use crate::photos;
 use crate::ready::Ready;
 
 /// What was made of one photograph.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Inverted {
     /// The photograph.
     pub image: String,

@@ -21,10 +21,10 @@ use crate::error::Result;
 use crate::format::{Format, columns, csv, json};
 use crate::judges::{Judges, Score};
 use crate::loaded::Loaded;
-use crate::photos::{BATCH, category, from_data, some};
+use crate::photos::{BATCH, LeftOut, category, from_data, of_training, some};
 
 /// What is said of one run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Row {
     /// Run directory.
     pub run: String,
@@ -129,22 +129,32 @@ fn classify(run: &Loaded, device: Device) -> Result<(Option<f64>, Option<f64>, u
             .collect();
         some(&all, MANY).into_iter().unzip()
     };
-    let ((of_train, classes), (of_test, wanted)) = (known(&train), known(&test));
+    let (of_train, (of_test, wanted)) = (known(&train), known(&test));
     if names.len() < 2 || of_test.is_empty() {
         return Ok((None, None, 0));
     }
-    let codes = |data: &Dataset, chosen: &[usize]| -> Result<Tensor> {
-        let mut all = Vec::new();
-        for part in chosen.chunks(BATCH) {
-            let x = from_data(data, part, &run.experiment.augment(), device)?;
-            all.push(held_out_features(&run.perception, data, part, &x)?.f_flatten(1, -1)?);
-        }
-        Ok(Tensor::f_cat(&all, 0)?)
+    let augment = run.experiment.augment();
+    let codes = |data: &Dataset, part: &[usize], x: &Tensor| -> Result<Tensor> {
+        Ok(held_out_features(&run.perception, data, part, x)?.f_flatten(1, -1)?)
     };
+    let mut left_out = LeftOut::of(run);
+    let (mut classes, mut codes_of_train, mut codes_of_test) = (Vec::new(), Vec::new(), Vec::new());
+    let class_of: BTreeMap<usize, i64> = of_train.0.iter().copied().zip(of_train.1).collect();
+    for part in of_train.0.chunks(BATCH) {
+        let (part, x) = of_training(&train, part, &augment, &mut left_out, device)?;
+        if !part.is_empty() {
+            classes.extend(part.iter().filter_map(|i| class_of.get(i)));
+            codes_of_train.push(codes(&train, &part, &x)?);
+        }
+    }
+    for part in of_test.chunks(BATCH) {
+        let x = from_data(&test, part, &augment, device)?;
+        codes_of_test.push(codes(&test, part, &x)?);
+    }
     let found = linear_probe(
-        &codes(&train, &of_train)?,
+        &Tensor::f_cat(&codes_of_train, 0)?,
         &classes,
-        &codes(&test, &of_test)?,
+        &Tensor::f_cat(&codes_of_test, 0)?,
     )?;
     let share = |right: usize| Some(right as f64 / of_test.len() as f64);
     let commonest = counts.values().copied().max();
@@ -240,7 +250,7 @@ pub fn render(rows: &[Row], format: Format) -> Result<String> {
     });
     match format {
         Format::Json => json(&sorted),
-        Format::Csv => csv(&sorted),
+        Format::Csv => csv(sorted),
         Format::Text => Ok(text(&sorted)),
     }
 }

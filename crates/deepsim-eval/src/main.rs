@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use deepsim_data::terminal::{self, one_line, path as shown, tell};
 use deepsim_eval::format::{Format, csv, json};
 use deepsim_eval::{EvalError, ask, compare, decode, door, invert, output, table1};
-use deepsim_experiment::{Consent, Experiment, device};
+use deepsim_experiment::{Consent, Experiment, device, run_dir};
 use serde::Serialize;
 
 use cli::{Cli, Command};
@@ -290,7 +290,7 @@ fn run(command: Command, consent: Consent) -> Result<(), EvalError> {
             )?;
             tell(format_args!("wrote {}", shown(out)));
             for name in names {
-                output::show(format_args!("{name}\n"))?;
+                output::show(format_args!("{}\n", one_line(&name)))?;
             }
             Ok(())
         }
@@ -301,6 +301,7 @@ fn run(command: Command, consent: Consent) -> Result<(), EvalError> {
             out,
             device,
         } => {
+            output::check("--out", &out, output::Kind::Page)?;
             let (page, questions) =
                 ask::page(&runs, images, &filter, &consent, device::choose(&device)?)?;
             output::write(&out, page.as_bytes())?;
@@ -337,8 +338,11 @@ fn run(command: Command, consent: Consent) -> Result<(), EvalError> {
             set,
             device,
         } => {
+            let own = run_dir::of_file(&experiment).ok().flatten();
             let experiment = Experiment::load(&experiment, &set)?;
-            let run = run.unwrap_or_else(|| Path::new("runs").join(&experiment.raw.name));
+            let run = run
+                .or_else(|| own.map(|(run, _)| run))
+                .unwrap_or_else(|| Path::new("runs").join(&experiment.raw.name));
             let request = door::Request {
                 net,
                 weights,
@@ -358,7 +362,7 @@ fn run(command: Command, consent: Consent) -> Result<(), EvalError> {
     }
 }
 
-fn list<T: Serialize>(
+fn list<T: Serialize + Default>(
     made: &[T],
     format: Format,
     line: impl Fn(&T) -> &String,

@@ -13,7 +13,7 @@ use tch::{Device, Tensor};
 use crate::catalog::decoded_name;
 use crate::error::{EvalError, Result};
 use crate::loaded::Loaded;
-use crate::photos::{BATCH, category, from_data, short_name};
+use crate::photos::{BATCH, LeftOut, category, from_data, of_training, short_name};
 use crate::scale::{Scale, distances, mean};
 use crate::sheet::{Sheet, images};
 
@@ -22,7 +22,7 @@ const BLOCK: usize = 128;
 
 /// What nearest neighbours of one space are like, over all held-out photographs asked for.
 /// Errors are percent of the mean distance between different held-out photographs.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Row {
     /// Run directory.
     pub run: String,
@@ -172,10 +172,15 @@ pub fn compute(
     for (data, length) in &queries {
         searches.push(Searcher::new(data, *length, k * sides, &settings)?);
     }
+    let (mut kept, mut left_out) = (Vec::new(), LeftOut::of(run));
     for from in (0..train.len()).step_by(BLOCK) {
         let to = train.len().min(from + BLOCK);
         let block: Vec<usize> = (from..to).collect();
-        let x = from_data(&train, &block, &augment, device)?;
+        let (block, x) = of_training(&train, &block, &augment, &mut left_out, device)?;
+        if block.is_empty() {
+            continue;
+        }
+        kept.extend(block);
         // Photograph, mirror image, next photograph …: index / 2 is the photograph.
         let x = match sides {
             2 => Tensor::f_stack(&[&x, &x.f_flip([3])?], 1)?.f_flatten(0, 1)?,
@@ -193,7 +198,8 @@ pub fn compute(
             let mut list: Vec<Found> = Vec::new();
             let all = neighbors.indices(query).iter();
             for (&i, &squared) in all.zip(neighbors.squared(query)) {
-                let (index, side) = (i as usize / sides, i as usize % sides);
+                let (place, side) = (i as usize / sides, i as usize % sides);
+                let index = kept[place];
                 if list.len() < k && list.iter().all(|f| f.index != index) {
                     list.push(Found {
                         index,

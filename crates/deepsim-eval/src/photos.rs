@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use deepsim_data::{Augment, Dataset, Framing, eval_batch, eval_image};
+use deepsim_data::terminal::tell;
+use deepsim_data::{Augment, DataError, Dataset, Framing, eval_batch, eval_image};
 use deepsim_experiment::evaluate::to_caffe;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{EvalError, Result};
+use crate::loaded::Loaded;
 
 /// Pictures in a batch that goes through networks.
 pub const BATCH: usize = deepsim_experiment::measure::BATCH;
@@ -41,6 +43,69 @@ pub fn from_data(
     device: Device,
 ) -> Result<Tensor> {
     Ok(to_caffe(&eval_batch(data, indices, augment)?, device)?)
+}
+
+/// Damaged training images that a run was allowed to leave out (`data.quarantine`).
+#[derive(Debug)]
+pub struct LeftOut {
+    allowed: usize,
+    found: usize,
+}
+
+impl LeftOut {
+    /// None yet, of as many as the run was allowed.
+    pub fn of(run: &Loaded) -> LeftOut {
+        LeftOut {
+            allowed: run.experiment.raw.data.quarantine,
+            found: 0,
+        }
+    }
+
+    fn take(&mut self, error: DataError) -> Result<()> {
+        if !error.is_bad_picture() || self.found == self.allowed {
+            return Err(error.into());
+        }
+        self.found += 1;
+        tell(format_args!(
+            "warning: left out, as in the training: {error}"
+        ));
+        Ok(())
+    }
+}
+
+/// Training photographs of a run by index, as [`from_data`], and the indices of those that could be read.
+///
+/// # Errors
+/// More damaged photographs than the run was allowed to leave out, or any other that cannot be read.
+pub fn of_training(
+    data: &Dataset,
+    indices: &[usize],
+    augment: &Augment,
+    left_out: &mut LeftOut,
+    device: Device,
+) -> Result<(Vec<usize>, Tensor)> {
+    match eval_batch(data, indices, augment) {
+        Ok(batch) => return Ok((indices.to_vec(), to_caffe(&batch, device)?)),
+        Err(error) if error.is_bad_picture() && left_out.allowed > 0 => {}
+        Err(error) => return Err(error.into()),
+    }
+    let (mut kept, mut parts) = (Vec::new(), Vec::new());
+    for &index in indices {
+        match eval_batch(data, &[index], augment) {
+            Ok(one) => {
+                kept.push(index);
+                parts.push(to_caffe(&one, device)?);
+            }
+            Err(error) => left_out.take(error)?,
+        }
+    }
+    let side = i64::from(augment.crop);
+    let x = if parts.is_empty() {
+        Tensor::f_zeros([0, 3, side, side], (Kind::Float, device))?
+    } else {
+        Tensor::f_cat(&parts, 0)?
+    };
+    Ok((kept, x))
 }
 
 /// Indices of `n` photographs (fewer, if there are fewer), spread evenly over those whose name

@@ -20,7 +20,7 @@ use crate::photos::some;
 pub const BRIGHTER: f64 = 4.0;
 
 /// What is said of one run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Numbers {
     /// Run directory.
     pub run: String,
@@ -240,7 +240,7 @@ fn sum_of_pairs(draws: &[Tensor]) -> Result<f64> {
 pub fn render(rows: &[Numbers], format: Format) -> Result<String> {
     match format {
         Format::Json => json(&rows.iter().collect::<Vec<_>>()),
-        Format::Csv => csv(&rows.iter().collect::<Vec<_>>()),
+        Format::Csv => csv(rows),
         Format::Text => Ok(text(rows)),
     }
 }

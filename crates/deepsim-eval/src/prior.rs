@@ -26,7 +26,7 @@ const WITNESS_TAP: Tap = Tap::Pooled;
 pub const WITNESS_FILE: &str = "efficientnet-lite0.safetensors";
 
 /// What is said of one run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Numbers {
     /// Run directory.
     pub run: String,
@@ -246,7 +246,7 @@ pub fn measure(
 pub fn render(rows: &[Numbers], format: Format) -> Result<String> {
     match format {
         Format::Json => json(&rows.iter().collect::<Vec<_>>()),
-        Format::Csv => csv(&rows.iter().collect::<Vec<_>>()),
+        Format::Csv => csv(rows),
         Format::Text => Ok(text(rows)),
     }
 }

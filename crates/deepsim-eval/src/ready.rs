@@ -107,7 +107,12 @@ impl Ready {
     /// Missing, wrong or changed weights; features that were recorded elsewhere; a TorchScript module without consent.
     pub fn encoder(&self, consent: &Consent, device: Device) -> Result<Frozen> {
         let source = &self.experiment.encoder;
-        let permit = match &self.run {
+        // A run's own file binds like the run: another module than its own is allowed by its hash alone.
+        let recorded = match &self.run {
+            None if consent.is_bare() => run_dir::of_file(&self.experiment.path)?,
+            _ => None,
+        };
+        let permit = match self.run.as_ref().or(recorded.as_ref()) {
             Some((path, checkpoint)) => consent.on_run(path, &checkpoint.manifest),
             None => consent.at_first(&self.experiment.path),
         };

@@ -16,7 +16,7 @@ use crate::sheet::{Sheet, images};
 
 /// Mean distances of one iteration's pictures, in percent of the mean distance between different
 /// held-out photographs, as in Table 2. (Iteration 1 is the usual reconstruction.)
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Drift {
     /// Run directory.
     pub run: String,

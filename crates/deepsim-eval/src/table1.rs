@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::format::{Format, columns, csv, json};
 
 /// One layer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Row {
     /// Prefix of the tensors' names.
     pub name: String,

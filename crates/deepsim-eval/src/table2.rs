@@ -23,7 +23,7 @@ use crate::loaded::Loaded;
 use crate::{mv, paper, table2_text};
 
 /// One method at one layer. Errors are percent on held-out photographs; null where not run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Row {
     /// `mv`, `db`, `image-loss`, `deepsim` or `other`.
     pub method: String,

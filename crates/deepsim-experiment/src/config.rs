@@ -63,12 +63,9 @@ fn culprit(text: &str, sets: &[String], error: &toml::de::Error) -> String {
 /// waited for.
 fn read_text(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
-    let file = if path.starts_with("/dev") || path.starts_with("/proc") {
-        std::fs::File::open(path)?
-    } else {
-        files::open(path)?
-    };
-    let bytes = file.take(MOST + 1).read_to_string(&mut text)?;
+    let bytes = files::open_or_stream(path)?
+        .take(MOST + 1)
+        .read_to_string(&mut text)?;
     if bytes as u64 > MOST {
         return Err(std::io::Error::other("is too large for an experiment file"));
     }

@@ -9,7 +9,7 @@ pub mod device;
 pub mod error;
 pub mod evaluate;
 pub mod features_file;
-pub mod files;
+pub use deepsim_files as files;
 pub mod fixed;
 mod inputs;
 pub mod interrupt;

@@ -101,7 +101,7 @@ pub struct RawNet {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
     /// Recorded: the file of features, one safetensors tensor for each picture under its name; or
-    /// a matrix (.safetensors or .npy) with the names beside it in `FILE.names.txt`.
+    /// a matrix (.safetensors or .npy) with the names beside it (`m.names.txt` for `m.npy`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<PathBuf>,
     /// Recorded, and a TorchScript encoder: shape of one picture's features.

@@ -193,8 +193,16 @@ impl RunDir {
                         shown(folder)
                     )))
                 }
-                _ => match self.misplaced()? {
-                    none if none.is_empty() => Ok(Start::Zero),
+                reached => match self.misplaced()? {
+                    none if none.is_empty() => {
+                        if let Some(step @ 1..) = reached {
+                            tracing::warn!(
+                                "{} holds no checkpoint of the steps in its log (up to {step}): training begins again at step 1",
+                                shown(&self.path)
+                            );
+                        }
+                        Ok(Start::Zero)
+                    }
                     there => Err(missing(format!(
                         "{} holds no checkpoint, but {}",
                         shown(folder),
@@ -490,11 +498,16 @@ pub fn read_raw(path: &Path) -> Result<Option<Raw>> {
     Ok(Some(Experiment::load(&file, &[])?.raw))
 }
 
-/// The run whose own file an experiment is, and its newest checkpoint.
+/// The run whose own file an experiment is (or a link to it), and its newest checkpoint.
 ///
 /// # Errors
 /// A folder of checkpoints that cannot be read.
 pub fn of_file(experiment: &Path) -> Result<Option<(PathBuf, Checkpoint)>> {
+    let target = experiment
+        .is_symlink()
+        .then(|| experiment.canonicalize().ok())
+        .flatten();
+    let experiment = target.as_deref().unwrap_or(experiment);
     let own = |_: &&Path| {
         experiment
             .file_name()

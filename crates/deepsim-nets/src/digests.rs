@@ -39,13 +39,21 @@ pub(crate) fn text(bytes: &[u8]) -> std::result::Result<String, safetensors::Saf
     Ok(out)
 }
 
+/// Whether a file's bytes are digests, perhaps damaged ones: each line begins with one.
+pub(crate) fn is_list(bytes: &[u8]) -> bool {
+    let digits = |line: &[u8]| line.len() >= 64 && line[..64].iter().all(u8::is_ascii_alphanumeric);
+    bytes
+        .split(|b| *b == b'\n')
+        .all(|line| line.is_empty() || digits(line))
+}
+
 /// Holds a weights file's bytes against the digests beside it, where there are any.
 ///
 /// # Errors
 /// [`NetError::ChangedWeights`] that names what changed.
 pub(crate) fn check(bytes: &[u8], path: &Path) -> Result<()> {
     let file = beside(path);
-    let wanted = match std::fs::read(&file) {
+    let wanted = match deepsim_files::read(&file) {
         Ok(wanted) => wanted,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(NetError::WeightsFile { path: file, source }),

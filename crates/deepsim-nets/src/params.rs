@@ -190,7 +190,7 @@ pub fn read_safetensors(path: &Path) -> Result<NamedTensors> {
     if !kind.is_file() {
         return Err(unreadable(std::io::Error::other("is not a regular file")));
     }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let bytes = deepsim_files::read(path).map_err(unreadable)?;
     crate::digests::check(&bytes, path)?;
     parse_safetensors(&bytes, path)
 }

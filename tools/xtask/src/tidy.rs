@@ -19,15 +19,25 @@ const MAX_BYTES: u64 = 2 << 20;
 const MAX_LINES: usize = 600;
 
 /// Which crates of the workspace, and which torch bindings, each crate may depend on.
-/// terminal → all; aten → nets → experiment → {train, eval}; data → experiment. Nothing points back.
-const DIRECTIONS: [(&str, &[&str]); 11] = [
+/// {terminal, files} → all; aten → nets → experiment → {train, eval}; data → experiment. Nothing points back.
+const DIRECTIONS: [(&str, &[&str]); 12] = [
     ("deepsim-aten", &["tch", "torch-sys"]),
     ("deepsim-terminal", &[]),
-    ("deepsim-nets", &["deepsim-aten", "deepsim-terminal", "tch"]),
-    ("deepsim-data", &["deepsim-terminal"]),
+    ("deepsim-files", &[]),
+    (
+        "deepsim-nets",
+        &["deepsim-aten", "deepsim-files", "deepsim-terminal", "tch"],
+    ),
+    ("deepsim-data", &["deepsim-files", "deepsim-terminal"]),
     (
         "deepsim-experiment",
-        &["deepsim-aten", "deepsim-nets", "deepsim-data", "tch"],
+        &[
+            "deepsim-aten",
+            "deepsim-data",
+            "deepsim-files",
+            "deepsim-nets",
+            "tch",
+        ],
     ),
     (
         "deepsim-train",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use deepsim_data::manifest::Holdout;
-use deepsim_data::terminal::{self, tell};
+use deepsim_data::terminal::{self, one_line, tell};
 use deepsim_data::verify::{beside_parts, parts};
 use deepsim_data::{Dataset, DatasetKind, Layout, Orientation, Resize, SquareWindow, Store};
 use serde::Serialize;
@@ -128,7 +128,7 @@ fn text(data: &Dataset) -> String {
             lines.push(format!("  duplicates  {} left out", prepared.duplicates));
         }
         for photo in &prepared.quarantined {
-            lines.push(format!("  left out    {photo}"));
+            lines.push(format!("  left out    {}", one_line(&photo.to_string())));
         }
     }
     lines.push(format!("  digest      {}", summary.digest));

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use deepsim_data::prepare::Existing;
-use deepsim_data::terminal::path as shown;
-use deepsim_data::terminal::tell;
+use deepsim_data::terminal::{one_line, path as shown, tell};
 use deepsim_data::{DataError, Event, Flow, Orientation, Outcome, Prepare, prepare};
 use rayon::ThreadPoolBuilder;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -24,9 +23,15 @@ const NAMED: usize = 5;
 /// not answer at all.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// More threads than any machine makes use of only take memory, and time to end.
+const MOST_THREADS: usize = 1024;
+
 pub fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
-    if args.threads == Some(0) {
-        anyhow::bail!("--threads must be at least 1");
+    if args
+        .threads
+        .is_some_and(|n| !(1..=MOST_THREADS).contains(&n))
+    {
+        anyhow::bail!("--threads must be 1 to {MOST_THREADS}");
     }
     let pool = ThreadPoolBuilder::new()
         .num_threads(args.threads.unwrap_or(0))
@@ -232,7 +237,9 @@ impl Seen {
                 self.duplicates += 1;
                 if self.duplicates <= NAMED {
                     note(&format!(
-                        "duplicate: {path} shows the same as {of}; stored once"
+                        "duplicate: {} shows the same as {}; stored once",
+                        one_line(&path),
+                        one_line(&of)
                     ));
                 } else if self.duplicates == NAMED + 1 {
                     note("more duplicates: the manifest lists them");

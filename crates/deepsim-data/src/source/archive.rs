@@ -29,11 +29,11 @@ pub(super) fn list(root: &Path, step: Step<'_>) -> Result<(Vec<Entry>, Skipped),
         path: root.into(),
         source,
     };
-    let file = File::open(root).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
+    let metadata = std::fs::metadata(root).map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(not_a_source(root, "not a regular file"));
     }
+    let file = deepsim_files::open(root).map_err(unreadable)?;
     check_magic(root, &file)?;
     let mut lister = Lister {
         root,

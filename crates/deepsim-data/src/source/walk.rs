@@ -2,7 +2,6 @@
 //! reached through one): a link into the folder would only repeat an image, and a link out of
 //! it would break what a manifest says about its source.
 
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -87,7 +86,7 @@ pub(super) fn list(root: &Path, step: Step<'_>) -> Result<(Vec<Entry>, Skipped),
 
 fn begins_as_an_image(path: &Path) -> bool {
     let mut head = [0; HEAD];
-    let read = File::open(path).and_then(|file| file.read_at(&mut head, 0));
+    let read = deepsim_files::open(path).and_then(|file| file.read_at(&mut head, 0));
     read.is_ok_and(|read| is_image(&head[..read]))
 }
 

@@ -115,6 +115,7 @@ fn html(asked: &Questions) -> Result<String> {
                 meta http-equiv="Content-Security-Policy" content=(POLICY);
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
+                meta name="generator" content=(crate::output::GENERATOR);
                 link rel="icon" href="data:,";
                 title { "Which is more like the photo?" }
                 style { (PreEscaped(STYLE)) }

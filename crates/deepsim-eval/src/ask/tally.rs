@@ -27,7 +27,7 @@ struct Answer {
 }
 
 /// How often people preferred one run to another.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Preference {
     /// A run.
     pub a: String,

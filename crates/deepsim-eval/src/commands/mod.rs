@@ -320,7 +320,7 @@ pub fn neighbors(runs: Runs, asked: &Neighbors) -> Result<()> {
 }
 
 /// A run of a figure, as it is listed.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Listed {
     figure: u8,
     label: String,
@@ -435,6 +435,11 @@ pub fn report(runs: Runs, asked: &Report) -> Result<()> {
             path: "runs".into(),
         });
     };
+    let file = match asked.out.extension().is_some_and(|e| e == "html") {
+        true => asked.out.clone(),
+        false => asked.out.join("report.html"),
+    };
+    output::check("--out", &file, output::Kind::Page)?;
     let device = device::choose(&runs.device)?;
     let judges = Judges::load(&asked.judge_weights, device)?;
     let options = report::Options {
@@ -467,10 +472,6 @@ pub fn report(runs: Runs, asked: &Report) -> Result<()> {
             page.len() / 1_000_000
         ));
     }
-    let file = match asked.out.extension().is_some_and(|e| e == "html") {
-        true => asked.out.clone(),
-        false => asked.out.join("report.html"),
-    };
     output::write(&file, page.as_bytes())?;
     output::show(format_args!("{}\n", shown(file)))?;
     match made.groups.iter().all(|group| group.runs.is_empty()) {

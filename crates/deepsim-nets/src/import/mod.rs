@@ -25,7 +25,6 @@ mod tests;
 pub mod torch;
 mod torchvision;
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -225,7 +224,7 @@ fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, ImportError> {
         path: path.to_path_buf(),
         source,
     };
-    let file = File::open(path).map_err(unreadable)?;
+    let file = deepsim_files::open_or_stream(path).map_err(unreadable)?;
     let too_large = || ImportError::TooLarge {
         path: path.to_path_buf(),
         limit,

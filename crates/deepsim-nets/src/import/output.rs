@@ -66,7 +66,8 @@ pub(super) fn write(
     let exists = || ImportError::Exists {
         path: out.to_path_buf(),
     };
-    let outcome = match File::open(out) {
+    check_digests(out, existing)?;
+    let outcome = match deepsim_files::open(out) {
         Ok(file) => {
             if holds(file, &bytes).map_err(failed)? {
                 write_digests(out, &bytes)?;
@@ -108,6 +109,22 @@ pub(super) fn write(
         .and_then(|f| f.sync_all())
         .map_err(failed)?;
     Ok(outcome)
+}
+
+/// What stands where the digests go must be a list of digests, or may be replaced.
+fn check_digests(out: &Path, existing: Existing) -> Result<(), ImportError> {
+    let path = digests::beside(out);
+    let exists = || ImportError::Exists { path: path.clone() };
+    if path.is_symlink() && existing == Existing::Keep {
+        return Err(exists());
+    }
+    match deepsim_files::read(&path) {
+        Ok(text) if existing == Existing::Keep && !digests::is_list(&text) => Err(exists()),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(ImportError::Write { path, source })
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Weights without digests are weights: a crash before this leaves a whole import that is read unchecked.

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 /// How the name of a file begins that is being written. A killed process may leave one behind.
-pub(crate) const BESIDE: &str = ".partial-file-";
+pub const BESIDE: &str = ".partial-file-";
 
 fn flag(flag: OFlags) -> i32 {
     // The bits are those of a C int.
@@ -37,6 +37,18 @@ pub fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).custom_flags(flag(OFlags::NONBLOCK));
     regular(options.open(path)?)
+}
+
+/// As [`open`], or what a shell hands over as a file (`<(zcat FILE)` is a pipe below /dev or /proc): somebody writes there.
+///
+/// # Errors
+/// As [`open`], elsewhere.
+pub fn open_or_stream(path: &Path) -> io::Result<File> {
+    if path.starts_with("/dev") || path.starts_with("/proc") {
+        File::open(path)
+    } else {
+        open(path)
+    }
 }
 
 /// The bytes of a regular file.

@@ -1,0 +1,156 @@
+//! Files that results are written to: nothing is replaced but this program's earlier results.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, symlink};
+use std::path::Path;
+
+use deepsim_tests::lab::Lab;
+use deepsim_tests::process::{program, run};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use tch::{Device, Kind, Tensor};
+
+/// Commands with a file of the user's choice behind their last word.
+const NAMED: [(&[&str], &str); 3] = [
+    (
+        &["compare", "run", "--images", "1", "--out"],
+        "no picture of this program",
+    ),
+    (
+        &["ask", "run", "other", "--images", "1", "--out"],
+        "no page of this program",
+    ),
+    (
+        &[
+            "forward",
+            "tiny.toml",
+            "--run",
+            "run",
+            "--net",
+            "encoder",
+            "--input",
+            "x.safetensors",
+            "--output",
+        ],
+        "no file of the tensor `y` of this program",
+    ),
+];
+
+fn tensors(path: &Path, name: &str, shape: &[i64]) {
+    let x = Tensor::rand(shape, (Kind::Float, Device::Cpu)) * 255.0;
+    Tensor::write_safetensors(&[(name, x)], path).unwrap();
+}
+
+fn lab() -> Lab {
+    let lab = Lab::trained(1);
+    run(lab.train_into("other").args(["--steps", "1"])).exits(0);
+    tensors(&lab.at("x.safetensors"), "x", &[1, 3, 64, 64]);
+    lab
+}
+
+#[test]
+fn a_result_replaces_nothing_but_an_earlier_one_of_its_kind() {
+    let lab = lab();
+    fs::write(lab.at("page.html"), "<!DOCTYPE html><title>mine</title>").unwrap();
+    let theirs = [
+        "tiny.toml",
+        "run/metrics.jsonl",
+        "train/01.png",
+        "page.html",
+        "x.safetensors",
+    ];
+    for (command, kind) in NAMED {
+        for name in theirs {
+            let before = fs::read(lab.at(name)).unwrap();
+            let &option = command.last().unwrap();
+            let words = [option, name, "is there already, and", kind];
+            run(lab.eval(command).arg(name)).refuses(&words);
+            assert!(fs::read(lab.at(name)).unwrap() == before, "{name}");
+        }
+        // Its own is made again.
+        for _ in 0..2 {
+            run(lab.eval(command).arg("result")).exits(0);
+        }
+        fs::remove_file(lab.at("result")).unwrap();
+    }
+}
+
+#[test]
+fn no_link_device_or_pipe_is_replaced() {
+    let lab = lab();
+    fs::write(lab.at("theirs"), "theirs").unwrap();
+    symlink("theirs", lab.at("link")).unwrap();
+    symlink("nowhere", lab.at("dangling")).unwrap();
+    let mode = Mode::from_raw_mode(0o666);
+    let node = |name: &str, kind, device| mknodat(CWD, lab.at(name), kind, mode, device);
+    node("pipe", FileType::Fifo, 0).unwrap();
+    let mut there = vec!["link", "dangling", "pipe", "run"];
+    // Only root makes devices; /dev/null is one that nobody can miss.
+    if node("device", FileType::CharacterDevice, makedev(1, 3)).is_ok() {
+        there.push("device");
+    }
+    for (command, _) in NAMED {
+        for name in &there {
+            run(lab.eval(command).arg(name)).refuses(&[name, "choose another name"]);
+        }
+    }
+    // Files that the program names itself.
+    fs::create_dir(lab.at("tables")).unwrap();
+    symlink("../theirs", lab.at("tables/table1.txt")).unwrap();
+    run(&mut lab.eval(&["table1", "--out", "tables"])).says(&["tables/table1.txt is a link"]);
+    assert_eq!(fs::read_to_string(lab.at("theirs")).unwrap(), "theirs");
+    assert!(lab.at("link").is_symlink() && lab.at("dangling").is_symlink());
+    let kind = |name: &str| fs::symlink_metadata(lab.at(name)).unwrap().file_type();
+    assert!(kind("pipe").is_fifo());
+    if there.contains(&"device") {
+        assert!(kind("device").is_char_device());
+    }
+}
+
+#[test]
+fn decoded_pictures_do_not_replace_photographs_of_their_names() {
+    let lab = lab();
+    tensors(&lab.at("features.safetensors"), "01", &[192, 3, 3]);
+    let out = |folder: &str| {
+        let words = ["decode", "features.safetensors", "--run", "run", "--out"];
+        run(lab.eval(&words).arg(folder))
+    };
+    let before = fs::read(lab.at("train/01.png")).unwrap();
+    out("train").refuses(&["train/01.png", "is there already"]);
+    assert!(fs::read(lab.at("train/01.png")).unwrap() == before);
+    for _ in 0..2 {
+        out("made").exits(0);
+    }
+    image::open(lab.at("made/01.png")).unwrap();
+}
+
+#[test]
+fn imported_weights_replace_no_other_file_beside_them() {
+    let lab = Lab::new();
+    let dict = "import torch, sys; torch.save({'a.weight': torch.zeros(3)}, sys.argv[1])";
+    run(deepsim_tests::process::python(dict).arg(lab.at("sd.pth"))).exits(0);
+    let import = |out: &str, rest: &[&str]| {
+        let mut command = program("deepsim-nets");
+        command
+            .current_dir(lab.path())
+            .args(["import", "torchvision", "sd.pth", out])
+            .args(rest);
+        run(&mut command)
+    };
+    let beside = lab.at("w.safetensors.blake3");
+    fs::write(&beside, "my own notes").unwrap();
+    import("w.safetensors", &[]).refuses(&["w.safetensors.blake3", "--force"]);
+    assert_eq!(fs::read_to_string(&beside).unwrap(), "my own notes");
+    assert!(!lab.at("w.safetensors").exists());
+    import("w.safetensors", &["--force"]).exits(0);
+    import("w.safetensors", &[]).exits(0);
+    fs::create_dir(lab.at("v.safetensors.blake3")).unwrap();
+    import("v.safetensors", &[]).says(&["v.safetensors.blake3"]);
+    let pipe = lab.at("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    for rest in [&[][..], &["--force"]] {
+        let ran = import("pipe", rest).says(&["pipe"]);
+        assert_ne!(ran.code, Some(0));
+    }
+    assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+}
