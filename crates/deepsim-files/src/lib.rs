@@ -36,7 +36,13 @@ fn regular(file: File) -> io::Result<File> {
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).custom_flags(flag(OFlags::NONBLOCK));
-    regular(options.open(path)?)
+    match options.open(path) {
+        // A regular file that another process holds a lease on, or a disk that is slow to give it: that is waited for.
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock && fs::metadata(path)?.is_file() => {
+            regular(File::open(path)?)
+        }
+        opened => regular(opened?),
+    }
 }
 
 /// As [`open`], or what a shell hands over as a file (`<(zcat FILE)` is a pipe below /dev or /proc): somebody writes there.
