@@ -435,9 +435,10 @@ pub fn report(runs: Runs, asked: &Report) -> Result<()> {
             path: "runs".into(),
         });
     };
-    let file = match asked.out.extension().is_some_and(|e| e == "html") {
-        true => asked.out.clone(),
-        false => asked.out.join("report.html"),
+    let file = if asked.out.extension().is_some_and(|e| e == "html") {
+        asked.out.clone()
+    } else {
+        asked.out.join("report.html")
     };
     output::check("--out", &file, output::Kind::Page)?;
     let device = device::choose(&runs.device)?;
