@@ -206,6 +206,8 @@ fn a_first_step_that_is_not_finite_promises_no_checkpoint() {
         "step 1:",
         "there is no checkpoint yet",
         "train.not_finite=halve",
+        "[loss]",
+        "deepsim-data inspect",
     ]);
 }
 

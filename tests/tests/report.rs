@@ -121,7 +121,8 @@ fn what_cannot_be_shown_says_why() {
     let ran = run(&mut lab.eval(&["report", "--runs", "runs"])).exits(0);
     let text = fs::read_to_string(lab.at("report.html")).unwrap();
     assert!(ran.stderr.contains("no checkpoint yet"), "{}", ran.stderr);
-    assert!(text.contains("no checkpoint yet"));
+    // Named once, though the table and the pictures both lack it.
+    assert_eq!(text.matches("no checkpoint yet").count(), 1);
     assert!(text.contains("has no log step yet"));
 
     fs::remove_dir_all(lab.at("train")).unwrap();

@@ -276,6 +276,21 @@ fn a_signal_during_a_long_evaluation_saves_and_ends_it() {
     assert!(column(&lab.run_dir(), "eval.n").is_empty());
 }
 
+/// It is done all the same: what was asked for would have changed nothing.
+#[test]
+fn a_finished_run_asked_for_other_data_says_so() {
+    let lab = Lab::trained(2);
+    let other = format!("data.test=\"{}\"", lab.text("train"));
+    for (set, told) in [(Some(&*other), true), (None, false)] {
+        let set = set.map(|set| ["--set", set]).into_iter().flatten();
+        let ran = run(lab.train().args(["--steps", "2"]).args(set)).exits(0);
+        assert!(ran.stderr.contains("already finished"), "{}", ran.stderr);
+        let warned = ran.stderr.contains("data.test is another dataset");
+        assert_eq!(warned, told, "{}", ran.stderr);
+        assert!(!ran.stderr.contains("data.train is"), "{}", ran.stderr);
+    }
+}
+
 /// Exit codes by phase, and the words that go with them.
 #[test]
 fn exit_codes_and_last_words() {

@@ -214,6 +214,22 @@ fn a_block_with_a_prefix_or_behind_an_empty_segment_is_found() {
     }
 }
 
+/// Programs do not agree which of the two counts.
+#[test]
+fn a_png_with_two_blocks_is_refused() {
+    let root = tempdir().unwrap();
+    let image = photo(37, 23, 4);
+    let [first, second] = [6, 3].map(|orientation| png(&image, &exif(b"MM", orientation)));
+    let at = |bytes: &[u8]| bytes.windows(4).position(|w| w == b"eXIf").unwrap() - 4;
+    let (here, there) = (at(&first), at(&second));
+    // A length, a name and a sum around the block.
+    let chunk = &second[there..there + 12 + exif(b"MM", 3).len()];
+    let path = root.path().join("a.png");
+    fs::write(&path, [&first[..here], chunk, &first[here..]].concat()).unwrap();
+    let error = decode_upright(&path).unwrap_err().to_string();
+    assert!(error.contains("two eXIf chunks"), "{error}");
+}
+
 #[test]
 fn metadata_that_cannot_be_read_counts_as_upright() {
     let root = tempdir().unwrap();

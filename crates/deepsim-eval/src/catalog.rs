@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use deepsim_data::terminal::path as shown;
 use deepsim_experiment::config::{RawPixels, Source};
-use deepsim_experiment::run_dir::{find_runs, read_any};
+use deepsim_experiment::run_dir::{self, find_runs};
 use deepsim_experiment::source::Role;
 use deepsim_experiment::{Checkpoint, Consent, Experiment};
 use deepsim_nets::{NetKind, Tap};
@@ -168,14 +168,13 @@ impl Entry {
 pub fn read(parent: &Path, mut warn: impl FnMut(String)) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for path in find_runs(parent)? {
-        match read_any(&path) {
-            Ok((experiment, Some(checkpoint))) => entries.push(Entry {
+        match run_dir::read(&path) {
+            Ok((experiment, checkpoint)) => entries.push(Entry {
                 experiment,
                 origin: Origin::Generator(checkpoint.manifest.step),
                 reconstructions: 0,
                 path,
             }),
-            Ok((_, None)) => warn(format!("{} left out: no checkpoint yet", shown(path))),
             Err(error) => warn(format!("{} left out: {error}", shown(path))),
         }
     }

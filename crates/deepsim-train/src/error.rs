@@ -25,8 +25,9 @@ pub enum TrainError {
     /// A loss or a gradient that is not a number any more.
     #[error(
         "step {step}: {term} is {value}; {}. Lower optimizer.generator.lr or optimizer.discriminator.lr and start over, or go on by \
-         --resume --set train.not_finite=halve",
-        newest_words(*newest)
+         --resume --set train.not_finite=halve{}",
+        newest_words(*newest),
+        at_first(*step)
     )]
     NotFinite {
         /// The iteration.
@@ -197,6 +198,17 @@ fn newest_words(newest: Option<u64>) -> String {
     newest.map_or("there is no checkpoint yet".to_owned(), |step| {
         format!("the newest checkpoint is of step {step}")
     })
+}
+
+/// What helps against a number that is not finite, besides the learning rates, where hardly an update came before it.
+fn at_first(step: u64) -> &'static str {
+    match step {
+        0 | 1 => {
+            ". At a first step with usual rates look at the weights in [loss], at the files of encoder and comparator, and \
+             at the images (deepsim-data inspect)"
+        }
+        _ => "",
+    }
 }
 
 /// What helps against a report that fails.

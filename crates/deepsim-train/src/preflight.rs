@@ -84,6 +84,9 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
         Some((run, Start::Finished(step))) => match unwritten(&run, step)? {
             Some(checkpoint) => Some((run, Start::From(checkpoint))),
             None => {
+                if let Some(newest) = Checkpoint::newest(&run.checkpoints())? {
+                    tell_other_data(&data, &test, &newest.manifest);
+                }
                 finished(run.path(), step, experiment);
                 return Ok(Ready::Finished(step));
             }
@@ -176,6 +179,21 @@ fn unwritten(run: &RunDir, step: u64) -> Result<Option<Box<Checkpoint>>> {
     };
     let owed = !Means::restore(&newest.state()?.1).is_empty();
     Ok(owed.then(|| Box::new(newest)))
+}
+
+/// A finished run is finished whatever the datasets are by now; but who asks for others should know that they were not
+/// looked at.
+fn tell_other_data(data: &Dataset, test: &Dataset, trained: &Manifest) {
+    for (what, is, was) in [
+        ("data.train", data.digest(), &trained.train_data),
+        ("data.test", test.digest(), &trained.test_data),
+    ] {
+        if is != *was {
+            tell(format_args!(
+                "warning: {what} is another dataset than the one that this run was trained with"
+            ));
+        }
+    }
 }
 
 /// What there is to say of a run that is done already.

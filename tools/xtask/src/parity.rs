@@ -119,19 +119,24 @@ pub const SETTINGS: [Setting; 4] = [
 
 impl Setting {
     /// Whether this processor can run it.
-    pub fn runs_here(&self) -> bool {
+    fn runs_here(&self) -> bool {
         self.needs
             .is_none_or(|flag| flags().iter().any(|f| f == flag))
     }
 
-    /// Why it cannot be run here.
-    pub fn lacks(&self) -> String {
-        format!("this processor has no {}", self.needs.unwrap_or("reason"))
+    /// Why it cannot be run here, or need not be.
+    pub fn left_out(&self) -> Option<String> {
+        if !self.runs_here() {
+            return Some(self.lacks());
+        }
+        let forces_nothing =
+            self.needs == Some("avx2") && !flags().iter().any(|flag| flag == "avx512f");
+        forces_nothing.then(|| "what this processor has: run already".to_owned())
     }
 
-    /// Whether nothing is forced by it: it is all that this processor has.
-    pub fn is_native(&self) -> bool {
-        self.needs == Some("avx2") && !flags().iter().any(|flag| flag == "avx512f")
+    /// What it needs.
+    fn lacks(&self) -> String {
+        format!("this processor has no {}", self.needs.unwrap_or("reason"))
     }
 }
 
@@ -316,10 +321,10 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         large: args.large,
         ..Record::default()
     };
-    for setting in SETTINGS.iter().filter(|s| !s.runs_here()) {
-        record
-            .not_run
-            .insert(setting.name.to_owned(), setting.lacks());
+    for setting in SETTINGS.iter().filter(|_| args.setting.is_empty()) {
+        if let Some(why) = setting.left_out() {
+            record.not_run.insert(setting.name.to_owned(), why);
+        }
     }
     let folder = tempfile::tempdir().context("making a temporary folder")?;
     let file = folder.path().join("errors.jsonl");
@@ -441,7 +446,8 @@ fn read(file: &Path) -> Result<String> {
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Setting>> {
     if names.is_empty() {
-        return Ok(SETTINGS.iter().filter(|s| s.runs_here()).collect());
+        let all = SETTINGS.iter();
+        return Ok(all.filter(|s| s.left_out().is_none()).collect());
     }
     let find = |name: &String| {
         let known = SETTINGS.map(|s| s.name).join(", ");

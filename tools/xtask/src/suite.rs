@@ -34,7 +34,7 @@ type Failed = Vec<(&'static str, Failure)>;
 pub fn run(ws: &Workspace) -> Result<()> {
     let others: Vec<&Setting> = SETTINGS[1..]
         .iter()
-        .filter(|s| s.runs_here() && !s.is_native())
+        .filter(|s| s.left_out().is_none())
         .collect();
     let mut stages = Stages::new(setup::TESTS.len() + 2 + others.len());
     let linked = libtorch::installed(ws)?.filter(|found| found.mode == libtorch::Mode::Linked);
@@ -83,11 +83,7 @@ pub fn run(ws: &Workspace) -> Result<()> {
     stages.next("tidy");
     let tidied = tidy::run(ws);
     for setting in &SETTINGS[1..] {
-        let why = if !setting.runs_here() {
-            setting.lacks()
-        } else if setting.is_native() {
-            "what this processor has: run already".to_owned()
-        } else {
+        let Some(why) = setting.left_out() else {
             continue;
         };
         note(format_args!(

@@ -65,7 +65,7 @@ fn fault(error: DecodingError) -> ImageFault {
 fn check_whole(bytes: &[u8]) -> Result<(), ImageFault> {
     let transparency = |what| Err(ImageFault::Refused(format!("its transparency {what}")));
     let kind_of_colour = bytes.get(25).copied();
-    let (mut colours, mut data, mut transparent) = (None, false, false);
+    let (mut colours, mut data, mut transparent, mut exif) = (None, false, false, false);
     let mut at = 8_usize;
     loop {
         let Some(&[a, b, c, d, ref kind @ ..]) = bytes.get(at..at + 8) else {
@@ -88,6 +88,9 @@ fn check_whole(bytes: &[u8]) -> Result<(), ImageFault> {
             b"IEND" => return Ok(()),
             b"IDAT" => data = true,
             b"PLTE" => colours = Some(length / 3),
+            // Programs do not agree which of two says how to turn the picture.
+            b"eXIf" if exif => return Err(ImageFault::Refused("two eXIf chunks".into())),
+            b"eXIf" => exif = true,
             b"tRNS" if data => return transparency("stands behind the pixels"),
             b"tRNS" if transparent => return transparency("is there twice"),
             b"tRNS" => {
