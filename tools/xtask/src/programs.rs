@@ -5,12 +5,13 @@
 //! on a fresh machine with two cores saves minutes.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::child::Child;
+use crate::failure::refuse;
 use crate::stages::on_terminal;
 use crate::workspace::Workspace;
 
@@ -59,6 +60,22 @@ impl Programs {
         Ok(Self {
             executables: executables(&output),
         })
+    }
+
+    /// Programs that lie in a folder.
+    ///
+    /// # Errors
+    /// A refusal if one is missing.
+    pub fn at(folder: &Path, names: &[&str]) -> Result<Self> {
+        let mut executables = BTreeMap::new();
+        for &name in names {
+            let path = std::path::absolute(folder.join(name)).context("finding a program")?;
+            if !path.is_file() {
+                return Err(refuse(format!("there is no program {}", path.display())));
+            }
+            executables.insert(name.to_owned(), path);
+        }
+        Ok(Self { executables })
     }
 
     /// Where one of them lies.
