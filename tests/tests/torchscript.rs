@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use deepsim_experiment::Consent;
 use deepsim_experiment::networks::{Frozen, hash_file};
@@ -17,21 +18,40 @@ use deepsim_tests::lab::Lab;
 use deepsim_tests::process::{Ran, python, root, run};
 use tch::{Device, Kind, Tensor};
 
-/// Modules of `tests/python/scripts.py` in a folder, and what PyTorch computes with them.
+/// Modules of `tests/python/scripts.py`, made once: most of the time PyTorch is imported.
+fn made() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    let make = || {
+        // Nothing removes what a static holds: the same place each time.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("torchscript-modules");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        fs::create_dir_all(&folder).unwrap();
+        let mut command: Command = python("");
+        let script = root().join("tests/python/scripts.py");
+        let mut with_script = Command::new(command.get_program());
+        with_script
+            .arg(script)
+            .arg(&folder)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(std::process::Stdio::null());
+        for (key, value) in command.get_envs() {
+            with_script.env(key, value.unwrap());
+        }
+        command.stdin(std::process::Stdio::null());
+        run(&mut with_script).exits(0);
+        folder
+    };
+    MADE.get_or_init(make)
+}
+
+/// The modules in a folder of a test's own, and what PyTorch computes with them.
 fn modules(folder: &Path) -> BTreeMap<String, Tensor> {
-    let mut command: Command = python("");
-    let script = root().join("tests/python/scripts.py");
-    let mut with_script = Command::new(command.get_program());
-    with_script
-        .arg(script)
-        .arg(folder)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(std::process::Stdio::null());
-    for (key, value) in command.get_envs() {
-        with_script.env(key, value.unwrap());
+    for entry in fs::read_dir(made()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
     }
-    command.stdin(std::process::Stdio::null());
-    run(&mut with_script).exits(0);
     read_safetensors(&folder.join("parity.safetensors")).unwrap()
 }
 

@@ -176,7 +176,9 @@ pub fn tests(ws: &Workspace, setting: &Setting, large: bool, kept: &Path) -> Chi
         .args(["--"])
         .args(skipped.iter().flat_map(|test| ["--skip", test]))
         .env("PYTHONPATH", ws.python())
-        .env(CACHE, kept);
+        .env(CACHE, kept)
+        // Tests run side by side: with a thread for each processor, each would wait for the others' threads.
+        .env("OMP_NUM_THREADS", "1");
     let all = setting.variables.iter();
     all.fold(child, |child, (name, value)| child.env(name, value))
 }
