@@ -25,7 +25,7 @@ Examples:
   cargo xtask parity --record
       write docs/results/parity.json, after each seed that passed
   cargo xtask parity --record --add
-      go on where that was cut: seeds that are recorded for this processor are left out
+      go on where that was cut: recorded seeds are left out
 
 Settings, by the variables that libtorch, oneDNN, MKL and our own kernels read:
   native   none: as the machine is

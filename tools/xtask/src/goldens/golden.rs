@@ -145,7 +145,10 @@ impl Golden {
         let files = fs::read_dir(&checkpoint).context("reading the checkpoint")?;
         for file in files {
             let path = file.context("reading the checkpoint")?.path();
-            if path.extension().is_none_or(|ending| ending != "safetensors") {
+            if path
+                .extension()
+                .is_none_or(|ending| ending != "safetensors")
+            {
                 continue;
             }
             let stem = path.file_stem().unwrap_or_default().display();
@@ -227,10 +230,17 @@ mod tests {
 
     #[test]
     fn every_kind_of_difference_is_named() {
-        let before = golden(&json!({"losses": {"1": {"loss.img": 1.0}}, "tensors": {"generator/a": "x", "generator/b": "y"}}));
-        let now = golden(&json!({"losses": {"1": {"loss.img": 1.00001}}, "tensors": {"generator/a": "z", "generator/c": "y"}}));
+        let before = golden(
+            &json!({"losses": {"1": {"loss.img": 1.0}}, "tensors": {"generator/a": "x", "generator/b": "y"}}),
+        );
+        let now = golden(
+            &json!({"losses": {"1": {"loss.img": 1.00001}}, "tensors": {"generator/a": "z", "generator/c": "y"}}),
+        );
         let none = Map::default();
-        assert_eq!(before.differences(&before, &none, None), Vec::<String>::new());
+        assert_eq!(
+            before.differences(&before, &none, None),
+            Vec::<String>::new()
+        );
         let found = now.differences(&before, &none, None);
         assert_eq!(
             found,
@@ -258,7 +268,8 @@ mod tests {
         };
         for (loss, allowed) in [("loss.img", true), ("loss.adv", false)] {
             let now = golden(&json!({"losses": {"1": {loss: 1.0}}}));
-            let before = golden(&json!({"losses": {"1": {loss: 1.0}}, "tensors": {"discriminator/d": "x"}}));
+            let before =
+                golden(&json!({"losses": {"1": {loss: 1.0}}, "tensors": {"discriminator/d": "x"}}));
             assert_eq!(now.differences(&before, &map, None).is_empty(), allowed);
         }
     }
@@ -267,7 +278,10 @@ mod tests {
     fn a_map_lets_nothing_else_go() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("map.json");
-        for (name, allowed) in [("state/means.sum0", true), ("generator/deconv0.weight", false)] {
+        for (name, allowed) in [
+            ("state/means.sum0", true),
+            ("generator/deconv0.weight", false),
+        ] {
             fs::write(&path, json!({"gone": {name: "a reason"}}).to_string()).unwrap();
             assert_eq!(Map::read(&path).is_ok(), allowed, "{name}");
         }

@@ -20,21 +20,19 @@ use golden::{Golden, Map, Record};
 pub const EXAMPLES: &str = "\
 Examples:
   cargo xtask goldens --record target/before.json
-      train the cases with the programs of this checkout and write what came out
+      train the cases and write what came out
   cargo xtask goldens --check target/before.json
-      train them again and compare: losses, checkpoints and tables must be equal bit for bit
+      train them again: all must be equal bit for bit
   cargo xtask goldens --check target/before.json --only one-pass
       one case
-  cargo xtask goldens --record target/before.json --programs ../before/target/debug
+  cargo xtask goldens --record target/before.json --programs ../old/target/debug
       with the programs of another checkout, such as one of an earlier commit
-  cargo xtask goldens --check tools/xtask/goldens.json --portable
-      the committed losses of the first steps, within 1e-4, on any machine (cargo xtask test does this)
+  cargo xtask goldens --check before.json --portable
+      the first losses within 1e-4, on any machine
 
-A record of all steps holds for one processor. Exit codes: 0 equal, 1 different (named), 2 a record of another processor, an
-unknown case, a record or map that cannot be read.";
-
-/// The committed losses of the first steps.
-pub const PORTABLE: &str = "tools/xtask/goldens.json";
+A record of all steps holds for one processor. Exit codes: 0 equal, 1 different
+(named), 2 a record of another processor, an unknown case, a file that cannot
+be read.";
 
 /// Where cases are trained; a case's folder is removed before it is trained anew.
 const FOLDER: &str = "target/goldens";
@@ -131,7 +129,8 @@ const CASES: [Case; 11] = [
 
 /// What `cargo xtask goldens` takes.
 #[derive(Debug, ClapArgs)]
-#[group(id = "what", required = true, multiple = false, args = ["record", "check"])]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["record", "check"]))]
 pub struct Args {
     /// Train and write what came out
     #[arg(long, value_name = "FILE")]
@@ -190,7 +189,11 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
                 0 => format!("equal: {} values", golden.len()),
                 n => format!("{n} differences"),
             });
-            differences.extend(found.into_iter().map(|what| format!("{}: {what}", case.name)));
+            differences.extend(
+                found
+                    .into_iter()
+                    .map(|what| format!("{}: {what}", case.name)),
+            );
         }
         record.cases.insert(case.name.to_owned(), golden);
     }
@@ -238,7 +241,10 @@ fn is_comparable(before: &Record, cases: &[&Case], portable: bool) -> Result<()>
             before.processor
         )));
     }
-    match cases.iter().find(|case| !before.cases.contains_key(case.name)) {
+    match cases
+        .iter()
+        .find(|case| !before.cases.contains_key(case.name))
+    {
         Some(case) => Err(refuse(format!(
             "the record has no case {}: choose others by --only, or record again",
             case.name
@@ -268,12 +274,19 @@ fn train(
     arguments.extend(["--steps".into(), steps.to_string().into()]);
     arguments.extend(["--device".into(), "cpu".into()]);
     arguments.extend(["--out".into(), run.clone().into()]);
-    let portable_only: &[&str] = if portable { &["train.eval_images=1"] } else { &[] };
+    let portable_only: &[&str] = if portable {
+        &["train.eval_images=1"]
+    } else {
+        &[]
+    };
     for set in COMMON.iter().chain(case.set).chain(portable_only) {
         arguments.extend(["--set".into(), set.into()]);
     }
     let trainer = programs.get(ws, case.name, "deepsim-train")?;
-    let trainer = case.env.iter().fold(trainer, |child, (k, v)| child.env(k, v));
+    let trainer = case
+        .env
+        .iter()
+        .fold(trainer, |child, (k, v)| child.env(k, v));
     trainer.args(arguments).run_quietly()?;
     let mut golden = Golden::default();
     golden.take_losses(&there)?;
@@ -286,7 +299,9 @@ fn train(
         .get(ws, case.name, "deepsim-eval")?
         .env("OMP_NUM_THREADS", "1")
         .args(case.study)
-        .args(["--device", "cpu", "--format", "json", "--images", "8", "--runs"])
+        .args([
+            "--device", "cpu", "--format", "json", "--images", "8", "--runs",
+        ])
         .args([&run])
         .args(["--out"])
         .args([Path::new(FOLDER).join("studies").join(case.name)])
@@ -321,7 +336,10 @@ mod tests {
         assert_eq!(chosen(&[]).unwrap().len(), CASES.len());
         assert_eq!(chosen(&["vae".to_owned()]).unwrap().len(), 1);
         let error = chosen(&["vea".to_owned()]).err().unwrap().to_string();
-        assert!(error.contains("`vea`") && error.contains("vaegan"), "{error}");
+        assert!(
+            error.contains("`vea`") && error.contains("vaegan"),
+            "{error}"
+        );
     }
 
     #[test]
