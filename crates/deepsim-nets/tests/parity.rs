@@ -12,7 +12,7 @@ mod iteration;
 #[path = "parity/judges.rs"]
 mod judges;
 
-use std::sync::Mutex;
+use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 
 use common::{
     GRADIENT, Named, OUTPUT, Reference, Values, assert_parity, assert_reference,
@@ -27,13 +27,32 @@ use deepsim_nets::{
 };
 use tch::{Device, Kind, Tensor};
 
-/// Cases with fully connected layers hold half a gigabyte: one at a time.
-static LARGE: Mutex<()> = Mutex::new(());
+/// Cases with fully connected layers take up to 3.5 GB, with the reference's part: this many at once.
+static LARGE: LazyLock<(Mutex<usize>, Condvar)> = LazyLock::new(|| {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()?.parse().ok());
+    let gib: usize = kib.unwrap_or(0_usize) >> 20;
+    (Mutex::new((gib / 6).clamp(1, 2)), Condvar::new())
+});
 
-fn one_large_case() -> std::sync::MutexGuard<'static, ()> {
-    LARGE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+/// The right to hold a large case, given back when dropped.
+struct Turn;
+
+fn turn_of_a_large_case() -> Turn {
+    let (free, given_back) = &*LARGE;
+    let free = free.lock().unwrap_or_else(PoisonError::into_inner);
+    let taken = given_back.wait_while(free, |free| *free == 0);
+    *taken.unwrap_or_else(PoisonError::into_inner) -= 1;
+    Turn
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (free, given_back) = &*LARGE;
+        *free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        given_back.notify_one();
+    }
 }
 
 #[test]
@@ -147,13 +166,13 @@ fn generator_for_conv5() {
 /// FC7's generator is FC6's.
 #[test]
 fn generator_for_fc6() {
-    let _turn = one_large_case();
+    let _turn = turn_of_a_large_case();
     check_generator("--tap relu6 --batch 2");
 }
 
 #[test]
 fn generator_for_fc8() {
-    let _turn = one_large_case();
+    let _turn = turn_of_a_large_case();
     check_generator("--tap fc8 --batch 2");
 }
 

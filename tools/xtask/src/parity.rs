@@ -195,13 +195,13 @@ pub fn kept(ws: &Workspace) -> Result<tempfile::TempDir> {
         .with_context(|| format!("making a folder in {}", target.display()))
 }
 
-/// Runs tests with their output passed on: what it said, and how it ended.
+/// Runs tests with their output passed on, each line behind `prefix`: what it said, and how it ended.
 ///
 /// # Errors
 /// When cargo cannot be started or heard.
-pub fn watched(tests: Child) -> Result<(Verdict, Result<()>)> {
+pub fn watched(tests: Child, prefix: &str) -> Result<(Verdict, Result<()>)> {
     let mut verdict = Verdict::default();
-    let ended = tests.together(|output| verdict.watch(output))?;
+    let ended = tests.together(|output| verdict.watch(output, prefix))?;
     Ok((verdict, ended))
 }
 
@@ -358,7 +358,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
             if args.record && setting.name == SETTINGS[0].name {
                 tests = tests.env(REFERENCE, "1");
             }
-            let (verdict, ended) = watched(tests)?;
+            let (verdict, ended) = watched(tests, "")?;
             record.take(&read(&file)?, seed, setting.name)?;
             if let Err(why) = ended {
                 if !suite::of_tests(&verdict, &why) {

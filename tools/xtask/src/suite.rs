@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::child::Child;
 use crate::failure::{ChildFailed, refuse};
@@ -24,6 +24,9 @@ Exit code: cargo's own (101) where tests failed.";
 /// There where the kernel has NVIDIA's driver.
 const NVIDIA: &str = "/proc/driver/nvidia/version";
 
+/// Settings whose parity tests run at the same time: each program waits for its longest test with one thread.
+const AT_ONCE: usize = 2;
+
 /// What failed in one run of cargo, by setting.
 type Failed = Vec<(&'static str, Failure)>;
 
@@ -36,7 +39,7 @@ pub fn run(ws: &Workspace) -> Result<()> {
         .iter()
         .filter(|s| s.left_out().is_none())
         .collect();
-    let mut stages = Stages::new(setup::TESTS.len() + 2 + others.len());
+    let mut stages = Stages::new(setup::TESTS.len() + 2 + others.len().div_ceil(AT_ONCE));
     let linked = libtorch::installed(ws)?.filter(|found| found.mode == libtorch::Mode::Linked);
     let torch = match linked {
         // The user's own PyTorch is not thrown away for the tests, if Python can use it.
@@ -66,18 +69,39 @@ pub fn run(ws: &Workspace) -> Result<()> {
         .env("PYTHONPATH", ws.python())
         .env(parity::CACHE, kept.path())
         .env(browser::VARIABLE, browser::ensure(ws)?);
-    take(SETTINGS[0].name, all, &mut failed, &mut error)?;
-    for setting in &others {
-        stages.next(&format!("parity as on another processor: {}", setting.name));
-        let tests = parity::tests(ws, setting, false, kept.path());
-        take(setting.name, tests, &mut failed, &mut error)?;
+    let ended = parity::watched(all, "")?;
+    take(SETTINGS[0].name, ended, &mut failed, &mut error)?;
+    for settings in others.chunks(AT_ONCE) {
+        let names: Vec<&str> = settings.iter().map(|setting| setting.name).collect();
+        stages.next(&format!(
+            "parity as on other processors: {}",
+            names.join(" and ")
+        ));
+        let ended = std::thread::scope(|scope| {
+            let start = |setting: &&'static Setting| {
+                let tests = parity::tests(ws, setting, false, kept.path());
+                let prefix = format!("{}: ", setting.name);
+                let running = scope.spawn(move || parity::watched(tests, &prefix));
+                (setting.name, running)
+            };
+            let running: Vec<_> = settings.iter().map(start).collect();
+            let ended = running.into_iter().map(|(name, tests)| {
+                let ended = tests.join();
+                let ended = ended.unwrap_or_else(|_| Err(anyhow!("watching its tests failed")));
+                (name, ended)
+            });
+            ended.collect::<Vec<_>>()
+        });
+        for (name, ended) in ended {
+            take(name, ended?, &mut failed, &mut error)?;
+        }
     }
     if Path::new(NVIDIA).exists() {
         note("an NVIDIA driver is here: the tests of the GPU as well");
         let gpu = Child::cargo("cargo test on the GPU", ws.root())
             .args(["test", "--package", "deepsim-train", "--test", "cuda"])
             .args(["--no-fail-fast", "--", "--ignored"]);
-        take("GPU", gpu, &mut failed, &mut error)?;
+        take("GPU", parity::watched(gpu, "")?, &mut failed, &mut error)?;
     }
 
     stages.next("tidy");
@@ -106,17 +130,16 @@ pub fn run(ws: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Runs tests and notes what failed. The first failure's exit code is that of all.
+/// Notes what failed. The first failure's exit code is that of all.
 ///
 /// # Errors
 /// What is no failure of a test: a build that failed, an interruption.
 fn take(
     setting: &'static str,
-    tests: Child,
+    (verdict, ended): (Verdict, Result<()>),
     failed: &mut Failed,
     error: &mut Option<anyhow::Error>,
 ) -> Result<()> {
-    let (verdict, ended) = parity::watched(tests)?;
     let Err(why) = ended else { return Ok(()) };
     if !of_tests(&verdict, &why) {
         return Err(why);

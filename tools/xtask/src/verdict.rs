@@ -41,11 +41,11 @@ impl Verdict {
         }
     }
 
-    /// Reads to the end, passing every line on to standard output.
+    /// Reads to the end, passing every line on to standard output, behind `prefix`.
     ///
     /// # Errors
     /// What cannot be read. That nobody reads our output is none.
-    pub fn watch(&mut self, output: &mut dyn Read) -> Result<()> {
+    pub fn watch(&mut self, output: &mut dyn Read, prefix: &str) -> Result<()> {
         let mut reader = BufReader::new(output);
         let mut bytes = Vec::new();
         loop {
@@ -55,7 +55,10 @@ impl Verdict {
                 return Ok(());
             }
             let mut stdout = std::io::stdout().lock();
-            let _ = stdout.write_all(&bytes).and_then(|()| stdout.flush());
+            let written = stdout.write_all(prefix.as_bytes());
+            let _ = written
+                .and_then(|()| stdout.write_all(&bytes))
+                .and_then(|()| stdout.flush());
             self.line(String::from_utf8_lossy(&bytes).trim_end());
         }
     }

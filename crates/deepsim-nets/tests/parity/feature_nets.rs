@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use crate::common::{
     MISTAKE, OUTPUT, Reference, Values, assert_close, assert_parity, gradients, relative,
 };
-use crate::{discriminate, generate, one_large_case};
+use crate::{discriminate, generate, turn_of_a_large_case};
 
 fn taps_of(net: NetKind, from: usize, to: usize) -> Vec<Tap> {
     net.table()[from..to].iter().map(|(tap, _)| *tap).collect()
@@ -77,14 +77,14 @@ fn check_weight_gradients(net: NetKind, tap: Tap, options: &str) {
 #[test]
 fn weight_gradients_of_caffenet() {
     check_weight_gradients(NetKind::CaffeNet, Tap::Pool5, "--batch 1");
-    let _turn = one_large_case();
+    let _turn = turn_of_a_large_case();
     check_weight_gradients(NetKind::CaffeNet, Tap::Fc8, "--batch 1");
 }
 
 #[test]
 fn weight_gradients_of_alexnet() {
     check_weight_gradients(NetKind::AlexNet, Tap::Pool5, "--batch 1 --crop 200");
-    let _turn = one_large_case();
+    let _turn = turn_of_a_large_case();
     check_weight_gradients(NetKind::AlexNet, Tap::Fc8, "--batch 1");
 }
 
@@ -112,7 +112,7 @@ fn caffenet_convolutions_at_200() {
 
 #[test]
 fn caffenet_fully_connected() {
-    let _turn = one_large_case();
+    let _turn = turn_of_a_large_case();
     check_feature_net(NetKind::CaffeNet, &fc_taps(NetKind::CaffeNet), "--batch 2");
 }
 
@@ -130,7 +130,7 @@ fn alexnet_convolutions_at_200() {
 /// At 128 pixels pool5 is 3×3 and the average before fc6 spreads it to 6×6.
 #[test]
 fn alexnet_fully_connected() {
-    let _turn = one_large_case();
+    let _turn = turn_of_a_large_case();
     for options in ["--batch 2", "--batch 2 --crop 128"] {
         check_feature_net(NetKind::AlexNet, &fc_taps(NetKind::AlexNet), options);
     }
@@ -144,7 +144,7 @@ fn videonet_convolutions_at_200() {
 
 #[test]
 fn videonet_fully_connected() {
-    let _turn = one_large_case();
+    let _turn = turn_of_a_large_case();
     check_feature_net(NetKind::VideoNet, &fc_taps(NetKind::VideoNet), "--batch 2");
 }
 
@@ -159,7 +159,7 @@ fn vgg16_convolutions_at_odd_sizes() {
 /// The 2×2 map of pool5 is spread to 7×7.
 #[test]
 fn vgg16_fully_connected() {
-    let _turn = one_large_case();
+    let _turn = turn_of_a_large_case();
     let options = "--batch 2 --crop 64";
     check_feature_net(NetKind::Vgg16, &fc_taps(NetKind::Vgg16), options);
 }
