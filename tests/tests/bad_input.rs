@@ -268,7 +268,7 @@ fn the_paper_s_experiment_without_its_data() {
             "ILSVRC2012_img_val.tar",
             "image-net.org",
             "encoder.weights: no file weights/caffenet.safetensors",
-            "deepsim-nets -- import caffemodel bvlc_reference_caffenet.caffemodel weights/caffenet.safetensors",
+            "deepsim-weights -- import caffemodel bvlc_reference_caffenet.caffemodel weights/caffenet.safetensors",
             "cargo xtask quickstart",
             "experiments/sample/pool5.toml",
         ]);

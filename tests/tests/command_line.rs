@@ -431,7 +431,7 @@ fn listed(help: &str) -> Vec<String> {
 fn help_has_examples_that_80_columns_do_not_break() {
     for name in [
         "deepsim-data",
-        "deepsim-nets",
+        "deepsim-weights",
         "deepsim-train",
         "deepsim-eval",
     ] {

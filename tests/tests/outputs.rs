@@ -124,13 +124,38 @@ fn decoded_pictures_do_not_replace_photographs_of_their_names() {
     image::open(lab.at("made/01.png")).unwrap();
 }
 
+/// The command's earlier place.
+#[test]
+fn the_earlier_name_of_the_importer_imports_all_the_same() {
+    let lab = Lab::new();
+    let dict = "import torch, sys; torch.save({'a.weight': torch.zeros(3)}, sys.argv[1])";
+    run(deepsim_tests::process::python(dict).arg(lab.at("sd.pth"))).exits(0);
+    let import = |program_name: &str| {
+        let mut command = program(program_name);
+        command.current_dir(lab.path());
+        command.args(["import", "torchvision", "sd.pth", "w.safetensors"]);
+        run(&mut command)
+    };
+    let ran = import("deepsim-nets").exits(0);
+    assert_eq!(ran.stdout, "a.weight\t3\n");
+    assert!(
+        ran.stderr.contains("`deepsim-weights import` now"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("wrote w.safetensors"), "{}", ran.stderr);
+    import("deepsim-weights").says(&["unchanged"]).exits(0);
+    let ran = run(program("deepsim-nets").args(["import", "torchvision", "nothing", "out"]));
+    ran.exits(2).says(&["nothing"]);
+}
+
 #[test]
 fn imported_weights_replace_no_other_file_beside_them() {
     let lab = Lab::new();
     let dict = "import torch, sys; torch.save({'a.weight': torch.zeros(3)}, sys.argv[1])";
     run(deepsim_tests::process::python(dict).arg(lab.at("sd.pth"))).exits(0);
     let import = |out: &str, rest: &[&str]| {
-        let mut command = program("deepsim-nets");
+        let mut command = program("deepsim-weights");
         command
             .current_dir(lab.path())
             .args(["import", "torchvision", "sd.pth", out])

@@ -207,7 +207,7 @@ fn adam_s_moments_matter_to_the_continuation() {
         .unwrap()
         .manifest;
     let entry = manifest.files.get_mut("state.safetensors").unwrap();
-    entry.blake3 = deepsim_experiment::networks::hash_file(&file).unwrap();
+    entry.blake3 = deepsim_experiment::hash::hash_file(&file).unwrap();
     fs::write(at.join("manifest.json"), manifest.sealed().unwrap()).unwrap();
     for out in ["run", "spoilt"] {
         run(lab.train_into(out).args(["--steps", "6", "--resume"])).exits(0);

@@ -211,7 +211,7 @@ fn text_from_files_reaches_a_terminal_escaped() {
     );
     let mut trained = program("deepsim-train");
     shows(&run(trained.arg(name)).exits(2), &[escaped]);
-    let mut import = program("deepsim-nets");
+    let mut import = program("deepsim-weights");
     let import = import.args(["import", "torchvision", name, "out"]);
     shows(&run(import).exits(2), &[escaped]);
     let mut inspected = program("deepsim-data");

@@ -9,7 +9,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use deepsim_experiment::Consent;
-use deepsim_experiment::networks::{Frozen, hash_file};
+use deepsim_experiment::hash::hash_file;
+use deepsim_experiment::networks::Frozen;
 use deepsim_experiment::source::{OutputTap, Role, ScriptSource, Source, Units};
 use deepsim_nets::params::read_safetensors;
 use deepsim_nets::pictures::rgb_to_caffe;

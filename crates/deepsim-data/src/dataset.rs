@@ -14,7 +14,7 @@ use crate::manifest::{MANIFEST, Manifest, Part, SKIPPED};
 use crate::orientation::Orientation;
 use crate::shards::Shards;
 use crate::source::{Skipped, metadata};
-use crate::terminal::{one_line, path as shown, tell};
+use crate::terminal::{one_line, path as shown};
 
 /// Side of a plain folder's pictures, in pixels: the paper's 256.
 const FOLDER_SIZE: u32 = 256;
@@ -74,7 +74,7 @@ impl Dataset {
         let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
         for note in data.notes() {
             if told.insert(note.clone()) {
-                tell(note);
+                tracing::info!("{note}");
             }
         }
         Ok(data)

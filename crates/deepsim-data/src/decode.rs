@@ -27,54 +27,31 @@ mod bmp;
 mod budget;
 mod gif;
 mod guard;
+mod held;
 mod jpeg;
 mod pixels;
 mod png;
 mod pnm;
 mod tiff;
 mod tiff_jpeg;
+mod tiff_reader;
 mod webp;
 
-use std::cell::Cell;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use image::{ImageError, ImageFormat, RgbImage};
+use image::{ImageFormat, RgbImage};
 
 use crate::error::DataError;
 use crate::fault::ImageFault;
-use budget::{DECODING, FILES};
+use crate::limits::MAX_FILE;
+use budget::FILES;
 use guard::guarded;
-use pixels::{Layout, to_rgb8};
 
 pub(crate) use budget::Room;
 pub(crate) use guard::caught;
-pub(crate) use tiff::MAGIC as TIFF_MAGIC;
-
-/// Largest width and height, in pixels.
-pub const MAX_SIDE: usize = 20_000;
-/// Largest number of pixels.
-pub const MAX_PIXELS: usize = 200_000_000;
-/// Largest file, in bytes; also what all threads together hold of files.
-pub const MAX_FILE: u64 = 2 << 30;
-/// Memory for decoding, of all threads together, in bytes.
-pub const MAX_MEMORY: u64 = 8 * MAX_PIXELS as u64;
-
-/// Beside what pixels take: tables, rows of work, a compressor's window.
-const OVERHEAD: u64 = 2 << 20;
-
-thread_local! {
-    /// For how many copies of a picture's pixels memory is taken, at least.
-    static COPIES: Cell<u64> = const { Cell::new(1) };
-}
-
-/// A decoded picture and the memory that it holds of the budget for all threads.
-pub(crate) struct Held {
-    /// The pixels.
-    pub image: RgbImage,
-    /// To be kept as long as the pixels are.
-    pub room: Room,
-}
+pub(crate) use held::Held;
+pub(crate) use tiff_reader::MAGIC as TIFF_MAGIC;
 
 /// Decodes a picture file to RGB, 0–255.
 ///
@@ -134,7 +111,7 @@ pub fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
 /// [`decode_bytes`], and the memory that the picture holds: enough for `copies` of its pixels. A
 /// thread must give it back before it decodes another picture.
 pub(crate) fn decode_held(bytes: &[u8], copies: u64) -> Result<Held, ImageFault> {
-    COPIES.set(copies);
+    held::set_copies(copies);
     guarded(|| decode_by_content(bytes))
 }
 
@@ -145,7 +122,7 @@ fn decode_by_content(bytes: &[u8]) -> Result<Held, ImageFault> {
     if bytes.starts_with(&jpeg::MAGIC) {
         return jpeg::decode(bytes);
     }
-    if tiff::MAGIC.iter().any(|magic| bytes.starts_with(magic)) {
+    if TIFF_MAGIC.iter().any(|magic| bytes.starts_with(magic)) {
         return tiff::decode(bytes);
     }
     match image::guess_format(bytes).map_err(|_| ImageFault::UnknownFormat)? {
@@ -155,58 +132,5 @@ fn decode_by_content(bytes: &[u8]) -> Result<Held, ImageFault> {
         ImageFormat::Bmp => bmp::decode(bytes),
         ImageFormat::Gif => gif::decode(bytes),
         _ => Err(ImageFault::UnknownFormat),
-    }
-}
-
-/// Takes the memory, lets a decoder fill a buffer, and converts that. The decoder takes `extra`
-/// bytes beyond.
-fn decode_into(
-    width: usize,
-    height: usize,
-    layout: Layout,
-    extra: u64,
-    read: impl FnOnce(&mut [u8]) -> Result<(), ImageFault>,
-) -> Result<Held, ImageFault> {
-    let output = layout.buffer(width, height);
-    let beyond = extra.max(layout.conversion(width, height));
-    let mut room = reserve(output as u64 + beyond, width * height)?;
-    let mut buffer = vec![0; output];
-    read(&mut buffer)?;
-    let image = to_rgb8(buffer, layout, width, height)?;
-    room.shrink(kept(width * height));
-    Ok(Held { image, room })
-}
-
-/// Waits for so much of the budget of all threads, for [`OVERHEAD`], and at least for what is kept
-/// of so many pixels.
-fn reserve(bytes: u64, pixels: usize) -> Result<Room, ImageFault> {
-    let bytes = bytes.saturating_add(OVERHEAD).max(kept(pixels));
-    DECODING
-        .take(bytes)
-        .ok_or(ImageFault::TooMuchMemory { bytes })
-}
-
-/// What the caller of [`decode_held`] keeps.
-fn kept(pixels: usize) -> u64 {
-    COPIES.get() * 3 * pixels as u64
-}
-
-/// Refuses pictures without pixels and pictures that no camera takes.
-fn check_dimensions(width: usize, height: usize) -> Result<(), ImageFault> {
-    if width == 0 || height == 0 {
-        return Err(ImageFault::NoPixels { width, height });
-    }
-    if width > MAX_SIDE || height > MAX_SIDE || width * height > MAX_PIXELS {
-        return Err(ImageFault::TooLarge { width, height });
-    }
-    Ok(())
-}
-
-fn fault(error: ImageError) -> ImageFault {
-    match &error {
-        ImageError::IoError(io) if io.kind() == ErrorKind::UnexpectedEof => {
-            ImageFault::Truncated("the data ends early".into())
-        }
-        _ => ImageFault::Refused(error.to_string()),
     }
 }

@@ -2,8 +2,6 @@
 
 use thiserror::Error;
 
-use crate::window::SquareWindow;
-
 /// Why one picture cannot be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -59,7 +57,7 @@ pub enum ImageFault {
         /// Height in pixels.
         height: u32,
         /// The window.
-        window: SquareWindow,
+        window: String,
     },
     /// A file of more than 2 GiB.
     #[error("the file has {bytes} bytes; at most 2 GiB are read")]

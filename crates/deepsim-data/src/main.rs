@@ -6,17 +6,18 @@ mod cli;
 
 use std::process::ExitCode;
 
-use deepsim_data::terminal::{self, parse, tell};
+use deepsim_data::terminal::{self, parse};
 use deepsim_data::with_causes;
 
 fn main() -> ExitCode {
     // Where no handler can be set, things are as they would be without.
     let _ = terminal::fail_at_the_file_limit();
     let args: cli::Args = parse();
+    args.log.listen();
     match cli::run(args) {
         Ok(code) => code,
         Err(error) => {
-            tell(format_args!("error: {}", with_causes(error.as_ref())));
+            tracing::error!("{}", with_causes(error.as_ref()));
             cli::exit_code(&error)
         }
     }

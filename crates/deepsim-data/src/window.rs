@@ -13,9 +13,9 @@ use std::str::FromStr;
 use image::{RgbImage, imageops};
 use serde::{Deserialize, Serialize};
 
-use crate::decode::MAX_SIDE;
 use crate::error::DataError;
 use crate::fault::ImageFault;
+use crate::limits::MAX_SIDE;
 
 /// A square window of a picture, in the picture's pixels; `15,40,148` as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ impl SquareWindow {
             return Err(ImageFault::OutsideWindow {
                 width,
                 height,
-                window: self,
+                window: self.to_string(),
             });
         }
         let (left, top, side) = (self.left, self.top, self.side);

@@ -5,12 +5,17 @@ use std::path::PathBuf;
 use deepsim_data::terminal::path as shown;
 use deepsim_experiment::ExperimentError;
 
+use crate::search::SearchError;
+
 /// Why nothing could be evaluated.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
     /// The experiment, run, weights or photographs.
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
+    /// Nearest neighbours.
+    #[error(transparent)]
+    Search(#[from] SearchError),
     /// The folder of runs that was asked for is not there.
     #[error(
         "--runs {}: no such folder; train an experiment first, or name the folder of your runs",

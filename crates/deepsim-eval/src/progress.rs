@@ -10,6 +10,7 @@ pub fn bar(total: u64, what: &'static str) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(total).with_message(what);
+    let bar = deepsim_data::terminal::log::bars().add(bar);
     if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {msg} ETA {eta}") {
         bar.set_style(style.progress_chars("=> "));
     }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use deepsim_eval::mv::{self, Settings, Stage};
+use deepsim_eval::analysis::mv::{self, Settings, Stage};
 use deepsim_nets::params::read_safetensors;
 use deepsim_nets::{FeatureNet, NetKind, Tap};
 use tch::{Device, Kind, Tensor};
@@ -110,7 +110,7 @@ fn a_real_photograph_s_feature_term_falls_fivefold() {
     };
     let x = {
         let framing = deepsim_data::Framing::USUAL;
-        deepsim_eval::photos::from_files(&[photo], framing, &augment, Device::Cpu)
+        deepsim_eval::measure::photos::from_files(&[photo], framing, &augment, Device::Cpu)
     }
     .unwrap();
     let s = Settings::published(96, mv::total_variation_for("pool5"), 1);

@@ -7,7 +7,7 @@ use deepsim_data::prepare::Existing;
 use deepsim_data::{
     Augment, Dataset, Flow, Mirror, Place, Prepare, Resize, SquareWindow, Store, prepare,
 };
-use deepsim_eval::photos::{from_data, from_files};
+use deepsim_eval::measure::photos::{from_data, from_files};
 use image::RgbImage;
 use tch::Device;
 

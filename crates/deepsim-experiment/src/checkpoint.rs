@@ -22,15 +22,17 @@ use tch::{Device, Tensor};
 
 use crate::error::{ExperimentError, Result};
 use crate::fixed::Fixed;
-use crate::networks::ENCODER_FILE;
-use crate::recorded::SCALE_FILE;
-use crate::{contents, files};
+use crate::{files, folder};
 
 mod listing;
 
 pub use listing::{directory_name, steps, strange};
 pub(crate) use listing::{is_visible, step_of};
 
+/// Stem of the file in a checkpoint that holds an encoder that learned.
+pub const ENCODER_FILE: &str = "encoder";
+/// Stem of the checkpoint's file that holds a [`Scale`].
+pub const SCALE_FILE: &str = "features";
 /// Version of the checkpoint format. Format 1 had no digest of the manifest itself, format 2 no values of the
 /// experiment; both stay readable. Fields that later builds add need no other number: they are part of the digest, and
 /// are passed over here.
@@ -288,7 +290,7 @@ pub(crate) fn is_ours(path: &Path) -> bool {
         .strip_prefix(".partial-step-")
         .and_then(|rest| rest.split_once('-'))
         .is_some_and(|(digits, _)| digits.len() >= 9 && digits.parse::<u64>().is_ok());
-    let Ok(inside) = contents::names(path) else {
+    let Ok(inside) = folder::names(path) else {
         return false;
     };
     let known = |name: &String| {
@@ -450,7 +452,7 @@ impl Checkpoint {
                     entry.bytes
                 )));
             }
-            if crate::networks::hash_open(&file, &at)? != entry.blake3 {
+            if crate::hash::hash_open(&file, &at)? != entry.blake3 {
                 return Err(bad(format!(
                     "{name} is damaged: its blake3 is not the manifest's"
                 )));

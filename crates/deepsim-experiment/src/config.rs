@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::{Augment, BadImages, Mirror, Place, terminal};
+use deepsim_nets::loss::{TermKind, Terms};
 use deepsim_nets::{
     Architecture, Code, DiscriminatorSpec, FeatureBranch, FeatureShape, GeneratorSpec,
     LearnedEncoder, NetError, NetKind, Rule,
@@ -12,11 +13,12 @@ use serde::Deserialize;
 
 use crate::contents::EXPERIMENT;
 use crate::error::{ExperimentError, Result};
+use crate::extends;
 use crate::files;
 use crate::fixed::Fixed;
 use crate::overrides;
 pub use crate::raw::*;
-pub use crate::source::{NetSource, Source, Weights};
+pub use crate::source::{NetSource, RawNet, Source, Weights};
 use crate::source::{RawKind, RecordedSource, Role, ScriptSource};
 use crate::suggest;
 
@@ -72,6 +74,65 @@ fn read_text(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
+/// The text of an experiment file.
+fn text_of(path: &Path) -> Result<String> {
+    read_text(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => ExperimentError::NoExperiment {
+            path: path.to_owned(),
+            meant: suggest::experiment_file(path),
+        },
+        std::io::ErrorKind::IsADirectory => ExperimentError::Folder {
+            path: path.to_owned(),
+            own: Some(path.join(EXPERIMENT)).filter(|own| own.is_file()),
+        },
+        _ => ExperimentError::io(path)(source),
+    })
+}
+
+/// An error of a file's own lines.
+fn located(path: &Path, text: &str, error: &toml::de::Error) -> ExperimentError {
+    ExperimentError::Toml {
+        path: path.to_owned(),
+        message: suggest::shortened(
+            suggest::taps_of_the_network(text, &error.to_string()).trim_end(),
+        ),
+    }
+}
+
+/// What a file says with what it extends, and that as text.
+fn complete(text: &str, path: &Path) -> Result<(Raw, String)> {
+    let mut own: toml::Table = toml::from_str(text).map_err(|e| located(path, text, &e))?;
+    let Some(base) = extends::take(&mut own, path)? else {
+        // The file alone, so that its errors point at its own lines.
+        let raw = toml::from_str(text).map_err(|e| located(path, text, &e))?;
+        return Ok((raw, text.to_owned()));
+    };
+    let base_text = text_of(&base)?;
+    let at_base = |e: toml::de::Error| located(&base, &base_text, &e);
+    let mut table: toml::Table = toml::from_str(&base_text).map_err(at_base)?;
+    extends::is_complete(&table, &base)?;
+    let _: Raw = toml::from_str(&base_text).map_err(at_base)?;
+    extends::merge(&mut table, own);
+    let whole = toml::to_string(&table).unwrap_or_default();
+    let raw = Raw::deserialize(table).map_err(|e| {
+        // Of a merged table it is known which key is wrong, not where it stands.
+        let message = suggest::taps_of_the_network(&whole, &e.to_string());
+        let key = message
+            .split("in `")
+            .nth(1)
+            .and_then(|rest| rest.split('`').next());
+        let line = key.and_then(|key| extends::line_of(text, key));
+        ExperimentError::Toml {
+            path: path.to_owned(),
+            message: match line {
+                Some(line) => format!("line {line}: {}", suggest::shortened(message.trim_end())),
+                None => suggest::shortened(message.trim_end()),
+            },
+        }
+    })?;
+    Ok((raw, whole))
+}
+
 impl Experiment {
     /// Reads and validates an experiment file, with overrides `KEY=VALUE` applied. Touches
     /// neither data nor weights.
@@ -79,18 +140,7 @@ impl Experiment {
     /// # Errors
     /// An unreadable file; unknown, mistyped or missing keys (located); impossible values.
     pub fn load(path: &Path, sets: &[String]) -> Result<Experiment> {
-        let text = read_text(path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => ExperimentError::NoExperiment {
-                path: path.to_owned(),
-                meant: suggest::experiment_file(path),
-            },
-            std::io::ErrorKind::IsADirectory => ExperimentError::Folder {
-                path: path.to_owned(),
-                own: Some(path.join(EXPERIMENT)).filter(|own| own.is_file()),
-            },
-            _ => ExperimentError::io(path)(source),
-        })?;
-        Experiment::parse(&text, path, sets)
+        Experiment::parse(&text_of(path)?, path, sets)
     }
 
     /// As [`Experiment::load`], from text.
@@ -98,16 +148,10 @@ impl Experiment {
     /// # Errors
     /// As [`Experiment::load`].
     pub fn parse(text: &str, path: &Path, sets: &[String]) -> Result<Experiment> {
-        let located = |e: toml::de::Error| ExperimentError::Toml {
-            path: path.to_owned(),
-            message: suggest::shortened(
-                suggest::taps_of_the_network(text, &e.to_string()).trim_end(),
-            ),
-        };
-        // The file alone first, so that its errors point at its own lines.
-        let mut raw: Raw = toml::from_str(text).map_err(located)?;
+        let (mut raw, text) = complete(text, path)?;
         if !sets.is_empty() {
-            let mut table: toml::Table = toml::from_str(text).map_err(located)?;
+            let mut table: toml::Table =
+                toml::from_str(&text).map_err(|e| located(path, &text, &e))?;
             for assignment in sets {
                 overrides::apply(&mut table, assignment)?;
             }
@@ -115,7 +159,7 @@ impl Experiment {
             raw = Raw::deserialize(table).map_err(|e| {
                 let reason = suggest::taps_of_the_network(&whole, &e.to_string());
                 ExperimentError::Override {
-                    assignment: culprit(text, sets, &e),
+                    assignment: culprit(&text, sets, &e),
                     reason: suggest::shortened(reason.trim()).replace('\n', "; "),
                 }
             })?;
@@ -383,6 +427,21 @@ impl Experiment {
     /// Whether a network normalises batches: then a pass alone changes it, before any weight is updated.
     pub fn normalises_batches(&self) -> bool {
         self.raw.normalises_batches()
+    }
+
+    /// The weights of the terms of the loss.
+    pub fn weights(&self) -> Terms<f64> {
+        let loss = &self.raw.loss;
+        let mut weights = Terms::default();
+        weights.set(TermKind::Feature, loss.feat);
+        weights.set(TermKind::Adversarial, loss.adv);
+        weights.set(TermKind::Image, loss.img);
+        weights.set(TermKind::Kl, loss.kl);
+        weights.set_some(
+            TermKind::Diversity,
+            self.raw.diversity.map(|rule| rule.weight),
+        );
+        weights
     }
 
     /// What to do with unreadable photographs.

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use deepsim_data::terminal;
 
 use crate::checkpoint::Manifest;
-use crate::error::{ExperimentError, Result};
+use crate::error::{ExperimentError, Refused, Result};
 use crate::source::{Role, ScriptSource, Source};
 
 /// The flag, as it is typed.
@@ -133,17 +133,6 @@ pub struct Allowed {
     pub(crate) source: ScriptSource,
     pub(crate) bytes: Vec<u8>,
     pub(crate) hash: String,
-}
-
-/// A module that was not allowed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// `encoder.weights` or `comparator.weights`.
-    pub key: String,
-    /// The file.
-    pub file: PathBuf,
-    /// Its blake3.
-    pub hash: String,
 }
 
 impl Permit<'_> {

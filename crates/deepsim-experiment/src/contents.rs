@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{ExperimentError, Result};
+use crate::folder::names;
 use crate::{checkpoint, files};
 
 /// Folder of the checkpoints.
@@ -99,22 +100,6 @@ pub(crate) fn own_linked(run: &Path) -> Result<()> {
         });
     }
     files::replace(&file, run.as_os_str().as_bytes()).map_err(ExperimentError::io(&file))
-}
-
-/// Names in a folder, sorted; none where it is missing.
-pub(crate) fn names(folder: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(names),
-        Err(e) => return Err(ExperimentError::io(folder)(e)),
-    };
-    for entry in entries {
-        let entry = entry.map_err(ExperimentError::io(folder))?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    Ok(names)
 }
 
 fn is_known(name: &str) -> bool {

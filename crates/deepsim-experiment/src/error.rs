@@ -257,7 +257,7 @@ pub enum ExperimentError {
         /// The experiment or run.
         path: PathBuf,
         /// The modules.
-        modules: Vec<crate::consent::Refused>,
+        modules: Vec<Refused>,
         /// The whole command that would allow them.
         command: String,
     },
@@ -294,8 +294,8 @@ pub enum ExperimentError {
     Data(#[from] deepsim_data::DataError),
 }
 
-fn named(modules: &[crate::consent::Refused]) -> String {
-    let one = |m: &crate::consent::Refused| {
+fn named(modules: &[Refused]) -> String {
+    let one = |m: &Refused| {
         let file = shown(&m.file);
         format!(
             "{} = {file} (blake3 {}) is not allowed to run",
@@ -338,6 +338,17 @@ impl From<tch::TchError> for ExperimentError {
     fn from(e: tch::TchError) -> ExperimentError {
         ExperimentError::Net(e.into())
     }
+}
+
+/// A module that was not allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// `encoder.weights` or `comparator.weights`.
+    pub key: String,
+    /// The file.
+    pub file: PathBuf,
+    /// Its blake3.
+    pub hash: String,
 }
 
 /// Result of this crate.

@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 
 use deepsim_data::names::{canonical, visible};
 use deepsim_data::terminal::path as shown;
-use deepsim_nets::import::{FileError, ImportError, NpyError, read_npy};
+use deepsim_weights::{FileError, ImportError, NpyError, read_npy};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
 use crate::error::{ExperimentError, Result};
 use crate::files;
-use crate::networks::hash_file;
+use crate::hash::hash_file;
 
 /// Features by name, all of one shape and finite, f32.
 #[derive(Debug)]

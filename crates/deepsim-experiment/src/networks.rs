@@ -1,6 +1,6 @@
 //! The networks that see pictures in an experiment: frozen ones, and an encoder that learns.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use deepsim_data::terminal::path as shown;
 use deepsim_data::{Dataset, Part};
@@ -8,17 +8,15 @@ use deepsim_nets::discriminator::DiscriminatorTap;
 use deepsim_nets::{Discriminator, FeatureNet, LearnedEncoder, Mode, NetError, Tap};
 use tch::{Device, Tensor};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, ENCODER_FILE};
 use crate::config::{Experiment, NetSource, Source, Weights};
 use crate::consent::{Allowed, Consent, Permit};
 use crate::error::{ExperimentError, Result};
 use crate::features_file;
+use crate::hash::hash_file;
 use crate::recorded::{Recorded, Scale};
 use crate::script::{Script, Through};
 use crate::source::{JudgeSource, Role};
-
-/// Stem of the file in a checkpoint that holds an encoder that learned.
-pub const ENCODER_FILE: &str = "encoder";
 
 /// A frozen network and its tap.
 #[derive(Debug)]
@@ -131,7 +129,8 @@ enum Encoder {
     Frozen(Frozen),
     Recorded(Box<Recorded>, PathBuf),
     /// An autoencoder's: its codes are what the generator takes.
-    Learned(LearnedEncoder),
+    /// None once a training has taken it.
+    Learned(Option<Box<LearnedEncoder>>),
 }
 
 /// What pictures are compared in.
@@ -282,7 +281,7 @@ impl Perception {
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         match &mut self.encoder {
             Encoder::Recorded(recorded, _) => recorded.set_scale(Scale::of(checkpoint)?),
-            Encoder::Learned(learned) => {
+            Encoder::Learned(Some(learned)) => {
                 let origin = shown(&checkpoint.path);
                 let values = checkpoint.tensors(ENCODER_FILE)?;
                 learned
@@ -290,7 +289,7 @@ impl Perception {
                     .handles()
                     .copy_from(&values, "the encoder", &origin)?;
             }
-            Encoder::Frozen(_) => {}
+            Encoder::Frozen(_) | Encoder::Learned(None) => {}
         }
         Ok(())
     }
@@ -328,8 +327,8 @@ impl Perception {
         };
         match &self.encoder {
             Encoder::Frozen(encoder) => frozen(encoder)?,
-            Encoder::Learned(encoder) => encoder.params().widen()?,
-            Encoder::Recorded(..) => {}
+            Encoder::Learned(Some(encoder)) => encoder.params().widen()?,
+            Encoder::Learned(None) | Encoder::Recorded(..) => {}
         }
         if let Comparator::Frozen(comparator) = &self.comparator {
             frozen(comparator)?;
@@ -345,8 +344,24 @@ impl Perception {
     /// The encoder, where it learns.
     pub fn learned(&self) -> Option<&LearnedEncoder> {
         match &self.encoder {
-            Encoder::Learned(encoder) => Some(encoder),
+            Encoder::Learned(encoder) => encoder.as_deref(),
             Encoder::Frozen(_) | Encoder::Recorded(..) => None,
+        }
+    }
+
+    /// Hands over an encoder that is to learn: whoever trains it owns it from now on. None where none learns.
+    pub fn take_learned(&mut self) -> Option<LearnedEncoder> {
+        match &mut self.encoder {
+            Encoder::Learned(encoder) => encoder.take().map(|encoder| *encoder),
+            Encoder::Frozen(_) | Encoder::Recorded(..) => None,
+        }
+    }
+
+    /// Encoder and comparator, with an encoder that learns elsewhere.
+    pub fn with<'a>(&'a self, learned: Option<&'a LearnedEncoder>) -> Eyes<'a> {
+        Eyes {
+            perception: self,
+            learned,
         }
     }
 
@@ -387,7 +402,8 @@ impl Perception {
     pub fn encode(&self, caffe: &Tensor) -> Result<Tensor> {
         match &self.encoder {
             Encoder::Frozen(net) => net.features(caffe),
-            Encoder::Learned(encoder) => Ok(encoder.posterior(caffe)?.mean),
+            Encoder::Learned(Some(encoder)) => Ok(encoder.posterior(caffe)?.mean),
+            Encoder::Learned(None) => Err(ExperimentError::Learns),
             Encoder::Recorded(_, path) => Err(ExperimentError::NoEncoder { path: path.clone() }),
         }
     }
@@ -404,6 +420,45 @@ impl Perception {
             }
             _ => Err(ExperimentError::NoComparator),
         }
+    }
+}
+
+/// What sees images: the networks of an experiment, and an encoder that learns, whoever owns it.
+#[derive(Clone, Copy, Debug)]
+pub struct Eyes<'a> {
+    perception: &'a Perception,
+    learned: Option<&'a LearnedEncoder>,
+}
+
+impl<'a> From<&'a Perception> for Eyes<'a> {
+    fn from(perception: &'a Perception) -> Self {
+        perception.with(perception.learned())
+    }
+}
+
+impl Eyes<'_> {
+    /// Whether any image can be encoded here.
+    pub fn encodes(&self) -> bool {
+        self.perception.encodes()
+    }
+
+    /// Features to invert of images in Caffe units: of an encoder that learns, the codes' means.
+    ///
+    /// # Errors
+    /// Images of an illegal size; recorded features, which nothing here encodes.
+    pub fn encode(&self, caffe: &Tensor) -> Result<Tensor> {
+        match self.learned {
+            Some(encoder) => Ok(encoder.posterior(caffe)?.mean),
+            None => self.perception.encode(caffe),
+        }
+    }
+
+    /// As [`Perception::recorded`].
+    ///
+    /// # Errors
+    /// An image without features.
+    pub fn recorded(&self, part: Part, data: &Dataset, of: &[usize]) -> Result<Option<Tensor>> {
+        self.perception.recorded(part, data, of)
     }
 }
 
@@ -427,10 +482,11 @@ fn encoder(experiment: &Experiment, module: Option<Allowed>, device: Device) -> 
         (Source::Network(n), Some(spec)) => {
             let net = load(n, device)?;
             let learned = LearnedEncoder::new(net, n.tap, spec, crop, seed, device)?;
-            Encoder::Learned(learned)
+            Encoder::Learned(Some(Box::new(learned)))
         }
         (Source::Larsen(width), Some(spec)) => {
-            Encoder::Learned(LearnedEncoder::larsen(*width, spec, crop, seed, device)?)
+            let learned = LearnedEncoder::larsen(*width, spec, crop, seed, device)?;
+            Encoder::Learned(Some(Box::new(learned)))
         }
         (Source::Recorded(r), _) => {
             let recorded = Recorded::load(r, device)?;
@@ -479,22 +535,4 @@ pub fn hash(source: &Source) -> Result<String> {
         (_, Some((_, path))) => hash_file(path),
         (other, None) => Ok(blake3::hash(other.origin().as_bytes()).to_hex().to_string()),
     }
-}
-
-/// blake3 of a file's bytes, hex.
-///
-/// # Errors
-/// An unreadable file.
-pub fn hash_file(path: &Path) -> Result<String> {
-    let file = crate::files::open(path).map_err(ExperimentError::io(path))?;
-    hash_open(&file, path)
-}
-
-/// The same of an open file, from where it is at; `path` names it in errors.
-pub(crate) fn hash_open(file: &std::fs::File, path: &Path) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher
-        .update_reader(file)
-        .map_err(ExperimentError::io(path))?;
-    Ok(hasher.finalize().to_hex().to_string())
 }

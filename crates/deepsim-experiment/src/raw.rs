@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use deepsim_nets::{AdamOptions, LatentSpec, PixelDistance, Reduction, Trunk};
 use serde::{Deserialize, Serialize};
 
-use crate::source::{Normalize, RawKind, RawTap, Units};
+use crate::source::{RawKind, RawNet};
 
 /// An experiment file, key by key. Every hyper-parameter must be written out: two files can be
 /// compared line by line, and no default hides.
@@ -77,55 +77,6 @@ pub struct RawData {
     /// first.
     #[serde(default)]
     pub quarantine: usize,
-}
-
-/// `[encoder]`, `[comparator]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawNet {
-    /// Architecture; or "torchscript": a module saved by `torch.jit.save`; "recorded" (encoder
-    /// only): features from a file; "downsampled" (encoder only): the picture itself, made smaller, so that
-    /// the generator learns super-resolution; "larsen" (encoder only, with `[latent]`): that of Larsen et al., which
-    /// begins at random; "discriminator" (comparator only): the one that trains along,
-    /// as it is after its update of the same iteration (with `[vaegan]`: before), or a frozen one of an earlier
-    /// run. Each has its own of the keys below.
-    pub net: RawKind,
-    /// Layer whose output is taken. TorchScript: "output", or "output.N" / "output.KEY" for an
-    /// element of a tuple, list or dictionary. Discriminator: "Dconv1" to "Dconv5" (after their
-    /// rectifiers; of that of Larsen et al. "Dconv1" to "Dconv4", before normalisation) or "Dpool5".
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tap: Option<RawTap>,
-    /// A safetensors file, or `random:SEED`. TorchScript: the module's file. Discriminator: the directory of a run whose
-    /// newest checkpoint's discriminator compares, frozen (a run that goes on has another one: name a copy of one of its
-    /// `checkpoints/step-…` then); without it, the one that trains along.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weights: Option<String>,
-    /// Recorded: the file of features, one safetensors tensor for each picture under its name; or
-    /// a matrix (.safetensors or .npy) with the names beside it (`m.names.txt` for `m.npy`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub features: Option<PathBuf>,
-    /// Recorded, and a TorchScript encoder: shape of one picture's features.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shape: Option<Vec<i64>>,
-    /// Downsampled: how many pixels, along each side, become one (their mean). The crop must be a
-    /// multiple of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub factor: Option<u32>,
-    /// Larsen: multiplies its hidden channels; 1 (if left out) is theirs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub width: Option<f64>,
-    /// Recorded: "none" (if left out); "rms": all values divided by their root mean square;
-    /// "zscore": each unit minus its mean, divided by its deviation. Over the training pictures;
-    /// kept in the checkpoint and applied to everything that the run decodes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub normalize: Option<Normalize>,
-    /// TorchScript: units of the pictures that the module takes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub units: Option<Units>,
-    /// TorchScript: may be true, and grants nothing. Such a file is a program, and to load it is to run it: only
-    /// `--trust-code` on the command line allows that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trust_code: Option<bool>,
 }
 
 /// `[generator]`

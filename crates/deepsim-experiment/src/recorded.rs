@@ -7,7 +7,7 @@ use deepsim_data::names::{canonical, visible};
 use deepsim_data::{Dataset, DatasetKind, Part};
 use tch::{Device, Kind, Tensor};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, SCALE_FILE};
 use crate::error::{ExperimentError, Result};
 use crate::features_file::{FeaturesFile, few};
 use crate::source::{Normalize, RecordedSource, sizes};
@@ -27,9 +27,6 @@ pub struct Scale {
     offset: Tensor,
     divisor: Tensor,
 }
-
-/// Stem of the checkpoint's file that holds a [`Scale`].
-pub const SCALE_FILE: &str = "features";
 
 impl Scale {
     /// The scale in a checkpoint, where its run has one.

@@ -17,6 +17,7 @@ use crate::contents::{self, CHECKPOINTS, EXPERIMENT, LOCK, Place};
 use crate::error::{ExperimentError, Result};
 use crate::files;
 use crate::fixed::Fixed;
+use crate::folder;
 
 /// What the user wants done with results that are there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,7 +236,7 @@ impl RunDir {
     /// What stands among the checkpoints and is none: one that was renamed, or lacks its manifest.
     fn misplaced(&self) -> Result<Vec<String>> {
         let mut there = checkpoint::strange(&self.checkpoints())?;
-        let others = contents::names(&self.checkpoints())?;
+        let others = folder::names(&self.checkpoints())?;
         let seen = |name: &String| {
             name.starts_with('.') || name.starts_with("kept-") || name.starts_with("step-")
         };
@@ -334,7 +335,7 @@ impl RunDir {
         contents::sweep(&self.path)?;
         let parent = self.checkpoints();
         // What replaces before what is replaced: the one's name begins the other's.
-        for name in contents::names(&parent).unwrap_or_default() {
+        for name in folder::names(&parent).unwrap_or_default() {
             let path = parent.join(&name);
             if !name.starts_with(".partial-") || !checkpoint::is_ours(&path) {
                 continue;

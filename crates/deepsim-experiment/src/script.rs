@@ -6,7 +6,6 @@ mod trial;
 use std::path::PathBuf;
 
 use deepsim_aten::{ScriptOutput, hear_scripts};
-use deepsim_data::terminal::tell;
 use deepsim_nets::pictures::{caffe_to_rgb, caffe_to_torchvision, check_pictures};
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
@@ -143,8 +142,8 @@ impl Script {
 /// What a module prints is no result of ours: stdout is for those.
 fn show(output: ScriptOutput<'_>) {
     match output {
-        ScriptOutput::Printed(text) => tell(format_args!("TorchScript module: {text}")),
-        ScriptOutput::Warned(text) => tell(format_args!("libtorch: {text}")),
+        ScriptOutput::Printed(text) => tracing::info!("TorchScript module: {text}"),
+        ScriptOutput::Warned(text) => tracing::info!("libtorch: {text}"),
     }
 }
 

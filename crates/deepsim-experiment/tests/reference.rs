@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 const SOURCE: &str = include_str!("../src/raw.rs");
+const NETWORKS: &str = include_str!("../src/source.rs");
 /// Struct → table in the file; in the order of the page.
 const TABLES: [(&str, &str); 15] = [
     ("Raw", ""),
@@ -108,6 +109,7 @@ fn page() -> String {
         let source = match name {
             "AdamOptions" => adam.as_str(),
             "LatentSpec" => latent.as_str(),
+            "RawNet" => NETWORKS,
             _ => SOURCE,
         };
         let title = if table.is_empty() {

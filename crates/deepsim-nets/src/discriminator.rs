@@ -3,15 +3,16 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
-use crate::init::{he_deviation, normal, zeros};
 use crate::kinks::rectified;
+use crate::layers::convolution::{Geometry, Rectifier, convolution};
+use crate::layers::init::{he_deviation, normal, zeros};
+use crate::layers::shape::MAX_FEATURES;
+use crate::layers::stack::{self, Layer, Mode};
 use crate::params::{NamedTensors, Param, Params, check_exact, stored};
+use crate::pictures;
 use crate::precision::{at_least_fp32, widened};
-use crate::stack::{self, Layer, Mode};
-use crate::tables::MAX_FEATURES;
-use crate::{larsen, pictures};
+use crate::zoo::vaegan;
 
 /// Probability of dropping a value before each fully connected layer.
 pub const DROPOUT: f64 = 0.5;
@@ -151,7 +152,7 @@ impl DiscriminatorSpec {
         match (self.architecture, self.features) {
             (Architecture::DeePSiM, _) => self.convolutions().map(drop),
             (Architecture::Larsen { width }, FeatureBranch::Off) => {
-                larsen::discriminator(self.crop, width).map(drop)
+                vaegan::discriminator(self.crop, width).map(drop)
             }
             (Architecture::Larsen { .. }, FeatureBranch::Features(_)) => Err(NetError::Spec(
                 "the discriminator of Larsen et al. has no feature branch".into(),
@@ -166,7 +167,7 @@ impl DiscriminatorSpec {
     pub fn shapes(&self) -> Result<Vec<(String, Vec<i64>)>> {
         self.validate()?;
         if let Architecture::Larsen { width } = self.architecture {
-            return Ok(stack::shapes(&larsen::discriminator(self.crop, width)?));
+            return Ok(stack::shapes(&vaegan::discriminator(self.crop, width)?));
         }
         let of = |(name, shape, _): (&str, Vec<i64>, f64)| {
             let bias = vec![shape[0]];
@@ -250,7 +251,7 @@ impl Discriminator {
     pub fn new(spec: DiscriminatorSpec, seed: u64, device: Device) -> Result<Discriminator> {
         spec.validate()?;
         if let Architecture::Larsen { width } = spec.architecture {
-            let layers = larsen::discriminator(spec.crop, width)?;
+            let layers = vaegan::discriminator(spec.crop, width)?;
             return Ok(Discriminator {
                 params: stack::weights("discriminator", &layers, seed, device)?,
                 body: Body::Larsen(layers),
@@ -552,8 +553,9 @@ mod tests {
     fn dropout_follows_the_seed() {
         let d = Discriminator::new(spec(64), 1, Device::Cpu).unwrap();
         let x = Tensor::rand([2, 3, 64, 64], (Kind::Float, Device::Cpu)) * 255.0;
-        let draw =
-            |seed| crate::init::seeded(seed, || d.forward(&x, None, Mode::Training).unwrap());
+        let draw = |seed| {
+            crate::layers::init::seeded(seed, || d.forward(&x, None, Mode::Training).unwrap())
+        };
         assert_eq!(draw(5), draw(5));
         assert_ne!(draw(5), draw(6));
     }

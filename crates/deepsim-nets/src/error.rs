@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use deepsim_terminal::path as shown;
-
-use crate::tables::{NetKind, Tap};
+use deepsim_weights::digests::DigestError;
 
 /// A broken invariant of a network, its input, or its weights.
 #[derive(Debug, thiserror::Error)]
@@ -19,9 +18,9 @@ pub enum NetError {
     #[error("{net} has no tap `{tap}`; it has {}", .known.join(", "))]
     NoSuchTap {
         /// The network.
-        net: NetKind,
+        net: String,
         /// What was asked for.
-        tap: Tap,
+        tap: String,
         /// What there is.
         known: Vec<&'static str>,
     },
@@ -47,7 +46,7 @@ pub enum NetError {
     )]
     FcSize {
         /// The network.
-        net: NetKind,
+        net: String,
         /// The layer.
         layer: &'static str,
         /// Picture height in pixels.
@@ -69,17 +68,6 @@ pub enum NetError {
         /// What it got.
         got: Vec<i64>,
     },
-    /// A row of features with a value that is not a number or infinite.
-    #[error("{what}: row {row} holds NaN or infinity")]
-    NotFinite {
-        /// Which rows.
-        what: &'static str,
-        /// The first such row, counted from 0.
-        row: u64,
-    },
-    /// Rows of features that cannot be read.
-    #[error("rows of features: {0}")]
-    Rows(std::io::Error),
     /// A specification that no network can be built from.
     #[error("{0}")]
     Spec(String),
@@ -95,13 +83,8 @@ pub enum NetError {
         source: std::io::Error,
     },
     /// A weights file that is not what was imported.
-    #[error("weights file {}: {reason}", shown(path))]
-    ChangedWeights {
-        /// The file.
-        path: PathBuf,
-        /// What changed, and what to do.
-        reason: String,
-    },
+    #[error(transparent)]
+    ChangedWeights(#[from] DigestError),
     /// A file that is not safetensors, or is damaged.
     #[error(
         "weights file {} is not a whole safetensors file: {reason}",

@@ -5,14 +5,17 @@ use std::path::Path;
 use deepsim_terminal::path as shown;
 use tch::{Device, Tensor};
 
-use crate::convolution::{Geometry, Rectifier, convolution};
 use crate::error::{NetError, Result};
-use crate::init::{he_deviation, normal, zeros};
-use crate::layers::{linear, max_pool};
+use crate::layers::convolution::{Geometry, Rectifier, convolution};
+use crate::layers::init::{he_deviation, normal, zeros};
+use crate::layers::linear::{linear, max_pool};
+use crate::layers::op::{FcMap, Op, Row};
+use crate::layers::tap::Tap;
+use crate::layers::{folded, lrn};
 use crate::params::{NamedTensors, Param, Params, check_exact, read_safetensors, stored, widen};
 use crate::precision::at_least_fp32;
-use crate::tables::{FcMap, NetKind, Op, Row, Tap};
-use crate::{efficientnet, kinks, lrn, pictures};
+use crate::zoo::NetKind;
+use crate::{kinks, pictures};
 
 /// A network that turns pictures into features. Its weights take no gradient unless
 /// [`FeatureNet::unfreeze`] asks for it: nothing can train it by accident. Gradients pass through to the pictures.
@@ -29,7 +32,7 @@ enum Weights {
     None,
     Affine { weight: Tensor, bias: Tensor },
     Band(Tensor),
-    Folded(Vec<efficientnet::Folded>),
+    Folded(Vec<folded::Folded>),
 }
 
 impl FeatureNet {
@@ -116,7 +119,7 @@ impl FeatureNet {
                 }
                 Op::Lrn => Weights::Band(lrn::band(channels, device)?),
                 Op::ConvNorm(_) | Op::MbConv(_) => {
-                    Weights::Folded(efficientnet::fold(row.1.parts(), &get, device)?)
+                    Weights::Folded(folded::fold(row.1.parts(), &get, device)?)
                 }
                 Op::Relu | Op::MaxPool(_) | Op::GlobalAverage => Weights::None,
             });
@@ -189,19 +192,14 @@ impl FeatureNet {
         for &tap in taps {
             let at = self.rows.iter().position(|(t, _)| *t == tap);
             last = last.max(at.ok_or_else(|| NetError::NoSuchTap {
-                net: self.net,
-                tap,
+                net: self.net.to_string(),
+                tap: tap.to_string(),
                 known: self.rows.iter().map(|(t, _)| t.name()).collect(),
             })?);
         }
         let size = caffe.size();
         self.net.shape_at(self.rows[last].0, size[2], size[3])?;
-        let mut x = match self.net {
-            NetKind::CaffeNet => caffe.shallow_clone(),
-            NetKind::VideoNet => pictures::caffe_to_videonet(caffe)?,
-            NetKind::AlexNet | NetKind::Vgg16 => pictures::caffe_to_torchvision(caffe)?,
-            NetKind::EfficientNetLite0 => pictures::caffe_to_efficientnet(caffe)?,
-        };
+        let mut x = self.net.info().units.of_caffe(caffe)?;
         let mut found: Vec<(Tap, Tensor)> = Vec::with_capacity(taps.len());
         let mut at = 0;
         while let (true, Some((tap, op)), Some(weights)) =
@@ -284,9 +282,9 @@ impl FeatureNet {
             (Op::Fc { .. }, _) => self.connect(weights, x, Rectifier::None)?,
             (Op::Relu, _) => kinks::relu(x)?,
             (Op::MaxPool(window), _) => max_pool(x, window)?,
-            (Op::ConvNorm(_), Weights::Folded(parts)) => efficientnet::forward(parts, x)?,
+            (Op::ConvNorm(_), Weights::Folded(parts)) => folded::forward(parts, x)?,
             (Op::MbConv(block), Weights::Folded(parts)) => {
-                let y = efficientnet::forward(parts, x)?;
+                let y = folded::forward(parts, x)?;
                 if block.has_skip() { y.f_add(x)? } else { y }
             }
             // fp32 whatever the map's precision: a mean of hundreds of values deserves it.

@@ -7,17 +7,18 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::convolution::Rectifier;
 use crate::error::{NetError, Result};
 use crate::features::FeatureNet;
-use crate::init::{normal, zeros};
-use crate::layers::linear;
-use crate::losses::Reduction;
+use crate::layers::convolution::Rectifier;
+use crate::layers::init::{normal, zeros};
+use crate::layers::linear::linear;
+use crate::layers::stack::{self, Layer, Mode};
+use crate::layers::tap::Tap;
+use crate::loss::Reduction;
 use crate::params::{Param, Params};
+use crate::pictures;
 use crate::precision::{at_least_fp32, widened};
-use crate::stack::{self, Layer, Mode};
-use crate::tables::Tap;
-use crate::{larsen, pictures};
+use crate::zoo::vaegan;
 
 /// What a code is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +50,7 @@ pub struct Posterior {
 }
 
 impl Posterior {
-    /// Codes `[N,size]`: μ + σ⊙ε, ε drawn by libtorch's generator (seed it: [`crate::init::seeded`]);
+    /// Codes `[N,size]`: μ + σ⊙ε, ε drawn by libtorch's generator (seed it: [`crate::layers::init::seeded`]);
     /// μ where codes are plain.
     ///
     /// # Errors
@@ -152,7 +153,7 @@ impl LearnedEncoder {
         seed: u64,
         device: Device,
     ) -> Result<LearnedEncoder> {
-        let layers = larsen::encoder(crop, width)?;
+        let layers = vaegan::encoder(crop, width)?;
         let params = stack::weights("encoder", &layers, seed, device)?;
         let heads = Heads {
             features: layers.last().map_or(0, |l| l.output),
@@ -166,7 +167,7 @@ impl LearnedEncoder {
     /// # Errors
     /// A size that it is not made for.
     pub fn check_larsen(crop: i64, width: f64) -> Result<()> {
-        larsen::encoder(crop, width).map(drop)
+        vaegan::encoder(crop, width).map(drop)
     }
 
     /// Length and kind of the codes.
@@ -283,8 +284,8 @@ impl Heads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::init::seeded;
-    use crate::tables::NetKind;
+    use crate::layers::init::seeded;
+    use crate::zoo::NetKind;
 
     fn encoder(code: Code) -> LearnedEncoder {
         let net = FeatureNet::random(NetKind::AlexNet, Tap::Pool2, 1, Device::Cpu).unwrap();

@@ -1,4 +1,4 @@
-//! Networks, losses, optimiser and weight import of DeepSim: pure functions of tensors.
+//! Networks, losses, metrics and optimisers of DeepSim: pure functions of tensors.
 //!
 //! Nothing here reads a file other than weights, reads a clock, or draws randomness that the
 //! caller did not seed.
@@ -9,31 +9,21 @@
 //! - **Caffe**: blue, green, red, 0–255 minus the mean (104, 117, 123). What the generator puts
 //!   out and what CaffeNet and the discriminator take. [`pictures`] converts.
 
-mod convolution;
-mod digests;
 pub mod discriminator;
-pub mod efficientnet;
 pub mod error;
 pub mod features;
 pub mod generator;
-pub mod import;
-pub mod init;
 mod kinks;
-mod larsen;
-mod layers;
+pub mod layers;
 pub mod learned;
-pub mod losses;
-pub mod lrn;
+pub mod loss;
 pub mod metrics;
-pub mod neighbors;
 pub mod optim;
 pub mod params;
 pub mod pictures;
 pub mod precision;
 pub mod sides;
-mod stack;
-pub mod structural;
-pub mod tables;
+pub mod zoo;
 
 pub use deepsim_aten::{
     AtenError, AutocastGuard, CAPABILITY_VARIABLE, Capability, CudaLoad, CudnnChoice, Precision,
@@ -45,9 +35,12 @@ pub use discriminator::{Architecture, Discriminator, DiscriminatorSpec, FeatureB
 pub use error::NetError;
 pub use features::FeatureNet;
 pub use generator::{Generator, GeneratorSpec, Trunk};
+pub use layers::init;
+pub use layers::shape::FeatureShape;
+pub use layers::stack::Mode;
+pub use layers::tap::Tap;
 pub use learned::{Code, LatentSpec, LearnedEncoder, Posterior};
-pub use losses::{PixelDistance, Reduction};
+pub use loss::{PixelDistance, Reduction};
 pub use optim::{Adam, AdamOptions, Rule};
 pub use params::{Param, Params};
-pub use stack::Mode;
-pub use tables::{FeatureShape, NetKind, Tap};
+pub use zoo::{NETS, NetKind};

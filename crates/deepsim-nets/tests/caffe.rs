@@ -10,6 +10,7 @@ use std::process::Command;
 use deepsim_nets::params::{NamedTensors, read_safetensors};
 use deepsim_nets::pictures::rgb_to_caffe;
 use deepsim_nets::{FeatureNet, FeatureShape, Generator, GeneratorSpec, NetKind, Tap, Trunk};
+use deepsim_weights::{Existing, ImportKind, import_file};
 use tch::{Device, Kind, Tensor};
 
 /// ‖ours − OpenCV's‖ / ‖OpenCV's‖ allowed.
@@ -47,15 +48,11 @@ fn written(case: &str) -> tempfile::TempDir {
     folder
 }
 
-/// Imports a caffemodel with the program, as a user does.
+/// Imports a caffemodel.
 fn imported(folder: &Path, form: &str) -> PathBuf {
     let out = folder.join(format!("{form}.imported.safetensors"));
-    assert_cmd::Command::cargo_bin("deepsim-nets")
-        .unwrap()
-        .args(["import", "caffemodel"])
-        .args([&folder.join(format!("{form}.caffemodel")), &out])
-        .assert()
-        .success();
+    let file = folder.join(format!("{form}.caffemodel"));
+    import_file(ImportKind::Caffemodel, &file, &out, Existing::Keep).unwrap();
     out
 }
 

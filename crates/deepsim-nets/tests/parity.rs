@@ -18,7 +18,7 @@ use common::{
     GRADIENT, Named, OUTPUT, Reference, Values, assert_parity, assert_reference,
     assert_rounding_alone, gradients,
 };
-use deepsim_nets::losses::{Label, cross_entropy, diversity, squared_distance};
+use deepsim_nets::loss::{Label, cross_entropy, diversity, squared_distance};
 use deepsim_nets::metrics::normalised_error;
 use deepsim_nets::pictures::{caffe_to_rgb, clip_caffe, rgb_to_caffe};
 use deepsim_nets::{

@@ -5,7 +5,7 @@
 
 use deepsim_nets::Reduction;
 use deepsim_nets::init::seeded;
-use deepsim_nets::losses::{Label, SharedPass, cross_entropy};
+use deepsim_nets::loss::{Label, SharedPass, cross_entropy};
 use tch::{Device, Kind, Tensor};
 
 const PICTURES: i64 = 4;

@@ -7,6 +7,8 @@
 //!   going well.
 //! * Commands to copy are built of words, each quoted for the shell: [`command`].
 
+#[cfg(feature = "log")]
+pub mod log;
 mod quoting;
 mod signals;
 

@@ -33,7 +33,7 @@ pub enum TrainError {
         /// The iteration.
         step: u64,
         /// Which loss, or whose gradient, or that it was a weight.
-        term: &'static str,
+        term: String,
         /// Its value.
         value: f64,
         /// The newest checkpoint, which is well.

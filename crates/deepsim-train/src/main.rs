@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use deepsim_data::terminal::{self, parse, print, tell};
+use deepsim_data::terminal::{self, parse, print};
 use deepsim_experiment::consent::parse_hash;
 use deepsim_experiment::{Consent, Experiment, Intent};
-use deepsim_train::run::{End, Request, train};
+use deepsim_train::Request;
 use deepsim_train::signals::Stop;
+use deepsim_train::train::{End, train};
 
 /// Train an experiment: a generator that turns features back into pictures.
 ///
@@ -78,33 +79,28 @@ struct Arguments {
     /// Override a key of the experiment, such as train.batch_size=16 (repeatable).
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Print the complete experiment, with what it extends and all overrides, and train nothing.
+    #[arg(long)]
+    print: bool,
+    #[command(flatten)]
+    log: terminal::log::Options,
 }
 
 fn main() -> ExitCode {
     deepsim_nets::keep_memory();
     // Where no handler can be set, things are as they would be without.
     let _ = deepsim_data::terminal::fail_at_the_file_limit();
-    tracing_subscriber::fmt()
-        .with_writer(|| deepsim_data::terminal::Stderr)
-        .with_ansi(false)
-        // It would panic on a stderr that is gone.
-        .log_internal_errors(false)
-        .with_target(false)
-        .without_time()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
-        )
-        .init();
     let arguments: Arguments = parse();
+    arguments.log.listen();
     deepsim_nets::fit_threads();
     if let Err(error) = deepsim_nets::capability() {
-        tell(format_args!("error: {error}"));
+        tracing::error!("{error}");
         return ExitCode::from(2);
     }
     match run(&arguments) {
         Ok(code) => code,
         Err(error) => {
-            tell(format_args!("error: {error}"));
+            tracing::error!("{error}");
             ExitCode::from(error.exit_code())
         }
     }
@@ -124,6 +120,11 @@ fn run(arguments: &Arguments) -> Result<ExitCode, deepsim_train::TrainError> {
     let mut sets = arguments.set.clone();
     sets.extend(arguments.steps.map(|n| format!("train.steps={n}")));
     let experiment = Experiment::load(&arguments.experiment, &sets)?;
+    if arguments.print {
+        // A reader who is gone has seen enough.
+        let _ = terminal::print_data(&experiment.to_toml()?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let out = arguments
         .out
         .clone()
@@ -147,15 +148,15 @@ fn run(arguments: &Arguments) -> Result<ExitCode, deepsim_train::TrainError> {
                 "done: step {step}, run {}\n",
                 terminal::path(&out)
             ));
-            tell(format_args!("next: {}", next::command(&experiment, &out)));
+            tracing::info!("next: {}", next::command(&experiment, &out));
             ExitCode::SUCCESS
         }
         End::Stopped(step, code) => {
-            tell(format_args!(
+            tracing::info!(
                 "stopped: saved step {step} in {}; go on with --resume:\n  {}",
                 terminal::path(&out),
                 again()
-            ));
+            );
             ExitCode::from(code)
         }
     })

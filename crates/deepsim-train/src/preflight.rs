@@ -6,21 +6,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use deepsim_data::terminal::path as shown;
-use deepsim_data::terminal::tell;
 use deepsim_data::{Batch, BatchSpec, DataError, Dataset, Flow, Loader, Overlap, shared_images};
 use deepsim_experiment::config::{RawTrain, Source};
 use deepsim_experiment::{
     Checkpoint, Experiment, ExperimentError, Fixed, Intent, Manifest, Perception, RunDir, Start,
     checkpoint, device, measure,
 };
-use deepsim_nets::{PixelDistance, structural};
+use deepsim_nets::PixelDistance;
+use deepsim_nets::loss::ssim as structural;
 use tch::Device;
 
-use crate::arithmetic::{advice, set_products};
 use crate::error::Result;
-use crate::metrics_log::{self, Means};
+use crate::observe::metrics_log::{self, Means};
+use crate::precision::{advice, set_products};
 use crate::reports::{SHEET, is_evaluated};
-use crate::run::Request;
+use crate::request::Request;
 use crate::signals::Stop;
 use crate::state::State;
 
@@ -102,7 +102,7 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
     let mut perception = Perception::open(experiment, permit, device)?;
     perception.try_batches(&batches(experiment, &test), crop(experiment), device)?;
     perception.prepare(&data, &test)?;
-    let mut state = State::new(experiment, perception.learned(), device)?;
+    let mut state = State::new(experiment, perception.take_learned(), device)?;
     let (run, start) = match claimed {
         Some(claimed) => claimed,
         None => claim()?,
@@ -127,7 +127,7 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
     }
     run.begin(experiment, request.intent)?;
 
-    tell(format_args!(
+    tracing::info!(
         "{}: {} → {}, compared at {}; {} photographs, batch {}, {}",
         experiment.raw.name,
         experiment.encoder,
@@ -140,13 +140,13 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
             k if k >= settings.steps => format!("step {k} is done, but for its line in the log"),
             k => format!("resumed at step {k} of {}", settings.steps),
         }
-    ));
+    );
     let warning = not_held_out(shared.as_ref().map_or(0, Vec::len), test.len());
     for remark in remarks(experiment, settings, device)
         .into_iter()
         .chain(warning)
     {
-        tell(remark);
+        tracing::info!("{remark}");
     }
     let overlap = shared.map(|shared| {
         let looked_at = measure::chosen(&test, settings.eval_images);
@@ -189,24 +189,22 @@ fn tell_other_data(data: &Dataset, test: &Dataset, trained: &Manifest) {
         ("data.test", test.digest(), &trained.test_data),
     ] {
         if is != *was {
-            tell(format_args!(
-                "warning: {what} is another dataset than the one that this run was trained with"
-            ));
+            tracing::warn!("{what} is another dataset than the one that this run was trained with");
         }
     }
 }
 
 /// What there is to say of a run that is done already.
 pub(crate) fn finished(run: &Path, step: u64, experiment: &Experiment) {
-    tell(format_args!(
+    tracing::info!(
         "{} is already finished (step {step}): --resume --steps N goes on to N, --fresh starts over",
         shown(run)
-    ));
+    );
     if step == experiment.raw.train.steps && is_evaluated(run, step) == Some(false) {
-        tell(format_args!(
+        tracing::info!(
             "note: its last held-out error was not measured; `deepsim-eval table2 --runs {}` does",
             shown(run)
-        ));
+        );
     }
 }
 
@@ -373,9 +371,9 @@ fn shared_with_training(data: &Dataset, test: &Dataset, stop: &Stop) -> Result<O
     match shared_images(data, test, &go_on) {
         Ok(Overlap::Images(shared)) => Ok(Some(shared)),
         Ok(Overlap::NotComparable(why)) => {
-            tell(format_args!(
+            tracing::info!(
                 "note: whether held-out images are training images, too, is not known: {why}"
-            ));
+            );
             Ok(None)
         }
         Err(DataError::Interrupted) => Ok(None),

@@ -1,10 +1,13 @@
 //! What a run writes besides checkpoints: sample sheets, held-out errors, TensorBoard's events.
 
+use std::borrow::Cow;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use deepsim_data::{Augment, Dataset};
-use deepsim_experiment::evaluate::{decode, held_out, held_out_features, to_caffe};
+use deepsim_experiment::evaluate::{decode, held_out, held_out_features};
+use deepsim_experiment::networks::Eyes;
+use deepsim_experiment::upload::to_caffe;
 use deepsim_experiment::{
     Clip, Experiment, ExperimentError, HeldOut, Perception, checkpoint, files, measure, sheet,
 };
@@ -13,8 +16,8 @@ use serde_json::Value;
 use tch::Device;
 
 use crate::error::{Result, TrainError};
+use crate::observe::tensorboard::EventWriter;
 use crate::state::State;
-use crate::tensorboard::EventWriter;
 
 /// Photographs on a sample sheet.
 pub(crate) const SHEET: usize = 8;
@@ -41,11 +44,11 @@ impl Events {
     }
 
     /// Numbers of a step.
-    pub(crate) fn scalars(&mut self, step: u64, entries: &[(&str, Value)]) -> Result<()> {
+    pub(crate) fn scalars(&mut self, step: u64, entries: &[(Cow<'_, str>, Value)]) -> Result<()> {
         let as_number = |v: &Value| v.as_f64().or_else(|| v.as_bool().map(f64::from));
         let numbers: Vec<(&str, f64)> = entries
             .iter()
-            .filter_map(|(k, v)| Some((*k, as_number(v)?)))
+            .filter_map(|(k, v)| Some((k.as_ref(), as_number(v)?)))
             .collect();
         let written = self
             .writer
@@ -81,6 +84,10 @@ pub(crate) struct Shown<'a> {
 }
 
 impl Shown<'_> {
+    fn eyes(&self) -> Eyes<'_> {
+        self.perception.with(self.state.learned())
+    }
+
     fn augment(&self) -> Augment {
         self.experiment.augment()
     }
@@ -91,7 +98,7 @@ impl Shown<'_> {
         let shown = measure::chosen(self.test, SHEET);
         let images = deepsim_data::eval_batch(self.test, &shown, &self.augment())?;
         let x = to_caffe(&images, self.device)?;
-        let features = held_out_features(self.perception, self.test, &shown, &x)?;
+        let features = held_out_features(self.eyes(), self.test, &shown, &x)?;
         let y = decode(&self.state.generator, &features, Clip::Displayable)?;
         let png = sheet::rows(&[&x, &y])?;
         let folder = self.run.join("samples");
@@ -108,7 +115,7 @@ impl Shown<'_> {
         let errors = held_out(
             self.test,
             &self.augment(),
-            self.perception,
+            self.eyes(),
             &self.state.generator,
             self.experiment.raw.train.eval_images,
             Clip::Displayable,

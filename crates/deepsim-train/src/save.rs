@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use deepsim_experiment::recorded::SCALE_FILE;
+use deepsim_experiment::SCALE_FILE;
 use deepsim_experiment::{Manifest, Perception, RunDir, Whereabouts, checkpoint};
 
 use crate::error::{Result, TrainError};
-use crate::gate::Watch;
-use crate::metrics_log::Means;
+use crate::observe::metrics_log::Means;
+use crate::observe::watch::Watch;
 use crate::state::State;
 
 /// Writes checkpoints of a run.
@@ -58,7 +58,7 @@ impl Saver {
         if !state.is_finite()? {
             return Err(TrainError::NotFinite {
                 step: state.step,
-                term: "a weight, or what Adam remembers of one,",
+                term: "a weight, or what Adam remembers of one,".to_owned(),
                 value: f64::NAN,
                 newest: self.saved,
             });

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deepsim_data::terminal::path as shown;
-use deepsim_experiment::networks::ENCODER_FILE;
-use deepsim_experiment::{Checkpoint, Experiment, Snapshot};
+use deepsim_experiment::{Checkpoint, ENCODER_FILE, Experiment, Snapshot};
 use deepsim_nets::params::Params;
-use deepsim_nets::{Adam, Discriminator, Generator, LearnedEncoder};
+use deepsim_nets::{Adam, Discriminator, Generator, LearnedEncoder, NetError};
 use tch::{Device, Tensor};
 
 use crate::error::{Result, TrainError};
-use crate::gate::Gate;
+use crate::method::gate::Gate;
+use crate::method::gradients::{Gradients, Player};
 
 /// Begins the names of counters that mark a photograph as left out.
 const QUARANTINED: &str = "quarantined.";
@@ -25,8 +25,8 @@ pub struct State {
     pub generator: Generator,
     /// The discriminator.
     pub discriminator: Discriminator,
-    /// An encoder that learns; its weights are those of the perception that the state was made for.
-    pub encoder: Option<LearnedWeights>,
+    /// An encoder that learns.
+    pub encoder: Option<Learning>,
     /// The generator's Adam; its counter advances only when the generator is updated.
     pub adam_g: Adam,
     /// The discriminator's Adam, likewise.
@@ -35,27 +35,31 @@ pub struct State {
     pub gate: Gate,
     /// How often all learning rates were halved because a number was not finite.
     pub halvings: u64,
+    /// Updates of a network after which its learning rate halves.
+    pub halve_at: Vec<u64>,
     /// Photographs that were left out as corrupt, by index: their budget is the run's.
     pub quarantined: BTreeSet<usize>,
 }
 
-/// Weights of an encoder that learns, and their Adam, whose counter advances with the generator's.
+/// An encoder that learns, and its Adam, whose counter advances with the generator's.
 #[derive(Debug)]
-pub struct LearnedWeights {
-    /// Handles of the weights.
+pub struct Learning {
+    /// The network.
+    pub network: LearnedEncoder,
+    /// Handles of its weights.
     pub params: Params,
     /// Their Adam.
     pub adam: Adam,
 }
 
 impl State {
-    /// The state before the first step. `learned` is the perception's encoder, where it learns.
+    /// The state before the first step. `learned` is the experiment's encoder, where it learns: it is the state's from now on.
     ///
     /// # Errors
     /// What libtorch refuses (out of memory).
     pub fn new(
         experiment: &Experiment,
-        learned: Option<&LearnedEncoder>,
+        learned: Option<LearnedEncoder>,
         device: Device,
     ) -> Result<State> {
         let seed = experiment.raw.train.seed;
@@ -63,10 +67,14 @@ impl State {
         let discriminator = Discriminator::new(experiment.discriminator.clone(), seed, device)?;
         let options = &experiment.raw.optimizer;
         let encoder = match (learned, options.encoder) {
-            (Some(learned), Some(options)) => {
-                let params = learned.params().handles();
+            (Some(network), Some(options)) => {
+                let params = network.params().handles();
                 let adam = Adam::new(&params, options)?;
-                Some(LearnedWeights { params, adam })
+                Some(Learning {
+                    network,
+                    params,
+                    adam,
+                })
             }
             _ => None,
         };
@@ -79,6 +87,7 @@ impl State {
             discriminator,
             gate: Gate::open(),
             halvings: 0,
+            halve_at: experiment.raw.schedule.halve_at.clone(),
             quarantined: BTreeSet::new(),
         })
     }
@@ -91,9 +100,32 @@ impl State {
         3 * 4 * values as u64
     }
 
-    /// What the halvings have left of a learning rate.
+    /// The encoder that learns, where one does.
+    pub fn learned(&self) -> Option<&LearnedEncoder> {
+        self.encoder.as_ref().map(|encoder| &encoder.network)
+    }
+
+    /// Changes a network along its gradients. No weight changes anywhere else.
+    ///
+    /// # Errors
+    /// What libtorch refuses; gradients of an encoder where none learns.
+    pub fn update(&mut self, gradients: &Gradients) -> Result<()> {
+        let halvings = self.halvings;
+        let (params, adam) = match gradients.player {
+            Player::Generator => (self.generator.params(), &mut self.adam_g),
+            Player::Discriminator => (self.discriminator.params(), &mut self.adam_d),
+            Player::Encoder => match &mut self.encoder {
+                Some(encoder) => (&encoder.params, &mut encoder.adam),
+                None => return Err(NetError::Spec("no encoder learns here".to_owned()).into()),
+            },
+        };
+        let rate = rate(halvings, &self.halve_at, adam.count());
+        Ok(adam.step(params, &gradients.tensors, rate)?)
+    }
+
+    /// What the schedule and the halvings leave of the generator's learning rate.
     pub fn rate(&self) -> f64 {
-        0.5f64.powi(i32::try_from(self.halvings).unwrap_or(i32::MAX))
+        rate(self.halvings, &self.halve_at, self.adam_g.count())
     }
 
     /// Whether all weights and moments are finite numbers: a gradient may be infinite where its loss was not, and
@@ -211,10 +243,26 @@ impl State {
     }
 }
 
+/// Learning-rate factor of a network after so many updates of its own.
+fn rate(halvings: u64, halve_at: &[u64], updates: u64) -> f64 {
+    let passed = halve_at.iter().filter(|&&at| updates >= at).count() as u64;
+    0.5f64.powi(i32::try_from(halvings + passed).unwrap_or(i32::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::path::Path;
+
+    #[test]
+    fn rates_halve_at_a_network_s_own_updates() {
+        let at = [300, 500, 700];
+        assert_eq!(rate(0, &at, 299), 1.0);
+        assert_eq!(rate(0, &at, 300), 0.5);
+        assert_eq!(rate(0, &at, 699), 0.25);
+        assert_eq!(rate(0, &at, 10_000), 0.125);
+        assert_eq!(rate(2, &at, 300), 0.125);
+    }
 
     #[test]
     fn what_is_not_finite_is_found_in_weights_and_in_moments() {

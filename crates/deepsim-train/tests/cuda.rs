@@ -16,15 +16,16 @@ use deepsim_experiment::{Checkpoint, Experiment, Manifest, Perception, checkpoin
 use deepsim_nets::discriminator::{DiscriminatorSpec, FeatureBranch};
 use deepsim_nets::generator::{GeneratorSpec, Trunk};
 use deepsim_nets::init::{self, seeded};
-use deepsim_nets::losses::{Label, Reduction, cross_entropy, squared_distance};
+use deepsim_nets::layers::shape::FeatureShape;
+use deepsim_nets::loss::TermKind;
+use deepsim_nets::loss::ssim::{ms_ssim, ssim};
+use deepsim_nets::loss::{Label, Reduction, cross_entropy, squared_distance};
 use deepsim_nets::params::{Params, f32_bytes};
-use deepsim_nets::structural::{ms_ssim, ssim};
-use deepsim_nets::tables::FeatureShape;
 use deepsim_nets::{
     Adam, AutocastGuard, Discriminator, FeatureNet, Generator, Mode, NetKind, Precision, Tap,
     metrics,
 };
-use deepsim_train::iteration::{Losses, Plan, iterate};
+use deepsim_train::method::{Losses, Plan, iterate};
 use deepsim_train::state::State;
 use tch::{Device, Kind, Tensor};
 
@@ -346,8 +347,8 @@ fn advance(state: &mut State, perception: &Perception, plan: &Plan, to: u64, d: 
 }
 
 fn open(experiment: &Experiment, d: Device) -> (Perception, State) {
-    let perception = Perception::load(experiment, d).unwrap();
-    let state = State::new(experiment, perception.learned(), d).unwrap();
+    let mut perception = Perception::load(experiment, d).unwrap();
+    let state = State::new(experiment, perception.take_learned(), d).unwrap();
     (perception, state)
 }
 
@@ -373,7 +374,9 @@ fn iterations_without_chance_are_the_cpu_s() {
         let (perception, mut state) = open(&experiment, d);
         advance(&mut state, &perception, &plan, 3, d)
     });
-    for (what, found, expected) in [("feat", gpu.feat, cpu.feat), ("img", gpu.img, cpu.img)] {
+    for (what, found, expected) in [("feat", TermKind::Feature), ("img", TermKind::Image)]
+        .map(|(what, kind)| (what, gpu.of(kind), cpu.of(kind)))
+    {
         println!("{what}: {expected} {found}");
         assert!(
             (found - expected).abs() < 1e-3 * expected,

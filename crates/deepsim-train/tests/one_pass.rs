@@ -9,9 +9,10 @@ use std::path::Path;
 
 use deepsim_experiment::{Experiment, Perception};
 use deepsim_nets::init::seeded;
+use deepsim_nets::loss::TermKind;
 use deepsim_nets::params::Params;
-use deepsim_train::gate::Gate;
-use deepsim_train::iteration::{Losses, Plan, iterate};
+use deepsim_train::method::gate::Gate;
+use deepsim_train::method::{Losses, Plan, iterate};
 use deepsim_train::state::State;
 use tch::{Device, Kind, Tensor};
 
@@ -96,9 +97,9 @@ fn outcome(gate: Gate, passes: &str, precision: &str, lean: f64, batch: i64) -> 
     ]
     .map(str::to_owned);
     let experiment = Experiment::load(&file, &sets).unwrap();
-    let perception = Perception::load(&experiment, Device::Cpu).unwrap();
-    let new = || {
-        let mut state = State::new(&experiment, perception.learned(), Device::Cpu).unwrap();
+    let mut perception = Perception::load(&experiment, Device::Cpu).unwrap();
+    let mut new = || {
+        let mut state = State::new(&experiment, perception.take_learned(), Device::Cpu).unwrap();
         let d = state.discriminator.params_mut();
         let mut values: BTreeMap<String, Tensor> = d
             .iter()
@@ -168,14 +169,15 @@ fn the_discriminator_s_step_is_that_of_the_paper_s_order() {
     assert!(relative(&one.gradient("D"), &paper.gradient("D")) < 1e-5);
     // Before the updates all is the same; the adversarial loss comes after D's in the paper.
     for of in [
-        |l: &Losses| l.feat,
-        |l: &Losses| l.img,
-        |l: &Losses| l.d_real,
-        |l: &Losses| l.d_fake,
+        |l: &Losses| l.of(TermKind::Feature),
+        |l: &Losses| l.of(TermKind::Image),
+        |l: &Losses| l.discriminator.unwrap().real,
+        |l: &Losses| l.discriminator.unwrap().generated,
     ] {
         assert_eq!(of(&one.losses), of(&paper.losses));
     }
-    assert_ne!(one.losses.adv, paper.losses.adv);
+    let adv = |o: &Outcome| o.losses.of(TermKind::Adversarial);
+    assert_ne!(adv(&one), adv(&paper));
 }
 
 #[test]
@@ -184,7 +186,7 @@ fn both_losses_are_of_one_pass_whoever_pauses() {
         // Of one picture: p and 1 − p.
         let chances = |passes| {
             let l = outcome(gate, passes, "fp32", 0.3, 1).losses;
-            (-l.adv).exp() + (-l.d_fake).exp()
+            (-l.of(TermKind::Adversarial)).exp() + (-l.discriminator.unwrap().generated).exp()
         };
         assert!((chances("one") - 1.0).abs() < 1e-6, "{gate:?}");
         assert!((chances("paper") - 1.0).abs() > 1e-6, "{gate:?}");
@@ -204,7 +206,9 @@ fn a_paused_network_stays_as_it_is() {
         assert_eq!(out.moved(|s| s.generator.params()), gate.train_g);
         assert_eq!(out.moved(|s| s.discriminator.params()), gate.train_d);
         let l = out.losses;
-        for loss in [l.feat, l.adv, l.img, l.d_real, l.d_fake, l.ratio] {
+        let terms = [TermKind::Feature, TermKind::Adversarial, TermKind::Image];
+        let terms = terms.map(|kind| l.of(kind));
+        for loss in terms.into_iter().chain([l.discriminator(), l.ratio]) {
             assert!(loss.is_finite(), "{l:?}");
         }
     }

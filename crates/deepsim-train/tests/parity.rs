@@ -20,7 +20,7 @@ use common::{FAULT, Reference, worst};
 use deepsim_experiment::Experiment;
 use deepsim_experiment::config::RawDiversity;
 use deepsim_nets::{NetKind, init};
-use deepsim_train::gate::Gate;
+use deepsim_train::method::gate::Gate;
 use iterations::{Case, write_weights};
 use tch::Kind;
 

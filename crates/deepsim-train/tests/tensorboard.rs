@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use deepsim_train::tensorboard::EventWriter;
+use deepsim_train::observe::tensorboard::EventWriter;
 use serde_json::{Value, json};
 
 const READER: &str = r#"

@@ -14,8 +14,9 @@ use std::path::Path;
 use common::Reference;
 use deepsim_experiment::{Checkpoint, Experiment, Manifest, Perception, checkpoint};
 use deepsim_nets::init;
+use deepsim_nets::loss::TermKind;
 use deepsim_nets::params::f32_bytes;
-use deepsim_train::iteration::{Losses, Plan, iterate};
+use deepsim_train::method::{Losses, Plan, iterate};
 use deepsim_train::state::State;
 use iterations::{Case, write_weights};
 use tch::{Device, Tensor};
@@ -60,13 +61,13 @@ fn check(options: &str) -> Vec<Losses> {
 #[test]
 fn two_iterations_are_the_reference_s() {
     let losses = check("--iterations 2");
-    assert!(losses[0].kl != losses[1].kl);
+    assert!(losses[0].of(TermKind::Kl) != losses[1].of(TermKind::Kl));
 }
 
 #[test]
 fn without_its_weight_the_divergence_is_shown_and_not_followed() {
     let losses = check("--iterations 1 --without-kl");
-    assert!(losses[0].kl > 0.0);
+    assert!(losses[0].of(TermKind::Kl) > 0.0);
 }
 
 fn small(code: &str, kl: &str) -> Experiment {
@@ -114,8 +115,8 @@ fn a_resumed_autoencoder_goes_on_as_if_never_stopped() {
         let experiment = small(code, kl);
         let plan = Plan::of(&experiment);
         let open = || {
-            let perception = Perception::load(&experiment, Device::Cpu).unwrap();
-            let state = State::new(&experiment, perception.learned(), Device::Cpu).unwrap();
+            let mut perception = Perception::load(&experiment, Device::Cpu).unwrap();
+            let state = State::new(&experiment, perception.take_learned(), Device::Cpu).unwrap();
             (perception, state)
         };
         let (perception, mut whole) = open();
@@ -162,12 +163,12 @@ fn another_seed_draws_other_codes() {
     let experiment = small("gaussian", "20");
     let plan = Plan::of(&experiment);
     let run = |seed| {
-        let perception = Perception::load(&experiment, Device::Cpu).unwrap();
-        let mut state = State::new(&experiment, perception.learned(), Device::Cpu).unwrap();
+        let mut perception = Perception::load(&experiment, Device::Cpu).unwrap();
+        let mut state = State::new(&experiment, perception.take_learned(), Device::Cpu).unwrap();
         iterate(&mut state, &perception, &pictures(1), None, &plan, seed).unwrap()
     };
     // The encoder is one, the codes are not: only what does not depend on them is equal.
     let (a, b) = (run(1), run(2));
-    assert_eq!(a.kl, b.kl);
-    assert_ne!(a.img, b.img);
+    assert_eq!(a.of(TermKind::Kl), b.of(TermKind::Kl));
+    assert_ne!(a.of(TermKind::Image), b.of(TermKind::Image));
 }

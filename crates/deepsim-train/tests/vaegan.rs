@@ -14,12 +14,14 @@ use common::{
     assert_rounding_alone, largest, worst,
 };
 use deepsim_experiment::{Checkpoint, Experiment, Manifest, Perception, checkpoint};
+use deepsim_nets::loss::TermKind;
 use deepsim_nets::params::Params;
 use deepsim_nets::pictures::{caffe_to_unit, rgb_to_caffe};
 use deepsim_nets::{Adam, Mode};
-use deepsim_train::iteration::{Losses, Plan, iterate};
+use deepsim_train::method::gradients::Player;
+use deepsim_train::method::vaegan::compute_gradients;
+use deepsim_train::method::{Losses, Plan, iterate};
 use deepsim_train::state::State;
-use deepsim_train::vaegan::look;
 use tch::{Device, Kind, Tensor};
 
 // Batches of sixteen: batch statistics of few pictures divide by a deviation that may be small, and rounding grows by as
@@ -41,8 +43,8 @@ struct Run {
 
 impl Run {
     fn new(experiment: &Experiment) -> Run {
-        let perception = Perception::load(experiment, Device::Cpu).unwrap();
-        let state = State::new(experiment, perception.learned(), Device::Cpu).unwrap();
+        let mut perception = Perception::load(experiment, Device::Cpu).unwrap();
+        let state = State::new(experiment, perception.take_learned(), Device::Cpu).unwrap();
         Run {
             plan: Plan::of(experiment),
             perception,
@@ -101,6 +103,7 @@ fn begun(experiment: &Experiment, r: &Reference, from: &str, kind: Kind) -> Run 
         run.perception.widen().unwrap();
         state.generator.params().widen().unwrap();
         state.discriminator.params().widen().unwrap();
+        state.encoder.as_ref().unwrap().params.widen().unwrap();
     }
     let load = |params: &mut Params, net: &str| {
         let values = r.group(&format!("{from}{net}/"));
@@ -133,20 +136,21 @@ fn values(r: &Reference, experiment: &Experiment, kind: Kind) -> (Values, Outcom
     let run = begun(experiment, r, "w", kind);
     let rule = run.plan.vaegan.unwrap();
     let found = deepsim_nets::init::seeded(seeds[0], || {
-        look(&run.state, &run.perception, &pictures(0), &run.plan, rule).unwrap()
+        compute_gradients(&run.state, &run.perception, &pictures(0), &run.plan, rule).unwrap()
     });
-    let grads = [
-        ("E", found.of_encoder),
-        ("G", Some(found.of_decoder)),
-        ("D", Some(found.of_discriminator)),
-    ];
-    for ((net, grads), (_, params)) in grads.into_iter().zip(run.networks()) {
-        let Some(grads) = grads else { continue };
+    for gradients in found.gradients {
+        let net = match gradients.player {
+            Player::Encoder => "E",
+            Player::Generator => "G",
+            Player::Discriminator => "D",
+        };
+        let all = run.networks();
+        let (_, params) = all.into_iter().find(|(name, _)| *name == net).unwrap();
         let names = params
             .trained()
             .into_iter()
             .map(|p| format!("g{net}/{}", p.name));
-        values.add(&format!("gradients of {net}"), names.zip(grads));
+        values.add(&format!("gradients of {net}"), names.zip(gradients.tensors));
     }
     // The look at the gradients has moved the running statistics: from the beginning.
     let mut run = begun(experiment, r, "w", kind);
@@ -154,11 +158,11 @@ fn values(r: &Reference, experiment: &Experiment, kind: Kind) -> (Values, Outcom
     for (it, seed) in seeds.into_iter().enumerate() {
         let l = run.step(&pictures(it), seed);
         for (name, value) in [
-            ("feat", l.feat),
-            ("img", l.img),
-            ("kl", l.kl),
-            ("d_real", l.d_real),
-            ("d_fake", l.d_fake),
+            ("feat", l.of(TermKind::Feature)),
+            ("img", l.of(TermKind::Image)),
+            ("kl", l.of(TermKind::Kl)),
+            ("d_real", l.discriminator.unwrap().real),
+            ("d_fake", l.discriminator.unwrap().generated),
         ] {
             if !value.is_nan() {
                 let value = Tensor::from_slice(&[value]).squeeze();
@@ -276,7 +280,11 @@ fn two_iterations_are_the_reference_s() {
         "sample/faces-vaegan.toml",
         "--crop 32 --batch 16 --features 12 --width 0.25 --iterations 2 --img 6e-5 --weight-decay 1e-3",
     );
-    assert!(losses.iter().all(|l| l.feat > 0.0 && l.img > 0.0));
+    assert!(
+        losses
+            .iter()
+            .all(|l| l.of(TermKind::Feature) > 0.0 && l.of(TermKind::Image) > 0.0)
+    );
 }
 
 #[test]
@@ -285,7 +293,11 @@ fn a_gan_s_iterations_are_the_reference_s() {
         "sample/faces-gan.toml",
         "--crop 32 --batch 16 --features 12 --width 0.25 --iterations 2 --gan",
     );
-    assert!(losses.iter().all(|l| l.feat.is_nan() && l.kl.is_nan()));
+    assert!(
+        losses
+            .iter()
+            .all(|l| l.of(TermKind::Feature).is_nan() && l.of(TermKind::Kl).is_nan())
+    );
     assert_eq!(run.state.encoder.as_ref().unwrap().adam.count(), 0);
 }
 

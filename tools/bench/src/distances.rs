@@ -1,9 +1,9 @@
 //! Works on many vectors or pictures: the mean distance of all pairs, nearest neighbours, MS-SSIM.
 
 use anyhow::{Context, Result};
+use deepsim_eval::search::{Index, Neighbors, Settings};
+use deepsim_nets::loss::ssim::ms_ssim;
 use deepsim_nets::metrics::mean_pair_distance;
-use deepsim_nets::neighbors::{Index, Neighbors, Settings};
-use deepsim_nets::structural::ms_ssim;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 

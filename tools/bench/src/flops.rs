@@ -8,9 +8,11 @@ use anyhow::{Context, Result, bail};
 use deepsim_experiment::Experiment;
 use deepsim_experiment::config::RawPasses;
 use deepsim_nets::generator::LayerOp;
+use deepsim_nets::layers::op::Op;
 use deepsim_nets::params::Params;
-use deepsim_nets::tables::Op;
 use deepsim_nets::{NetKind, Tap};
+
+use crate::networks::networks;
 
 /// A layer of the discriminator: what its weights do not say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +52,7 @@ type Forward = Vec<f64>;
 /// An experiment whose sizes do not fit.
 pub fn gflop(experiment: &Experiment, d: &[DLayer]) -> Result<f64> {
     let crop = i64::from(experiment.raw.data.crop);
-    let (e, c) = crate::inputs::networks(experiment)?;
+    let (e, c) = networks(experiment)?;
     let encoder = frozen(e.net, e.tap, crop)?;
     let comparator = frozen(e.net, c.tap, crop)?;
     let deeper = if total(&encoder) > total(&comparator) {
@@ -165,10 +167,11 @@ fn judge(layers: &[DLayer], crop: i64) -> Result<Forward> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::work::Training;
     use deepsim_nets::{Discriminator, DiscriminatorSpec, FeatureBranch};
     use tch::Device;
+
+    use super::*;
+    use crate::work::Training;
 
     fn of(work: &str) -> f64 {
         let experiment = Training::find(work).unwrap().experiment("fp32").unwrap();

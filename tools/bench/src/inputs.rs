@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use deepsim_experiment::Experiment;
-use deepsim_experiment::config::NetSource;
 use deepsim_nets::generator::LayerOp;
 use deepsim_nets::init::{derive_seed, he_deviation, normal, seeded, zeros};
+use deepsim_nets::layers::op::{Op, Rounding, Row};
 use deepsim_nets::params::{NamedTensors, Params, f32_bytes, read_safetensors};
-use deepsim_nets::tables::{Op, Rounding, Row};
 use deepsim_nets::{NetKind, pictures};
 use deepsim_train::state::State;
 use safetensors::tensor::{Dtype, TensorView};
@@ -18,6 +17,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::flops;
+use crate::networks::networks;
 
 /// Seed of the frozen networks' weights: `random:1` in the experiment.
 const NET_SEED: u64 = 1;
@@ -91,20 +91,6 @@ fn batch(experiment: &Experiment) -> Result<Tensor> {
         coarse.f_add(&grain)?.f_clamp(0.0, 255.0)?.f_round()
     })?;
     Ok(pictures::rgb_to_caffe(&rgb)?)
-}
-
-/// Encoder and comparator: the work is measured with networks of ours.
-///
-/// # Errors
-/// An experiment with others.
-pub fn networks(experiment: &Experiment) -> Result<(&NetSource, &NetSource)> {
-    match (
-        experiment.encoder.network(),
-        experiment.comparator.network(),
-    ) {
-        (Some(encoder), Some(comparator)) => Ok((encoder, comparator)),
-        _ => bail!("the benchmark needs networks as encoder and comparator"),
-    }
 }
 
 /// The rows of the frozen network up to the deeper of the two taps.

@@ -8,8 +8,10 @@ mod gemm;
 mod images;
 mod inputs;
 mod memory;
+mod networks;
 mod phases;
 mod serve;
+mod state;
 mod training;
 mod work;
 

@@ -5,16 +5,17 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use deepsim_experiment::config::{RawLoss, RawPasses, RawPrecision};
-use deepsim_nets::losses::{Label, SharedPass, cross_entropy, squared_distance};
+use deepsim_experiment::config::RawPasses;
+use deepsim_nets::loss::{Label, SharedPass, TermKind, cross_entropy, squared_distance};
 use deepsim_nets::params::Params;
-use deepsim_nets::{AutocastGuard, Mode, Precision, init, pictures};
+use deepsim_nets::{Mode, init, pictures};
+use deepsim_train::method::Plan;
 use deepsim_train::state::State;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::serve::wait;
-use crate::training::Bench;
+use crate::state::Bench;
 
 /// Passes over all phases; each phase counts with its fastest.
 const PASSES: usize = 2;
@@ -61,12 +62,8 @@ fn phases(bench: &mut Bench) -> Result<Vec<(&'static str, f64)>> {
         plan,
         ..
     } = bench;
-    let w = &plan.loss;
-    let precision = match plan.precision {
-        RawPrecision::Fp32 => Precision::Fp32,
-        RawPrecision::Bf16 => Precision::Bf16,
-    };
-    let region = || AutocastGuard::new(x.device(), precision);
+    let (w, reduction) = (&plan.weights, plan.reduction);
+    let region = || plan.region(x.device());
     let mut clock = Clock {
         device: x.device(),
         times: Vec::new(),
@@ -85,20 +82,20 @@ fn phases(bench: &mut Bench) -> Result<Vec<(&'static str, f64)>> {
     // The generated picture as a leaf: what D and the comparator send back ends here.
     let leaf = fake.f_detach()?.f_set_requires_grad(true)?;
     let from_d = match plan.passes {
-        RawPasses::Paper => twice(&mut clock, state, w, x, &leaf, precision)?,
-        RawPasses::One => once(&mut clock, state, w, x, &leaf, precision)?,
+        RawPasses::Paper => twice(&mut clock, state, plan, x, &leaf)?,
+        RawPasses::One => once(&mut clock, state, plan, x, &leaf)?,
     };
     let feat = clock.time("comparator forward", || {
         let _autocast = region()?;
         let seen = perception.compare(&leaf)?;
-        Ok(squared_distance(&seen, &both.comparator, w.reduction)?)
+        Ok(squared_distance(&seen, &both.comparator, reduction)?)
     })?;
     let from_c = clock.time("comparator backward", || {
-        input_gradient(&feat.f_mul_scalar(w.feat)?, &leaf)
+        input_gradient(&feat.f_mul_scalar(w.weight(TermKind::Feature))?, &leaf)
     })?;
     drop(feat);
     let grads = clock.time("image loss, G backward", || {
-        let img = squared_distance(&fake, x, w.reduction)?.f_mul_scalar(w.img)?;
+        let img = squared_distance(&fake, x, reduction)?.f_mul_scalar(w.weight(TermKind::Image))?;
         let pushed = fake.f_mul(&from_d.f_add(&from_c)?)?.f_sum(Kind::Float)?;
         gradients(&img.f_add(&pushed)?, state.generator.params())
     })?;
@@ -112,17 +109,18 @@ fn phases(bench: &mut Bench) -> Result<Vec<(&'static str, f64)>> {
 fn twice(
     clock: &mut Clock,
     state: &mut State,
-    w: &RawLoss,
+    plan: &Plan,
     x: &Tensor,
     leaf: &Tensor,
-    precision: Precision,
 ) -> Result<Tensor> {
     let d_loss = clock.time("D forward, twice", || {
-        let _autocast = AutocastGuard::new(x.device(), precision)?;
-        let real = cross_entropy(&judge(state, x)?, Label::Real, w.reduction)?;
+        let _autocast = plan.region(x.device())?;
+        let real = cross_entropy(&judge(state, x)?, Label::Real, plan.reduction)?;
         let logits = judge(state, &leaf.f_detach()?)?;
-        let generated = cross_entropy(&logits, Label::Fake, w.reduction)?;
-        Ok(real.f_add(&generated)?.f_mul_scalar(w.adv)?)
+        let generated = cross_entropy(&logits, Label::Fake, plan.reduction)?;
+        Ok(real
+            .f_add(&generated)?
+            .f_mul_scalar(plan.weights.weight(TermKind::Adversarial))?)
     })?;
     let grads = clock.time("D backward", || {
         gradients(&d_loss, state.discriminator.params())
@@ -131,15 +129,18 @@ fn twice(
     clock.time("D's Adam", || update(state, &grads))?;
     drop(grads);
     let adv = clock.time("D on the generated, forward", || {
-        let _autocast = AutocastGuard::new(x.device(), precision)?;
+        let _autocast = plan.region(x.device())?;
         Ok(cross_entropy(
             &judge(state, leaf)?,
             Label::Real,
-            w.reduction,
+            plan.reduction,
         )?)
     })?;
     clock.time("D on the generated, backward", || {
-        input_gradient(&adv.f_mul_scalar(w.adv)?, leaf)
+        input_gradient(
+            &adv.f_mul_scalar(plan.weights.weight(TermKind::Adversarial))?,
+            leaf,
+        )
     })
 }
 
@@ -147,16 +148,19 @@ fn twice(
 fn once(
     clock: &mut Clock,
     state: &mut State,
-    w: &RawLoss,
+    plan: &Plan,
     x: &Tensor,
     leaf: &Tensor,
-    precision: Precision,
 ) -> Result<Tensor> {
     let (d_loss, shared) = clock.time("D forward, twice", || {
-        let _autocast = AutocastGuard::new(x.device(), precision)?;
-        let real = cross_entropy(&judge(state, x)?, Label::Real, w.reduction)?;
-        let shared = SharedPass::new(&judge(state, leaf)?, w.reduction)?;
-        Ok((real.f_add(&shared.seeded)?.f_mul_scalar(w.adv)?, shared))
+        let _autocast = plan.region(x.device())?;
+        let real = cross_entropy(&judge(state, x)?, Label::Real, plan.reduction)?;
+        let shared = SharedPass::new(&judge(state, leaf)?, plan.reduction)?;
+        Ok((
+            real.f_add(&shared.seeded)?
+                .f_mul_scalar(plan.weights.weight(TermKind::Adversarial))?,
+            shared,
+        ))
     })?;
     let (grads, from_d) = clock.time("D backward, to the generated", || {
         let mut inputs = trained(state.discriminator.params());

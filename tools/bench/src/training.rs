@@ -3,15 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use deepsim_experiment::{Experiment, Perception};
-use deepsim_train::arithmetic::set_products;
-use deepsim_train::iteration::{Losses, Plan, iterate};
-use deepsim_train::state::State;
+use anyhow::{Context, Result};
+use deepsim_nets::loss::TermKind;
+use deepsim_train::method::Losses;
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
-use crate::serve::{serve, wait};
+use crate::serve::serve;
+use crate::state::Bench;
 use crate::work::Training;
 use crate::{flops, inputs, phases};
 
@@ -19,50 +18,6 @@ use crate::{flops, inputs, phases};
 const TRIAL: i64 = 16;
 /// Iterations of it, after one to warm up.
 const TRIES: usize = 3;
-
-/// Everything that an iteration needs.
-#[derive(Debug)]
-pub struct Bench {
-    /// The trainer's state.
-    pub state: State,
-    /// The frozen networks.
-    pub perception: Perception,
-    /// Pictures in Caffe units.
-    pub x: Tensor,
-    /// What the trainer is told.
-    pub plan: Plan,
-    experiment: Experiment,
-}
-
-impl Bench {
-    fn new(experiment: Experiment, x: &Tensor) -> Result<Bench> {
-        set_products(&experiment.raw.train)?;
-        Ok(Bench {
-            state: State::new(&experiment, None, x.device())?,
-            perception: Perception::load(&experiment, x.device())?,
-            x: x.shallow_clone(),
-            plan: Plan::of(&experiment),
-            experiment,
-        })
-    }
-
-    fn iterate(&mut self) -> Result<Losses> {
-        let seed = inputs::dropout_seed(&self.experiment, self.state.step);
-        let losses = iterate(
-            &mut self.state,
-            &self.perception,
-            &self.x,
-            None,
-            &self.plan,
-            seed,
-        )?;
-        if !(self.state.gate.train_d && self.state.gate.train_g) {
-            bail!("the gate closed: the iterations are not the same work any more");
-        }
-        wait(self.x.device());
-        Ok(losses)
-    }
-}
 
 /// Serves a training work.
 ///
@@ -117,5 +72,13 @@ fn faster(work: &Training, x: &Tensor) -> Result<&'static str> {
 }
 
 fn as_json(l: &Losses) -> Value {
-    json!({ "feat": l.feat, "adv": l.adv, "img": l.img, "d_real": l.d_real, "d_fake": l.d_fake })
+    let sides = l.discriminator.map(|sides| (sides.real, sides.generated));
+    let of = |kind| l.of(kind);
+    json!({
+        "feat": of(TermKind::Feature),
+        "adv": of(TermKind::Adversarial),
+        "img": of(TermKind::Image),
+        "d_real": sides.map(|(real, _)| real),
+        "d_fake": sides.map(|(_, fake)| fake),
+    })
 }

@@ -97,7 +97,7 @@ impl Training {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use deepsim_train::gate::Gate;
+    use deepsim_train::method::gate::Gate;
 
     #[test]
     fn every_work_is_a_valid_experiment_whose_gate_stays_open() {

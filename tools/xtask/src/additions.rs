@@ -7,10 +7,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::landing;
-use crate::requirements::{self, Requirement};
-use crate::stages::note;
-use crate::workspace::Workspace;
+use deepsim_tools::landing;
+use deepsim_tools::requirements::{self, Requirement};
+use deepsim_tools::stages::note;
+use deepsim_tools::workspace::Workspace;
 
 /// Prints the positions of the requirements that hold on this machine and are not in the folder;
 /// fails where another version is there. `packaging` is one of the packages of the full set-up.

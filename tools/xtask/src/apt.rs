@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::child::Child;
-use crate::landing;
+use deepsim_tools::child::Child;
+use deepsim_tools::landing;
 
 const HINT: &str = "No Debian archive within reach? Photos can be your own: --photos DIR. A browser \
                     for the tests, too: DEEPSIM_BROWSER=PATH, or none. make and nasm can be installed.";

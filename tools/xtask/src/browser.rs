@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::child::Child;
-use crate::failure::refuse;
-use crate::machine::on_path;
-use crate::stages::note;
-use crate::workspace::Workspace;
-use crate::{apt, landing};
+use crate::apt;
+use deepsim_tools::child::Child;
+use deepsim_tools::failure::refuse;
+use deepsim_tools::landing;
+use deepsim_tools::machine::on_path;
+use deepsim_tools::stages::note;
+use deepsim_tools::workspace::Workspace;
 
 /// Names an own browser for the tests, or `none`: the page is not worked then.
 pub const VARIABLE: &str = "DEEPSIM_BROWSER";

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::child::Child;
-use crate::failure::refuse;
-use crate::machine::on_path;
-use crate::stages::note;
-use crate::workspace::Workspace;
-use crate::{apt, landing, requirements};
+use crate::apt;
+use deepsim_tools::child::Child;
+use deepsim_tools::failure::refuse;
+use deepsim_tools::machine::on_path;
+use deepsim_tools::stages::note;
+use deepsim_tools::workspace::Workspace;
+use deepsim_tools::{landing, requirements};
 
 /// Pins cmake's wheel.
 const LOCK: &str = "tools/python/build-tools.txt";

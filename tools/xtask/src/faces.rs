@@ -9,12 +9,13 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use zip::ZipArchive;
 
-use crate::failure::refuse;
 use crate::packages::{Form, Package};
-use crate::programs::Programs;
-use crate::stages::note;
-use crate::workspace::Workspace;
-use crate::{landing, photos};
+use crate::photos;
+use deepsim_tools::failure::refuse;
+use deepsim_tools::landing;
+use deepsim_tools::programs::Programs;
+use deepsim_tools::stages::note;
+use deepsim_tools::workspace::Workspace;
 
 const MANIFEST: &str = "data/manifests/faces.toml";
 
@@ -249,7 +250,7 @@ mod tests {
     use zip::write::{SimpleFileOptions, ZipWriter};
 
     use super::*;
-    use crate::requirements;
+    use deepsim_tools::requirements;
 
     fn committed() -> Manifest {
         toml::from_str(include_str!("../../../data/manifests/faces.toml")).unwrap()

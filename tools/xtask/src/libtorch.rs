@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::child::Child;
-use crate::failure::refuse;
-use crate::stages::note;
-use crate::workspace::Workspace;
-use crate::{additions, landing, machine, requirements};
+use crate::{additions, needs};
+use deepsim_tools::failure::refuse;
+use deepsim_tools::stages::note;
+use deepsim_tools::workspace::Workspace;
+use deepsim_tools::{landing, python, requirements};
 
 /// The libtorch release that the Rust binding is written for; any patch level of it serves.
 pub const VERSION: &str = "2.13";
@@ -91,7 +91,7 @@ pub fn installed(ws: &Workspace) -> Result<Option<Installed>> {
     }
     let mode = if py.join("torch").is_symlink() {
         Mode::Linked
-    } else if can_import(&py, RECOGNISED) {
+    } else if python::can_import(&py, RECOGNISED) {
         Mode::Full
     } else if torch.contains("+cpu") || py.join("nvidia/cu13/lib").is_dir() {
         Mode::Lite
@@ -116,7 +116,7 @@ pub fn satisfies(ws: &Workspace, found: &Installed, choice: Option<&Choice>) -> 
         Some(Choice::Full) => {
             let follows = match &found.requirements {
                 Some(digest) => *digest == requirements::digest(&lock(ws, Mode::Full))?,
-                None => imports(&ws.python()),
+                None => python::imports(&ws.python()),
             };
             found.mode == Mode::Full && follows && found.python == python_version()
         }
@@ -129,7 +129,7 @@ pub fn satisfies(ws: &Workspace, found: &Installed, choice: Option<&Choice>) -> 
 
 /// What a missing wish means on this machine.
 pub fn default_choice() -> Choice {
-    if machine::has_nvidia_gpu() {
+    if needs::has_nvidia_gpu() {
         note("an NVIDIA GPU is here: the full libtorch (--torch lite would leave CUDA out)");
         Choice::Full
     } else {
@@ -178,7 +178,7 @@ fn fetch(ws: &Workspace, mode: Mode) -> Result<Installed> {
         && let Some(missing) = additions::missing(&lock, &ws.python())?
     {
         additions::add(ws, &missing)?;
-        if imports(&ws.python()) {
+        if python::imports(&ws.python()) {
             let requirements = Some(requirements::digest(&lock)?);
             let installed = Installed {
                 requirements,
@@ -196,12 +196,12 @@ fn fetch(ws: &Workspace, mode: Mode) -> Result<Installed> {
     let staging = landing::sibling(&ws.python(), "staging");
     requirements::install(&lock, &wheels, &staging)?;
     let torch = version(&staging.join("torch"))?;
-    if mode == Mode::Full && !imports(&staging) {
+    if mode == Mode::Full && !python::imports(&staging) {
         return Err(refuse(format!(
             "PyTorch was installed but Python cannot import it; to see why, run\n  \
              PYTHONPATH={} python3 -c 'import {}'",
             staging.display(),
-            IMPORTS.replace(',', ", ")
+            python::IMPORTS.replace(',', ", ")
         )));
     }
     let requirements = Some(requirements::digest(&lock)?);
@@ -279,23 +279,9 @@ fn python_string(text: &str) -> String {
         .to_owned()
 }
 
-/// The packages that Python must import in the full set-up.
-const IMPORTS: &str = "torch,safetensors,numpy,PIL,tensorboard,cv2";
 /// By these a full PyTorch that was put here by hand is recognised; what else the tests need can
 /// be added to it.
 const RECOGNISED: &str = "torch,safetensors,numpy,PIL,tensorboard";
-
-/// Whether Python can use what is in `folder`.
-pub fn imports(folder: &Path) -> bool {
-    can_import(folder, IMPORTS)
-}
-
-fn can_import(folder: &Path, modules: &str) -> bool {
-    Child::new("python3", "python3", folder)
-        .args(["-c", &format!("import {modules}")])
-        .env("PYTHONPATH", folder)
-        .succeeds()
-}
 
 fn python_version() -> Option<String> {
     let script = "import sys; print('%d.%d' % sys.version_info[:2])";

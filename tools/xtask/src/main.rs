@@ -1,40 +1,26 @@
-//! `cargo xtask`: everything around the programs. It depends on no torch crate, so it builds and
-//! runs before libtorch is there.
+//! `cargo xtask`: set-up, first results, tests; and the way to the lab. It depends on no torch crate, so it builds and
+//! runs before libtorch is there, and on little else, so that it builds in seconds.
 
 mod additions;
 mod apt;
-mod bench;
 mod browser;
 mod build_tools;
-mod child;
-mod documents;
-mod endure;
+mod circles;
 mod faces;
-mod failure;
-mod goldens;
-mod harden;
-mod landing;
+mod lab;
 mod libtorch;
-mod machine;
-mod memory;
+mod needs;
 mod packages;
 mod parity;
 mod photos;
-mod precision;
-mod programs;
+mod prepared;
 mod quickstart;
 mod rcc;
-mod reproduce;
-mod requirements;
-mod samples;
 mod setup;
-mod stages;
 mod suite;
 mod tidy;
-mod training;
 mod verdict;
 mod weights;
-mod workspace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,9 +28,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::lab::Lab;
 use crate::setup::{Part, Wishes};
-use crate::stages::{Stages, note, seconds};
-use crate::workspace::Workspace;
+use deepsim_tools::stages::{Stages, note, seconds};
+use deepsim_tools::workspace::Workspace;
 
 /// Set-up, first results, tests and records of DeepSim.
 ///
@@ -100,7 +87,7 @@ Examples:
         #[command(flatten)]
         wishes: Wishes,
         /// Stop the training after N minutes and evaluate what was reached
-        #[arg(long, value_name = "N", value_parser = minutes)]
+        #[arg(long, value_name = "N", value_parser = deepsim_tools::args::minutes)]
         minutes: Option<f64>,
     },
 
@@ -150,98 +137,65 @@ Examples:
         args: parity::Args,
     },
 
+    /// Check the invariants that a machine can check
+    ///
+    /// Crate directions, no circles of imports between files, no unsafe code outside deepsim-aten, file lengths and sizes, no machine's
+    /// paths or registry hosts in committed files, headers of experiments, generated documents.
+    Tidy,
+
     /// Train small cases of every kind and compare them with a record, bit for bit
     ///
     /// For changes of the code that must change no number: record before, check after. Eleven trainings of 30 steps in one
     /// thread; compared are all logged losses, every tensor of the checkpoint, and what `table2` or `sample` prints.
-    #[command(after_help = goldens::EXAMPLES)]
-    Goldens {
-        #[command(flatten)]
-        args: goldens::Args,
-    },
-
-    /// Check the invariants that a machine can check
-    ///
-    /// Crate directions, no unsafe code outside deepsim-aten, file lengths and sizes, no machine's
-    /// paths or registry hosts in committed files, headers of experiments, generated documents.
-    Tidy,
+    #[command(disable_help_flag = true)]
+    Goldens(Lab),
 
     /// Run the sample experiments and write their records, docs/results/*.json; or check them
     ///
     /// Finished runs are only evaluated, cut ones go on. Tables and numbers of the documents are made
     /// from the records; what was not run reads "not run".
-    #[command(after_help = reproduce::EXAMPLES)]
-    Reproduce {
-        #[command(flatten)]
-        args: reproduce::Args,
-    },
+    #[command(disable_help_flag = true)]
+    Reproduce(Lab),
 
     /// Train in fp32 and in bf16 with several seeds, and compare what they reach
     ///
     /// Writes docs/results/precision.json and docs/pictures/precision.png, and prints whether bf16
     /// stays within what the seed alone changes in fp32.
-    #[command(after_help = precision::EXAMPLES)]
-    Precision {
-        #[command(flatten)]
-        args: precision::Args,
-    },
+    #[command(disable_help_flag = true)]
+    Precision(Lab),
 
     /// Train for an hour and see whether memory, file handles, threads and speed stay flat
-    #[command(after_help = endure::SOAK_EXAMPLES)]
-    Soak {
-        #[command(flatten)]
-        args: endure::SoakArgs,
-    },
+    #[command(disable_help_flag = true)]
+    Soak(Lab),
 
     /// Kill a training again and again, and see whether anything is lost
-    #[command(after_help = endure::KILL_EXAMPLES)]
-    Kills {
-        #[command(flatten)]
-        args: endure::KillArgs,
-    },
+    #[command(disable_help_flag = true)]
+    Kills(Lab),
 
     /// Feed everything that is read from files with what no program wrote, guided by coverage
     ///
     /// libFuzzer on the stable toolchain. The targets are in tools/fuzz/targets.toml.
-    #[command(after_help = harden::FUZZ_EXAMPLES)]
-    Fuzz {
-        #[command(flatten)]
-        args: harden::FuzzArgs,
-    },
+    #[command(disable_help_flag = true)]
+    Fuzz(Lab),
 
     /// Run the tests that call C++ under AddressSanitizer
-    #[command(after_help = harden::ASAN_EXAMPLES)]
-    Asan,
+    #[command(disable_help_flag = true)]
+    Asan(Lab),
 
     /// Check the dependencies' licences, sources and known holes with cargo-deny
-    Deny {
-        #[command(flatten)]
-        args: harden::DenyArgs,
-    },
+    #[command(disable_help_flag = true)]
+    Deny(Lab),
 
     /// Evaluate synthetic images and see whether more of them take more memory
-    #[command(after_help = memory::EXAMPLES)]
-    Memory {
-        #[command(flatten)]
-        args: memory::Args,
-    },
+    #[command(disable_help_flag = true)]
+    Memory(Lab),
 
     /// Compare DeepSim's speed with PyTorch's on this machine
     ///
     /// Contenders take turns in rounds, so that what disturbs the machine disturbs all of them;
     /// the median counts. Prints a table, and where the time of our iterations goes.
-    #[command(after_help = bench::EXAMPLES)]
-    Bench {
-        #[command(flatten)]
-        args: bench::Args,
-    },
-}
-
-fn minutes(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(minutes) if minutes > 0.0 && minutes <= 1e5 => Ok(minutes),
-        _ => Err("a number of minutes above 0 is needed".to_owned()),
-    }
+    #[command(disable_help_flag = true)]
+    Bench(Lab),
 }
 
 fn main() -> ExitCode {
@@ -250,7 +204,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             deepsim_terminal::tell(format_args!("error: {error:#}"));
-            failure::exit_code(&error)
+            deepsim_tools::failure::exit_code(&error)
         }
     }
 }
@@ -267,22 +221,22 @@ fn run(cli: Cli) -> Result<()> {
             };
             let mut stages = Stages::new(parts.len());
             // Only what converts the weights: the rest is built by those who run it.
-            setup::run(&ws, &wishes, &parts, &["deepsim-nets"], &mut stages)?;
+            setup::run(&ws, &wishes, &parts, &["deepsim-weights"], &mut stages)?;
             note(format_args!("ready in {}", seconds(stages.elapsed())));
             Ok(())
         }
         Command::Test => suite::run(&ws),
         Command::Parity { args } => parity::run(&ws, &args),
-        Command::Goldens { args } => goldens::run(&ws, &args),
+        Command::Goldens(lab) => lab.run(&ws, "goldens"),
         Command::Tidy => tidy::run(&ws),
-        Command::Reproduce { args } => reproduce::run(&ws, &args),
-        Command::Precision { args } => precision::run(&ws, &args),
-        Command::Memory { args } => memory::run(&ws, &args),
-        Command::Bench { args } => bench::run(&ws, &args),
-        Command::Soak { args } => endure::soak(&ws, &args),
-        Command::Kills { args } => endure::kills(&ws, &args),
-        Command::Fuzz { args } => harden::fuzz(&ws, &args),
-        Command::Asan => harden::asan(&ws),
-        Command::Deny { args } => harden::deny(&ws, &args),
+        Command::Reproduce(lab) => lab.run(&ws, "reproduce"),
+        Command::Precision(lab) => lab.run(&ws, "precision"),
+        Command::Memory(lab) => lab.run(&ws, "memory"),
+        Command::Bench(lab) => lab.run(&ws, "bench"),
+        Command::Soak(lab) => lab.run(&ws, "soak"),
+        Command::Kills(lab) => lab.run(&ws, "kills"),
+        Command::Fuzz(lab) => lab.run(&ws, "fuzz"),
+        Command::Asan(lab) => lab.run(&ws, "asan"),
+        Command::Deny(lab) => lab.run(&ws, "deny"),
     }
 }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::stages::note;
-use crate::workspace::Workspace;
-use crate::{landing, requirements};
+use deepsim_tools::stages::note;
+use deepsim_tools::workspace::Workspace;
+use deepsim_tools::{landing, requirements};
 
 /// How Python packs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

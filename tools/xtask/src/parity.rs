@@ -7,12 +7,11 @@ use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use serde::{Deserialize, Serialize};
 
-use crate::child::Child;
-use crate::failure::refuse;
-use crate::stages::{Stages, note, seconds};
-use crate::suite;
-use crate::verdict::Verdict;
-use crate::workspace::Workspace;
+use crate::verdict::{self, Verdict};
+use deepsim_tools::child::Child;
+use deepsim_tools::failure::refuse;
+use deepsim_tools::stages::{Stages, note, seconds};
+use deepsim_tools::workspace::Workspace;
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -361,14 +360,14 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
             let (verdict, ended) = watched(tests, "")?;
             record.take(&read(&file)?, seed, setting.name)?;
             if let Err(why) = ended {
-                if !suite::of_tests(&verdict, &why) {
+                if !verdict::of_tests(&verdict, &why) {
                     return Err(why);
                 }
                 let where_from = format!("{}, seed {seed}", setting.name);
                 let all = verdict.failures.iter();
                 record
                     .failures
-                    .extend(all.map(|f| suite::listed(&where_from, f)));
+                    .extend(all.map(|f| verdict::listed(&where_from, f)));
                 failed.get_or_insert(why);
             }
         }

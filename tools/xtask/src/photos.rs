@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::child::Child;
-use crate::failure::refuse;
+use crate::apt;
 use crate::rcc::Archive;
-use crate::stages::{megabytes, note};
-use crate::workspace::Workspace;
-use crate::{apt, landing};
+use deepsim_tools::child::Child;
+use deepsim_tools::failure::refuse;
+use deepsim_tools::landing;
+use deepsim_tools::stages::{megabytes, note};
+use deepsim_tools::workspace::Workspace;
 
 /// Fewer photos than this cannot be split and trained on.
 const MIN_OWN: usize = 20;

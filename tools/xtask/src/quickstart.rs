@@ -7,21 +7,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::failure::refuse;
-use crate::programs::Programs;
 use crate::setup::{self, Wishes};
-use crate::stages::{Stages, note, seconds};
-use crate::training::{Outcome, Training};
-use crate::workspace::Workspace;
-use crate::{photos, programs};
+use crate::{photos, prepared};
+use deepsim_tools::failure::refuse;
+use deepsim_tools::held_out::{SAMPLE, held_out};
+use deepsim_tools::programs;
+use deepsim_tools::programs::Programs;
+use deepsim_tools::stages::{Stages, note, seconds};
+use deepsim_tools::training::{Outcome, Training};
+use deepsim_tools::workspace::Workspace;
 
 const EXPERIMENT: &str = "experiments/quickstart.toml";
-
-/// Held-out photos that are inverted, spread evenly over the set: nobody chose them.
-const PICTURES: usize = 6;
-
-/// Where the sample photos lie, prepared.
-pub const SAMPLE: &str = "data/sample";
 
 /// What differs between the sample photos and the user's own.
 struct Plan {
@@ -101,7 +97,7 @@ pub fn run(ws: &Workspace, wishes: &Wishes, minutes: Option<f64>) -> Result<()> 
     let programs = Programs::build(ws, &programs::ALL)?;
 
     stages.next("preparing the photos: 256 px, split into training and held-out photos");
-    prepare(ws, &programs, &source, &plan)?;
+    prepared::prepare(ws, &programs, &source, plan.prepared, plan.command)?;
 
     stages.next("training (Ctrl-C saves; the same command goes on)");
     let training = Training {
@@ -155,82 +151,6 @@ pub fn run(ws: &Workspace, wishes: &Wishes, minutes: Option<f64>) -> Result<()> 
     Ok(())
 }
 
-fn prepare(ws: &Workspace, programs: &Programs, source: &Path, plan: &Plan) -> Result<()> {
-    // The workspace's own photos by their short name: it stays true when the workspace moves.
-    let source = source.strip_prefix(ws.root()).unwrap_or(source);
-    let mut prepare = step(
-        "preparing the photos",
-        "deepsim-data",
-        [Path::new("prepare"), source, Path::new(plan.prepared)],
-    );
-    let settings = "--size 256 --resize short-crop --store raw --holdout 0.15";
-    prepare.args.extend(settings.split(' ').map(OsString::from));
-    if ignores_orientation(&ws.path(plan.prepared).join("train/manifest.json")) {
-        // as it was prepared: another dataset would be refused, and so would the run that trained on this one
-        prepare
-            .args
-            .extend(["--orientation", "ignore"].map(OsString::from));
-    }
-    prepare.run(ws, programs, plan.command)
-}
-
-/// Is this the manifest of a dataset none of whose photos was turned, as all were that older versions prepared?
-fn ignores_orientation(manifest: &Path) -> bool {
-    let json = fs::read(manifest)
-        .ok()
-        .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
-    json.is_some_and(|json| json["orientation"] != "apply")
-}
-
-/// The sample photos prepared as the quickstart does, for those who train without it.
-pub fn prepare_sample(
-    ws: &Workspace,
-    programs: &Programs,
-    source: &Path,
-    again: &'static str,
-) -> Result<()> {
-    let plan = Plan {
-        command: again,
-        ..Plan::new(&photos::Choice::Sample)
-    };
-    prepare(ws, programs, source, &plan)
-}
-
-/// Source files of some held-out photos, spread evenly over the set.
-pub fn held_out(ws: &Workspace, source: &Path, prepared: &str) -> Result<Vec<PathBuf>> {
-    let manifest = ws.path(prepared).join("test/manifest.json");
-    let text = fs::read(&manifest).with_context(|| format!("reading {}", manifest.display()))?;
-    let json: serde_json::Value =
-        serde_json::from_slice(&text).with_context(|| format!("in {}", manifest.display()))?;
-    let samples = json["samples"].as_array().map_or(&[][..], Vec::as_slice);
-    let paths: Vec<_> = samples
-        .iter()
-        .filter_map(|sample| sample["path"].as_str())
-        .map(|path| source.join(path))
-        .filter(|path| path.is_file())
-        .collect();
-    if paths.is_empty() {
-        return Err(refuse(format!(
-            "none of the held-out photos named in {} is in {} any more: put them back, or delete {prepared} and run again",
-            ws.show(&manifest),
-            source.display()
-        )));
-    }
-    Ok(spread(paths, PICTURES))
-}
-
-/// `n` items at even distances; all of them where there are fewer.
-fn spread<T>(items: Vec<T>, n: usize) -> Vec<T> {
-    let len = items.len();
-    let wanted = |i: usize| len <= n || (0..n).any(|k| i == (2 * k + 1) * len / (2 * n));
-    items
-        .into_iter()
-        .enumerate()
-        .filter(|(i, _)| wanted(*i))
-        .map(|(_, item)| item)
-        .collect()
-}
-
 /// The newest sheet of held-out photos that the training wrote.
 fn last_sheet(run: &Path) -> Option<PathBuf> {
     let sheets = fs::read_dir(run.join("samples"))
@@ -240,36 +160,4 @@ fn last_sheet(run: &Path) -> Option<PathBuf> {
     sheets
         .filter(|path| path.extension().is_some_and(|e| e == "png"))
         .max()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dataset_of_an_older_version_stays_as_it_was_prepared() {
-        let tmp = tempfile::tempdir().unwrap();
-        let file = tmp.path().join("manifest.json");
-        assert!(!ignores_orientation(&file));
-        for (text, ignores) in [
-            (r#"{"format": "deepsim-dataset", "size": 256}"#, true),
-            (
-                r#"{"format": "deepsim-dataset", "orientation": "apply", "turned": 3}"#,
-                false,
-            ),
-        ] {
-            fs::write(&file, text).unwrap();
-            assert_eq!(ignores_orientation(&file), ignores);
-        }
-    }
-
-    #[test]
-    fn the_spread_covers_the_set_and_gives_the_wanted_number() {
-        assert_eq!(spread((0..12).collect(), 6), [1, 3, 5, 7, 9, 11]);
-        assert_eq!(spread((0..38).collect(), 6), [3, 9, 15, 22, 28, 34]);
-        assert_eq!(spread(vec!['a', 'b'], 6), ['a', 'b']);
-        for len in 6..200 {
-            assert_eq!(spread((0..len).collect::<Vec<_>>(), 6).len(), 6, "of {len}");
-        }
-    }
 }

@@ -1,16 +1,20 @@
 //! Set-up: libtorch, photos, weights, each once; what is there already is left alone.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use deepsim_tools::failure::refuse;
+use deepsim_tools::held_out::SAMPLE;
+use deepsim_tools::lock::Lock;
+use deepsim_tools::programs;
 
-use crate::machine::{self, Need};
-use crate::programs::Programs;
-use crate::stages::{Stages, note};
-use crate::workspace::Workspace;
-use crate::{browser, build_tools, faces, landing, libtorch, photos, weights};
+use crate::needs::{self, Need};
+use crate::{browser, build_tools, faces, libtorch, photos, prepared, weights};
+use deepsim_tools::landing;
+use deepsim_tools::programs::Programs;
+use deepsim_tools::stages::{Stages, note};
+use deepsim_tools::workspace::Workspace;
 
 /// A part of set-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -27,6 +31,8 @@ pub enum Part {
     Browser,
     /// The AT&T faces, 400 photographs of 40 people, in data/faces; only when asked for.
     Faces,
+    /// The sample photos prepared into data/sample, as all sample experiments want them; only when asked for.
+    Sample,
     /// cmake, make and nasm in third_party/build-tools, where the machine has none: libjpeg-turbo is built with them.
     Build,
 }
@@ -81,11 +87,8 @@ pub const TESTS: [Part; 6] = [
 /// What a first run needs.
 pub const QUICK: [Part; 4] = [Part::Torch, Part::Build, Part::Photos, Part::Weights];
 
-/// Number of stages that [`run`] announces at most.
-pub const STAGES: usize = ALL.len();
-
 /// Runs the set-up of `parts`, as stages of `stages`. Where weights must be converted, `packages`
-/// are built in one go: deepsim-nets, which converts, and what the caller will need anyway.
+/// are built in one go: deepsim-weights, which converts, and what the caller will need anyway.
 ///
 /// # Errors
 /// A refusal naming everything the machine lacks, before anything is fetched; or what failed.
@@ -101,7 +104,7 @@ pub fn run(
         (Part::Photos, wishes.photos.is_some(), "--photos"),
     ] {
         if wished && !parts.contains(&part) {
-            return Err(crate::failure::refuse(format!(
+            return Err(refuse(format!(
                 "{option} says nothing to the parts that --only names: leave it out, or name that part too"
             )));
         }
@@ -121,6 +124,12 @@ pub fn run(
     let photo_wish = wishes.photos.clone().map(photos::Choice::from);
     let choice = photos::choice(ws, photo_wish.as_ref())?;
     let wants = |part| parts.contains(&part);
+    if wants(Part::Sample) && choice != photos::Choice::Sample {
+        return Err(refuse(
+            "the sample photos are asked for, but this workspace uses photos of yours: go back with \
+             `cargo xtask setup --photos sample`, then run this again",
+        ));
+    }
     let sets = [
         (Part::Weights, weights::Set::Comparator),
         (Part::Judges, weights::Set::Judges),
@@ -134,8 +143,8 @@ pub fn run(
     let mut needs = Vec::new();
     let fetches_torch =
         wants(Part::Torch) && !torch_ready && !matches!(wish, Some(libtorch::Choice::Folder(_)));
-    // The faces are prepared with deepsim-data, which is built for that.
-    let tools = match wants(Part::Build) || wants(Part::Faces) {
+    // Faces and sample photos are prepared with deepsim-data, which is built for that.
+    let tools = match wants(Part::Build) || wants(Part::Faces) || wants(Part::Sample) {
         true => build_tools::missing(ws),
         false => Vec::new(),
     };
@@ -152,13 +161,13 @@ pub fn run(
     if tools.iter().any(|tool| tool.is_debians()) {
         needs.push(Need::BuildTools);
     }
-    if wants(Part::Photos) && photos::pending(ws, &choice) {
+    if (wants(Part::Photos) || wants(Part::Sample)) && photos::pending(ws, &choice) {
         needs.push(Need::Apt);
     }
     if wants(Part::Browser) && browser::find(ws).is_none() {
         needs.push(Need::Browser);
     }
-    machine::require(&needs)?;
+    needs::require(&needs)?;
 
     if wants(Part::Torch) {
         stages.next("libtorch");
@@ -184,12 +193,7 @@ pub fn run(
         stages.next(set.title());
         if pending {
             weights::fetch(ws, set)?;
-            if libtorch::installed(ws)?.is_none() {
-                return Err(crate::failure::refuse(
-                    "the weights are fetched; converting them needs libtorch: cargo xtask setup",
-                ));
-            }
-            note("building the program that converts them (some minutes the first time)");
+            note("building the program that converts them (a minute the first time)");
             weights::convert(ws, &Programs::build(ws, packages)?, set)?;
         }
         for file in weights::files(ws, set)? {
@@ -199,6 +203,18 @@ pub fn run(
     if wants(Part::Browser) {
         stages.next("a browser for the tests");
         note(format_args!("ready: {}", ws.show(&browser::ensure(ws)?)));
+    }
+    if wants(Part::Sample) {
+        stages.next("the sample photos, prepared: 256 px, split into training and held-out photos");
+        let source = photos::ensure(ws, &choice)?;
+        let programs = Programs::build(ws, &programs::ALL)?;
+        prepared::prepare(
+            ws,
+            &programs,
+            &source,
+            SAMPLE,
+            "cargo xtask setup --only sample",
+        )?;
     }
     if wants(Part::Faces) {
         stages.next("faces: photographs of 40 people");
@@ -211,21 +227,4 @@ pub fn run(
         choice,
         photos: folder,
     })
-}
-
-/// Held while set-up runs: two at once would delete each other's unfinished work.
-pub(crate) struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
-
-impl Lock {
-    pub(crate) fn take(ws: &Workspace) -> Result<Self> {
-        let path = ws.third_party().join(".setup.lock");
-        fs::create_dir_all(ws.third_party()).context("creating third_party")?;
-        let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-        if file.try_lock().is_err() {
-            note("another set-up is running here: waiting for it");
-            file.lock()
-                .with_context(|| format!("locking {}", path.display()))?;
-        }
-        Ok(Self(file))
-    }
 }

@@ -4,18 +4,19 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 
-use crate::child::Child;
-use crate::failure::{ChildFailed, refuse};
 use crate::parity::{self, SETTINGS, Setting};
 use crate::setup::{self, Wishes};
-use crate::stages::{Stages, note, seconds};
-use crate::verdict::{Failure, Verdict};
-use crate::workspace::Workspace;
+use crate::verdict::{self, Failure, Verdict};
 use crate::{browser, libtorch, tidy};
+use deepsim_tools::child::Child;
+use deepsim_tools::failure::refuse;
+use deepsim_tools::python;
+use deepsim_tools::stages::{Stages, note, seconds};
+use deepsim_tools::workspace::Workspace;
 
 pub const HELP: &str = "\
 `cargo xtask parity --help` has the settings and the variables behind them,
-docs/ARCHITECTURE.md (Comparison with PyTorch) why the bounds hold for all of
+docs/decisions.md (Comparison with PyTorch) why the bounds hold for all of
 them. One test by hand, as the last lines name it:
   cargo test -p deepsim-train --test vae two_iterations_are_the_reference_s
 
@@ -43,7 +44,7 @@ pub fn run(ws: &Workspace) -> Result<()> {
     let linked = libtorch::installed(ws)?.filter(|found| found.mode == libtorch::Mode::Linked);
     let torch = match linked {
         // The user's own PyTorch is not thrown away for the tests, if Python can use it.
-        Some(_) if libtorch::imports(&ws.python()) => None,
+        Some(_) if python::imports(&ws.python()) => None,
         Some(_) => {
             return Err(refuse(
                 "third_party/py links to a libtorch of yours, and Python cannot import torch, \
@@ -57,7 +58,13 @@ pub fn run(ws: &Workspace) -> Result<()> {
         torch,
         photos: None,
     };
-    setup::run(ws, &wishes, &setup::TESTS, &["deepsim-nets"], &mut stages)?;
+    setup::run(
+        ws,
+        &wishes,
+        &setup::TESTS,
+        &["deepsim-weights"],
+        &mut stages,
+    )?;
 
     let (mut failed, mut error) = (Failed::new(), None);
     // What PyTorch answers, for all settings.
@@ -121,7 +128,7 @@ pub fn run(ws: &Workspace) -> Result<()> {
         }
         note(format_args!("failed in {}:", seconds(stages.elapsed())));
         for (setting, failure) in &failed {
-            note(listed(setting, failure));
+            note(verdict::listed(setting, failure));
         }
         return Err(error);
     }
@@ -141,46 +148,10 @@ fn take(
     error: &mut Option<anyhow::Error>,
 ) -> Result<()> {
     let Err(why) = ended else { return Ok(()) };
-    if !of_tests(&verdict, &why) {
+    if !verdict::of_tests(&verdict, &why) {
         return Err(why);
     }
     failed.extend(verdict.failures.into_iter().map(|f| (setting, f)));
     error.get_or_insert(why);
     Ok(())
-}
-
-/// Whether a run ended so because tests failed, and not before them or by a signal.
-pub fn of_tests(verdict: &Verdict, why: &anyhow::Error) -> bool {
-    let interrupted = why
-        .downcast_ref::<ChildFailed>()
-        .is_some_and(|f| f.ending.interrupted());
-    !verdict.failures.is_empty() && !interrupted
-}
-
-/// `vae (as the machine is): two_iterations_are_the_reference_s, …`
-pub fn listed(setting: &str, failure: &Failure) -> String {
-    let tests = match failure.tests.is_empty() {
-        true => "ended before it could say which test (see above)".to_owned(),
-        false => failure.tests.join(", "),
-    };
-    format!("  {} [{setting}]: {tests}", failure.program)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_lines_name_program_setting_and_tests() {
-        let mut failure = Failure {
-            program: "-p deepsim-train --test vae".into(),
-            tests: vec!["one".into(), "two".into()],
-        };
-        assert_eq!(
-            listed("avx2", &failure),
-            "  -p deepsim-train --test vae [avx2]: one, two"
-        );
-        failure.tests.clear();
-        assert!(listed("avx2", &failure).contains("ended before"));
-    }
 }

@@ -1,4 +1,5 @@
-//! The invariants of the house that a machine can check; docs/ARCHITECTURE.md says why they hold.
+//! The invariants of the house that a machine can check; docs/ARCHITECTURE.md lists them and
+//! docs/decisions.md says why they hold.
 //!
 //! A check yields complaints, `path: what is wrong`; all of them are shown at once.
 
@@ -8,10 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::child::Child;
-use crate::documents;
-use crate::stages::note;
-use crate::workspace::Workspace;
+use crate::{circles, lab};
+use deepsim_tools::child::Child;
+use deepsim_tools::stages::note;
+use deepsim_tools::workspace::Workspace;
 
 /// Largest committed file, in bytes: photos and weights do not belong in git.
 const MAX_BYTES: u64 = 2 << 20;
@@ -19,15 +20,22 @@ const MAX_BYTES: u64 = 2 << 20;
 const MAX_LINES: usize = 600;
 
 /// Which crates of the workspace, and which torch bindings, each crate may depend on.
-/// {terminal, files} → all; aten → nets → experiment → {train, eval}; data → experiment. Nothing points back.
-const DIRECTIONS: [(&str, &[&str]); 12] = [
+/// {terminal, files} → all; {aten, weights} → nets → experiment → {train, eval}; data → experiment. Nothing points back.
+const DIRECTIONS: [(&str, &[&str]); 15] = [
     ("deepsim-aten", &["tch", "torch-sys"]),
     ("deepsim-terminal", &[]),
     ("deepsim-files", &[]),
     (
         "deepsim-nets",
-        &["deepsim-aten", "deepsim-files", "deepsim-terminal", "tch"],
+        &[
+            "deepsim-aten",
+            "deepsim-files",
+            "deepsim-terminal",
+            "deepsim-weights",
+            "tch",
+        ],
     ),
+    ("deepsim-weights", &["deepsim-files", "deepsim-terminal"]),
     ("deepsim-data", &["deepsim-files", "deepsim-terminal"]),
     (
         "deepsim-experiment",
@@ -36,6 +44,7 @@ const DIRECTIONS: [(&str, &[&str]); 12] = [
             "deepsim-data",
             "deepsim-files",
             "deepsim-nets",
+            "deepsim-weights",
             "tch",
         ],
     ),
@@ -59,11 +68,14 @@ const DIRECTIONS: [(&str, &[&str]); 12] = [
             "tch",
         ],
     ),
-    ("xtask", &["deepsim-terminal"]),
+    ("deepsim-tools", &["deepsim-terminal"]),
+    ("xtask", &["deepsim-terminal", "deepsim-tools"]),
+    ("deepsim-lab", &["deepsim-terminal", "deepsim-tools"]),
     (
         "deepsim-bench",
         &[
             "deepsim-data",
+            "deepsim-eval",
             "deepsim-experiment",
             "deepsim-nets",
             "deepsim-train",
@@ -72,7 +84,13 @@ const DIRECTIONS: [(&str, &[&str]); 12] = [
     ),
     (
         "deepsim-fuzz",
-        &["deepsim-data", "deepsim-experiment", "deepsim-nets", "tch"],
+        &[
+            "deepsim-data",
+            "deepsim-experiment",
+            "deepsim-nets",
+            "deepsim-weights",
+            "tch",
+        ],
     ),
     (
         "deepsim-tests",
@@ -94,7 +112,11 @@ const DIRECTIONS: [(&str, &[&str]); 12] = [
 /// When anything is wrong; each complaint has been shown on stderr.
 pub fn run(ws: &Workspace) -> Result<()> {
     let files = files(ws)?;
-    let mut complaints = directions(&packages(ws)?);
+    let packages = packages(ws)?;
+    let mut complaints = directions(&packages);
+    for package in &packages {
+        complaints.extend(package.circles()?);
+    }
     for file in &files {
         let path = ws.path(file);
         let Ok(meta) = fs::metadata(&path) else {
@@ -112,13 +134,16 @@ pub fn run(ws: &Workspace) -> Result<()> {
             complaints.extend(text_complaints(file, text));
         }
     }
-    complaints.extend(documents::complaints(ws)?);
     if !complaints.is_empty() {
         for complaint in &complaints {
             deepsim_terminal::tell(format_args!("tidy: {complaint}"));
         }
         bail!("tidy: {} complaints", complaints.len());
     }
+    // It names its complaints itself.
+    Child::from(lab::start(ws), "the documents' check")
+        .args(["documents"])
+        .run()?;
     note(format_args!("tidy: {} files in order", files.len()));
     Ok(())
 }
@@ -214,7 +239,29 @@ struct Metadata {
 #[derive(Debug, Deserialize)]
 struct Package {
     name: String,
+    #[serde(default)]
+    manifest_path: PathBuf,
     dependencies: Vec<Dependency>,
+}
+
+impl Package {
+    /// A complaint for each circle of imports among its files.
+    fn circles(&self) -> Result<Vec<String>> {
+        let src = self.manifest_path.with_file_name("src");
+        if !src.is_dir() {
+            return Ok(Vec::new());
+        }
+        let all = circles::find(&src)?.into_iter();
+        Ok(all
+            .map(|circle| {
+                format!(
+                    "{}: files import each other in a circle:\n  {}",
+                    self.name,
+                    circle.because.join("\n  ")
+                )
+            })
+            .collect())
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -275,7 +322,7 @@ fn files(ws: &Workspace) -> Result<Vec<String>> {
         "--others",
         "--exclude-standard",
     ]);
-    if crate::machine::on_path("git").is_some() && ws.path(".git").exists() {
+    if deepsim_tools::machine::on_path("git").is_some() && ws.path(".git").exists() {
         let list = git.output()?;
         return Ok(String::from_utf8_lossy(&list)
             .split('\0')
@@ -323,6 +370,7 @@ mod tests {
         };
         Package {
             name: name.to_owned(),
+            manifest_path: PathBuf::new(),
             dependencies: dependencies.iter().map(dependency).collect(),
         }
     }

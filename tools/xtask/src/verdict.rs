@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 
 use anyhow::{Context, Result};
+use deepsim_tools::failure::ChildFailed;
 
 /// A test program that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +74,23 @@ fn failed(line: &str) -> Option<&str> {
     line.strip_prefix("---- ")?.strip_suffix(" stdout ----")
 }
 
+/// Whether a run ended so because tests failed, and not before them or by a signal.
+pub fn of_tests(verdict: &Verdict, why: &anyhow::Error) -> bool {
+    let interrupted = why
+        .downcast_ref::<ChildFailed>()
+        .is_some_and(|f| f.ending.interrupted());
+    !verdict.failures.is_empty() && !interrupted
+}
+
+/// `vae (as the machine is): two_iterations_are_the_reference_s, …`
+pub fn listed(setting: &str, failure: &Failure) -> String {
+    let tests = match failure.tests.is_empty() {
+        true => "ended before it could say which test (see above)".to_owned(),
+        false => failure.tests.join(", "),
+    };
+    format!("  {} [{setting}]: {tests}", failure.program)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +142,19 @@ error: 2 targets failed:
             failure("-p deepsim-train --test vae", &[]),
         ];
         assert_eq!(verdict.failures, wanted);
+    }
+
+    #[test]
+    fn the_last_lines_name_program_setting_and_tests() {
+        let mut failure = Failure {
+            program: "-p deepsim-train --test vae".into(),
+            tests: vec!["one".into(), "two".into()],
+        };
+        assert_eq!(
+            listed("avx2", &failure),
+            "  -p deepsim-train --test vae [avx2]: one, two"
+        );
+        failure.tests.clear();
+        assert!(listed("avx2", &failure).contains("ended before"));
     }
 }

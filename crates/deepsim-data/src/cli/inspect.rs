@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use deepsim_data::manifest::Holdout;
-use deepsim_data::terminal::{self, one_line, tell};
+use deepsim_data::terminal::{self, one_line};
 use deepsim_data::verify::{beside_parts, parts};
 use deepsim_data::{Dataset, DatasetKind, Layout, Orientation, Resize, SquareWindow, Store};
 use serde::Serialize;
 
-use super::{Format, InspectArgs, say};
+use super::args::{Format, InspectArgs};
+use super::output::say;
 
 /// What is printed of one dataset; the JSON's fields.
 #[derive(Serialize)]
@@ -42,10 +43,14 @@ struct Prepared {
 
 pub fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let mut summaries = Vec::new();
-    beside_parts(&args.dataset)?.iter().for_each(tell);
+    beside_parts(&args.dataset)?
+        .iter()
+        .for_each(|note| tracing::info!("{note}"));
     for path in parts(&args.dataset) {
         let data = Dataset::open(&path)?;
-        data.notes().iter().for_each(tell);
+        data.notes()
+            .iter()
+            .for_each(|note| tracing::info!("{note}"));
         match args.format {
             Format::Json => summaries.push(summary(&data)),
             Format::Text => say(&text(&data))?,

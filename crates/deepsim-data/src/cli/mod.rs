@@ -1,15 +1,20 @@
 //! The command line: arguments, and one file for each command.
 
+mod args;
 mod inspect;
+mod output;
 mod prepare;
 mod progress;
 mod verify;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use deepsim_data::{DataError, Orientation, Resize, SquareWindow, Store};
+use clap::{Parser, Subcommand};
+use deepsim_data::DataError;
+
+use args::{InspectArgs, PrepareArgs, VerifyArgs};
+
+pub use output::Failed;
 
 /// Turns photographs into datasets for training.
 #[derive(Debug, Parser)]
@@ -35,6 +40,8 @@ stderr what people read."
 pub struct Args {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    pub log: deepsim_data::terminal::log::Options,
 }
 
 #[derive(Debug, Subcommand)]
@@ -42,168 +49,6 @@ enum Command {
     Prepare(PrepareArgs),
     Inspect(InspectArgs),
     Verify(VerifyArgs),
-}
-
-/// Makes a dataset: every photo decoded, made square, and stored in shards with a manifest.
-///
-/// SOURCE is a folder of images (searched recursively), a .tar, or a tar of tars. The folders
-/// and archives of ILSVRC-2012 are recognised: n01440764/*.JPEG (the folder is the label),
-/// ILSVRC2012_val_*.JPEG, ILSVRC2012_img_train.tar. Nothing is unpacked.
-///
-/// OUT appears only when it is complete. If it already holds exactly this dataset (by the
-/// source's names and sizes and by the settings), nothing is done.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples (`deepsim-data` is `cargo run --release -p deepsim-data --`):
-  a folder of photos, a tenth of them held out for testing (writes OUT/train and
-  OUT/test):
-    deepsim-data prepare ~/photos data/mine --holdout 0.1
-  ILSVRC-2012 as the paper has it (squashed to 256x256), from the archives as
-  downloaded:
-    deepsim-data prepare ILSVRC2012_img_train.tar data/ilsvrc-train
-    deepsim-data prepare ILSVRC2012_img_val.tar data/ilsvrc-val
-  allow up to 20 corrupt photos, which the manifest will list:
-    deepsim-data prepare ~/photos data/mine --quarantine 20
-  faces: the part of the picture that is customary, at 64x64; CelebA's aligned
-  pictures (178x218), and LFW's funneled ones (250x250):
-    deepsim-data prepare celeba data/celeba --size 64 --window 15,40,148
-    deepsim-data prepare lfw data/lfw --size 64 --window 50,50,150
-
-Space at 256 px: raw takes 197 kB an image (252 GB for ILSVRC-2012), jpeg about
-a quarter.
-
-Whatever SOURCE holds that is not taken is counted and named: files of other
-kinds by their ending, links, hidden files, members of archives. A single image
-that is not ILSVRC-2012's among its images, or one in a hundred, is skipped;
-with more the source is a collection of images.")]
-struct PrepareArgs {
-    /// A folder of images, a .tar, or a tar of tars
-    source: PathBuf,
-    /// The directory to create
-    out: PathBuf,
-    /// Side of the stored pictures in pixels
-    #[arg(long, default_value_t = 256, value_name = "PIXELS")]
-    size: u32,
-    /// How photos become square [default: squash for ILSVRC-2012, otherwise short-crop]
-    #[arg(long, value_enum)]
-    resize: Option<ResizeArg>,
-    /// The EXIF orientation of photos [default: ignore for ILSVRC-2012, otherwise apply]
-    #[arg(long, value_enum)]
-    orientation: Option<OrientationArg>,
-    /// Cut this square out of every photo before it is scaled, in the photo's pixels
-    ///
-    /// The rest of the photo is not looked at, and --resize changes nothing. A photo in which the
-    /// window does not lie whole is corrupt (see --quarantine).
-    #[arg(long, value_name = "LEFT,TOP,SIDE", allow_hyphen_values = true)]
-    window: Option<SquareWindow>,
-    /// How pictures are stored [default: raw below 20000 images, jpeg from there on]
-    #[arg(long, value_enum)]
-    store: Option<StoreArg>,
-    /// Hold out this share of the images (between 0 and 1): writes OUT/train and OUT/test
-    #[arg(long, value_name = "FRACTION")]
-    holdout: Option<f64>,
-    /// Seed of the choice of held-out images
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    seed: u64,
-    /// Leave out up to this many corrupt photos instead of failing
-    #[arg(long, default_value_t = 0, value_name = "BUDGET")]
-    quarantine: usize,
-    /// Replace another dataset at OUT (never anything else)
-    #[arg(long)]
-    force: bool,
-    /// Worker threads [default: one for each core]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-}
-
-/// Says what a dataset, or a folder of images, holds.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples, after `cargo xtask quickstart`:
-  cargo run --release -p deepsim-data -- inspect data/sample
-  cargo run --release -p deepsim-data -- inspect data/sample --format json
-
-JSON is a list: one object for a dataset, two (train, test) for one prepared
-with --holdout.")]
-struct InspectArgs {
-    /// A prepared dataset, the root of a split one, or a folder of images
-    dataset: PathBuf,
-    /// How to print it
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
-}
-
-/// Compares every byte of a dataset with its checksums and decodes every picture.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Example, after `cargo xtask quickstart`:
-  cargo run --release -p deepsim-data -- verify data/sample && echo whole
-
-Prints one line for all that is broken and exits 1 if anything is. A plain
-folder of images has no checksums; its photos are decoded strictly, as training
-would.")]
-struct VerifyArgs {
-    /// A prepared dataset, the root of a split one, or a folder of images
-    dataset: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    /// For people
-    Text,
-    /// For programs
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ResizeArg {
-    /// Both sides scaled to the size; the aspect ratio is lost
-    Squash,
-    /// The largest centred square, scaled
-    ShortCrop,
-}
-
-impl From<ResizeArg> for Resize {
-    fn from(arg: ResizeArg) -> Self {
-        match arg {
-            ResizeArg::Squash => Self::Squash,
-            ResizeArg::ShortCrop => Self::ShortCrop,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OrientationArg {
-    /// Turn photos as every viewer does
-    Apply,
-    /// Take the pixels as they are stored, as the ILSVRC tools did
-    Ignore,
-}
-
-impl From<OrientationArg> for Orientation {
-    fn from(arg: OrientationArg) -> Self {
-        match arg {
-            OrientationArg::Apply => Self::Apply,
-            OrientationArg::Ignore => Self::Ignore,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum StoreArg {
-    /// JPEG of quality 95
-    Jpeg,
-    /// The pixels themselves
-    Raw,
-}
-
-impl From<StoreArg> for Store {
-    fn from(arg: StoreArg) -> Self {
-        match arg {
-            StoreArg::Jpeg => Self::Jpeg,
-            StoreArg::Raw => Self::Raw,
-        }
-    }
 }
 
 /// Runs the command.
@@ -215,18 +60,6 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// An error of the work itself, after the request was found to be in order.
-#[derive(Debug)]
-pub struct Failed(pub anyhow::Error);
-
-impl std::fmt::Display for Failed {
-    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        to.write_str(&deepsim_data::with_causes(self.0.as_ref()))
-    }
-}
-
-impl std::error::Error for Failed {}
-
 /// The exit code for an error that reached the top: 1 if the work had begun, 2 if the request was refused.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let is_threads = matches!(error.downcast_ref(), Some(DataError::Threads { .. }));
@@ -234,11 +67,4 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         true => ExitCode::from(1),
         false => ExitCode::from(2),
     }
-}
-
-/// Prints a line of results. A reader who has seen enough ends the program without complaint.
-fn say(line: &str) -> anyhow::Result<()> {
-    deepsim_data::terminal::print(format_args!("{line}\n")).map_err(|error| {
-        Failed(anyhow::Error::from(error).context("cannot write to stdout")).into()
-    })
 }

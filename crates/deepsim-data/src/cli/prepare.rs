@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use deepsim_data::prepare::Existing;
-use deepsim_data::terminal::{one_line, path as shown, tell};
+use deepsim_data::terminal::{one_line, path as shown};
 use deepsim_data::{DataError, Event, Flow, Orientation, Outcome, Prepare, prepare};
 use rayon::ThreadPoolBuilder;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
+use super::args::PrepareArgs;
+use super::output::{Failed, say};
 use super::progress::Progress;
-use super::{Failed, PrepareArgs, say};
 
 /// Duplicates named one by one; more are only counted.
 const NAMED: usize = 5;
@@ -71,14 +72,14 @@ pub fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
     });
     match result {
         Err(DataError::Interrupted) => {
-            tell(DataError::Interrupted);
+            tracing::info!("{}", DataError::Interrupted);
             Ok(exit(stop.signal()))
         }
         Err(error) if seen.started => Err(Failed(error.into()).into()),
         Err(error) => Err(error.into()),
         Ok(outcome) => {
             for line in &seen.corrupt {
-                tell(format_args!("corrupt, left out: {line}"));
+                tracing::info!("corrupt, left out: {line}");
             }
             say(&report(&outcome, &request, seen.orientation))?;
             Ok(ExitCode::SUCCESS)
@@ -146,7 +147,7 @@ impl Stop {
                 let _ = std::fs::remove_dir_all(stage);
             }
         }
-        tell(DataError::Interrupted);
+        tracing::info!("{}", DataError::Interrupted);
         std::process::exit(128 + signal);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use deepsim_data::terminal::tell;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 /// Time between two lines in a log.
@@ -36,11 +35,11 @@ impl Progress {
             self.said = Instant::now();
             let spent = self.started.elapsed().as_secs_f64();
             let left = spent / done.max(1) as f64 * (total - done) as f64;
-            tell(format_args!(
+            tracing::info!(
                 "{done} of {total} photos, {:.0} photos/s, about {} left",
                 done as f64 / spent.max(1e-9),
                 HumanDuration(Duration::from_secs_f64(left))
-            ));
+            );
         }
     }
 
@@ -59,10 +58,7 @@ impl Progress {
 
     /// A line for people that does not tear the bar.
     pub fn note(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| tell(line)),
-            None => tell(line),
-        }
+        tracing::info!("{line}");
     }
 }
 
@@ -83,5 +79,6 @@ fn bar(total: usize) -> ProgressBar {
     let template = "{wide_bar} {human_pos}/{human_len} photos, {per_sec:.0}, {eta} left";
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(total as u64).with_style(style)
+    let bar = ProgressBar::new(total as u64).with_style(style);
+    deepsim_data::terminal::log::bars().add(bar)
 }

@@ -2,25 +2,28 @@
 
 use std::process::ExitCode;
 
-use deepsim_data::terminal::{self, one_line, path as shown, tell};
+use deepsim_data::terminal::{self, one_line, path as shown};
 use deepsim_data::verify::{beside_parts, parts};
 use deepsim_data::{Dataset, verify};
 
+use super::args::VerifyArgs;
+use super::output::{Failed, say};
 use super::progress::Progress;
-use super::{Failed, VerifyArgs, say};
 
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     // Where no handler can be set, things are as they would be without.
     let _ = terminal::end_as_first_process();
     let mut all_whole = true;
     let parts = parts(&args.dataset);
-    beside_parts(&args.dataset)?.iter().for_each(tell);
+    beside_parts(&args.dataset)?
+        .iter()
+        .for_each(|note| tracing::info!("{note}"));
     // what cannot be opened at all is refused before the work begins
     for path in &parts {
         Dataset::open_incomplete(path)?
             .notes()
             .iter()
-            .for_each(tell);
+            .for_each(|note| tracing::info!("{note}"));
     }
     for path in parts {
         let mut progress = Progress::new();
@@ -39,11 +42,11 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             say(&format!("whole: {}: {count} images", shown(&path)))?;
         } else {
             all_whole = false;
-            tell(format_args!(
+            tracing::info!(
                 "{} things are broken in {}: prepare it again, or copy it again from where it is whole",
                 broken.len(),
                 shown(&path)
-            ));
+            );
         }
     }
     Ok(if all_whole {

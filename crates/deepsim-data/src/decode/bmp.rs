@@ -6,9 +6,10 @@ use std::io::Cursor;
 use image::ImageDecoder;
 use image::codecs::bmp::BmpDecoder;
 
+use super::held::{Held, OVERHEAD, decode_into, fault};
 use super::pixels::Layout;
-use super::{Held, OVERHEAD, check_dimensions, decode_into, fault};
 use crate::fault::ImageFault;
+use crate::limits::check_dimensions;
 
 /// Decodes a BMP to RGB.
 pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {

@@ -4,7 +4,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{MAX_FILE, MAX_MEMORY};
+use crate::limits::{MAX_FILE, MAX_MEMORY};
 
 /// Memory for decoding: a thread that holds some of it never waits for more.
 pub(super) static DECODING: Budget = Budget::new(MAX_MEMORY);

@@ -4,9 +4,10 @@ use std::io::{Cursor, ErrorKind};
 
 use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 
+use super::held::{Held, decode_into};
 use super::pixels::Layout;
-use super::{Held, check_dimensions, decode_into};
 use crate::fault::ImageFault;
+use crate::limits::check_dimensions;
 
 /// Decodes a GIF's first frame to RGB.
 pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {

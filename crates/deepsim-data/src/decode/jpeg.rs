@@ -6,9 +6,10 @@
 use image::RgbImage;
 use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
 
+use super::held::{Held, kept, reserve};
 use super::pixels::{Layout, to_rgb8};
-use super::{Held, check_dimensions, kept, reserve};
 use crate::fault::ImageFault;
+use crate::limits::check_dimensions;
 
 /// Every JPEG starts with these bytes.
 pub(super) const MAGIC: [u8; 3] = [0xFF, 0xD8, 0xFF];

@@ -4,9 +4,10 @@ use std::io::{Cursor, ErrorKind};
 
 use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
 
+use super::held::{Held, decode_into};
 use super::pixels::Layout;
-use super::{Held, check_dimensions, decode_into};
 use crate::fault::ImageFault;
+use crate::limits::check_dimensions;
 
 /// For chunks that belong to the pixels: palettes and rows of at most 20,000 pixels.
 const SMALL: usize = 4 << 20;

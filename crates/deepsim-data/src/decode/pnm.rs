@@ -6,9 +6,10 @@ use std::io::Cursor;
 use image::ImageDecoder;
 use image::codecs::pnm::{PnmDecoder, PnmHeader, PnmSubtype, SampleEncoding};
 
+use super::held::{Held, decode_into, fault};
 use super::pixels::Layout;
-use super::{Held, check_dimensions, decode_into, fault};
 use crate::fault::ImageFault;
+use crate::limits::check_dimensions;
 
 /// Decodes a PNM to RGB.
 pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {

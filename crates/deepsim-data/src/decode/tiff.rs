@@ -1,19 +1,17 @@
 //! TIFF and BigTIFF through the crate `tiff`.
 
-use std::io::{Cursor, ErrorKind};
+use std::io::Cursor;
 
+use tiff::ColorType;
 use tiff::decoder::{ChunkType, Decoder, Limits};
 use tiff::tags::{CompressionMethod, ExtraSamples, PlanarConfiguration, SampleFormat, Tag};
-use tiff::{ColorType, TiffError};
 
+use super::held::{Held, decode_into};
 use super::pixels::Layout;
-use super::{Held, MAX_MEMORY, check_dimensions, decode_into, tiff_jpeg};
+use super::tiff_jpeg;
+use super::tiff_reader::{Tiff, fault, refused};
 use crate::fault::ImageFault;
-
-/// What TIFFs begin with; the latter two are BigTIFF.
-pub(crate) const MAGIC: [[u8; 4]; 4] = [*b"II\x2A\0", *b"MM\0\x2A", *b"II\x2B\0", *b"MM\0\x2B"];
-
-pub(super) type Tiff<'a> = Decoder<Cursor<&'a [u8]>>;
+use crate::limits::{MAX_MEMORY, check_dimensions};
 
 /// Decodes a TIFF's first picture to RGB.
 pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
@@ -87,11 +85,6 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
             Ok(())
         }),
     }
-}
-
-/// The refusal of a TIFF with something that is not read.
-pub(super) fn refused(what: &str) -> ImageFault {
-    ImageFault::Refused(format!("a TIFF with {what}: store it as PNG"))
 }
 
 /// Refuses what the crate would read wrong, or by panicking; whether planes are separate.
@@ -214,14 +207,5 @@ fn interleave(planes: &[u8], buffer: &mut [u8], layout: Layout, pixels: usize) {
         for (index, value) in plane.chunks_exact(sample).enumerate() {
             buffer[index * pixel + channel * sample..][..sample].copy_from_slice(value);
         }
-    }
-}
-
-pub(super) fn fault(error: TiffError) -> ImageFault {
-    match error {
-        TiffError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            ImageFault::Truncated("the data ends early".into())
-        }
-        other => ImageFault::Refused(other.to_string()),
     }
 }

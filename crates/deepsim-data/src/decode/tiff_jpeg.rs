@@ -2,9 +2,10 @@
 
 use tiff::tags::{PhotometricInterpretation, Tag};
 
+use super::held::{Held, decode_into};
+use super::jpeg;
 use super::pixels::Layout;
-use super::tiff::{Tiff, fault, refused};
-use super::{Held, decode_into, jpeg};
+use super::tiff_reader::{Tiff, fault, refused};
 use crate::fault::ImageFault;
 
 /// Adobe's marker, but for its last byte: how the colours are to be understood.

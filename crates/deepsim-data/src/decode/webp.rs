@@ -3,9 +3,10 @@
 
 use ::webp::{BitstreamFeatures, Decoder};
 
+use super::held::{Held, decode_into};
 use super::pixels::Layout;
-use super::{Held, check_dimensions, decode_into};
 use crate::fault::ImageFault;
+use crate::limits::check_dimensions;
 
 /// Behind `RIFF`, the length, `WEBP`.
 const FIRST: usize = 12;

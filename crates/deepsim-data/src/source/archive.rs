@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use tar::EntryType;
 
-use super::{Entry, HEAD, Location, Named, Skipped, Step, Why, is_image, named};
+use super::entry::{Entry, HEAD, Location, Named, Step, is_image, named};
+use super::skipped::{Skipped, Why};
 use crate::error::DataError;
 
 /// How deep tars in tars are looked into.

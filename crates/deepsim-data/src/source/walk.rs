@@ -7,7 +7,8 @@ use std::path::Path;
 
 use walkdir::WalkDir;
 
-use super::{Entry, HEAD, Location, Named, Skipped, Step, Why, is_image, named};
+use super::entry::{Entry, HEAD, Location, Named, Step, is_image, named};
+use super::skipped::{Skipped, Why};
 use crate::error::DataError;
 
 pub(super) fn list(root: &Path, step: Step<'_>) -> Result<(Vec<Entry>, Skipped), DataError> {

@@ -12,10 +12,10 @@ use maud::{DOCTYPE, PreEscaped, html};
 use serde::Serialize;
 use tch::{Device, Tensor};
 
-use crate::compare::rows;
+use crate::analysis::compare::rows;
 use crate::error::{EvalError, Result};
-use crate::runs::name;
-use crate::sheet::{images, png};
+use crate::run::catalog::name;
+use crate::show::sheet::{images, png};
 
 pub use tally::{Preference, count, render};
 
@@ -115,7 +115,7 @@ fn html(asked: &Questions) -> Result<String> {
                 meta http-equiv="Content-Security-Policy" content=(POLICY);
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                meta name="generator" content=(crate::output::GENERATOR);
+                meta name="generator" content=(crate::show::output::GENERATOR);
                 link rel="icon" href="data:,";
                 title { "Which is more like the photo?" }
                 style { (PreEscaped(STYLE)) }

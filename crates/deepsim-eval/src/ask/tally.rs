@@ -8,7 +8,7 @@ use deepsim_experiment::{ExperimentError, files};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EvalError, Result};
-use crate::format::{Format, columns, csv, json};
+use crate::show::format::{Format, columns, csv, json};
 
 /// A file that the page saved.
 #[derive(Debug, Deserialize)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use deepsim_data::terminal;
 use deepsim_experiment::Experiment;
 
-use crate::mv;
+use crate::analysis::mv;
 
 /// Bytes of an experiment's head that are read.
 const HEAD: u64 = 1 << 16;

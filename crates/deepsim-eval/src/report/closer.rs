@@ -4,17 +4,19 @@ use deepsim_data::Dataset;
 use deepsim_experiment::measure::{self, Norm};
 use tch::Tensor;
 
-use super::collect::{Options, label};
 use super::data::{
     Beside, Closer, Interpolation, Neighbor, Neighbors, Part, Photo, Reconstruction, Reencoding,
 };
+use super::options::{Options, label};
 use super::picture::pictures;
-use crate::catalog::{Entry, Loss, Origin, best};
+use crate::analysis::interpolate;
+use crate::analysis::neighbors;
+use crate::analysis::reencode;
 use crate::error::Result;
-use crate::loaded::Loaded;
-use crate::photos::{from_data, short_name, spread};
-use crate::scale::{Scale, distances};
-use crate::{interpolate, neighbors, reencode, runs};
+use crate::measure::photos::{from_data, short_name, spread};
+use crate::measure::scale::{Scale, distances};
+use crate::run::catalog::{self, Entry, Loss, Origin, best};
+use crate::run::loaded::Loaded;
 
 /// Runs at most: each adds about half a megabyte.
 const RUNS: usize = 4;
@@ -92,7 +94,7 @@ pub(super) fn look(
         Ok(())
     });
     Closer {
-        name: runs::name(&entry.path),
+        name: catalog::name(&entry.path),
         path: entry.path.clone(),
         label: label(entry),
         interpolations: given(interpolations, between),

@@ -14,37 +14,19 @@ use tch::{Device, Tensor};
 
 use super::closer;
 use super::data::{Group, Headline, Made, Part, Photo, Reconstruction, Report, RunCard};
+use super::options::{Options, label};
 use super::picture::pictures;
 use super::{again, history, names};
-use crate::catalog::{self, Entry, Loss, Origin, best, net_name};
+use crate::analysis::mv;
+use crate::analysis::table2;
 use crate::error::{EvalError, Result};
-use crate::judges::Judges;
-use crate::loaded::Loaded;
-use crate::photos::{from_data, short_name, some};
-use crate::scale::distances;
-use crate::{mv, runs, table2};
+use crate::measure::photos::{from_data, short_name, some};
+use crate::measure::scale::distances;
+use crate::run::catalog::{self, Entry, Loss, Origin, best, net_name};
+use crate::run::loaded::Loaded;
 
 /// Columns of the picture on top.
 const COLUMNS: usize = 6;
-
-/// What to show.
-#[derive(Clone, Debug)]
-pub struct Options<'a> {
-    /// Folder of runs, or one run.
-    pub runs: &'a Path,
-    /// Photographs with a slider.
-    pub photos: usize,
-    /// Held-out photographs that errors are means over, at most.
-    pub images: usize,
-    /// Which TorchScript modules may be run.
-    pub consent: &'a Consent,
-    /// Where to compute.
-    pub device: Device,
-    /// Further judges for the table.
-    pub judges: Option<&'a Judges>,
-    /// The command line, for the page.
-    pub command: String,
-}
 
 /// How far it is.
 #[derive(Clone, Copy, Debug)]
@@ -160,28 +142,6 @@ fn made(options: &Options<'_>) -> Made {
     }
 }
 
-/// Words for a run: what it inverts, and its loss.
-pub(super) fn label(entry: &Entry) -> String {
-    let encoder = net_name(&entry.experiment.encoder);
-    match entry.loss() {
-        None => format!("{encoder}: Mahendran & Vedaldi"),
-        Some(loss) => {
-            let comparator = &entry.experiment.comparator;
-            let other = loss != Loss::Image
-                && entry.experiment.raw.loss.feat > 0.0
-                && *comparator != entry.experiment.encoder;
-            match other {
-                true => format!(
-                    "{encoder}: {}; comparator {}",
-                    loss.words(),
-                    net_name(comparator)
-                ),
-                false => format!("{encoder}: {}", loss.words()),
-            }
-        }
-    }
-}
-
 fn card(entry: &Entry) -> RunCard {
     let e = &entry.experiment;
     let raw = &e.raw;
@@ -193,8 +153,8 @@ fn card(entry: &Entry) -> RunCard {
                 .ok()
                 .flatten()
                 .map_or(0.0, |c| c.manifest.seconds);
-            let weights = [raw.loss.feat, raw.loss.adv, raw.loss.img];
-            let history = history::read(&entry.path.join("metrics.jsonl"), weights, raw.gate);
+            let weights = e.weights();
+            let history = history::read(&entry.path.join("metrics.jsonl"), &weights, raw.gate);
             (step, seconds, Some(history), again::train(&entry.path, e))
         }
         Origin::MahendranVedaldi => {
@@ -207,7 +167,7 @@ fn card(entry: &Entry) -> RunCard {
         }
     };
     RunCard {
-        name: runs::name(&entry.path),
+        name: catalog::name(&entry.path),
         loss: entry
             .loss()
             .map_or("Mahendran & Vedaldi", Loss::words)
@@ -334,7 +294,7 @@ fn group<'a>(
     for &entry in set {
         match reconstructions(entry, &data, (&chosen, &x), known(table, entry), options) {
             Ok(made) => {
-                runs.push((runs::name(&entry.path), label(entry), made));
+                runs.push((catalog::name(&entry.path), label(entry), made));
                 of.push(entry);
             }
             Err(error) => {

@@ -1,5 +1,7 @@
 //! Curves as SVG. Colours come from the page's style sheet, so that they follow light and dark.
 
+use std::borrow::Cow;
+
 use maud::{Markup, html};
 
 /// Width of a plot in its own units; the page scales it.
@@ -24,8 +26,8 @@ pub(super) enum Axis {
 #[derive(Clone, Debug)]
 pub(super) struct Line<'a> {
     /// For the legend.
-    pub label: &'a str,
-    /// Its colour: 1, 2, 3.
+    pub label: Cow<'a, str>,
+    /// Its colour: 1 to 5.
     pub colour: u8,
     /// Its points, from left to right.
     pub points: Vec<(f64, f64)>,
@@ -266,7 +268,7 @@ mod tests {
             x: "iteration",
             axis: Axis::Log,
             lines: vec![Line {
-                label: "a",
+                label: "a".into(),
                 colour: 1,
                 points: vec![(1.0, 0.0), (2.0, 10.0), (3.0, f64::NAN), (4.0, 100.0)],
             }],

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::neighbors;
-use crate::reencode::Drift;
-use crate::table2::Row;
+use crate::analysis::neighbors;
+use crate::analysis::reencode::Drift;
+use crate::analysis::table2::Row;
 
 pub use super::history::{Evaluated, History, Logged};
 

@@ -1,9 +1,39 @@
 //! What the gate of a run did: who was updated when, and the ratio that it looks at.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use deepsim_nets::loss::Term;
 use maud::{Markup, html};
 
 use super::curves::{Axis, Line, Plot, RIGHT, WIDTH, across, plot, steps};
 use super::data::{History, Logged};
+
+/// Colours of the terms, in their order.
+const COLOURS: [u8; 5] = [1, 3, 2, 4, 5];
+
+/// A curve for each term. A reward is negative: its size is drawn.
+fn terms(history: &History) -> Vec<Line<'static>> {
+    let known: BTreeSet<&Term> = history
+        .logged
+        .iter()
+        .flat_map(|l| l.terms.iter().map(|(term, _)| term))
+        .collect();
+    let all = known.into_iter().enumerate();
+    all.map(|(i, term)| {
+        let points = history.logged.iter();
+        let points = points.filter_map(|l| Some((l.step, l.terms.get(term)?.abs())));
+        Line {
+            label: term.label(),
+            colour: COLOURS[match term.name() {
+                None => term.kind() as usize,
+                Some(_) => i,
+            } % COLOURS.len()],
+            points: points.collect(),
+        }
+    })
+    .collect()
+}
 
 /// The three plots of a run.
 pub(super) fn plots(history: &History) -> Markup {
@@ -12,8 +42,8 @@ pub(super) fn plots(history: &History) -> Markup {
         all.filter_map(|l| Some((l.step, of(l)?)))
             .collect::<Vec<_>>()
     };
-    let line = |label, colour, points| Line {
-        label,
+    let line = |label: &'static str, colour, points| Line {
+        label: Cow::Borrowed(label),
         colour,
         points,
     };
@@ -29,11 +59,7 @@ pub(super) fn plots(history: &History) -> Markup {
                 title: "Terms of the generator's loss, weighted",
                 x: "iteration",
                 axis: Axis::Log,
-                lines: vec![
-                    line("feature", 1, points(|l| l.feat)),
-                    line("image", 2, points(|l| l.img)),
-                    line("adversarial", 3, points(|l| l.adv)),
-                ],
+                lines: terms(history),
                 marks: vec![],
             }))
             @if history.evaluated.len() > 1 {

@@ -1,11 +1,13 @@
 //! `metrics.jsonl` of a run, as far as curves show it.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use deepsim_data::terminal::path as shown;
 use deepsim_experiment::config::RawGate;
 use deepsim_experiment::{ExperimentError, files};
+use deepsim_nets::loss::{Term, TermKind, Terms};
 use serde_json::Value;
 
 use super::data::Part;
@@ -22,12 +24,8 @@ const HELD: usize = 1 << 15;
 pub struct Logged {
     /// Iterations done.
     pub step: f64,
-    /// Weighted feature term of the generator's loss.
-    pub feat: Option<f64>,
-    /// Weighted adversarial term.
-    pub adv: Option<f64>,
-    /// Weighted image term.
-    pub img: Option<f64>,
+    /// Terms of the generator's loss that were logged, weighted.
+    pub terms: Terms<f64>,
     /// The discriminator's loss over the generator's adversarial loss, which the gate looks at.
     pub ratio: Option<f64>,
     /// Share of iterations since the last log step that updated the discriminator.
@@ -60,8 +58,14 @@ pub struct History {
     pub adversarial: bool,
 }
 
-/// Reads a run's log. `weights` are those of feature, adversarial and image loss.
-pub(super) fn read(path: &Path, weights: [f64; 3], gate: RawGate) -> Part<History> {
+/// Reads a run's log. `weights` are those of the terms; a term without weight is left out.
+pub(super) fn read(path: &Path, weights: &Terms<f64>, gate: RawGate) -> Part<History> {
+    let weighed: Vec<(&Term, f64)> = weights
+        .iter()
+        .map(|(term, weight)| (term, *weight))
+        .filter(|(_, weight)| *weight > 0.0)
+        .collect();
+    let keys: Vec<String> = weighed.iter().map(|(term, _)| term.log_key()).collect();
     let file = files::open(path).map_err(|e| ExperimentError::io(path)(e).to_string())?;
     let mut reader = BufReader::new(file);
     let mut logs = Held::new(HELD);
@@ -89,31 +93,26 @@ pub(super) fn read(path: &Path, weights: [f64; 3], gate: RawGate) -> Part<Histor
         };
         if value.get("eval.image_error").is_some() {
             let numbers = ["eval.image_error", "eval.feature_error"].map(number);
-            evaluations.add(step, numbers, []);
+            evaluations.add(step, numbers.to_vec(), []);
             continue;
         }
-        let [feat, adv, img] = ["loss.feat", "loss.adv", "loss.img"].map(number);
-        let term = |v: Option<f64>, weight: f64| v.filter(|_| weight > 0.0).map(|v| v * weight);
-        let means = [
-            term(feat, weights[0]),
-            term(adv, weights[1]),
-            term(img, weights[2]),
-            number("gate.ratio"),
-        ];
+        let terms = keys.iter().zip(&weighed);
+        let terms = terms.map(|(key, (_, weight))| number(key).map(|v| v * weight));
+        let means = terms.chain([number("gate.ratio")]).collect();
         logs.add(step, means, ["updates.d", "updates.g"].map(number));
     }
     let mut logged: Vec<Logged> = logs
         .points
         .iter()
         .map(|p| {
-            let [feat, adv, img, ratio] = p.values();
+            let mut values = p.values();
             let [discriminator, generator] = p.last;
+            let terms = weighed.iter().zip(values.by_ref());
+            let terms = terms.filter_map(|((term, _), v)| Some(((*term).clone(), v?)));
             Logged {
                 step: p.step as f64,
-                feat,
-                adv,
-                img,
-                ratio,
+                terms: terms.collect(),
+                ratio: values.next().flatten(),
                 discriminator,
                 generator,
             }
@@ -127,11 +126,11 @@ pub(super) fn read(path: &Path, weights: [f64; 3], gate: RawGate) -> Part<Histor
         .points
         .iter()
         .map(|p| {
-            let [image, feature] = p.values();
+            let mut values = p.values();
             Evaluated {
                 step: p.step as f64,
-                image,
-                feature,
+                image: values.next().flatten(),
+                feature: values.next().flatten(),
             }
         })
         .collect();
@@ -139,40 +138,41 @@ pub(super) fn read(path: &Path, weights: [f64; 3], gate: RawGate) -> Part<Histor
         logged: thin(&logged),
         evaluated,
         gate,
-        adversarial: weights[1] > 0.0,
+        adversarial: weights.weight(TermKind::Adversarial) > 0.0,
     })
 }
 
 /// Points of a log in the order of their steps, of which any number may come and few are held: where there are too many,
 /// each two neighbours become one.
-struct Held<const MEANS: usize, const LAST: usize> {
-    points: Vec<Point<MEANS, LAST>>,
+struct Held<const LAST: usize> {
+    points: Vec<Point<LAST>>,
     most: usize,
     /// Lines that a point stands for, where it is full.
     size: u64,
 }
 
 /// One line, or several that follow each other.
-struct Point<const MEANS: usize, const LAST: usize> {
+struct Point<const LAST: usize> {
     /// Of the last of them.
     step: u64,
     lines: u64,
     /// Sums of those that have a value, and how many have.
-    sums: [(f64, u64); MEANS],
+    sums: Vec<(f64, u64)>,
     /// Counters, as the last line has them.
     last: [Option<f64>; LAST],
 }
 
-impl<const MEANS: usize, const LAST: usize> Point<MEANS, LAST> {
-    fn values(&self) -> [Option<f64>; MEANS] {
-        self.sums.map(|(sum, n)| (n > 0).then(|| sum / n as f64))
+impl<const LAST: usize> Point<LAST> {
+    fn values(&self) -> impl Iterator<Item = Option<f64>> {
+        let sums = self.sums.iter();
+        sums.map(|(sum, n)| (*n > 0).then(|| sum / *n as f64))
     }
 
     /// Takes the point that follows.
-    fn join(&mut self, next: &Point<MEANS, LAST>) {
+    fn join(&mut self, next: &Point<LAST>) {
         self.step = next.step;
         self.lines += next.lines;
-        for ((sum, n), (more, count)) in self.sums.iter_mut().zip(next.sums) {
+        for ((sum, n), (more, count)) in self.sums.iter_mut().zip(&next.sums) {
             *sum += more;
             *n += count;
         }
@@ -182,8 +182,8 @@ impl<const MEANS: usize, const LAST: usize> Point<MEANS, LAST> {
     }
 }
 
-impl<const MEANS: usize, const LAST: usize> Held<MEANS, LAST> {
-    fn new(most: usize) -> Held<MEANS, LAST> {
+impl<const LAST: usize> Held<LAST> {
+    fn new(most: usize) -> Held<LAST> {
         Held {
             points: Vec::new(),
             most,
@@ -191,7 +191,7 @@ impl<const MEANS: usize, const LAST: usize> Held<MEANS, LAST> {
         }
     }
 
-    fn add(&mut self, step: u64, means: [Option<f64>; MEANS], last: [Option<f64>; LAST]) {
+    fn add(&mut self, step: u64, means: Vec<Option<f64>>, last: [Option<f64>; LAST]) {
         // A resumed run may have logged steps twice: the last line of each counts.
         while self.points.last().is_some_and(|p| p.step >= step) {
             self.points.pop();
@@ -199,7 +199,10 @@ impl<const MEANS: usize, const LAST: usize> Held<MEANS, LAST> {
         let next = Point {
             step,
             lines: 1,
-            sums: means.map(|v| (v.unwrap_or(0.0), u64::from(v.is_some()))),
+            sums: means
+                .into_iter()
+                .map(|v| (v.unwrap_or(0.0), u64::from(v.is_some())))
+                .collect(),
             last,
         };
         match self.points.last_mut().filter(|p| p.lines < self.size) {
@@ -208,7 +211,7 @@ impl<const MEANS: usize, const LAST: usize> Held<MEANS, LAST> {
         }
         if self.points.len() > self.most {
             self.size *= 2;
-            let mut joined: Vec<Point<MEANS, LAST>> = Vec::with_capacity(self.most);
+            let mut joined: Vec<Point<LAST>> = Vec::with_capacity(self.most);
             for (i, point) in std::mem::take(&mut self.points).into_iter().enumerate() {
                 match joined.last_mut().filter(|_| i % 2 == 1) {
                     Some(before) => before.join(&point),
@@ -241,20 +244,28 @@ fn shares(logged: &mut [Logged]) {
 /// Means of neighbours, so that a long run is drawn with few points.
 fn thin(logged: &[Logged]) -> Vec<Logged> {
     let size = logged.len().div_ceil(POINTS).max(1);
-    let mean = |part: &[Logged], of: fn(&Logged) -> Option<f64>| {
-        let values: Vec<f64> = part.iter().filter_map(of).collect();
+    let mean = |part: &[Logged], of: &dyn Fn(&Logged) -> Option<f64>| {
+        let values: Vec<f64> = part.iter().filter_map(|l| of(l)).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    };
+    let terms = |part: &[Logged]| -> Terms<f64> {
+        let known: BTreeSet<&Term> = part
+            .iter()
+            .flat_map(|l| l.terms.iter().map(|(term, _)| term))
+            .collect();
+        let of = |term: &Term| mean(part, &|l| l.terms.get(term).copied());
+        let all = known.into_iter();
+        all.filter_map(|term| Some((term.clone(), of(term)?)))
+            .collect()
     };
     logged
         .chunks(size)
         .map(|part| Logged {
             step: part.last().map_or(0.0, |l| l.step),
-            feat: mean(part, |l| l.feat),
-            adv: mean(part, |l| l.adv),
-            img: mean(part, |l| l.img),
-            ratio: mean(part, |l| l.ratio),
-            discriminator: mean(part, |l| l.discriminator),
-            generator: mean(part, |l| l.generator),
+            terms: terms(part),
+            ratio: mean(part, &|l| l.ratio),
+            discriminator: mean(part, &|l| l.discriminator),
+            generator: mean(part, &|l| l.generator),
         })
         .collect()
 }
@@ -270,6 +281,34 @@ mod tests {
         g_on_below: 0.1,
     };
 
+    fn weights([feat, adv, img]: [f64; 3]) -> Terms<f64> {
+        let mut weights = Terms::default();
+        weights.set(TermKind::Feature, feat);
+        weights.set(TermKind::Adversarial, adv);
+        weights.set(TermKind::Image, img);
+        weights
+    }
+
+    /// Every term that was weighed, whichever they are.
+    #[test]
+    fn all_weighed_terms_are_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "{\"step\":1,\"loss.feat\":2.0,\"loss.kl\":4.0,\"loss.diversity\":-3.0,\"loss.img\":1}\n";
+        std::fs::write(file.path(), text).unwrap();
+        let mut all = weights([1.0, 0.0, 0.0]);
+        all.set(TermKind::Kl, 0.5);
+        all.set(TermKind::Diversity, 2.0);
+        let made = read(file.path(), &all, GATE).unwrap();
+        let terms = made.logged[0].terms.iter();
+        let found: Vec<(String, f64)> = terms.map(|(t, v)| (t.log_key(), *v)).collect();
+        let wanted = [
+            ("loss.feat", 2.0),
+            ("loss.kl", 2.0),
+            ("loss.diversity", -6.0),
+        ];
+        assert_eq!(found, wanted.map(|(k, v)| (k.to_owned(), v)));
+    }
+
     #[test]
     fn lines_become_shares_and_weighted_terms() {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -278,10 +317,10 @@ mod tests {
                     {\"step\":30,\"loss.feat\":1.0,\"updates.d\":25,\"updates.g\":20,\"gate.ratio\":0.5}\n\
                     {\"step\":40,\"loss.fe";
         std::fs::write(file.path(), text).unwrap();
-        let made = read(file.path(), [3.0, 1.0, 0.0], GATE).unwrap();
+        let made = read(file.path(), &weights([3.0, 1.0, 0.0]), GATE).unwrap();
         assert_eq!(made.logged.len(), 2);
-        assert_eq!(made.logged[0].feat, Some(6.0));
-        assert_eq!(made.logged[0].adv, None);
+        assert_eq!(made.logged[0].terms.of(TermKind::Feature), Some(&6.0));
+        assert_eq!(made.logged[0].terms.of(TermKind::Adversarial), None);
         assert_eq!(made.logged[0].discriminator, Some(0.5));
         assert_eq!(made.logged[1].discriminator, Some(1.0));
         assert_eq!(made.logged[1].generator, Some(0.5));
@@ -291,10 +330,10 @@ mod tests {
     /// A long training's log is read to its end, in little memory; lines that a resumed run wrote again count once.
     #[test]
     fn a_log_of_any_length_is_read_to_its_end() {
-        let mut held: Held<1, 1> = Held::new(100);
+        let mut held: Held<1> = Held::new(100);
         for step in 1..=12_345u64 {
             let done = (step * 3) as f64;
-            held.add(step, [Some(step as f64)], [Some(done)]);
+            held.add(step, vec![Some(step as f64)], [Some(done)]);
         }
         assert!(held.points.len() <= 101);
         let last = held.points.last().unwrap();
@@ -304,9 +343,9 @@ mod tests {
         let sum: f64 = held.points.iter().map(|p| p.sums[0].0).sum();
         assert_eq!(sum, 12_345.0 * 12_346.0 / 2.0);
 
-        let mut again: Held<1, 0> = Held::new(100);
+        let mut again: Held<0> = Held::new(100);
         for step in [10, 20, 30, 20, 30, 40] {
-            again.add(step, [Some(1.0)], []);
+            again.add(step, vec![Some(1.0)], []);
         }
         let steps: Vec<u64> = again.points.iter().map(|p| p.step).collect();
         assert_eq!(steps, [10, 20, 30, 40]);
@@ -322,14 +361,14 @@ mod tests {
             .unwrap();
         }
         drop(text);
-        let made = read(file.path(), [1.0, 0.0, 0.0], GATE).unwrap();
+        let made = read(file.path(), &weights([1.0, 0.0, 0.0]), GATE).unwrap();
         assert_eq!(made.logged.last().map(|l| l.step), Some(f64::from(lines)));
     }
 
     #[test]
     fn an_empty_log_says_so() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let why = read(file.path(), [1.0; 3], GATE).unwrap_err();
+        let why = read(file.path(), &weights([1.0; 3]), GATE).unwrap_err();
         assert!(why.contains("no log step"), "{why}");
     }
 
@@ -338,13 +377,15 @@ mod tests {
         let many: Vec<Logged> = (0..5000)
             .map(|i| Logged {
                 step: f64::from(i),
-                feat: Some(f64::from(i)),
+                terms: [(Term::from(TermKind::Feature), f64::from(i))]
+                    .into_iter()
+                    .collect(),
                 ..Logged::default()
             })
             .collect();
         let few = thin(&many);
         assert!(few.len() <= POINTS);
         assert_eq!(few.last().map(|l| l.step), Some(4999.0));
-        assert_eq!(few[0].feat, Some(6.0));
+        assert_eq!(few[0].terms.of(TermKind::Feature), Some(&6.0));
     }
 }

@@ -12,6 +12,7 @@ pub mod data;
 mod gate;
 mod history;
 mod names;
+mod options;
 pub mod page;
 mod parts;
 mod picture;
@@ -20,5 +21,6 @@ mod sections;
 mod tables;
 
 pub use again::command;
-pub use collect::{Options, Progress, collect};
+pub use collect::{Progress, collect};
+pub use options::Options;
 pub use page::render;

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use deepsim_experiment::config::Source;
-use deepsim_nets::NetKind;
 
 /// Photographs: the sample set by its name, others by their folder.
 pub(super) fn data(path: &Path) -> String {
@@ -23,13 +22,7 @@ pub(super) fn weights(source: &Source) -> String {
             false => format!("{source}, {origin}"),
         };
     };
-    let net = match network.net {
-        NetKind::AlexNet => "torchvision's AlexNet",
-        NetKind::Vgg16 => "torchvision's VGG16",
-        NetKind::CaffeNet => "CaffeNet",
-        NetKind::VideoNet => "VideoNet",
-        _ => "EfficientNet-Lite0",
-    };
+    let net = network.net.info().label;
     match source.learned() {
         true => format!("{net} ({origin})"),
         false => format!(

@@ -37,7 +37,7 @@ pub fn render(report: &Report) -> String {
                 meta http-equiv="Content-Security-Policy" content=(POLICY);
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                meta name="generator" content=(format!("{} {}", crate::output::GENERATOR, made.version));
+                meta name="generator" content=(format!("{} {}", crate::show::output::GENERATOR, made.version));
                 link rel="icon" href="data:,";
                 title { "DeepSim: what the trained runs show" }
                 style { (PreEscaped(STYLE)) }

@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::data::Picture;
 use crate::error::{EvalError, Result};
-use crate::sheet::images;
+use crate::show::sheet::images;
 
 /// Quality of the JPEGs: full colour resolution, artefacts below what reconstructions show.
 const QUALITY: u8 = 90;

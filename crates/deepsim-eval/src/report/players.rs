@@ -121,14 +121,14 @@ pub(super) fn reencodings(closer: &[Closer]) -> Markup {
 }
 
 fn reencoding(made: &Reencoding) -> Markup {
-    let points = |of: fn(&crate::reencode::Drift) -> f64| -> Vec<(f64, f64)> {
+    let points = |of: fn(&crate::analysis::reencode::Drift) -> f64| -> Vec<(f64, f64)> {
         made.drift
             .iter()
             .map(|d| (d.iteration as f64, of(d)))
             .collect()
     };
-    let line = |label, colour, points| Line {
-        label,
+    let line = |label: &'static str, colour, points| Line {
+        label: label.into(),
         colour,
         points,
     };

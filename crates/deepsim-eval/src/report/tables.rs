@@ -5,11 +5,11 @@ use maud::{Markup, html};
 use super::data::{Report, RunCard};
 use super::names::duration;
 use super::parts::command;
-use crate::judges::Score;
-use crate::neighbors;
-use crate::paper;
-use crate::table2::Row;
-use crate::table2_text::{Set, sets};
+use crate::analysis::neighbors;
+use crate::analysis::paper;
+use crate::analysis::table2::Row;
+use crate::measure::judges::Score;
+use crate::show::table2_text::{Set, sets};
 
 /// What was run.
 pub(super) fn runs(cards: &[RunCard]) -> Markup {
@@ -70,7 +70,7 @@ fn share(score: Score) -> String {
 
 fn run_name(row: &Row) -> String {
     let run = row.run.as_deref().unwrap_or_default();
-    crate::runs::name(std::path::Path::new(run))
+    crate::run::catalog::name(std::path::Path::new(run))
 }
 
 /// Our rows, those of the same images in one table.
@@ -92,7 +92,7 @@ fn one_set(set: &Set<'_>, name: &str) -> Markup {
     let paper = rows.iter().any(|r| r.paper_image_error.is_some());
     let words = |r: &Row| {
         r.loss
-            .map_or("Mahendran & Vedaldi", crate::catalog::Loss::words)
+            .map_or("Mahendran & Vedaldi", crate::run::catalog::Loss::words)
     };
     html! {
         div.scroll tabindex="0" role="region" aria-label=(name) {

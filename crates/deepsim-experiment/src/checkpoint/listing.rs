@@ -7,8 +7,8 @@ use std::path::Path;
 use deepsim_data::terminal::one_line;
 
 use super::MANIFEST;
-use crate::contents;
 use crate::error::Result;
+use crate::folder;
 
 /// Name of the directory for a step.
 pub fn directory_name(step: u64) -> String {
@@ -28,7 +28,7 @@ pub(crate) fn step_of(name: &str) -> Option<u64> {
 /// A directory that cannot be read.
 pub fn steps(parent: &Path) -> Result<Vec<u64>> {
     let mut found = Vec::new();
-    for name in contents::names(parent)? {
+    for name in folder::names(parent)? {
         if let Some(step) = step_of(&name)
             && trouble(&parent.join(name)).is_none()
         {
@@ -65,7 +65,7 @@ fn trouble(path: &Path) -> Option<&'static str> {
 /// A directory that cannot be read.
 pub fn strange(parent: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for name in contents::names(parent)? {
+    for name in folder::names(parent)? {
         let Some(digits) = name.strip_prefix("step-") else {
             continue;
         };

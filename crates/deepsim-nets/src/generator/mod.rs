@@ -6,15 +6,17 @@ mod tests;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::convolution::{Geometry, Rectifier, convolution, to_pictures};
 use crate::error::{NetError, Result};
-use crate::init::{normal, zeros};
-use crate::layers::linear;
+use crate::layers::convolution::{Geometry, Rectifier, convolution, to_pictures};
+use crate::layers::init::{normal, zeros};
+use crate::layers::linear::linear;
+use crate::layers::shape::FeatureShape;
+pub use crate::layers::shape::MAX_CROP;
+use crate::layers::stack::{self, Mode};
 use crate::params::{NamedTensors, Param, Params, check_exact, stored};
-use crate::stack::{self, Mode};
-use crate::tables::FeatureShape;
-use crate::{larsen, pictures};
-pub use spec::{GeneratorSpec, Layer, LayerOp, MAX_CROP, SLOPE, Trunk};
+use crate::pictures;
+use crate::zoo::vaegan;
+pub use spec::{GeneratorSpec, Layer, LayerOp, SLOPE, Trunk};
 
 /// A generator with its weights.
 #[derive(Debug)]
@@ -177,7 +179,7 @@ impl Generator {
         let layers = match &self.body {
             Body::Plain(layers) => layers,
             Body::Larsen(layers) => {
-                let side = larsen::base(self.spec.crop, self.spec.width)?;
+                let side = vaegan::base(self.spec.crop, self.spec.width)?;
                 let unit = stack::forward(layers, &self.params, features, side, mode, None)?;
                 return pictures::unit_to_caffe(&unit);
             }

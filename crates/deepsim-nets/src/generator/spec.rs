@@ -3,16 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{NetError, Result};
-use crate::init::he_deviation;
-use crate::tables::{FeatureShape, MAX_FEATURES};
-use crate::{larsen, stack};
+use crate::layers::init::he_deviation;
+use crate::layers::shape::{FeatureShape, MAX_CROP, MAX_FEATURES};
+use crate::layers::stack;
+use crate::zoo::vaegan;
 
 /// Slope of the leaky ReLUs in the paper's generators.
 pub const SLOPE: f64 = 0.3;
 /// Most random numbers beside the features.
 const MAX_NOISE: i64 = 4096;
-/// Largest crop: six doublings from 4×4 give 256×256.
-pub const MAX_CROP: i64 = 256;
 
 /// Everything that determines a generator's architecture.
 ///
@@ -193,7 +192,7 @@ impl GeneratorSpec {
             )),
             (Trunk::Larsen, FeatureShape::Vector(length)) if length > 0 => {
                 self.bounded()?;
-                larsen::decoder(length, self.crop, self.width).map(Some)
+                vaegan::decoder(length, self.crop, self.width).map(Some)
             }
             (Trunk::Larsen, other) => Err(NetError::Spec(format!(
                 "the trunk `larsen` takes codes, vectors, not features of {other}"

@@ -113,7 +113,7 @@ fn rows(a: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::init::normal;
+    use crate::layers::init::normal;
 
     fn draw(name: &str, n: i64, d: i64) -> Tensor {
         normal(name, &[n, d], 1.0, 5).unwrap().to_kind(Kind::Double)

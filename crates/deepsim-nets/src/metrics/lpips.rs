@@ -8,10 +8,11 @@ use tch::{Device, Tensor};
 
 use crate::error::{NetError, Result};
 use crate::features::FeatureNet;
+use crate::layers::tap::Tap;
 use crate::params::{NamedTensors, check_exact, read_safetensors};
 use crate::pictures::rgb_to_caffe;
 use crate::precision::{at_least_fp32, widened};
-use crate::tables::{NetKind, Tap};
+use crate::zoo::NetKind;
 
 /// Added to the length of each position's activations before they are divided by it.
 const EPSILON: f64 = 1e-10;

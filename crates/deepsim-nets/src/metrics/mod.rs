@@ -8,7 +8,7 @@ mod pairs;
 mod probe;
 mod similarity;
 
-pub use crate::structural::WINDOW;
+pub use crate::loss::ssim::WINDOW;
 pub use classes::classify;
 pub use distribution::{frechet_distance, kernel_distance};
 pub use lpips::Lpips;
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn random_pairing_scores_a_hundred() {
-        let x = crate::init::normal("x", &[200, 300], 1.0, 2).unwrap();
+        let x = crate::layers::init::normal("x", &[200, 300], 1.0, 2).unwrap();
         let error = normalised_error(&x, &x.roll([1], [0])).unwrap();
         assert!((error - 100.0).abs() < 3.0, "{error}");
         assert_eq!(normalised_error(&x, &x).unwrap(), 0.0);

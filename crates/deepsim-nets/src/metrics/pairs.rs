@@ -207,7 +207,7 @@ fn correction(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::init::normal;
+    use crate::layers::init::normal;
 
     fn plain_pair_distance(x: &Tensor) -> f64 {
         let (n, mut sum, mut pairs) = (x.size()[0], 0.0, 0.0);

@@ -170,7 +170,7 @@ pub fn linear_probe(codes: &Tensor, classes: &[i64], others: &Tensor) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::init::normal;
+    use crate::layers::init::normal;
 
     /// Three classes whose centres are `apart` deviations from each other, in 40 dimensions.
     fn draw(name: &str, n: i64, apart: f64) -> (Tensor, Vec<i64>) {

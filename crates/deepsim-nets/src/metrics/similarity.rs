@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
-use crate::structural;
+use crate::loss::ssim as structural;
 
 /// Range of the values.
 const PEAK: f64 = 255.0;
@@ -54,7 +54,7 @@ mod tests {
     use tch::Device;
 
     fn picture(seed: u64) -> Tensor {
-        let x = crate::init::normal("x", &[2, 3, 24, 31], 40.0, seed).unwrap();
+        let x = crate::layers::init::normal("x", &[2, 3, 24, 31], 40.0, seed).unwrap();
         (x + 128.0).clamp(0.0, 255.0)
     }
 

@@ -8,7 +8,7 @@
 //! size, and the updated discriminator is another: there the step is taken with [`EPSILON`].
 
 use deepsim_nets::init::seeded;
-use deepsim_nets::losses::{Label, cross_entropy, squared_distance};
+use deepsim_nets::loss::{Label, cross_entropy, squared_distance};
 use deepsim_nets::pictures::rgb_to_caffe;
 use deepsim_nets::{
     Adam, AdamOptions, Discriminator, FeatureNet, Generator, Mode, NetKind, Params, Reduction, Tap,

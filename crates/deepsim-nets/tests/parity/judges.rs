@@ -89,7 +89,7 @@ fn ssim_and_psnr_follow_their_definitions() {
 /// SSIM and MS-SSIM as losses, against the package pytorch-msssim.
 #[test]
 fn structural_similarities_are_pytorch_msssim_s() {
-    use deepsim_nets::structural::{ms_ssim, ssim};
+    use deepsim_nets::loss::ssim::{ms_ssim, ssim};
     // 161 is the smallest that the package takes at five scales; odd and even sides on the way down.
     for (crop, both) in [(161, true), (176, true), (227, true), (64, false)] {
         let r = Reference::run(&format!("ms-ssim --batch 3 --crop {crop}"));

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use deepsim_experiment::{Experiment, Perception};
+use deepsim_nets::loss::TermKind;
 use deepsim_nets::params::{NamedTensors, Params, f32_bytes};
 use deepsim_nets::pictures::rgb_to_caffe;
 use deepsim_nets::{Adam, AdamOptions};
-use deepsim_train::iteration::{Losses, Plan, iterate};
+use deepsim_train::method::{Losses, Plan, iterate};
 use deepsim_train::state::State;
 use safetensors::tensor::{Dtype, TensorView};
 use tch::{Device, Kind, Tensor};
@@ -78,8 +79,9 @@ impl<'a> Case<'a> {
 
     /// The reference's networks, and optimisers that begin.
     fn begun(&self, kind: Kind, [g, d, e]: [Option<AdamOptions>; 3]) -> (Perception, State) {
-        let perception = Perception::load(&self.experiment, Device::Cpu).unwrap();
-        let mut state = State::new(&self.experiment, perception.learned(), Device::Cpu).unwrap();
+        let mut perception = Perception::load(&self.experiment, Device::Cpu).unwrap();
+        let mut state =
+            State::new(&self.experiment, perception.take_learned(), Device::Cpu).unwrap();
         let load = |params: &mut Params, prefix: &str| {
             let values = self.r.group(prefix);
             params.copy_from(&values, "a network", "reference").unwrap();
@@ -93,6 +95,9 @@ impl<'a> Case<'a> {
             perception.widen().unwrap();
             state.generator.params().widen().unwrap();
             state.discriminator.params().widen().unwrap();
+            if let Some(encoder) = &state.encoder {
+                encoder.params.widen().unwrap();
+            }
         }
         state.adam_g = Adam::new(state.generator.params(), g.unwrap()).unwrap();
         state.adam_d = Adam::new(state.discriminator.params(), d.unwrap()).unwrap();
@@ -145,15 +150,17 @@ impl<'a> Case<'a> {
         for (it, seed) in self.r.numbers("torch_seeds").into_iter().enumerate() {
             let x = rgb_to_caffe(&self.r.get(&format!("x/{it}")).to_kind(kind)).unwrap();
             let l = iterate(&mut state, &perception, &x, None, &self.plan, seed).unwrap();
+            let sides = l.discriminator.map(|sides| (sides.real, sides.generated));
+            let (d_real, d_fake) = sides.unwrap_or((f64::NAN, f64::NAN));
             for (name, value) in [
-                ("feat", l.feat),
-                ("adv", l.adv),
-                ("img", l.img),
-                ("kl", l.kl),
-                ("diversity", -l.div),
-                ("d_real", l.d_real),
-                ("d_fake", l.d_fake),
-                ("total", l.total(&self.plan.loss)),
+                ("feat", l.of(TermKind::Feature)),
+                ("adv", l.of(TermKind::Adversarial)),
+                ("img", l.of(TermKind::Image)),
+                ("kl", l.of(TermKind::Kl)),
+                ("diversity", -l.of(TermKind::Diversity)),
+                ("d_real", d_real),
+                ("d_fake", d_fake),
+                ("total", self.total(&l)),
             ] {
                 if !value.is_nan() {
                     let value = Tensor::from_slice(&[value]).squeeze();
@@ -175,6 +182,17 @@ impl<'a> Case<'a> {
             all.push(l);
         }
         (values, state, all)
+    }
+
+    /// The reference's sum: without diversity; not a number where one of the paper's three terms is missing.
+    fn total(&self, l: &Losses) -> f64 {
+        let w = &self.plan.weights;
+        let of = |kind| w.weight(kind) * l.of(kind);
+        let kl = match w.weight(TermKind::Kl) > 0.0 {
+            true => of(TermKind::Kl),
+            false => 0.0,
+        };
+        of(TermKind::Feature) + of(TermKind::Adversarial) + of(TermKind::Image) + kl
     }
 
     /// Holds double precision against the reference, and single precision against double.

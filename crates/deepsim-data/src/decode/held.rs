@@ -1,0 +1,74 @@
+//! A decoded image and the memory that it holds, which is taken before it is filled.
+
+use std::cell::Cell;
+use std::io::ErrorKind;
+
+use image::{ImageError, RgbImage};
+
+use super::budget::{DECODING, Room};
+use super::pixels::{Layout, to_rgb8};
+use crate::fault::ImageFault;
+
+/// Beside what pixels take: tables, rows of work, a compressor's window.
+pub(super) const OVERHEAD: u64 = 2 << 20;
+
+thread_local! {
+    /// For how many copies of a picture's pixels memory is taken, at least.
+    static COPIES: Cell<u64> = const { Cell::new(1) };
+}
+
+/// A decoded picture and the memory that it holds of the budget for all threads.
+pub(crate) struct Held {
+    /// The pixels.
+    pub image: RgbImage,
+    /// To be kept as long as the pixels are.
+    pub room: Room,
+}
+
+/// From now on memory is taken for so many copies of an image's pixels, at least, in this thread.
+pub(super) fn set_copies(copies: u64) {
+    COPIES.set(copies);
+}
+
+/// Takes the memory, lets a decoder fill a buffer, and converts that. The decoder takes `extra`
+/// bytes beyond.
+pub(super) fn decode_into(
+    width: usize,
+    height: usize,
+    layout: Layout,
+    extra: u64,
+    read: impl FnOnce(&mut [u8]) -> Result<(), ImageFault>,
+) -> Result<Held, ImageFault> {
+    let output = layout.buffer(width, height);
+    let beyond = extra.max(layout.conversion(width, height));
+    let mut room = reserve(output as u64 + beyond, width * height)?;
+    let mut buffer = vec![0; output];
+    read(&mut buffer)?;
+    let image = to_rgb8(buffer, layout, width, height)?;
+    room.shrink(kept(width * height));
+    Ok(Held { image, room })
+}
+
+/// Waits for so much of the budget of all threads, for [`OVERHEAD`], and at least for what is kept
+/// of so many pixels.
+pub(super) fn reserve(bytes: u64, pixels: usize) -> Result<Room, ImageFault> {
+    let bytes = bytes.saturating_add(OVERHEAD).max(kept(pixels));
+    DECODING
+        .take(bytes)
+        .ok_or(ImageFault::TooMuchMemory { bytes })
+}
+
+/// What the caller of [`decode_held`] keeps.
+pub(super) fn kept(pixels: usize) -> u64 {
+    COPIES.get() * 3 * pixels as u64
+}
+
+/// What `image` says, in our words.
+pub(super) fn fault(error: ImageError) -> ImageFault {
+    match &error {
+        ImageError::IoError(io) if io.kind() == ErrorKind::UnexpectedEof => {
+            ImageFault::Truncated("the data ends early".into())
+        }
+        _ => ImageFault::Refused(error.to_string()),
+    }
+}

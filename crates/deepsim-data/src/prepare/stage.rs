@@ -1,0 +1,509 @@
+//! The output directory: what stands there, room for it, and the one rename that publishes it.
+//!
+//! Nothing is removed that was not agreed to be replaced. A free place is taken by a rename that fails where anything has
+//! appeared; a dataset is exchanged with the new one in one step, and what came out is looked at again before it is
+//! deleted, file by file. If it is not what was agreed, it is exchanged back.
+
+use crate::terminal::path as shown;
+use std::ffi::OsString;
+use std::fs::{File, Permissions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use tempfile::TempDir;
+
+use super::plan::Plan;
+use crate::dataset::{is_split_root, read};
+use crate::error::DataError;
+use crate::manifest::{MANIFEST, Manifest, Part, Quarantined, SKIPPED};
+use crate::orientation::Orientation;
+use crate::shards::{Shards, unwritable};
+use crate::source::Skipped;
+
+/// Kept free besides the dataset: manifest and file system overhead.
+const MARGIN: u64 = 64 << 20;
+
+/// What stands at the output.
+pub(crate) enum Standing {
+    /// Nothing, or an empty directory.
+    Free,
+    /// Exactly the dataset that is asked for.
+    UpToDate { images: usize, turned: usize },
+    /// Another dataset of ours.
+    Other { difference: String },
+}
+
+/// The output's path, absolute and without symbolic links; its parents are created.
+pub(crate) fn locate(out: &Path) -> Result<PathBuf, DataError> {
+    if let Ok(existing) = out.canonicalize() {
+        return match existing.file_name() {
+            Some(_) => Ok(existing),
+            None => Err(DataError::OutputPath { path: out.into() }),
+        };
+    }
+    let impossible = || DataError::OutputPath { path: out.into() };
+    let name = out.file_name().ok_or_else(impossible)?;
+    let parent = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(parent).map_err(|source| unwritable(parent, source))?;
+    let parent = parent
+        .canonicalize()
+        .map_err(|source| unwritable(parent, source))?;
+    Ok(parent.join(name))
+}
+
+/// Compares the output with the plan.
+/// `turns` tells whether any image of the source would be turned, apart from those given.
+pub(crate) fn standing(
+    out: &Path,
+    source: &Path,
+    plan: &Plan,
+    turns: &mut dyn FnMut(&[Quarantined]) -> Result<bool, DataError>,
+) -> Result<Standing, DataError> {
+    let occupied = |found: &str| DataError::OutputOccupied {
+        path: out.into(),
+        found: found.into(),
+    };
+    let Ok(metadata) = std::fs::symlink_metadata(out) else {
+        return Ok(Standing::Free);
+    };
+    if !metadata.is_dir() {
+        return Err(occupied("a file"));
+    }
+    let is_dataset = out.join(MANIFEST).exists() || is_split_root(out);
+    if !is_dataset {
+        let unreadable = |source| DataError::Unreadable {
+            path: out.into(),
+            source,
+        };
+        let mut items = std::fs::read_dir(out).map_err(unreadable)?;
+        return match items.next() {
+            None => Ok(Standing::Free),
+            Some(_) => Err(occupied("a directory with other content")),
+        };
+    }
+    if source
+        .canonicalize()
+        .is_ok_and(|source| source.starts_with(out))
+    {
+        return Err(occupied("it contains the source"));
+    }
+    let mut images = 0;
+    let mut manifests = Vec::new();
+    for part in plan.parts() {
+        match difference(out, part, plan)? {
+            Ok(manifest) => {
+                images += manifest.count;
+                manifests.push(manifest);
+            }
+            Err(difference) => return Ok(Standing::Other { difference }),
+        }
+    }
+    // last, for files have to be opened: was the orientation ignored in a dataset that does not say so?
+    let turned = manifests.first().map_or(0, |manifest| manifest.turned);
+    if plan.orientation == Orientation::Apply && turned == 0 {
+        let left_out: Vec<Quarantined> = manifests
+            .into_iter()
+            .flat_map(|manifest| manifest.quarantined)
+            .collect();
+        if turns(&left_out)? {
+            let difference = "made without turning images by their EXIF orientation; \
+                              --orientation ignore keeps it so";
+            return Ok(Standing::Other {
+                difference: difference.into(),
+            });
+        }
+    }
+    Ok(Standing::UpToDate { images, turned })
+}
+
+/// The manifest of a part that is as planned, or what differs.
+fn difference(
+    out: &Path,
+    part: Option<Part>,
+    plan: &Plan,
+) -> Result<Result<Manifest, String>, DataError> {
+    let directory = part.map_or_else(|| out.to_path_buf(), |part| out.join(part.name()));
+    let file = directory.join(MANIFEST);
+    if !file.exists() {
+        return Ok(Err("split differently".into()));
+    }
+    let manifest = match Manifest::parse(&read(&file)?, &file) {
+        Ok(manifest) => manifest,
+        Err(error @ DataError::ManifestVersion { .. }) => return Ok(Err(error.to_string())),
+        Err(error) => {
+            let found = format!("its manifest cannot be read: {error}");
+            return Err(DataError::OutputOccupied {
+                path: out.into(),
+                found,
+            });
+        }
+    };
+    let same_split = match (&manifest.holdout, plan.holdout, part) {
+        (None, None, None) => true,
+        (Some(holdout), Some((fraction, seed)), Some(part)) => {
+            holdout.part == part
+                && holdout.seed == seed
+                && (holdout.fraction - fraction).abs() < 1e-9
+        }
+        _ => false,
+    };
+    let corrupt = manifest.quarantined.len();
+    let checks = [
+        (
+            manifest.size != plan.size,
+            format!("stored at {} px", manifest.size),
+        ),
+        (
+            manifest.resize != plan.resize,
+            format!("resized by {}", manifest.resize.name()),
+        ),
+        (
+            manifest.window != plan.window,
+            match manifest.window {
+                Some(window) => format!("the window {window} of each picture"),
+                None => "whole pictures, no window of them".into(),
+            },
+        ),
+        (
+            manifest.orientation == Orientation::Apply && plan.orientation == Orientation::Ignore,
+            format!(
+                "{} images turned by their EXIF orientation",
+                manifest.turned
+            ),
+        ),
+        (
+            manifest.store != plan.store,
+            format!("stored as {}", manifest.store.name()),
+        ),
+        (!same_split, "split differently".into()),
+        (
+            manifest.source.listing != plan.source.listing
+                || manifest.source.layout != plan.source.layout,
+            format!(
+                "made from {} images with other names or sizes",
+                manifest.source.images
+            ),
+        ),
+        (
+            corrupt > plan.quarantine,
+            format!("it leaves out {corrupt} corrupt photos"),
+        ),
+    ];
+    if let Some((_, difference)) = checks.into_iter().find(|(differs, _)| *differs) {
+        return Ok(Err(difference));
+    }
+    match Shards::open(&directory, &manifest) {
+        Ok(_) => Ok(Ok(manifest)),
+        Err(error) => Ok(Err(format!("incomplete: {error}"))),
+    }
+}
+
+/// A dataset that may be replaced, and how it is recognised when its turn comes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Replaceable {
+    device: u64,
+    inode: u64,
+    /// blake3 of the manifests.
+    manifests: Vec<blake3::Hash>,
+}
+
+impl Replaceable {
+    /// Only what `prepare` wrote may be replaced: anything else in the directory is kept from
+    /// being deleted by refusing.
+    pub fn check(out: &Path) -> Result<Self, DataError> {
+        let mut manifests = Vec::new();
+        let directories = directories(out);
+        for directory in &directories {
+            let unreadable = |source| DataError::Unreadable {
+                path: directory.clone(),
+                source,
+            };
+            for item in std::fs::read_dir(directory).map_err(unreadable)? {
+                let path = item.map_err(unreadable)?.path();
+                if !is_ours(&path) && !directories.contains(&path) {
+                    let found = format!("besides the dataset it holds {}", shown(path));
+                    return Err(DataError::OutputOccupied {
+                        path: out.into(),
+                        found,
+                    });
+                }
+            }
+            let manifest = directory.join(MANIFEST);
+            if manifest.exists() {
+                manifests.push(blake3::hash(&read(&manifest)?));
+            }
+        }
+        let found = std::fs::symlink_metadata(out).map_err(|source| DataError::Unreadable {
+            path: out.into(),
+            source,
+        })?;
+        Ok(Self {
+            device: found.dev(),
+            inode: found.ino(),
+            manifests,
+        })
+    }
+}
+
+/// A dataset's directory, and those of its parts.
+fn directories(out: &Path) -> Vec<PathBuf> {
+    let mut directories = vec![out.to_path_buf()];
+    if is_split_root(out) {
+        directories.extend([Part::Train, Part::Test].map(|part| out.join(part.name())));
+    }
+    directories
+}
+
+/// Is it a file that `prepare` writes, by its name?
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let is_file = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    is_file
+        && name.is_some_and(|name| {
+            let number = name
+                .strip_prefix("shard-")
+                .and_then(|n| n.strip_suffix(".bin"));
+            name == MANIFEST
+                || name == SKIPPED
+                || number.is_some_and(|n| n.len() >= 5 && n.bytes().all(|b| b.is_ascii_digit()))
+        })
+}
+
+/// Deletes a dataset file by file. What is not of it stays, and its directory with it.
+fn remove_dataset(path: &Path) -> std::io::Result<()> {
+    for directory in directories(path).into_iter().rev() {
+        for item in std::fs::read_dir(&directory)? {
+            let item = item?.path();
+            if is_ours(&item) {
+                std::fs::remove_file(&item)?;
+            }
+        }
+        std::fs::remove_dir(&directory)?;
+    }
+    Ok(())
+}
+
+fn beside(out: &Path, what: &str) -> OsString {
+    let mut name = out.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{what}-"));
+    name
+}
+
+/// Directories that killed runs left beside the output: unfinished datasets, and one that was being replaced.
+pub(crate) fn leftovers(out: &Path) -> Vec<PathBuf> {
+    let prefixes = [beside(out, "partial"), beside(out, "old")];
+    let Some(Ok(items)) = out.parent().map(std::fs::read_dir) else {
+        return Vec::new();
+    };
+    items
+        .flatten()
+        .map(|item| item.path())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            let named = |prefix: &OsString| name.starts_with(prefix.as_encoded_bytes());
+            prefixes.iter().any(named) && holds_a_dataset(path)
+        })
+        .collect()
+}
+
+/// Is it a directory with nothing in it but what `prepare` writes?
+fn holds_a_dataset(path: &Path) -> bool {
+    let is_directory = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    let parts = [Part::Train, Part::Test].map(|part| path.join(part.name()));
+    is_directory
+        && std::fs::read_dir(path).is_ok_and(|items| {
+            items.flatten().all(|item| {
+                let item = item.path();
+                is_ours(&item) || (parts.contains(&item) && holds_a_dataset(&item))
+            })
+        })
+}
+
+/// Refuses when the file system has less room than needed.
+pub(crate) fn check_room(path: &Path, free: u64, bytes: u64) -> Result<(), DataError> {
+    let need = bytes.saturating_add(MARGIN);
+    match need > free {
+        true => Err(DataError::DiskFull {
+            path: path.into(),
+            need,
+            free,
+        }),
+        false => Ok(()),
+    }
+}
+
+/// The directory in which the dataset grows; removed when dropped unpublished.
+pub(crate) struct Stage {
+    directory: TempDir,
+}
+
+impl Stage {
+    /// Checks the room and creates `OUT.partial-…`.
+    pub fn create(out: &Path, bytes: u64) -> Result<Self, DataError> {
+        let parent = out.parent().unwrap_or(Path::new("/"));
+        let room = rustix::fs::statvfs(parent)
+            .map_err(|error| unwritable(parent, std::io::Error::from(error)))?;
+        check_room(parent, room.f_bavail.saturating_mul(room.f_frsize), bytes)?;
+        let directory = tempfile::Builder::new()
+            .prefix(&beside(out, "partial"))
+            // as mkdir: the umask decides
+            .permissions(Permissions::from_mode(0o777))
+            .tempdir_in(parent)
+            .map_err(|source| unwritable(parent, source))?;
+        Ok(Self { directory })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Makes the dataset visible at `out`, in place of what `agreed` says, or where nothing stands.
+    pub fn publish(self, out: &Path, agreed: Option<&Replaceable>) -> Result<Published, DataError> {
+        let failed = |source| unwritable(out, source);
+        let parent = out.parent().unwrap_or(Path::new("/"));
+        sync_directory(self.path())?;
+        let published = match agreed {
+            None => self.take_free_place(out),
+            Some(agreed) => self.take_place_of(out, agreed),
+        };
+        match published.map_err(failed)? {
+            Published::Occupied => Ok(Published::Occupied),
+            Published::Done => {
+                // nothing is left at the staging path to remove
+                let _ = self.directory.keep();
+                sync_directory(parent)?;
+                Ok(Published::Done)
+            }
+            // the old dataset stands at the staging path now, and more than it
+            Published::Kept(_) => {
+                sync_directory(parent)?;
+                Ok(Published::Kept(self.directory.keep()))
+            }
+        }
+    }
+
+    fn take_free_place(&self, out: &Path) -> std::io::Result<Published> {
+        let taken = match renameat_with(CWD, self.path(), CWD, out, RenameFlags::NOREPLACE) {
+            // an empty directory is as good as none, and this rename fails for all else
+            Err(Errno::EXIST) => std::fs::rename(self.path(), out),
+            // a file system without that flag: a directory replaces nothing but an empty one anyway
+            Err(Errno::INVAL | Errno::NOSYS) => std::fs::rename(self.path(), out),
+            other => other.map_err(Into::into),
+        };
+        match taken {
+            Ok(()) => Ok(Published::Done),
+            Err(error) => match error.kind() {
+                ErrorKind::AlreadyExists
+                | ErrorKind::DirectoryNotEmpty
+                | ErrorKind::NotADirectory => Ok(Published::Occupied),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn take_place_of(&self, out: &Path, agreed: &Replaceable) -> std::io::Result<Published> {
+        let exchange = |a: &Path, b: &Path| renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE);
+        match exchange(self.path(), out) {
+            Ok(()) => {}
+            // it is gone meanwhile
+            Err(Errno::NOENT) => return self.take_free_place(out),
+            Err(Errno::INVAL | Errno::NOSYS) => return self.take_place_in_two_steps(out, agreed),
+            Err(error) => return Err(error.into()),
+        }
+        if Replaceable::check(self.path()).ok().as_ref() != Some(agreed) {
+            exchange(self.path(), out)?;
+            return Ok(Published::Occupied);
+        }
+        Ok(match remove_dataset(self.path()) {
+            Ok(()) => Published::Done,
+            Err(_) => Published::Kept(self.path().into()),
+        })
+    }
+
+    /// On a file system without the exchange the old dataset stands at `OUT.old-…` for a moment.
+    fn take_place_in_two_steps(
+        &self,
+        out: &Path,
+        agreed: &Replaceable,
+    ) -> std::io::Result<Published> {
+        if Replaceable::check(out).ok().as_ref() != Some(agreed) {
+            return Ok(Published::Occupied);
+        }
+        let parent = out.parent().unwrap_or(Path::new("/"));
+        let place = tempfile::Builder::new()
+            .prefix(&beside(out, "old"))
+            .tempdir_in(parent)?;
+        std::fs::rename(out, place.path())?;
+        let old = place.keep();
+        if Replaceable::check(&old).ok().as_ref() != Some(agreed) {
+            std::fs::rename(&old, out)?;
+            return Ok(Published::Occupied);
+        }
+        match self.take_free_place(out) {
+            Ok(Published::Done) => {
+                // what cannot be deleted is named as left over by the next preparation
+                let _ = remove_dataset(&old);
+                Ok(Published::Done)
+            }
+            other => {
+                // nothing is lost: it goes back, or stays where it is
+                let _ = std::fs::rename(&old, out);
+                other
+            }
+        }
+    }
+}
+
+/// How publishing ended.
+pub(crate) enum Published {
+    /// The dataset is at its place and nothing else is left.
+    Done,
+    /// The dataset is at its place; of the old one something is left here, with what was put there meanwhile.
+    Kept(PathBuf),
+    /// Something else stands there than was agreed; nothing was changed.
+    Occupied,
+}
+
+/// Creates a directory unless it is there.
+pub(crate) fn make_directory(path: &Path) -> Result<(), DataError> {
+    std::fs::create_dir_all(path).map_err(|source| unwritable(path, source))
+}
+
+/// Writes the manifest and brings the directory to the disk.
+pub(crate) fn write_manifest(directory: &Path, manifest: &Manifest) -> Result<(), DataError> {
+    let path = directory.join(MANIFEST);
+    let json = manifest.to_json()?;
+    let mut file = File::create_new(&path).map_err(|source| unwritable(&path, source))?;
+    file.write_all(&json)
+        .and_then(|()| file.sync_all())
+        .map_err(|source| unwritable(&path, source))?;
+    sync_directory(directory)
+}
+
+/// Writes what the source held besides the images, if anything.
+pub(crate) fn write_skipped(directory: &Path, skipped: &Skipped) -> Result<(), DataError> {
+    if *skipped == Skipped::default() {
+        return Ok(());
+    }
+    let path = directory.join(SKIPPED);
+    let json = serde_json::to_vec_pretty(skipped);
+    json.map_err(std::io::Error::other)
+        .and_then(|json| {
+            let mut file = File::create_new(&path)?;
+            file.write_all(&json)?;
+            file.sync_all()
+        })
+        .map_err(|source| unwritable(&path, source))
+}
+
+fn sync_directory(path: &Path) -> Result<(), DataError> {
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| unwritable(path, source))
+}

@@ -1,0 +1,375 @@
+//! Visual attribute vectors (Larsen et al.): the mean code of pictures with an attribute minus that of
+//! pictures without it, added to and taken from the codes of held-out pictures, and how well a straight
+//! line reads the attribute from codes.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use deepsim_data::{Attributes, Dataset};
+use deepsim_experiment::Clip;
+use deepsim_experiment::evaluate::decode;
+use deepsim_nets::metrics::{Probe, ProbeCodes};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{EvalError, Result};
+use crate::measure::photos::{BATCH, LeftOut, from_data, of_training, some};
+use crate::run::loaded::Loaded;
+use crate::show::format::{Format, columns, csv, json};
+
+/// Pictures of either kind that an attribute needs among those of the training: a mean of fewer is a picture.
+pub const FEW: usize = 5;
+
+/// What is said of one attribute in the codes of one run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Numbers {
+    /// Run directory.
+    pub run: String,
+    /// The attribute.
+    pub attribute: String,
+    /// Training pictures with it.
+    pub with: usize,
+    /// Training pictures without it.
+    pub without: usize,
+    /// Length of the vector, relative to the root mean squared distance of the training pictures' codes from
+    /// their mean.
+    pub length: f64,
+    /// Held-out pictures of which the attribute is known.
+    pub held_out: usize,
+    /// Share of those whose attribute a linear probe reads from their codes, percent; none where nothing is
+    /// held out.
+    pub probe: Option<f64>,
+    /// The same for guessing what is commoner among training pictures, percent.
+    pub guess: Option<f64>,
+    /// Of held-out pictures without the attribute: share in whose reconstruction, encoded again, the probe finds it,
+    /// percent.
+    pub found_before: Option<f64>,
+    /// The same when the vector was added.
+    pub found_added: Option<f64>,
+    /// Of held-out pictures with the attribute: share in whose reconstruction the probe misses it, percent.
+    pub missed_before: Option<f64>,
+    /// The same when the vector was taken away.
+    pub missed_removed: Option<f64>,
+}
+
+/// One attribute in the codes of one run.
+#[derive(Debug)]
+pub struct Found {
+    /// The numbers.
+    pub numbers: Numbers,
+    /// Held-out pictures without the attribute: they, their reconstructions, and with the vector added; Caffe
+    /// units.
+    pub added: Option<[Tensor; 3]>,
+    /// Held-out pictures with it: they, their reconstructions, and with the vector taken away.
+    pub removed: Option<[Tensor; 3]>,
+}
+
+/// Codes of pictures of a dataset and what is known of them.
+struct Side {
+    data: Dataset,
+    chosen: Vec<usize>,
+    codes: Tensor,
+}
+
+/// Attributes of a run whose encoder learned.
+pub struct Asker<'a> {
+    run: &'a Loaded,
+    device: Device,
+    train: Side,
+    test: Side,
+    /// Training codes of the attribute that was asked for last, and which: attributes that all pictures have labels for
+    /// share them.
+    last: RefCell<Option<(Vec<i64>, Rc<ProbeCodes>)>>,
+}
+
+impl<'a> Asker<'a> {
+    /// Encodes pictures with any known attribute, at most `images` of the training and as many held-out ones.
+    ///
+    /// # Errors
+    /// A run without codes; unreadable or changed pictures; pictures without any attribute.
+    pub fn new(
+        run: &'a Loaded,
+        labels: &Attributes,
+        images: usize,
+        device: Device,
+    ) -> Result<Asker<'a>> {
+        if run.perception.learned().is_none() {
+            return Err(EvalError::NoCodes {
+                run: run.path.clone(),
+            });
+        }
+        let side = |data: Dataset, mut left_out: Option<LeftOut>| -> Result<Side> {
+            let known: Vec<usize> = (0..data.len())
+                .filter(|&i| {
+                    let name = data.name(i);
+                    labels.names().iter().any(|a| labels.get(name, a).is_some())
+                })
+                .collect();
+            let (mut chosen, mut codes) = (Vec::new(), Vec::new());
+            for part in some(&known, images).chunks(BATCH) {
+                let augment = run.experiment.augment();
+                let (part, x) = match &mut left_out {
+                    Some(left_out) => of_training(&data, part, &augment, left_out, device)?,
+                    None => (part.to_vec(), from_data(&data, part, &augment, device)?),
+                };
+                if !part.is_empty() {
+                    chosen.extend(part);
+                    codes.push(run.perception.encode(&x)?);
+                }
+            }
+            let codes = match codes.is_empty() {
+                true => Tensor::f_zeros([0, 0], (Kind::Float, device))?,
+                false => Tensor::f_cat(&codes, 0)?,
+            };
+            Ok(Side {
+                data,
+                chosen,
+                codes,
+            })
+        };
+        let _guard = tch::no_grad_guard();
+        let train = side(run.train_data()?, Some(LeftOut::of(&run.experiment)))?;
+        let test = side(run.test_data()?, None)?;
+        if train.chosen.is_empty() {
+            return Err(EvalError::NoLabels {
+                data: train.data.describe(),
+                example: train.data.name(0).to_owned(),
+            });
+        }
+        Ok(Asker {
+            run,
+            device,
+            train,
+            test,
+            last: RefCell::new(None),
+        })
+    }
+
+    /// What probes on some of the training codes share.
+    fn probe_codes(&self, rows: &[i64], codes: &Tensor) -> Result<Rc<ProbeCodes>> {
+        let mut last = self.last.borrow_mut();
+        match &*last {
+            Some((known, made)) if known == rows => Ok(Rc::clone(made)),
+            _ => {
+                let made = Rc::new(ProbeCodes::new(codes)?);
+                *last = Some((rows.to_vec(), Rc::clone(&made)));
+                Ok(made)
+            }
+        }
+    }
+
+    /// The vector of an attribute, `strength` times, added to and taken from at most `show` held-out pictures of
+    /// either kind for the sheet, and from all of them for the numbers.
+    ///
+    /// # Errors
+    /// Fewer than [`FEW`] training pictures of either kind.
+    pub fn ask(
+        &self,
+        labels: &Attributes,
+        attribute: &str,
+        strength: f64,
+        show: usize,
+    ) -> Result<Found> {
+        let _guard = tch::no_grad_guard();
+        let (rows, classes) = known(&self.train, labels, attribute);
+        let with = classes.iter().filter(|c| **c == 1).count();
+        let without = classes.len() - with;
+        if with < FEW || without < FEW {
+            return Err(EvalError::OneClass {
+                attribute: attribute.to_owned(),
+                with,
+                without,
+                needed: FEW,
+            });
+        }
+        let codes = picked(&self.train.codes, &rows)?;
+        let of = |class: i64| -> Result<Tensor> {
+            let rows: Vec<i64> = (0..classes.len())
+                .filter(|&i| classes[i] == class)
+                .map(|i| i as i64)
+                .collect();
+            Ok(picked(&codes, &rows)?.f_mean_dim(0i64, true, Kind::Float)?)
+        };
+        let vector = of(1)?.f_sub(&of(0)?)?;
+        let spread = codes
+            .f_sub(&codes.f_mean_dim(0i64, true, Kind::Float)?)?
+            .f_square()?
+            .f_sum(Kind::Double)?
+            .f_double_value(&[])?
+            / classes.len() as f64;
+        let length = vector
+            .f_square()?
+            .f_sum(Kind::Double)?
+            .f_double_value(&[])?
+            .sqrt();
+        let mut numbers = Numbers {
+            run: self.run.path.display().to_string(),
+            attribute: attribute.to_owned(),
+            with,
+            without,
+            length: length / spread.sqrt().max(f64::MIN_POSITIVE),
+            held_out: 0,
+            probe: None,
+            guess: None,
+            found_before: None,
+            found_added: None,
+            missed_before: None,
+            missed_removed: None,
+        };
+        let (held, wanted) = known(&self.test, labels, attribute);
+        numbers.held_out = wanted.len();
+        let (mut added, mut removed) = (None, None);
+        if !wanted.is_empty() {
+            let others = picked(&self.test.codes, &held)?;
+            let shared = self.probe_codes(&rows, &codes)?;
+            let probe = shared.fit(&classes)?;
+            let said = probe.read(&others)?;
+            let right = said.iter().zip(&wanted).filter(|(a, b)| a == b).count();
+            numbers.probe = percent(right, wanted.len());
+            let commoner = i64::from(with > without);
+            let guessed = wanted.iter().filter(|c| **c == commoner).count();
+            numbers.guess = percent(guessed, wanted.len());
+            let step = vector.f_mul_scalar(strength)?;
+            for (class, step) in [(0, step.shallow_clone()), (1, step.f_neg()?)] {
+                let rows: Vec<i64> = held
+                    .iter()
+                    .zip(&wanted)
+                    .filter(|(_, c)| **c == class)
+                    .map(|(r, _)| *r)
+                    .collect();
+                if rows.is_empty() {
+                    continue;
+                }
+                let few = deepsim_data::spread(show.max(1), rows.len());
+                let indices: Vec<usize> = few
+                    .iter()
+                    .map(|&i| self.test.chosen[rows[i] as usize])
+                    .collect();
+                let photos = from_data(
+                    &self.test.data,
+                    &indices,
+                    &self.run.experiment.augment(),
+                    self.device,
+                )?;
+                let (before, turned_before) = self.decoded((&rows, class), None, &few, &probe)?;
+                let (after, turned_after) =
+                    self.decoded((&rows, class), Some(&step), &few, &probe)?;
+                let shares = (turned_before, turned_after);
+                let sheet = Some([photos, before, after]);
+                if class == 0 {
+                    (numbers.found_before, numbers.found_added) = shares;
+                    added = sheet;
+                } else {
+                    (numbers.missed_before, numbers.missed_removed) = shares;
+                    removed = sheet;
+                }
+            }
+        }
+        Ok(Found {
+            numbers,
+            added,
+            removed,
+        })
+    }
+
+    /// Pictures decoded from held-out codes of one class, with a step added to each: those at the places `few`, and in
+    /// which share of all of them, encoded again, the probe reads another class, percent.
+    fn decoded(
+        &self,
+        (rows, class): (&[i64], i64),
+        step: Option<&Tensor>,
+        few: &[usize],
+        probe: &Probe<'_>,
+    ) -> Result<(Tensor, Option<f64>)> {
+        let (mut kept, mut other) = (Vec::new(), 0);
+        for (batch, part) in rows.chunks(BATCH).enumerate() {
+            let mut codes = picked(&self.test.codes, part)?;
+            if let Some(step) = step {
+                codes = codes.f_add(step)?;
+            }
+            let made = decode(&self.run.generator, &codes, Clip::Displayable)?;
+            let said = probe.read(&self.run.perception.encode(&made)?)?;
+            other += said.iter().filter(|c| **c != class).count();
+            let first = batch * BATCH;
+            let here: Vec<i64> = few
+                .iter()
+                .filter(|&&place| (first..first + part.len()).contains(&place))
+                .map(|&place| (place - first) as i64)
+                .collect();
+            kept.push(picked(&made, &here)?);
+        }
+        Ok((Tensor::f_cat(&kept, 0)?, percent(other, rows.len())))
+    }
+}
+
+fn percent(part: usize, of: usize) -> Option<f64> {
+    Some(100.0 * part as f64 / of as f64)
+}
+
+fn picked(x: &Tensor, rows: &[i64]) -> Result<Tensor> {
+    let rows = Tensor::f_from_slice(rows)?.f_to_device(x.device())?;
+    Ok(x.f_index_select(0, &rows)?)
+}
+
+/// Rows of a side's codes of which the attribute is known, and whether they have it.
+fn known(side: &Side, labels: &Attributes, attribute: &str) -> (Vec<i64>, Vec<i64>) {
+    side.chosen
+        .iter()
+        .enumerate()
+        .filter_map(|(row, &i)| {
+            let has = labels.get(side.data.name(i), attribute)?;
+            Some((row as i64, i64::from(has)))
+        })
+        .unzip()
+}
+
+/// Numbers of several runs and attributes, in a format.
+///
+/// # Errors
+/// None of ours.
+pub fn render(rows: &[Numbers], format: Format) -> Result<String> {
+    match format {
+        Format::Json => json(&rows.iter().collect::<Vec<_>>()),
+        Format::Csv => csv(rows),
+        Format::Text => Ok(text(rows)),
+    }
+}
+
+fn text(rows: &[Numbers]) -> String {
+    let one = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.0}"));
+    let change = |a: Option<f64>, b: Option<f64>| format!("{} → {}", one(a), one(b));
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|r| {
+            vec![
+                crate::run::catalog::name(std::path::Path::new(&r.run)),
+                r.attribute.clone(),
+                format!("{}/{}", r.with, r.without),
+                format!("{:.2}", r.length),
+                r.held_out.to_string(),
+                one(r.probe),
+                one(r.guess),
+                change(r.found_before, r.found_added),
+                change(r.missed_before, r.missed_removed),
+            ]
+        })
+        .collect();
+    let head = [
+        "run",
+        "attribute",
+        "with/out",
+        "length",
+        "held out",
+        "probe %",
+        "guess %",
+        "added %",
+        "removed %",
+    ];
+    format!(
+        "{}probe: held-out pictures whose attribute a straight line reads from their codes (guess: by saying \
+         the commoner one).\nadded: pictures without the attribute in whose reconstruction the probe finds it, \
+         before → with the vector added;\nremoved: pictures with it in whose reconstruction the probe misses \
+         it, before → with the vector taken away.\n",
+        columns(&head, &cells)
+    )
+}

@@ -1,0 +1,127 @@
+//! What a figure lacks, and how to get it.
+
+use deepsim_data::terminal::path as shown;
+use deepsim_data::terminal::quote;
+use deepsim_experiment::Experiment;
+
+use crate::run::catalog::{Loss, inverts, net_name};
+
+/// A part of a figure that no run stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// A run with this loss.
+    Loss(Loss),
+    /// Mahendran & Vedaldi's method at this layer.
+    MahendranVedaldi(String),
+    /// Runs with another comparator.
+    Comparators,
+    /// Variational autoencoders with another loss.
+    Autoencoders,
+}
+
+/// The experiment nearest to a model at whose layer none does it: at another layer, whose name can be set.
+fn elsewhere(
+    files: &[Experiment],
+    fits: impl Fn(&&Experiment) -> bool,
+    model: &Experiment,
+) -> String {
+    let (wanted, here) = (&model.raw, net_name(&model.encoder));
+    let near = |e: &&Experiment| {
+        let raw = &e.raw;
+        raw.encoder.net == wanted.encoder.net
+            && raw.encoder.weights == wanted.encoder.weights
+            && raw.data.crop == wanted.data.crop
+            && raw.data.test == wanted.data.test
+    };
+    let mut found: Vec<&Experiment> = files.iter().filter(fits).filter(near).collect();
+    found.sort_by_key(|e| e.path.as_os_str().len());
+    match (found.first(), wanted.encoder.tap.as_ref()) {
+        (Some(e), Some(tap)) => format!(
+            "no experiment file here makes it at {here}, but {} does at {}: train that with \
+             `--set encoder.tap={tap} --out runs/NAME`",
+            shown(&e.path),
+            net_name(&e.encoder)
+        ),
+        _ => format!("no experiment file here makes it at {here}"),
+    }
+}
+
+impl Missing {
+    /// What is missing and, where one of `files` makes it, the command. Files that look like
+    /// `model` (what the figure has) are preferred.
+    pub fn advice(&self, files: &[Experiment], model: Option<&Experiment>) -> String {
+        let like = |e: &&Experiment| {
+            model.is_none_or(|m| {
+                e.raw.encoder == m.raw.encoder
+                    && e.raw.data.crop == m.raw.data.crop
+                    && e.raw.data.test == m.raw.data.test
+            })
+        };
+        let train = |found: Option<&Experiment>| match found {
+            Some(e) => format!(
+                "train it by `cargo run -p deepsim-train -- {}`",
+                quote(&e.path)
+            ),
+            None => "no experiment file here makes it".to_owned(),
+        };
+        match self {
+            Missing::Loss(loss) => {
+                let fits = |e: &&Experiment| inverts(e) && Loss::of(e) == *loss;
+                let mut same: Vec<&Experiment> = files.iter().filter(fits).filter(like).collect();
+                if same.is_empty() && model.is_none() {
+                    same = files.iter().filter(fits).collect();
+                }
+                // Variants append to a name: the shortest is the plain one.
+                same.sort_by_key(|e| e.path.as_os_str().len());
+                let how = match (same.first(), model) {
+                    (None, Some(model)) => elsewhere(files, fits, model),
+                    (found, _) => train(found.copied()),
+                };
+                format!("no run with {}; {how}", loss.words())
+            }
+            Missing::MahendranVedaldi(layer) => {
+                let fits = |e: &&Experiment| inverts(e) && net_name(&e.encoder) == *layer;
+                let how = match files.iter().filter(fits).find(like) {
+                    Some(e) => format!(
+                        "make it by `cargo run -p deepsim-eval -- baseline mv {}`",
+                        quote(&e.path)
+                    ),
+                    None => "no experiment file here names this layer".to_owned(),
+                };
+                format!("no record of Mahendran & Vedaldi at {layer}; {how}")
+            }
+            Missing::Autoencoders => {
+                let all: Vec<String> = files
+                    .iter()
+                    .filter(|e| crate::analysis::sample::has_prior(e))
+                    .map(|e| shown(&e.path))
+                    .collect();
+                let short = "too few variational autoencoders to compare";
+                match all.is_empty() {
+                    true => format!("{short}, and no experiment file here makes one"),
+                    false => format!("{short}; train {}", all.join(", ")),
+                }
+            }
+            Missing::Comparators => {
+                let fits = |e: &&Experiment| {
+                    inverts(e) && Loss::of(e) == Loss::Full && e.raw.comparator != e.raw.encoder
+                };
+                let all: Vec<String> = files
+                    .iter()
+                    .filter(fits)
+                    .filter(like)
+                    .map(|e| shown(&e.path))
+                    .collect();
+                match all.is_empty() {
+                    true => "no runs with different comparators, and no experiment file here \
+                             makes one"
+                        .to_owned(),
+                    false => format!(
+                        "no runs with different comparators; train {}",
+                        all.join(", ")
+                    ),
+                }
+            }
+        }
+    }
+}

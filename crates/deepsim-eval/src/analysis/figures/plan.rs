@@ -1,0 +1,255 @@
+//! Which runs stand in which figure.
+
+use std::collections::BTreeMap;
+
+use super::{Figure, Missing};
+use crate::analysis::sample::{compared_in, has_prior};
+use crate::run::catalog::{Entry, Loss, Origin, best, inverts, layer_name, net_name};
+
+/// One row (or block of rows) of a figure.
+#[derive(Clone, Debug)]
+pub struct Panel {
+    /// A line above it, where a new block begins.
+    pub heading: Option<String>,
+    /// What stands beside it.
+    pub label: String,
+    /// The run or record.
+    pub entry: Entry,
+}
+
+/// A figure before its pictures are made.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Its panels, in order.
+    pub panels: Vec<Panel>,
+    /// What the paper's figure has and the runs have not.
+    pub missing: Vec<Missing>,
+}
+
+/// Chooses runs. `encoder` (`NET:TAP`) narrows the choice to runs that invert this layer.
+/// Pictures of one figure are of the same photographs and crops; where runs differ in them, those
+/// that fill most of the figure are taken.
+pub fn plan(figure: Figure, entries: &[Entry], encoder: Option<&str>) -> Plan {
+    let wanted = |e: &&Entry| {
+        let source = &e.experiment.encoder;
+        let name = source.to_string();
+        // Autoencoders and super-resolution invert nothing.
+        let kind = match figure {
+            Figure::Samples => has_prior(&e.experiment),
+            _ => inverts(&e.experiment),
+        };
+        kind && encoder.is_none_or(|wanted| wanted == name || wanted == layer_name(source))
+    };
+    let entries: Vec<&Entry> = entries.iter().filter(wanted).collect();
+    let key: fn(&Entry) -> String = match figure {
+        Figure::Losses | Figure::Comparators => Entry::encoder_key,
+        _ => Entry::photos_key,
+    };
+    let mut groups: BTreeMap<String, Vec<&Entry>> = BTreeMap::new();
+    for entry in entries {
+        groups.entry(key(entry)).or_default().push(entry);
+    }
+    let mut plans: Vec<Plan> = groups.values().map(|g| of_group(figure, g)).collect();
+    if plans.is_empty() {
+        plans.push(of_group(figure, &[]));
+    }
+    // Most panels; of equals the longest trained.
+    let worth = |p: &Plan| {
+        let steps = p.panels.iter().map(|p| match p.entry.origin {
+            Origin::Generator(step) => step,
+            Origin::MahendranVedaldi => 0,
+        });
+        (p.panels.len(), steps.max().unwrap_or(0))
+    };
+    plans.into_iter().max_by_key(worth).unwrap_or_default()
+}
+
+fn of_group(figure: Figure, group: &[&Entry]) -> Plan {
+    match figure {
+        Figure::Losses => losses(group),
+        Figure::Layers | Figure::Reencoding | Figure::Interpolation => layers(group),
+        Figure::Methods => methods(group),
+        Figure::Comparators => comparators(group),
+        Figure::Samples => samples(group),
+    }
+}
+
+/// One run for each comparator; the one that compares pixels first.
+fn samples(group: &[&Entry]) -> Plan {
+    let mut plan = Plan::default();
+    let key = |e: &Entry| (e.experiment.raw.loss.feat > 0.0, compared_in(&e.experiment));
+    let mut keys: Vec<(bool, String)> = group.iter().map(|e| key(e)).collect();
+    keys.sort();
+    keys.dedup();
+    for found in keys {
+        if let Some(entry) = best(group.iter().filter(|e| key(e) == found).copied()) {
+            plan.panels.push(Panel {
+                heading: None,
+                label: found.1,
+                entry: entry.clone(),
+            });
+        }
+    }
+    if plan.panels.len() < 2 {
+        plan.missing.push(Missing::Autoencoders);
+    }
+    plan
+}
+
+/// The run of each loss; of those with a feature loss, the ones whose comparator most of them use.
+fn losses(group: &[&Entry]) -> Plan {
+    let mut plan = Plan::default();
+    let comparator = |e: &Entry| format!("{:?}", e.experiment.raw.comparator);
+    let featured = |l: Loss| !matches!(l, Loss::Image | Loss::AdversarialImage | Loss::Adversarial);
+    let mut counts: BTreeMap<String, std::collections::BTreeSet<Loss>> = BTreeMap::new();
+    for entry in group {
+        if let Some(loss) = entry.loss().filter(|l| featured(*l)) {
+            counts.entry(comparator(entry)).or_default().insert(loss);
+        }
+    }
+    // Where comparators are level: the encoder itself.
+    let own = group
+        .iter()
+        .find(|e| {
+            let raw = &e.experiment.raw;
+            (raw.comparator.net, &raw.comparator.weights) == (raw.encoder.net, &raw.encoder.weights)
+        })
+        .map(|e| comparator(e));
+    let most = counts
+        .iter()
+        .max_by_key(|(c, l)| (l.len(), own.as_ref() == Some(*c)))
+        .map(|(c, _)| c);
+    for loss in [
+        Loss::Image,
+        Loss::AdversarialImage,
+        Loss::FeatureImage,
+        Loss::Full,
+        Loss::FeatureAdversarial,
+    ] {
+        let fits = |e: &&&Entry| {
+            e.loss() == Some(loss) && (!featured(loss) || Some(&comparator(e)) == most)
+        };
+        match best(group.iter().filter(fits).copied()) {
+            Some(entry) => plan.panels.push(Panel {
+                heading: None,
+                label: loss.words().to_owned(),
+                entry: entry.clone(),
+            }),
+            None => plan.missing.push(Missing::Loss(loss)),
+        }
+    }
+    plan
+}
+
+/// Inverted layers of a group, shallow ones first.
+fn inverted(group: &[&Entry]) -> Vec<String> {
+    let mut all: Vec<_> = group
+        .iter()
+        .map(|e| {
+            let source = &e.experiment.encoder;
+            let place = source.network().map(|n| {
+                let table = n.net.table();
+                (
+                    n.net.to_string(),
+                    table.iter().position(|(t, _)| *t == n.tap),
+                )
+            });
+            (place, net_name(source))
+        })
+        .collect();
+    all.sort();
+    all.dedup();
+    all.into_iter().map(|(_, name)| name).collect()
+}
+
+/// The full loss at every layer.
+fn layers(group: &[&Entry]) -> Plan {
+    let mut plan = Plan::default();
+    for layer in inverted(group) {
+        let full =
+            |e: &&&Entry| net_name(&e.experiment.encoder) == layer && e.loss() == Some(Loss::Full);
+        if let Some(entry) = best(group.iter().filter(full).copied()) {
+            plan.panels.push(Panel {
+                heading: None,
+                label: layer,
+                entry: entry.clone(),
+            });
+        }
+    }
+    if plan.panels.is_empty() {
+        plan.missing.push(Missing::Loss(Loss::Full));
+    }
+    plan
+}
+
+/// The paper's method, the image loss alone, and Mahendran & Vedaldi at every layer.
+fn methods(group: &[&Entry]) -> Plan {
+    let mut plan = Plan::default();
+    for layer in inverted(group) {
+        let mut heading = Some(layer.clone());
+        let here: Vec<&Entry> = group
+            .iter()
+            .filter(|e| net_name(&e.experiment.encoder) == layer)
+            .copied()
+            .collect();
+        let missing = |loss| Some(Missing::Loss(loss));
+        for (label, method, missing) in [
+            ("DeePSiM", "deepsim", missing(Loss::Full)),
+            ("image loss only", "image-loss", missing(Loss::Image)),
+            ("D&B", "db", None),
+            (
+                "Mahendran & Vedaldi",
+                "mv",
+                Some(Missing::MahendranVedaldi(layer.clone())),
+            ),
+        ] {
+            let fits =
+                |e: &&&Entry| e.method() == method && e.loss() != Some(Loss::FeatureAdversarial);
+            match best(here.iter().filter(fits).copied()) {
+                Some(entry) => plan.panels.push(Panel {
+                    heading: heading.take(),
+                    label: label.to_owned(),
+                    entry: entry.clone(),
+                }),
+                None => plan.missing.extend(missing),
+            }
+        }
+    }
+    if group.is_empty() {
+        plan.missing.push(Missing::Loss(Loss::Full));
+    }
+    plan
+}
+
+/// The full loss with every comparator; that of the encoder's own network first.
+fn comparators(group: &[&Entry]) -> Plan {
+    let mut plan = Plan::default();
+    let full: Vec<&Entry> = group
+        .iter()
+        .filter(|e| e.loss() == Some(Loss::Full))
+        .copied()
+        .collect();
+    let key = |e: &Entry| {
+        let (mine, other) = (&e.experiment.raw.encoder, &e.experiment.raw.comparator);
+        let own = mine.net == other.net && mine.weights == other.weights;
+        (!own, net_name(&e.experiment.comparator))
+    };
+    let mut keys: Vec<(bool, String)> = full.iter().map(|e| key(e)).collect();
+    keys.sort();
+    keys.dedup();
+    for found in keys {
+        let same = |e: &&&Entry| key(e) == found;
+        let label = found.1.clone();
+        if let Some(entry) = best(full.iter().filter(same).copied()) {
+            plan.panels.push(Panel {
+                heading: None,
+                label,
+                entry: entry.clone(),
+            });
+        }
+    }
+    if plan.panels.len() < 2 {
+        plan.missing.push(Missing::Comparators);
+    }
+    plan
+}

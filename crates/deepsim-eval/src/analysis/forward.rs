@@ -1,0 +1,380 @@
+//! `forward`: one network of an experiment, tensors in, tensors out.
+//!
+//! At this door pictures are RGB, 0–255, f32, `[N,3,H,W]`; features are raw activations, or as they were recorded; the
+//! generator's pictures are cropped, not clipped; the discriminator gives logits `[N,2]`,
+//! index 0 = real; nothing drops out.
+//!
+//! Input is the tensor `x`. The generator also takes a file whose only tensor is `y`: what the encoder wrote.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use deepsim_data::terminal;
+use deepsim_data::terminal::path as shown;
+use deepsim_experiment::config::{NetSource, Source, Weights};
+use deepsim_experiment::networks::Frozen;
+use deepsim_experiment::recorded::Scale;
+use deepsim_experiment::source::{Normalize, Role};
+use deepsim_experiment::{Checkpoint, Consent, Experiment, Fixed, files, run_dir};
+use deepsim_nets::params::{NamedTensors, f32_bytes, read_safetensors};
+use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
+use deepsim_nets::{Discriminator, FeatureBranch, Generator, Mode};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{EvalError, Result};
+use crate::show::output;
+
+/// Which network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Net {
+    /// Pictures → features at the tap to invert.
+    Encoder,
+    /// Pictures → features at the tap to compare.
+    Comparator,
+    /// Features → pictures.
+    Generator,
+    /// Pictures → logits.
+    Discriminator,
+}
+
+/// What to run on what.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Which network.
+    pub net: Net,
+    /// Its weights; else the experiment's, or those of the run's newest checkpoint.
+    pub weights: Option<PathBuf>,
+    /// Where checkpoints of the experiment are looked for.
+    pub run: PathBuf,
+    /// File with key `x` (and `feat` for a discriminator with the feature branch).
+    pub input: PathBuf,
+    /// File to write, key `y`.
+    pub output: PathBuf,
+    /// Which TorchScript modules may be run.
+    pub consent: Consent,
+}
+
+/// Pictures or features that go through a network at a time.
+const CHUNK: i64 = 16;
+
+/// Runs a network and returns the shape of its output.
+///
+/// # Errors
+/// Missing or wrong weights, tensors of the wrong shape, files that cannot be written. `warn` is told of pictures that
+/// seem to be in other units.
+pub fn forward(
+    experiment: &Experiment,
+    request: &Request,
+    device: Device,
+    warn: impl FnOnce(String),
+) -> Result<Vec<i64>> {
+    let _guard = tch::no_grad_guard();
+    output::check("--output", &request.output, output::Kind::Tensors)?;
+    let tensors = Input::read(&request.input)?;
+    let x = match request.net {
+        Net::Generator => tensors.features()?,
+        _ => tensors.pick("x")?,
+    };
+    if request.net != Net::Generator
+        && let Some(warning) = units(&x)?
+    {
+        warn(format!(
+            "--input {}: {warning}",
+            terminal::path(&request.input)
+        ));
+    }
+    let x = x.f_to_device(device)?;
+    let n = x.size().first().copied().unwrap_or(0);
+    if n == 0 {
+        return Err(deepsim_nets::NetError::InputShape {
+            what: "forward".to_owned(),
+            expected: "at least one sample in `x`".to_owned(),
+            got: x.size(),
+        }
+        .into());
+    }
+    let apply = network(experiment, request, &tensors, device)?;
+    let mut parts = Vec::new();
+    for from in (0..n).step_by(usize::try_from(CHUNK).unwrap_or(1)) {
+        let length = CHUNK.min(n - from);
+        parts.push(apply(&x.f_narrow(0, from, length)?, from)?);
+    }
+    let y = Tensor::f_cat(&parts, 0)?;
+    write(&y, &request.output)?;
+    Ok(y.size())
+}
+
+type Apply = Box<dyn Fn(&Tensor, i64) -> Result<Tensor>>;
+
+fn network(
+    experiment: &Experiment,
+    request: &Request,
+    tensors: &Input,
+    device: Device,
+) -> Result<Apply> {
+    let trained = |stem: &'static str| -> Result<(NamedTensors, String)> {
+        if let Some(path) = &request.weights {
+            return Ok((read_safetensors(path)?, shown(path)));
+        }
+        match Checkpoint::newest(&request.run.join("checkpoints"))? {
+            Some(c) => {
+                same_networks(experiment, &request.run, &c)?;
+                Ok((c.tensors(stem)?, shown(&c.path)))
+            }
+            None => Err(EvalError::NoWeights {
+                net: stem,
+                run: request.run.clone(),
+            }),
+        }
+    };
+    Ok(match request.net {
+        Net::Encoder | Net::Comparator => {
+            let (source, role) = match request.net {
+                Net::Encoder => (&experiment.encoder, Role::Encoder),
+                _ => (&experiment.comparator, Role::Comparator),
+            };
+            if let Source::Discriminator(tap) = *source {
+                let (values, origin) = trained("discriminator")?;
+                let spec = experiment.discriminator.clone();
+                let d = Discriminator::from_values(
+                    spec,
+                    &values,
+                    "the discriminator",
+                    &origin,
+                    device,
+                )?;
+                return Ok(Box::new(move |x, _| {
+                    Ok(d.features(&rgb_to_caffe(x)?, tap, Mode::Evaluation)?)
+                }));
+            }
+            let recorded = recorded(source, request, &experiment.path)?;
+            let permit = match &recorded {
+                Some((run, checkpoint)) => request.consent.on_run(run, &checkpoint.manifest),
+                None => request.consent.at_first(&experiment.path),
+            };
+            let source = with_weights(source, request.weights.as_ref());
+            let net = Frozen::open(&source, role, permit, device)?;
+            Box::new(move |x, _| Ok(net.features(&rgb_to_caffe(x)?)?))
+        }
+        Net::Generator => {
+            // Recorded features come as they were recorded.
+            let scale = match (&request.weights, experiment.raw.encoder.normalize) {
+                (_, None | Some(Normalize::None)) => None,
+                (Some(_), _) => {
+                    return Err(EvalError::ScaleUnknown {
+                        experiment: experiment.path.clone(),
+                    });
+                }
+                (None, _) => match Checkpoint::newest(&request.run.join("checkpoints"))? {
+                    Some(checkpoint) => Scale::of(&checkpoint)?,
+                    None => None,
+                },
+            };
+            let (values, origin) = trained("generator")?;
+            let spec = experiment.generator.clone();
+            let g = Generator::from_values(spec, &values, "the generator", &origin, device)?;
+            Box::new(move |x, _| {
+                let scaled = scale.as_ref().map(|s| s.apply(x)).transpose()?;
+                Ok(caffe_to_rgb(&g.forward(scaled.as_ref().unwrap_or(x))?)?)
+            })
+        }
+        Net::Discriminator => {
+            let (values, origin) = trained("discriminator")?;
+            let spec = experiment.discriminator.clone();
+            let d =
+                Discriminator::from_values(spec, &values, "the discriminator", &origin, device)?;
+            let features = match experiment.discriminator.features {
+                FeatureBranch::Off => None,
+                FeatureBranch::Features(length) => {
+                    let feat = tensors.pick("feat")?.f_to_device(device)?;
+                    let n = tensors.pick("x")?.size()[0];
+                    // Before chunks are cut: libtorch would blame the cutting.
+                    if feat.size().first() != Some(&n) {
+                        return Err(deepsim_nets::NetError::InputShape {
+                            what: "the discriminator's feature branch".to_owned(),
+                            expected: format!("`feat` [{n},{length}]"),
+                            got: feat.size(),
+                        }
+                        .into());
+                    }
+                    Some(feat)
+                }
+            };
+            Box::new(move |x, from| {
+                let part = match &features {
+                    Some(f) => Some(f.f_narrow(0, from, x.size()[0])?),
+                    None => None,
+                };
+                Ok(d.forward(&rgb_to_caffe(x)?, part.as_ref(), Mode::Evaluation)?)
+            })
+        }
+    })
+}
+
+/// The run that has recorded which module the experiment's is, and its checkpoint: the one that is asked for, or the one
+/// whose own file the experiment is. Another module than a run's own is allowed by its hash alone.
+fn recorded(
+    source: &Source,
+    request: &Request,
+    experiment: &Path,
+) -> Result<Option<(PathBuf, Checkpoint)>> {
+    let module = matches!(source, Source::Script(_));
+    if !module || request.weights.is_some() && !request.consent.is_bare() {
+        return Ok(None);
+    }
+    match Checkpoint::newest(&request.run.join("checkpoints"))? {
+        Some(checkpoint) => Ok(Some((request.run.clone(), checkpoint))),
+        None => Ok(run_dir::of_file(experiment)?),
+    }
+}
+
+/// Holds the networks of an experiment against those that a run was trained with, before its weights are put into them.
+fn same_networks(experiment: &Experiment, run: &Path, checkpoint: &Checkpoint) -> Result<()> {
+    const TABLES: [&str; 5] = [
+        "encoder.",
+        "comparator.",
+        "generator.",
+        "discriminator.",
+        "latent.",
+    ];
+    let Some(trained) = &checkpoint.manifest.experiment else {
+        return Ok(());
+    };
+    let here = Fixed::of(&experiment.raw).map_err(|e| EvalError::Format(e.to_string()))?;
+    let mut differences = here.differences(trained);
+    differences.retain(|key| TABLES.iter().any(|table| key.starts_with(table)));
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(EvalError::OtherNetworks {
+        experiment: experiment.path.clone(),
+        run: run.to_owned(),
+        differences,
+    })
+}
+
+/// The source with other weights, where they are given.
+fn with_weights(source: &Source, weights: Option<&PathBuf>) -> Source {
+    match (source.clone(), weights) {
+        (Source::Network(n), Some(path)) => Source::Network(NetSource {
+            weights: Weights::File(path.clone()),
+            ..n
+        }),
+        (Source::Script(mut s), Some(path)) => {
+            s.file.clone_from(path);
+            Source::Script(s)
+        }
+        (other, _) => other,
+    }
+}
+
+/// The tensors of the input file.
+struct Input {
+    path: PathBuf,
+    tensors: NamedTensors,
+    /// Those of other types than floating-point numbers.
+    others: BTreeMap<String, Dtype>,
+}
+
+impl Input {
+    fn read(path: &Path) -> Result<Input> {
+        let refuse = |reason: String| EvalError::Usage {
+            option: "--input",
+            value: terminal::path(path),
+            reason,
+        };
+        let bytes = files::read(path).map_err(|e| refuse(e.to_string()))?;
+        let file = SafeTensors::deserialize(&bytes)
+            .map_err(|e| refuse(format!("is not a whole safetensors file: {e}")))?;
+        let (mut tensors, mut others) = (NamedTensors::new(), BTreeMap::new());
+        for (name, view) in file.tensors() {
+            let kind = match view.dtype() {
+                Dtype::F32 => Kind::Float,
+                Dtype::F16 => Kind::Half,
+                Dtype::BF16 => Kind::BFloat16,
+                other => {
+                    others.insert(name, other);
+                    continue;
+                }
+            };
+            let shape: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
+            let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)?;
+            tensors.insert(name, tensor.f_to_kind(Kind::Float)?);
+        }
+        Ok(Input {
+            path: path.to_owned(),
+            tensors,
+            others,
+        })
+    }
+
+    fn pick(&self, key: &'static str) -> Result<Tensor> {
+        if let Some(tensor) = self.tensors.get(key) {
+            return Ok(tensor.shallow_clone());
+        }
+        if let Some(dtype) = self.others.get(key) {
+            return Err(EvalError::Usage {
+                option: "--input",
+                value: terminal::path(&self.path),
+                reason: format!(
+                    "`{key}` is {dtype:?}; forward takes F32 (pictures as 0–255 all the same): in Python, \
+                     {key}.astype(\"float32\") of numpy or {key}.float() of torch"
+                ),
+            });
+        }
+        let names = self.tensors.keys().chain(self.others.keys());
+        Err(EvalError::NoKey {
+            path: self.path.clone(),
+            key,
+            have: names.map(|n| terminal::one_line(n).into_owned()).collect(),
+        })
+    }
+
+    /// `x`, or what the encoder wrote: a single tensor `y`.
+    fn features(&self) -> Result<Tensor> {
+        match (
+            self.tensors.get("y"),
+            self.tensors.len() + self.others.len(),
+        ) {
+            (Some(y), 1) => Ok(y.shallow_clone()),
+            _ => self.pick("x"),
+        }
+    }
+}
+
+/// What is strange about pictures that should be RGB, 0–255. A black picture is not.
+fn units(x: &Tensor) -> Result<Option<String>> {
+    if x.numel() == 0 {
+        return Ok(None);
+    }
+    let (least, most) = (
+        x.f_min()?.f_double_value(&[])?,
+        x.f_max()?.f_double_value(&[])?,
+    );
+    let (range, scale) = match (least, most) {
+        (0.0, 0.0) => return Ok(None),
+        (0.0..=1.0, 0.0..=1.0) => ("[0, 1]", "x * 255"),
+        (-1.0..=1.0, -1.0..=1.0) => ("[-1, 1]", "(x + 1) * 127.5"),
+        _ => return Ok(None),
+    };
+    Ok(Some(format!(
+        "all values of `x` lie in {range}, but pictures are RGB 0–255 here; if these are scaled otherwise, give {scale}"
+    )))
+}
+
+fn write(y: &Tensor, path: &Path) -> Result<()> {
+    let bytes = f32_bytes(y)?;
+    let shape: Vec<usize> = y
+        .size()
+        .iter()
+        .map(|&d| usize::try_from(d).unwrap_or(0))
+        .collect();
+    let bad = |e: safetensors::SafeTensorError| EvalError::Format(e.to_string());
+    let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(bad)?;
+    let file =
+        safetensors::serialize([("y", view)], None::<HashMap<String, String>>).map_err(bad)?;
+    output::write(path, &file)
+}

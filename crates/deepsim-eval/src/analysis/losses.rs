@@ -1,0 +1,312 @@
+//! Training losses against metrics: autoencoders and super-resolution, each trained with several losses,
+//! each judged by all (the argument of Snell, Ridgeway et al.: what is trained for is what is gained).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use deepsim_data::Dataset;
+use deepsim_data::terminal::one_line;
+use deepsim_experiment::config::Source;
+use deepsim_experiment::evaluate::{decode, held_out_features};
+use deepsim_experiment::measure::{self, Batch, Images};
+use deepsim_experiment::{Clip, Experiment};
+use deepsim_nets::PixelDistance;
+use deepsim_nets::loss::ssim as structural;
+use deepsim_nets::metrics::linear_probe;
+use deepsim_nets::pictures::caffe_to_rgb;
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use crate::error::Result;
+use crate::measure::judges::{Judges, Score};
+use crate::measure::photos::{BATCH, LeftOut, category, from_data, of_training, some};
+use crate::run::catalog::decoded_name;
+use crate::run::loaded::Loaded;
+use crate::show::format::{Format, columns, csv, json};
+
+/// What is said of one run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Row {
+    /// Run directory.
+    pub run: String,
+    /// What is decoded: codes (`NET:TAP>LENGTH`) or small pictures (`downsampled:FACTOR`).
+    pub task: String,
+    /// The training loss: L1, L2, SSIM, MS-SSIM or DeePSiM.
+    pub trained_with: String,
+    /// Held-out photographs.
+    pub n: usize,
+    /// Which ones, and how they are cut: runs are comparable where this is the same.
+    #[serde(skip)]
+    pub photos: String,
+    /// Mean absolute difference of pixels, grey levels.
+    pub l1: f64,
+    /// Root of the mean squared difference of pixels, grey levels.
+    pub l2: f64,
+    /// Structural similarity; 1 is the same picture.
+    pub ssim: f64,
+    /// The same over scales.
+    pub ms_ssim: f64,
+    /// Scales of it that the pictures allow.
+    pub scales: usize,
+    /// LPIPS; 0 is the same picture.
+    pub lpips: Score,
+    /// Normalised error of pixels, percent.
+    pub image_error: f64,
+    /// Gradient energy relative to the photographs'.
+    pub gradient_energy: f64,
+    /// Share of held-out photographs whose category a linear probe reads from what is decoded.
+    pub classified: Option<f64>,
+    /// Share that always guessing the commonest category would get.
+    pub classified_by_chance: Option<f64>,
+    /// Those photographs: their categories have at least five training photographs.
+    pub n_classified: usize,
+    /// Photographs whose pairs `image_error` is relative to.
+    pub n_pairs_from: usize,
+}
+
+/// Whether a run belongs to the comparison: an autoencoder with plain codes, or super-resolution.
+pub fn compares(experiment: &Experiment) -> bool {
+    let plain = experiment.raw.latent.is_some() && !crate::analysis::sample::has_prior(experiment);
+    plain || matches!(experiment.encoder, Source::Downsampled(_))
+}
+
+/// The training loss by its usual name.
+pub fn trained_with(experiment: &Experiment) -> &'static str {
+    let loss = &experiment.raw.loss;
+    if loss.feat > 0.0 || loss.adv > 0.0 {
+        return "DeePSiM";
+    }
+    match experiment.raw.pixels.distance {
+        PixelDistance::Squared => "L2",
+        PixelDistance::Absolute => "L1",
+        PixelDistance::Ssim => "SSIM",
+        PixelDistance::MsSsim => "MS-SSIM",
+    }
+}
+
+/// Photographs and what a run makes of them, both `[N,3,S,S]` in Caffe units.
+///
+/// # Errors
+/// Unreadable photographs.
+pub fn reconstructions(
+    run: &Loaded,
+    data: &Dataset,
+    chosen: &[usize],
+    device: Device,
+) -> Result<(Tensor, Tensor)> {
+    let (mut real, mut made) = (Vec::new(), Vec::new());
+    for part in chosen.chunks(BATCH) {
+        let x = from_data(data, part, &run.experiment.augment(), device)?;
+        let features = held_out_features(&run.perception, data, part, &x)?;
+        made.push(decode(&run.generator, &features, Clip::Displayable)?);
+        real.push(x);
+    }
+    Ok((Tensor::f_cat(&real, 0)?, Tensor::f_cat(&made, 0)?))
+}
+
+/// Training photographs that a category must have to be asked of the probe.
+const FEW: usize = 5;
+/// Most photographs of each side that the probe sees: it compares each with each.
+const MANY: usize = 4096;
+
+/// What a linear probe makes of the codes: share right, share by chance, photographs.
+///
+/// # Errors
+/// Unreadable photographs.
+fn classify(run: &Loaded, device: Device) -> Result<(Option<f64>, Option<f64>, usize)> {
+    let (train, test) = (run.train_data()?, run.test_data()?);
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for i in 0..train.len() {
+        *counts.entry(category(&train, i)).or_default() += 1;
+    }
+    counts.retain(|name, n| !name.is_empty() && *n >= FEW);
+    let names: Vec<&String> = counts.keys().collect();
+    let known = |data: &Dataset| -> (Vec<usize>, Vec<i64>) {
+        let all: Vec<(usize, i64)> = (0..data.len())
+            .filter_map(|i| {
+                let class = names.binary_search(&&category(data, i)).ok()?;
+                Some((i, class as i64))
+            })
+            .collect();
+        some(&all, MANY).into_iter().unzip()
+    };
+    let (of_train, (of_test, wanted)) = (known(&train), known(&test));
+    if names.len() < 2 || of_test.is_empty() {
+        return Ok((None, None, 0));
+    }
+    let augment = run.experiment.augment();
+    let codes = |data: &Dataset, part: &[usize], x: &Tensor| -> Result<Tensor> {
+        Ok(held_out_features(&run.perception, data, part, x)?.f_flatten(1, -1)?)
+    };
+    let mut left_out = LeftOut::of(&run.experiment);
+    let (mut classes, mut codes_of_train, mut codes_of_test) = (Vec::new(), Vec::new(), Vec::new());
+    let class_of: BTreeMap<usize, i64> = of_train.0.iter().copied().zip(of_train.1).collect();
+    for part in of_train.0.chunks(BATCH) {
+        let (part, x) = of_training(&train, part, &augment, &mut left_out, device)?;
+        if !part.is_empty() {
+            classes.extend(part.iter().filter_map(|i| class_of.get(i)));
+            codes_of_train.push(codes(&train, &part, &x)?);
+        }
+    }
+    for part in of_test.chunks(BATCH) {
+        let x = from_data(&test, part, &augment, device)?;
+        codes_of_test.push(codes(&test, part, &x)?);
+    }
+    let found = linear_probe(
+        &Tensor::f_cat(&codes_of_train, 0)?,
+        &classes,
+        &Tensor::f_cat(&codes_of_test, 0)?,
+    )?;
+    let share = |right: usize| Some(right as f64 / of_test.len() as f64);
+    let commonest = counts.values().copied().max();
+    let commonest = names
+        .iter()
+        .position(|n| counts.get(*n).copied() == commonest);
+    let guessed = |w: &&i64| Some(**w) == commonest.map(|c| c as i64);
+    Ok((
+        share(found.iter().zip(&wanted).filter(|(a, b)| a == b).count()),
+        share(wanted.iter().filter(guessed).count()),
+        of_test.len(),
+    ))
+}
+
+/// Judges a run on at most `images` held-out photographs.
+///
+/// # Errors
+/// Unreadable photographs, fewer than two, or pictures below 11 pixels.
+pub fn measure(run: &Loaded, judges: &Judges, images: usize, device: Device) -> Result<Row> {
+    let _guard = tch::no_grad_guard();
+    let data = run.test_data()?;
+    let chosen = measure::chosen(&data, images);
+    let mut judging = judges.of(&run.experiment);
+    let n = chosen.len();
+    let (mut ssim, mut ms_ssim, mut scales) = (0.0, 0.0, 0);
+    let (mut l1, mut l2, mut values) = (0.0, 0.0, 0);
+    let number = |x: Tensor| -> Result<f64> { Ok(x.f_sum(Kind::Double)?.f_double_value(&[])?) };
+    let look = |batch: &Batch| -> Result<()> {
+        let (x, y) = (&batch.images, &batch.made);
+        judging.add(x, y)?;
+        let difference = x.f_sub(y)?;
+        l1 += number(difference.f_abs()?)?;
+        l2 += number(difference.f_square()?)?;
+        values += difference.numel();
+        let (x, y) = (caffe_to_rgb(x)?, caffe_to_rgb(y)?);
+        ssim += number(structural::ssim(&x, &y)?)?;
+        let several = structural::ms_ssim(&x, &y)?;
+        scales = several.scales;
+        ms_ssim += number(several.similarity)?;
+        Ok(())
+    };
+    let of = Images {
+        data: &data,
+        augment: &run.experiment.augment(),
+        chosen: &chosen,
+        device,
+    };
+    // Of what is decoded here only the pictures are judged.
+    let held = measure::measure(
+        of,
+        &|indices, x| {
+            let features = held_out_features(&run.perception, &data, indices, x)?;
+            Ok((decode(&run.generator, &features, Clip::Displayable)?, None))
+        },
+        None,
+        look,
+    )?;
+    let e = &run.experiment;
+    let (classified, classified_by_chance, n_classified) = classify(run, device)?;
+    Ok(Row {
+        run: run.path.display().to_string(),
+        task: decoded_name(e),
+        trained_with: trained_with(e).to_owned(),
+        n,
+        photos: format!(
+            "{} {} {:?} {n}",
+            run.checkpoint.manifest.test_data, e.raw.data.crop, e.raw.data.scale
+        ),
+        l1: l1 / values as f64,
+        l2: (l2 / values as f64).sqrt(),
+        ssim: ssim / n as f64,
+        ms_ssim: ms_ssim / n as f64,
+        scales,
+        lpips: judging.verdict().lpips,
+        image_error: held.image_error,
+        gradient_energy: held.gradient_energy,
+        classified,
+        classified_by_chance,
+        n_classified,
+        n_pairs_from: held.norm.pairs_from,
+    })
+}
+
+/// Rows in a format; text has one table for each task.
+///
+/// # Errors
+/// None of ours.
+pub fn render(rows: &[Row], format: Format) -> Result<String> {
+    let mut sorted: Vec<&Row> = rows.iter().collect();
+    sorted.sort_by_key(|r| {
+        let of = (r.task.clone(), r.photos.clone());
+        (of, r.trained_with.clone(), r.run.clone())
+    });
+    match format {
+        Format::Json => json(&sorted),
+        Format::Csv => csv(sorted),
+        Format::Text => Ok(text(&sorted)),
+    }
+}
+
+fn text(rows: &[&Row]) -> String {
+    let mut out = String::new();
+    for of_task in rows.chunk_by(|a, b| a.task == b.task && a.photos == b.photos) {
+        let cells: Vec<Vec<String>> = of_task
+            .iter()
+            .map(|r| {
+                vec![
+                    r.trained_with.clone(),
+                    format!("{:.2}", r.l1),
+                    format!("{:.2}", r.l2),
+                    format!("{:.3}", r.ssim),
+                    format!("{:.3}", r.ms_ssim),
+                    r.lpips.text(3),
+                    format!("{:.2}", r.gradient_energy),
+                    r.classified
+                        .map_or("-".to_owned(), |v| format!("{:.0} %", 100.0 * v)),
+                    crate::run::catalog::name(Path::new(&r.run)),
+                ]
+            })
+            .collect();
+        let (task, n) = of_task.first().map_or(("", 0), |r| (r.task.as_str(), r.n));
+        let scales = of_task.first().map_or(0, |r| r.scales);
+        let head = [
+            "trained with",
+            "L1",
+            "L2",
+            "SSIM",
+            "MS-SSIM",
+            "LPIPS",
+            "sharp",
+            "class",
+            "run",
+        ];
+        out.push_str(&format!(
+            "{}, {n} held-out photos (MS-SSIM at {scales} scales)\n{}\n",
+            one_line(task),
+            columns(&head, &cells)
+        ));
+    }
+    if !rows.is_empty() {
+        out.push_str(
+            "L1, L2: mean absolute and root mean squared difference, grey levels. SSIM, MS-SSIM: 1 is equal.\n\
+             LPIPS: 0 is equal. sharp: gradient energy, 1 is as photos. What people prefer: not asked.\n",
+        );
+        if let Some(chance) = rows.iter().find_map(|r| r.classified_by_chance) {
+            let n = rows.iter().map(|r| r.n_classified).max().unwrap_or(0);
+            out.push_str(&format!(
+                "class: a linear probe on the codes finds the category of {n} photos (guessing: {:.0} %).\n",
+                100.0 * chance
+            ));
+        }
+    }
+    out
+}

@@ -1,0 +1,18 @@
+//! Numbers and tensors from trained runs. Prints nothing.
+
+pub mod attributes;
+pub mod compare;
+pub mod decode;
+pub mod figures;
+pub mod forward;
+pub mod interpolate;
+pub mod invert;
+pub mod losses;
+pub mod mv;
+pub mod neighbors;
+pub mod paper;
+pub mod preimages;
+pub mod reencode;
+pub mod sample;
+pub mod table1;
+pub mod table2;

@@ -1,0 +1,362 @@
+//! Does the network only retrieve? Nearest training photographs of held-out ones, in the space of
+//! pixels and of features, beside the reconstruction (Section 4.1 of the paper).
+
+use deepsim_data::Dataset;
+use deepsim_experiment::config::NetSource;
+use deepsim_experiment::evaluate::reconstruct;
+use deepsim_experiment::{Clip, networks};
+use deepsim_nets::{FeatureNet, Tap};
+use serde::Serialize;
+use tch::{Device, Tensor};
+
+use crate::error::{EvalError, Result};
+use crate::measure::photos::{BATCH, LeftOut, category, from_data, of_training, short_name};
+use crate::measure::scale::{Scale, distances, mean};
+use crate::run::catalog::decoded_name;
+use crate::run::loaded::Loaded;
+use crate::search::{Searcher, Settings, rows};
+use crate::show::sheet::{Sheet, images};
+
+/// Training photographs that pass the searches as one block.
+const BLOCK: usize = 128;
+
+/// What nearest neighbours of one space are like, over all held-out photographs asked for.
+/// Errors are percent of the mean distance between different held-out photographs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Row {
+    /// Run directory.
+    pub run: String,
+    /// `pixels`, `NET:TAP`, or `reconstruction` for what the generator makes.
+    pub space: String,
+    /// Values of a sample in this space.
+    pub length: Option<usize>,
+    /// Mean error of pixels to the held-out photograph.
+    pub image_error: f64,
+    /// Mean error of the inverted features to the held-out photograph's.
+    pub feature_error: f64,
+    /// Share of photographs whose neighbour is farther from them in pixels than the reconstruction.
+    pub reconstruction_nearer_image: Option<f64>,
+    /// The same in the inverted features.
+    pub reconstruction_nearer_feature: Option<f64>,
+    /// Share of nearest neighbours of the same category, among photographs whose category the
+    /// training set has.
+    pub same_category: Option<f64>,
+    /// What that share would be if neighbours were drawn at random.
+    pub same_category_by_chance: Option<f64>,
+    /// Held-out photographs.
+    pub n: usize,
+    /// Those whose category the training set has.
+    pub n_category: usize,
+    /// Images whose pairs distances are relative to.
+    pub n_pairs_from: usize,
+}
+
+/// A training photograph that was found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Found {
+    /// Index in the training set.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// Whether its mirror image was nearer.
+    pub mirrored: bool,
+    /// Distance in the space that was searched.
+    pub distance: f64,
+}
+
+/// Everything that was found for some photographs of one run.
+#[derive(Debug)]
+pub struct Neighborhood {
+    /// Names of the held-out photographs.
+    pub names: Vec<String>,
+    /// They, `[N,3,S,S]` in Caffe units.
+    pub photos: Tensor,
+    /// What the generator makes of them.
+    pub reconstructions: Tensor,
+    /// For each space its name and, for each photograph, the nearest training photographs.
+    pub spaces: Vec<(String, Vec<Vec<Found>>)>,
+    /// For each space the nearest training photographs themselves, as `photos`.
+    pub nearest: Vec<Tensor>,
+    /// The reconstruction, then every space.
+    pub rows: Vec<Row>,
+}
+
+/// A space to search in: a name and what it makes of pictures in Caffe units.
+struct Space<'a> {
+    name: String,
+    #[allow(clippy::type_complexity)]
+    features: Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>,
+}
+
+/// Layers of the encoder that are searched besides the inverted one: deep and shallow ones.
+const LAYERS: [Tap; 4] = [Tap::Pool1, Tap::Pool2, Tap::Pool5, Tap::Relu6];
+
+fn spaces(run: &Loaded, device: Device) -> Result<Vec<Space<'_>>> {
+    let mut spaces = vec![Space {
+        name: "pixels".to_owned(),
+        features: Box::new(|x| Ok(x.shallow_clone())),
+    }];
+    let (encoder, comparator) = (&run.experiment.encoder, &run.experiment.comparator);
+    if let Some(source) = encoder.network() {
+        let at = |tap: Tap| source.net.table().iter().position(|(t, _)| *t == tap);
+        for tap in LAYERS {
+            if at(tap).is_some() && at(tap) < at(source.tap) {
+                let net: FeatureNet = networks::load(
+                    &NetSource {
+                        tap,
+                        ..source.clone()
+                    },
+                    device,
+                )?;
+                spaces.push(Space {
+                    name: format!("{}:{tap}", source.net),
+                    features: Box::new(move |x| {
+                        let found = net.features(x, &[tap])?.pop();
+                        found.ok_or_else(|| EvalError::Format(format!("no features at {tap}")))
+                    }),
+                });
+            }
+        }
+    }
+    spaces.push(Space {
+        name: match run.experiment.raw.latent {
+            Some(_) => decoded_name(&run.experiment),
+            None => encoder.to_string(),
+        },
+        features: Box::new(|x| Ok(run.perception.encode(x)?)),
+    });
+    if run.experiment.raw.loss.feat > 0.0 && run.perception.judged_at().is_none() {
+        // The same layer of a network with other weights is another space.
+        let name = match encoder.origin() == comparator.origin() {
+            true => comparator.to_string(),
+            false if encoder.to_string() != comparator.to_string() => comparator.to_string(),
+            false => format!("{comparator} of {}", comparator.origin()),
+        };
+        spaces.push(Space {
+            name,
+            features: Box::new(|x| Ok(run.perception.compare(x)?)),
+        });
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    spaces.retain(|s| seen.insert(s.name.clone()));
+    Ok(spaces)
+}
+
+/// Finds the `k` nearest training photographs (as evaluations see them; where training mirrors,
+/// their mirror images too) of held-out ones, exactly, in every space. Training photographs pass
+/// in blocks: memory does not grow with them. `progress` is told of each training photograph.
+///
+/// # Errors
+/// Unreadable photographs, `k` of 0, or what the networks refuse.
+pub fn compute(
+    run: &Loaded,
+    held_out: &[usize],
+    k: usize,
+    scale: &Scale,
+    device: Device,
+    mut progress: impl FnMut(u64),
+) -> Result<Neighborhood> {
+    let _guard = tch::no_grad_guard();
+    let (test, train) = (run.test_data()?, run.train_data()?);
+    let augment = run.experiment.augment();
+    let photos = from_data(&test, held_out, &augment, device)?;
+    let spaces = spaces(run, device)?;
+    let queries: Vec<(Vec<f32>, usize)> = spaces
+        .iter()
+        .map(|s| Ok(rows(&in_batches(&photos, &*s.features)?)?))
+        .collect::<Result<_>>()?;
+    let settings = Settings::default();
+    // A mirror image may be as near as its photograph: twice as many make k different ones sure.
+    let sides = if run.experiment.raw.data.mirror { 2 } else { 1 };
+    let mut searches = Vec::with_capacity(spaces.len());
+    for (data, length) in &queries {
+        searches.push(Searcher::new(data, *length, k * sides, &settings)?);
+    }
+    let (mut kept, mut left_out) = (Vec::new(), LeftOut::of(&run.experiment));
+    for from in (0..train.len()).step_by(BLOCK) {
+        let to = train.len().min(from + BLOCK);
+        let block: Vec<usize> = (from..to).collect();
+        let (block, x) = of_training(&train, &block, &augment, &mut left_out, device)?;
+        if block.is_empty() {
+            continue;
+        }
+        kept.extend(block);
+        // Photograph, mirror image, next photograph …: index / 2 is the photograph.
+        let x = match sides {
+            2 => Tensor::f_stack(&[&x, &x.f_flip([3])?], 1)?.f_flatten(0, 1)?,
+            _ => x,
+        };
+        for (space, search) in spaces.iter().zip(&mut searches) {
+            search.add(&rows(&in_batches(&x, &*space.features)?)?.0)?;
+        }
+        progress((to - from) as u64);
+    }
+    let mut found: Vec<(String, Vec<Vec<Found>>)> = Vec::new();
+    for (space, search) in spaces.iter().zip(searches) {
+        let neighbors = search.finish()?;
+        let of = |query: usize| {
+            let mut list: Vec<Found> = Vec::new();
+            let all = neighbors.indices(query).iter();
+            for (&i, &squared) in all.zip(neighbors.squared(query)) {
+                let (place, side) = (i as usize / sides, i as usize % sides);
+                let index = kept[place];
+                if list.len() < k && list.iter().all(|f| f.index != index) {
+                    list.push(Found {
+                        index,
+                        name: train.name(index).to_owned(),
+                        mirrored: side == 1,
+                        distance: squared.sqrt(),
+                    });
+                }
+            }
+            list
+        };
+        found.push((space.name.clone(), (0..held_out.len()).map(of).collect()));
+    }
+    judge(
+        run, &test, &train, held_out, photos, found, &queries, scale, device,
+    )
+}
+
+fn in_batches(x: &Tensor, features: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let n = x.size()[0];
+    let mut parts = Vec::new();
+    for from in (0..n).step_by(BATCH) {
+        parts.push(features(&x.f_narrow(
+            0,
+            from,
+            (BATCH as i64).min(n - from),
+        )?)?);
+    }
+    Ok(Tensor::f_cat(&parts, 0)?)
+}
+
+#[allow(clippy::too_many_arguments)] // one caller: the second half of `compute`
+fn judge(
+    run: &Loaded,
+    test: &Dataset,
+    train: &Dataset,
+    held_out: &[usize],
+    photos: Tensor,
+    spaces: Vec<(String, Vec<Vec<Found>>)>,
+    queries: &[(Vec<f32>, usize)],
+    scale: &Scale,
+    device: Device,
+) -> Result<Neighborhood> {
+    let encode = |x: &Tensor| in_batches(x, &|x| Ok(run.perception.encode(x)?));
+    let wanted = encode(&photos)?;
+    let reconstructions = in_batches(&photos, &|x| {
+        Ok(reconstruct(
+            &run.perception,
+            &run.generator,
+            x,
+            Clip::Displayable,
+        )?)
+    })?;
+    let errors = |x: &Tensor| -> Result<(Vec<f64>, Vec<f64>)> {
+        Ok((distances(x, &photos)?, distances(&encode(x)?, &wanted)?))
+    };
+    let own = errors(&reconstructions)?;
+    let name = run.path.display().to_string();
+    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    for i in 0..train.len() {
+        *counts.entry(category(train, i)).or_default() += 1;
+    }
+    let categories: Vec<String> = held_out.iter().map(|&i| category(test, i)).collect();
+    let known: Vec<usize> = (0..held_out.len())
+        .filter(|&q| !categories[q].is_empty() && counts.contains_key(&categories[q]))
+        .collect();
+    let share = |count: usize, of: usize| (of > 0).then(|| count as f64 / of as f64);
+    let chance: f64 = known
+        .iter()
+        .map(|&q| counts[&categories[q]] as f64 / train.len() as f64)
+        .sum();
+    let mut rows = vec![Row {
+        run: name.clone(),
+        space: "reconstruction".to_owned(),
+        length: None,
+        image_error: scale.image_percent(mean(&own.0)),
+        feature_error: scale.feature_percent(mean(&own.1)),
+        reconstruction_nearer_image: None,
+        reconstruction_nearer_feature: None,
+        same_category: None,
+        same_category_by_chance: None,
+        n: held_out.len(),
+        n_category: known.len(),
+        n_pairs_from: scale.n,
+    }];
+    let mut nearest = Vec::new();
+    for ((space, found), (_, length)) in spaces.iter().zip(queries) {
+        let mut pictures = Vec::with_capacity(found.len());
+        for list in found {
+            let Some(first) = list.first() else {
+                return Err(EvalError::Format("a search found nothing".to_owned()));
+            };
+            let augment = run.experiment.augment();
+            let x = from_data(train, &[first.index], &augment, device)?;
+            pictures.push(if first.mirrored { x.f_flip([3])? } else { x });
+        }
+        let pictures = Tensor::f_cat(&pictures, 0)?;
+        let theirs = errors(&pictures)?;
+        let nearer = |ours: &[f64], theirs: &[f64]| {
+            let won = ours.iter().zip(theirs).filter(|(a, b)| a < b).count();
+            share(won, ours.len())
+        };
+        let same = known.iter().filter(|&&q| {
+            let first = found[q].first();
+            first.is_some_and(|f| category(train, f.index) == categories[q])
+        });
+        rows.push(Row {
+            run: name.clone(),
+            space: space.clone(),
+            length: Some(*length),
+            image_error: scale.image_percent(mean(&theirs.0)),
+            feature_error: scale.feature_percent(mean(&theirs.1)),
+            reconstruction_nearer_image: nearer(&own.0, &theirs.0),
+            reconstruction_nearer_feature: nearer(&own.1, &theirs.1),
+            same_category: share(same.count(), known.len()),
+            same_category_by_chance: (!known.is_empty()).then(|| chance / known.len() as f64),
+            n: held_out.len(),
+            n_category: known.len(),
+            n_pairs_from: scale.n,
+        });
+        nearest.push(pictures);
+    }
+    Ok(Neighborhood {
+        names: held_out.iter().map(|&i| test.name(i).to_owned()).collect(),
+        photos,
+        reconstructions,
+        spaces,
+        nearest,
+        rows,
+    })
+}
+
+impl Neighborhood {
+    /// Photographs, reconstructions and the nearest training photographs of every space, `shown`
+    /// columns at most, spread evenly.
+    ///
+    /// # Errors
+    /// None of ours.
+    pub fn sheet(&self, title: &str, shown: usize) -> Result<Sheet> {
+        let columns: Vec<i64> = deepsim_data::spread(shown.max(1), self.names.len())
+            .into_iter()
+            .map(|place| place as i64)
+            .collect();
+        let index = Tensor::from_slice(&columns);
+        let few = |x: &Tensor| -> Result<_> {
+            images(&x.f_index_select(0, &index.f_to_device(x.device())?)?)
+        };
+        let mut sheet = Sheet::new(title);
+        sheet.columns = columns
+            .iter()
+            .map(|&i| short_name(&self.names[i as usize]))
+            .collect();
+        sheet.row("photo", few(&self.photos)?);
+        sheet.row("reconstruction", few(&self.reconstructions)?);
+        for ((space, _), pictures) in self.spaces.iter().zip(&self.nearest) {
+            sheet.row(&format!("nearest in {space}"), few(pictures)?);
+        }
+        Ok(sheet)
+    }
+}

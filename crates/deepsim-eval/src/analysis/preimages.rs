@@ -1,0 +1,291 @@
+//! Several pictures of the same features: how far they are apart, and whether each still has the features.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use deepsim_experiment::evaluate::held_out_features;
+use deepsim_experiment::measure::{self, Batch, Images};
+use deepsim_nets::init::{derive_seed, seeded};
+use deepsim_nets::metrics::{gradient_energy, sample_distances};
+use deepsim_nets::{Mode, pictures};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{EvalError, Result};
+use crate::measure::photos::some;
+use crate::run::loaded::Loaded;
+use crate::show::format::{Format, columns, csv, json};
+
+/// Factor by which the sheet's maps of deviations are brightened.
+pub const BRIGHTER: f64 = 4.0;
+
+/// What is said of one run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Numbers {
+    /// Run directory.
+    pub run: String,
+    /// Random numbers that enter beside the features (at each place of a map).
+    pub noise: i64,
+    /// Weight of the reward for diversity; 0 without.
+    pub diversity: f64,
+    /// Whether the discriminator sees the features.
+    pub conditioned: bool,
+    /// Held-out photographs.
+    pub n: usize,
+    /// Pictures of each one's features.
+    pub draws: usize,
+    /// Mean distance of two pictures of the same features, in percent of the mean distance of two photographs.
+    pub spread: f64,
+    /// The same of their features, in percent of the mean distance of two photographs' features; none where
+    /// features were recorded elsewhere, as in the other errors of features.
+    pub feature_spread: Option<f64>,
+    /// Normalised error of the features of pictures with noise, percent.
+    pub feature_error: Option<f64>,
+    /// The same of pictures with all noise at zero.
+    pub feature_error_of_mean: Option<f64>,
+    /// Normalised error of pictures with noise, percent.
+    pub image_error: f64,
+    /// The same of pictures with all noise at zero.
+    pub image_error_of_mean: f64,
+    /// Gradient energy of pictures with noise, relative to the photographs'.
+    pub gradient_energy: f64,
+    /// Photographs whose pairs distances are relative to.
+    pub n_pairs_from: usize,
+}
+
+/// Numbers and pictures of one run.
+#[derive(Debug)]
+pub struct Drawn {
+    /// The numbers.
+    pub numbers: Numbers,
+    /// The photographs that are shown, Caffe units.
+    pub photos: Tensor,
+    /// Pictures with all noise at zero.
+    pub mean: Tensor,
+    /// Pictures with noise: of each draw, one of every photograph's features.
+    pub draws: Vec<Tensor>,
+}
+
+impl Drawn {
+    /// Standard deviation of each pixel over the draws, [`BRIGHTER`] times, as grey levels in Caffe units.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn deviation(&self) -> Result<Tensor> {
+        let all = Tensor::f_stack(&self.draws, 0)?;
+        let grey = all
+            .f_std_dim(0i64, true, false)?
+            .f_mean_dim(1i64, true, Kind::Float)?
+            .f_mul_scalar(BRIGHTER)?
+            .f_clamp(0.0, 255.0)?;
+        Ok(pictures::rgb_to_caffe(&grey.f_repeat([1, 3, 1, 1])?)?)
+    }
+}
+
+/// What is to be drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Held-out photographs: all, or so many spread evenly.
+    pub images: usize,
+    /// Pictures of each one's features.
+    pub draws: usize,
+    /// Photographs whose pictures are kept.
+    pub show: usize,
+    /// Seed of the noise.
+    pub seed: u64,
+}
+
+/// Pictures of held-out photographs' features.
+///
+/// # Errors
+/// A generator that takes no noise; unreadable photographs, or fewer than two.
+pub fn draw(run: &Loaded, wanted: Wanted, device: Device) -> Result<Drawn> {
+    let _guard = tch::no_grad_guard();
+    let spec = run.generator.spec();
+    if spec.noise == 0 {
+        return Err(EvalError::NoNoise {
+            run: run.path.clone(),
+        });
+    }
+    let data = run.test_data()?;
+    let chosen = measure::chosen(&data, wanted.images);
+    let shown: BTreeSet<usize> = some(&chosen, wanted.show).into_iter().collect();
+    let encodes = run.perception.encodes();
+    let (mut photos, mut mean) = (vec![], vec![]);
+    let mut draws: Vec<Vec<Tensor>> = (0..wanted.draws).map(|_| Vec::new()).collect();
+    let (mut far, mut feature_far, mut energy) = (0.0, 0.0, 0.0);
+    let (mut apart, mut features_apart) = (0.0, 0.0);
+    let make = |indices: &[usize], x: &Tensor| -> Result<(Tensor, Option<Tensor>)> {
+        let features = held_out_features(&run.perception, &data, indices, x)?;
+        let pictures = |noise: Option<&Tensor>| -> Result<Tensor> {
+            let made = run
+                .generator
+                .forward_in(Mode::Evaluation, &features, noise)?;
+            Ok(pictures::clip_caffe(&made)?)
+        };
+        Ok((pictures(None)?, Some(features)))
+    };
+    let mut at = 0;
+    let look = |batch: &Batch| -> Result<()> {
+        let (x, n) = (&batch.images, batch.images.size()[0] as usize);
+        let part = &chosen[at..at + n];
+        at += n;
+        let Some(features) = &batch.features else {
+            return Err(EvalError::Format("a picture of no features".to_owned()));
+        };
+        let here: Vec<i64> = (0..n)
+            .filter(|&i| shown.contains(&part[i]))
+            .map(|i| i as i64)
+            .collect();
+        let here = Tensor::f_from_slice(&here)?.f_to_device(device)?;
+        photos.push(x.f_index_select(0, &here)?);
+        mean.push(batch.made.f_index_select(0, &here)?);
+        let (mut made, mut seen) = (Vec::new(), Vec::new());
+        for (i, kept) in draws.iter_mut().enumerate() {
+            // Each picture has noise of its own, wherever batches begin.
+            let mut noise = Vec::new();
+            for &photo in part {
+                let stream = derive_seed(wanted.seed, "pre-image", i as u64);
+                let own = derive_seed(stream.unsigned_abs(), "photograph", photo as u64);
+                noise.extend(seeded(own, || run.generator.draw_noise(1, Device::Cpu))?);
+            }
+            let noise = Tensor::f_cat(&noise, 0)?.f_to_device(device)?;
+            let y = run
+                .generator
+                .forward_in(Mode::Evaluation, features, Some(&noise))?;
+            let y = pictures::clip_caffe(&y)?;
+            far += sum(x, &y)?;
+            energy += gradient_energy(&y)?;
+            if encodes {
+                let own = run.perception.encode(&y)?;
+                feature_far += sum(features, &own)?;
+                seen.push(own);
+            }
+            kept.push(y.f_index_select(0, &here)?);
+            made.push(y);
+        }
+        apart += sum_of_pairs(&made)?;
+        features_apart += sum_of_pairs(&seen)?;
+        Ok(())
+    };
+    let encode = |x: &Tensor| -> Result<Tensor> { Ok(run.perception.encode(x)?) };
+    let encode: measure::Encode<'_, EvalError> = &encode;
+    let images = Images {
+        data: &data,
+        augment: &run.experiment.augment(),
+        chosen: &chosen,
+        device,
+    };
+    let mut real = 0.0;
+    let mut look = look;
+    let of_mean = measure::measure(images, &make, encodes.then_some(encode), |batch| {
+        real += gradient_energy(&batch.images)?;
+        look(batch)
+    })?;
+    let norm = of_mean.norm;
+    let (n, count) = (chosen.len() as f64, wanted.draws as f64);
+    let pairs = count * (count - 1.0) / 2.0;
+    let percent = |sum: f64, of: f64, unit: f64| 100.0 * sum / (n * of) / unit;
+    let numbers = Numbers {
+        run: run.path.display().to_string(),
+        noise: spec.noise,
+        diversity: run.experiment.raw.diversity.map_or(0.0, |d| d.weight),
+        conditioned: run.experiment.raw.discriminator.features,
+        n: chosen.len(),
+        draws: wanted.draws,
+        spread: percent(apart, pairs, norm.image),
+        feature_spread: norm
+            .feature
+            .map(|unit| percent(features_apart, pairs, unit)),
+        feature_error: norm.feature.map(|unit| percent(feature_far, count, unit)),
+        feature_error_of_mean: of_mean.feature_error,
+        image_error: percent(far, count, norm.image),
+        image_error_of_mean: of_mean.image_error,
+        gradient_energy: energy / count / real.max(f64::MIN_POSITIVE),
+        n_pairs_from: norm.pairs_from,
+    };
+    let joined = |parts: &[Tensor]| Tensor::f_cat(parts, 0);
+    Ok(Drawn {
+        numbers,
+        photos: joined(&photos)?,
+        mean: joined(&mean)?,
+        draws: draws
+            .iter()
+            .map(|parts| Ok(joined(parts)?))
+            .collect::<Result<_>>()?,
+    })
+}
+
+/// Sum of the distances of samples of the same index.
+fn sum(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let sum = sample_distances(a, b)?.f_sum(Kind::Double)?;
+    Ok(sum.f_double_value(&[])?)
+}
+
+/// The same over all pairs of draws.
+fn sum_of_pairs(draws: &[Tensor]) -> Result<f64> {
+    let mut all = 0.0;
+    for (i, a) in draws.iter().enumerate() {
+        for b in &draws[..i] {
+            all += sum(a, b)?;
+        }
+    }
+    Ok(all)
+}
+
+/// Numbers of several runs, in a format.
+///
+/// # Errors
+/// None of ours.
+pub fn render(rows: &[Numbers], format: Format) -> Result<String> {
+    match format {
+        Format::Json => json(&rows.iter().collect::<Vec<_>>()),
+        Format::Csv => csv(rows),
+        Format::Text => Ok(text(rows)),
+    }
+}
+
+fn text(rows: &[Numbers]) -> String {
+    let optional = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.1}"));
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|r| {
+            vec![
+                crate::run::catalog::name(Path::new(&r.run)),
+                match r.conditioned {
+                    true => "yes".to_owned(),
+                    false => "no".to_owned(),
+                },
+                format!("{}", r.diversity),
+                format!("{:.1}", r.spread),
+                optional(r.feature_spread),
+                optional(r.feature_error),
+                optional(r.feature_error_of_mean),
+                format!("{:.1}", r.image_error),
+                format!("{:.2}", r.gradient_energy),
+            ]
+        })
+        .collect();
+    let head = [
+        "run", "D sees", "reward", "spread", "of feat.", "feature", "at mean", "image", "sharp",
+    ];
+    format!(
+        "{}spread: distance of two pictures of the same features, % of that of two photographs; of feat.: the \
+         same\nof their features. feature, image: errors of pictures with noise (at mean: noise zero), %.\n\
+         D sees: whether the discriminator sees the features; reward: weight of diversity.\n",
+        columns(&head, &cells)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spread_is_over_all_pairs() {
+        let rows = |v: f64| Tensor::full([2, 4], v, (Kind::Float, Device::Cpu));
+        // Distances 2·|difference| of two rows each: 2, 6 and 4.
+        let draws = [rows(0.0), rows(1.0), rows(3.0)];
+        assert_eq!(sum_of_pairs(&draws).unwrap(), 24.0);
+    }
+}

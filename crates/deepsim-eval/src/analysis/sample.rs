@@ -1,0 +1,305 @@
+//! Samples of a variational autoencoder's prior (the paper's Fig. 8), and numbers of the model.
+
+use std::ops::Range;
+use std::path::Path;
+
+use deepsim_data::spread;
+use deepsim_experiment::config::Source;
+use deepsim_experiment::evaluate::{decode, held_out_of};
+use deepsim_experiment::measure::{self, Images};
+use deepsim_experiment::{Clip, Experiment};
+use deepsim_nets::init::{derive_seed, seeded};
+use deepsim_nets::metrics::{frechet_distance, gradient_energy, kernel_distance};
+use deepsim_nets::{Code, FeatureNet, NetKind, Reduction, Tap};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{EvalError, Result};
+use crate::measure::photos::{BATCH, from_data};
+use crate::run::loaded::Loaded;
+use crate::show::format::{Format, columns, csv, json};
+
+/// The network in whose features samples and photographs are set against each other.
+pub const WITNESS: NetKind = NetKind::EfficientNetLite0;
+const WITNESS_TAP: Tap = Tap::Pooled;
+/// Its weights in the folder of judges.
+pub const WITNESS_FILE: &str = "efficientnet-lite0.safetensors";
+
+/// What is said of one run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Numbers {
+    /// Run directory.
+    pub run: String,
+    /// What pictures are compared in: `NET:TAP`, or `pixels` without a feature loss.
+    pub comparator: String,
+    /// Values of a code.
+    pub latent: i64,
+    /// Divergence of the codes' distribution from the prior, nats a held-out photograph.
+    pub kl: f64,
+    /// Normalised error of held-out reconstructions, percent.
+    pub image_error: f64,
+    /// Gradient energy of held-out reconstructions, relative to the photographs'.
+    pub reconstruction_energy: f64,
+    /// Gradient energy of the samples, relative to held-out photographs'.
+    pub sample_energy: f64,
+    /// Samples that were drawn.
+    pub samples: usize,
+    /// Held-out photographs that they are set against.
+    pub photos: usize,
+    /// Kernel distance of samples and held-out photographs in EfficientNet-Lite0's pooled features;
+    /// none without its weights.
+    pub kernel_distance: Option<f64>,
+    /// The same of training photographs and held-out ones: what a perfect model could reach.
+    pub kernel_distance_of_photos: Option<f64>,
+    /// Fréchet distance of as many samples as there are held-out photographs.
+    pub frechet_distance: Option<f64>,
+    /// The same of as many training photographs.
+    pub frechet_distance_of_photos: Option<f64>,
+    /// Held-out photographs whose pairs `image_error` is relative to.
+    pub n_pairs_from: usize,
+}
+
+/// Whether a run has a prior to draw from.
+pub fn has_prior(experiment: &Experiment) -> bool {
+    matches!(experiment.raw.latent, Some(l) if l.code == Code::Gaussian)
+}
+
+/// What a run's pictures were compared in.
+pub fn compared_in(experiment: &Experiment) -> String {
+    match experiment.raw.loss.feat > 0.0 {
+        true => crate::run::catalog::net_name(&experiment.comparator),
+        false => "pixels".to_owned(),
+    }
+}
+
+/// `count` pictures `[count,3,S,S]` in Caffe units, clipped to 0–255, from codes of a standard normal
+/// distribution. The first ones are the same for any count.
+///
+/// # Errors
+/// A run without such a prior.
+pub fn draw(run: &Loaded, count: usize, seed: u64, device: Device) -> Result<Tensor> {
+    let Some(latent) = run
+        .experiment
+        .raw
+        .latent
+        .filter(|_| has_prior(&run.experiment))
+    else {
+        return Err(EvalError::NoPrior {
+            run: run.path.clone(),
+        });
+    };
+    let mut made = Vec::new();
+    for from in (0..count).step_by(BATCH) {
+        let to = count.min(from + BATCH);
+        made.push(draw_some(run, latent.size, from..to, seed, device)?);
+    }
+    Ok(Tensor::f_cat(&made, 0)?)
+}
+
+/// Some of the pictures of [`draw`].
+fn draw_some(
+    run: &Loaded,
+    size: i64,
+    range: Range<usize>,
+    seed: u64,
+    device: Device,
+) -> Result<Tensor> {
+    let options = (Kind::Float, Device::Cpu);
+    // Each picture has a code of its own, wherever batches begin.
+    let mut codes = Vec::new();
+    for i in range {
+        let seed = derive_seed(seed, "prior", i as u64);
+        codes.push(seeded(seed, || Tensor::f_randn([1, size], options))?);
+    }
+    let codes = Tensor::f_cat(&codes, 0)?.f_to_device(device)?;
+    Ok(decode(&run.generator, &codes, Clip::Displayable)?)
+}
+
+/// The witness, if its weights are in `folder`.
+///
+/// # Errors
+/// Damaged weights.
+pub fn witness(folder: &Path, device: Device) -> Result<Option<FeatureNet>> {
+    let path = folder.join(WITNESS_FILE);
+    match path.is_file() {
+        true => Ok(Some(FeatureNet::load(WITNESS, WITNESS_TAP, &path, device)?)),
+        false => Ok(None),
+    }
+}
+
+/// Whether the witness had a part in the training: what is trained for tells nothing of it.
+fn took_part(experiment: &Experiment) -> bool {
+    let is_witness = |source: &Source| source.network().is_some_and(|n| n.net == WITNESS);
+    is_witness(&experiment.encoder)
+        || (experiment.raw.loss.feat > 0.0 && is_witness(&experiment.comparator))
+}
+
+/// Everything that is said of a run and `count` samples of [`draw`]. There are no distances by a witness that had a part
+/// in the training. `images` limits held-out photographs.
+///
+/// # Errors
+/// Unreadable photographs, or fewer than two.
+pub fn measure(
+    run: &Loaded,
+    (count, seed): (usize, u64),
+    images: usize,
+    witness: Option<&FeatureNet>,
+    device: Device,
+) -> Result<Numbers> {
+    let _guard = tch::no_grad_guard();
+    let Some(encoder) = run.perception.learned() else {
+        return Err(EvalError::NoPrior {
+            run: run.path.clone(),
+        });
+    };
+    let augment = run.experiment.augment();
+    let (test, train) = (run.test_data()?, run.train_data()?);
+    let witness = witness.filter(|_| !took_part(&run.experiment));
+    let seen = |x: &Tensor| -> Result<Vec<Tensor>> {
+        Ok(match witness {
+            Some(net) => net.features(x, &[WITNESS_TAP])?,
+            None => Vec::new(),
+        })
+    };
+    let chosen = measure::chosen(&test, images);
+    let size = encoder.spec().size as f64;
+    let (mut kl, mut energy, mut real) = (0.0, 0.0, Vec::new());
+    let of = Images {
+        data: &test,
+        augment: &augment,
+        chosen: &chosen,
+        device,
+    };
+    let held = held_out_of(
+        of,
+        &run.perception,
+        &run.generator,
+        Clip::Displayable,
+        |batch| -> Result<()> {
+            let x = &batch.images;
+            kl += match encoder.posterior(x)?.kl(Reduction::Paper)? {
+                Some(term) => term.f_double_value(&[])?,
+                None => f64::NAN,
+            };
+            // Eq. 8 leaves the constant out.
+            kl -= 0.5 * size * x.size()[0] as f64;
+            energy += gradient_energy(x)?;
+            real.extend(seen(x)?);
+            Ok(())
+        },
+    )?;
+    let n = chosen.len();
+    let (mut of_samples, mut made) = (0.0, Vec::new());
+    for from in (0..count).step_by(BATCH) {
+        let range = from..count.min(from + BATCH);
+        let part = draw_some(run, encoder.spec().size, range, seed, device)?;
+        of_samples += gradient_energy(&part)?;
+        made.extend(seen(&part)?);
+    }
+    let mut numbers = Numbers {
+        run: run.path.display().to_string(),
+        comparator: compared_in(&run.experiment),
+        latent: encoder.spec().size,
+        kl: kl / n as f64,
+        image_error: held.image_error,
+        reconstruction_energy: held.gradient_energy,
+        sample_energy: (of_samples / count as f64) / (energy / n as f64).max(f64::MIN_POSITIVE),
+        samples: count,
+        photos: n,
+        kernel_distance: None,
+        kernel_distance_of_photos: None,
+        frechet_distance: None,
+        frechet_distance_of_photos: None,
+        n_pairs_from: held.norm.pairs_from,
+    };
+    if witness.is_some() {
+        let training = |n: usize| -> Result<Tensor> {
+            let mut all = Vec::new();
+            for part in measure::chosen(&train, n).chunks(BATCH) {
+                all.extend(seen(&from_data(&train, part, &augment, device)?)?);
+            }
+            Ok(Tensor::f_cat(&all, 0)?)
+        };
+        let (made, real) = (Tensor::f_cat(&made, 0)?, Tensor::f_cat(&real, 0)?);
+        let known = training(count)?;
+        // Equally many of all three: the Fréchet distance hangs on numbers.
+        let equal = n.min(count).min(train.len());
+        let few = |x: &Tensor| -> Result<Tensor> {
+            let places = spread(equal, usize::try_from(x.size()[0]).unwrap_or(0));
+            let places: Vec<i64> = places.into_iter().map(|place| place as i64).collect();
+            let places = Tensor::f_from_slice(&places)?.f_to_device(x.device())?;
+            Ok(x.f_index_select(0, &places)?)
+        };
+        let real_few = few(&real)?;
+        numbers.kernel_distance = Some(kernel_distance(&made, &real)?);
+        numbers.kernel_distance_of_photos = Some(kernel_distance(&known, &real)?);
+        numbers.frechet_distance = Some(frechet_distance(&few(&made)?, &real_few)?);
+        numbers.frechet_distance_of_photos = Some(frechet_distance(&training(equal)?, &real_few)?);
+    }
+    Ok(numbers)
+}
+
+/// Numbers of several runs, in a format.
+///
+/// # Errors
+/// None of ours.
+pub fn render(rows: &[Numbers], format: Format) -> Result<String> {
+    match format {
+        Format::Json => json(&rows.iter().collect::<Vec<_>>()),
+        Format::Csv => csv(rows),
+        Format::Text => Ok(text(rows)),
+    }
+}
+
+fn text(rows: &[Numbers]) -> String {
+    let Some(first) = rows.first() else {
+        return String::new();
+    };
+    let optional =
+        |v: Option<f64>, digits: usize| v.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
+    let mut cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|r| {
+            vec![
+                crate::run::catalog::name(Path::new(&r.run)),
+                r.comparator.clone(),
+                format!("{:.1}", r.kl),
+                format!("{:.1}", r.image_error),
+                format!("{:.2}", r.reconstruction_energy),
+                format!("{:.2}", r.sample_energy),
+                optional(r.kernel_distance, 3),
+                optional(r.frechet_distance, 1),
+            ]
+        })
+        .collect();
+    let dash = || "-".to_owned();
+    cells.push(vec![
+        "training photos".to_owned(),
+        dash(),
+        dash(),
+        dash(),
+        dash(),
+        dash(),
+        optional(first.kernel_distance_of_photos, 3),
+        optional(first.frechet_distance_of_photos, 1),
+    ]);
+    let head = [
+        "run",
+        "compared in",
+        "KL",
+        "image %",
+        "sharp",
+        "samples",
+        "kernel",
+        "Fréchet",
+    ];
+    format!(
+        "{}KL: nats a photo. image %, sharp: error and gradient energy of {} held-out reconstructions; \
+         samples: gradient energy of {} samples (1: as photos).\nkernel, Fréchet: distance of samples and \
+         held-out photos in EfficientNet-Lite0's pooled features (not FID); the last line is that of \
+         training photos.\n",
+        columns(&head, &cells),
+        first.photos,
+        first.samples
+    )
+}

@@ -1,0 +1,474 @@
+//! Table 2 of the paper, with our runs beside the paper's numbers.
+
+use std::path::Path;
+
+use deepsim_data::Augment;
+use deepsim_data::terminal::path as shown;
+use deepsim_experiment::config::Source;
+use deepsim_experiment::evaluate::held_out_of;
+use deepsim_experiment::measure::{self, Images, Norm};
+use deepsim_experiment::raw::RawPasses;
+use deepsim_experiment::run_dir::find_runs;
+use deepsim_experiment::{Clip, Consent, Experiment, HeldOut};
+use deepsim_nets::PixelDistance;
+use deepsim_nets::pictures::clip_caffe;
+use serde::Serialize;
+use tch::{Device, Tensor};
+
+use crate::analysis::mv;
+use crate::analysis::paper;
+use crate::error::Result;
+use crate::measure::judges::{Judges, Score, Verdict};
+use crate::run::catalog::{Loss, decoded_name, net_name};
+use crate::run::loaded::Loaded;
+
+/// One method at one layer. Errors are percent on held-out photographs; null where not run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Row {
+    /// `mv`, `db`, `image-loss`, `deepsim` or `other`.
+    pub method: String,
+    /// `conv5`, `fc6`, `fc7`, `fc8` of CaffeNet, else `NET:TAP`.
+    pub layer: String,
+    /// `NET:TAP`; empty where the loss has no feature term.
+    pub comparator: String,
+    /// Normalised error of pixels.
+    pub image_error: Option<f64>,
+    /// Normalised error of the inverted features.
+    pub feature_error: Option<f64>,
+    /// Gradient energy relative to the photographs'.
+    pub gradient_energy: Option<f64>,
+    /// Held-out photographs.
+    pub data: Option<String>,
+    /// Which part of the data: `test`, or `train` where all of the images are training images too.
+    pub split: Option<String>,
+    /// Side of the crops, pixels.
+    pub crop: Option<u32>,
+    /// Weights of the encoder.
+    pub weights: Option<String>,
+    /// Photographs.
+    pub n: Option<usize>,
+    /// Whether reconstructions were clipped to 0–255.
+    pub clipped: Option<bool>,
+    /// Run directory.
+    pub run: Option<String>,
+    /// Iterations of the checkpoint.
+    pub step: Option<u64>,
+    /// What the paper prints for this cell.
+    pub paper_image_error: Option<f64>,
+    /// What the paper prints for this cell.
+    pub paper_feature_error: Option<f64>,
+    /// LPIPS by a network that had no part in the run; 0 is the same picture. Here and below: null
+    /// where not judged, `shared` where the judge is a network that the run was trained with.
+    pub lpips: Score,
+    /// The network of LPIPS.
+    pub lpips_net: Option<String>,
+    /// Structural similarity; 1 is the same picture.
+    pub ssim: Score,
+    /// Peak signal-to-noise ratio, decibels.
+    pub psnr: Score,
+    /// Share of reconstructions to which EfficientNet-Lite0 gives the photograph's label.
+    pub label_top1: Score,
+    /// Share whose five best labels have it.
+    pub label_top5: Score,
+    /// Images whose pairs the normalisation is the mean distance of: all `n` up to 2,000, so many of more.
+    pub n_pairs_from: Option<usize>,
+    /// Those of the `n` images that are training images too; null where it cannot be told.
+    pub held_out_overlap: Option<usize>,
+    /// Digest of which images, and how they are cut: rows are comparable where it is the same.
+    pub image_set: Option<String>,
+    /// How the generator was trained: `paper` (the paper's iteration), `one-pass` (one pass of the discriminator an
+    /// iteration), `vaegan`; null where none was.
+    pub recipe: Option<String>,
+    /// What errors are relative to.
+    #[serde(skip)]
+    pub norm: Option<Norm>,
+    /// The features of the encoder come from a file.
+    #[serde(skip)]
+    pub recorded: bool,
+    /// Terms of the loss, for labels.
+    #[serde(skip)]
+    pub loss: Option<Loss>,
+    /// What sets it apart from other runs of the same terms, for labels: comparators with random weights and pixels that
+    /// are compared otherwise than in the paper are told.
+    #[serde(skip)]
+    pub apart: String,
+}
+
+/// The paper's numbers for a run: image and feature error. They are of trained weights and of the losses that it
+/// prints; others are other experiments.
+fn printed(e: &Experiment) -> (Option<f64>, Option<f64>) {
+    let loss = Loss::of(e);
+    let trained = e.encoder.learned() && (e.raw.loss.feat == 0.0 || e.comparator.learned());
+    let comparator = match e.raw.loss.feat > 0.0 {
+        true => e.comparator.to_string(),
+        false => String::new(),
+    };
+    paper::errors(loss.method(e), &comparator, &decoded_name(e))
+        .filter(|_| trained && loss != Loss::FeatureAdversarial)
+        .unwrap_or((None, None))
+}
+
+/// See [`Row::apart`].
+fn apart(e: &Experiment) -> String {
+    let compared = match e.raw.loss.feat > 0.0 {
+        true => net_name(&e.comparator),
+        false => String::new(),
+    };
+    let pixels = match e.raw.pixels.distance {
+        _ if e.raw.loss.img == 0.0 => "",
+        PixelDistance::Squared => "",
+        PixelDistance::Absolute => "L1",
+        PixelDistance::Ssim => "SSIM",
+        PixelDistance::MsSsim => "MS-SSIM",
+    };
+    let both = [compared.as_str(), pixels];
+    let told: Vec<&str> = both.into_iter().filter(|t| !t.is_empty()).collect();
+    told.join(", ")
+}
+
+/// What to evaluate on.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// Held-out images: all, or so many spread evenly.
+    pub images: usize,
+    /// Clipping.
+    pub clip: Clip,
+    /// Which TorchScript modules may be run.
+    pub consent: &'a Consent,
+    /// Device.
+    pub device: Device,
+    /// Further judges, if they are asked.
+    pub judges: Option<&'a Judges>,
+}
+
+impl Row {
+    /// A row of which nothing is measured yet.
+    fn named(method: &str, layer: &str, comparator: &str) -> Row {
+        Row {
+            method: method.to_owned(),
+            layer: layer.to_owned(),
+            comparator: comparator.to_owned(),
+            image_error: None,
+            feature_error: None,
+            gradient_energy: None,
+            data: None,
+            split: None,
+            crop: None,
+            weights: None,
+            n: None,
+            clipped: None,
+            run: None,
+            step: None,
+            paper_image_error: None,
+            paper_feature_error: None,
+            lpips: Score::Missing,
+            lpips_net: None,
+            ssim: Score::Missing,
+            psnr: Score::Missing,
+            label_top1: Score::Missing,
+            label_top5: Score::Missing,
+            n_pairs_from: None,
+            held_out_overlap: None,
+            image_set: None,
+            recipe: None,
+            norm: None,
+            recorded: false,
+            loss: None,
+            apart: String::new(),
+        }
+    }
+
+    fn judged(mut self, verdict: Verdict) -> Row {
+        self.lpips = verdict.lpips;
+        self.lpips_net = verdict.lpips_net.map(|n| n.to_string());
+        self.ssim = verdict.ssim;
+        self.psnr = verdict.psnr;
+        self.label_top1 = verdict.label_top1;
+        self.label_top5 = verdict.label_top5;
+        self
+    }
+
+    /// With what was measured of `experiment` on the images.
+    fn measured(self, e: &Experiment, images: Images<'_>, clip: Clip, errors: &HeldOut) -> Row {
+        Row {
+            image_error: Some(errors.image_error),
+            feature_error: errors.feature_error,
+            gradient_energy: Some(errors.gradient_energy),
+            data: Some(e.raw.data.test.display().to_string()),
+            split: Some("test".to_owned()),
+            crop: Some(e.raw.data.crop),
+            weights: Some(e.encoder.origin()),
+            n: Some(errors.n),
+            clipped: Some(clip == Clip::Displayable),
+            n_pairs_from: Some(errors.norm.pairs_from),
+            image_set: Some(image_set(images)),
+            norm: Some(errors.norm),
+            recorded: matches!(e.encoder, Source::Recorded(_)),
+            ..self
+        }
+    }
+}
+
+/// Digest of which images of which dataset, and how they are cut.
+fn image_set(images: Images<'_>) -> String {
+    let mut hash = blake3::Hasher::new();
+    hash.update(images.data.digest().as_bytes());
+    let Augment { crop, scale, .. } = images.augment;
+    hash.update(format!("{crop} {scale:?}").as_bytes());
+    for &index in images.chosen {
+        hash.update(&(index as u64).to_le_bytes());
+    }
+    hash.finalize().to_hex().as_str()[..16].to_owned()
+}
+
+/// See [`Row::recipe`].
+fn recipe(e: &Experiment) -> &'static str {
+    match (e.raw.vaegan.is_some(), e.raw.train.discriminator_passes) {
+        (true, _) => "vaegan",
+        (false, RawPasses::One) => "one-pass",
+        (false, RawPasses::Paper) => "paper",
+    }
+}
+
+/// Evaluates one run, in one pass over its held-out images.
+///
+/// # Errors
+/// A run that cannot be opened, or whose weights or images changed.
+pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> Result<Row> {
+    let run = Loaded::open(path, options.consent, options.device)?;
+    let (e, data) = (&run.experiment, run.test_data()?);
+    let chosen = measure::chosen(&data, options.images);
+    let overlap = run.overlap(&data, &chosen, warn)?;
+    let images = Images {
+        data: &data,
+        augment: &e.augment(),
+        chosen: &chosen,
+        device: options.device,
+    };
+    let mut judging = options.judges.map(|j| j.of(e));
+    let errors = held_out_of(
+        images,
+        &run.perception,
+        &run.generator,
+        options.clip,
+        |batch| match &mut judging {
+            Some(judging) => judging.add(&batch.images, &batch.made),
+            None => Ok(()),
+        },
+    )?;
+    let loss = Loss::of(e);
+    let comparator = match e.raw.loss.feat > 0.0 {
+        true => e.comparator.to_string(),
+        false => String::new(),
+    };
+    let (paper_image_error, paper_feature_error) = printed(e);
+    let row = Row::named(loss.method(e), &decoded_name(e), &comparator);
+    let row = row.measured(e, images, options.clip, &errors);
+    let verdict = judging.map(|j| j.verdict()).unwrap_or_default();
+    Ok(Row {
+        run: Some(path.display().to_string()),
+        step: Some(run.checkpoint.manifest.step),
+        paper_image_error,
+        paper_feature_error,
+        split: Some(match overlap == Some(chosen.len()) {
+            true => "train".to_owned(),
+            false => "test".to_owned(),
+        }),
+        held_out_overlap: overlap,
+        recipe: Some(recipe(e).to_owned()),
+        loss: Some(loss),
+        apart: apart(e),
+        ..row
+    }
+    .judged(verdict))
+}
+
+/// Evaluates a record of Mahendran & Vedaldi's method: on the images of every other row where it has them all, else on
+/// its own.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
+    let record = mv::Record::open(path)?;
+    let (e, data) = (&record.experiment, record.test_data()?);
+    let perception = record.perception(options.consent, options.device)?;
+    let chosen = record.chosen(&data, options.images);
+    let images = Images {
+        data: &data,
+        augment: &e.augment(),
+        chosen: &chosen,
+        device: options.device,
+    };
+    let pictures = record.pictures(Device::Cpu)?;
+    let mut judging = options.judges.map(|j| j.of_encoder(e));
+    let encode = |x: &Tensor| -> Result<Tensor> { Ok(perception.encode(x)?) };
+    let errors = measure::measure(
+        images,
+        &|indices, _| {
+            let y = record.of(&pictures, indices)?.f_to_device(options.device)?;
+            Ok(match options.clip {
+                Clip::Displayable => (clip_caffe(&y)?, None),
+                Clip::Off => (y, None),
+            })
+        },
+        Some(&encode),
+        |batch| match &mut judging {
+            Some(judging) => judging.add(&batch.images, &batch.made),
+            None => Ok(()),
+        },
+    )?;
+    let layer = decoded_name(e);
+    let trained = e.encoder.learned();
+    let (paper_image_error, paper_feature_error) = paper::errors("mv", "", &layer)
+        .filter(|_| trained)
+        .unwrap_or((None, None));
+    let row = Row::named("mv", &layer, "").measured(e, images, options.clip, &errors);
+    Ok(Row {
+        run: Some(path.display().to_string()),
+        step: Some(record.manifest.settings.steps() as u64),
+        paper_image_error,
+        paper_feature_error,
+        ..row
+    }
+    .judged(judging.map(|j| j.verdict()).unwrap_or_default()))
+}
+
+/// Runs and records that the table will look at.
+///
+/// # Errors
+/// A folder of runs that cannot be read.
+pub fn count(runs: Option<&Path>) -> Result<u64> {
+    match runs {
+        Some(parent) => Ok((find_runs(parent)?.len() + mv::find(parent)?.len()) as u64),
+        None => Ok(0),
+    }
+}
+
+/// The whole table: a row for each run below `runs` that has a checkpoint, then the paper's
+/// cells that no run stands for. What cannot be evaluated is told through `warn`; `progress` is
+/// told of each run.
+///
+/// # Errors
+/// A folder of runs that cannot be read.
+pub fn rows(
+    runs: Option<&Path>,
+    options: Options<'_>,
+    mut warn: impl FnMut(String),
+    mut progress: impl FnMut(u64),
+) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    if let Some(parent) = runs {
+        for path in find_runs(parent)? {
+            match evaluate(&path, options, &mut warn) {
+                Ok(row) => rows.push(row),
+                Err(error) => warn(format!("{} left out: {error}", shown(path))),
+            }
+            progress(1);
+        }
+        for path in mv::find(parent)? {
+            match evaluate_mv(&path, options) {
+                Ok(row) => rows.push(row),
+                Err(error) => warn(format!("{} left out: {error}", shown(path))),
+            }
+            progress(1);
+        }
+    }
+    for (method, comparator, layer, image, feature) in paper::TABLE_2 {
+        let stands = |r: &Row| {
+            r.method == *method
+                && r.layer == *layer
+                && r.paper_image_error.is_some()
+                && (comparator.is_empty() || r.comparator == *comparator)
+        };
+        if !rows.iter().any(stands) {
+            rows.push(Row {
+                paper_image_error: *image,
+                paper_feature_error: *feature,
+                ..Row::named(method, layer, comparator)
+            });
+        }
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::show::format::Format;
+    use crate::show::table2_text::render;
+
+    fn experiment(name: &str) -> Experiment {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+        Experiment::load(&root.join(name), &[]).unwrap()
+    }
+
+    #[test]
+    fn the_papers_numbers_stand_beside_the_papers_experiments_alone() {
+        for (file, expected) in [
+            ("fc6.toml", (Some(55.0), Some(48.0))),
+            ("comparators/fc6-videonet.toml", (Some(51.0), Some(57.0))),
+            ("image-loss/fc6.toml", (Some(46.0), Some(79.0))),
+            ("db/fc6.toml", (Some(51.0), None)),
+            ("comparators/fc6-random.toml", (None, None)),
+            ("ablations/fc6-feat-adv.toml", (None, None)),
+            ("sample/pool5.toml", (None, None)),
+        ] {
+            assert_eq!(printed(&experiment(file)), expected, "{file}");
+        }
+    }
+
+    #[test]
+    fn lines_of_the_table_tell_comparators_and_distances_apart() {
+        for (file, expected) in [
+            ("fc6.toml", "caffenet:pool5"),
+            (
+                "comparators/fc6-random.toml",
+                "caffenet:pool5 (random weights)",
+            ),
+            ("image-loss/fc6.toml", ""),
+            ("sample/ae-l1.toml", "L1"),
+            ("sample/ae-l2.toml", ""),
+            ("sample/ae-ms-ssim.toml", "MS-SSIM"),
+        ] {
+            assert_eq!(apart(&experiment(file)), expected, "{file}");
+        }
+    }
+
+    fn options(consent: &Consent) -> Options<'_> {
+        Options {
+            consent,
+            images: 10,
+            clip: Clip::Displayable,
+            device: Device::Cpu,
+            judges: None,
+        }
+    }
+
+    #[test]
+    fn without_runs_the_paper_s_cells_stand_alone() {
+        let rows = rows(None, options(&Consent::none()), |_| {}, |_| {}).unwrap();
+        assert_eq!(rows.len(), 14);
+        assert!(
+            rows.iter()
+                .all(|r| r.image_error.is_none() && r.paper_image_error.is_some())
+        );
+        let value: serde_json::Value =
+            serde_json::from_str(&render(&rows, Format::Json).unwrap()).unwrap();
+        let fc6 = &value[9];
+        assert_eq!(fc6["method"], "deepsim");
+        assert_eq!(fc6["paper_feature_error"], 37.0);
+        assert!(fc6["image_error"].is_null());
+        assert_eq!(render(&rows, Format::Csv).unwrap().lines().count(), 15);
+    }
+
+    #[test]
+    fn the_text_fits_eighty_columns() {
+        let rows = rows(None, options(&Consent::none()), |_| {}, |_| {}).unwrap();
+        let text = render(&rows, Format::Text).unwrap();
+        assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+        assert!(
+            text.contains("DeePSiM, AlexNet CONV5   43/37  55/48  61/45  63/29"),
+            "{text}"
+        );
+    }
+}

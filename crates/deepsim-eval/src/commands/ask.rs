@@ -1,0 +1,52 @@
+//! `ask`: a page that asks people which of two images is more like the photograph.
+
+use std::path::PathBuf;
+
+use deepsim_data::terminal::path as shown;
+use deepsim_eval::ask;
+use deepsim_eval::show::output;
+use deepsim_experiment::{Consent, device};
+
+use super::print::Result;
+
+/// A blind page that asks people which of two runs' pictures is more like the photo.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example, after `cargo xtask reproduce --only sample-ae` (trains, minutes each):
+  cargo run -p deepsim-eval -- ask runs/sample-ae-l2 runs/sample-ae-ms-ssim
+
+Show the page to people (it works from disk and sends nothing), collect the
+files that they save, and count them:
+  cargo run -p deepsim-eval -- asked answers-*.json")]
+pub struct Ask {
+    /// Run directories; every two of them are compared.
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// Photographs, spread evenly over the held-out set.
+    #[arg(long, default_value_t = 12, value_name = "N")]
+    images: usize,
+    /// Only photographs with this text in their name (repeatable).
+    #[arg(long, value_name = "TEXT")]
+    filter: Vec<String>,
+    /// The page to write.
+    #[arg(long, value_name = "FILE", default_value = "ask.html")]
+    out: PathBuf,
+    /// Where to compute: auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+impl Ask {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What the command line names wrongly, and failures of the work.
+    pub fn run(self, consent: &Consent) -> Result<()> {
+        output::check("--out", &self.out, output::Kind::Page)?;
+        let device = device::choose(&self.device)?;
+        let (page, questions) = ask::page(&self.runs, self.images, &self.filter, consent, device)?;
+        output::write(&self.out, page.as_bytes())?;
+        tracing::info!("wrote {}: {questions} questions", shown(&self.out));
+        Ok(())
+    }
+}

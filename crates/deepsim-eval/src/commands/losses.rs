@@ -1,0 +1,108 @@
+//! `losses`: training losses against metrics.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use deepsim_eval::analysis::losses;
+use deepsim_eval::error::WhileRunning as _;
+use deepsim_eval::measure::judges::Judges;
+use deepsim_eval::run::runs;
+use deepsim_eval::show::format::Format;
+use deepsim_eval::show::sheet::{Sheet, images};
+use deepsim_experiment::{Consent, device, measure};
+
+use super::args::Runs;
+use super::print::{Result, at_least_one, at_least_two, file_name, put, warn, wrote};
+
+/// Training losses against metrics: autoencoders and super-resolution.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example, after `cargo xtask reproduce --only sample-sr` (trains, minutes each):
+  cargo run -p deepsim-eval -- losses --out losses
+
+Judges every autoencoder with plain codes and every super-resolution run
+(encoder \"downsampled\") by all metrics, and puts their pictures on one sheet
+for each task: experiments/sample/ae-*.toml and sr-*.toml.")]
+pub struct Losses {
+    #[command(flatten)]
+    runs: Runs,
+    /// Held-out photographs to measure, at most.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    images: usize,
+    /// Photographs on a sheet, at most.
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    show: usize,
+    /// Only photographs with this text in their name on the sheet (repeatable).
+    #[arg(long, value_name = "TEXT")]
+    filter: Vec<String>,
+    /// Folder of the judges' weights.
+    #[arg(long, value_name = "DIR", default_value = "weights")]
+    judge_weights: PathBuf,
+    /// How the table is printed.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Folder for the pictures, one PNG for each task.
+    #[arg(long, value_name = "DIR", default_value = "losses")]
+    out: PathBuf,
+}
+
+impl Losses {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What the command line names wrongly, and failures of the work.
+    pub fn run(self, consent: &Consent) -> Result<()> {
+        at_least_two("--images", self.images)?;
+        at_least_one("--show", self.show)?;
+        let device = device::choose(&self.runs.device)?;
+        let judges = Judges::load(&self.judge_weights, device)?;
+        let mut all = Vec::new();
+        let mut sheets: BTreeMap<(String, String), (Vec<usize>, Sheet)> = BTreeMap::new();
+        runs::each(self.runs.runs.clone(), consent, device, warn, |run| {
+            if !losses::compares(&run.experiment) {
+                return Ok(());
+            }
+            let data = run.test_data()?;
+            run.train_data()?;
+            run.overlap(&data, &measure::chosen(&data, self.images), warn)?;
+            let row = losses::measure(run, &judges, self.images, device).while_running()?;
+            // Pictures stand under the photographs that they were made of.
+            let key = (row.task.clone(), row.photos.clone());
+            let fresh = !sheets.contains_key(&key);
+            let (chosen, sheet) = match sheets.entry(key) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(place) => {
+                    let chosen =
+                        deepsim_eval::measure::photos::spread(&data, self.show, &self.filter)?;
+                    let title = format!("Trained with several losses: {}", row.task);
+                    place.insert((chosen, Sheet::new(&title)))
+                }
+            };
+            let (photos, made) =
+                losses::reconstructions(run, &data, chosen, device).while_running()?;
+            if fresh {
+                sheet.row("photo", images(&photos)?);
+            }
+            sheet.row(&row.trained_with, images(&made)?);
+            all.push(row);
+            Ok(())
+        })?;
+        if all.is_empty() {
+            tracing::info!(
+                "hint: no autoencoder or super-resolution run; experiments/sample/ae-*.toml and sr-*.toml make them"
+            );
+        }
+        let mut taken = BTreeSet::new();
+        for ((task, _), (_, sheet)) in &sheets {
+            let name = file_name(task, &mut taken);
+            wrote(&self.out.join(format!("losses-{name}.png")), &sheet.png()?)?;
+        }
+        put(
+            &losses::render(&all, self.format)?,
+            "losses",
+            self.format,
+            &self.out,
+        )
+    }
+}

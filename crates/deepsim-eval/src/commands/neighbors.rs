@@ -1,0 +1,76 @@
+//! `neighbors`: nearest training photographs beside reconstructions.
+
+use std::path::PathBuf;
+
+use deepsim_eval::analysis::neighbors;
+use deepsim_eval::error::WhileRunning as _;
+use deepsim_eval::measure::scale::Scale;
+use deepsim_eval::run::runs;
+use deepsim_eval::show::format::Format;
+use deepsim_eval::show::neighbors_table;
+use deepsim_experiment::{Consent, device, measure};
+
+use super::args::Runs;
+use super::print::{Result, at_least_one, at_least_two, put, run_name, warn, wrote};
+use crate::progress::bar;
+
+/// Does the network only retrieve? Nearest training photographs beside reconstructions.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example, after `cargo xtask quickstart`:
+  cargo run -p deepsim-eval -- neighbors --runs runs/quickstart --out neighbors
+
+For each held-out photo the nearest training photos (exact search; mirror
+images count where the training mirrors) in the space of pixels and of several
+layers.")]
+pub struct Neighbors {
+    #[command(flatten)]
+    runs: Runs,
+    /// Held-out photographs to measure, at most.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    images: usize,
+    /// Photographs on the sheet, at most.
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    show: usize,
+    /// How the numbers are printed.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Folder for the pictures, one PNG for each run.
+    #[arg(long, value_name = "DIR", default_value = "neighbors")]
+    out: PathBuf,
+}
+
+impl Neighbors {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What the command line names wrongly, and failures of the work.
+    pub fn run(self, consent: &Consent) -> Result<()> {
+        at_least_two("--images", self.images)?;
+        at_least_one("--show", self.show)?;
+        let device = device::choose(&self.runs.device)?;
+        let mut all = Vec::new();
+        runs::each(self.runs.runs.clone(), consent, device, warn, |run| {
+            let data = run.test_data()?;
+            let chosen = measure::chosen(&data, self.images);
+            run.overlap(&data, &chosen, warn)?;
+            let training = run.train_data()?.len() as u64;
+            let scale = Scale::measure(run, &chosen, device).while_running()?;
+            let bar = bar(training, "training photos");
+            let made = neighbors::compute(run, &chosen, 1, &scale, device, |n| bar.inc(n))
+                .while_running()?;
+            bar.finish_and_clear();
+            let name = run_name(run);
+            let title = format!("Nearest training photos of held-out ones ({name})");
+            let sheet = made.sheet(&title, self.show)?;
+            wrote(
+                &self.out.join(format!("neighbors-{name}.png")),
+                &sheet.png()?,
+            )?;
+            all.extend(made.rows);
+            Ok(())
+        })?;
+        let text = neighbors_table::render(&all, self.format)?;
+        put(&text, "neighbors", self.format, &self.out)
+    }
+}

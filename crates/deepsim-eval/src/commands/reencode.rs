@@ -1,0 +1,132 @@
+//! `reencode`: encode and reconstruct again and again.
+
+use std::path::PathBuf;
+
+use deepsim_eval::EvalError;
+use deepsim_eval::analysis::reencode;
+use deepsim_eval::error::WhileRunning as _;
+use deepsim_eval::measure::photos::from_files;
+use deepsim_eval::measure::scale::Scale;
+use deepsim_eval::run::runs;
+use deepsim_eval::show::format::Format;
+use deepsim_eval::show::sheet::Sheet;
+use deepsim_experiment::{Consent, device, measure};
+
+use super::args::Runs;
+use super::print::{Result, at_least_one, at_least_two, put, run_name, warn, wrote};
+use crate::progress::bar;
+
+/// More would never end; drift is long over.
+const MAX_ITERATIONS: usize = 1000;
+/// Held-out images to normalise by where the images to look at were given by name.
+const SCALE: usize = 256;
+
+/// Encode and reconstruct again and again: pictures, and the drift in numbers.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples, after `cargo xtask quickstart`:
+  cargo run -p deepsim-eval -- reencode --runs runs/quickstart --out reencoded
+  cargo run -p deepsim-eval -- reencode photo.jpg --runs runs/quickstart \\
+      --iterations 1,4,16")]
+pub struct Reencode {
+    /// Photographs; none: those held out by the run.
+    photos: Vec<PathBuf>,
+    #[command(flatten)]
+    runs: Runs,
+    /// Iterations that are shown.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1,2,4,8",
+        value_name = "N,…"
+    )]
+    iterations: Vec<usize>,
+    /// Held-out photographs to measure, at most.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    images: usize,
+    /// Photographs on the sheet, at most.
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    show: usize,
+    /// How the drift is printed.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Folder for the pictures, one PNG for each run.
+    #[arg(long, value_name = "DIR", default_value = "reencoded")]
+    out: PathBuf,
+}
+
+impl Reencode {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What the command line names wrongly, and failures of the work.
+    pub fn run(self, consent: &Consent) -> Result<()> {
+        match self.photos.is_empty() {
+            true => at_least_two("--images", self.images)?,
+            false => at_least_one("--images", self.images)?,
+        }
+        at_least_one("--show", self.show)?;
+        if let Some(bad) = self
+            .iterations
+            .iter()
+            .find(|i| !(1..=MAX_ITERATIONS).contains(*i))
+        {
+            return Err(EvalError::Usage {
+                option: "--iterations",
+                value: bad.to_string(),
+                reason: format!("iterations count from 1 to {MAX_ITERATIONS}"),
+            });
+        }
+        let device = device::choose(&self.runs.device)?;
+        let last = self.iterations.iter().copied().max().unwrap_or(1) as u64;
+        let mut all = Vec::new();
+        runs::each(self.runs.runs.clone(), consent, device, warn, |run| {
+            let data = run.test_data()?;
+            let augment = run.experiment.augment();
+            let (scaled, source) = match self.photos.is_empty() {
+                true => {
+                    let chosen = measure::chosen(&data, self.images);
+                    run.overlap(&data, &chosen, warn)?;
+                    (chosen.clone(), reencode::Photos::HeldOut(chosen))
+                }
+                false => {
+                    let photos = from_files(&self.photos, data.framing(), &augment, device)?;
+                    (
+                        measure::chosen(&data, SCALE),
+                        reencode::Photos::Given(photos),
+                    )
+                }
+            };
+            let scale = Scale::measure(run, &scaled, device).while_running()?;
+            let bar = bar(source.len() as u64 * last, "photos × iterations");
+            let made = reencode::compute(
+                run,
+                &source,
+                (&self.iterations, self.show),
+                Some(&scale),
+                |n| bar.inc(n),
+                device,
+            )
+            .while_running()?;
+            bar.finish_and_clear();
+            let name = run_name(run);
+            let source = &run.experiment.encoder;
+            let mut sheet = Sheet::new(&format!(
+                "Re-encoding by {source} ({name}); iteration on the left"
+            ));
+            made.onto(&mut sheet)?;
+            wrote(
+                &self.out.join(format!("reencode-{name}.png")),
+                &sheet.png()?,
+            )?;
+            all.extend(made.drift);
+            Ok(())
+        })?;
+        put(
+            &reencode::render(&all, self.format)?,
+            "reencode",
+            self.format,
+            &self.out,
+        )
+    }
+}

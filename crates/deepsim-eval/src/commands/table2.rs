@@ -1,0 +1,109 @@
+//! `table2`: errors of all runs beside the paper's.
+
+use std::path::PathBuf;
+
+use deepsim_data::terminal::path as shown;
+use deepsim_eval::EvalError;
+use deepsim_eval::analysis::table2;
+use deepsim_eval::error::WhileRunning as _;
+use deepsim_eval::measure::judges::Judges;
+use deepsim_eval::run::runs;
+use deepsim_eval::show::format::Format;
+use deepsim_eval::show::table2_text;
+use deepsim_experiment::{Clip, Consent, device};
+
+use super::args::{Output, Runs};
+use super::print::{Result, at_least_two, warn};
+use crate::progress::bar;
+
+/// Normalised errors of all runs beside the paper's Table 2.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example, after `cargo xtask quickstart`:
+  cargo run -p deepsim-eval -- table2 --out tables
+
+Counts every run with a checkpoint and every `baseline mv` below --runs. Errors
+are means over held-out images, divided by the mean distance of all pairs of
+different ones (of more than 2000 images: of the pairs of 2000, spread evenly).
+Rows of one table stand on the same images. Judges: LPIPS (by VGG16, or by
+AlexNet where VGG16 had a part in the run), SSIM, PSNR, and how often
+EfficientNet-Lite0 gives a reconstruction the photo's own label. A judge that is
+itself the run's encoder or comparator is not heard: the table says `shared`.")]
+pub struct Table2 {
+    #[command(flatten)]
+    runs: Runs,
+    /// Held-out images: all, or so many spread evenly.
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    images: usize,
+    /// Judge reconstructions without clipping them to 0–255.
+    #[arg(long)]
+    no_clip: bool,
+    /// In text, also show judges that the paper lacks (JSON and CSV always have them).
+    #[arg(long)]
+    judges: bool,
+    /// Folder of the judges' weights.
+    #[arg(long, value_name = "DIR", default_value = "weights")]
+    judge_weights: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Table2 {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What the command line names wrongly, and failures of the work.
+    pub fn run(self, consent: &Consent) -> Result<()> {
+        at_least_two("--images", self.images)?;
+        let output = &self.output;
+        let named = self.runs.runs.clone();
+        let folder = runs::folder(self.runs.runs.clone())?;
+        let clip = match self.no_clip {
+            true => Clip::Off,
+            false => Clip::Displayable,
+        };
+        let device = device::choose(&self.runs.device)?;
+        let count = table2::count(folder.as_deref())?;
+        let wanted = count > 0 && (self.judges || output.format != Format::Text);
+        let bench = match wanted {
+            true => Some(Judges::load(&self.judge_weights, device)?),
+            false => None,
+        };
+        for path in bench.iter().flat_map(|j| &j.missing) {
+            tracing::info!(
+                "hint: no {}: a judge less; `cargo xtask setup` fetches it",
+                shown(path)
+            );
+        }
+        let options = table2::Options {
+            images: self.images,
+            clip,
+            consent: consent,
+            device,
+            judges: bench.as_ref(),
+        };
+        let bar = bar(count, "runs");
+        let rows =
+            table2::rows(folder.as_deref(), options, warn, |n| bar.inc(n)).while_running()?;
+        bar.finish_and_clear();
+        if rows.iter().all(|r| r.run.is_none()) {
+            if let Some(path) = folder.clone().filter(|_| count > 0) {
+                return Err(EvalError::NoneUsable {
+                    path,
+                    count: usize::try_from(count).unwrap_or(usize::MAX),
+                    why: Vec::new(),
+                });
+            }
+            let none = match &named {
+                Some(path) => format!("no run in {} yet", shown(path)),
+                None => "no trained runs yet".to_owned(),
+            };
+            tracing::info!("hint: {none}; `cargo xtask quickstart` trains one on sample photos");
+        }
+        let mut text = table2_text::render(&rows, output.format)?;
+        if self.judges && output.format == Format::Text {
+            text.push_str(&table2_text::judges(&rows));
+        }
+        output.put("table2", &text)
+    }
+}

@@ -1,0 +1,5 @@
+//! Images and what they are measured by.
+
+pub mod judges;
+pub mod photos;
+pub mod scale;

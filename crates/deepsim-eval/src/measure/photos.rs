@@ -1,0 +1,209 @@
+//! Photographs as the networks see them: files of any size, or those held out by a run.
+
+use std::path::PathBuf;
+
+use deepsim_data::{Augment, DataError, Dataset, Framing, eval_batch, eval_image};
+use deepsim_experiment::Experiment;
+use deepsim_experiment::upload::to_caffe;
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{EvalError, Result};
+
+/// Pictures in a batch that goes through networks.
+pub const BATCH: usize = deepsim_experiment::measure::BATCH;
+
+/// Photographs from files, `[N,3,S,S]` in Caffe units, S = `augment.crop`: made square by `framing` and cut as an evaluation
+/// cuts those of a dataset of this framing.
+///
+/// # Errors
+/// The first file that is no whole picture, or larger than the decoder's limits.
+pub fn from_files(
+    paths: &[PathBuf],
+    framing: Framing,
+    augment: &Augment,
+    device: Device,
+) -> Result<Tensor> {
+    let mut pictures = Vec::with_capacity(paths.len());
+    for path in paths {
+        let whole = framing.read(path)?;
+        pictures.push(to_caffe(&eval_image(&whole, augment)?, device)?);
+    }
+    Ok(Tensor::f_cat(&pictures, 0)?)
+}
+
+/// Photographs of a dataset by index, `[N,3,S,S]` in Caffe units.
+///
+/// # Errors
+/// Unreadable photographs.
+pub fn from_data(
+    data: &Dataset,
+    indices: &[usize],
+    augment: &Augment,
+    device: Device,
+) -> Result<Tensor> {
+    Ok(to_caffe(&eval_batch(data, indices, augment)?, device)?)
+}
+
+/// Damaged training images that a run was allowed to leave out (`data.quarantine`).
+#[derive(Debug)]
+pub struct LeftOut {
+    allowed: usize,
+    found: usize,
+}
+
+impl LeftOut {
+    /// None yet, of as many as a run of this experiment is allowed.
+    pub fn of(experiment: &Experiment) -> LeftOut {
+        LeftOut {
+            allowed: experiment.raw.data.quarantine,
+            found: 0,
+        }
+    }
+
+    fn take(&mut self, error: DataError) -> Result<()> {
+        if !error.is_bad_picture() || self.found == self.allowed {
+            return Err(error.into());
+        }
+        self.found += 1;
+        tracing::warn!("left out, as in the training: {error}");
+        Ok(())
+    }
+}
+
+/// Training photographs of a run by index, as [`from_data`], and the indices of those that could be read.
+///
+/// # Errors
+/// More damaged photographs than the run was allowed to leave out, or any other that cannot be read.
+pub fn of_training(
+    data: &Dataset,
+    indices: &[usize],
+    augment: &Augment,
+    left_out: &mut LeftOut,
+    device: Device,
+) -> Result<(Vec<usize>, Tensor)> {
+    match eval_batch(data, indices, augment) {
+        Ok(batch) => return Ok((indices.to_vec(), to_caffe(&batch, device)?)),
+        Err(error) if error.is_bad_picture() && left_out.allowed > 0 => {}
+        Err(error) => return Err(error.into()),
+    }
+    let (mut kept, mut parts) = (Vec::new(), Vec::new());
+    for &index in indices {
+        match eval_batch(data, &[index], augment) {
+            Ok(one) => {
+                kept.push(index);
+                parts.push(to_caffe(&one, device)?);
+            }
+            Err(error) => left_out.take(error)?,
+        }
+    }
+    let side = i64::from(augment.crop);
+    let x = if parts.is_empty() {
+        Tensor::f_zeros([0, 3, side, side], (Kind::Float, device))?
+    } else {
+        Tensor::f_cat(&parts, 0)?
+    };
+    Ok((kept, x))
+}
+
+/// Indices of `n` photographs (fewer, if there are fewer), spread evenly over those whose name
+/// contains one of `filters` (all, if there is none): names are sorted, so that the first ones
+/// are all of a kind.
+///
+/// # Errors
+/// No photograph of such a name.
+pub fn spread(data: &Dataset, n: usize, filters: &[String]) -> Result<Vec<usize>> {
+    Ok(some(&named(data, filters)?, n))
+}
+
+/// Indices of all photographs whose name contains one of `filters` (of all, if there is none).
+///
+/// # Errors
+/// No photograph of such a name.
+pub fn named(data: &Dataset, filters: &[String]) -> Result<Vec<usize>> {
+    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f));
+    let named: Vec<usize> = (0..data.len()).filter(|i| wanted(data.name(*i))).collect();
+    if named.is_empty() {
+        return Err(EvalError::NoPhotos {
+            filter: filters.join("` or `"),
+            data: data.describe(),
+        });
+    }
+    Ok(named)
+}
+
+/// `n` of a list (all, where it has no more), spread evenly over it.
+pub fn some<T: Clone>(all: &[T], n: usize) -> Vec<T> {
+    let places = deepsim_data::spread(n, all.len()).into_iter();
+    places.map(|i| all[i].clone()).collect()
+}
+
+/// Names that cameras and programs give to every picture.
+const NAMELESS: [&str; 14] = [
+    "", "img", "image", "images", "photo", "photos", "pic", "pict", "picture", "dsc", "dscn",
+    "dscf", "frame", "file",
+];
+
+/// What a photograph shows: its ILSVRC synset, else its file's name without ending and
+/// numbers (`erase/goat2.webp` → `goat`), in small letters. Where that name says nothing (`cat/001.jpg`,
+/// `cat/IMG_0001.jpg`) it is the folder's.
+pub fn category(data: &Dataset, index: usize) -> String {
+    data.label(index)
+        .unwrap_or_else(|| shown_by(data.name(index)))
+}
+
+fn shown_by(name: &str) -> String {
+    let (folders, file) = name.rsplit_once('/').unwrap_or(("", name));
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    let stem = stem
+        .trim_end_matches(|c: char| c.is_ascii_digit() || "-_ ()".contains(c))
+        .to_lowercase();
+    let folder = folders
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .to_lowercase();
+    match NAMELESS.contains(&stem.as_str()) {
+        true => folder,
+        false => stem,
+    }
+}
+
+/// A photograph's name without folders and ending, for labels.
+pub fn short_name(name: &str) -> String {
+    let stem = name.rsplit(['/', '\\']).next().unwrap_or(name);
+    stem.rsplit_once('.').map_or(stem, |(s, _)| s).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::RgbImage;
+
+    #[test]
+    fn categories_and_short_names() {
+        assert_eq!(short_name("erase/goat2.webp"), "goat2");
+        assert_eq!(short_name("plain"), "plain");
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["Fish12.png", "fish_3.png", "solar.png"] {
+            RgbImage::from_pixel(20, 20, image::Rgb([9; 3]))
+                .save(folder.path().join(name))
+                .unwrap();
+        }
+        let data = Dataset::open(folder.path()).unwrap();
+        let found: Vec<String> = (0..3).map(|i| category(&data, i)).collect();
+        assert_eq!(found, ["fish", "fish", "solar"]);
+        for (name, shows) in [
+            ("erase/goat2.webp", "goat"),
+            ("Cat/001.jpg", "cat"),
+            ("train/dog/IMG_0001.jpg", "dog"),
+            ("dog/dsc-17.jpg", "dog"),
+            ("x/Dog (12).jpg", "dog"),
+            ("001.jpg", ""),
+            ("IMG_1.jpg", ""),
+        ] {
+            assert_eq!(shown_by(name), shows, "{name}");
+        }
+        assert_eq!(spread(&data, 2, &["ish".into()]).unwrap().len(), 2);
+        assert!(spread(&data, 2, &["dog".into()]).is_err());
+    }
+}

@@ -1,0 +1,50 @@
+//! What the page is asked to show, and what it calls a run.
+
+use std::path::Path;
+
+use deepsim_experiment::Consent;
+use tch::Device;
+
+use crate::measure::judges::Judges;
+use crate::run::catalog::{Entry, Loss, net_name};
+
+/// What to show.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    /// Folder of runs, or one run.
+    pub runs: &'a Path,
+    /// Photographs with a slider.
+    pub photos: usize,
+    /// Held-out photographs that errors are means over, at most.
+    pub images: usize,
+    /// Which TorchScript modules may be run.
+    pub consent: &'a Consent,
+    /// Where to compute.
+    pub device: Device,
+    /// Further judges for the table.
+    pub judges: Option<&'a Judges>,
+    /// The command line, for the page.
+    pub command: String,
+}
+
+/// Words for a run: what it inverts, and its loss.
+pub(super) fn label(entry: &Entry) -> String {
+    let encoder = net_name(&entry.experiment.encoder);
+    match entry.loss() {
+        None => format!("{encoder}: Mahendran & Vedaldi"),
+        Some(loss) => {
+            let comparator = &entry.experiment.comparator;
+            let other = loss != Loss::Image
+                && entry.experiment.raw.loss.feat > 0.0
+                && *comparator != entry.experiment.encoder;
+            match other {
+                true => format!(
+                    "{encoder}: {}; comparator {}",
+                    loss.words(),
+                    net_name(comparator)
+                ),
+                false => format!("{encoder}: {}", loss.words()),
+            }
+        }
+    }
+}

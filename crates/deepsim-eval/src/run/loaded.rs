@@ -1,0 +1,151 @@
+//! A trained run, opened for reading.
+
+use std::path::{Path, PathBuf};
+
+use deepsim_data::terminal::path as shown;
+use deepsim_data::{Dataset, Flow, Overlap, shared_images};
+use deepsim_experiment::{Checkpoint, Consent, Experiment, Perception, run_dir};
+use deepsim_nets::Generator;
+use tch::Device;
+
+use crate::error::{EvalError, Result};
+use crate::run::catalog;
+
+/// A run with its networks: the generator of its newest checkpoint, and the frozen networks,
+/// checked to be those that it was trained with.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The run directory.
+    pub path: PathBuf,
+    /// Its experiment.
+    pub experiment: Experiment,
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Encoder and comparator.
+    pub perception: Perception,
+    /// The generator.
+    pub generator: Generator,
+}
+
+impl Loaded {
+    /// Opens a run directory.
+    ///
+    /// # Errors
+    /// No experiment or checkpoint there; damaged files; an experiment file or weights that changed since; TorchScript
+    /// modules without consent.
+    pub fn open(path: &Path, consent: &Consent, device: Device) -> Result<Loaded> {
+        catalog::check(path)?;
+        let (experiment, checkpoint) = run_dir::read(path)?;
+        let permit = consent.on_run(path, &checkpoint.manifest);
+        let mut perception = Perception::open(&experiment, permit, device)?;
+        let then = &checkpoint.manifest;
+        same(
+            path,
+            "encoder.weights",
+            &then.encoder_weights,
+            &perception.encoder_hash,
+        )?;
+        same(
+            path,
+            "comparator.weights",
+            &then.comparator_weights,
+            &perception.comparator_hash,
+        )?;
+        perception.restore(&checkpoint)?;
+        let generator = checkpoint.generator(device)?;
+        Ok(Loaded {
+            path: path.to_owned(),
+            experiment,
+            checkpoint,
+            perception,
+            generator,
+        })
+    }
+
+    /// The held-out photographs, checked to be those of the training.
+    ///
+    /// # Errors
+    /// Missing or changed photographs.
+    pub fn test_data(&self) -> Result<Dataset> {
+        let data = Dataset::open_and_tell(&self.experiment.raw.data.test)?;
+        same(
+            &self.path,
+            "data.test",
+            &self.checkpoint.manifest.test_data,
+            &data.digest(),
+        )?;
+        Ok(data)
+    }
+
+    /// How many of the chosen held-out images are training images too; none where the training images are not there
+    /// any more. Where there are some, `warn` is told.
+    ///
+    /// # Errors
+    /// Images that cannot be read.
+    pub fn overlap(
+        &self,
+        test: &Dataset,
+        chosen: &[usize],
+        mut warn: impl FnMut(String),
+    ) -> Result<Option<usize>> {
+        let found = self.shared(test, chosen)?;
+        if let Some(count) = found.filter(|n| *n > 0) {
+            let n = chosen.len();
+            let which = match count == n {
+                true => format!("all {n} held-out images are"),
+                false => format!("{count} of {n} held-out images are also"),
+            };
+            warn(format!(
+                "{}: {which} training images: errors are not those of unseen images",
+                shown(&self.path)
+            ));
+        }
+        Ok(found)
+    }
+
+    /// How many of the chosen images are training images, without a word.
+    fn shared(&self, test: &Dataset, chosen: &[usize]) -> Result<Option<usize>> {
+        // What the training counted holds: both sets are the same.
+        if self.checkpoint.manifest.held_out_overlap == Some(0) {
+            return Ok(Some(0));
+        }
+        let Ok(train) = self.train_data() else {
+            return Ok(None);
+        };
+        Ok(match shared_images(&train, test, &|| Flow::Continue)? {
+            Overlap::Images(shared) => {
+                let is_shared = |i: &&usize| shared.binary_search(i).is_ok();
+                Some(chosen.iter().filter(is_shared).count())
+            }
+            Overlap::NotComparable(_) => None,
+        })
+    }
+
+    /// The training photographs, checked to be those of the training.
+    ///
+    /// # Errors
+    /// Missing or changed photographs.
+    pub fn train_data(&self) -> Result<Dataset> {
+        let data = Dataset::open_and_tell(&self.experiment.raw.data.train)?;
+        same(
+            &self.path,
+            "data.train",
+            &self.checkpoint.manifest.train_data,
+            &data.digest(),
+        )?;
+        Ok(data)
+    }
+}
+
+pub(crate) fn same(run: &Path, what: &'static str, was: &str, is: &str) -> Result<()> {
+    if was == is {
+        return Ok(());
+    }
+    let cut = |s: &str| s.chars().take(16).collect();
+    Err(EvalError::InputChanged {
+        run: run.to_owned(),
+        what,
+        was: cut(was),
+        is: cut(is),
+    })
+}

@@ -1,0 +1,100 @@
+//! The numbers of nearest neighbours, as text, JSON or CSV.
+
+use deepsim_data::terminal::one_line;
+
+use crate::analysis::neighbors::Row;
+use crate::error::Result;
+use crate::show::format::{Format, columns, csv, json};
+
+/// The rows in a format.
+///
+/// # Errors
+/// None of ours.
+pub fn render(rows: &[Row], format: Format) -> Result<String> {
+    match format {
+        Format::Json => json(rows),
+        Format::Csv => csv(rows),
+        Format::Text => Ok(text(rows)),
+    }
+}
+
+fn text(rows: &[Row]) -> String {
+    let percent = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{:.0}", 100.0 * v));
+    let mut out = String::from(
+        "Nearest training photos of held-out ones, and what the generator makes of these.\n\
+         image, feature: error to the held-out photo, % of the mean distance between photos.\n\
+         nearer: % of photos to which the reconstruction is nearer (image / feature).\n\
+         category: % of neighbours of the photo's category (chance: drawn at random).\n",
+    );
+    let mut runs: Vec<&str> = rows.iter().map(|r| r.run.as_str()).collect();
+    runs.dedup();
+    for run in runs {
+        let mine: Vec<&Row> = rows.iter().filter(|r| r.run == run).collect();
+        let cells: Vec<Vec<String>> = mine
+            .iter()
+            .map(|r| {
+                let nearer = match r.reconstruction_nearer_image {
+                    None => "-".to_owned(),
+                    image => format!(
+                        "{}/{}",
+                        percent(image),
+                        percent(r.reconstruction_nearer_feature)
+                    ),
+                };
+                vec![
+                    match r.length {
+                        None => r.space.clone(),
+                        Some(_) => format!("in {}", r.space),
+                    },
+                    r.length.map_or("-".to_owned(), |l| l.to_string()),
+                    format!("{:.1}", r.image_error),
+                    format!("{:.1}", r.feature_error),
+                    nearer,
+                    percent(r.same_category),
+                    percent(r.same_category_by_chance),
+                ]
+            })
+            .collect();
+        let head = [
+            "", "length", "image", "feature", "nearer", "category", "chance",
+        ];
+        let (n, known) = mine.first().map_or((0, 0), |r| (r.n, r.n_category));
+        out.push_str(&format!(
+            "\n{} ({n} photos; {known} of a category that is trained on)\n{}",
+            one_line(run),
+            columns(&head, &cells)
+        ));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text() {
+        let row = |space: &str, length, category| Row {
+            run: "runs/a".into(),
+            space: space.into(),
+            length,
+            image_error: 60.0,
+            feature_error: 41.26,
+            reconstruction_nearer_image: length.map(|_| 0.95),
+            reconstruction_nearer_feature: length.map(|_| 1.0),
+            same_category: category,
+            same_category_by_chance: category.map(|_| 0.113),
+            n: 38,
+            n_category: 17,
+            n_pairs_from: 38,
+        };
+        let rows = [
+            row("reconstruction", None, None),
+            row("pixels", Some(49_152), Some(0.1765)),
+            row("alexnet:pool5", Some(2304), None),
+        ];
+        let text = render(&rows, Format::Text).unwrap();
+        assert!(text.lines().all(|l| l.chars().count() <= 90), "{text}");
+        insta::assert_snapshot!(text);
+    }
+}

@@ -1,0 +1,143 @@
+//! `extends = "FILE.toml"`: an experiment that says only what it changes.
+//!
+//! One level: the file that is extended is complete. Tables are merged key by key, but a section that names a `net` of its
+//! own replaces the other's section whole: what belongs to one source of features means nothing to another.
+
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use crate::error::{ExperimentError, Result};
+
+/// The key.
+pub const KEY: &str = "extends";
+
+/// The file that a table extends, by its path from here; taken out of the table.
+///
+/// # Errors
+/// A value that is no path.
+pub fn take(table: &mut Table, path: &Path) -> Result<Option<PathBuf>> {
+    match table.remove(KEY) {
+        None => Ok(None),
+        Some(Value::String(base)) if !base.is_empty() => {
+            Ok(Some(path.parent().unwrap_or(Path::new("")).join(base)))
+        }
+        Some(other) => Err(ExperimentError::Invalid {
+            path: path.to_owned(),
+            key: KEY.to_owned(),
+            reason: format!(
+                "must be the path of an experiment file, from this one's folder, not {other}"
+            ),
+        }),
+    }
+}
+
+/// Refuses a file that extends another itself.
+///
+/// # Errors
+/// Where it does.
+pub fn is_complete(base: &Table, path: &Path) -> Result<()> {
+    match base.contains_key(KEY) {
+        false => Ok(()),
+        true => Err(ExperimentError::Invalid {
+            path: path.to_owned(),
+            key: KEY.to_owned(),
+            reason: "is one level: a file that another one extends says everything itself"
+                .to_owned(),
+        }),
+    }
+}
+
+/// Puts what one file says over what the other says.
+pub fn merge(base: &mut Table, own: Table) {
+    for (key, value) in own {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(there)), Value::Table(here)) if !here.contains_key("net") => {
+                merge(there, here);
+            }
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// The line that a key is set in, counted from 1; none where the text does not set it. `key` is dotted.
+pub fn line_of(text: &str, key: &str) -> Option<usize> {
+    let mut section = String::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[') {
+            section = header
+                .split(']')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_owned();
+            if section == key {
+                return Some(number + 1);
+            }
+        } else if let Some((name, _)) = line.split_once('=') {
+            let name = name.trim();
+            let whole = match section.is_empty() {
+                true => name.to_owned(),
+                false => format!("{section}.{name}"),
+            };
+            // An inline table holds what is below it.
+            if key == whole
+                || key
+                    .strip_prefix(&whole)
+                    .is_some_and(|rest| rest.starts_with('.'))
+            {
+                return Some(number + 1);
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(text: &str) -> Table {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn tables_are_merged_and_other_networks_replace_a_section() {
+        let mut base = table(
+            "name = 'a'\n[encoder]\nnet = 'alexnet'\ntap = 'pool2'\n[loss]\nfeat = 1.0\nadv = 2.0\n",
+        );
+        let own =
+            table("name = 'b'\nloss = { adv = 0.0 }\n[encoder]\nnet = 'downsampled'\nfactor = 4\n");
+        merge(&mut base, own);
+        let wanted = table(
+            "name = 'b'\n[encoder]\nnet = 'downsampled'\nfactor = 4\n[loss]\nfeat = 1.0\nadv = 0.0\n",
+        );
+        assert_eq!(base, wanted);
+        let mut base = wanted;
+        merge(&mut base, table("[encoder]\nfactor = 2"));
+        assert_eq!(base["encoder"]["net"].as_str(), Some("downsampled"));
+    }
+
+    #[test]
+    fn keys_are_found_in_sections_and_inline_tables() {
+        let text = "# a comment\nname = 'a'\nloss = { feat = 0.0 }\n\n[train]\nsteps = 1\n";
+        assert_eq!(line_of(text, "name"), Some(2));
+        assert_eq!(line_of(text, "loss.feat"), Some(3));
+        assert_eq!(line_of(text, "train.steps"), Some(6));
+        assert_eq!(line_of(text, "train"), Some(5));
+        assert_eq!(line_of(text, "train.seed"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_extended_is_refused() {
+        let here = Path::new("a/b.toml");
+        let mut own = table("extends = '../c.toml'");
+        assert_eq!(take(&mut own, here).unwrap(), Some("a/../c.toml".into()));
+        assert!(own.is_empty());
+        assert!(take(&mut table("extends = 3"), here).is_err());
+        assert!(is_complete(&table("extends = 'd.toml'"), here).is_err());
+    }
+}

@@ -1,0 +1,11 @@
+//! What networks are made of: operations and their tables' language, and how each is computed.
+
+pub(crate) mod convolution;
+pub(crate) mod folded;
+pub mod init;
+pub(crate) mod linear;
+pub mod lrn;
+pub mod op;
+pub mod shape;
+pub(crate) mod stack;
+pub mod tap;

@@ -1,0 +1,49 @@
+//! Shapes of features.
+
+use serde::{Deserialize, Serialize};
+
+/// Most features that generators and discriminators take, far more than any network has: a larger number stands in
+/// no honest file, and sums of it could overflow.
+pub const MAX_FEATURES: i64 = 1 << 24;
+
+/// Largest crop: six doublings from 4×4 give 256×256.
+pub const MAX_CROP: i64 = 256;
+
+/// Shape of one picture's features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureShape {
+    /// A square map: channels and side.
+    Map {
+        /// Channels.
+        channels: i64,
+        /// Height and width.
+        size: i64,
+    },
+    /// A vector of this length.
+    Vector(i64),
+}
+
+impl FeatureShape {
+    /// Number of values.
+    pub fn len(self) -> i64 {
+        match self {
+            FeatureShape::Map { channels, size } => channels * size * size,
+            FeatureShape::Vector(n) => n,
+        }
+    }
+
+    /// Whether there are no values at all.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl std::fmt::Display for FeatureShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FeatureShape::Map { channels, size } => write!(f, "{channels}x{size}x{size}"),
+            FeatureShape::Vector(n) => write!(f, "{n}"),
+        }
+    }
+}

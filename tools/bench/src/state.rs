@@ -1,0 +1,64 @@
+//! A trainer's state under the clock.
+
+use anyhow::{Result, bail};
+use deepsim_experiment::{Experiment, Perception};
+use deepsim_train::method::{Losses, Plan, iterate};
+use deepsim_train::precision::set_products;
+use deepsim_train::state::State;
+use tch::Tensor;
+
+use crate::inputs;
+use crate::serve::wait;
+
+/// Everything that an iteration needs.
+#[derive(Debug)]
+pub struct Bench {
+    /// The trainer's state.
+    pub state: State,
+    /// The frozen networks.
+    pub perception: Perception,
+    /// Pictures in Caffe units.
+    pub x: Tensor,
+    /// What the trainer is told.
+    pub plan: Plan,
+    /// Of the work.
+    pub experiment: Experiment,
+}
+
+impl Bench {
+    /// Everything at its beginning.
+    ///
+    /// # Errors
+    /// Missing weights; out of memory.
+    pub fn new(experiment: Experiment, x: &Tensor) -> Result<Bench> {
+        set_products(&experiment.raw.train)?;
+        Ok(Bench {
+            state: State::new(&experiment, None, x.device())?,
+            perception: Perception::load(&experiment, x.device())?,
+            x: x.shallow_clone(),
+            plan: Plan::of(&experiment),
+            experiment,
+        })
+    }
+
+    /// One iteration, waited for.
+    ///
+    /// # Errors
+    /// A gate that has closed; what the trainer fails with.
+    pub fn iterate(&mut self) -> Result<Losses> {
+        let seed = inputs::dropout_seed(&self.experiment, self.state.step);
+        let losses = iterate(
+            &mut self.state,
+            &self.perception,
+            &self.x,
+            None,
+            &self.plan,
+            seed,
+        )?;
+        if !(self.state.gate.train_d && self.state.gate.train_g) {
+            bail!("the gate closed: the iterations are not the same work any more");
+        }
+        wait(self.x.device());
+        Ok(losses)
+    }
+}

@@ -1,0 +1,214 @@
+//! `cargo xtask bench`: DeepSim against PyTorch on the machine at hand.
+//!
+//! For each work the contenders are started as processes that load, warm up and wait. Then they
+//! do one unit of work each in turn, never two at once, in an order that rotates from round to
+//! round: what disturbs the machine disturbs all of them alike.
+
+mod agree;
+mod load;
+mod measure;
+mod preparation;
+mod record;
+mod stats;
+mod table;
+mod work;
+mod worker;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use self::measure::{Measured, Peak};
+use self::preparation::Bench;
+use self::work::Work;
+use deepsim_tools::failure::refuse;
+use deepsim_tools::landing;
+use deepsim_tools::stages::{note, seconds};
+use deepsim_tools::workspace::Workspace;
+
+/// What the benchmark is asked for.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Only these works, separated by commas
+    #[arg(long, value_name = "WORK", value_delimiter = ',')]
+    only: Vec<Work>,
+    /// Rounds of each work; without it, what fits in a quarter of an hour on 2 cores
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// Also write what was measured to FILE, a JSON list with one entry for each work
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where the training works are done: cpu, cuda or cuda:N. The other works are the CPU's
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
+    device: String,
+    /// Arithmetic of ours and of the tuned PyTorch; auto: for each the faster of fp32 and bf16 here
+    #[arg(
+        long,
+        value_name = "auto|fp32|tf32|bf16",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    precision: Precision,
+}
+
+/// Arithmetic of those contenders that have a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Precision {
+    /// Each contender takes what is faster, found by a short trial.
+    Auto,
+    /// Single precision.
+    Fp32,
+    /// Single precision whose products keep ten bits of mantissa, on GPUs.
+    Tf32,
+    /// bfloat16 in convolutions and matrix products.
+    Bf16,
+}
+
+impl Precision {
+    fn name(self) -> &'static str {
+        match self {
+            Precision::Auto => "auto",
+            Precision::Fp32 => "fp32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}
+
+/// Shown after the options.
+pub const EXAMPLES: &str = "\
+Contenders:
+  ours         this project, by the trainer's own iteration
+  torch tuned  PyTorch (Python) without wasted work, channels-last, fused Adam,
+               LRN rewritten, fp32 or bf16, whichever is faster here;
+               tools/bench/python/train_tuned.py says what was tried
+  torch naive  PyTorch as a typical script is written: modules, eager, fp32 (on
+               a GPU with convolutions in TF32, as PyTorch ships)
+All have the same weights and images, and before a number is printed their
+losses must agree; otherwise they do not do the same work, and the benchmark
+fails.
+
+Examples:
+  cargo xtask bench
+      all works, at most 15 minutes on 2 cores
+  cargo xtask bench --only fc6_b16,sample
+      two of them
+  cargo xtask bench --only fc6_b64 --rounds 9
+      more rounds: a surer median
+  cargo xtask bench --json bench.json
+      keep the numbers
+  cargo xtask bench --device cuda --precision bf16
+      the training works on a GPU
+
+Needs `cargo xtask setup --torch full`; torchvision and faiss are fetched into
+third_party/bench-py by the first run that needs them. Leave the machine alone
+meanwhile: each unit tells how much of the processor other programs took.";
+
+/// The tables that [`run`] printed, out of the file that it wrote.
+///
+/// # Errors
+/// Another file.
+pub fn table_of(file: &serde_json::Value) -> Result<String> {
+    let (all, peak) = record::parse(file)?;
+    Ok(table::render(&all, &peak))
+}
+
+/// Measures the works and prints the tables.
+///
+/// # Errors
+/// A refusal for what is missing, a worker that failed, contenders that disagree.
+pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
+    let works = works(&args.only, &args.device)?;
+    let begun = std::time::Instant::now();
+    let bench = Bench::prepare(ws, &works, args.precision.name(), &args.device)?;
+    let mut peak = Peak::default();
+    let mut all: Vec<Measured> = Vec::new();
+    for &work in &works {
+        let rounds = args.rounds.unwrap_or(work.rounds());
+        all.push(measure::run(&bench, work, rounds, &mut peak)?);
+        if let Some(file) = &args.json {
+            landing::write(file, record::json(&all, &peak)?.as_bytes())?;
+        }
+    }
+    print!("{}", table::render(&all, &peak));
+    if let Some(file) = &args.json {
+        note(format_args!("written: {}", file.display()));
+    }
+    note(format_args!("measured in {}", seconds(begun.elapsed())));
+    Ok(())
+}
+
+/// cpu, cuda or cuda:N.
+fn device(text: &str) -> std::result::Result<String, String> {
+    let number = text.strip_prefix("cuda:");
+    let known = matches!(text, "cpu" | "cuda") || number.is_some_and(|n| n.parse::<u32>().is_ok());
+    match known {
+        true => Ok(text.to_owned()),
+        false => Err("give cpu, cuda or cuda:N".to_owned()),
+    }
+}
+
+/// The wished works in their usual order, each once; without a wish, all that the device does.
+fn works(only: &[Work], device: &str) -> Result<Vec<Work>> {
+    let cpu = device == "cpu";
+    if let Some(work) = only.iter().find(|work| !cpu && !work.trains()) {
+        return Err(refuse(format!(
+            "{} is measured on the CPU alone: leave --device out",
+            work.name()
+        )));
+    }
+    let all = work::ALL.into_iter().filter(|work| cpu || work.trains());
+    Ok(all
+        .filter(|work| only.is_empty() || only.contains(work))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.args)
+    }
+
+    #[test]
+    fn works_are_chosen_by_name_and_come_in_their_order_once() {
+        let args = parse("bench --only sample,fc6_b16,sample --rounds 3").unwrap();
+        let chosen = works(&args.only, &args.device).unwrap();
+        assert_eq!(chosen, [Work::Fc6B16, Work::Sample]);
+        assert_eq!(args.rounds, Some(3));
+        assert_eq!(works(&[], "cpu").unwrap(), work::ALL);
+    }
+
+    #[test]
+    fn a_gpu_is_for_the_training_works() {
+        let all = works(&[], "cuda").unwrap();
+        assert!(all.contains(&Work::Fc6B64) && all.iter().all(|work| work.trains()));
+        let error = works(&[Work::Sample, Work::Pairs], "cuda:1").unwrap_err();
+        assert!(error.to_string().contains("pairs"), "{error}");
+    }
+
+    #[test]
+    fn typing_errors_are_refused() {
+        for line in [
+            "bench --only fc6",
+            "bench --rounds 0",
+            "bench --precision fp16",
+            "bench --only",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        let text = parse("bench --only fc6").unwrap_err().to_string();
+        assert!(
+            text.contains("fc6_b64") && text.contains("neighbours"),
+            "{text}"
+        );
+    }
+}

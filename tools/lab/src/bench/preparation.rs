@@ -1,0 +1,251 @@
+//! What must be there before the first worker starts, and how each worker is started.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use super::work::{Contender, Work};
+use deepsim_tools::child::Child;
+use deepsim_tools::failure::refuse;
+use deepsim_tools::lock::Lock;
+use deepsim_tools::stages::{note, on_terminal};
+use deepsim_tools::workspace::Workspace;
+use deepsim_tools::{landing, python, requirements};
+
+const PACKAGE: &str = "deepsim-bench";
+const SCRIPTS: &str = "tools/bench/python";
+const LOCK: &str = "tools/python/bench.txt";
+/// The digest of the lock file that third_party/bench-py was installed from.
+const STAMP: &str = ".deepsim-lock";
+
+/// glibc as the tuned PyTorch wants it: freed memory is kept, in large pages, instead of being given back and
+/// cleared again by the kernel in every iteration (a fifth of the time at batch 64).
+const MALLOC: [(&str, &str); 4] = [
+    ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
+    ("MALLOC_MMAP_MAX_", "0"),
+    ("MALLOC_TRIM_THRESHOLD_", "100000000000"),
+    ("MALLOC_TOP_PAD_", "67108864"),
+];
+
+/// Everything that is needed to start workers.
+#[derive(Debug)]
+pub struct Bench<'a> {
+    ws: &'a Workspace,
+    program: PathBuf,
+    precision: &'static str,
+    device: String,
+}
+
+impl<'a> Bench<'a> {
+    /// Checks PyTorch and photos, installs the extra packages, builds our worker.
+    ///
+    /// # Errors
+    /// A refusal for what is missing; a failed pip or build.
+    pub fn prepare(
+        ws: &'a Workspace,
+        works: &[Work],
+        precision: &'static str,
+        device: &str,
+    ) -> Result<Bench<'a>> {
+        if !python::imports(&ws.python()) {
+            return Err(refuse(
+                "the benchmark compares with PyTorch in Python, which is not installed here: \
+                 cargo xtask setup --torch full",
+            ));
+        }
+        if works.iter().any(|work| work.needs_photos()) && !ws.photos().is_dir() {
+            return Err(refuse(
+                "the works data and shards need the sample photos: cargo xtask setup --only photos",
+            ));
+        }
+        if works.iter().any(|work| work.needs_extra_packages()) {
+            install(ws)?;
+        }
+        note("building our worker (release; some minutes the first time)");
+        let program = build(ws)?;
+        Ok(Bench {
+            ws,
+            program,
+            precision,
+            device: device.to_owned(),
+        })
+    }
+
+    /// Whether the works are done on a GPU.
+    pub fn on_gpu(&self) -> bool {
+        self.device != "cpu"
+    }
+
+    /// Writes what all contenders of a work start from.
+    ///
+    /// # Errors
+    /// A full disk; photos that cannot be read.
+    pub fn inputs(&self, work: Work) -> Result<()> {
+        let folder = self.folder(work);
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("creating {}", folder.display()))?;
+        if work.needs_photos() {
+            return self
+                .python(&["photos.py"])
+                .args([self.ws.photos(), self.jpegs()])
+                .run();
+        }
+        if work.trains() {
+            return Child::new("writing the inputs", &self.program, self.ws.root())
+                .args(["inputs", work.name()])
+                .args([folder])
+                .run();
+        }
+        Ok(())
+    }
+
+    /// How a contender of a work is started; none where it has no part.
+    pub fn command(&self, work: Work, contender: Contender) -> Option<Command> {
+        let folder = match work {
+            Work::Data | Work::Shards => self.jpegs(),
+            _ => self.folder(work),
+        };
+        if contender == Contender::Ours {
+            let mut command = self.ours();
+            command.args(["work", work.name()]).arg(folder);
+            command.args(["--precision", self.precision, "--device", &self.device]);
+            return Some(command);
+        }
+        let [script, arguments @ ..] = work.script(contender)? else {
+            return None;
+        };
+        let mut command = Command::new("python3");
+        command
+            .current_dir(self.ws.root())
+            .env("PYTHONPATH", self.python_path())
+            .arg(self.ws.path(SCRIPTS).join(script))
+            .arg(folder);
+        if work.trains() {
+            command.arg(&self.device);
+            if contender == Contender::Tuned {
+                command.arg(self.precision).envs(MALLOC);
+            }
+        }
+        command.args(arguments);
+        Some(command)
+    }
+
+    /// The worker that multiplies matrices.
+    pub fn gemm(&self, precision: &str) -> Command {
+        let mut command = self.ours();
+        command.args(["work", "gemm", "-", "--precision", precision]);
+        command.args(["--device", &self.device]);
+        command
+    }
+
+    fn ours(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.current_dir(self.ws.root());
+        command
+    }
+
+    fn python(&self, script: &[&str]) -> Child {
+        let (name, rest) = script.split_first().unwrap_or((&"", &[]));
+        Child::new(*name, "python3", self.ws.root())
+            .env("PYTHONPATH", self.python_path())
+            .args([self.ws.path(SCRIPTS).join(name)])
+            .args(rest)
+    }
+
+    fn python_path(&self) -> String {
+        let folders = [self.ws.python(), packages(self.ws)];
+        let folders: Vec<_> = folders.iter().map(|f| f.display().to_string()).collect();
+        folders.join(":")
+    }
+
+    fn folder(&self, work: Work) -> PathBuf {
+        self.ws.path("target/bench").join(work.name())
+    }
+
+    fn jpegs(&self) -> PathBuf {
+        self.ws.path("target/bench/jpegs")
+    }
+}
+
+fn packages(ws: &Workspace) -> PathBuf {
+    ws.third_party().join("bench-py")
+}
+
+/// Installs torchvision and faiss unless they are there as the lock file says.
+fn install(ws: &Workspace) -> Result<()> {
+    let (lock, target) = (ws.path(LOCK), packages(ws));
+    let wanted = requirements::digest(&lock)?;
+    let found = std::fs::read_to_string(target.join(STAMP)).unwrap_or_default();
+    if found.trim() == wanted {
+        return Ok(());
+    }
+    // A set-up that starts meanwhile would sweep away what is half installed.
+    let _lock = Lock::take(ws)?;
+    note("torchvision and faiss: 27 MB to fetch");
+    let wheels = ws.downloads().join("bench-wheels");
+    requirements::fetch(&lock, &wheels)?;
+    let staging = landing::sibling(&target, "staging");
+    requirements::install(&lock, &wheels, &staging)?;
+    landing::write(&staging.join(STAMP), format!("{wanted}\n").as_bytes())?;
+    landing::replace_folder(&staging, &target)?;
+    landing::remove(&wheels)
+}
+
+/// Builds our worker as users build for speed, and says where it is.
+fn build(ws: &Workspace) -> Result<PathBuf> {
+    let mut cargo = Child::cargo("building the benchmark", ws.root()).args([
+        "build",
+        "--release",
+        "--package",
+        PACKAGE,
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    if !on_terminal() {
+        cargo = cargo.args(["--quiet"]);
+    }
+    let output = String::from_utf8(cargo.output()?).context("reading cargo's messages")?;
+    executable(&output).with_context(|| format!("cargo built no program {PACKAGE}"))
+}
+
+fn executable(messages: &str) -> Option<PathBuf> {
+    #[derive(Deserialize)]
+    struct Message {
+        executable: Option<PathBuf>,
+    }
+    let all = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Message>(line).ok());
+    all.filter_map(|message| message.executable)
+        .find(|path| path.file_name() == Some(Path::new(PACKAGE).as_os_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_worker_is_picked_from_cargos_messages() {
+        let messages = r#"{"reason":"compiler-artifact","executable":null}
+{"reason":"compiler-artifact","executable":"/t/release/deepsim-data"}
+{"reason":"compiler-artifact","executable":"/t/release/deepsim-bench"}
+{"reason":"build-finished","success":true}"#;
+        let found = executable(messages);
+        assert_eq!(found, Some(PathBuf::from("/t/release/deepsim-bench")));
+        assert_eq!(executable("no json"), None);
+    }
+
+    #[test]
+    fn the_extra_packages_are_locked_to_a_torchvision() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let lock = std::fs::read_to_string(root.join(LOCK)).unwrap();
+        let names: Vec<_> = requirements::parse(&lock)
+            .unwrap()
+            .into_iter()
+            .map(|r| r.name)
+            .collect();
+        assert_eq!(names, ["faiss-cpu", "torchvision"]);
+    }
+}

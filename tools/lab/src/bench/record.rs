@@ -1,0 +1,229 @@
+//! What `--json` writes.
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+
+use super::measure::{Column, Measured, Peak};
+use super::stats::Summary;
+use super::work::{ALL, CONTENDERS, Contender, Unit, Work};
+use super::worker::{Farewell, Ready, Unit as Timed};
+use deepsim_tools::machine;
+
+/// The whole file: a list with one entry for each work. Times are seconds of one unit of work;
+/// a contender that has no part is null.
+///
+/// # Errors
+/// None that is known of.
+pub fn json(all: &[Measured], peak: &Peak) -> Result<String> {
+    let entries: Vec<Value> = all.iter().map(|measured| entry(measured, peak)).collect();
+    let mut text = serde_json::to_string_pretty(&entries).context("writing the measurements")?;
+    text.push('\n');
+    Ok(text)
+}
+
+fn entry(measured: &Measured, peak: &Peak) -> Value {
+    let each = |get: &dyn Fn(Contender) -> Value| -> Value {
+        let all = CONTENDERS.iter().map(|&c| (c.key().to_owned(), get(c)));
+        Value::Object(all.collect::<Map<_, _>>())
+    };
+    let of = |c: Contender| measured.column(c);
+    let spread = |s: Summary| json!([s.min, s.max]);
+    let mut entry = Map::new();
+    let mut put = |key: &str, value: Value| {
+        entry.insert(key.to_owned(), value);
+    };
+    put("work", json!(measured.work.name()));
+    put("processor", json!(machine::processor()));
+    for contender in CONTENDERS {
+        let key = format!("{}_s", contender.key());
+        put(&key, json!(measured.median(contender)));
+    }
+    put("tuned_to_ours", json!(measured.ratio(Contender::Tuned)));
+    put("naive_to_ours", json!(measured.ratio(Contender::Naive)));
+    put(
+        "spread",
+        each(&|c| of(c).and_then(|c| c.summary()).map_or(Value::Null, spread)),
+    );
+    put(
+        "times_s",
+        each(&|c| json!(of(c).map(|c| c.units.iter().map(|u| u.seconds).collect::<Vec<_>>()))),
+    );
+    put(
+        "others_cpu",
+        each(&|c| json!(of(c).map(|c| c.units.iter().map(|u| u.others).collect::<Vec<_>>()))),
+    );
+    put(
+        "peak_mib",
+        each(&|c| json!(of(c).map(|c| c.farewell.peak_mib))),
+    );
+    put(
+        "precision",
+        each(&|c| json!(of(c).and_then(|c| c.ready.precision.clone()))),
+    );
+    let gpu = measured.columns.iter().find_map(|c| c.ready.device.clone());
+    if let Some(gpu) = gpu {
+        put("device", json!(gpu));
+    }
+    put(
+        "threads",
+        each(&|c| json!(of(c).and_then(|c| c.ready.threads))),
+    );
+    put("checks", each(&|c| json!(of(c).map(|c| &c.ready.checks))));
+    if let Some(ours) = of(Contender::Ours) {
+        if measured.work.unit() == Unit::ImagesPerSecond {
+            put("images_per_unit", json!(ours.ready.amount));
+            let rows: Vec<Value> = scaling(measured)
+                .into_iter()
+                .map(|(threads, rate, _)| json!({ "on": threads, "images_per_s": rate }))
+                .collect();
+            put("scaling", json!(rows));
+        }
+        if measured.work.trains() {
+            put("gflop", json!(ours.ready.gflop));
+            put("gemm_gflops", json!(gemm(measured, peak)));
+            put("share_of_gemm_peak", json!(share(measured, peak)));
+            let components: Vec<Value> = ours
+                .farewell
+                .components
+                .iter()
+                .map(|(name, seconds)| json!({ "phase": name, "s": seconds }))
+                .collect();
+            put("components", json!(components));
+        }
+    }
+    Value::Object(entry)
+}
+
+/// How a work that is told in images per second scales with threads: what ours says of each number
+/// of them, with its rate and how many times the first one's that is.
+pub fn scaling(measured: &Measured) -> Vec<(String, f64, f64)> {
+    let ours = measured.column(Contender::Ours);
+    let images = ours.and_then(|ours| Some((ours, ours.ready.amount?)));
+    let Some((ours, amount)) = images.filter(|_| measured.work.unit() == Unit::ImagesPerSecond)
+    else {
+        return Vec::new();
+    };
+    let all = &ours.farewell.components;
+    let first = all.first().map_or(1.0, |(_, seconds)| *seconds);
+    all.iter()
+        .map(|(threads, seconds)| (threads.clone(), amount / seconds, first / seconds))
+        .collect()
+}
+
+/// Rate of the largest matrix product in ours' arithmetic, GFLOP/s.
+pub fn gemm(measured: &Measured, peak: &Peak) -> Option<f64> {
+    let ours = measured.column(Contender::Ours)?;
+    peak.of(ours.ready.precision.as_deref()?)
+}
+
+/// Share of that rate which ours reaches over the whole iteration.
+pub fn share(measured: &Measured, peak: &Peak) -> Option<f64> {
+    let gflop = measured.column(Contender::Ours)?.ready.gflop?;
+    Some(gflop / measured.median(Contender::Ours)? / gemm(measured, peak)?)
+}
+
+/// What was measured, out of a file of [`json()`].
+///
+/// # Errors
+/// No list of works that are known.
+pub fn parse(file: &Value) -> Result<(Vec<Measured>, Peak)> {
+    let mut peak = Peak::default();
+    let mut all = Vec::new();
+    for entry in file.as_array().context("no list of works")? {
+        let name = entry["work"].as_str().unwrap_or_default();
+        let work = ALL.into_iter().find(|work| work.name() == name);
+        let work = work.with_context(|| format!("there is no work `{name}`"))?;
+        let columns: Vec<Column> = CONTENDERS
+            .iter()
+            .filter_map(|&contender| column(entry, work, contender))
+            .collect();
+        let ours = columns
+            .first()
+            .and_then(|ours| ours.ready.precision.as_deref());
+        if let Some((precision, rate)) = ours.zip(entry["gemm_gflops"].as_f64()) {
+            peak.add(precision, rate);
+        }
+        all.push(Measured { work, columns });
+    }
+    Ok((all, peak))
+}
+
+/// A contender's part of an entry; none where it had none.
+fn column(entry: &Value, work: Work, contender: Contender) -> Option<Column> {
+    let of = |key: &str| &entry[key][contender.key()];
+    let times = of("times_s").as_array()?;
+    let others = |at: usize| of("others_cpu")[at].as_f64();
+    let units = times.iter().enumerate().filter_map(|(at, seconds)| {
+        Some(Timed {
+            seconds: seconds.as_f64()?,
+            others: others(at),
+        })
+    });
+    let ours = contender == Contender::Ours;
+    let amount = match work.unit() {
+        Unit::ImagesPerSecond => entry["images_per_unit"].as_f64(),
+        Unit::Seconds => None,
+    };
+    let list = |key: &str| entry[key].as_array().map_or(&[][..], Vec::as_slice);
+    let phases = list("components")
+        .iter()
+        .filter_map(|phase| Some((phase["phase"].as_str()?.to_owned(), phase["s"].as_f64()?)));
+    let scaling = list("scaling").iter().filter_map(|line| {
+        let seconds = amount? / line["images_per_s"].as_f64()?;
+        Some((line["on"].as_str()?.to_owned(), seconds))
+    });
+    Some(Column {
+        contender,
+        ready: Ready::recorded(
+            of("precision").as_str().map(str::to_owned),
+            amount,
+            entry["gflop"].as_f64().filter(|_| ours),
+        ),
+        units: units.collect(),
+        farewell: Farewell {
+            peak_mib: of("peak_mib").as_f64().unwrap_or(f64::NAN),
+            components: match ours {
+                true => phases.chain(scaling).collect(),
+                false => Vec::new(),
+            },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::tests::example;
+    use super::*;
+
+    #[test]
+    fn a_table_out_of_a_record_is_the_table_of_the_measurement() {
+        let (all, mut peak) = example();
+        peak.add("fp32", 250.0);
+        let file = serde_json::from_str(&json(&all, &peak).unwrap()).unwrap();
+        let (again, known) = parse(&file).unwrap();
+        let render = super::super::table::render;
+        assert_eq!(render(&again, &known), render(&all, &peak));
+        assert!(parse(&json!([{ "work": "unknown" }])).is_err());
+    }
+
+    #[test]
+    fn an_entry_has_what_was_measured_and_null_for_who_had_no_part() {
+        let (all, peak) = example();
+        let value: Value = serde_json::from_str(&json(&all, &peak).unwrap()).unwrap();
+        let fc6 = &value[0];
+        assert_eq!(fc6["work"], "fc6_b16");
+        assert_eq!(fc6["ours_s"], 1.5);
+        assert_eq!(fc6["torch_tuned_s"], 3.0);
+        assert_eq!(fc6["tuned_to_ours"], 2.0);
+        assert_eq!(fc6["spread"]["ours"], json!([1.0, 2.0]));
+        assert_eq!(fc6["precision"]["torch_naive"], "fp32");
+        assert_eq!(fc6["components"][0]["phase"], "G forward");
+        assert!(fc6["share_of_gemm_peak"].is_null());
+        let shards = &value[1];
+        assert_eq!(shards["torch_tuned_s"], Value::Null);
+        assert_eq!(shards["images_per_unit"], 300.0);
+        assert_eq!(shards["scaling"][1]["on"], "2 threads");
+        assert_eq!(shards["scaling"][1]["images_per_s"], 6000.0);
+        assert!(shards.get("gflop").is_none());
+    }
+}
