@@ -85,15 +85,14 @@ pub fn contents(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     };
     for entry in entries {
         let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(contents(&path)),
-            false => {
-                // Of a link that leads nowhere, where it leads.
-                let target =
-                    |_| fs::read_link(&path).map(|to| to.into_os_string().into_encoded_bytes());
-                let bytes = fs::read(&path).or_else(target).unwrap();
-                found.insert(path, bytes);
-            }
+        if path.is_dir() {
+            found.extend(contents(&path));
+        } else {
+            // Of a link that leads nowhere, where it leads.
+            let target =
+                |_| fs::read_link(&path).map(|to| to.into_os_string().into_encoded_bytes());
+            let bytes = fs::read(&path).or_else(target).unwrap();
+            found.insert(path, bytes);
         }
     }
     found

@@ -1,4 +1,4 @@
-//! A temporary directory with photographs and an experiment that trains in a second.
+//! A temporary directory with images and an experiment that trains in a second.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,9 +8,9 @@ use tempfile::TempDir;
 use crate::photos;
 use crate::process::{program, run};
 
-/// Photographs to train on.
+/// Images to train on.
 pub const TRAIN: u32 = 12;
-/// Held-out photographs: as many as a sample sheet shows.
+/// Held-out images: as many as a sample sheet shows.
 pub const TEST: u32 = 8;
 
 /// The experiment, complete; `{dir}` stands for the laboratory.
@@ -79,7 +79,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes photographs and experiment.
+    /// Makes images and experiment.
     pub fn new() -> Lab {
         let lab = Lab {
             dir: TempDir::new().unwrap(),

@@ -2,8 +2,8 @@
 //! see files, arguments and signals.
 //!
 //! * [`process`]: the programs of this workspace, run and judged.
-//! * [`lab`]: a temporary directory with photographs and an experiment that trains in a second.
-//! * [`photos`]: the photographs.
+//! * [`lab`]: a temporary directory with images and an experiment that trains in a second.
+//! * [`photos`]: the images.
 //! * [`browser`]: one to work pages in.
 //! * [`files`]: what a run leaves behind, read back without the crates under test.
 

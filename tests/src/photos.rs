@@ -1,10 +1,10 @@
-//! Photographs for the tests, made here: gradients, a disc and noise.
+//! Images for the tests, made here: gradients, a disc and noise.
 
 use std::path::{Path, PathBuf};
 
 use image::{Rgb, RgbImage};
 
-/// A picture that differs from that of every other seed.
+/// An image that differs from that of every other seed.
 pub fn photo(width: u32, height: u32, seed: u32) -> RgbImage {
     let mut state = seed.wrapping_mul(0x9E37_79B9) | 1;
     let mut noise = move || {
@@ -30,7 +30,7 @@ pub fn photo(width: u32, height: u32, seed: u32) -> RgbImage {
     })
 }
 
-/// Writes photographs number `from`..`to`, 96×80 pixels, JPEG and PNG in turn.
+/// Writes images number `from`..`to`, 96×80 pixels, JPEG and PNG in turn.
 pub fn folder(path: &Path, from: u32, to: u32) -> PathBuf {
     std::fs::create_dir_all(path).unwrap();
     for n in from..to {

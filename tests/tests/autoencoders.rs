@@ -32,10 +32,10 @@ fn rows(text: &str) -> Vec<Value> {
 }
 
 fn colours(lab: &Lab, name: &str) -> (image::RgbImage, usize) {
-    let picture = image::open(lab.at(name)).unwrap().to_rgb8();
-    let all: BTreeSet<[u8; 3]> = picture.pixels().map(|p| p.0).collect();
+    let image = image::open(lab.at(name)).unwrap().to_rgb8();
+    let all: BTreeSet<[u8; 3]> = image.pixels().map(|p| p.0).collect();
     let n = all.len();
-    (picture, n)
+    (image, n)
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn every_loss_is_judged_by_every_metric() {
             .args(["--steps", "2"]))
         .exits(0);
         // 64 pixels are too few for five.
-        let remark = "MS-SSIM compares pictures of 64 pixels at 3 scales instead of 5";
+        let remark = "MS-SSIM compares images of 64 pixels at 3 scales instead of 5";
         assert_eq!(ran.stderr.contains(remark), name == "ms", "{}", ran.stderr);
     }
     let weights = root().join("weights");

@@ -17,7 +17,7 @@ fn set(key: &str, path: &Path) -> [String; 2] {
 }
 
 #[test]
-fn photographs_that_are_not_there() {
+fn images_that_are_not_there() {
     let lab = Lab::trained(2);
     let before = contents(&lab.run_dir());
     let (no_train, no_test) = (lab.at("nowhere"), lab.at("sample-gone"));
@@ -74,7 +74,7 @@ fn photographs_that_are_not_there() {
 }
 
 #[test]
-fn corrupt_photographs_are_named_and_counted_where_allowed() {
+fn corrupt_images_are_named_and_counted_where_allowed() {
     for name in ["00.jpg", "01.png"] {
         let lab = Lab::new();
         let photo = lab.at("train").join(name);
@@ -323,7 +323,7 @@ fn run_directories_that_cannot_be_used() {
     run(&mut command).refuses(&["/proc/deepsim-run"]);
 
     // Somebody's folder is not taken for a run, whatever the flag.
-    let photographs = contents(&lab.at("train"));
+    let before = contents(&lab.at("train"));
     for flag in [&[][..], &["--resume"], &["--fresh"]] {
         run(lab.train_into("train").args(flag)).refuses(&[
             &lab.text("train"),
@@ -331,7 +331,7 @@ fn run_directories_that_cannot_be_used() {
             "--out",
         ]);
     }
-    assert_eq!(contents(&lab.at("train")), photographs);
+    assert_eq!(contents(&lab.at("train")), before);
 
     // Nor are folders of the names that a run has, nor a project of an experiment.
     let project = lab.at("project");

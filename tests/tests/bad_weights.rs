@@ -87,7 +87,7 @@ fn weights_that_are_not_finite_are_refused_by_tensor() {
     let comparator = set[1].replace("encoder", "comparator");
     run(lab.train().args(["--set", &comparator])).refuses(&words);
 
-    // A generator's, at the door.
+    // A generator's, by `forward`.
     run(lab.train().args(["--steps", "1"])).exits(0);
     let file = lab
         .run_dir()
@@ -175,7 +175,7 @@ fn a_run_knows_the_weights_that_it_began_with() {
 }
 
 #[test]
-fn a_run_knows_the_photographs_that_it_began_with() {
+fn a_run_knows_the_images_that_it_began_with() {
     let lab = Lab::trained(2);
     let resume = ["--steps", "4", "--resume"];
     photos::photo(96, 80, 99)

@@ -37,7 +37,7 @@ fn a_whole_run_from_prepared_photos() {
     let ran = run(lab.train().args(&sets)).exits(0);
     assert_eq!(ran.stdout, done);
     assert!(
-        ran.stderr.contains("12 photographs, batch 4, steps 1 to 6"),
+        ran.stderr.contains("12 images, batch 4, steps 1 to 6"),
         "{}",
         ran.stderr
     );
@@ -103,7 +103,7 @@ fn a_whole_run_from_prepared_photos() {
 }
 
 #[test]
-fn metrics_pictures_and_tensors_are_what_others_read() {
+fn metrics_images_and_tensors_are_what_others_read() {
     let lab = Lab::trained(4);
     let lines = metrics(&lab.run_dir());
     let (steps, evaluated): (Vec<_>, Vec<_>) =
@@ -155,18 +155,14 @@ fn metrics_pictures_and_tensors_are_what_others_read() {
         assert!(evaluated[0][key].as_f64().unwrap() > 0.0, "{key}");
     }
 
-    // Eight photographs above their reconstructions, two white pixels between.
+    // Eight images above their reconstructions, two white pixels between.
     let sheet = image::open(lab.at("run/samples/step-000000004.png"))
         .unwrap()
         .to_rgb8();
     assert_eq!(sheet.dimensions(), (8 * 64 + 7 * 2, 2 * 64 + 2));
     assert_eq!(sheet.get_pixel(64, 10).0, [255; 3]);
     let first = |x: u32, y: u32| sheet.get_pixel(x, y).0;
-    assert_ne!(
-        first(5, 5),
-        first(60, 60),
-        "the first photograph has a gradient"
-    );
+    assert_ne!(first(5, 5), first(60, 60), "the first image has a gradient");
 
     // No code of ours is needed to read the weights.
     let script = "import sys, json\nfrom safetensors.torch import load_file\n\

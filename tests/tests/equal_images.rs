@@ -127,7 +127,7 @@ fn exit_codes_tell_what_was_asked_from_what_went_wrong() {
         let ran: deepsim_tests::process::Ran = command.stdout(full()).output().unwrap().into();
         ran.exits(1).says(&["standard output", "No space"]);
     }
-    // A folder that is a file: found when the picture is written.
+    // A folder that is a file: found when the image is written.
     fs::write(lab.at("file"), "").unwrap();
     run(&mut lab.eval(&["reencode", "--runs", "run", "--out", "file/x"])).exits(1);
     run(&mut lab.eval(&["table2", "--runs", "run", "--out", "file/x"])).exits(1);

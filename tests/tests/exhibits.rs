@@ -9,13 +9,13 @@ use deepsim_tests::photos::photo;
 use deepsim_tests::process::run;
 use serde_json::Value;
 
-fn picture(lab: &Lab, name: &str) -> image::RgbImage {
+fn image(lab: &Lab, name: &str) -> image::RgbImage {
     image::open(lab.at(name)).unwrap().to_rgb8()
 }
 
 /// A sheet shows something: many different colours.
-fn assert_varied(picture: &image::RgbImage) {
-    let colours: BTreeSet<[u8; 3]> = picture.pixels().map(|p| p.0).collect();
+fn assert_varied(sheet: &image::RgbImage) {
+    let colours: BTreeSet<[u8; 3]> = sheet.pixels().map(|p| p.0).collect();
     assert!(colours.len() > 200, "{} colours", colours.len());
 }
 
@@ -55,12 +55,12 @@ fn reencoding_drifts_from_where_table_2_begins() {
     }
     assert_eq!(
         drift[0]["image_to_original"], drift[0]["image_to_previous"],
-        "the iteration before the first is the photograph"
+        "the iteration before the first is the image"
     );
     assert!(number(&drift[1], "image_to_previous") < number(&drift[1], "image_to_original"));
     assert_eq!(drift[0]["n"], Value::from(TEST));
-    let sheet = picture(&lab, "re/reencode-run.png");
-    // Photographs, two iterations, four columns of 64 pixels.
+    let sheet = image(&lab, "re/reencode-run.png");
+    // Images, two iterations, four columns of 64 pixels.
     assert!(sheet.height() > 3 * 64 && sheet.height() < 4 * 64 + 60);
     assert!(sheet.width() > 4 * 64);
     assert_varied(&sheet);
@@ -95,11 +95,11 @@ fn interpolation_writes_frames_a_strip_and_an_animation() {
     assert_eq!(steps.len(), 5);
     assert!(steps[0]["step"].is_null() && steps[4]["step"].as_f64().unwrap() > 0.0);
     assert_eq!((&steps[2]["t"], &steps[4]["t"]), (&0.5.into(), &1.0.into()));
-    // The ends are what `invert` makes of the photographs.
+    // The ends are what `invert` makes of the images.
     run(&mut lab.eval(&["invert", "a.png", "b.jpg", "--run", "run", "--out", "ends"])).exits(0);
     for (frame, end) in [("000", "a"), ("004", "b")] {
-        let frame = picture(&lab, &format!("in/run/frame-{frame}.png"));
-        let end = picture(&lab, &format!("ends/{end}-inverted.png"));
+        let frame = image(&lab, &format!("in/run/frame-{frame}.png"));
+        let end = image(&lab, &format!("ends/{end}-inverted.png"));
         let worst = frame
             .iter()
             .zip(end.iter())
@@ -107,7 +107,7 @@ fn interpolation_writes_frames_a_strip_and_an_animation() {
             .max();
         assert!(worst.unwrap() <= 1, "{worst:?}");
     }
-    let strip = picture(&lab, "in/run/strip.png");
+    let strip = image(&lab, "in/run/strip.png");
     assert!(strip.width() > 7 * 64 && strip.height() > 64);
     assert_varied(&strip);
     let bytes = fs::read(lab.at("in/run/animation.png")).unwrap();
@@ -130,7 +130,7 @@ fn interpolation_writes_frames_a_strip_and_an_animation() {
         ]))
         .refuses(&[words]);
     }
-    // A picture's header alone says that it is too large: nothing of that size is decoded.
+    // An image's header alone says that it is too large: nothing of that size is decoded.
     fs::write(lab.at("huge.ppm"), "P6 20000 20000 255\n").unwrap();
     for bad in ["nowhere.png", "tiny.toml", "huge.ppm"] {
         run(&mut lab.eval(&["interpolate", "a.png", bad, "--runs", "run"])).refuses(&[bad]);
@@ -138,9 +138,9 @@ fn interpolation_writes_frames_a_strip_and_an_animation() {
 }
 
 #[test]
-fn neighbours_of_photographs_that_are_trained_on_are_themselves() {
+fn neighbours_of_images_that_are_trained_on_are_themselves() {
     let lab = Lab::new();
-    // Held out: two photographs of the training set, and one that is not.
+    // Held out: two images of the training set, and one that is not.
     fs::remove_dir_all(lab.at("test")).unwrap();
     fs::create_dir(lab.at("test")).unwrap();
     let mut known: Vec<_> = fs::read_dir(lab.at("train"))
@@ -182,7 +182,7 @@ fn neighbours_of_photographs_that_are_trained_on_are_themselves() {
         assert_eq!(row["reconstruction_nearer_image"], Value::from(0.0));
     }
     assert!(spaces[0]["image_error"].as_f64().unwrap() > 5.0);
-    assert_varied(&picture(&lab, "nn/neighbors-run.png"));
+    assert_varied(&image(&lab, "nn/neighbors-run.png"));
     let text = run(&mut lab.eval(&["neighbors", "--runs", "run", "--out", "nn"])).prints();
     assert!(text.contains("in alexnet:relu3"), "{text}");
 }
@@ -199,7 +199,7 @@ fn figures_show_the_runs_that_there_are_and_name_the_others() {
     train("runs/full", &[]);
     train("runs/blur", &["loss.feat=0.0", "loss.adv=0.0"]);
     train("runs/other", &["comparator.weights=\"random:9\""]);
-    let size = |name: &str| picture(&lab, name).dimensions();
+    let size = |name: &str| image(&lab, name).dimensions();
     let mut heights = Vec::new();
     for (figure, runs) in [
         ("1", &["blur", "full"][..]),
@@ -220,11 +220,11 @@ fn figures_show_the_runs_that_there_are_and_name_the_others() {
             .map(|r| r["run"].as_str().unwrap().replace("runs/", ""))
             .collect();
         assert_eq!(found, runs, "figure {figure}");
-        let sheet = picture(&lab, &format!("figures/figure{figure}.png"));
+        let sheet = image(&lab, &format!("figures/figure{figure}.png"));
         assert_varied(&sheet);
         heights.push(sheet.height());
     }
-    // Rows: photographs and two losses; photographs and a layer; photographs and four iterations.
+    // Rows: images and two losses; images and a layer; images and four iterations.
     assert!(heights[0] > 3 * 64 && heights[1] > 2 * 64 && heights[3] > 5 * 64);
     assert!(size("figures/figure1.png").0 > 4 * 64);
     run(&mut lab.eval(&["figure", "1", "--out", "figures"]))
@@ -252,7 +252,7 @@ fn mahendran_and_vedaldi_stand_in_table_2_and_figure_4() {
         let term = |key: &str| p[key].as_f64().unwrap();
         assert!(term("feature_end") < term("feature_start") / 5.0, "{p}");
     }
-    assert_varied(&picture(&lab, "mv/mv.png"));
+    assert_varied(&image(&lab, "mv/mv.png"));
     let table = rows(&run(&mut lab.eval(&["table2", "--runs", "mv", "--format", "json"])).prints());
     assert_eq!(
         (&table[0]["method"], &table[0]["layer"], &table[0]["n"]),
@@ -264,7 +264,7 @@ fn mahendran_and_vedaldi_stand_in_table_2_and_figure_4() {
         "{}",
         table[0]
     );
-    // The second batch is what it would be in another one: noise belongs to the photograph.
+    // The second batch is what it would be in another one: noise belongs to the image.
     let whole = [
         "baseline", "mv", &tiny, "--images", "3", "--batch", "3", "--out", "mv3",
     ];

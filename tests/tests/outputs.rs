@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 const NAMED: [(&[&str], &str); 3] = [
     (
         &["compare", "run", "--images", "1", "--out"],
-        "no picture of this program",
+        "no image of this program",
     ),
     (
         &["ask", "run", "other", "--images", "1", "--out"],
@@ -108,7 +108,7 @@ fn no_link_device_or_pipe_is_replaced() {
 }
 
 #[test]
-fn decoded_pictures_do_not_replace_photographs_of_their_names() {
+fn decoded_images_do_not_replace_images_of_their_names() {
     let lab = lab();
     tensors(&lab.at("features.safetensors"), "01", &[192, 3, 3]);
     let out = |folder: &str| {

@@ -1,4 +1,4 @@
-//! Several pictures of the same features, from experiment file to sheet.
+//! Several images of the same features, from experiment file to sheet.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
 use std::fs;
@@ -22,7 +22,7 @@ fn noisy(diversity: &str) -> Lab {
 const REWARD: &str = "[diversity]\nweight = 50.0\nlimit = 40.0\n\n";
 
 #[test]
-fn noise_makes_several_pictures_and_resumes_exactly() {
+fn noise_makes_several_images_and_resumes_exactly() {
     let lab = noisy(REWARD);
     run(lab.train_into("run").args(["--steps", "4"])).exits(0);
     run(lab.train_into("cut").args(["--steps", "2"])).exits(0);

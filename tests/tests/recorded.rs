@@ -31,7 +31,7 @@ fn write(values: &Responses, path: &Path) {
     fs::write(path, file).unwrap();
 }
 
-/// Responses of a made-up population: seven numbers for each picture, on a scale of its own.
+/// Responses of a made-up population: seven numbers for each image, on a scale of its own.
 fn responses() -> Responses {
     (0..TRAIN + TEST)
         .map(|n| {
@@ -93,10 +93,10 @@ fn a_run_on_recorded_features_is_continued_bit_for_bit() {
     }
 }
 
-/// The features are what the generator sees, each picture its own: with those of two training
-/// pictures exchanged the run is another.
+/// The features are what the generator sees, each image its own: with those of two training
+/// images exchanged the run is another.
 #[test]
-fn each_picture_has_its_own_features() {
+fn each_image_has_its_own_features() {
     let lab = lab("");
     run(lab.train_into("one").args(["--steps", "2"])).exits(0);
     let mut exchanged = responses();
@@ -117,7 +117,7 @@ fn each_picture_has_its_own_features() {
             "not what this run was trained with",
         ])
         .exits(1);
-    // Step 2 sees all twelve training pictures but four: at the latest step 3 differs.
+    // Step 2 sees all twelve training images but four: at the latest step 3 differs.
     write(&responses(), &lab.at("responses.safetensors"));
     run(lab.train_into("one").args(["--steps", "3", "--resume"])).exits(0);
     assert_ne!(
@@ -153,7 +153,7 @@ fn a_run_on_recorded_features_is_judged_and_used() {
     ];
     run(lab.eval(&forward).args(["--output", "y.safetensors"])).refuses(&["recorded", "decode"]);
 
-    // What decode makes of a held-out picture's features is what the run's own sheet shows.
+    // What decode makes of a held-out image's features is what the run's own sheet shows.
     run(&mut lab.eval(&[
         "decode",
         "responses.safetensors",
@@ -173,7 +173,7 @@ fn a_run_on_recorded_features_is_judged_and_used() {
         .max();
     assert!(off.unwrap() <= 1, "{off:?}");
 
-    // So does the generator's own door, and figures show it.
+    // So does the generator by `forward`, and figures show it.
     let raw: Vec<u8> = responses()["12.jpg"]
         .iter()
         .flat_map(|v| v.to_le_bytes())
@@ -198,7 +198,7 @@ fn a_run_on_recorded_features_is_judged_and_used() {
     }
     run(&mut lab.eval(&["figure", "3", "--runs", "run", "--out", "figures"])).exits(0);
 
-    // Neither photographs nor the recorded file need be there for it.
+    // Neither images nor the recorded file need be there for it.
     fs::rename(
         lab.at("responses.safetensors"),
         lab.at("elsewhere.safetensors"),
@@ -243,7 +243,7 @@ fn lab_input(lab: &Lab) {
 
 /// The generator sees (features − offset) / divisor with the numbers that the checkpoint names.
 #[test]
-fn the_scale_of_a_run_is_that_of_its_training_pictures() {
+fn the_scale_of_a_run_is_that_of_its_training_images() {
     for (how, wanted) in [("rms", 40.0f32), ("zscore", 2.1)] {
         let lab = lab(&format!("normalize = \"{how}\""));
         run(lab.train().args(["--steps", "1"])).exits(0);
@@ -341,7 +341,7 @@ fn what_is_wrong_with_recorded_features_is_told_at_once() {
 }
 
 #[test]
-fn two_pictures_of_one_name_need_whole_names() {
+fn two_images_of_one_name_need_whole_names() {
     let lab = lab("");
     fs::rename(lab.at("test/12.jpg"), lab.at("test/00.jpg")).unwrap();
     let mut all = responses();
@@ -455,7 +455,7 @@ fn a_generator_is_used_without_its_run() {
     .refuses(&["unknown: y"]);
 }
 
-/// Pictures compared in the features of the discriminator that trains along.
+/// Images compared in the features of the discriminator that trains along.
 #[test]
 fn the_discriminator_can_be_the_comparator_of_a_run() {
     let lab = Lab::new();

@@ -8,7 +8,7 @@ use deepsim_tests::browser;
 use deepsim_tests::lab::{Lab, TEST};
 use deepsim_tests::process::{root, run};
 
-/// Two runs of the same photographs: the full loss, and the image loss alone.
+/// Two runs of the same images: the full loss, and the image loss alone.
 fn two_runs() -> Lab {
     let lab = Lab::new();
     run(lab
@@ -104,7 +104,7 @@ fn the_page_holds_what_the_commands_print() {
     // The paper's numbers stand apart from ours.
     assert!(text.contains("not measured here"));
     assert!(text.contains("43 / 37"));
-    // A slider for each photograph; the image loss alone has no gate.
+    // A slider for each image; the image loss alone has no gate.
     assert_eq!(
         text.matches("<figure class=\"slider\"").count(),
         TEST as usize
@@ -121,7 +121,7 @@ fn what_cannot_be_shown_says_why() {
     let ran = run(&mut lab.eval(&["report", "--runs", "runs"])).exits(0);
     let text = fs::read_to_string(lab.at("report.html")).unwrap();
     assert!(ran.stderr.contains("no checkpoint yet"), "{}", ran.stderr);
-    // Named once, though the table and the pictures both lack it.
+    // Named once, though the table and the images both lack it.
     assert_eq!(text.matches("no checkpoint yet").count(), 1);
     assert!(text.contains("has no log step yet"));
 

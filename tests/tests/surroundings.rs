@@ -1,5 +1,5 @@
 //! What happens around a run while it trains, and must not cost it anything: readers that go away, wishes that arrive
-//! twice, photographs that turn out to be damaged, files that are hidden or too many.
+//! twice, images that turn out to be damaged, files that are hidden or too many.
 
 // The leave that clippy.toml gives tests ends at their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -85,7 +85,7 @@ fn a_closed_terminal_saves_unless_the_user_asked_otherwise() {
 
 /// Not at the first evaluation, hours later and then at each resume: before anything is deleted.
 #[test]
-fn a_damaged_held_out_photograph_is_found_before_the_run_begins() {
+fn a_damaged_held_out_image_is_found_before_the_run_begins() {
     let lab = Lab::trained(2);
     let photo = lab
         .at("test")
@@ -96,9 +96,9 @@ fn a_damaged_held_out_photograph_is_found_before_the_run_begins() {
     assert_eq!(contents(&lab.run_dir()), before);
 }
 
-/// Where all held-out photographs are alike there is nothing to measure errors by, and nothing wrong with the training.
+/// Where all held-out images are alike there is nothing to measure errors by, and nothing wrong with the training.
 #[test]
-fn held_out_photographs_that_are_all_alike_end_no_run() {
+fn held_out_images_that_are_all_alike_end_no_run() {
     let lab = Lab::new();
     let test = lab.at("test");
     let mut photos: Vec<_> = fs::read_dir(&test)

@@ -236,7 +236,7 @@ fn table_2_over_a_run() {
 }
 
 #[test]
-fn photographs_of_any_size_and_shape_are_inverted() {
+fn images_of_any_size_and_shape_are_inverted() {
     let lab = Lab::trained(2);
     let photos = lab.at("odd");
     fs::create_dir(&photos).unwrap();

@@ -306,9 +306,9 @@ fn a_module_that_works_in_place_or_keeps_its_output_changes_nothing_of_ours() {
         let _ = load(folder.path(), "inplace", None, units)
             .features(&x)
             .unwrap();
-        assert_eq!(x, before, "{units:?}: the pictures were overwritten");
+        assert_eq!(x, before, "{units:?}: the images were overwritten");
     }
-    // The same memory at each call: features of the first pictures must outlive the second.
+    // The same memory at each call: features of the first images must outlive the second.
     let net = load(folder.path(), "kept", None, Units::BgrCaffe);
     let first = net.features(&x).unwrap();
     let values = first.copy();

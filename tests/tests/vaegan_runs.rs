@@ -64,7 +64,7 @@ fn it_trains_resumes_and_its_codes_have_attributes() {
             .exists()
     );
 
-    // Every second picture has the one attribute; all have the other; of the third nothing is known.
+    // Every second image has the one attribute; all have the other; of the third nothing is known.
     let mut labels = "name,odd,all,unknown\n".to_owned();
     let mut names: Vec<String> = Vec::new();
     for folder in ["train", "test"] {
@@ -102,10 +102,10 @@ fn it_trains_resumes_and_its_codes_have_attributes() {
     ask(&[])
         .exits(0)
         .says(&["`all`", "a vector needs 5 of either"]);
-    ask(&["--attribute", "all"]).refuses(&["`all`", "12 training pictures have it and 0 do not"]);
+    ask(&["--attribute", "all"]).refuses(&["`all`", "12 training images have it and 0 do not"]);
     ask(&["--attribute", "odds"]).refuses(&["odds", "odd"]);
     fs::write(lab.at("labels.csv"), "name,odd\nelsewhere.png,1\n").unwrap();
-    ask(&[]).refuses(&["no picture of", names[0].as_str(), "names must end alike"]);
+    ask(&[]).refuses(&["no image of", names[0].as_str(), "names must end alike"]);
     fs::write(lab.at("labels.csv"), "name,odd\n").unwrap();
     ask(&[]).refuses(&["labels.csv"]);
     run(&mut lab.eval(&["attributes", "run", "--labels", "none.csv"])).refuses(&["none.csv"]);

@@ -61,21 +61,22 @@ fn main() -> Result<(), AtenError> {
                 0.0,
             ),
         };
-        let picture = outputs == 3;
-        let output = match picture {
-            true => Output::Fp32Window {
+        let image = outputs == 3;
+        let output = if image {
+            Output::Fp32Window {
                 top: 14,
                 left: 14,
                 height: 227,
                 width: 227,
-            },
-            false => Output::Bf16,
+            }
+        } else {
+            Output::Bf16
         };
         let with = Bf16Convolution {
             direction,
             stride,
             padding,
-            slope: if picture { 1.0 } else { slope },
+            slope: if image { 1.0 } else { slope },
             output,
         };
         let x = Tensor::randn([batch, inputs, side, side], options);

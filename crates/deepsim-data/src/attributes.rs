@@ -1,4 +1,4 @@
-//! Attributes of pictures, by the pictures' names: who wears glasses, who smiles.
+//! Attributes of images, by the images' names: who wears glasses, who smiles.
 //!
 //! Three formats are read, told apart by their content:
 //!
@@ -9,18 +9,18 @@
 //! 000001.jpg -1  1 …                Aaron Eckhart  1  1.568  -0.93        s1/2.pgm,,0
 //! ```
 //!
-//! * CelebA: the number of pictures, the attributes' names, then a picture a line; 1 is yes, −1 no.
-//! * LFW: a person and the number of the picture of that person, then the outputs of classifiers;
-//!   above 0 is yes, below no, 0 itself not known. The picture is
+//! * CelebA: the number of images, the attributes' names, then an image a line; 1 is yes, −1 no.
+//! * LFW: a person and the number of the image of that person, then the outputs of classifiers;
+//!   above 0 is yes, below no, 0 itself not known. The image is
 //!   `Person_Name/Person_Name_0001.jpg`, as in LFW's archives.
 //! * Our own: 1 is yes, 0 no, an empty value not known. No quotes; neither names nor values contain
 //!   a comma.
 //!
 //! Blank lines count for nothing, and neither do spaces around a value. A row belongs to every
-//! picture whose path ends with the row's name in whole components: `000001.jpg` to
+//! image whose path ends with the row's name in whole components: `000001.jpg` to
 //! `img_align_celeba/000001.jpg`, `s1/1.pgm` to `train/s1/1.pgm` but not to `sets1/1.pgm`. Where
 //! several rows do (`1.pgm` and `s1/1.pgm`), the longest name counts; the same name twice is an
-//! error, so that a picture's attributes never hang on the order of rows. Names, of pictures and of
+//! error, so that an image's attributes never hang on the order of rows. Names, of images and of
 //! attributes, are compared as [`canonical`] has them: a leading `./` or accents stored apart make no other name.
 
 use std::collections::{HashMap, HashSet};
@@ -41,7 +41,7 @@ const LISTED: usize = 100;
 /// Characters of a foreign text that a message shows at most.
 const SHOWN: usize = 60;
 
-/// What is known of pictures: a table of yes, no and not known.
+/// What is known of images: a table of yes, no and not known.
 #[derive(Clone, Debug)]
 pub struct Attributes {
     path: PathBuf,
@@ -78,7 +78,7 @@ impl Attributes {
     ///
     /// # Errors
     /// [`DataError::AttributesFile`] for an empty file, another format, a table without attributes
-    /// or without pictures, a count that does not match; [`DataError::AttributesLine`] for a line
+    /// or without images, a count that does not match; [`DataError::AttributesLine`] for a line
     /// with too few or too many values, a value that is none, a name that stands there twice, and
     /// what is not UTF-8.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, DataError> {
@@ -132,7 +132,7 @@ impl Attributes {
         &self.names
     }
 
-    /// Number of pictures that the file has a row for.
+    /// Number of images that the file has a row for.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len()
@@ -172,13 +172,13 @@ impl Attributes {
         })
     }
 
-    /// All that is known of a picture, in the order of [`Attributes::names`]; `None` for a picture
-    /// without a row. `picture` is its name in a dataset ([`Dataset::name`](crate::Dataset::name)):
+    /// All that is known of an image, in the order of [`Attributes::names`]; `None` for an image
+    /// without a row. `image` is its name in a dataset ([`Dataset::name`](crate::Dataset::name)):
     /// the longest row name that is a trailing path of it counts.
     #[must_use]
-    pub fn row(&self, picture: &str) -> Option<&[Option<bool>]> {
-        let picture = canonical(picture);
-        let mut tail = &*picture;
+    pub fn row(&self, image: &str) -> Option<&[Option<bool>]> {
+        let image = canonical(image);
+        let mut tail = &*image;
         let row = loop {
             if let Some(row) = self.rows.get(tail) {
                 break *row;
@@ -189,13 +189,13 @@ impl Attributes {
         self.values.get(start..start + self.names.len())
     }
 
-    /// Whether a picture has an attribute; `None` where that is not known: the value is missing, the
-    /// picture has no row, or there is no such attribute (see [`Attributes::index`]).
+    /// Whether an image has an attribute; `None` where that is not known: the value is missing, the
+    /// image has no row, or there is no such attribute (see [`Attributes::index`]).
     #[must_use]
-    pub fn get(&self, picture: &str, attribute: &str) -> Option<bool> {
+    pub fn get(&self, image: &str, attribute: &str) -> Option<bool> {
         let wanted = canonical(attribute);
         let index = self.names.iter().position(|name| *name == wanted)?;
-        *self.row(picture)?.get(index)?
+        *self.row(image)?.get(index)?
     }
 }
 
@@ -225,13 +225,14 @@ impl Table {
             })?;
         }
         let found = self.lines.len();
-        match count.parse() == Ok(found) {
-            true => Ok(()),
-            false => Err(self.refused(format!(
-                "its first line promises {} pictures and {found} follow: the copy is incomplete, \
+        if count.parse() == Ok(found) {
+            Ok(())
+        } else {
+            Err(self.refused(format!(
+                "its first line promises {} images and {found} follow: the copy is incomplete, \
                  or was edited",
                 short(count)
-            ))),
+            )))
         }
     }
 
@@ -257,12 +258,12 @@ impl Table {
             }
             let mut cells = line.trim_end().split('\t').map(str::trim);
             let person = cells.next().unwrap_or_default();
-            let picture = cells.next().unwrap_or_default();
-            let Some(picture) = picture.parse().ok().filter(|n| (1..=9999).contains(n)) else {
-                let found = short(picture);
+            let image = cells.next().unwrap_or_default();
+            let Some(image) = image.parse().ok().filter(|n| (1..=9999).contains(n)) else {
+                let found = short(image);
                 return Err(self.wrong(
                     number,
-                    format!("the picture's number is {found}: 1 to 9999 is expected behind a tab"),
+                    format!("the image's number is {found}: 1 to 9999 is expected behind a tab"),
                 ));
             };
             if person.is_empty() || person.contains('/') {
@@ -270,8 +271,8 @@ impl Table {
                 return Err(self.wrong(number, format!("{found} is no person's name")));
             }
             let person = person.replace(' ', "_");
-            let picture: u32 = picture;
-            let name = format!("{person}/{person}_{picture:04}.jpg");
+            let image: u32 = image;
+            let name = format!("{person}/{person}_{image:04}.jpg");
             self.row(number, name, cells, |value| {
                 let value: f64 = value.parse().map_err(|_| "a number")?;
                 match value {
@@ -281,11 +282,12 @@ impl Table {
                 }
             })?;
         }
-        match headed {
-            true => Ok(()),
-            false => Err(self.refused(format!(
+        if headed {
+            Ok(())
+        } else {
+            Err(self.refused(format!(
                 "none of its lines is LFW's header, which begins {LFW_HEADER:?}"
-            ))),
+            )))
         }
     }
 
@@ -315,13 +317,13 @@ impl Table {
         line: usize,
         names: impl Iterator<Item = &'a str>,
     ) -> Result<(), DataError> {
-        let mut seen = HashSet::new();
+        let mut known = HashSet::new();
         for name in names {
             let name = &*canonical(name);
             if name.is_empty() {
                 return Err(self.wrong(line, "an attribute without a name".into()));
             }
-            if !seen.insert(name.to_owned()) {
+            if !known.insert(name.to_owned()) {
                 return Err(self.wrong(
                     line,
                     format!("the attribute {} is there twice", short(name)),
@@ -332,7 +334,7 @@ impl Table {
         Ok(())
     }
 
-    /// Takes a picture's name and values. `value` reads one, or says what is expected.
+    /// Takes an image's name and values. `value` reads one, or says what is expected.
     fn row<'a>(
         &mut self,
         line: usize,
@@ -354,20 +356,21 @@ impl Table {
             return Err(self.wrong(
                 line,
                 format!(
-                    "{} is no picture's name: a relative path, its parts separated by /, is expected",
+                    "{} is no image's name: a relative path, its parts separated by /, is expected",
                     short(&written)
                 ),
             ));
         }
         if let Some(&earlier) = self.attributes.rows.get(name.as_str()) {
-            let shown = match written.is_ascii() {
-                true => short(&written),
-                false => visible(&written),
+            let shown = if written.is_ascii() {
+                short(&written)
+            } else {
+                visible(&written)
             };
             let earlier = self.lines[earlier];
             return Err(self.wrong(
                 line,
-                format!("the picture {shown} is there twice, first in line {earlier}"),
+                format!("the image {shown} is there twice, first in line {earlier}"),
             ));
         }
         for (index, cell) in cells.enumerate() {
@@ -390,7 +393,7 @@ impl Table {
             return Err(self.refused("it names no attributes".into()));
         }
         if self.lines.is_empty() {
-            return Err(self.refused("it names attributes but no picture".into()));
+            return Err(self.refused("it names attributes but no image".into()));
         }
         Ok(self.attributes)
     }

@@ -21,16 +21,16 @@ pub enum Mirror {
 /// Where the windows of training crops lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Anywhere in the stored picture, at random.
+    /// Anywhere in the stored image, at random.
     Random,
     /// In its centre, as in an evaluation.
     Centre,
 }
 
-/// What happens to a stored picture on its way into a batch.
+/// What happens to a stored image on its way into a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Augment {
-    /// Side of the pictures in the batch, in pixels; at most the stored size.
+    /// Side of the images in the batch, in pixels; at most the stored size.
     pub crop: u32,
     /// Mirroring (training only).
     pub mirror: Mirror,
@@ -122,7 +122,7 @@ impl BatchSpec {
     }
 }
 
-/// One batch of training pictures.
+/// One batch of training images.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The step it belongs to.
@@ -137,7 +137,7 @@ pub struct Batch {
 ///
 /// # Errors
 /// Those of [`BatchSpec::check`]; [`DataError::BadImage`] or [`DataError::BadSample`] naming
-/// the first unusable picture of the batch.
+/// the first unusable image of the batch.
 pub fn training_batch(data: &Dataset, spec: &BatchSpec, step: u64) -> Result<Batch, DataError> {
     spec.check(data)?;
     let slots = Order::default().slots(spec, data.len(), step);
@@ -207,7 +207,7 @@ pub fn eval_image(image: &RgbImage, augment: &Augment) -> Result<Array4<u8>, Dat
     shaped(pixels, augment.crop)
 }
 
-/// Where one slot's picture comes from.
+/// Where one slot's image comes from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
     index: usize,
@@ -246,14 +246,14 @@ impl Order {
     }
 }
 
-/// A picture found for a slot, and the unusable ones met on the way to it.
+/// An image found for a slot, and the unusable ones met on the way to it.
 pub(crate) struct Found {
     pub index: usize,
     pub pixels: Vec<u8>,
     pub bad: Vec<(usize, DataError)>,
 }
 
-/// The slot's own picture or its error.
+/// The slot's own image or its error.
 pub(crate) fn pick_strictly(data: &Dataset, index: usize) -> Result<Found, DataError> {
     Ok(Found {
         index,
@@ -278,9 +278,10 @@ pub(crate) fn fill(
         .zip(slots)
         .map(|(target, slot)| {
             let mut found = pick(slot.index)?;
-            let side = match augment.mirror == Mirror::Random && slot.draw.mirrored() {
-                true => Side::Mirrored,
-                false => Side::AsIs,
+            let side = if augment.mirror == Mirror::Random && slot.draw.mirrored() {
+                Side::Mirrored
+            } else {
+                Side::AsIs
             };
             let window = match augment.place {
                 Place::Random => augment.random_window(slot.draw, stored),
@@ -309,9 +310,9 @@ enum Side {
     Mirrored,
 }
 
-/// Cuts a window out of a stored picture (rows of RGB pixels) into planes [3, crop, crop].
+/// Cuts a window out of a stored image (rows of RGB pixels) into planes [3, crop, crop].
 fn cut(
-    picture: &[u8],
+    image: &[u8],
     stored: u32,
     window: Window,
     crop: u32,
@@ -320,14 +321,9 @@ fn cut(
 ) -> Result<(), DataError> {
     let resized;
     let (source, stride, x0, y0) = if window.width == crop {
-        (
-            picture,
-            stored as usize,
-            window.x as usize,
-            window.y as usize,
-        )
+        (image, stored as usize, window.x as usize, window.y as usize)
     } else {
-        resized = resample(picture, (stored, stored), window, crop)?;
+        resized = resample(image, (stored, stored), window, crop)?;
         (resized.as_slice(), crop as usize, 0, 0)
     };
     let crop = crop as usize;

@@ -16,7 +16,7 @@ use crate::shards::Shards;
 use crate::source::{Skipped, metadata};
 use crate::terminal::{one_line, path as shown};
 
-/// Side of a plain folder's pictures, in pixels: the paper's 256.
+/// Side of a plain folder's images, in pixels: the paper's 256.
 const FOLDER_SIZE: u32 = 256;
 /// Largest `skipped.json` that is read, in bytes.
 const MAX_SKIPPED: u64 = 1 << 20;
@@ -53,7 +53,7 @@ pub enum DatasetKind<'a> {
 }
 
 impl Dataset {
-    /// Opens a prepared dataset or lists a folder. No picture is decoded.
+    /// Opens a prepared dataset or lists a folder. No image is decoded.
     ///
     /// # Errors
     /// [`DataError::Missing`], [`DataError::NotAFolder`], [`DataError::NoImages`],
@@ -80,7 +80,7 @@ impl Dataset {
         Ok(data)
     }
 
-    /// Opens a dataset whose shards may be missing or cut; the pictures in them are bad then.
+    /// Opens a dataset whose shards may be missing or cut; the images in them are bad then.
     ///
     /// # Errors
     /// Those of [`Dataset::open`] except those of shards.
@@ -174,7 +174,7 @@ impl Dataset {
         }
     }
 
-    /// A whole stored picture, `stored_size()` pixels a side.
+    /// A whole stored image, `stored_size()` pixels a side.
     ///
     /// # Errors
     /// [`DataError::Range`], [`DataError::BadImage`], [`DataError::BadSample`],
@@ -279,7 +279,7 @@ impl Dataset {
         matches!(&self.content, Content::Prepared { skipped: None, .. })
     }
 
-    /// Side of the stored pictures, in pixels.
+    /// Side of the stored images, in pixels.
     #[must_use]
     pub fn stored_size(&self) -> u32 {
         match &self.content {
@@ -311,11 +311,11 @@ impl Dataset {
         }
     }
 
-    /// A photograph from elsewhere as this dataset would hold it: turned upright, its window cut out, squared and scaled
+    /// An image from elsewhere as this dataset would hold it: turned upright, its window cut out, squared and scaled
     /// the same way. In a dataset of ILSVRC-2012 an image of that name stays as it is stored, as there.
     ///
     /// # Errors
-    /// Those of [`decode_rgb8`](crate::decode_rgb8); a photograph in which the window does not lie whole.
+    /// Those of [`decode_rgb8`](crate::decode_rgb8); an image in which the window does not lie whole.
     pub fn squared(&self, photo: &Path) -> Result<RgbImage, DataError> {
         self.framing().read(photo)
     }
@@ -339,7 +339,7 @@ impl Dataset {
         }
     }
 
-    /// A stored picture as rows of RGB, 3·size² bytes.
+    /// A stored image as rows of RGB, 3·size² bytes.
     pub(crate) fn pixels(&self, index: usize) -> Result<Vec<u8>, DataError> {
         let len = self.len();
         if index >= len {

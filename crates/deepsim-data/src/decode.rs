@@ -1,10 +1,10 @@
-//! Strict decoding: a picture comes out whole, with the pixels that the libraries give that
+//! Strict decoding: an image comes out whole, with the pixels that the libraries give that
 //! everybody trusts, or an error says what is wrong with it.
 //!
 //! * The format is told from the content, not from the extension: a PNG named `.JPEG`
 //!   (ILSVRC-2012 has one) works.
-//! * JPEG goes through libjpeg-turbo; its warnings are errors, and a picture of which scans are
-//!   missing is one too, so a cut file is never a picture with a grey rest. WebP goes through libwebp.
+//! * JPEG goes through libjpeg-turbo; its warnings are errors, and an image of which scans are
+//!   missing is one too, so a cut file is never an image with a grey rest. WebP goes through libwebp.
 //!   PNG, TIFF (BigTIFF too), BMP, GIF and PNM go through the crates of the image-rs project; of
 //!   animations the first frame is taken.
 //! * Refused by name, because no two programs agree on them or nobody uses them: JPEGs with
@@ -12,7 +12,7 @@
 //!   tiles, floating-point samples or bits in reversed order.
 //! * More than 20,000 pixels a side or 200 million in all are refused before decoding. All threads
 //!   together use at most 1.6 GB for decoding (and 2 GiB for the files that they read): what a
-//!   picture will take is reckoned from its header; what would take more alone is refused, the rest
+//!   image will take is reckoned from its header; what would take more alone is refused, the rest
 //!   waits for its turn. Time is bounded by that: every format is read in one pass over its pixels
 //!   but progressive JPEG, which is refused beyond 100.
 //! * Colour: grey becomes R = G = B. CMYK and YCCK JPEGs are read in Adobe's inverted
@@ -21,7 +21,7 @@
 //!   becomes CMY). Colour profiles and gamma chunks are ignored. 16-bit samples are scaled to 8,
 //!   rounded. Transparency is composited on white: round((c·α + 255·(255−α))/255).
 //! * Pixels are taken as they are stored; [`crate::orientation`] turns photos where that is wanted.
-//! * A decoder prints nothing: its panics are caught and are errors of the picture.
+//! * A decoder prints nothing: its panics are caught and are errors of the image.
 
 mod bmp;
 mod budget;
@@ -48,21 +48,21 @@ use crate::limits::MAX_FILE;
 use budget::FILES;
 use guard::guarded;
 
-pub(crate) use budget::Room;
+pub(crate) use budget::Reservation;
 pub(crate) use guard::caught;
 pub(crate) use held::Held;
 pub(crate) use tiff_reader::MAGIC as TIFF_MAGIC;
 
-/// Decodes a picture file to RGB, 0–255.
+/// Decodes an image file to RGB, 0–255.
 ///
 /// # Errors
 /// [`DataError::Missing`], [`DataError::Unreadable`] or [`DataError::NotAFile`] for the file,
-/// [`DataError::BadImage`] naming the path for anything wrong with the picture.
+/// [`DataError::BadImage`] naming the path for anything wrong with the image.
 pub fn decode_rgb8(path: &Path) -> Result<RgbImage, DataError> {
-    let _room = std::fs::metadata(path)
+    let _reservation = std::fs::metadata(path)
         .ok()
-        .and_then(|metadata| room_for_file(metadata.len()));
-    let bytes = read_picture(path)?;
+        .and_then(|metadata| reserve_for_file(metadata.len()));
+    let bytes = read_image(path)?;
     decode_bytes(&bytes).map_err(|fault| DataError::BadImage {
         path: path.into(),
         fault,
@@ -71,12 +71,12 @@ pub fn decode_rgb8(path: &Path) -> Result<RgbImage, DataError> {
 
 /// Waits until the threads hold so little of files that one of this size may be read, too. To be
 /// kept as long as the file's bytes are. `None` for a file that is refused anyway.
-pub(crate) fn room_for_file(bytes: u64) -> Option<Room> {
+pub(crate) fn reserve_for_file(bytes: u64) -> Option<Reservation> {
     FILES.take(bytes)
 }
 
 /// Reads a regular file of at most [`MAX_FILE`] bytes.
-pub(crate) fn read_picture(path: &Path) -> Result<Vec<u8>, DataError> {
+pub(crate) fn read_image(path: &Path) -> Result<Vec<u8>, DataError> {
     let unreadable = |source: std::io::Error| match source.kind() {
         ErrorKind::NotFound => DataError::Missing { path: path.into() },
         _ => DataError::Unreadable {
@@ -100,16 +100,16 @@ pub(crate) fn read_picture(path: &Path) -> Result<Vec<u8>, DataError> {
     deepsim_files::read(path).map_err(unreadable)
 }
 
-/// Decodes the bytes of a picture file to RGB, 0–255.
+/// Decodes the bytes of an image file to RGB, 0–255.
 ///
 /// # Errors
-/// What is wrong with the picture.
+/// What is wrong with the image.
 pub fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
     decode_held(bytes, 1).map(|held| held.image)
 }
 
-/// [`decode_bytes`], and the memory that the picture holds: enough for `copies` of its pixels. A
-/// thread must give it back before it decodes another picture.
+/// [`decode_bytes`], and the memory that the image holds: enough for `copies` of its pixels. A
+/// thread must give it back before it decodes another image.
 pub(crate) fn decode_held(bytes: &[u8], copies: u64) -> Result<Held, ImageFault> {
     held::set_copies(copies);
     guarded(|| decode_by_content(bytes))

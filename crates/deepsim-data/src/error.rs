@@ -43,8 +43,8 @@ pub enum DataError {
         /// The path as given.
         path: PathBuf,
     },
-    /// Something other than a regular file stands where a picture is expected.
-    #[error("{} is not a regular file: give the path of a picture", shown(path))]
+    /// Something other than a regular file stands where an image is expected.
+    #[error("{} is not a regular file: give the path of an image", shown(path))]
     NotAFile {
         /// The path as given.
         path: PathBuf,
@@ -83,17 +83,17 @@ pub enum DataError {
         /// The part that is not.
         missing: &'static str,
     },
-    /// Training and validation pictures of ILSVRC-2012 in one folder.
+    /// Training and validation images of ILSVRC-2012 in one folder.
     #[error(
-        "{} holds both training and validation pictures of ILSVRC-2012 ({train} and {val}): prepare the two folders one by one, so that no validation picture is trained on",
+        "{} holds both training and validation images of ILSVRC-2012 ({train} and {val}): prepare the two folders one by one, so that no validation image is trained on",
         shown(path)
     )]
     MixedLayout {
         /// The source.
         path: PathBuf,
-        /// A training picture.
+        /// A training image.
         train: String,
-        /// A validation picture.
+        /// A validation image.
         val: String,
     },
     /// Neither a folder nor a tar archive.
@@ -161,7 +161,7 @@ pub enum DataError {
         /// What is wrong with it.
         fault: ImageFault,
     },
-    /// A stored picture that cannot be used.
+    /// A stored image that cannot be used.
     #[error("{} in {}: {fault}", sample, shown(shard))]
     BadSample {
         /// The shard file.
@@ -183,19 +183,19 @@ pub enum DataError {
         budget: usize,
     },
     /// Not one photo of a source is whole.
-    #[error("no picture is left, every one is corrupt:\n{}", images.join("\n"))]
+    #[error("no image is left, every one is corrupt:\n{}", images.join("\n"))]
     NothingWhole {
         /// One line for each: path and reason.
         images: Vec<String>,
     },
-    /// The crop is no window of the stored pictures.
+    /// The crop is no window of the stored images.
     #[error(
-        "a crop of {crop} pixels does not fit pictures stored at {stored}: choose 1 to {stored}, or make the pictures larger (--size of deepsim-data prepare; --frame, where it was given)"
+        "a crop of {crop} pixels does not fit images stored at {stored}: choose 1 to {stored}, or make the images larger (--size of deepsim-data prepare; --frame, where it was given)"
     )]
     CropSize {
         /// The crop asked for.
         crop: u32,
-        /// Side of the stored pictures.
+        /// Side of the stored images.
         stored: u32,
     },
     /// The scale range is empty or outside (0, 1].
@@ -230,7 +230,7 @@ pub enum DataError {
         /// The size asked for.
         size: u32,
     },
-    /// A window that no picture has, or a text that is none.
+    /// A window that no image has, or a text that is none.
     #[error(
         "{text:?} is no window: give LEFT,TOP,SIDE in pixels, such as 15,40,148; SIDE is at least 1, and LEFT+SIDE and TOP+SIDE at most 20000"
     )]
@@ -358,7 +358,7 @@ pub enum DataError {
         free: u64,
     },
     /// A file of attributes that cannot be used as a whole.
-    #[error("{} cannot be read as attributes of pictures: {reason}", shown(path))]
+    #[error("{} cannot be read as attributes of images: {reason}", shown(path))]
     AttributesFile {
         /// The file.
         path: PathBuf,
@@ -420,10 +420,10 @@ pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 impl DataError {
-    /// Is it one picture that is at fault, rather than the disk or the settings?
+    /// Is it one image that is at fault, rather than the disk or the settings?
     /// Only these may go to quarantine.
     #[must_use]
-    pub fn is_bad_picture(&self) -> bool {
+    pub fn is_bad_image(&self) -> bool {
         matches!(self, Self::BadImage { .. } | Self::BadSample { .. })
     }
 }

@@ -1,8 +1,8 @@
-//! What can be wrong with one picture.
+//! What can be wrong with one image.
 
 use thiserror::Error;
 
-/// Why one picture cannot be used.
+/// Why one image cannot be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ImageFault {
@@ -10,9 +10,9 @@ pub enum ImageFault {
     #[error("the file is empty")]
     Empty,
     /// The file's first bytes belong to no format that is read here.
-    #[error("its content is no JPEG, PNG, WebP, BMP, GIF, TIFF or PNM picture")]
+    #[error("its content is no JPEG, PNG, WebP, BMP, GIF, TIFF or PNM image")]
     UnknownFormat,
-    /// The file ends before its picture does.
+    /// The file ends before its image does.
     #[error("the file is truncated ({0})")]
     Truncated(String),
     /// The decoder refuses the content.
@@ -22,14 +22,14 @@ pub enum ImageFault {
     #[error("the decoder crashed on it ({0})")]
     DecoderCrashed(String),
     /// Width or height is zero.
-    #[error("it is {width}x{height} pixels: a picture needs at least one")]
+    #[error("it is {width}x{height} pixels: an image needs at least one")]
     NoPixels {
         /// Width in pixels.
         width: usize,
         /// Height in pixels.
         height: usize,
     },
-    /// Larger than any photograph; refused before memory is taken for it.
+    /// Larger than any photo; refused before memory is taken for it.
     #[error(
         "it is {width}x{height} pixels; at most 20000 a side and 200 million in all are decoded: scale it down"
     )]
@@ -47,7 +47,7 @@ pub enum ImageFault {
         /// What it would take.
         bytes: u64,
     },
-    /// The window that is cut out of every picture reaches outside this one.
+    /// The window that is cut out of every image reaches outside this one.
     #[error(
         "it is {width}x{height} pixels and the window {window} (left, top, side) does not lie whole in it: if most are so, give another --window"
     )]
@@ -70,7 +70,7 @@ pub enum ImageFault {
         "its bytes do not match their checksum: the file was damaged or edited; prepare it again"
     )]
     Checksum,
-    /// A stored picture of another size than the manifest says.
+    /// A stored image of another size than the manifest says.
     #[error("it is {width}x{height} pixels where the manifest says {expected}x{expected}")]
     StoredSize {
         /// Width in pixels.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use crate::decode::room_for_file;
+use crate::decode::reserve_for_file;
 use crate::error::DataError;
 use crate::manifest::Manifest;
 use crate::orientation::{self, Decoded, Orientation};
@@ -108,7 +108,7 @@ pub(crate) fn squared(
         path: listing.full_path(entry),
         fault,
     };
-    let file = room_for_file(entry.bytes);
+    let file = reserve_for_file(entry.bytes);
     let bytes = listing.read(entry)?;
     let decoded = orientation::decode(&bytes, shape.orientation).map_err(bad)?;
     drop((bytes, file));
@@ -116,12 +116,12 @@ pub(crate) fn squared(
     let Decoded {
         mut image,
         oriented,
-        room,
+        reservation,
     } = decoded;
     if let Some(window) = shape.window {
         image = window.cut(&image).map_err(bad)?;
     }
     let pixels = square(&image, shape.size, shape.resize)?.into_raw();
-    drop((image, room));
+    drop((image, reservation));
     Ok(Squared { pixels, oriented })
 }

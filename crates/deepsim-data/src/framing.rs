@@ -46,9 +46,10 @@ impl Framing {
     /// Those of [`decode_rgb8`](crate::decode_rgb8); an image in which the window does not lie whole.
     pub fn read(&self, path: &Path) -> Result<RgbImage, DataError> {
         let stays = self.orientation == Orientation::Ignore;
-        let image = match stays && is_ilsvrc_name(&path.to_string_lossy()) {
-            true => crate::decode_rgb8(path)?,
-            false => decode_upright(path)?,
+        let image = if stays && is_ilsvrc_name(&path.to_string_lossy()) {
+            crate::decode_rgb8(path)?
+        } else {
+            decode_upright(path)?
         };
         self.apply(image, path)
     }

@@ -1,6 +1,6 @@
-//! Photographs to batches.
+//! Images to batches.
 //!
-//! The way of a picture through this crate:
+//! The way of an image through this crate:
 //!
 //! ```text
 //! folder | .tar | tar of tars ──list──► strict decode ──► square (256 px) ──► shards + manifest   (prepare)
@@ -13,7 +13,7 @@
 //!   (seed, epoch, position): see [`sampling`]. [`eval_batch`] gives centre crops.
 //! * [`decode_rgb8`] decodes strictly: see [`decode`]. [`square()`] makes a photo square:
 //!   see [`square`](mod@square). [`SquareWindow`] is cut out before: see [`window`].
-//! * [`Attributes`] says of a dataset's pictures, by their names, who smiles: see [`attributes`].
+//! * [`Attributes`] says of a dataset's images, by their names, who smiles: see [`attributes`].
 //!
 //! The crate knows nothing of libtorch; its pixels are RGB, 0–255, `u8`.
 

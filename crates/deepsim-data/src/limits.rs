@@ -11,7 +11,7 @@ pub const MAX_FILE: u64 = 2 << 30;
 /// Memory for decoding, of all threads together, in bytes.
 pub const MAX_MEMORY: u64 = 8 * MAX_PIXELS as u64;
 
-/// Refuses pictures without pixels and pictures that no camera takes.
+/// Refuses images without pixels and images that no camera takes.
 pub(crate) fn check_dimensions(width: usize, height: usize) -> Result<(), ImageFault> {
     if width == 0 || height == 0 {
         return Err(ImageFault::NoPixels { width, height });

@@ -16,15 +16,15 @@ use crate::error::DataError;
 /// Batches that wait, finished, for the training loop.
 const DEPTH: usize = 2;
 
-/// What the loader does about a picture that cannot be used.
+/// What the loader does about an image that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadImages {
-    /// The batch fails with an error that names the picture.
+    /// The batch fails with an error that names the image.
     Fail,
-    /// The picture's place is taken by the next usable image of the dataset (index + 1, …),
+    /// The image's place is taken by the next usable image of the dataset (index + 1, …),
     /// under the same draws; the batches stay a pure function of step and dataset.
     Quarantine {
-        /// Most distinct pictures that may be left out; one more fails.
+        /// Most distinct images that may be left out; one more fails.
         budget: usize,
     },
 }
@@ -45,7 +45,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts prefetching at `first_step`, with the pictures that were left out before it.
+    /// Starts prefetching at `first_step`, with the images that were left out before it.
     ///
     /// # Errors
     /// Those of [`BatchSpec::check`], among them [`DataError::TooFewImages`];
@@ -128,7 +128,7 @@ impl Loader {
         let _ = self.recycled.send(slab);
     }
 
-    /// The pictures left out of the batches given so far, by index, each with the reason.
+    /// The images left out of the batches given so far, by index, each with the reason.
     #[must_use]
     pub fn quarantined(&self) -> &BTreeMap<usize, String> {
         &self.quarantined
@@ -210,7 +210,7 @@ impl Work {
     }
 }
 
-/// Walks on from a bad picture to the next usable one. `known` pictures are bad already.
+/// Walks on from a bad image to the next usable one. `known` images are bad already.
 fn pick_usable(
     data: &Dataset,
     known: &BTreeMap<usize, String>,
@@ -225,7 +225,7 @@ fn pick_usable(
         }
         match data.pixels(index) {
             Ok(pixels) => return Ok(Found { index, pixels, bad }),
-            Err(error) if error.is_bad_picture() => bad.push((index, error)),
+            Err(error) if error.is_bad_image() => bad.push((index, error)),
             Err(error) => return Err(error),
         }
         if bad.len() > budget {

@@ -6,10 +6,10 @@
 //! OUT/skipped.json         what else the source held and was not taken; only if there was anything
 //! ```
 //!
-//! A sample is a picture of `size`×`size` pixels: with store `raw` its 3·size·size bytes (rows
+//! A sample is an image of `size`×`size` pixels: with store `raw` its 3·size·size bytes (rows
 //! of RGB pixels), with store `jpeg` a JPEG of quality 95 without chroma subsampling. Samples
 //! are sorted by source path. blake3 digests are lower-case hex. `path` is relative to the
-//! source and separated by `/`; `label`, where there is one, is the ILSVRC synset. Pictures
+//! source and separated by `/`; `label`, where there is one, is the ILSVRC synset. Images
 //! whose stored pixels are identical are stored once (`duplicates` says which);
 //! `quarantined` lists corrupt photos that were left out. `window`, where there is one, was cut
 //! out of every photo before it was scaled ([`crate::window`]). `orientation` is there where images
@@ -123,7 +123,7 @@ pub struct Shard {
     pub blake3: String,
 }
 
-/// One stored picture.
+/// One stored image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sample {
@@ -171,7 +171,7 @@ pub struct Manifest {
     pub format: String,
     /// [`VERSION`].
     pub version: u32,
-    /// Side of the stored pictures, in pixels.
+    /// Side of the stored images, in pixels.
     pub size: u32,
     /// How photos became square.
     pub resize: Resize,
@@ -200,7 +200,7 @@ pub struct Manifest {
     pub duplicates: Vec<Duplicate>,
     /// The shard files.
     pub shards: Vec<Shard>,
-    /// The stored pictures.
+    /// The stored images.
     pub samples: Vec<Sample>,
 }
 
@@ -251,7 +251,7 @@ impl Manifest {
             return Some(format!("size {} is outside 1..={MAX_SIZE}", self.size));
         }
         if let Some(window) = self.window.filter(|window| window.check().is_err()) {
-            return Some(format!("no picture has the window {window}"));
+            return Some(format!("no image has the window {window}"));
         }
         if self.count != self.samples.len() {
             return Some(format!(
@@ -331,9 +331,10 @@ impl Manifest {
         }
         fn list<T: Serialize>(items: &[T]) -> Result<String, DataError> {
             let lines: Vec<String> = items.iter().map(json).collect::<Result<_, _>>()?;
-            Ok(match lines.is_empty() {
-                true => "[]".into(),
-                false => format!("[\n{}\n]", lines.join(",\n")),
+            Ok(if lines.is_empty() {
+                "[]".into()
+            } else {
+                format!("[\n{}\n]", lines.join(",\n"))
             })
         }
         let mut fields = vec![

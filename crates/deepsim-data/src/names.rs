@@ -20,21 +20,21 @@ pub fn canonical(name: &str) -> Cow<'_, str> {
         && trimmed
             .split('/')
             .all(|part| !part.is_empty() && part != ".");
-    let path = match plain_path {
-        true => Cow::Borrowed(trimmed),
-        false => {
-            let absolute = trimmed.starts_with(['/', '\\']);
-            let parts = trimmed.split(['/', '\\']);
-            let kept: Vec<&str> = parts
-                .filter(|part| !part.is_empty() && *part != ".")
-                .collect();
-            let start = if absolute { "/" } else { "" };
-            Cow::Owned(format!("{start}{}", kept.join("/")))
-        }
+    let path = if plain_path {
+        Cow::Borrowed(trimmed)
+    } else {
+        let absolute = trimmed.starts_with(['/', '\\']);
+        let parts = trimmed.split(['/', '\\']);
+        let kept: Vec<&str> = parts
+            .filter(|part| !part.is_empty() && *part != ".")
+            .collect();
+        let start = if absolute { "/" } else { "" };
+        Cow::Owned(format!("{start}{}", kept.join("/")))
     };
-    match is_nfc(&path) {
-        true => path,
-        false => Cow::Owned(path.nfc().collect()),
+    if is_nfc(&path) {
+        path
+    } else {
+        Cow::Owned(path.nfc().collect())
     }
 }
 
@@ -42,12 +42,13 @@ pub fn canonical(name: &str) -> Cow<'_, str> {
 /// that look alike are seen to differ.
 #[must_use]
 pub fn visible(name: &str) -> String {
-    match name
+    if name
         .chars()
         .all(|letter| letter == ' ' || letter.is_ascii_graphic())
     {
-        true => name.to_owned(),
-        false => format!("\"{}\"", name.escape_default()),
+        name.to_owned()
+    } else {
+        format!("\"{}\"", name.escape_default())
     }
 }
 
@@ -75,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_look_alike_are_seen_to_differ() {
+    fn names_that_look_alike_are_written_so_that_they_differ() {
         assert_eq!(visible("a b/c.jpg"), "a b/c.jpg");
         assert_eq!(visible("caf\u{e9}"), r#""caf\u{e9}""#);
         assert_eq!(visible("cafe\u{301}"), r#""cafe\u{301}""#);

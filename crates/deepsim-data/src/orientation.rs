@@ -16,7 +16,9 @@ use exif::{In, Tag, Value};
 use image::{DynamicImage, RgbImage, metadata};
 use serde::{Deserialize, Serialize};
 
-use crate::decode::{Held, Room, TIFF_MAGIC, caught, decode_held, read_picture, room_for_file};
+use crate::decode::{
+    Held, Reservation, TIFF_MAGIC, caught, decode_held, read_image, reserve_for_file,
+};
 use crate::error::DataError;
 use crate::fault::ImageFault;
 use crate::source::{Entry, Layout, Listing, Location};
@@ -64,10 +66,10 @@ impl Orientation {
 /// # Errors
 /// Those of [`decode_rgb8`](crate::decode_rgb8).
 pub fn decode_upright(path: &Path) -> Result<RgbImage, DataError> {
-    let _room = std::fs::metadata(path)
+    let _reservation = std::fs::metadata(path)
         .ok()
-        .and_then(|metadata| room_for_file(metadata.len()));
-    let bytes = read_picture(path)?;
+        .and_then(|metadata| reserve_for_file(metadata.len()));
+    let bytes = read_image(path)?;
     let decoded = decode(&bytes, Orientation::Apply);
     decoded
         .map(|decoded| decoded.image)
@@ -82,7 +84,7 @@ pub(crate) struct Decoded {
     pub image: RgbImage,
     pub oriented: bool,
     /// What it holds of the memory for decoding; to be kept as long as the pixels are.
-    pub room: Room,
+    pub reservation: Reservation,
 }
 
 /// Decodes the bytes of an image file.
@@ -91,19 +93,18 @@ pub(crate) fn decode(bytes: &[u8], orientation: Orientation) -> Result<Decoded, 
     let oriented = how != metadata::Orientation::NoTransforms;
     let turns = orientation == Orientation::Apply && oriented;
     // Turning takes as much again as the pixels.
-    let Held { image, room } = decode_held(bytes, if turns { 2 } else { 1 })?;
-    let image = match turns {
-        true => {
-            let mut image = DynamicImage::ImageRgb8(image);
-            image.apply_orientation(how);
-            image.into_rgb8()
-        }
-        false => image,
+    let Held { image, reservation } = decode_held(bytes, if turns { 2 } else { 1 })?;
+    let image = if turns {
+        let mut image = DynamicImage::ImageRgb8(image);
+        image.apply_orientation(how);
+        image.into_rgb8()
+    } else {
+        image
     };
     Ok(Decoded {
         image,
         oriented,
-        room,
+        reservation,
     })
 }
 

@@ -54,10 +54,13 @@ pub fn shared_images(
     match (a.kind(), b.kind()) {
         (DatasetKind::Prepared(_), DatasetKind::Prepared(_)) if a.digest() == b.digest() => all(),
         (DatasetKind::Prepared(a), DatasetKind::Prepared(b)) => Ok(prepared(a, b)),
-        (DatasetKind::Folder, DatasetKind::Folder) => match same_place(a, b) {
-            true => all(),
-            false => folders(a, b, go_on),
-        },
+        (DatasetKind::Folder, DatasetKind::Folder) => {
+            if same_place(a, b) {
+                all()
+            } else {
+                folders(a, b, go_on)
+            }
+        }
         (DatasetKind::Prepared(manifest), DatasetKind::Folder) => {
             let stored: HashSet<&blake3::Hash> = manifest
                 .samples
@@ -177,7 +180,7 @@ fn mixed(
         match plain.prepared(index, manifest) {
             Ok(pixels) => Ok(Some((index, blake3::hash(&pixels)))),
             // what cannot be decoded is in no prepared dataset
-            Err(error) if error.is_bad_picture() => Ok(None),
+            Err(error) if error.is_bad_image() => Ok(None),
             Err(error) => Err(error),
         }
     })?;
@@ -244,8 +247,8 @@ fn equal(
             .filter(|(_, hash)| other.contains(hash));
         both.map(|(index, _)| index).collect()
     };
-    let kept_a = keep(from_a, &of_a, &of_b);
-    Ok((kept_a, keep(from_b, &of_b, &of_a)))
+    let common_a = keep(from_a, &of_a, &of_b);
+    Ok((common_a, keep(from_b, &of_b, &of_a)))
 }
 
 /// blake3 of the first `limit` bytes of a file.
@@ -280,8 +283,9 @@ fn each<T: Send>(
             work(index)
         })
         .collect();
-    match stopped.into_inner() {
-        true => Err(DataError::Interrupted),
-        false => results.into_iter().collect(),
+    if stopped.into_inner() {
+        Err(DataError::Interrupted)
+    } else {
+        results.into_iter().collect()
     }
 }

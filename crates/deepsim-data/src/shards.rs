@@ -34,13 +34,14 @@ impl Shards {
             };
             let file = deepsim_files::open(&path).map_err(unreadable)?;
             let found = file.metadata().map_err(unreadable)?.len();
-            match found == shard.bytes {
-                true => Ok((path, Some(file))),
-                false => Err(DataError::ShardLength {
+            if found == shard.bytes {
+                Ok((path, Some(file)))
+            } else {
+                Err(DataError::ShardLength {
                     path,
                     found,
                     expected: shard.bytes,
-                }),
+                })
             }
         };
         Ok(Self {
@@ -79,9 +80,10 @@ impl Shards {
                     source,
                 },
             })?;
-        match blake3::hash(&bytes) == sample.blake3 {
-            true => Ok(bytes),
-            false => Err(self.bad(sample, ImageFault::Checksum)),
+        if blake3::hash(&bytes) == sample.blake3 {
+            Ok(bytes)
+        } else {
+            Err(self.bad(sample, ImageFault::Checksum))
         }
     }
 
@@ -134,7 +136,7 @@ pub(crate) fn encode(pixels: Vec<u8>, store: Store, size: u32) -> Result<Vec<u8>
     }
 }
 
-/// Expected bytes of `count` samples; exact for raw. Photographs of 256 pixels at this quality
+/// Expected bytes of `count` samples; exact for raw. Images of 256 pixels at this quality
 /// take about half a byte a pixel; a third is added, for the disk must not fill up half-way.
 pub(crate) fn expected_bytes(count: usize, store: Store, size: u32) -> u64 {
     let pixels = u64::from(size) * u64::from(size);

@@ -1,10 +1,10 @@
-//! Making a photo square, and cutting windows out of square pictures.
+//! Making a photo square, and cutting windows out of square images.
 //!
 //! The filter is everywhere the antialiased bicubic (Catmull-Rom, a = −0.5) of Pillow's
 //! `Image.resize(…, Image.BICUBIC, box=…)`, columns first, computed by `fast_image_resize` in
 //! integers. Golden vectors hold it to Pillow's passes: 99 of 100 values are equal, the others one
 //! grey level off (two at the very most: weights have 15 bits here and 22 there, and each pass
-//! rounds). Pillow 13.0 begins with the rows in some upright pictures; on hard edges that shows.
+//! rounds). Pillow 13.0 begins with the rows in some upright images; on hard edges that shows.
 //! As with Pillow's `box`, the filter at a window's border looks at the pixels beyond it.
 //!
 //! * [`Resize::Squash`]: both sides to `size`, the aspect ratio is lost. The Caffe tools
@@ -44,7 +44,7 @@ impl Resize {
     }
 }
 
-/// A window of a picture, in its pixels.
+/// A window of an image, in its pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
     pub x: u32,
@@ -67,7 +67,7 @@ pub fn square(img: &RgbImage, size: u32, mode: Resize) -> Result<RgbImage, DataE
             height: height as usize,
         };
         return Err(DataError::BadImage {
-            path: "(picture in memory)".into(),
+            path: "(image in memory)".into(),
             fault,
         });
     }
@@ -97,13 +97,14 @@ pub fn square(img: &RgbImage, size: u32, mode: Resize) -> Result<RgbImage, DataE
 
 /// Refuses a stored size that is not possible.
 pub(crate) fn check_size(size: u32) -> Result<(), DataError> {
-    match (1..=MAX_SIZE).contains(&size) {
-        true => Ok(()),
-        false => Err(DataError::Size { size }),
+    if (1..=MAX_SIZE).contains(&size) {
+        Ok(())
+    } else {
+        Err(DataError::Size { size })
     }
 }
 
-/// Scales a window of an RGB picture (rows of interleaved pixels) to `side`×`side`.
+/// Scales a window of an RGB image (rows of interleaved pixels) to `side`×`side`.
 ///
 /// Columns first, then rows, as Pillow does: what overshoots is cut to 0–255 between the two, so
 /// that on hard edges the order is worth up to 26 grey levels. `fast_image_resize` left to itself

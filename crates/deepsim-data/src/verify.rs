@@ -15,7 +15,7 @@ const CHUNK: usize = 256;
 /// Something that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// The shard or picture.
+    /// The shard or image.
     pub what: String,
     /// What is wrong with it.
     pub reason: String,
@@ -24,12 +24,13 @@ pub struct Broken {
 /// The places of the datasets at a path: the path itself, or the two parts of a split.
 #[must_use]
 pub fn parts(path: &Path) -> Vec<PathBuf> {
-    match is_split_root(path) {
-        true => [Part::Train, Part::Test]
+    if is_split_root(path) {
+        [Part::Train, Part::Test]
             .iter()
             .map(|part| path.join(part.name()))
-            .collect(),
-        false => vec![path.into()],
+            .collect()
+    } else {
+        vec![path.into()]
     }
 }
 
@@ -45,9 +46,9 @@ pub fn beside_parts(path: &Path) -> Result<Option<String>, DataError> {
     Ok(not_a_part(path, &found))
 }
 
-/// Compares every shard and every sample with its checksum and decodes every picture (of a
-/// plain folder: decodes every file). Gives the number of pictures and all that is broken;
-/// reports progress as (pictures done, pictures in all).
+/// Compares every shard and every sample with its checksum and decodes every image (of a
+/// plain folder: decodes every file). Gives the number of images and all that is broken;
+/// reports progress as (images done, images in all).
 ///
 /// # Errors
 /// Those of [`Dataset::open`] except wrong shards, and [`DataError::Unreadable`] when the disk
@@ -126,8 +127,9 @@ fn check_shard(root: &Path, shard: &Shard) -> Result<Option<Broken>, DataError> 
     }
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file).map_err(unreadable)?;
-    match hasher.finalize().to_hex().as_str() == shard.blake3 {
-        true => Ok(None),
-        false => broken("its bytes do not match the checksum in the manifest".into()),
+    if hasher.finalize().to_hex().as_str() == shard.blake3 {
+        Ok(None)
+    } else {
+        broken("its bytes do not match the checksum in the manifest".into())
     }
 }

@@ -1,7 +1,7 @@
-//! A square window of source pictures, cut out before they are scaled.
+//! A square window of source images, cut out before they are scaled.
 //!
 //! Face datasets come with much around the faces, and their users cut the same window out of
-//! every picture: 15,40,148 out of CelebA's aligned pictures (178×218), 50,50,150 out of LFW's
+//! every image: 15,40,148 out of CelebA's aligned images (178×218), 50,50,150 out of LFW's
 //! funneled ones (250×250). The window is cut first and scaled then, so that the resize filter
 //! sees nothing of what lies beyond it; what comes out is square whatever the [`Resize`] says.
 //!
@@ -17,7 +17,7 @@ use crate::error::DataError;
 use crate::fault::ImageFault;
 use crate::limits::MAX_SIDE;
 
-/// A square window of a picture, in the picture's pixels; `15,40,148` as text.
+/// A square window of an image, in the image's pixels; `15,40,148` as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SquareWindow {
@@ -30,22 +30,23 @@ pub struct SquareWindow {
 }
 
 impl SquareWindow {
-    /// Refuses a window that no picture has: one without pixels, or behind the largest picture
+    /// Refuses a window that no image has: one without pixels, or behind the largest image
     /// that is decoded.
     pub(crate) fn check(self) -> Result<(), DataError> {
         let fits = |start: u32| {
             let end = u64::from(start) + u64::from(self.side);
             end <= MAX_SIDE as u64
         };
-        match self.side > 0 && fits(self.left) && fits(self.top) {
-            true => Ok(()),
-            false => Err(DataError::Window {
+        if self.side > 0 && fits(self.left) && fits(self.top) {
+            Ok(())
+        } else {
+            Err(DataError::Window {
                 text: self.to_string(),
-            }),
+            })
         }
     }
 
-    /// Cuts the window out of a picture.
+    /// Cuts the window out of an image.
     pub(crate) fn cut(self, image: &RgbImage) -> Result<RgbImage, ImageFault> {
         let (width, height) = image.dimensions();
         let fits = |start: u32, len: u32| {
@@ -78,7 +79,7 @@ impl FromStr for SquareWindow {
     ///
     /// # Errors
     /// [`DataError::Window`] for anything but three whole numbers, a side of 0, or a window
-    /// behind the largest picture that is decoded.
+    /// behind the largest image that is decoded.
     fn from_str(text: &str) -> Result<Self, DataError> {
         let wrong = || DataError::Window { text: text.into() };
         let numbers: Vec<u32> = text
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_lies_whole_in_the_picture_or_is_a_fault() {
+    fn a_window_lies_whole_in_the_image_or_is_a_fault() {
         let image = RgbImage::from_fn(5, 4, |x, y| image::Rgb([x as u8, y as u8, 9]));
         let cut = |left, top, side| SquareWindow { left, top, side }.cut(&image);
         let inside = cut(2, 1, 3).unwrap();

@@ -57,14 +57,14 @@ fn celebas_list_is_read() {
         ]
     );
     assert_eq!(list.len(), 2);
-    let get = |picture, attribute| list.get(picture, attribute);
+    let get = |image, attribute| list.get(image, attribute);
     assert_eq!(get("000001.jpg", "Smiling"), Some(true));
     assert_eq!(get("img_align_celeba/000002.jpg", "Smiling"), Some(false));
     assert_eq!(
         get("a/b/img_align_celeba/000002.jpg", "Eyeglasses"),
         Some(true)
     );
-    // another picture, only part of a component, another attribute
+    // another image, only part of a component, another attribute
     assert_eq!(get("000003.jpg", "Smiling"), None);
     assert_eq!(get("x000001.jpg", "Smiling"), None);
     assert_eq!(get("000001.jpg", "smiling"), None);
@@ -74,7 +74,7 @@ fn celebas_list_is_read() {
 fn lfws_list_is_read() {
     let list = parse(LFW).unwrap();
     assert_eq!(list.names(), ["Male", "Mouth Slightly Open", "Eyeglasses"]);
-    let row = |picture| list.row(picture).map(<[_]>::to_vec);
+    let row = |image| list.row(image).map(<[_]>::to_vec);
     assert_eq!(
         row("lfw-deepfunneled/Aaron_Eckhart/Aaron_Eckhart_0001.jpg"),
         Some(vec![Some(true), Some(false), Some(false)])
@@ -114,7 +114,7 @@ fn the_longest_trailing_path_counts_in_any_order_of_rows() {
     for _ in 0..rows.len() {
         rows.rotate_left(1);
         let list = parse(format!("name,glasses,smiling\n{}\n", rows.join("\n"))).unwrap();
-        let glasses = |picture| list.get(picture, "glasses");
+        let glasses = |image| list.get(image, "glasses");
         assert_eq!(glasses("train/s1/1.pgm"), Some(false));
         // whole components only: these end with 1.pgm, not with s1/1.pgm
         assert_eq!(glasses("train/is1/1.pgm"), Some(true));
@@ -190,8 +190,8 @@ fn what_is_wrong_is_said_with_its_line() {
             5,
             "\"1.jpg\" is there twice, first in line 3",
         ),
-        ("1\nA\n/1.jpg 1\n", 3, "no picture's name"),
-        ("1\nA\n../1.jpg 1\n", 3, "no picture's name"),
+        ("1\nA\n/1.jpg 1\n", 3, "no image's name"),
+        ("1\nA\n../1.jpg 1\n", 3, "no image's name"),
         (
             "name,a,b\nx.png,1\n",
             2,
@@ -207,8 +207,8 @@ fn what_is_wrong_is_said_with_its_line() {
         ("name,a,,b\n", 1, "an attribute without a name"),
         ("name,a,a\n", 1, "twice"),
         ("name,a\nx.png,1\nx.png,1\n", 3, "first in line 2"),
-        ("name,a\n,1\n", 2, "no picture's name"),
-        ("name,a\ns1//1.pgm,1\n", 2, "no picture's name"),
+        ("name,a\n,1\n", 2, "no image's name"),
+        ("name,a\ns1//1.pgm,1\n", 2, "no image's name"),
         (
             "#\tperson\timagenum\tMale\nA B\t1\n",
             2,
@@ -232,7 +232,7 @@ fn what_is_wrong_is_said_with_its_line() {
         (
             "#\tperson\timagenum\tMale\nA B\tone\t1\n",
             2,
-            "the picture's number is \"one\"",
+            "the image's number is \"one\"",
         ),
         ("#\tperson\timagenum\tMale\nA B 1 1\n", 2, "behind a tab"),
         ("#\tperson\timagenum\tMale\nA B\t0\t1\n", 2, "1 to 9999"),
@@ -278,23 +278,23 @@ fn what_is_wrong_with_a_whole_file_is_said() {
             "it begins with \"image_id,Smiling\"",
         ),
         ("0\n", "names no attributes"),
-        ("0\nSmiling\n", "no picture"),
+        ("0\nSmiling\n", "no image"),
         (
             "3\nSmiling\n1.jpg 1\n2.jpg 1\n",
-            "promises \"3\" pictures and 2 follow",
+            "promises \"3\" images and 2 follow",
         ),
         (
             "1\nSmiling\n1.jpg 1\n2.jpg 1\n",
-            "promises \"1\" pictures and 2 follow",
+            "promises \"1\" images and 2 follow",
         ),
         (
             "99999999999999999999999\nA\n1.jpg 1\n",
-            "pictures and 1 follow",
+            "images and 1 follow",
         ),
         ("name\n", "names no attributes"),
-        ("name,a\n", "no picture"),
+        ("name,a\n", "no image"),
         ("# only a comment\n", "none of its lines is LFW's header"),
-        ("#\tperson\timagenum\tMale\n", "no picture"),
+        ("#\tperson\timagenum\tMale\n", "no image"),
     ] {
         let message = refused(text);
         assert!(message.contains(what), "{text:?}: {message}");
@@ -430,16 +430,16 @@ fn names_match_whatever_the_editor_and_the_file_system_made_of_them() {
         "name,gl\u{fc}cklich\ncaf\u{e9}\\1.jpg,1\n",
     ] {
         let table = Attributes::parse(text.as_bytes(), Path::new("a.csv")).unwrap();
-        for picture in [
+        for image in [
             "caf\u{e9}/1.jpg",
             "train/cafe\u{301}/1.jpg",
             "./caf\u{e9}/1.jpg",
         ] {
             for attribute in ["gl\u{fc}cklich", "glu\u{308}cklich"] {
                 assert_eq!(
-                    table.get(picture, attribute),
+                    table.get(image, attribute),
                     Some(true),
-                    "{text:?} {picture:?}"
+                    "{text:?} {image:?}"
                 );
                 assert_eq!(table.index(attribute).unwrap(), 0);
             }

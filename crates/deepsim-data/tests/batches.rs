@@ -203,7 +203,7 @@ fn crops_are_windows_and_mirrors_are_mirrors() {
                         })
                     })
                 });
-            places.insert(corner.expect("the crop is a window of the stored picture"));
+            places.insert(corner.expect("the crop is a window of the stored image"));
             // the window is the same with mirroring, the columns perhaps reversed
             let reversed = (0..40).all(|x| at(&random, 0, 7, x) == at(&plain, 0, 7, 39 - x));
             let as_is = (0..40).all(|x| at(&random, 0, 7, x) == at(&plain, 0, 7, x));
@@ -336,7 +336,7 @@ fn impossible_specifications_are_errors() {
     }
 }
 
-/// What was recorded of a whole picture belongs to one crop of it, the same in every epoch and in
+/// What was recorded of a whole image belongs to one crop of it, the same in every epoch and in
 /// an evaluation.
 #[test]
 fn central_crops_are_those_of_an_evaluation_in_every_epoch() {
@@ -362,7 +362,7 @@ fn central_crops_are_those_of_an_evaluation_in_every_epoch() {
                     batch.images.index_axis(ndarray::Axis(0), slot),
                     wanted.index_axis(ndarray::Axis(0), index),
                 );
-                assert_eq!(ours, theirs, "step {step}, picture {index}");
+                assert_eq!(ours, theirs, "step {step}, image {index}");
             }
         }
     }

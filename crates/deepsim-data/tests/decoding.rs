@@ -1,4 +1,4 @@
-//! Strict decoding: right colours, whole pictures, and an error for everything else.
+//! Strict decoding: right colours, whole images, and an error for everything else.
 // clippy.toml allows these in #[test] functions but not in the helpers beside them
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -159,7 +159,7 @@ fn sixteen_bits_become_eight() {
 }
 
 #[test]
-fn no_picture_is_an_error_that_says_why() {
+fn no_image_is_an_error_that_says_why() {
     let root = tempdir().unwrap();
     let file = |name: &str, content: &[u8]| {
         let path = root.path().join(name);
@@ -168,7 +168,7 @@ fn no_picture_is_an_error_that_says_why() {
     };
     assert!(matches!(fault(&file("empty.jpg", b"")), ImageFault::Empty));
     assert!(matches!(
-        fault(&file("text.jpg", b"no picture")),
+        fault(&file("text.jpg", b"no image")),
         ImageFault::UnknownFormat
     ));
     let nothing = root.path().join("nothing.jpg");
@@ -249,7 +249,7 @@ fn bombs_are_refused_by_their_header() {
     }
 }
 
-/// Each scan of a progressive JPEG may be a few bytes that cost a pass over the whole picture.
+/// Each scan of a progressive JPEG may be a few bytes that cost a pass over the whole image.
 #[test]
 fn a_jpeg_has_so_many_scans_and_no_more() {
     let root = tempdir().unwrap();
@@ -350,7 +350,7 @@ fn squash_and_short_crop_differ_in_what_they_keep() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
-    /// Whatever is done to a file, decoding ends in a picture or an error.
+    /// Whatever is done to a file, decoding ends in an image or an error.
     #[test]
     fn damaged_files_never_panic(
         kind in 0_usize..4,

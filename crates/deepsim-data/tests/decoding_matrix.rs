@@ -264,7 +264,7 @@ fn every_other_form_has_pillows_pixels_or_is_refused() {
     }
 }
 
-/// Makes ten pictures of 36 million pixels that decode to a multiple of their bytes: RGBA PNGs of
+/// Makes ten images of 36 million pixels that decode to a multiple of their bytes: RGBA PNGs of
 /// sixteen bits (288 MB each) and progressive JPEGs (324 MB each).
 const BOMBS: &str = r#"
 import sys, struct, zlib
@@ -320,7 +320,7 @@ fn eight_threads_together_stay_within_the_memory_budget() {
 }
 
 #[test]
-fn a_picture_that_alone_exceeds_the_budget_is_refused_by_its_header() {
+fn an_image_that_alone_exceeds_the_budget_is_refused_by_its_header() {
     let root = tempdir().unwrap();
     jpegs(root.path(), "few");
     let path = root.path().join("1x1_progressive_none_51x37.jpg");

@@ -32,7 +32,7 @@ fn dataset(root: &TempDir, store: Store) -> PathBuf {
     out
 }
 
-/// The first complaint of opening the dataset and reading all its pictures.
+/// The first complaint of opening the dataset and reading all its images.
 fn complaint(set: &Path) -> Option<String> {
     let data = match Dataset::open(set) {
         Ok(data) => data,

@@ -19,13 +19,19 @@ use tempfile::tempdir;
 /// An EXIF block with nothing in it but the orientation; `order` is II or MM.
 fn exif(order: &[u8; 2], orientation: u16) -> Vec<u8> {
     let little = order == b"II";
-    let two = |n: u16| match little {
-        true => n.to_le_bytes(),
-        false => n.to_be_bytes(),
+    let two = |n: u16| {
+        if little {
+            n.to_le_bytes()
+        } else {
+            n.to_be_bytes()
+        }
     };
-    let four = |n: u32| match little {
-        true => n.to_le_bytes(),
-        false => n.to_be_bytes(),
+    let four = |n: u32| {
+        if little {
+            n.to_le_bytes()
+        } else {
+            n.to_be_bytes()
+        }
     };
     let mut block = order.to_vec();
     block.extend(two(42));
@@ -69,7 +75,7 @@ fn webp(image: &RgbImage, exif: &[u8]) -> Vec<u8> {
     };
     let side = |pixels: u32| (pixels - 1).to_le_bytes();
     let header = [&[8, 0, 0, 0][..], &side(width)[..3], &side(height)[..3]].concat();
-    // The lossless picture's own chunk lies behind the container's head.
+    // The lossless image's own chunk lies behind the container's head.
     let parts = [
         chunk(b"VP8X", &header),
         plain[12..].to_vec(),

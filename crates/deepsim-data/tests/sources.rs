@@ -114,10 +114,10 @@ fn ilsvrc_in_folders_and_in_tars_of_tars_is_one_dataset() {
     outer.finish().unwrap();
     prepare(&root, &["train", "a"])
         .success()
-        .stderr(contains("ILSVRC-2012 training pictures").and(contains("resize squash")));
+        .stderr(contains("ILSVRC-2012 training images").and(contains("resize squash")));
     prepare(&root, &["train.tar", "b"])
         .success()
-        .stderr(contains("training pictures"));
+        .stderr(contains("training images"));
     let open = |name| Dataset::open(&root.path().join(name)).unwrap();
     let (a, b) = (open("a"), open("b"));
     assert_eq!(names(&a), names(&b));
@@ -139,7 +139,7 @@ fn ilsvrc_in_folders_and_in_tars_of_tars_is_one_dataset() {
         &["val", "d", "--resize", "short-crop", "--store", "jpeg"],
     )
     .success()
-    .stderr(contains("validation pictures").and(contains("resize short-crop, store jpeg")));
+    .stderr(contains("validation images").and(contains("resize short-crop, store jpeg")));
     assert_eq!(open("d").label(0), None);
 }
 
@@ -496,7 +496,7 @@ fn a_stray_beside_ilsvrc_is_skipped_by_name_and_many_are_a_reason() {
     fs::write(train.join("cover.png"), png(9)).unwrap();
     prepare(&root, &["train", "one", "--size", "30"])
         .success()
-        .stderr(contains("4 images: ILSVRC-2012 training pictures").and(contains("resize squash")))
+        .stderr(contains("4 images: ILSVRC-2012 training images").and(contains("resize squash")))
         .stderr(contains(
             "skipped: 1 image that is not one of ILSVRC-2012 (cover.png)",
         ));
@@ -506,7 +506,7 @@ fn a_stray_beside_ilsvrc_is_skipped_by_name_and_many_are_a_reason() {
     assert!(data.skipped().unwrap().contains("cover.png"));
 
     fs::write(train.join("other.png"), png(10)).unwrap();
-    let reason = "not ILSVRC-2012 training pictures, which 4 of 6 images look like: \
+    let reason = "not ILSVRC-2012 training images, which 4 of 6 images look like: \
                   2 lie outside the synset folders (cover.png, other.png)";
     prepare(&root, &["train", "two", "--size", "30"])
         .success()
@@ -522,7 +522,7 @@ fn a_stray_beside_ilsvrc_is_skipped_by_name_and_many_are_a_reason() {
     fs::write(val.join("montage.png"), png(9)).unwrap();
     prepare(&root, &["val", "three", "--size", "30"])
         .success()
-        .stderr(contains("3 images: ILSVRC-2012 validation pictures"))
+        .stderr(contains("3 images: ILSVRC-2012 validation images"))
         .stderr(contains(
             "1 image that is not one of ILSVRC-2012 (montage.png)",
         ));

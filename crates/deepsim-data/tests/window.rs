@@ -117,13 +117,13 @@ fn the_window_is_part_of_what_a_dataset_is() {
     for other in [&["--window", "15,41,148"][..], &[]] {
         run("set", other)
             .code(2)
-            .stderr(contains("the window 15,40,148 of each picture").and(contains("--force")));
+            .stderr(contains("the window 15,40,148 of each image").and(contains("--force")));
     }
     assert_eq!(contents(&root.path().join("set")), before);
     run("whole", &[]).success();
     run("whole", &["--window", WINDOW])
         .code(2)
-        .stderr(contains("whole pictures, no window of them"));
+        .stderr(contains("whole images, no window of them"));
     run("whole", &["--window", WINDOW, "--force"]).success();
     assert_eq!(open(&root, "whole").digest(), open(&root, "set").digest());
 
@@ -153,7 +153,7 @@ fn manifests_without_a_window_do_not_speak_of_one() {
     assert!(text.contains(field), "{text}");
     let manifest = deepsim_data::Manifest::parse(text.as_bytes(), &file).unwrap();
     assert_eq!(manifest.to_json().unwrap(), text.as_bytes());
-    // a window that no picture has is a lie, and a field more is none of ours
+    // a window that no image has is a lie, and a field more is none of ours
     for lie in [
         "\"side\":0",
         "\"side\":4294967295",

@@ -10,7 +10,7 @@ use crate::search::SearchError;
 /// Why nothing could be evaluated.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
-    /// The experiment, run, weights or photographs.
+    /// The experiment, run, weights or images.
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
     /// Nearest neighbours.
@@ -25,7 +25,7 @@ pub enum EvalError {
         /// What was asked for.
         path: PathBuf,
     },
-    /// A run was made with other weights or photographs than are there now.
+    /// A run was made with other weights or images than are there now.
     #[error(
         "{}: {what} is not what this run was trained with (blake3 {was}, now {is}); restore it to evaluate the run",
         shown(run)
@@ -70,9 +70,9 @@ pub enum EvalError {
         /// The run.
         run: PathBuf,
     },
-    /// A generator that makes one picture of each vector of features.
+    /// A generator that makes one image of each vector of features.
     #[error(
-        "{}: one picture for each feature vector: give the generator noise (generator.noise in the experiment)",
+        "{}: one image for each feature vector: give the generator noise (generator.noise in the experiment)",
         shown(run)
     )]
     NoNoise {
@@ -88,33 +88,33 @@ pub enum EvalError {
         /// The run.
         run: PathBuf,
     },
-    /// Attributes of other pictures than a run was trained with.
+    /// Attributes of other images than a run was trained with.
     #[error(
-        "no picture of {data} has an attribute in that file; one of them is called `{example}`: names must end alike"
+        "no image of {data} has an attribute in that file; one of them is called `{example}`: names must end alike"
     )]
     NoLabels {
-        /// The pictures.
+        /// The images.
         data: String,
         /// One of their names.
         example: String,
     },
-    /// An attribute that all pictures have, or none.
+    /// An attribute that all images have, or none.
     #[error(
-        "attribute `{attribute}`: {with} training pictures have it and {without} do not; a vector needs {needed} of either"
+        "attribute `{attribute}`: {with} training images have it and {without} do not; a vector needs {needed} of either"
     )]
     OneClass {
         /// The attribute.
         attribute: String,
-        /// Training pictures with it.
+        /// Training images with it.
         with: usize,
-        /// Training pictures without it.
+        /// Training images without it.
         without: usize,
         /// How many of either are needed.
         needed: usize,
     },
-    /// Two runs that were held out on different photographs or crops.
+    /// Two runs that were held out on different images or crops.
     #[error(
-        "{} and {} were held out on different photographs or crops: they cannot stand on one sheet",
+        "{} and {} were held out on different images or crops: they cannot stand on one sheet",
         shown(a),
         shown(b)
     )]
@@ -148,12 +148,12 @@ pub enum EvalError {
         /// Where it is.
         kept: PathBuf,
     },
-    /// No held-out photograph of such a name.
-    #[error("no held-out photograph has `{filter}` in its name ({data})")]
+    /// No held-out image of such a name.
+    #[error("no held-out image has `{filter}` in its name ({data})")]
     NoPhotos {
         /// What was looked for.
         filter: String,
-        /// The photographs.
+        /// The images.
         data: String,
     },
     /// A folder of runs without any that can be used.
@@ -233,7 +233,7 @@ pub enum EvalError {
         /// What is wrong.
         reason: String,
     },
-    /// An optimisation whose pictures became infinite.
+    /// An optimisation whose images became infinite.
     #[error("the optimisation left all bounds: lower --tv, whose steps grow with it")]
     Diverged,
     /// Images are to be treated as those of a run, which does not say how, and whose own are gone.
@@ -261,7 +261,7 @@ pub enum EvalError {
         /// The experiment.
         experiment: PathBuf,
     },
-    /// A table or picture could not be written.
+    /// A table or image could not be written.
     #[error("cannot format the result: {0}")]
     Format(String),
 }
@@ -327,9 +327,10 @@ impl<T, E: Into<EvalError>> WhileRunning<T> for std::result::Result<T, E> {
 }
 
 fn reasons(why: &[String]) -> String {
-    match why.is_empty() {
-        true => "; the warnings say why".to_owned(),
-        false => format!(":\n  {}", why.join("\n  ")),
+    if why.is_empty() {
+        "; the warnings say why".to_owned()
+    } else {
+        format!(":\n  {}", why.join("\n  "))
     }
 }
 

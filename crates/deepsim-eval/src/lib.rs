@@ -1,7 +1,7 @@
 //! Trained runs to tables, figures, reconstructions and tensors.
 //!
 //! Functions named `compute` give numbers and tensors and write nothing; `render` makes text of
-//! them, [`show::sheet::Sheet`] pictures, and only [`show::output`] (with [`analysis::invert`], [`analysis::compare`] and
+//! them, [`show::sheet::Sheet`] images, and only [`show::output`] (with [`analysis::invert`], [`analysis::compare`] and
 //! [`analysis::mv::write`]) touches the disk.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody reads: `deepsim_data::terminal`

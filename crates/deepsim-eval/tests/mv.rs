@@ -1,4 +1,4 @@
-//! Mahendran & Vedaldi's method against a reference in PyTorch, and on a real photograph.
+//! Mahendran & Vedaldi's method against a reference in PyTorch, and on a real image.
 
 // The leave that clippy.toml gives tests ends at their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -75,10 +75,10 @@ fn objective_gradient_and_updates_are_pytorch_s() {
     })
     .unwrap();
     assert_eq!(steps, 7);
-    assert_close("after the schedule", &made.pictures, &r["end"], 1e-4);
+    assert_close("after the schedule", &made.images, &r["end"], 1e-4);
     let end = Tensor::from_slice(&made.feature_end).to_kind(Kind::Float);
     assert_close("feature term at the end", &end, &r["feature_end"], 1e-4);
-    // Without the momentum's reset the pictures are others: the test can tell.
+    // Without the momentum's reset the images are others: the test can tell.
     let one = Settings {
         stages: vec![Stage {
             steps: 7,
@@ -87,12 +87,12 @@ fn objective_gradient_and_updates_are_pytorch_s() {
         ..s
     };
     let other = mv::invert(&|x| Ok(encode(x)), &r["target"], &r["start"], &one, || {}).unwrap();
-    let apart = (&other.pictures - &r["end"]).norm() / r["end"].norm();
+    let apart = (&other.images - &r["end"]).norm() / r["end"].norm();
     assert!(apart.double_value(&[]) > 1e-2);
 }
 
 #[test]
-fn a_real_photograph_s_feature_term_falls_fivefold() {
+fn a_real_image_s_feature_term_falls_fivefold() {
     let weights = workspace().join("weights/alexnet-lpips.safetensors");
     // A file as set-up leaves it: prepared shards are there only after a training.
     let photo = workspace().join("data/photos/explore_farm_animals/horse.webp");
@@ -121,7 +121,7 @@ fn a_real_photograph_s_feature_term_falls_fivefold() {
     let made = mv::invert(&encode, &target, &start, &s, || {}).unwrap();
     let (before, after) = (made.feature_start[0], made.feature_end[0]);
     assert!(after < before / 5.0, "{before} -> {after}");
-    // And it is a picture: nearer to the photograph than the noise was.
+    // And it is an image: nearer to the original image than the noise was.
     let far = |y: &Tensor| (y - &x).norm().double_value(&[]);
-    assert!(far(&made.pictures) < 0.9 * far(&start));
+    assert!(far(&made.images) < 0.9 * far(&start));
 }

@@ -1,4 +1,4 @@
-//! A photograph from a file is cut as the photographs of its run were.
+//! An image from a file is cut as the images of its run were.
 
 // The leave that clippy.toml gives tests ends at their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -12,7 +12,7 @@ use image::RgbImage;
 use tch::Device;
 
 #[test]
-fn a_file_is_seen_as_the_dataset_holds_it() {
+fn a_file_is_framed_as_the_dataset_s_images() {
     let folder = tempfile::tempdir().unwrap();
     let photos = folder.path().join("photos");
     std::fs::create_dir(&photos).unwrap();

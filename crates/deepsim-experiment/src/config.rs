@@ -337,9 +337,10 @@ impl Experiment {
             noise: raw.generator.noise,
         };
         generator.validate().map_err(net("generator"))?;
-        let branch = match raw.discriminator.features {
-            true => FeatureBranch::Features(features.len()),
-            false => FeatureBranch::Off,
+        let branch = if raw.discriminator.features {
+            FeatureBranch::Features(features.len())
+        } else {
+            FeatureBranch::Off
         };
         let discriminator = DiscriminatorSpec {
             crop,

@@ -112,9 +112,10 @@ impl Consent {
 /// Anything else, in words.
 pub fn parse_hash(text: &str) -> std::result::Result<String, String> {
     let text = text.trim().to_ascii_lowercase();
-    match text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        true => Ok(text),
-        false => Err("a blake3 hash has 64 hexadecimal digits".to_owned()),
+    if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        Ok(text)
+    } else {
+        Err("a blake3 hash has 64 hexadecimal digits".to_owned())
     }
 }
 

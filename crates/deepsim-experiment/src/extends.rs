@@ -37,14 +37,15 @@ pub fn take(table: &mut Table, path: &Path) -> Result<Option<PathBuf>> {
 /// # Errors
 /// Where it does.
 pub fn is_complete(base: &Table, path: &Path) -> Result<()> {
-    match base.contains_key(KEY) {
-        false => Ok(()),
-        true => Err(ExperimentError::Invalid {
+    if base.contains_key(KEY) {
+        Err(ExperimentError::Invalid {
             path: path.to_owned(),
             key: KEY.to_owned(),
             reason: "is one level: a file that another one extends says everything itself"
                 .to_owned(),
-        }),
+        })
+    } else {
+        Ok(())
     }
 }
 
@@ -79,9 +80,10 @@ pub fn line_of(text: &str, key: &str) -> Option<usize> {
             }
         } else if let Some((name, _)) = line.split_once('=') {
             let name = name.trim();
-            let whole = match section.is_empty() {
-                true => name.to_owned(),
-                false => format!("{section}.{name}"),
+            let whole = if section.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{section}.{name}")
             };
             // An inline table holds what is below it.
             if key == whole

@@ -48,13 +48,14 @@ pub(crate) fn few(what: &str, names: &[String]) -> String {
 /// Where a path that is not there was looked for, and what to do about it.
 pub fn tried(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
-    match path.is_absolute() {
-        true => format!("there is no file {}", shown(path)),
-        false => format!(
+    if path.is_absolute() {
+        format!("there is no file {}", shown(path))
+    } else {
+        format!(
             "there is no file {} (relative to {}; run from the repository root, or give the full path)",
             shown(here.join(path)),
             shown(here)
-        ),
+        )
     }
 }
 
@@ -164,9 +165,10 @@ impl FeaturesFile {
         if !not_finite.is_empty() {
             problems.push(few("features hold NaN or infinity", &not_finite));
         }
-        match problems.is_empty() {
-            true => Ok(file),
-            false => Err(unusable(path, problems)),
+        if problems.is_empty() {
+            Ok(file)
+        } else {
+            Err(unusable(path, problems))
         }
     }
 
@@ -258,12 +260,11 @@ fn rows(path: &Path, matrix: &Tensor, beside: &Path) -> Result<BTreeMap<String, 
     let count = i64::try_from(names.len()).unwrap_or(i64::MAX);
     if matrix.dim() < 2 || count != n {
         let transposed = matrix.dim() == 2 && matrix.size().get(1) == Some(&count);
-        let hint = match transposed {
-            true => {
-                "; it looks transposed: save matrix.T (in Python: \
+        let hint = if transposed {
+            "; it looks transposed: save matrix.T (in Python: \
                  numpy.save(FILE, numpy.ascontiguousarray(matrix.T)))"
-            }
-            false => "",
+        } else {
+            ""
         };
         let reason = format!(
             "its tensor is {:?}, but {} holds {} names: one line for each row{hint}",
@@ -283,9 +284,10 @@ fn rows(path: &Path, matrix: &Tensor, beside: &Path) -> Result<BTreeMap<String, 
             twice.push(name);
         }
     }
-    match twice.is_empty() {
-        true => Ok(out),
-        false => Err(unusable(path, vec![few("names stand twice", &twice)])),
+    if twice.is_empty() {
+        Ok(out)
+    } else {
+        Err(unusable(path, vec![few("names stand twice", &twice)]))
     }
 }
 
@@ -341,9 +343,10 @@ fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
         problems.push(few("names stand twice", &twice));
     }
     problems.truncate(FEW);
-    match problems.is_empty() {
-        true => Ok(out),
-        false => Err(unusable(path, problems)),
+    if problems.is_empty() {
+        Ok(out)
+    } else {
+        Err(unusable(path, problems))
     }
 }
 

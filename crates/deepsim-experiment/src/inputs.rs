@@ -101,9 +101,10 @@ fn data_help(key: &str, path: &Path) -> String {
             quote(parent)
         );
     }
-    let images = match is_test {
-        true => "HELD_OUT_FOLDER",
-        false => "TRAINING_FOLDER",
+    let images = if is_test {
+        "HELD_OUT_FOLDER"
+    } else {
+        "TRAINING_FOLDER"
     };
     format!(
         "  make it by `cargo run -p deepsim-data -- prepare {images} {text}`; no image may be in both data.train \

@@ -18,8 +18,9 @@ pub fn ask() {
 /// # Errors
 /// [`ExperimentError::Interrupted`].
 pub fn check() -> Result<()> {
-    match ASKED.load(Ordering::Relaxed) {
-        true => Err(ExperimentError::Interrupted),
-        false => Ok(()),
+    if ASKED.load(Ordering::Relaxed) {
+        Err(ExperimentError::Interrupted)
+    } else {
+        Ok(())
     }
 }

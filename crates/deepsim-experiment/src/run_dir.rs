@@ -185,9 +185,10 @@ impl RunDir {
             return match contents::reached(&self.path)? {
                 Some(step) if step >= every => {
                     let strange = self.misplaced()?;
-                    let instead = match strange.is_empty() {
-                        true => String::new(),
-                        false => format!("; there is {}", strange.join(", ")),
+                    let instead = if strange.is_empty() {
+                        String::new()
+                    } else {
+                        format!("; there is {}", strange.join(", "))
                     };
                     Err(missing(format!(
                         "the run has reached step {step} and saved every {every} steps, but {} holds none{instead}",
@@ -418,12 +419,13 @@ pub fn is_as_trained(run: &Path, file: &Raw, manifest: &Manifest) -> Result<()> 
         Ok(file) => file.differences(trained),
         Err(e) => vec![format!("it cannot be compared: {e}")],
     };
-    match differences.is_empty() {
-        true => Ok(()),
-        false => Err(ExperimentError::ExperimentEdited {
+    if differences.is_empty() {
+        Ok(())
+    } else {
+        Err(ExperimentError::ExperimentEdited {
             path: run.to_owned(),
             differences,
-        }),
+        })
     }
 }
 

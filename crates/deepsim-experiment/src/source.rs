@@ -168,13 +168,14 @@ impl<'de> Deserialize<'de> for RawTap {
         if let Some(key) = text.strip_prefix("output.").filter(|k| !k.is_empty()) {
             return Ok(RawTap::Output(OutputTap(Some(key.to_owned()))));
         }
-        match text.starts_with('D') {
-            true => DiscriminatorTap::deserialize(text.as_str().into_deserializer())
+        if text.starts_with('D') {
+            DiscriminatorTap::deserialize(text.as_str().into_deserializer())
                 .map(RawTap::Discriminator)
-                .map_err(bad),
-            false => Tap::deserialize(text.as_str().into_deserializer())
+                .map_err(bad)
+        } else {
+            Tap::deserialize(text.as_str().into_deserializer())
                 .map(RawTap::Layer)
-                .map_err(bad),
+                .map_err(bad)
         }
     }
 }

@@ -13,14 +13,12 @@ pub fn closest<'a>(asked: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
     let mut best: Option<(f64, &str)> = None;
     for name in names {
         let other = name.to_lowercase();
-        let likeness = match lower != other
-            && !lower.is_empty()
-            && other.contains(&lower)
-            && lower.len() > 2
-        {
-            true => 0.9,
-            false => strsim::normalized_damerau_levenshtein(&lower, &other),
-        };
+        let likeness =
+            if lower != other && !lower.is_empty() && other.contains(&lower) && lower.len() > 2 {
+                0.9
+            } else {
+                strsim::normalized_damerau_levenshtein(&lower, &other)
+            };
         if likeness >= 0.6 && best.is_none_or(|(most, _)| likeness > most) {
             best = Some((likeness, name));
         }
@@ -52,18 +50,18 @@ pub fn shortened(message: &str) -> String {
     let hint = asked.last().map_or_else(String::new, |asked| {
         hint(asked, known.iter().map(String::as_str))
     });
-    match known.len() > LISTED {
-        true => {
-            let end = match hint.is_empty() {
-                true => format!(
-                    "none of the {} known ones (docs/configuration.md)",
-                    known.len()
-                ),
-                false => hint.trim_start_matches("; ").to_owned(),
-            };
-            format!("{}; {end}{after}", before.trim_end().trim_end_matches(','))
-        }
-        false => format!("{before}{list}{hint}{after}"),
+    if known.len() > LISTED {
+        let end = if hint.is_empty() {
+            format!(
+                "none of the {} known ones (docs/configuration.md)",
+                known.len()
+            )
+        } else {
+            hint.trim_start_matches("; ").to_owned()
+        };
+        format!("{}; {end}{after}", before.trim_end().trim_end_matches(','))
+    } else {
+        format!("{before}{list}{hint}{after}")
     }
 }
 
@@ -99,13 +97,14 @@ fn of_the_network(text: &str, error: &str) -> Option<String> {
 /// Where a path was looked for, in words: relative ones say from where.
 pub fn tried(path: &Path) -> String {
     let cwd = std::env::current_dir().unwrap_or_default();
-    match path.is_relative() && !cwd.as_os_str().is_empty() {
-        true => format!(
+    if path.is_relative() && !cwd.as_os_str().is_empty() {
+        format!(
             "{} (relative to {}; the paths of this project's experiments begin at its root)",
             shown(path),
             shown(cwd)
-        ),
-        false => shown(path),
+        )
+    } else {
+        shown(path)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Discriminators: real photograph or generated. DeePSiM's, and that of Larsen et al.
+//! Discriminators: real image or generated. DeePSiM's, and that of Larsen et al.
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
@@ -44,9 +44,9 @@ impl Architecture {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeatureBranch {
-    /// The picture alone, as the paper says.
+    /// The image alone, as the paper says.
     Off,
-    /// Features of this length go through fc 1024 and fc 512 and join the pooled picture.
+    /// Features of this length go through fc 1024 and fc 512 and join the pooled image.
     Features(i64),
 }
 
@@ -54,7 +54,7 @@ pub enum FeatureBranch {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiscriminatorSpec {
-    /// Side of the pictures, pixels.
+    /// Side of the images, pixels.
     pub crop: i64,
     /// The feature branch (DeePSiM's alone).
     pub features: FeatureBranch,
@@ -65,7 +65,7 @@ pub struct DiscriminatorSpec {
 
 /// A layer of the discriminator whose output can be taken as features. DeePSiM's: a convolution after its
 /// rectifier, or the average over all positions. Of Larsen et al.: a convolution, before normalisation and
-/// rectifier, as the authors compare pictures (Dconv4).
+/// rectifier, as the authors compare images (Dconv4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum DiscriminatorTap {
@@ -102,7 +102,7 @@ impl std::fmt::Display for DiscriminatorTap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Conv(&'static str, i64, i64, i64);
 
-/// Sizes are for 227×227 pictures. Every convolution is followed by a ReLU.
+/// Sizes are for 227×227 images. Every convolution is followed by a ReLU.
 const CONVOLUTIONS: [Conv; 5] = [
     Conv("Dconv1", 32, 7, 4),  // 56
     Conv("Dconv2", 64, 5, 1),  // 52
@@ -238,7 +238,7 @@ pub struct Discriminator {
 #[derive(Debug)]
 enum Body {
     DeePSiM(Vec<Conv>),
-    Larsen(Vec<Layer>),
+    VaeGan(Vec<Layer>),
 }
 
 impl Discriminator {
@@ -254,7 +254,7 @@ impl Discriminator {
             let layers = vaegan::discriminator(spec.crop, width)?;
             return Ok(Discriminator {
                 params: stack::weights("discriminator", &layers, seed, device)?,
-                body: Body::Larsen(layers),
+                body: Body::VaeGan(layers),
                 spec,
             });
         }
@@ -311,7 +311,7 @@ impl Discriminator {
         &self.params
     }
 
-    /// Takes the gradients from its weights, for one that only compares. Gradients pass through to pictures.
+    /// Takes the gradients from its weights, for one that only compares. Gradients pass through to images.
     ///
     /// # Errors
     /// What libtorch refuses.
@@ -376,15 +376,15 @@ impl Discriminator {
         Ok(x)
     }
 
-    /// Pictures `[N,3,H,W]` in Caffe units → features at a tap, `[N,C,H,W]`, or `[N,256]` at
+    /// Images `[N,3,H,W]` in Caffe units → features at a tap, `[N,C,H,W]`, or `[N,256]` at
     /// Dpool5. Nothing drops out before any of them; `mode` matters for batch normalisation alone.
     ///
     /// # Errors
-    /// Pictures too small, or a layer that this discriminator does not have.
+    /// Images too small, or a layer that this discriminator does not have.
     pub fn features(&self, caffe: &Tensor, tap: DiscriminatorTap, mode: Mode) -> Result<Tensor> {
         self.spec.has(tap)?;
         match (&self.body, tap) {
-            (Body::Larsen(layers), conv) => self.stacked(layers, caffe, mode, Some(conv.name())),
+            (Body::VaeGan(layers), conv) => self.stacked(layers, caffe, mode, Some(conv.name())),
             (Body::DeePSiM(convolutions), DiscriminatorTap::Dpool5) => {
                 average(&self.convolve(convolutions, caffe, None)?)
             }
@@ -407,16 +407,16 @@ impl Discriminator {
         stack::forward(layers, &self.params, &x, 0, mode, last)
     }
 
-    /// Pictures `[N,3,H,W]` in Caffe units → logits `[N,2]`, index 0 = real. `features` are the
-    /// inverted features of the real pictures, needed exactly where the spec has the branch.
+    /// Images `[N,3,H,W]` in Caffe units → logits `[N,2]`, index 0 = real. `features` are the
+    /// inverted features of the real images, needed exactly where the spec has the branch.
     ///
     /// # Errors
-    /// Pictures too small, or features missing or superfluous.
+    /// Images too small, or features missing or superfluous.
     pub fn forward(&self, caffe: &Tensor, features: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
         let size = caffe.size();
         let convolutions = match &self.body {
             Body::DeePSiM(convolutions) => convolutions,
-            Body::Larsen(layers) => {
+            Body::VaeGan(layers) => {
                 if features.is_some() {
                     return Err(NetError::Spec(
                         "this discriminator has no feature branch".into(),
@@ -561,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn that_of_larsen_et_al_learns_statistics_in_training_alone() {
+    fn vaegan_discriminator_changes_statistics_in_training_alone() {
         let spec = DiscriminatorSpec {
             architecture: Architecture::Larsen { width: 0.25 },
             ..spec(32)

@@ -24,24 +24,24 @@ pub enum NetError {
         /// What there is.
         known: Vec<&'static str>,
     },
-    /// A picture too small for a layer.
+    /// An image too small for a layer.
     #[error(
-        "pictures of {height}x{width} are too small for {what}: nothing is left at layer `{layer}`; \
+        "images of {height}x{width} are too small for {what}: nothing is left at layer `{layer}`; \
          use a larger crop or an earlier tap"
     )]
     TooSmall {
         /// The network, for people.
         what: String,
-        /// Picture height in pixels.
+        /// Image height in pixels.
         height: i64,
-        /// Picture width in pixels.
+        /// Image width in pixels.
         width: i64,
         /// The layer where nothing is left.
         layer: String,
     },
     /// A fully connected layer got a map of another size than it was made for.
     #[error(
-        "{net}'s `{layer}` takes a 6x6 map but pictures of {height}x{width} give {got_h}x{got_w}; \
+        "{net}'s `{layer}` takes a 6x6 map but images of {height}x{width} give {got_h}x{got_w}; \
          use crop 227 or a tap up to pool5"
     )]
     FcSize {
@@ -49,9 +49,9 @@ pub enum NetError {
         net: String,
         /// The layer.
         layer: &'static str,
-        /// Picture height in pixels.
+        /// Image height in pixels.
         height: i64,
-        /// Picture width in pixels.
+        /// Image width in pixels.
         width: i64,
         /// Map height.
         got_h: i64,

@@ -17,8 +17,8 @@ use crate::precision::at_least_fp32;
 use crate::zoo::NetKind;
 use crate::{kinks, pictures};
 
-/// A network that turns pictures into features. Its weights take no gradient unless
-/// [`FeatureNet::unfreeze`] asks for it: nothing can train it by accident. Gradients pass through to the pictures.
+/// A network that turns images into features. Its weights take no gradient unless
+/// [`FeatureNet::unfreeze`] asks for it: nothing can train it by accident. Gradients pass through to the images.
 #[derive(Debug)]
 pub struct FeatureNet {
     net: NetKind,
@@ -182,10 +182,10 @@ impl FeatureNet {
     }
 
     /// Features at several taps in one pass, in the order of `taps`: raw activations,
-    /// `[N,C,H,W]` or `[N,length]`. `caffe` are pictures in Caffe units.
+    /// `[N,C,H,W]` or `[N,length]`. `caffe` are images in Caffe units.
     ///
     /// # Errors
-    /// A tap beyond what was built, or pictures of an illegal size.
+    /// A tap beyond what was built, or images of an illegal size.
     pub fn features(&self, caffe: &Tensor, taps: &[Tap]) -> Result<Vec<Tensor>> {
         pictures::check_pictures(&self.net.to_string(), caffe)?;
         let mut last = 0;
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_reach_the_picture_and_never_the_weights() {
+    fn gradients_reach_the_image_and_never_the_weights() {
         let net = FeatureNet::random(NetKind::AlexNet, Tap::Pool2, 1, Device::Cpu).unwrap();
         let x = Tensor::randn([1, 3, 64, 64], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let y = net.features(&x, &[Tap::Relu1, Tap::Pool2]).unwrap();

@@ -11,9 +11,10 @@ pub(crate) fn rectified(mut y: Tensor, slope: f64) -> Result<Tensor> {
     if let Some(above) = sides::next()? {
         return chosen(&y, &above, slope);
     }
-    let y = match slope == 0.0 {
-        true => y.f_relu_()?,
-        false => leaky_relu(y, slope)?,
+    let y = if slope == 0.0 {
+        y.f_relu_()?
+    } else {
+        leaky_relu(y, slope)?
     };
     note_rectified(&y)?;
     Ok(y)

@@ -40,7 +40,7 @@ pub struct LatentSpec {
     pub code: Code,
 }
 
-/// What an encoder says of a batch of pictures, fp32.
+/// What an encoder says of a batch of images, fp32.
 #[derive(Debug)]
 pub struct Posterior {
     /// μ `[N,size]`.
@@ -67,7 +67,7 @@ impl Posterior {
 
     /// The Kullback-Leibler term, Eq. 8 of the paper: ½ (‖μ‖² + ‖σ‖² − ⟨log σ², 1⟩), which is the
     /// divergence from a standard normal distribution plus half the code's length. Summed over the
-    /// batch; [`Reduction::Caffe`]: per picture; [`Reduction::Mean`]: per value. None for plain codes.
+    /// batch; [`Reduction::Caffe`]: per image; [`Reduction::Mean`]: per value. None for plain codes.
     ///
     /// # Errors
     /// What libtorch refuses.
@@ -103,7 +103,7 @@ enum Body {
     /// A feature network up to a layer.
     Features(FeatureNet, Tap),
     /// The encoder of Larsen et al., for crops of this side.
-    Larsen(Vec<Layer>, i64),
+    VaeGan(Vec<Layer>, i64),
 }
 
 /// A feature network up to a layer, or the encoder of Larsen et al., and heads behind it, all of which learn.
@@ -117,13 +117,13 @@ pub struct LearnedEncoder {
 }
 
 impl LearnedEncoder {
-    /// From a network with the weights to begin with, for pictures `crop` pixels wide. The heads are
+    /// From a network with the weights to begin with, for images `crop` pixels wide. The heads are
     /// `mean.*` (weights N(0, 1/fan_in), so that codes begin about as large as features are) and
     /// `log_variance.*` (zeros: σ begins at 1).
     ///
     /// # Errors
     /// A code without values, a network that cannot be trained along, or that cannot take such
-    /// pictures.
+    /// images.
     pub fn new(
         net: FeatureNet,
         tap: Tap,
@@ -141,7 +141,7 @@ impl LearnedEncoder {
         heads.added(Body::Features(net, tap), params, spec, seed, device)
     }
 
-    /// The encoder of Larsen et al. for pictures `crop` pixels wide, with random weights; `width` multiplies
+    /// The encoder of Larsen et al. for images `crop` pixels wide, with random weights; `width` multiplies
     /// its channels. The heads are as in [`LearnedEncoder::new`], but do not decay, as the authors' do not.
     ///
     /// # Errors
@@ -159,7 +159,7 @@ impl LearnedEncoder {
             features: layers.last().map_or(0, |l| l.output),
             decay: false,
         };
-        heads.added(Body::Larsen(layers, crop), params, spec, seed, device)
+        heads.added(Body::VaeGan(layers, crop), params, spec, seed, device)
     }
 
     /// Checks that the encoder of Larsen et al. is made for such crops and widths.
@@ -180,10 +180,10 @@ impl LearnedEncoder {
         &self.params
     }
 
-    /// The distribution of codes of pictures in Caffe units.
+    /// The distribution of codes of images in Caffe units.
     ///
     /// # Errors
-    /// Pictures of another size than it was built for.
+    /// Images of another size than it was built for.
     pub fn posterior(&self, caffe: &Tensor) -> Result<Posterior> {
         self.posterior_in(Mode::Evaluation, caffe)
     }
@@ -191,7 +191,7 @@ impl LearnedEncoder {
     /// As [`LearnedEncoder::posterior`]; `mode` matters for batch normalisation alone.
     ///
     /// # Errors
-    /// As [`LearnedEncoder::posterior`], and a single picture in training where there is batch normalisation.
+    /// As [`LearnedEncoder::posterior`], and a single image in training where there is batch normalisation.
     pub fn posterior_in(&self, mode: Mode, caffe: &Tensor) -> Result<Posterior> {
         let features = match &self.body {
             Body::Features(net, tap) => net
@@ -199,7 +199,7 @@ impl LearnedEncoder {
                 .pop()
                 .ok_or_else(|| NetError::Spec(format!("no features at {tap}")))?
                 .f_flatten(1, -1)?,
-            Body::Larsen(layers, crop) => {
+            Body::VaeGan(layers, crop) => {
                 pictures::check_size("the encoder", caffe, *crop)?;
                 let x = pictures::caffe_to_unit(caffe)?;
                 stack::forward(layers, &self.params, &x, 0, mode, None)?
@@ -209,7 +209,7 @@ impl LearnedEncoder {
         if features.size()[1] != width {
             return Err(NetError::InputShape {
                 what: "the encoder's heads".to_owned(),
-                expected: format!("pictures that give {width} features"),
+                expected: format!("images that give {width} features"),
                 got: features.size(),
             });
         }
@@ -257,9 +257,10 @@ impl Heads {
                 Ok(tensor)
             };
             let shape = [spec.size, features];
-            let weight = match deviation > 0.0 {
-                true => normal(&format!("encoder.{name}.weight"), &shape, deviation, seed)?,
-                false => zeros(&shape)?,
+            let weight = if deviation > 0.0 {
+                normal(&format!("encoder.{name}.weight"), &shape, deviation, seed)?
+            } else {
+                zeros(&shape)?
             };
             Ok(Head {
                 weight: add("weight", weight)?,
@@ -293,13 +294,13 @@ mod tests {
         LearnedEncoder::new(net, Tap::Pool2, spec, 64, 1, Device::Cpu).unwrap()
     }
 
-    fn pictures() -> Tensor {
+    fn images() -> Tensor {
         normal("x", &[3, 3, 64, 64], 50.0, 1).unwrap()
     }
 
     #[test]
     fn codes_are_drawn_around_the_mean() {
-        let at = encoder(Code::Gaussian).posterior(&pictures()).unwrap();
+        let at = encoder(Code::Gaussian).posterior(&images()).unwrap();
         assert_eq!(at.mean.size(), [3, 5]);
         let draw = |seed| seeded(seed, || at.draw()).unwrap();
         assert_eq!(draw(1), draw(1));
@@ -318,7 +319,7 @@ mod tests {
 
     #[test]
     fn plain_codes_are_the_mean_and_know_no_divergence() {
-        let at = encoder(Code::Plain).posterior(&pictures()).unwrap();
+        let at = encoder(Code::Plain).posterior(&images()).unwrap();
         assert_eq!(at.draw().unwrap(), at.mean);
         assert!(at.kl(Reduction::Caffe).unwrap().is_none());
     }
@@ -346,7 +347,7 @@ mod tests {
         let names: Vec<&str> = encoder.params().iter().map(|p| p.name.as_str()).collect();
         assert!(names.contains(&"features.0.weight") && names.contains(&"mean.weight"));
         assert!(names.contains(&"log_variance.bias"));
-        let at = encoder.posterior(&pictures()).unwrap();
+        let at = encoder.posterior(&images()).unwrap();
         let loss = at.kl(Reduction::Caffe).unwrap().unwrap() + at.mean.square().sum(Kind::Float);
         let weights: Vec<&Tensor> = encoder.params().iter().map(|p| &p.tensor).collect();
         for (name, g) in names
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_of_another_size_are_refused() {
+    fn images_of_another_size_are_refused() {
         let x = normal("x", &[1, 3, 96, 96], 50.0, 1).unwrap();
         let error = encoder(Code::Plain).posterior(&x).unwrap_err().to_string();
         assert!(error.contains("heads"), "{error}");

@@ -4,7 +4,7 @@
 //! caller did not seed.
 //!
 //! # Units
-//! Pictures are float tensors `[N,3,H,W]` in one of two units, and every function says which:
+//! Images are float tensors `[N,3,H,W]` in one of two units, and every function says which:
 //! - **RGB**: red, green, blue, 0–255. What people and the command line use.
 //! - **Caffe**: blue, green, red, 0–255 minus the mean (104, 117, 123). What the generator puts
 //!   out and what CaffeNet and the discriminator take. [`pictures`] converts.

@@ -155,12 +155,11 @@ impl Adam {
         for ((param, grad), v) in trained.iter().zip(grads).zip(&self.v) {
             let mut weight = param.tensor.shallow_clone();
             let decayed;
-            let grad = match param.decays && o.weight_decay > 0.0 {
-                true => {
-                    decayed = grad.f_add(&weight.f_mul_scalar(o.weight_decay)?)?;
-                    &decayed
-                }
-                false => grad,
+            let grad = if param.decays && o.weight_decay > 0.0 {
+                decayed = grad.f_add(&weight.f_mul_scalar(o.weight_decay)?)?;
+                &decayed
+            } else {
+                grad
             };
             let mut v = v.shallow_clone();
             let _ = v

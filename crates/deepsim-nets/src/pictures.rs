@@ -1,4 +1,4 @@
-//! Conversions between the units of pictures.
+//! Conversions between the units of images.
 
 use tch::{Kind, Tensor};
 
@@ -7,20 +7,20 @@ use crate::precision::widened;
 
 /// CaffeNet's channel means, blue, green, red, in 0–255.
 pub const MEAN_BGR: [f32; 3] = [104.0, 117.0, 123.0];
-/// torchvision's ImageNet means, red, green, blue, of pictures in 0–1.
+/// torchvision's ImageNet means, red, green, blue, of images in 0–1.
 pub const TORCHVISION_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const TORCHVISION_MEAN_64: [f64; 3] = [0.485, 0.456, 0.406];
 /// torchvision's ImageNet deviations, red, green, blue.
 pub const TORCHVISION_STD: [f32; 3] = [0.229, 0.224, 0.225];
 const TORCHVISION_STD_64: [f64; 3] = [0.229, 0.224, 0.225];
 
-/// VideoNet's channel means, blue, green, red, in 0–255. Wang & Gupta subtract a mean picture; these
+/// VideoNet's channel means, blue, green, red, in 0–255. Wang & Gupta subtract a mean image; these
 /// are its averages over positions, in CaffeNet's order of channels: a choice of ours, since a mean
-/// picture would tie the network to one size.
+/// image would tie the network to one size.
 pub const VIDEONET_MEAN_BGR: [f32; 3] = [96.6, 102.8, 108.0];
 const VIDEONET_MEAN_BGR_64: [f64; 3] = [96.6, 102.8, 108.0];
 
-/// One number for each channel, in fp32 and for pictures in fp64.
+/// One number for each channel, in fp32 and for images in fp64.
 #[derive(Clone, Copy)]
 struct Channels {
     single: [f32; 3],
@@ -55,7 +55,7 @@ pub fn check_pictures(what: &str, x: &Tensor) -> Result<()> {
         [_, 3, _, _] => Ok(()),
         other => Err(NetError::InputShape {
             what: what.to_owned(),
-            expected: "pictures [N,3,H,W]".to_owned(),
+            expected: "images [N,3,H,W]".to_owned(),
             got: other.to_vec(),
         }),
     }
@@ -70,7 +70,7 @@ pub fn check_size(what: &str, x: &Tensor, side: i64) -> Result<()> {
         [_, 3, h, w] if (*h, *w) == (side, side) => Ok(()),
         other => Err(NetError::InputShape {
             what: what.to_owned(),
-            expected: format!("pictures [N,3,{side},{side}]"),
+            expected: format!("images [N,3,{side},{side}]"),
             got: other.to_vec(),
         }),
     }
@@ -123,7 +123,7 @@ pub fn caffe_to_efficientnet(caffe: &Tensor) -> Result<Tensor> {
     reversed("EfficientNet-Lite0", caffe, [1.0 / 128.0; 3], shift)
 }
 
-/// Caffe units → RGB in −1…1, as the networks of Larsen et al. see pictures.
+/// Caffe units → RGB in −1…1, as the networks of Larsen et al. see images.
 ///
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.
@@ -178,7 +178,7 @@ fn reversed(
         .f_add(&per_channel(shift, caffe))?)
 }
 
-/// Clips pictures in Caffe units to what a screen can show (RGB 0–255).
+/// Clips images in Caffe units to what a screen can show (RGB 0–255).
 ///
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.

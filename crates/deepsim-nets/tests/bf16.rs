@@ -106,8 +106,8 @@ fn every_network(code: Bf16Code, crop: i64) {
             check(what, code, &x, Some(g.params()), &|x| g.forward(x).unwrap());
         }
     }
-    // Grey levels around zero, smooth as photographs are.
-    let pictures = seeded(2, || {
+    // Grey levels around zero, smooth as photos are.
+    let images = seeded(2, || {
         (Tensor::randn([2, 3, 9, 9], FP32) * 50.0).upsample_bicubic2d(
             [crop, crop],
             false,
@@ -121,10 +121,10 @@ fn every_network(code: Bf16Code, crop: i64) {
         architecture: Default::default(),
     };
     let d = Discriminator::new(spec, 1, Device::Cpu).unwrap();
-    check("discriminator", code, &pictures, Some(d.params()), &|x| {
+    check("discriminator", code, &images, Some(d.params()), &|x| {
         d.forward(x, None, Mode::Training).unwrap()
     });
-    larsen(code, &pictures);
+    larsen(code, &images);
     for (net, tap) in [
         (NetKind::AlexNet, Tap::Pool5),
         (NetKind::CaffeNet, Tap::Pool2),
@@ -132,15 +132,15 @@ fn every_network(code: Bf16Code, crop: i64) {
         (NetKind::Vgg16, Tap::Pool3),
     ] {
         let c = FeatureNet::random(net, tap, 1, Device::Cpu).unwrap();
-        check(&format!("{net} {tap:?}"), code, &pictures, None, &|x| {
+        check(&format!("{net} {tap:?}"), code, &images, None, &|x| {
             c.features(x, &[tap]).unwrap().remove(0)
         });
     }
 }
 
 /// The networks with batch normalisation, in training.
-fn larsen(code: Bf16Code, pictures: &Tensor) {
-    let crop = pictures.size()[2];
+fn larsen(code: Bf16Code, images: &Tensor) {
+    let crop = images.size()[2];
     if crop != 64 {
         return; // theirs is the only size that all three are made for
     }
@@ -152,7 +152,7 @@ fn larsen(code: Bf16Code, pictures: &Tensor) {
     check(
         "the encoder of Larsen et al.",
         code,
-        pictures,
+        images,
         Some(e.params()),
         &|x| {
             let posterior = e.posterior_in(Mode::Training, x).unwrap();
@@ -175,7 +175,7 @@ fn larsen(code: Bf16Code, pictures: &Tensor) {
     check(
         "their discriminator",
         code,
-        pictures,
+        images,
         Some(d.params()),
         &|x| d.forward(x, None, Mode::Training).unwrap(),
     );

@@ -158,7 +158,7 @@ fn check_generator(case: &str, input: FeatureShape) {
 }
 
 #[test]
-fn generators_make_opencvs_pictures() {
+fn generators_make_opencvs_images() {
     let map = FeatureShape::Map {
         channels: 256,
         size: 6,

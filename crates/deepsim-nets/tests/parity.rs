@@ -102,7 +102,7 @@ fn take(params: &Params, kind: Kind) {
     }
 }
 
-/// The generator and its pictures, RGB 0–255.
+/// The generator and its images, RGB 0–255.
 fn generate(r: &Reference, features: &Tensor) -> (Generator, Tensor) {
     let g = generator(r, "w/", features.kind());
     let y = caffe_to_rgb(&g.forward(features).unwrap()).unwrap();
@@ -147,13 +147,13 @@ fn check_generator(options: &str) {
         trained(&r, g.params(), &x, &y)
     };
     assert_parity(&case, &r, &compute);
-    let pictures = || generate(&r, r.get("x")).1;
+    let images = || generate(&r, r.get("x")).1;
     deepsim_nets::allow_winograd(false);
-    let direct = pictures();
+    let direct = images();
     deepsim_nets::allow_winograd(true);
     assert_ne!(
         direct,
-        pictures(),
+        images(),
         "{case}: Winograd's algorithm was not taken"
     );
 }
@@ -234,7 +234,7 @@ fn discriminator(r: &Reference, weights: &str, kind: Kind) -> Discriminator {
     d
 }
 
-/// The discriminator and its logits for RGB pictures.
+/// The discriminator and its logits for RGB images.
 fn discriminate(r: &Reference, x: &Tensor) -> (Discriminator, Tensor) {
     let d = discriminator(r, "w/", x.kind());
     let y = d

@@ -8,11 +8,11 @@ use deepsim_nets::init::seeded;
 use deepsim_nets::loss::{Label, SharedPass, cross_entropy};
 use tch::{Device, Kind, Tensor};
 
-const PICTURES: i64 = 4;
+const IMAGES: i64 = 4;
 const VALUES: i64 = 12;
 const HIDDEN: i64 = 16;
 
-/// Added to the seed of weights and pictures: what is held here holds for any.
+/// Added to the seed of weights and images: what is held here holds for any.
 fn seed() -> i64 {
     let set = std::env::var("DEEPSIM_PARITY_SEED");
     set.map_or(0, |text| {
@@ -20,8 +20,8 @@ fn seed() -> i64 {
     })
 }
 
-/// A discriminator of two layers in some arithmetic, and pictures, each with biases of its own, so
-/// that each picture's probability of "real" can be chosen.
+/// A discriminator of two layers in some arithmetic, and images, each with biases of its own, so
+/// that each image's probability of "real" can be chosen.
 struct Small {
     weights: [Tensor; 2],
     x: Tensor,
@@ -29,14 +29,14 @@ struct Small {
 }
 
 impl Small {
-    /// Pictures that are called real with these probabilities, given by their log-odds.
+    /// Images that are called real with these probabilities, given by their log-odds.
     fn new(log_odds: [f64; 4]) -> Small {
         let options = (Kind::Double, Device::Cpu);
         let random = |shape: &[i64]| Tensor::randn(shape, options) * 0.5;
         let small = seeded(5 + seed(), || Small {
             weights: [random(&[HIDDEN, VALUES]), random(&[2, HIDDEN])],
-            x: random(&[PICTURES, VALUES]),
-            bias: Tensor::zeros([PICTURES, 2], options),
+            x: random(&[IMAGES, VALUES]),
+            bias: Tensor::zeros([IMAGES, 2], options),
         });
         let there = odds(&small.logits());
         let half = (Tensor::from_slice(&log_odds) - there) * 0.5;
@@ -60,7 +60,7 @@ impl Small {
         hidden.matmul(&self.weights[1].tr()) + &self.bias
     }
 
-    /// Gradients with regard to both weights and the pictures.
+    /// Gradients with regard to both weights and the images.
     fn gradients(&self, loss: &Tensor) -> [Tensor; 3] {
         let inputs = [&self.weights[0], &self.weights[1], &self.x];
         let found = Tensor::run_backward(&[loss], &inputs, true, false);
@@ -72,7 +72,7 @@ fn odds(logits: &Tensor) -> Tensor {
     logits.select(1, 0) - logits.select(1, 1)
 }
 
-/// Weight gradients of the discriminator's loss and the adversarial gradient of the pictures: two
+/// Weight gradients of the discriminator's loss and the adversarial gradient of the images: two
 /// passes in double precision through the same weights, for the log-odds `z` that the arithmetic
 /// under test found (bf16 rounds logits of 9 to sixteenths, which is no matter of the passes).
 fn two_passes(small: &Small, z: &Tensor) -> [Tensor; 3] {
@@ -80,7 +80,7 @@ fn two_passes(small: &Small, z: &Tensor) -> [Tensor; 3] {
     // The value of z, with the graph of the exact one: d(z)/d(exact) is 1.
     let own = odds(&exact.logits());
     let z = &own - own.detach() + z.to_kind(Kind::Double).detach();
-    let n = PICTURES as f64;
+    let n = IMAGES as f64;
     let [a, b, _] = exact.gradients(&(-(-&z).log_sigmoid().sum(Kind::Double) / n));
     let [_, _, x] = exact.gradients(&(-z.log_sigmoid().sum(Kind::Double) / n));
     [a, b, x]
@@ -106,10 +106,10 @@ fn relative(found: &Tensor, expected: &Tensor) -> f64 {
     (found - expected).norm().double_value(&[]) / size
 }
 
-/// The worst of the pictures: one that is called real surely has a gradient many orders of
+/// The worst of the images: one that is called real surely has a gradient many orders of
 /// magnitude smaller, whose error would be lost beside another's.
-fn worst_picture(found: &Tensor, expected: &Tensor) -> f64 {
-    let each = (0..PICTURES).map(|n| relative(&found.get(n), &expected.get(n)));
+fn worst_image(found: &Tensor, expected: &Tensor) -> f64 {
+    let each = (0..IMAGES).map(|n| relative(&found.get(n), &expected.get(n)));
     each.fold(0.0, f64::max)
 }
 
@@ -138,12 +138,12 @@ fn one_pass_gives_the_gradients_of_two() {
             let small = Small::new(odds).to(kind);
             let (z, [a, b, x]) = one_pass(&small);
             let [ta, tb, tx] = two_passes(&small, &z);
-            let pictures = worst_picture(&x, &tx);
-            assert!(pictures < tolerance, "{what}, {kind:?}: {pictures:.1e}");
+            let images = worst_image(&x, &tx);
+            assert!(images < tolerance, "{what}, {kind:?}: {images:.1e}");
             // Below RARE the discriminator hears more than it should, of what is nothing anyway.
             if what == "p = 1e-30" {
-                let heard = a.abs().max().double_value(&[]);
-                assert!(heard < 1e-17, "{heard:.1e}");
+                let magnitude = a.abs().max().double_value(&[]);
+                assert!(magnitude < 1e-17, "{magnitude:.1e}");
                 continue;
             }
             for (found, expected) in [(a, ta), (b, tb)] {
@@ -184,7 +184,7 @@ fn everything_stays_finite_and_sums_are_sums() {
         pass.seeded.double_value(&[])
     };
     let (mean, sum) = (value(Reduction::Caffe), value(Reduction::Paper));
-    assert!((sum - PICTURES as f64 * mean).abs() < 1e-5 * sum.abs());
+    assert!((sum - IMAGES as f64 * mean).abs() < 1e-5 * sum.abs());
     assert_eq!(mean, value(Reduction::Mean));
     assert!(SharedPass::new(&small.x, Reduction::Caffe).is_err());
 }

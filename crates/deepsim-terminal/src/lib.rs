@@ -40,9 +40,10 @@ pub fn print(text: impl Display) -> io::Result<()> {
 /// # Errors
 /// As for [`print()`].
 pub fn print_data(text: &str) -> io::Result<()> {
-    match io::stdout().is_terminal() {
-        true => put(escape(text).as_bytes()),
-        false => put(text.as_bytes()),
+    if io::stdout().is_terminal() {
+        put(escape(text).as_bytes())
+    } else {
+        put(text.as_bytes())
     }
 }
 
@@ -82,10 +83,11 @@ fn escaped(text: &str, wanted: impl Fn(char) -> bool) -> Cow<'_, str> {
     }
     let mut plain = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        match wanted(c) {
+        if wanted(c) {
             // Writing to a string does not fail.
-            true => _ = write!(plain, "{}", c.escape_default()),
-            false => plain.push(c),
+            _ = write!(plain, "{}", c.escape_default());
+        } else {
+            plain.push(c);
         }
     }
     Cow::Owned(plain)
@@ -100,10 +102,11 @@ pub fn json(text: &str) -> Cow<'_, str> {
     }
     let mut plain = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        match wanted(c) {
+        if wanted(c) {
             // Writing to a string does not fail. All of them are below U+10000.
-            true => _ = write!(plain, "\\u{:04x}", u32::from(c)),
-            false => plain.push(c),
+            _ = write!(plain, "\\u{:04x}", u32::from(c));
+        } else {
+            plain.push(c);
         }
     }
     Cow::Owned(plain)

@@ -18,9 +18,10 @@ use crate::Stderr;
 
 /// The bars on this program's stderr: lines go above them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
-    MultiProgress::with_draw_target(match io::stderr().is_terminal() {
-        true => ProgressDrawTarget::stderr(),
-        false => ProgressDrawTarget::hidden(),
+    MultiProgress::with_draw_target(if io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
     })
 });
 

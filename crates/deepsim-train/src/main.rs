@@ -15,10 +15,10 @@ use deepsim_train::Request;
 use deepsim_train::signals::Stop;
 use deepsim_train::train::{End, train};
 
-/// Train an experiment: a generator that turns features back into pictures.
+/// Train an experiment: a generator that turns features back into images.
 ///
 /// Writes runs/NAME (or --out): the resolved experiment, checkpoints, metrics.jsonl,
-/// TensorBoard events and sample pictures. Ctrl-C saves a checkpoint and exits; --resume goes
+/// TensorBoard events and sample images. Ctrl-C saves a checkpoint and exits; --resume goes
 /// on exactly there: bit for bit on the same kind of machine with the same number of threads.
 #[derive(Parser)]
 #[command(

@@ -15,9 +15,10 @@ pub fn set_products(settings: &RawTrain) -> Result<()> {
         RawTf32::Off => Tf32::Forbidden,
         RawTf32::On => Tf32::Allowed,
     })?;
-    Ok(set_cudnn_choice(match settings.deterministic {
-        true => CudnnChoice::Repeatable,
-        false => CudnnChoice::Fastest,
+    Ok(set_cudnn_choice(if settings.deterministic {
+        CudnnChoice::Repeatable
+    } else {
+        CudnnChoice::Fastest
     })?)
 }
 

@@ -24,7 +24,7 @@ use crate::request::Request;
 use crate::signals::Stop;
 use crate::state::State;
 
-/// Held-out photographs that are decoded at once before a run begins.
+/// Held-out images that are decoded at once before a run begins.
 const CHECKED_AT_ONCE: usize = 32;
 
 /// A run that is ready for its next step.
@@ -40,7 +40,7 @@ pub(crate) struct Prepared {
     /// Of the checkpoint that it goes on from.
     pub counters: Option<BTreeMap<String, i64>>,
     pub loader: Loader,
-    /// Of the next step: its photographs are readable.
+    /// Of the next step: its images are readable.
     pub batch: Batch,
     /// Of the images that evaluations look at: how many are training images, where it is known.
     pub overlap: Option<usize>,
@@ -128,7 +128,7 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
     run.begin(experiment, request.intent)?;
 
     tracing::info!(
-        "{}: {} → {}, compared at {}; {} photographs, batch {}, {}",
+        "{}: {} → {}, compared at {}; {} images, batch {}, {}",
         experiment.raw.name,
         experiment.encoder,
         pixels(experiment.raw.data.crop),
@@ -218,7 +218,7 @@ fn remarks(experiment: &Experiment, settings: &RawTrain, device: Device) -> Vec<
     .collect()
 }
 
-/// MS-SSIM on pictures too small for all of its scales is another measure than on large ones.
+/// MS-SSIM on images too small for all of its scales is another measure than on large ones.
 fn fewer_scales(experiment: &Experiment) -> Option<String> {
     let side = i64::from(experiment.raw.data.crop);
     let scales = structural::scales(side, side);
@@ -226,7 +226,7 @@ fn fewer_scales(experiment: &Experiment) -> Option<String> {
         && scales < structural::scales(i64::MAX, i64::MAX);
     fewer.then(|| {
         format!(
-            "note: MS-SSIM compares pictures of {side} pixels at {scales} scales instead of {}, with their \
+            "note: MS-SSIM compares images of {side} pixels at {scales} scales instead of {}, with their \
              weights scaled to the same sum",
             structural::scales(i64::MAX, i64::MAX)
         )
@@ -254,7 +254,7 @@ fn set_threads(threads: usize, device: Device) {
 fn check_size(experiment: &Experiment, data: &Dataset) -> Result<()> {
     if experiment.raw.data.scale.is_none() && experiment.raw.data.crop > data.stored_size() {
         let reason = format!(
-            "is {} but the photographs are stored at {} pixels ({}); prepare them larger or lower it",
+            "is {} but the images are stored at {} pixels ({}); prepare them larger or lower it",
             experiment.raw.data.crop,
             data.stored_size(),
             data.describe()
@@ -270,11 +270,11 @@ fn check_size(experiment: &Experiment, data: &Dataset) -> Result<()> {
     Ok(())
 }
 
-/// Errors are relative to the distance between photographs, of which one alone has none; and all that will be looked at
+/// Errors are relative to the distance between images, of which one alone has none; and all that will be looked at
 /// must be readable.
 fn check_held_out(experiment: &Experiment, test: &Dataset) -> Result<()> {
     if test.len() < 2 {
-        let reason = format!("needs at least 2 photographs, has {}", test.describe());
+        let reason = format!("needs at least 2 images, has {}", test.describe());
         let path = experiment.path.clone();
         return Err(ExperimentError::Invalid {
             path,
@@ -327,7 +327,7 @@ fn describe(
     })
 }
 
-/// A resumed run must see the weights and photographs that it began with.
+/// A resumed run must see the weights and images that it began with.
 fn same_inputs(run: &Path, now: &Manifest, then: &Manifest) -> Result<()> {
     for (what, is, was) in [
         (
@@ -397,9 +397,10 @@ fn not_held_out(shared: usize, of: usize) -> Option<String> {
 fn recorded(experiment: &Experiment, request: &Request) -> Result<Option<Checkpoint>> {
     let sources = [&experiment.encoder, &experiment.comparator];
     let modules = sources.iter().any(|s| matches!(s, Source::Script(_)));
-    match modules && request.intent != Intent::Fresh {
-        true => Ok(Checkpoint::newest(&request.out.join("checkpoints"))?),
-        false => Ok(None),
+    if modules && request.intent != Intent::Fresh {
+        Ok(Checkpoint::newest(&request.out.join("checkpoints"))?)
+    } else {
+        Ok(None)
     }
 }
 

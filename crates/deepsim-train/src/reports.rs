@@ -19,7 +19,7 @@ use crate::error::{Result, TrainError};
 use crate::observe::tensorboard::EventWriter;
 use crate::state::State;
 
-/// Photographs on a sample sheet.
+/// Images on a sample sheet.
 pub(crate) const SHEET: usize = 8;
 
 /// TensorBoard's event file of this process.
@@ -34,9 +34,10 @@ impl Events {
         let folder = run.join("tensorboard");
         let open = || -> std::io::Result<EventWriter> {
             std::fs::create_dir_all(&folder)?;
-            match std::fs::read_dir(&folder)?.next().is_none() {
-                true => EventWriter::create(&folder),
-                false => EventWriter::resume(&folder, first + 1, now()),
+            if std::fs::read_dir(&folder)?.next().is_none() {
+                EventWriter::create(&folder)
+            } else {
+                EventWriter::resume(&folder, first + 1, now())
             }
         };
         let writer = open().map_err(ExperimentError::io(&folder))?;
@@ -92,7 +93,7 @@ impl Shown<'_> {
         self.experiment.augment()
     }
 
-    /// Writes `samples/step-….png`: held-out photographs above their reconstructions.
+    /// Writes `samples/step-….png`: held-out images above their reconstructions.
     pub(crate) fn sample(&self) -> Result<sheet::Png> {
         let _guard = tch::no_grad_guard();
         let shown = measure::chosen(self.test, SHEET);

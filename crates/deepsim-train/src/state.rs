@@ -7,12 +7,13 @@ use deepsim_experiment::{Checkpoint, ENCODER_FILE, Experiment, Snapshot};
 use deepsim_nets::params::Params;
 use deepsim_nets::{Adam, Discriminator, Generator, LearnedEncoder, NetError};
 use tch::{Device, Tensor};
+use tracing::trace_span;
 
 use crate::error::{Result, TrainError};
 use crate::method::gate::Gate;
 use crate::method::gradients::{Gradients, Player};
 
-/// Begins the names of counters that mark a photograph as left out.
+/// Begins the names of counters that mark an image as left out.
 const QUARANTINED: &str = "quarantined.";
 
 /// Everything that affects the next step. Randomness and the position in the data are pure
@@ -37,7 +38,7 @@ pub struct State {
     pub halvings: u64,
     /// Updates of a network after which its learning rate halves.
     pub halve_at: Vec<u64>,
-    /// Photographs that were left out as corrupt, by index: their budget is the run's.
+    /// Images that were left out as corrupt, by index: their budget is the run's.
     pub quarantined: BTreeSet<usize>,
 }
 
@@ -110,6 +111,12 @@ impl State {
     /// # Errors
     /// What libtorch refuses; gradients of an encoder where none learns.
     pub fn update(&mut self, gradients: &Gradients) -> Result<()> {
+        let _phase = match gradients.player {
+            Player::Generator => trace_span!("generator_update"),
+            Player::Discriminator => trace_span!("discriminator_update"),
+            Player::Encoder => trace_span!("encoder_update"),
+        }
+        .entered();
         let halvings = self.halvings;
         let (params, adam) = match gradients.player {
             Player::Generator => (self.generator.params(), &mut self.adam_g),

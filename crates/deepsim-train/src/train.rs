@@ -9,11 +9,10 @@ use deepsim_data::{Batch, Loader, Part};
 use deepsim_experiment::config::{RawNotFinite, RawTrain};
 use deepsim_experiment::upload::to_caffe;
 use deepsim_experiment::{Checkpoint, Experiment, ExperimentError, Intent, Perception};
-use deepsim_nets::init::derive_seed;
 use deepsim_nets::loss::TermKind;
 
 use crate::error::{Rescue, Result, TrainError};
-use crate::method::{Losses, Plan, iterate};
+use crate::method::{Losses, Plan, iterate, iteration_seed};
 use crate::observe::metrics_log::{Means, MetricsLog};
 use crate::observe::progress::Progress;
 use crate::observe::report::{
@@ -43,7 +42,7 @@ pub enum End {
 ///
 /// # Errors
 /// Everything that is wrong with the experiment, its inputs or the run directory, before the
-/// first step; unreadable photographs, losses that are not finite, failed reports and a full disk later: then the
+/// first step; unreadable images, losses that are not finite, failed reports and a full disk later: then the
 /// state is saved first, where it is valid. The last checkpoint is never harmed.
 pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<End> {
     let mut request = request.clone();
@@ -280,7 +279,7 @@ impl<'a> Training<'a> {
 
     /// One iteration, after which the state is that of the next step.
     fn iterate(&mut self, batch: Batch) -> Result<Losses> {
-        let pictures = to_caffe(&batch.images, self.parts.device)?;
+        let x = to_caffe(&batch.images, self.parts.device)?;
         let Parts {
             data, perception, ..
         } = &self.parts;
@@ -290,17 +289,10 @@ impl<'a> Training<'a> {
         if self.loader.quarantined().len() > state.quarantined.len() {
             state.quarantined.extend(self.loader.quarantined().keys());
         }
-        let seed = derive_seed(self.settings.seed, "dropout", state.step);
+        let seed = iteration_seed(self.settings.seed, state.step);
         let updates = (state.adam_g.count(), state.adam_d.count());
         self.valid = false;
-        let losses = iterate(
-            state,
-            perception,
-            &pictures,
-            recorded.as_ref(),
-            &self.plan,
-            seed,
-        );
+        let losses = iterate(state, perception, &x, recorded.as_ref(), &self.plan, seed);
         // Running statistics of batch normalisation move before any weight does.
         let untouched = updates == (state.adam_g.count(), state.adam_d.count())
             && !self.experiment.normalises_batches();

@@ -110,8 +110,8 @@ fn check(what: &str, x: &Tensor, cpu: &Net, gpu: &Net, device: Device) {
     }
 }
 
-/// Grey levels around zero, smooth as photographs are.
-fn pictures(n: i64, side: i64) -> Tensor {
+/// Grey levels around zero, smooth as photos are.
+fn images(n: i64, side: i64) -> Tensor {
     seeded(2, || {
         let coarse = Tensor::randn([n, 3, 9, 9], FP32) * 50.0;
         coarse.upsample_bicubic2d([side, side], false, None, None)
@@ -132,7 +132,7 @@ fn every_network_is_the_cpu_s() {
         let of = |net: &FeatureNet, x: &Tensor| net.features(x, &[tap]).unwrap().remove(0);
         check(
             &format!("{net} {tap}"),
-            &pictures(2, side),
+            &images(2, side),
             &Net {
                 params: None,
                 forward: &|x| of(&both[0], x),
@@ -189,17 +189,17 @@ fn every_network_is_the_cpu_s() {
         architecture: Default::default(),
     };
     let both = [Device::Cpu, device].map(|d| Discriminator::new(spec.clone(), 1, d).unwrap());
-    let judge = |d: &Discriminator, x: &Tensor| d.forward(x, None, Mode::Evaluation).unwrap();
+    let logits = |d: &Discriminator, x: &Tensor| d.forward(x, None, Mode::Evaluation).unwrap();
     check(
         "discriminator",
-        &pictures(2, 227),
+        &images(2, 227),
         &Net {
             params: Some(both[0].params()),
-            forward: &|x| judge(&both[0], x),
+            forward: &|x| logits(&both[0], x),
         },
         &Net {
             params: Some(both[1].params()),
-            forward: &|x| judge(&both[1], x),
+            forward: &|x| logits(&both[1], x),
         },
         device,
     );
@@ -210,7 +210,7 @@ fn every_network_is_the_cpu_s() {
 fn tf32_changes_fp32_only_where_it_is_allowed() {
     let (device, _turn) = gpu();
     let net = FeatureNet::random(NetKind::CaffeNet, Tap::Pool5, 1, device).unwrap();
-    let x = pictures(2, 227).to_device(device);
+    let x = images(2, 227).to_device(device);
     let features = || net.features(&x, &[Tap::Pool5]).unwrap().remove(0);
     let exact = features();
     set_tf32(Tf32::Allowed).unwrap();
@@ -226,7 +226,7 @@ fn tf32_changes_fp32_only_where_it_is_allowed() {
 #[ignore = "needs a GPU"]
 fn losses_and_metrics_are_the_cpu_s() {
     let (device, _turn) = gpu();
-    let a = pictures(3, 200) + 120.0;
+    let a = images(3, 200) + 120.0;
     let b = &a + seeded(5, || Tensor::randn([3, 3, 200, 200], FP32)) * 8.0;
     let there = b.to_device(device);
     let logits = seeded(6, || Tensor::randn([3, 2], FP32));

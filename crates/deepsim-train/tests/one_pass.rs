@@ -33,7 +33,7 @@ const NEITHER: Gate = Gate {
     train_g: false,
 };
 
-/// Added to the seeds of pictures and dropout: what is held here holds for any.
+/// Added to the seeds of images and dropout: what is held here holds for any.
 fn seed() -> i64 {
     let set = std::env::var("DEEPSIM_PARITY_SEED");
     set.map_or(0, |text| {
@@ -82,7 +82,7 @@ impl Outcome {
 }
 
 /// One iteration of a small experiment whose discriminator is biased towards "real" by `lean`
-/// (the log-odds of every picture grow by twice as much).
+/// (the log-odds of every image grow by twice as much).
 fn outcome(gate: Gate, passes: &str, precision: &str, lean: f64, batch: i64) -> Outcome {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/conv5.toml");
     let sets = [
@@ -183,7 +183,7 @@ fn the_discriminator_s_step_is_that_of_the_paper_s_order() {
 #[test]
 fn both_losses_are_of_one_pass_whoever_pauses() {
     for gate in [BOTH, ONLY_D, ONLY_G, NEITHER] {
-        // Of one picture: p and 1 − p.
+        // Of one image: p and 1 − p.
         let chances = |passes| {
             let l = outcome(gate, passes, "fp32", 0.3, 1).losses;
             (-l.of(TermKind::Adversarial)).exp() + (-l.discriminator.unwrap().generated).exp()

@@ -28,9 +28,10 @@ use tch::Kind;
 /// the reference's network, sizes and decay.
 fn experiment(r: &Reference, net: NetKind, options: &str, weights: &Path) -> Experiment {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/conv5.toml");
-    let passes = match options.contains("--one-pass") {
-        true => "one",
-        false => "paper",
+    let passes = if options.contains("--one-pass") {
+        "one"
+    } else {
+        "paper"
     };
     let folder = weights.parent().unwrap();
     let weights = weights.display();

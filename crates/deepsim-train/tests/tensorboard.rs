@@ -60,7 +60,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn tensorboard_reads_the_same_scalars_and_pictures() {
+fn tensorboard_reads_the_same_scalars_and_images() {
     let run = tempfile::tempdir().unwrap();
     let dir = run.path().join("tensorboard");
     let picture = png(6, 4);

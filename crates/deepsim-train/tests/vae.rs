@@ -84,14 +84,14 @@ fn small(code: &str, kl: &str) -> Experiment {
     ])
 }
 
-fn pictures(step: u64) -> Tensor {
+fn images(step: u64) -> Tensor {
     init::normal(&format!("x{step}"), &[2, 3, 64, 64], 50.0, 4).unwrap()
 }
 
 fn advance(state: &mut State, perception: &Perception, plan: &Plan, to: u64) {
     while state.step < to {
         let seed = init::derive_seed(7, "dropout", state.step);
-        iterate(state, perception, &pictures(state.step), None, plan, seed).unwrap();
+        iterate(state, perception, &images(state.step), None, plan, seed).unwrap();
     }
 }
 
@@ -140,21 +140,21 @@ fn a_resumed_autoencoder_goes_on_as_if_never_stopped() {
             held_out_overlap: None,
         };
         checkpoint::write(folder.path(), manifest, &whole.snapshot()).unwrap();
-        let codes = perception.encode(&pictures(9)).unwrap().copy();
+        let codes = perception.encode(&images(9)).unwrap().copy();
         advance(&mut whole, &perception, &plan, 4);
 
         let saved = Checkpoint::newest(folder.path()).unwrap().unwrap();
         let (mut perception, mut resumed) = open();
-        assert_ne!(perception.encode(&pictures(9)).unwrap(), codes);
+        assert_ne!(perception.encode(&images(9)).unwrap(), codes);
         resumed.restore(&saved).unwrap();
         // The perception's encoder is the state's.
-        assert_eq!(perception.encode(&pictures(9)).unwrap(), codes);
+        assert_eq!(perception.encode(&images(9)).unwrap(), codes);
         advance(&mut resumed, &perception, &plan, 4);
         assert!(values(&resumed) == values(&whole), "{code}");
 
         // A reader gets the same encoder without a state.
         perception.restore(&saved).unwrap();
-        assert_eq!(perception.encode(&pictures(9)).unwrap(), codes);
+        assert_eq!(perception.encode(&images(9)).unwrap(), codes);
     }
 }
 
@@ -165,7 +165,7 @@ fn another_seed_draws_other_codes() {
     let run = |seed| {
         let mut perception = Perception::load(&experiment, Device::Cpu).unwrap();
         let mut state = State::new(&experiment, perception.take_learned(), Device::Cpu).unwrap();
-        iterate(&mut state, &perception, &pictures(1), None, &plan, seed).unwrap()
+        iterate(&mut state, &perception, &images(1), None, &plan, seed).unwrap()
     };
     // The encoder is one, the codes are not: only what does not depend on them is equal.
     let (a, b) = (run(1), run(2));

@@ -24,7 +24,7 @@ use deepsim_train::method::{Losses, Plan, iterate};
 use deepsim_train::state::State;
 use tch::{Device, Kind, Tensor};
 
-// Batches of sixteen: batch statistics of few pictures divide by a deviation that may be small, and rounding grows by as
+// Batches of sixteen: batch statistics of few images divide by a deviation that may be small, and rounding grows by as
 // much.
 
 fn experiment(file: &str, sets: &[String]) -> Experiment {
@@ -130,13 +130,13 @@ struct Outcome {
 
 /// Each tensor's gradient in the first iteration; the losses and running statistics of all.
 fn values(r: &Reference, experiment: &Experiment, kind: Kind) -> (Values, Outcome) {
-    let pictures = |it: usize| rgb_to_caffe(&r.get(&format!("x/{it}")).to_kind(kind)).unwrap();
+    let images = |it: usize| rgb_to_caffe(&r.get(&format!("x/{it}")).to_kind(kind)).unwrap();
     let seeds = r.numbers("torch_seeds");
     let mut values = Values::default();
     let run = begun(experiment, r, "w", kind);
     let rule = run.plan.vaegan.unwrap();
     let found = deepsim_nets::init::seeded(seeds[0], || {
-        compute_gradients(&run.state, &run.perception, &pictures(0), &run.plan, rule).unwrap()
+        compute_gradients(&run.state, &run.perception, &images(0), &run.plan, rule).unwrap()
     });
     for gradients in found.gradients {
         let net = match gradients.player {
@@ -156,7 +156,7 @@ fn values(r: &Reference, experiment: &Experiment, kind: Kind) -> (Values, Outcom
     let mut run = begun(experiment, r, "w", kind);
     let (mut all, mut gates) = (Vec::new(), Vec::new());
     for (it, seed) in seeds.into_iter().enumerate() {
-        let l = run.step(&pictures(it), seed);
+        let l = run.step(&images(it), seed);
         for (name, value) in [
             ("feat", l.of(TermKind::Feature)),
             ("img", l.of(TermKind::Image)),
@@ -260,7 +260,7 @@ fn faults_in_an_iteration_are_noticed() {
             Box::new(move |e| e.raw.vaegan.as_mut().unwrap().gamma = 1.01 * rule.gamma),
         ),
         (
-            "1 % of the photographs' weight",
+            "1 % of the real images' weight",
             2,
             Box::new(move |e| e.raw.vaegan.as_mut().unwrap().real_weight = 1.01 * rule.real_weight),
         ),

@@ -158,17 +158,18 @@ pub fn parse(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), NpyError> {
                 ("<f8", Some(bytes)) => f64::from_le_bytes(*bytes),
                 _ => f64::NAN,
             };
-            Err(match double.is_finite() {
-                true => NpyError::TooLarge {
+            Err(if double.is_finite() {
+                NpyError::TooLarge {
                     index,
                     value: double,
                     shape,
-                },
-                false => NpyError::NotFinite {
+                }
+            } else {
+                NpyError::NotFinite {
                     index,
                     value: values[index],
                     shape,
-                },
+                }
             })
         }
     }

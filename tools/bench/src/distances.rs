@@ -1,4 +1,4 @@
-//! Works on many vectors or pictures: the mean distance of all pairs, nearest neighbours, MS-SSIM.
+//! Works on many vectors or images: the mean distance of all pairs, nearest neighbours, MS-SSIM.
 
 use anyhow::{Context, Result};
 use deepsim_eval::search::{Index, Neighbors, Settings};
@@ -9,8 +9,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::serve::serve;
 
-const PICTURES: i64 = 2_000;
-const PICTURE: i64 = 3 * 227 * 227;
+const IMAGES: i64 = 2_000;
+const IMAGE: i64 = 3 * 227 * 227;
 const REFERENCES: i64 = 50_000;
 const QUERIES: i64 = 1_000;
 const LENGTH: i64 = 4_096;
@@ -24,7 +24,7 @@ const PAIRS: i64 = 64;
 /// What libtorch refuses.
 pub fn run_pairs() -> Result<()> {
     tch::manual_seed(1);
-    let x = Tensor::f_rand([PICTURES, PICTURE], (Kind::Float, Device::Cpu))?;
+    let x = Tensor::f_rand([IMAGES, IMAGE], (Kind::Float, Device::Cpu))?;
     let distance = mean_pair_distance(&x)?;
     let facts = json!({
         "precision": "fp32",
@@ -63,7 +63,7 @@ pub fn run_neighbours() -> Result<()> {
     serve(facts, Device::Cpu, || search().map(drop), || Ok(json!([])))
 }
 
-/// Serves MS-SSIM of pairs of pictures and its gradient with regard to one of each pair. The same
+/// Serves MS-SSIM of pairs of images and its gradient with regard to one of each pair. The same
 /// numbers as in Python, as above.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! Only convolutions and matrix products count, two operations per multiplication with addition,
 //! and only those that an iteration cannot do without: one pass of the frozen network over the
-//! photographs, no weight gradients of frozen networks, no data gradients that nothing uses.
+//! images, no weight gradients of frozen networks, no data gradients that nothing uses.
 
 use anyhow::{Context, Result, bail};
 use deepsim_experiment::Experiment;
@@ -43,7 +43,7 @@ pub fn discriminator(params: &Params) -> Vec<DLayer> {
         .collect()
 }
 
-/// Forward operations of a network for one picture, layer by layer.
+/// Forward operations of a network for one image, layer by layer.
 type Forward = Vec<f64>;
 
 /// GFLOP of one iteration.
@@ -61,21 +61,21 @@ pub fn gflop(experiment: &Experiment, d: &[DLayer]) -> Result<f64> {
         &comparator
     };
     let g = generator(experiment)?;
-    let d = judge(d, crop)?;
+    let d = discriminator_layers(d, crop)?;
     let d_again = match experiment.raw.train.discriminator_passes {
-        // Once more on generated pictures, for their gradient.
+        // Once more on generated images, for their gradient.
         RawPasses::Paper => 2.0 * total(&d),
-        // The pass that trains D goes on to the pictures: only its first layer's input is new.
+        // The pass that trains D goes on to the images: only its first layer's input is new.
         RawPasses::One => first(&d),
     };
-    let per_picture = total(deeper)
+    let per_image = total(deeper)
         + trained(&g)
-        // D on photographs and on generated pictures; its first layer's input takes no gradient.
+        // D on real images and on generated images; its first layer's input takes no gradient.
         + 2.0 * trained(&d)
         + d_again
-        // The comparator on generated pictures, and their gradient.
+        // The comparator on generated images, and their gradient.
         + 2.0 * total(&comparator);
-    Ok(per_picture * experiment.raw.train.batch_size as f64 / 1e9)
+    Ok(per_image * experiment.raw.train.batch_size as f64 / 1e9)
 }
 
 fn total(layers: &Forward) -> f64 {
@@ -144,7 +144,7 @@ fn generator(experiment: &Experiment) -> Result<Forward> {
     Ok(layers)
 }
 
-fn judge(layers: &[DLayer], crop: i64) -> Result<Forward> {
+fn discriminator_layers(layers: &[DLayer], crop: i64) -> Result<Forward> {
     let mut side = crop;
     layers
         .iter()
@@ -204,7 +204,7 @@ mod tests {
         assert!(of("sample") < 50.0);
     }
 
-    /// The paper's order passes the generated pictures forward and back through D once more; with
+    /// The paper's order passes the generated images forward and back through D once more; with
     /// one pass only the gradient of the first layer's input comes on top of what trains D.
     #[test]
     fn one_pass_saves_a_pass_of_the_discriminator() {

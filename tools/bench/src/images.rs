@@ -1,4 +1,4 @@
-//! The data works: photographs to random crops, on one thread; then on more, to see how it scales.
+//! The data works: images to random crops, on one thread; then on more, to see how it scales.
 
 use std::path::Path;
 use std::time::Instant;
@@ -22,7 +22,7 @@ const SCALING_ROUNDS: usize = 3;
 /// Serves epochs of batches of a plain folder of JPEGs.
 ///
 /// # Errors
-/// An unreadable folder or picture.
+/// An unreadable folder or image.
 pub fn run_folder(folder: &Path) -> Result<()> {
     one_thread()?;
     batches(&Dataset::open(folder)?, 1)
@@ -31,7 +31,7 @@ pub fn run_folder(folder: &Path) -> Result<()> {
 /// Serves epochs of batches of raw shards, prepared beside the folder.
 ///
 /// # Errors
-/// An unreadable folder or picture, a full disk.
+/// An unreadable folder or image, a full disk.
 pub fn run_shards(folder: &Path) -> Result<()> {
     one_thread()?;
     let out = folder.with_file_name("shards");

@@ -1,4 +1,4 @@
-//! What all contenders of a training work start from: weights and pictures in one safetensors
+//! What all contenders of a training work start from: weights and images in one safetensors
 //! file, sizes and settings in one JSON file.
 
 use std::collections::HashMap;
@@ -11,6 +11,7 @@ use deepsim_nets::init::{derive_seed, he_deviation, normal, seeded, zeros};
 use deepsim_nets::layers::op::{Op, Rounding, Row};
 use deepsim_nets::params::{NamedTensors, Params, f32_bytes, read_safetensors};
 use deepsim_nets::{NetKind, pictures};
+use deepsim_train::method::iteration_seed;
 use deepsim_train::state::State;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -23,18 +24,13 @@ use crate::networks::networks;
 const NET_SEED: u64 = 1;
 /// Iterations before the first timed one; their losses are compared between the contenders.
 pub const WARM_UP: u64 = 2;
-/// Size of the random fields that the pictures are enlarged from, so that they are smooth as
-/// photographs are.
+/// Size of the random fields that the images are enlarged from, so that they are smooth as
+/// photos are.
 const FIELD: i64 = 15;
 
 /// Where the tensors are, in a work's folder.
 pub fn tensors_file(folder: &Path) -> PathBuf {
     folder.join("tensors.safetensors")
-}
-
-/// Seed of the dropout masks of an iteration, as the trainer derives it.
-pub fn dropout_seed(experiment: &Experiment, step: u64) -> i64 {
-    derive_seed(experiment.raw.train.seed, "dropout", step)
 }
 
 /// Writes both files into `folder`.
@@ -69,17 +65,17 @@ pub fn write(experiment: &Experiment, folder: &Path) -> Result<()> {
     std::fs::write(&path, settings).with_context(|| format!("writing {}", path.display()))
 }
 
-/// The pictures out of a work's folder, in Caffe units.
+/// The images out of a work's folder, in Caffe units.
 ///
 /// # Errors
 /// A missing or damaged file.
-pub fn pictures(folder: &Path) -> Result<Tensor> {
+pub fn images(folder: &Path) -> Result<Tensor> {
     let mut all: NamedTensors = read_safetensors(&tensors_file(folder))?;
-    all.remove("x").context("no pictures in the inputs")
+    all.remove("x").context("no images in the inputs")
 }
 
-/// Smooth random pictures in Caffe units.
-fn batch(experiment: &Experiment) -> Result<Tensor> {
+/// Smooth random images in Caffe units.
+pub(crate) fn batch(experiment: &Experiment) -> Result<Tensor> {
     let n = i64::try_from(experiment.raw.train.batch_size)?;
     let crop = i64::from(experiment.raw.data.crop);
     let options = (Kind::Float, Device::Cpu);
@@ -129,7 +125,7 @@ fn save(tensors: &[(String, Tensor)], path: &Path) -> Result<()> {
 fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
     let raw = &experiment.raw;
     let seeds: Vec<i64> = (0..WARM_UP)
-        .map(|step| dropout_seed(experiment, step))
+        .map(|step| iteration_seed(raw.train.seed, step))
         .collect();
     let row = |(tap, op): &Row| {
         Ok(match *op {

@@ -34,7 +34,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write the weights, pictures and settings that all contenders of a work start from
+    /// Write the weights, images and settings that all contenders of a work start from
     Inputs {
         /// Name of a training work
         work: String,

@@ -1,206 +1,155 @@
-//! Where the time of an iteration goes: its phases, one after the other through the networks'
-//! public functions, each cut off from the rest. Their sum is near the iteration's time, not
-//! equal to it: cutting costs copies, and caches see another order.
+//! Where the time of an iteration goes: the spans of the trainer's own iteration, timed one by one.
+//!
+//! On a GPU each phase is waited for, which the iteration itself does not do: there the sum is above the iteration's time.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use deepsim_experiment::config::RawPasses;
-use deepsim_nets::loss::{Label, SharedPass, TermKind, cross_entropy, squared_distance};
-use deepsim_nets::params::Params;
-use deepsim_nets::{Mode, init, pictures};
-use deepsim_train::method::Plan;
-use deepsim_train::state::State;
+use anyhow::Result;
 use serde_json::{Value, json};
-use tch::{Device, Kind, Tensor};
+use tch::Device;
+use tracing::Subscriber;
+use tracing::span::Id;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::serve::wait;
 use crate::state::Bench;
 
-/// Passes over all phases; each phase counts with its fastest.
+/// Iterations that are timed; each phase counts with its fastest.
 const PASSES: usize = 2;
 
-/// Seconds of each phase, in the order of the iteration.
+/// Begins the targets of the trainer's spans.
+const TRAINER: &str = "deepsim_train";
+
+/// The trainer's spans, and what the records call them.
+const LABELS: [(&str, &str); 12] = [
+    ("features", "features of the photographs"),
+    ("generate", "G forward"),
+    ("discriminator_forward", "D forward, twice"),
+    ("discriminator_backward", "D backward"),
+    (
+        "discriminator_shared_backward",
+        "D backward, to the generated",
+    ),
+    ("discriminator_update", "D's Adam"),
+    ("adversarial_term", "D on the generated, forward"),
+    ("feature_term", "comparator forward"),
+    ("image_term", "image loss, forward"),
+    ("generator_backward", "backward of all terms, to G"),
+    ("generator_update", "G's Adam"),
+    ("losses", "losses read and checked"),
+];
+
+/// Seconds of phases, in their order.
+type Times = Vec<(&'static str, f64)>;
+
+/// Does some iterations, and gives the seconds of each phase in the order of the iteration.
 ///
 /// # Errors
-/// What libtorch refuses.
+/// What the iteration fails with.
 pub fn measure(bench: &mut Bench) -> Result<Value> {
-    let mut best: Vec<(&'static str, f64)> = Vec::new();
+    let mut best = Times::new();
     for _ in 0..PASSES {
-        let pass = init::seeded(1, || phases(bench))?;
-        if best.is_empty() {
-            best = pass;
-        } else {
-            for (kept, new) in best.iter_mut().zip(pass) {
-                kept.1 = kept.1.min(new.1);
-            }
-        }
+        let clock = Clock::new(bench.x.device());
+        let times = clock.times.clone();
+        let subscriber = tracing_subscriber::registry().with(clock);
+        tracing::subscriber::with_default(subscriber, || bench.iterate())?;
+        let pass = std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner));
+        keep_fastest(&mut best, pass);
     }
     Ok(json!(best))
 }
 
-struct Clock {
-    device: Device,
-    times: Vec<(&'static str, f64)>,
-}
-
-impl Clock {
-    fn time<T>(&mut self, name: &'static str, body: impl FnOnce() -> Result<T>) -> Result<T> {
-        let begun = Instant::now();
-        let value = body()?;
-        wait(self.device);
-        self.times.push((name, begun.elapsed().as_secs_f64()));
-        Ok(value)
+/// Lowers the times of phases to those of another pass; phases that are new are added.
+fn keep_fastest(best: &mut Times, pass: Times) {
+    for (name, seconds) in pass {
+        match best.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, least)) => *least = least.min(seconds),
+            None => best.push((name, seconds)),
+        }
     }
 }
 
-fn phases(bench: &mut Bench) -> Result<Vec<(&'static str, f64)>> {
-    let Bench {
-        state,
-        perception,
-        x,
-        plan,
-        ..
-    } = bench;
-    let (w, reduction) = (&plan.weights, plan.reduction);
-    let region = || plan.region(x.device());
-    let mut clock = Clock {
-        device: x.device(),
-        times: Vec::new(),
-    };
-    let x = &pictures::channels_last(x)?;
-
-    let both = clock.time("features of the photographs", || {
-        let _autocast = region()?;
-        let _guard = tch::no_grad_guard();
-        Ok(perception.both(x)?)
-    })?;
-    let fake = clock.time("G forward", || {
-        let _autocast = region()?;
-        Ok(state.generator.forward(&both.encoder)?)
-    })?;
-    // The generated picture as a leaf: what D and the comparator send back ends here.
-    let leaf = fake.f_detach()?.f_set_requires_grad(true)?;
-    let from_d = match plan.passes {
-        RawPasses::Paper => twice(&mut clock, state, plan, x, &leaf)?,
-        RawPasses::One => once(&mut clock, state, plan, x, &leaf)?,
-    };
-    let feat = clock.time("comparator forward", || {
-        let _autocast = region()?;
-        let seen = perception.compare(&leaf)?;
-        Ok(squared_distance(&seen, &both.comparator, reduction)?)
-    })?;
-    let from_c = clock.time("comparator backward", || {
-        input_gradient(&feat.f_mul_scalar(w.weight(TermKind::Feature))?, &leaf)
-    })?;
-    drop(feat);
-    let grads = clock.time("image loss, G backward", || {
-        let img = squared_distance(&fake, x, reduction)?.f_mul_scalar(w.weight(TermKind::Image))?;
-        let pushed = fake.f_mul(&from_d.f_add(&from_c)?)?.f_sum(Kind::Float)?;
-        gradients(&img.f_add(&pushed)?, state.generator.params())
-    })?;
-    clock.time("G's Adam", || {
-        Ok(state.adam_g.step(state.generator.params(), &grads, 1.0)?)
-    })?;
-    Ok(clock.times)
+/// What the records call a span.
+fn label(span: &'static str) -> &'static str {
+    let known = LABELS.iter().find(|(name, _)| *name == span);
+    known.map_or(span, |(_, label)| label)
 }
 
-/// D's step and its gradient at the generated pictures, in the paper's order.
-fn twice(
-    clock: &mut Clock,
-    state: &mut State,
-    plan: &Plan,
-    x: &Tensor,
-    leaf: &Tensor,
-) -> Result<Tensor> {
-    let d_loss = clock.time("D forward, twice", || {
-        let _autocast = plan.region(x.device())?;
-        let real = cross_entropy(&judge(state, x)?, Label::Real, plan.reduction)?;
-        let logits = judge(state, &leaf.f_detach()?)?;
-        let generated = cross_entropy(&logits, Label::Fake, plan.reduction)?;
-        Ok(real
-            .f_add(&generated)?
-            .f_mul_scalar(plan.weights.weight(TermKind::Adversarial))?)
-    })?;
-    let grads = clock.time("D backward", || {
-        gradients(&d_loss, state.discriminator.params())
-    })?;
-    drop(d_loss);
-    clock.time("D's Adam", || update(state, &grads))?;
-    drop(grads);
-    let adv = clock.time("D on the generated, forward", || {
-        let _autocast = plan.region(x.device())?;
-        Ok(cross_entropy(
-            &judge(state, leaf)?,
-            Label::Real,
-            plan.reduction,
-        )?)
-    })?;
-    clock.time("D on the generated, backward", || {
-        input_gradient(
-            &adv.f_mul_scalar(plan.weights.weight(TermKind::Adversarial))?,
-            leaf,
-        )
-    })
+/// Times the trainer's spans on one thread. They are not nested.
+struct Clock {
+    device: Device,
+    begun: Mutex<Option<Instant>>,
+    times: Arc<Mutex<Times>>,
 }
 
-/// The same with one pass.
-fn once(
-    clock: &mut Clock,
-    state: &mut State,
-    plan: &Plan,
-    x: &Tensor,
-    leaf: &Tensor,
-) -> Result<Tensor> {
-    let (d_loss, shared) = clock.time("D forward, twice", || {
-        let _autocast = plan.region(x.device())?;
-        let real = cross_entropy(&judge(state, x)?, Label::Real, plan.reduction)?;
-        let shared = SharedPass::new(&judge(state, leaf)?, plan.reduction)?;
-        Ok((
-            real.f_add(&shared.seeded)?
-                .f_mul_scalar(plan.weights.weight(TermKind::Adversarial))?,
-            shared,
-        ))
-    })?;
-    let (grads, from_d) = clock.time("D backward, to the generated", || {
-        let mut inputs = trained(state.discriminator.params());
-        inputs.push(leaf);
-        let mut found = Tensor::f_run_backward(&[&d_loss], &inputs, false, false)?;
-        let at_pictures = found.pop().context("no gradient of the pictures")?;
-        Ok((found, shared.adversarial(&at_pictures)?))
-    })?;
-    drop(d_loss);
-    clock.time("D's Adam", || update(state, &grads))?;
-    Ok(from_d)
+impl Clock {
+    fn new(device: Device) -> Clock {
+        Clock {
+            device,
+            begun: Mutex::new(None),
+            times: Arc::default(),
+        }
+    }
 }
 
-fn judge(state: &State, pictures: &Tensor) -> Result<Tensor> {
-    let d = &state.discriminator;
-    Ok(d.forward(pictures, None, Mode::Training)?)
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Clock {
+    fn on_enter(&self, _: &Id, _: Context<'_, S>) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn on_exit(&self, id: &Id, context: Context<'_, S>) {
+        wait(self.device);
+        let begun = self
+            .begun
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let span = context.metadata(id);
+        if let (Some(begun), Some(span)) = (begun, span)
+            && span.target().starts_with(TRAINER)
+        {
+            let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+            times.push((label(span.name()), begun.elapsed().as_secs_f64()));
+        }
+    }
 }
 
-fn update(state: &mut State, grads: &[Tensor]) -> Result<()> {
-    let params = state.discriminator.params();
-    Ok(state.adam_d.step(params, grads, 1.0)?)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs;
+    use crate::work::Training;
 
-fn trained(params: &Params) -> Vec<&Tensor> {
-    params.trained().into_iter().map(|p| &p.tensor).collect()
-}
+    /// Names of the phases of an iteration of a work, made small.
+    fn names(work: &str) -> Vec<String> {
+        let mut experiment = Training::find(work).unwrap().experiment("fp32").unwrap();
+        experiment.raw.train.batch_size = 2;
+        let x = inputs::batch(&experiment).unwrap();
+        let mut bench = Bench::new(experiment, &x).unwrap();
+        let value = measure(&mut bench).unwrap();
+        let rows = value.as_array().unwrap();
+        assert!(rows.iter().all(|row| row[1].as_f64().unwrap() > 0.0));
+        rows.iter()
+            .map(|row| row[0].as_str().unwrap().to_owned())
+            .collect()
+    }
 
-fn gradients(loss: &Tensor, params: &Params) -> Result<Vec<Tensor>> {
-    Ok(Tensor::f_run_backward(
-        &[loss],
-        &trained(params),
-        false,
-        false,
-    )?)
-}
+    #[test]
+    fn phases_of_the_sample_work_have_the_records_names_in_the_order_of_the_iteration() {
+        let expected: Vec<&str> = LABELS
+            .iter()
+            .map(|(_, label)| *label)
+            .filter(|label| *label != "D backward, to the generated")
+            .collect();
+        assert_eq!(names("sample"), expected);
+    }
 
-fn input_gradient(loss: &Tensor, leaf: &Tensor) -> Result<Tensor> {
-    let mut found = Tensor::f_run_backward(&[loss], &[leaf], false, false)?;
-    Ok(match found.pop() {
-        Some(gradient) => gradient,
-        None => leaf.f_zeros_like()?,
-    })
+    #[test]
+    fn keep_fastest_lowers_known_phases_and_adds_new_ones() {
+        let mut best = vec![("a", 2.0), ("b", 1.0)];
+        keep_fastest(&mut best, vec![("a", 1.5), ("b", 3.0), ("c", 4.0)]);
+        assert_eq!(best, [("a", 1.5), ("b", 1.0), ("c", 4.0)]);
+    }
 }

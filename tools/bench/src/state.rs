@@ -2,12 +2,11 @@
 
 use anyhow::{Result, bail};
 use deepsim_experiment::{Experiment, Perception};
-use deepsim_train::method::{Losses, Plan, iterate};
+use deepsim_train::method::{Losses, Plan, iterate, iteration_seed};
 use deepsim_train::precision::set_products;
 use deepsim_train::state::State;
 use tch::Tensor;
 
-use crate::inputs;
 use crate::serve::wait;
 
 /// Everything that an iteration needs.
@@ -17,7 +16,7 @@ pub struct Bench {
     pub state: State,
     /// The frozen networks.
     pub perception: Perception,
-    /// Pictures in Caffe units.
+    /// Images in Caffe units.
     pub x: Tensor,
     /// What the trainer is told.
     pub plan: Plan,
@@ -41,12 +40,13 @@ impl Bench {
         })
     }
 
-    /// One iteration, waited for.
+    /// One iteration of the trainer, waited for. It reads the losses and checks that they are finite, as in a training;
+    /// it writes nothing.
     ///
     /// # Errors
     /// A gate that has closed; what the trainer fails with.
     pub fn iterate(&mut self) -> Result<Losses> {
-        let seed = inputs::dropout_seed(&self.experiment, self.state.step);
+        let seed = iteration_seed(self.experiment.raw.train.seed, self.state.step);
         let losses = iterate(
             &mut self.state,
             &self.perception,

@@ -14,7 +14,7 @@ use crate::state::Bench;
 use crate::work::Training;
 use crate::{flops, inputs, phases};
 
-/// Pictures of the trial that chooses between fp32 and bf16.
+/// Images of the trial that chooses between fp32 and bf16.
 const TRIAL: i64 = 16;
 /// Iterations of it, after one to warm up.
 const TRIES: usize = 3;
@@ -25,7 +25,7 @@ const TRIES: usize = 3;
 /// Missing inputs, and what the iteration fails with.
 pub fn run(work: &Training, folder: &Path, precision: &str, device: Device) -> Result<()> {
     deepsim_nets::flush_denormals();
-    let x = inputs::pictures(folder)?.f_to_device(device)?;
+    let x = inputs::images(folder)?.f_to_device(device)?;
     let precision = match precision {
         "auto" => faster(work, &x)?,
         given => given,
@@ -50,7 +50,7 @@ pub fn run(work: &Training, folder: &Path, precision: &str, device: Device) -> R
     )
 }
 
-/// The faster arithmetic on this machine: the best of some iterations on a few pictures.
+/// The faster arithmetic on this machine: the best of some iterations on a few images.
 fn faster(work: &Training, x: &Tensor) -> Result<&'static str> {
     let few = x.f_narrow(0, 0, TRIAL.min(x.size().first().copied().unwrap_or(1)))?;
     let mut trials = Vec::new();

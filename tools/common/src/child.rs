@@ -140,7 +140,7 @@ impl Child {
         let child = self.start()?;
         // The pipe ends when the child's handles of it do: ours must be gone.
         self.command.stdout(Stdio::null()).stderr(Stdio::null());
-        self.heard(child, pipe, read)
+        self.read_output(child, pipe, read)
     }
 
     /// Runs it to its end, handing what it says on stderr to `read` meanwhile; how it ended.
@@ -154,12 +154,12 @@ impl Child {
         self.command.stderr(Stdio::piped()).stdout(Stdio::null());
         let mut child = self.start()?;
         match child.stderr.take() {
-            Some(pipe) => self.heard(child, pipe, read),
-            None => self.heard(child, std::io::empty(), read),
+            Some(pipe) => self.read_output(child, pipe, read),
+            None => self.read_output(child, std::io::empty(), read),
         }
     }
 
-    fn heard(
+    fn read_output(
         &self,
         child: std::process::Child,
         mut pipe: impl Read + Send,
@@ -167,22 +167,22 @@ impl Child {
     ) -> Result<Result<()>> {
         let id = child.id();
         // Ctrl-C is answered by whoever waits, so that reading must not keep us from waiting.
-        let (heard, status) = std::thread::scope(|scope| {
+        let (output, status) = std::thread::scope(|scope| {
             let reader = scope.spawn(move || {
-                let heard = read(&mut pipe);
-                if heard.is_err() {
+                let output = read(&mut pipe);
+                if output.is_err() {
                     terminate(id);
                 }
-                heard
+                output
             });
             let status = self.wait(child);
-            let heard = reader
+            let output = reader
                 .join()
                 .unwrap_or_else(|_| Err(anyhow::anyhow!("reading its output failed")));
-            (heard, status)
+            (output, status)
         });
         let status = status?;
-        heard.map(|()| self.check(status))
+        output.map(|()| self.check(status))
     }
 
     /// Runs it to its end and shows its output only if it fails, for programs that chatter.
@@ -291,12 +291,12 @@ impl Signals {
                     interrupted: flag(false),
                     terminated: flag(false),
                 };
-                for (signal, seen) in [
+                for (signal, flag) in [
                     (SIGINT, &signals.interrupted),
                     (SIGTERM, &signals.terminated),
                 ] {
                     signal_hook::flag::register_conditional_default(signal, signals.idle.clone())?;
-                    signal_hook::flag::register(signal, seen.clone())?;
+                    signal_hook::flag::register(signal, flag.clone())?;
                 }
                 Ok(signals)
             })

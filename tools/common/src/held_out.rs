@@ -9,7 +9,7 @@ use crate::failure::refuse;
 use crate::workspace::Workspace;
 
 /// Held-out photos that are inverted, spread evenly over the set: nobody chose them.
-const PICTURES: usize = 6;
+const IMAGES: usize = 6;
 
 /// Where the sample photos lie, prepared.
 pub const SAMPLE: &str = "data/sample";
@@ -34,17 +34,17 @@ pub fn held_out(ws: &Workspace, source: &Path, prepared: &str) -> Result<Vec<Pat
             source.display()
         )));
     }
-    Ok(spread(paths, PICTURES))
+    Ok(spread(paths, IMAGES))
 }
 
 /// `n` items at even distances; all of them where there are fewer.
 fn spread<T>(items: Vec<T>, n: usize) -> Vec<T> {
     let len = items.len();
-    let wanted = |i: usize| len <= n || (0..n).any(|k| i == (2 * k + 1) * len / (2 * n));
+    let chosen = |i: usize| len <= n || (0..n).any(|k| i == (2 * k + 1) * len / (2 * n));
     items
         .into_iter()
         .enumerate()
-        .filter(|(i, _)| wanted(*i))
+        .filter(|(i, _)| chosen(*i))
         .map(|(_, item)| item)
         .collect()
 }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_spread_covers_the_set_and_gives_the_wanted_number() {
+    fn the_spread_covers_the_set_and_gives_the_requested_number() {
         assert_eq!(spread((0..12).collect(), 6), [1, 3, 5, 7, 9, 11]);
         assert_eq!(spread((0..38).collect(), 6), [3, 9, 15, 22, 28, 34]);
         assert_eq!(spread(vec!['a', 'b'], 6), ['a', 'b']);

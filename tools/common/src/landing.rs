@@ -38,11 +38,11 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Fails unless the file has this SHA-256; the message names both.
-pub fn verify_sha256(path: &Path, wanted: &str) -> Result<()> {
+pub fn verify_sha256(path: &Path, expected: &str) -> Result<()> {
     let got = sha256(path)?;
-    if got != wanted {
+    if got != expected {
         bail!(
-            "{} is not the file that was expected (sha256 {got}, expected {wanted}): \
+            "{} is not the file that was expected (sha256 {got}, expected {expected}): \
              delete it and run the command again; if it happens twice, the source was changed",
             path.display()
         );

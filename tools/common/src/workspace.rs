@@ -73,7 +73,7 @@ impl Workspace {
         self.path("data/photos")
     }
 
-    /// The photographs of faces, and what is prepared of them.
+    /// The images of faces, and what is prepared of them.
     pub fn faces(&self) -> PathBuf {
         self.path("data/faces")
     }

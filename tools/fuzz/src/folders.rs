@@ -87,7 +87,7 @@ pub(crate) fn checkpoint(bytes: &[u8]) -> bool {
 }
 
 /// A prepared dataset: four bytes give the manifest's length, little-endian; what follows it is the first shard.
-/// Every picture is read.
+/// Every image is read.
 pub(crate) fn dataset(bytes: &[u8]) -> bool {
     let Some((length, rest)) = bytes.split_first_chunk() else {
         return false;
@@ -103,7 +103,7 @@ pub(crate) fn dataset(bytes: &[u8]) -> bool {
         let Ok(data) = data else {
             return false;
         };
-        // A manifest of a few kilobytes may list as many pictures as it has lines.
+        // A manifest of a few kilobytes may list as many images as it has lines.
         (0..data.len()).all(|index| data.image(index).is_ok())
     })
 }

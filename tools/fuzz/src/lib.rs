@@ -23,7 +23,7 @@ pub struct Target {
     pub name: &'static str,
     /// Reads the bytes; whether they were accepted.
     pub read: fn(&[u8]) -> bool,
-    /// Whether the code under test catches panics of others' code, as the decoding of pictures does.
+    /// Whether the code under test catches panics of others' code, as the decoding of images does.
     pub catches_panics: bool,
 }
 

@@ -107,9 +107,10 @@ fn contents(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut open = vec![folder.to_path_buf()];
     while let Some(folder) = open.pop() {
         for entry in fs::read_dir(folder).unwrap().flatten() {
-            match entry.file_type().unwrap().is_dir() {
-                true => open.push(entry.path()),
-                false => all.push((entry.path(), fs::read(entry.path()).unwrap())),
+            if entry.file_type().unwrap().is_dir() {
+                open.push(entry.path());
+            } else {
+                all.push((entry.path(), fs::read(entry.path()).unwrap()));
             }
         }
     }

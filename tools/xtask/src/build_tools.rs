@@ -109,9 +109,10 @@ fn fetch(ws: &Workspace) -> Result<()> {
     let tree = landing::sibling(&place, "staging");
     fs::create_dir_all(&tree).with_context(|| format!("creating {}", tree.display()))?;
     for tool in &tools {
-        match tool.is_debians() {
-            true => debian(ws, tool.name(), &tree)?,
-            false => wheel(ws, &tree)?,
+        if tool.is_debians() {
+            debian(ws, tool.name(), &tree)?
+        } else {
+            wheel(ws, &tree)?
         }
         if !tree.join(tool.place()).is_file() {
             landing::remove(&tree)?;

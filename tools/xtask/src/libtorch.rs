@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn pythons_are_judged() {
+    fn pythons_of_other_versions_are_not_supported() {
         assert!(["3.10", "3.11", "3.14"].into_iter().all(supported));
         assert!(!["3.9", "2.7", "3.15", "", "3.x"].into_iter().any(supported));
     }

@@ -70,7 +70,7 @@ for the rest.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Set up, prepare photos, train, evaluate: from a fresh machine to a table and pictures
+    /// Set up, prepare photos, train, evaluate: from a fresh machine to a table and images
     ///
     /// Every stage that is done is not done again: interrupted anywhere, the same command goes on;
     /// after a finished run it only evaluates.
@@ -91,7 +91,7 @@ Examples:
         minutes: Option<f64>,
     },
 
-    /// Fetch libtorch, what is needed to build, the sample photos, and the weights of comparators and judges
+    /// Fetch libtorch, what is needed to build, the sample photos, and the weights of comparators and metrics
     #[command(after_help = "\
 Examples:
   cargo xtask setup

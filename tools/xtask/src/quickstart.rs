@@ -1,4 +1,4 @@
-//! Fresh machine → trained inversion, its table and its pictures.
+//! Fresh machine → trained inversion, its table and its images.
 
 use std::ffi::OsString;
 use std::fs;

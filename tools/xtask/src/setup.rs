@@ -25,11 +25,11 @@ pub enum Part {
     Photos,
     /// The sample comparator's weights: AlexNet.
     Weights,
-    /// Weights of VGG16, LPIPS and EfficientNet-Lite0: judges of results, further comparators.
+    /// Weights of VGG16, LPIPS and EfficientNet-Lite0: metrics of results, further comparators.
     Judges,
     /// A browser without a screen: a test works the report's page with it.
     Browser,
-    /// The AT&T faces, 400 photographs of 40 people, in data/faces; only when asked for.
+    /// The AT&T faces, 400 images of 40 people, in data/faces; only when asked for.
     Faces,
     /// The sample photos prepared into data/sample, as all sample experiments want them; only when asked for.
     Sample,
@@ -144,9 +144,10 @@ pub fn run(
     let fetches_torch =
         wants(Part::Torch) && !torch_ready && !matches!(wish, Some(libtorch::Choice::Folder(_)));
     // Faces and sample photos are prepared with deepsim-data, which is built for that.
-    let tools = match wants(Part::Build) || wants(Part::Faces) || wants(Part::Sample) {
-        true => build_tools::missing(ws),
-        false => Vec::new(),
+    let tools = if wants(Part::Build) || wants(Part::Faces) || wants(Part::Sample) {
+        build_tools::missing(ws)
+    } else {
+        Vec::new()
     };
     if fetches_torch
         || converts
@@ -217,7 +218,7 @@ pub fn run(
         )?;
     }
     if wants(Part::Faces) {
-        stages.next("faces: photographs of 40 people");
+        stages.next("faces: images of 40 people");
         if !build_tools::missing(ws).is_empty() {
             build_tools::ensure(ws)?;
         }

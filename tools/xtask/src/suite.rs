@@ -68,13 +68,13 @@ pub fn run(ws: &Workspace) -> Result<()> {
 
     let (mut failed, mut error) = (Failed::new(), None);
     // What PyTorch answers, for all settings.
-    let kept = parity::kept(ws)?;
+    let answers = parity::answers(ws)?;
     stages.next("cargo test --workspace");
     // With the variable set the page's test may not say that there is no browser.
     let all = Child::cargo("cargo test", ws.root())
         .args(["test", "--workspace", "--no-fail-fast"])
         .env("PYTHONPATH", ws.python())
-        .env(parity::CACHE, kept.path())
+        .env(parity::CACHE, answers.path())
         .env(browser::VARIABLE, browser::ensure(ws)?);
     let ended = parity::watched(all, "")?;
     take(SETTINGS[0].name, ended, &mut failed, &mut error)?;
@@ -86,7 +86,7 @@ pub fn run(ws: &Workspace) -> Result<()> {
         ));
         let ended = std::thread::scope(|scope| {
             let start = |setting: &&'static Setting| {
-                let tests = parity::tests(ws, setting, false, kept.path());
+                let tests = parity::tests(ws, setting, false, answers.path());
                 let prefix = format!("{}: ", setting.name);
                 let running = scope.spawn(move || parity::watched(tests, &prefix));
                 (setting.name, running)

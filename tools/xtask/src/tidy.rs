@@ -1,4 +1,4 @@
-//! The invariants of the house that a machine can check; docs/ARCHITECTURE.md lists them and
+//! The invariants of the architecture that a machine can check; docs/ARCHITECTURE.md lists them and
 //! docs/decisions.md says why they hold.
 //!
 //! A check yields complaints, `path: what is wrong`; all of them are shown at once.
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn places_outside_the_project_are_seen() {
+    fn places_outside_the_project_are_found() {
         for line in [
             concat!("see /wo", "rk/x"),
             concat!("`/ro", "ot/.cargo`"),
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_judged_by_their_kind() {
+    fn texts_are_checked_by_their_kind() {
         let long = "x\n".repeat(MAX_LINES + 1);
         assert_eq!(text_complaints("crates/a/src/b.rs", &long).len(), 1);
         assert_eq!(text_complaints("tools/python/full.txt", &long).len(), 0);

@@ -84,9 +84,10 @@ pub fn of_tests(verdict: &Verdict, why: &anyhow::Error) -> bool {
 
 /// `vae (as the machine is): two_iterations_are_the_reference_s, …`
 pub fn listed(setting: &str, failure: &Failure) -> String {
-    let tests = match failure.tests.is_empty() {
-        true => "ended before it could say which test (see above)".to_owned(),
-        false => failure.tests.join(", "),
+    let tests = if failure.tests.is_empty() {
+        "ended before it could say which test (see above)".to_owned()
+    } else {
+        failure.tests.join(", ")
     };
     format!("  {} [{setting}]: {tests}", failure.program)
 }

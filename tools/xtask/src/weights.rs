@@ -31,7 +31,7 @@ impl Set {
     pub fn title(self) -> &'static str {
         match self {
             Set::Comparator => "weights of AlexNet, the sample comparator",
-            Set::Judges => "weights of VGG16, LPIPS and EfficientNet-Lite0, the judges",
+            Set::Judges => "weights of VGG16, LPIPS and EfficientNet-Lite0, for metrics",
         }
     }
 }
@@ -117,7 +117,7 @@ impl Package {
 }
 
 impl Network {
-    /// The files that `set` wants of it. Heads are the judges', whosever the network is.
+    /// The files that `set` wants of it. Heads are of the metrics, whosever the network is.
     fn outputs(&self, set: Set) -> impl Iterator<Item = &Path> {
         let network = (self.set == set).then_some(&self.output);
         let heads = self.heads.as_ref().filter(|_| set == Set::Judges);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_comparator_needs_one_file_and_the_judges_the_rest() {
+    fn the_comparator_needs_one_file_and_the_metrics_the_rest() {
         let tmp = tempfile::tempdir().unwrap();
         for folder in ["tools/xtask", "data/manifests", "weights"] {
             fs::create_dir_all(tmp.path().join(folder)).unwrap();

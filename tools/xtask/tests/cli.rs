@@ -350,7 +350,7 @@ fn faces_that_cannot_be_fetched_leave_nothing() {
         .stderr(contains("is not the file that was expected"));
     assert!(!ws.path().join("data/faces").exists());
 
-    // Somebody's pictures in the place of the faces are nobody's to replace.
+    // Somebody's images in the place of the faces are nobody's to replace.
     photos(&ws.path().join("data/faces/photos"), 3);
     setup().code(2).stderr(contains("did not put there"));
     let theirs = fs::read_dir(ws.path().join("data/faces/photos")).unwrap();
@@ -367,8 +367,8 @@ fn faces_that_are_there_are_only_prepared() {
         let part = if held_out { "test" } else { "train" };
         let folder = faces.join(part).join(format!("s{person}"));
         fs::create_dir_all(&folder).unwrap();
-        for picture in 1..=10 {
-            fs::write(folder.join(format!("{picture}.pgm")), "P5").unwrap();
+        for image in 1..=10 {
+            fs::write(folder.join(format!("{image}.pgm")), "P5").unwrap();
         }
     }
     fs::write(faces.join("SOURCE.txt"), "credit").unwrap();
@@ -397,7 +397,7 @@ fn faces_that_are_there_are_only_prepared() {
             .success()
             .stdout("")
             .stderr(prepared("train").and(prepared("test")))
-            .stderr(contains("400 photographs of 40 people, 5 of them held out"));
+            .stderr(contains("400 images of 40 people, 5 of them held out"));
     }
     stand_in(
         bin.path(),

@@ -25,8 +25,8 @@ Examples (`deepsim-data` is `cargo run --release -p deepsim-data --`):
     deepsim-data prepare ILSVRC2012_img_val.tar data/ilsvrc-val
   allow up to 20 corrupt photos, which the manifest will list:
     deepsim-data prepare ~/photos data/mine --quarantine 20
-  faces: the part of the picture that is customary, at 64x64; CelebA's aligned
-  pictures (178x218), and LFW's funneled ones (250x250):
+  faces: the part of the image that is customary, at 64x64; CelebA's aligned
+  images (178x218), and LFW's funneled ones (250x250):
     deepsim-data prepare celeba data/celeba --size 64 --window 15,40,148
     deepsim-data prepare lfw data/lfw --size 64 --window 50,50,150
 
@@ -42,7 +42,7 @@ pub(super) struct PrepareArgs {
     pub source: PathBuf,
     /// The directory to create
     pub out: PathBuf,
-    /// Side of the stored pictures in pixels
+    /// Side of the stored images in pixels
     #[arg(long, default_value_t = 256, value_name = "PIXELS")]
     pub size: u32,
     /// How photos become square [default: squash for ILSVRC-2012, otherwise short-crop]
@@ -57,7 +57,7 @@ pub(super) struct PrepareArgs {
     /// window does not lie whole is corrupt (see --quarantine).
     #[arg(long, value_name = "LEFT,TOP,SIDE", allow_hyphen_values = true)]
     pub window: Option<SquareWindow>,
-    /// How pictures are stored [default: raw below 20000 images, jpeg from there on]
+    /// How images are stored [default: raw below 20000 images, jpeg from there on]
     #[arg(long, value_enum)]
     pub store: Option<StoreArg>,
     /// Hold out this share of the images (between 0 and 1): writes OUT/train and OUT/test
@@ -94,7 +94,7 @@ pub(super) struct InspectArgs {
     pub format: Format,
 }
 
-/// Compares every byte of a dataset with its checksums and decodes every picture.
+/// Compares every byte of a dataset with its checksums and decodes every image.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example, after `cargo xtask quickstart`:

@@ -16,7 +16,7 @@ use args::{InspectArgs, PrepareArgs, VerifyArgs};
 
 pub use output::Failed;
 
-/// Turns photographs into datasets for training.
+/// Turns images into datasets for training.
 #[derive(Debug, Parser)]
 #[command(
     name = "deepsim-data",
@@ -63,8 +63,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// The exit code for an error that reached the top: 1 if the work had begun, 2 if the request was refused.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let is_threads = matches!(error.downcast_ref(), Some(DataError::Threads { .. }));
-    match error.is::<Failed>() || is_threads {
-        true => ExitCode::from(1),
-        false => ExitCode::from(2),
+    if error.is::<Failed>() || is_threads {
+        ExitCode::from(1)
+    } else {
+        ExitCode::from(2)
     }
 }

@@ -58,30 +58,30 @@ pub fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
         },
     };
     let stop = Stop::watch().context("cannot watch for Ctrl-C")?;
-    let (result, seen) = pool.install(|| {
-        let mut seen = Seen::default();
+    let (result, log) = pool.install(|| {
+        let mut log = EventLog::default();
         let result = prepare(&request, &mut |event| {
-            seen.show(event, &stop);
+            log.show(event, &stop);
             match stop.signal() {
                 0 => Flow::Continue,
                 _ => Flow::Stop,
             }
         });
-        drop(seen.progress.take());
-        (result, seen)
+        drop(log.progress.take());
+        (result, log)
     });
     match result {
         Err(DataError::Interrupted) => {
             tracing::info!("{}", DataError::Interrupted);
             Ok(exit(stop.signal()))
         }
-        Err(error) if seen.started => Err(Failed(error.into()).into()),
+        Err(error) if log.started => Err(Failed(error.into()).into()),
         Err(error) => Err(error.into()),
         Ok(outcome) => {
-            for line in &seen.corrupt {
+            for line in &log.corrupt {
                 tracing::info!("corrupt, left out: {line}");
             }
-            say(&report(&outcome, &request, seen.orientation))?;
+            say(&report(&outcome, &request, log.orientation))?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -152,8 +152,8 @@ impl Stop {
     }
 }
 
-/// What the events have told.
-struct Seen {
+/// What the events of a preparation said, and the progress bar that shows them.
+struct EventLog {
     progress: Option<Progress>,
     duplicates: usize,
     corrupt: Vec<String>,
@@ -161,7 +161,7 @@ struct Seen {
     started: bool,
 }
 
-impl Default for Seen {
+impl Default for EventLog {
     fn default() -> Self {
         Self {
             progress: Some(Progress::new()),
@@ -173,7 +173,7 @@ impl Default for Seen {
     }
 }
 
-impl Seen {
+impl EventLog {
     fn show(&mut self, event: Event, stop: &Stop) {
         let note = |line: &str| {
             if let Some(progress) = &self.progress {

@@ -1,6 +1,6 @@
 //! One budget of memory for everything that is decoded at the same time, whatever the number of
-//! threads: what a picture will take is reckoned from its header, and a thread waits until that
-//! much is free. First come, first served, so that a large picture is not overtaken for ever.
+//! threads: what an image will take is reckoned from its header, and a thread waits until that
+//! much is free. First come, first served, so that a large image is not overtaken for ever.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -48,7 +48,7 @@ impl Budget {
     }
 
     /// Waits until `bytes` are free and takes them; `None` if there will never be so many.
-    pub fn take(&'static self, bytes: u64) -> Option<Room> {
+    pub fn take(&'static self, bytes: u64) -> Option<Reservation> {
         if bytes > self.total {
             return None;
         }
@@ -64,7 +64,7 @@ impl Budget {
         state.turn += 1;
         state.used += bytes;
         self.wake(&state);
-        Some(Room {
+        Some(Reservation {
             budget: self,
             bytes,
         })
@@ -85,12 +85,12 @@ impl Budget {
 
 /// A part of a [`Budget`], given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Reservation {
     budget: &'static Budget,
     bytes: u64,
 }
 
-impl Room {
+impl Reservation {
     /// Gives back what is beyond `bytes`.
     pub fn shrink(&mut self, bytes: u64) {
         if bytes < self.bytes {
@@ -100,7 +100,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.give_back(self.bytes);
     }
@@ -122,11 +122,11 @@ mod tests {
                 thread::spawn(move || {
                     for round in 0..200 {
                         let bytes = (number * 31 + round * 7) % 101;
-                        let mut room = BUDGET.take(bytes).unwrap();
+                        let mut reservation = BUDGET.take(bytes).unwrap();
                         let held = HELD.fetch_add(bytes, Ordering::SeqCst) + bytes;
                         assert!(held <= 100, "{held}");
                         HELD.fetch_sub(bytes - bytes / 2, Ordering::SeqCst);
-                        room.shrink(bytes / 2);
+                        reservation.shrink(bytes / 2);
                         thread::yield_now();
                         HELD.fetch_sub(bytes / 2, Ordering::SeqCst);
                     }

@@ -1,4 +1,4 @@
-//! A decoder's bug costs one picture, not a training run, and prints nothing.
+//! A decoder's bug costs one image, not a training run, and prints nothing.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -11,7 +11,7 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a decoder; its panic becomes an error of the picture, and prints nothing.
+/// Runs a decoder; its panic becomes an error of the image, and prints nothing.
 pub(super) fn guarded<T>(decode: impl FnOnce() -> Result<T, ImageFault>) -> Result<T, ImageFault> {
     caught(decode).unwrap_or_else(|reason| Err(ImageFault::DecoderCrashed(reason)))
 }
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_decoders_panic_is_an_error_of_the_picture() {
+    fn a_decoders_panic_is_an_error_of_the_image() {
         let crash = guarded::<()>(|| panic!("index {} out of bounds", 7));
         assert!(matches!(crash, Err(ImageFault::DecoderCrashed(why)) if why.contains("index 7")));
         assert!(matches!(guarded(|| Ok(3)), Ok(3)));

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use image::{ImageError, RgbImage};
 
-use super::budget::{DECODING, Room};
+use super::budget::{DECODING, Reservation};
 use super::pixels::{Layout, to_rgb8};
 use crate::fault::ImageFault;
 
@@ -13,16 +13,16 @@ use crate::fault::ImageFault;
 pub(super) const OVERHEAD: u64 = 2 << 20;
 
 thread_local! {
-    /// For how many copies of a picture's pixels memory is taken, at least.
+    /// For how many copies of an image's pixels memory is taken, at least.
     static COPIES: Cell<u64> = const { Cell::new(1) };
 }
 
-/// A decoded picture and the memory that it holds of the budget for all threads.
+/// A decoded image and the memory that it holds of the budget for all threads.
 pub(crate) struct Held {
     /// The pixels.
     pub image: RgbImage,
     /// To be kept as long as the pixels are.
-    pub room: Room,
+    pub reservation: Reservation,
 }
 
 /// From now on memory is taken for so many copies of an image's pixels, at least, in this thread.
@@ -41,25 +41,25 @@ pub(super) fn decode_into(
 ) -> Result<Held, ImageFault> {
     let output = layout.buffer(width, height);
     let beyond = extra.max(layout.conversion(width, height));
-    let mut room = reserve(output as u64 + beyond, width * height)?;
+    let mut reservation = reserve(output as u64 + beyond, width * height)?;
     let mut buffer = vec![0; output];
     read(&mut buffer)?;
     let image = to_rgb8(buffer, layout, width, height)?;
-    room.shrink(kept(width * height));
-    Ok(Held { image, room })
+    reservation.shrink(pixel_bytes(width * height));
+    Ok(Held { image, reservation })
 }
 
 /// Waits for so much of the budget of all threads, for [`OVERHEAD`], and at least for what is kept
 /// of so many pixels.
-pub(super) fn reserve(bytes: u64, pixels: usize) -> Result<Room, ImageFault> {
-    let bytes = bytes.saturating_add(OVERHEAD).max(kept(pixels));
+pub(super) fn reserve(bytes: u64, pixels: usize) -> Result<Reservation, ImageFault> {
+    let bytes = bytes.saturating_add(OVERHEAD).max(pixel_bytes(pixels));
     DECODING
         .take(bytes)
         .ok_or(ImageFault::TooMuchMemory { bytes })
 }
 
 /// What the caller of [`decode_held`] keeps.
-pub(super) fn kept(pixels: usize) -> u64 {
+pub(super) fn pixel_bytes(pixels: usize) -> u64 {
     COPIES.get() * 3 * pixels as u64
 }
 

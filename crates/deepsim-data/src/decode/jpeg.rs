@@ -6,7 +6,7 @@
 use image::RgbImage;
 use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
 
-use super::held::{Held, kept, reserve};
+use super::held::{Held, pixel_bytes, reserve};
 use super::pixels::{Layout, to_rgb8};
 use crate::fault::ImageFault;
 use crate::limits::check_dimensions;
@@ -14,7 +14,7 @@ use crate::limits::check_dimensions;
 /// Every JPEG starts with these bytes.
 pub(super) const MAGIC: [u8; 3] = [0xFF, 0xD8, 0xFF];
 
-/// Most scans of a progressive JPEG, which has ten as a rule: each costs a pass over the whole picture, however few its
+/// Most scans of a progressive JPEG, which has ten as a rule: each costs a pass over the whole image, however few its
 /// bytes are.
 const MAX_SCANS: u32 = 100;
 
@@ -23,10 +23,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
     let frame = Frame::read(bytes)?;
     let (width, height) = (frame.width, frame.height);
     check_dimensions(width, height)?;
-    let mut room = reserve(frame.memory(), width * height)?;
+    let mut reservation = reserve(frame.memory(), width * height)?;
     let image = decompress(bytes, &frame)?;
-    room.shrink(kept(width * height));
-    Ok(Held { image, room })
+    reservation.shrink(pixel_bytes(width * height));
+    Ok(Held { image, reservation })
 }
 
 /// What decoding a JPEG would take in bytes, its width and height, and how many components it has.
@@ -116,9 +116,10 @@ fn fault(error: turbojpeg::Error) -> ImageFault {
         turbojpeg::Error::TurboJpegError(reason) => reason,
         other => other.to_string(),
     };
-    match reason.to_ascii_lowercase().contains("premature end") {
-        true => ImageFault::Truncated(reason),
-        false => ImageFault::Refused(reason),
+    if reason.to_ascii_lowercase().contains("premature end") {
+        ImageFault::Truncated(reason)
+    } else {
+        ImageFault::Refused(reason)
     }
 }
 
@@ -134,19 +135,19 @@ struct Component {
     bits_missing: [Option<u8>; 64],
 }
 
-/// What the headers say, read before a byte of the picture is.
+/// What the headers say, read before a byte of the image is.
 #[derive(Debug)]
 struct Frame {
     width: usize,
     height: usize,
     components: Vec<Component>,
     progressive: bool,
-    /// Not one scan with all components, so that libjpeg keeps the whole picture's coefficients.
+    /// Not one scan with all components, so that libjpeg keeps the whole image's coefficients.
     several_scans: bool,
 }
 
 impl Frame {
-    /// Reads the frame and, where there is more than one, all scans' headers; refuses a picture of
+    /// Reads the frame and, where there is more than one, all scans' headers; refuses an image of
     /// which a scan is missing.
     fn read(bytes: &[u8]) -> Result<Self, ImageFault> {
         let mut frame: Option<Self> = None;
@@ -177,9 +178,9 @@ impl Frame {
                 _ => {}
             }
         }
-        let frame = frame.ok_or_else(|| cut("no picture before its end marker"))?;
+        let frame = frame.ok_or_else(|| cut("no image before its end marker"))?;
         if scans == 0 {
-            return Err(cut("no picture before its end marker"));
+            return Err(cut("no image before its end marker"));
         }
         for component in &frame.components {
             let whole = component.bits_missing.iter().all(|bits| *bits == Some(0));
@@ -252,14 +253,12 @@ impl Frame {
         else {
             return Err(short());
         };
-        let range = match self.progressive {
-            true => usize::from(first)..usize::from(last).min(63) + 1,
-            false => 0..64,
+        let range = if self.progressive {
+            usize::from(first)..usize::from(last).min(63) + 1
+        } else {
+            0..64
         };
-        let low = match self.progressive {
-            true => bits & 15,
-            false => 0,
-        };
+        let low = if self.progressive { bits & 15 } else { 0 };
         for selector in selectors.as_chunks::<2>().0 {
             let component = self.components.iter_mut().find(|c| c.id == selector[0]);
             let component = component.ok_or_else(|| refused("a scan of an unknown component"))?;
@@ -270,7 +269,7 @@ impl Frame {
         Ok(count == self.components.len())
     }
 
-    /// What decoding takes, in bytes: the picture, some rows of work, and with several scans two
+    /// What decoding takes, in bytes: the image, some rows of work, and with several scans two
     /// bytes for every coefficient.
     fn memory(&self) -> u64 {
         let most =
@@ -280,13 +279,13 @@ impl Frame {
             self.width.div_ceil(8 * across),
             self.height.div_ceil(8 * down),
         );
-        let blocks: usize = match self.several_scans {
-            true => self
-                .components
+        let blocks: usize = if self.several_scans {
+            self.components
                 .iter()
                 .map(|c| units.0 * c.across * units.1 * c.down)
-                .sum(),
-            false => 0,
+                .sum()
+        } else {
+            0
         };
         let layout = match self.components.len() {
             4 => Layout::CmykInverted8,

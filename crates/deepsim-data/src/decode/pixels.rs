@@ -54,7 +54,7 @@ impl Layout {
         }
     }
 
-    /// Bytes of a picture.
+    /// Bytes of an image.
     pub fn buffer(self, width: usize, height: usize) -> usize {
         self.bytes() * width * height
     }

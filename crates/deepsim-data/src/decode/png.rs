@@ -89,7 +89,7 @@ fn check_whole(bytes: &[u8]) -> Result<(), ImageFault> {
             b"IEND" => return Ok(()),
             b"IDAT" => data = true,
             b"PLTE" => colours = Some(length / 3),
-            // Programs do not agree which of two says how to turn the picture.
+            // Programs do not agree which of two says how to turn the image.
             b"eXIf" if exif => return Err(ImageFault::Refused("two eXIf chunks".into())),
             b"eXIf" => exif = true,
             b"tRNS" if data => return transparency("stands behind the pixels"),

@@ -13,7 +13,7 @@ use super::tiff_reader::{Tiff, fault, refused};
 use crate::fault::ImageFault;
 use crate::limits::{MAX_MEMORY, check_dimensions};
 
-/// Decodes a TIFF's first picture to RGB.
+/// Decodes a TIFF's first image to RGB.
 pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
     let mut tiff = Decoder::new(Cursor::new(bytes)).map_err(fault)?;
     let (width, height) = tiff.dimensions().map_err(fault)?;

@@ -1,5 +1,5 @@
 //! WebP through libwebp. Its decoder forgives what its reader of files does not (and with it Pillow): so the file's
-//! chunks are checked here. Of an animation the first frame is taken out and read like a still picture.
+//! chunks are checked here. Of an animation the first frame is taken out and read like a still image.
 
 use ::webp::{BitstreamFeatures, Decoder};
 
@@ -15,7 +15,7 @@ const ANIMATED: u8 = 0x02;
 const ALPHA: u8 = 0x10;
 /// Bytes of an animation's frame before its chunks.
 const FRAME: usize = 16;
-/// Bytes a pixel that libwebp takes: its output, a lossless picture's colours, alpha and rows.
+/// Bytes a pixel that libwebp takes: its output, a lossless image's colours, alpha and rows.
 const BYTES: usize = 9;
 
 /// Decodes a WebP to RGB.
@@ -52,10 +52,10 @@ fn still(file: &[u8]) -> Result<Held, ImageFault> {
     };
     let extra = (BYTES * width * height) as u64;
     decode_into(width, height, layout, extra, |buffer| {
-        let picture = Decoder::new(file).decode();
-        let picture = picture.filter(|picture| picture.len() == buffer.len());
-        let picture = picture.ok_or_else(|| refused("its pixels are damaged"))?;
-        buffer.copy_from_slice(&picture);
+        let image = Decoder::new(file).decode();
+        let image = image.filter(|image| image.len() == buffer.len());
+        let image = image.ok_or_else(|| refused("its pixels are damaged"))?;
+        buffer.copy_from_slice(&image);
         Ok(())
     })
 }
@@ -84,10 +84,10 @@ fn animation(canvas: &Canvas, frame: &[u8]) -> Result<Held, ImageFault> {
     }
     let extra = (BYTES * wide * high + file.len()) as u64;
     decode_into(width, height, Layout::Rgba8, extra, |buffer| {
-        let picture = Decoder::new(&file).decode();
-        let picture = picture.ok_or_else(|| refused("its pixels are damaged"))?;
+        let image = Decoder::new(&file).decode();
+        let image = image.ok_or_else(|| refused("its pixels are damaged"))?;
         let each = if found.has_alpha() { 4 } else { 3 };
-        for (row, line) in picture.chunks_exact(each * wide).enumerate() {
+        for (row, line) in image.chunks_exact(each * wide).enumerate() {
             let start = 4 * ((y + row) * width + x);
             let target = &mut buffer[start..start + 4 * wide];
             for (to, from) in target
@@ -114,8 +114,8 @@ fn as_still(wide: usize, high: usize, frame: &[u8]) -> Result<Vec<u8>, ImageFaul
         order.take(kind)?;
         at = behind(at, data);
     }
-    if order.pictures != 1 {
-        return Err(refused("its first frame holds no picture"));
+    if order.images != 1 {
+        return Err(refused("its first frame holds no image"));
     }
     let mut body = b"WEBP".to_vec();
     if order.alpha {
@@ -149,7 +149,7 @@ fn contents(file: &[u8]) -> Result<Contents<'_>, ImageFault> {
     let (first, header) = chunk(file, FIRST)?;
     let extended = first == b"VP8X";
     if !extended && !matches!(first, b"VP8 " | b"VP8L") {
-        return Err(refused("it begins with no picture"));
+        return Err(refused("it begins with no image"));
     }
     let mut order = Order::default();
     let (mut frame, mut frames) = (None, 0);
@@ -165,7 +165,7 @@ fn contents(file: &[u8]) -> Result<Contents<'_>, ImageFault> {
         at = behind(at, data);
     }
     let animated = extended && header.first().is_some_and(|flags| flags & ANIMATED != 0);
-    match (animated, frames, order.pictures, frame) {
+    match (animated, frames, order.images, frame) {
         (false, 0, 1, _) => Ok(Contents::Still),
         (true, 1.., 0, Some(frame)) => match header {
             [flags, _, _, _, a, b, c, d, e, f, ..] => {
@@ -183,31 +183,31 @@ fn contents(file: &[u8]) -> Result<Contents<'_>, ImageFault> {
             _ => Err(refused("its header is damaged")),
         },
         _ => Err(refused(
-            "it holds no picture, or more than one that is no animation",
+            "it holds no image, or more than one that is no animation",
         )),
     }
 }
 
-/// What has been met of a picture.
+/// What has been met of an image.
 #[derive(Default)]
 struct Order {
-    /// Alpha, which belongs right before the lossy picture that it is of.
+    /// Alpha, which belongs right before the lossy image that it is of.
     alpha: bool,
-    pictures: usize,
+    images: usize,
 }
 
 impl Order {
     fn take(&mut self, kind: &[u8; 4]) -> Result<(), ImageFault> {
-        let waiting = self.alpha && self.pictures == 0;
+        let waiting = self.alpha && self.images == 0;
         match kind {
-            b"ALPH" if self.alpha || self.pictures > 0 => Err(refused("its alpha is out of place")),
+            b"ALPH" if self.alpha || self.images > 0 => Err(refused("its alpha is out of place")),
             b"ALPH" => {
                 self.alpha = true;
                 Ok(())
             }
             b"VP8L" if waiting => Err(refused("its alpha is out of place")),
             b"VP8 " | b"VP8L" => {
-                self.pictures += 1;
+                self.images += 1;
                 Ok(())
             }
             _ if waiting => Err(refused("its alpha is out of place")),

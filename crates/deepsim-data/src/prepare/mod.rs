@@ -49,7 +49,7 @@ pub struct Prepare {
     pub source: PathBuf,
     /// The directory to create.
     pub out: PathBuf,
-    /// Side of the stored pictures, in pixels (1 to 8192).
+    /// Side of the stored images, in pixels (1 to 8192).
     pub size: u32,
     /// `None`: squash for ILSVRC-2012, short-crop otherwise.
     pub resize: Option<Resize>,
@@ -185,9 +185,10 @@ pub fn prepare(
         orientation: request
             .orientation
             .unwrap_or_else(|| Orientation::of_layout(listing.layout)),
-        store: request.store.unwrap_or(match images < LARGE_SOURCE {
-            true => Store::Raw,
-            false => Store::Jpeg,
+        store: request.store.unwrap_or(if images < LARGE_SOURCE {
+            Store::Raw
+        } else {
+            Store::Jpeg
         }),
         holdout: request.holdout.map(|fraction| (fraction, request.seed)),
         source: SourceInfo {

@@ -1,4 +1,4 @@
-//! The output directory: what stands there, room for it, and the one rename that publishes it.
+//! The output directory: what stands there, free space for it, and the one rename that publishes it.
 //!
 //! Nothing is removed that was not agreed to be replaced. A free place is taken by a rename that fails where anything has
 //! appeared; a dataset is exchanged with the new one in one step, and what came out is looked at again before it is
@@ -166,8 +166,8 @@ fn difference(
         (
             manifest.window != plan.window,
             match manifest.window {
-                Some(window) => format!("the window {window} of each picture"),
-                None => "whole pictures, no window of them".into(),
+                Some(window) => format!("the window {window} of each image"),
+                None => "whole images, no window of them".into(),
             },
         ),
         (
@@ -325,16 +325,17 @@ fn holds_a_dataset(path: &Path) -> bool {
         })
 }
 
-/// Refuses when the file system has less room than needed.
-pub(crate) fn check_room(path: &Path, free: u64, bytes: u64) -> Result<(), DataError> {
+/// Refuses when the file system has less free space than needed.
+pub(crate) fn check_free_space(path: &Path, free: u64, bytes: u64) -> Result<(), DataError> {
     let need = bytes.saturating_add(MARGIN);
-    match need > free {
-        true => Err(DataError::DiskFull {
+    if need > free {
+        Err(DataError::DiskFull {
             path: path.into(),
             need,
             free,
-        }),
-        false => Ok(()),
+        })
+    } else {
+        Ok(())
     }
 }
 
@@ -344,12 +345,12 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Checks the room and creates `OUT.partial-…`.
+    /// Checks the free space and creates `OUT.partial-…`.
     pub fn create(out: &Path, bytes: u64) -> Result<Self, DataError> {
         let parent = out.parent().unwrap_or(Path::new("/"));
-        let room = rustix::fs::statvfs(parent)
+        let space = rustix::fs::statvfs(parent)
             .map_err(|error| unwritable(parent, std::io::Error::from(error)))?;
-        check_room(parent, room.f_bavail.saturating_mul(room.f_frsize), bytes)?;
+        check_free_space(parent, space.f_bavail.saturating_mul(space.f_frsize), bytes)?;
         let directory = tempfile::Builder::new()
             .prefix(&beside(out, "partial"))
             // as mkdir: the umask decides

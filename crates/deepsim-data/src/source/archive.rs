@@ -76,7 +76,7 @@ fn check_magic(root: &Path, file: &File) -> Result<(), DataError> {
         }
     }
     if is_image(&head[..read.min(HEAD)]) {
-        return Err(not_a_source(root, "it is a single picture"));
+        return Err(not_a_source(root, "it is a single image"));
     }
     match read {
         512 => Ok(()),
@@ -310,13 +310,13 @@ impl Lister<'_> {
                 Named::Unsaid => self.begins_as_an_image(offset, bytes),
                 Named::Archive if depth < DEPTH => {
                     let folder = path.strip_suffix(".tar").unwrap_or(&path);
-                    let seen = |lister: &Self| {
+                    let contents = |lister: &Self| {
                         let (entries, links) = (lister.entries.len(), lister.hard_links.len());
                         (entries, links, lister.skipped.clone())
                     };
-                    let before = seen(self);
+                    let before = contents(self);
                     self.walk_all(offset, offset + bytes, &format!("{folder}/"), depth + 1)?;
-                    if seen(self) == before {
+                    if contents(self) == before {
                         self.skipped.add(Why::Hollow, &path);
                     }
                     continue;

@@ -33,12 +33,12 @@ impl Layout {
     pub fn describe(self) -> &'static str {
         match self {
             Self::Images => "a collection of images",
-            Self::IlsvrcTrain => "ILSVRC-2012 training pictures",
-            Self::IlsvrcVal => "ILSVRC-2012 validation pictures",
+            Self::IlsvrcTrain => "ILSVRC-2012 training images",
+            Self::IlsvrcVal => "ILSVRC-2012 validation images",
         }
     }
 
-    /// The usual way to make its pictures square: ILSVRC was squashed by the Caffe tools.
+    /// The usual way to make its images square: ILSVRC was squashed by the Caffe tools.
     #[must_use]
     pub fn resize(self) -> Resize {
         match self {

@@ -16,7 +16,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::decode::read_picture;
+use crate::decode::read_image;
 use crate::error::DataError;
 use crate::fault::ImageFault;
 use crate::limits::MAX_FILE;
@@ -36,9 +36,10 @@ impl Listing {
     /// those without an ending.
     pub fn of(root: &Path, step: Step<'_>) -> Result<Self, DataError> {
         let metadata = metadata(root)?;
-        match metadata.is_dir() {
-            true => Self::of_folder(root, step),
-            false => Self::new(root, archive::list(root, step)?),
+        if metadata.is_dir() {
+            Self::of_folder(root, step)
+        } else {
+            Self::new(root, archive::list(root, step)?)
         }
     }
 
@@ -119,7 +120,7 @@ impl Listing {
     /// An entry's bytes.
     pub fn read(&self, entry: &Entry) -> Result<Vec<u8>, DataError> {
         match &entry.location {
-            Location::File(path) => read_picture(path),
+            Location::File(path) => read_image(path),
             Location::Span { archive, offset } => {
                 if entry.bytes > MAX_FILE {
                     let fault = ImageFault::FileTooLarge { bytes: entry.bytes };

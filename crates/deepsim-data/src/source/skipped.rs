@@ -49,9 +49,10 @@ impl Group {
             1 => one,
             _ => many,
         };
-        let more = match self.count > self.first.len() {
-            true => ", …",
-            false => "",
+        let more = if self.count > self.first.len() {
+            ", …"
+        } else {
+            ""
         };
         Some(format!(
             "{} {what} ({}{more})",

@@ -1,4 +1,4 @@
-//! Pictures and folders for the tests, made here.
+//! Images and folders for the tests, made here.
 #![allow(dead_code)] // every test binary uses its own part
 
 pub mod command;
@@ -67,12 +67,12 @@ pub fn python(script: &str, arguments: &[&Path]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Raw bytes of a file as an RGB picture.
+/// Raw bytes of a file as an RGB image.
 pub fn raw(path: &Path, width: u32, height: u32) -> RgbImage {
     RgbImage::from_raw(width, height, std::fs::read(path).unwrap()).unwrap()
 }
 
-/// Largest difference between two pictures of one shape.
+/// Largest difference between two images of one shape.
 pub fn distance(a: &RgbImage, b: &RgbImage) -> u8 {
     assert_eq!(a.dimensions(), b.dimensions());
     a.as_raw()
@@ -83,7 +83,7 @@ pub fn distance(a: &RgbImage, b: &RgbImage) -> u8 {
         .unwrap()
 }
 
-/// Mean difference between two pictures of one shape, in grey levels.
+/// Mean difference between two images of one shape, in grey levels.
 pub fn mean_distance(a: &RgbImage, b: &RgbImage) -> f64 {
     let total: u64 = a
         .as_raw()

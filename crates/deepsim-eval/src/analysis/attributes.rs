@@ -1,5 +1,5 @@
-//! Visual attribute vectors (Larsen et al.): the mean code of pictures with an attribute minus that of
-//! pictures without it, added to and taken from the codes of held-out pictures, and how well a straight
+//! Visual attribute vectors (Larsen et al.): the mean code of images with an attribute minus that of
+//! images without it, added to and taken from the codes of held-out images, and how well a straight
 //! line reads the attribute from codes.
 
 use std::cell::RefCell;
@@ -17,7 +17,7 @@ use crate::measure::photos::{BATCH, LeftOut, from_data, of_training, some};
 use crate::run::loaded::Loaded;
 use crate::show::format::{Format, columns, csv, json};
 
-/// Pictures of either kind that an attribute needs among those of the training: a mean of fewer is a picture.
+/// Images of either kind that an attribute needs among those of the training: a mean of fewer is an image.
 pub const FEW: usize = 5;
 
 /// What is said of one attribute in the codes of one run.
@@ -27,26 +27,26 @@ pub struct Numbers {
     pub run: String,
     /// The attribute.
     pub attribute: String,
-    /// Training pictures with it.
+    /// Training images with it.
     pub with: usize,
-    /// Training pictures without it.
+    /// Training images without it.
     pub without: usize,
-    /// Length of the vector, relative to the root mean squared distance of the training pictures' codes from
+    /// Length of the vector, relative to the root mean squared distance of the training images' codes from
     /// their mean.
     pub length: f64,
-    /// Held-out pictures of which the attribute is known.
+    /// Held-out images of which the attribute is known.
     pub held_out: usize,
     /// Share of those whose attribute a linear probe reads from their codes, percent; none where nothing is
     /// held out.
     pub probe: Option<f64>,
-    /// The same for guessing what is commoner among training pictures, percent.
+    /// The same for guessing what is commoner among training images, percent.
     pub guess: Option<f64>,
-    /// Of held-out pictures without the attribute: share in whose reconstruction, encoded again, the probe finds it,
+    /// Of held-out images without the attribute: share in whose reconstruction, encoded again, the probe finds it,
     /// percent.
     pub found_before: Option<f64>,
     /// The same when the vector was added.
     pub found_added: Option<f64>,
-    /// Of held-out pictures with the attribute: share in whose reconstruction the probe misses it, percent.
+    /// Of held-out images with the attribute: share in whose reconstruction the probe misses it, percent.
     pub missed_before: Option<f64>,
     /// The same when the vector was taken away.
     pub missed_removed: Option<f64>,
@@ -57,14 +57,14 @@ pub struct Numbers {
 pub struct Found {
     /// The numbers.
     pub numbers: Numbers,
-    /// Held-out pictures without the attribute: they, their reconstructions, and with the vector added; Caffe
+    /// Held-out images without the attribute: they, their reconstructions, and with the vector added; Caffe
     /// units.
     pub added: Option<[Tensor; 3]>,
-    /// Held-out pictures with it: they, their reconstructions, and with the vector taken away.
+    /// Held-out images with it: they, their reconstructions, and with the vector taken away.
     pub removed: Option<[Tensor; 3]>,
 }
 
-/// Codes of pictures of a dataset and what is known of them.
+/// Codes of images of a dataset and what is known of them.
 struct Side {
     data: Dataset,
     chosen: Vec<usize>,
@@ -77,16 +77,16 @@ pub struct Asker<'a> {
     device: Device,
     train: Side,
     test: Side,
-    /// Training codes of the attribute that was asked for last, and which: attributes that all pictures have labels for
+    /// Training codes of the attribute that was asked for last, and which: attributes that all images have labels for
     /// share them.
     last: RefCell<Option<(Vec<i64>, Rc<ProbeCodes>)>>,
 }
 
 impl<'a> Asker<'a> {
-    /// Encodes pictures with any known attribute, at most `images` of the training and as many held-out ones.
+    /// Encodes images with any known attribute, at most `images` of the training and as many held-out ones.
     ///
     /// # Errors
-    /// A run without codes; unreadable or changed pictures; pictures without any attribute.
+    /// A run without codes; unreadable or changed images; images without any attribute.
     pub fn new(
         run: &'a Loaded,
         labels: &Attributes,
@@ -117,9 +117,10 @@ impl<'a> Asker<'a> {
                     codes.push(run.perception.encode(&x)?);
                 }
             }
-            let codes = match codes.is_empty() {
-                true => Tensor::f_zeros([0, 0], (Kind::Float, device))?,
-                false => Tensor::f_cat(&codes, 0)?,
+            let codes = if codes.is_empty() {
+                Tensor::f_zeros([0, 0], (Kind::Float, device))?
+            } else {
+                Tensor::f_cat(&codes, 0)?
             };
             Ok(Side {
                 data,
@@ -158,11 +159,11 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// The vector of an attribute, `strength` times, added to and taken from at most `show` held-out pictures of
+    /// The vector of an attribute, `strength` times, added to and taken from at most `show` held-out images of
     /// either kind for the sheet, and from all of them for the numbers.
     ///
     /// # Errors
-    /// Fewer than [`FEW`] training pictures of either kind.
+    /// Fewer than [`FEW`] training images of either kind.
     pub fn ask(
         &self,
         labels: &Attributes,
@@ -272,7 +273,7 @@ impl<'a> Asker<'a> {
         })
     }
 
-    /// Pictures decoded from held-out codes of one class, with a step added to each: those at the places `few`, and in
+    /// Images decoded from held-out codes of one class, with a step added to each: those at the places `few`, and in
     /// which share of all of them, encoded again, the probe reads another class, percent.
     fn decoded(
         &self,
@@ -366,9 +367,9 @@ fn text(rows: &[Numbers]) -> String {
         "removed %",
     ];
     format!(
-        "{}probe: held-out pictures whose attribute a straight line reads from their codes (guess: by saying \
-         the commoner one).\nadded: pictures without the attribute in whose reconstruction the probe finds it, \
-         before → with the vector added;\nremoved: pictures with it in whose reconstruction the probe misses \
+        "{}probe: held-out images whose attribute a straight line reads from their codes (guess: by saying \
+         the commoner one).\nadded: images without the attribute in whose reconstruction the probe finds it, \
+         before → with the vector added;\nremoved: images with it in whose reconstruction the probe misses \
          it, before → with the vector taken away.\n",
         columns(&head, &cells)
     )

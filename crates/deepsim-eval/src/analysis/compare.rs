@@ -1,4 +1,4 @@
-//! Held-out photographs above what several runs make of them.
+//! Held-out images above what several runs make of them.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ use crate::measure::photos::{from_data, spread};
 use crate::run::loaded::Loaded;
 use crate::show::output::{self, Kind};
 
-/// Held-out photographs and what runs make of them.
+/// Held-out images and what runs make of them.
 #[derive(Debug)]
 pub struct Rows {
-    /// The photographs' names.
+    /// The images' names.
     pub names: Vec<String>,
     /// They, `[N,3,S,S]` in Caffe units.
     pub photos: Tensor,
@@ -22,11 +22,11 @@ pub struct Rows {
     pub made: Vec<Tensor>,
 }
 
-/// `n` held-out photographs, spread evenly over those whose name contains one of `filters` (all, if there is
+/// `n` held-out images, spread evenly over those whose name contains one of `filters` (all, if there is
 /// none), and what each run makes of them.
 ///
 /// # Errors
-/// Runs that cannot be opened, or that were held out on other photographs or crops.
+/// Runs that cannot be opened, or that were held out on other images or crops.
 pub fn rows(
     runs: &[PathBuf],
     n: usize,
@@ -80,7 +80,7 @@ pub fn rows(
     })
 }
 
-/// Writes one PNG: the photographs of [`rows`], then a row for each run, in order. Returns the photographs'
+/// Writes one PNG: the images of [`rows`], then a row for each run, in order. Returns the images'
 /// names.
 ///
 /// # Errors
@@ -93,7 +93,7 @@ pub fn compare(
     consent: &Consent,
     device: Device,
 ) -> Result<Vec<String>> {
-    output::check("--out", out, Kind::Picture)?;
+    output::check("--out", out, Kind::Image)?;
     let rows = rows(runs, n, filters, consent, device)?;
     let all: Vec<&Tensor> = std::iter::once(&rows.photos).chain(&rows.made).collect();
     let png = sheet::rows(&all)?;

@@ -1,4 +1,4 @@
-//! Features to pictures, with a generator that is there.
+//! Features to images, with a generator that is there.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::error::{Result, WhileRunning as _};
 use crate::run::ready::Ready;
 use crate::show::output::{Kind, check, unused, write};
 
-/// A picture made of features.
+/// An image made of features.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Decoded {
     /// The features' name; of a batch, with the number of its row, from 0.
@@ -27,7 +27,7 @@ const CHUNK: usize = 16;
 /// Names listed in an error.
 const FEW: usize = 3;
 
-/// Decodes every tensor of a file: one picture's features each, or a batch `[N,…]` of them.
+/// Decodes every tensor of a file: one image's features each, or a batch `[N,…]` of them.
 ///
 /// # Errors
 /// Features of another shape than the generator's, or not finite (before anything is written);
@@ -85,7 +85,7 @@ pub fn decode(ready: &Ready, file: &Path, out: &Path, device: Device) -> Result<
     let mut paths = Vec::new();
     for (name, _) in &named {
         let path = out.join(format!("{}.png", file_name(name, &mut taken)));
-        check("--out", &path, Kind::Picture)?;
+        check("--out", &path, Kind::Image)?;
         paths.push(path);
     }
     let mut paths = paths.into_iter();

@@ -1,7 +1,7 @@
 //! `forward`: one network of an experiment, tensors in, tensors out.
 //!
-//! At this door pictures are RGB, 0–255, f32, `[N,3,H,W]`; features are raw activations, or as they were recorded; the
-//! generator's pictures are cropped, not clipped; the discriminator gives logits `[N,2]`,
+//! At this interface images are RGB, 0–255, f32, `[N,3,H,W]`; features are raw activations, or as they were recorded; the
+//! generator's images are cropped, not clipped; the discriminator gives logits `[N,2]`,
 //! index 0 = real; nothing drops out.
 //!
 //! Input is the tensor `x`. The generator also takes a file whose only tensor is `y`: what the encoder wrote.
@@ -30,13 +30,13 @@ use crate::show::output;
 /// Which network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Net {
-    /// Pictures → features at the tap to invert.
+    /// Images → features at the tap to invert.
     Encoder,
-    /// Pictures → features at the tap to compare.
+    /// Images → features at the tap to compare.
     Comparator,
-    /// Features → pictures.
+    /// Features → images.
     Generator,
-    /// Pictures → logits.
+    /// Images → logits.
     Discriminator,
 }
 
@@ -57,13 +57,13 @@ pub struct Request {
     pub consent: Consent,
 }
 
-/// Pictures or features that go through a network at a time.
+/// Images or features that go through a network at a time.
 const CHUNK: i64 = 16;
 
 /// Runs a network and returns the shape of its output.
 ///
 /// # Errors
-/// Missing or wrong weights, tensors of the wrong shape, files that cannot be written. `warn` is told of pictures that
+/// Missing or wrong weights, tensors of the wrong shape, files that cannot be written. `warn` is told of images that
 /// seem to be in other units.
 pub fn forward(
     experiment: &Experiment,
@@ -320,7 +320,7 @@ impl Input {
                 option: "--input",
                 value: terminal::path(&self.path),
                 reason: format!(
-                    "`{key}` is {dtype:?}; forward takes F32 (pictures as 0–255 all the same): in Python, \
+                    "`{key}` is {dtype:?}; forward takes F32 (images as 0–255 all the same): in Python, \
                      {key}.astype(\"float32\") of numpy or {key}.float() of torch"
                 ),
             });
@@ -345,7 +345,7 @@ impl Input {
     }
 }
 
-/// What is strange about pictures that should be RGB, 0–255. A black picture is not.
+/// What is strange about images that should be RGB, 0–255. A black image is not.
 fn units(x: &Tensor) -> Result<Option<String>> {
     if x.numel() == 0 {
         return Ok(None);
@@ -361,7 +361,7 @@ fn units(x: &Tensor) -> Result<Option<String>> {
         _ => return Ok(None),
     };
     Ok(Some(format!(
-        "all values of `x` lie in {range}, but pictures are RGB 0–255 here; if these are scaled otherwise, give {scale}"
+        "all values of `x` lie in {range}, but images are RGB 0–255 here; if these are scaled otherwise, give {scale}"
     )))
 }
 

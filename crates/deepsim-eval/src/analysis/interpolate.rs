@@ -1,4 +1,4 @@
-//! Interpolation (the paper's Fig. 7): pictures from features between two photographs'.
+//! Interpolation (the paper's Fig. 7): images from features between two images'.
 
 use deepsim_data::terminal::one_line;
 use deepsim_nets::pictures::clip_caffe;
@@ -21,7 +21,7 @@ pub struct Step {
     pub run: String,
     /// Frame, from 0.
     pub frame: usize,
-    /// Share of the second photograph's features, 0–1.
+    /// Share of the second image's features, 0–1.
     pub t: f64,
     /// Root mean squared difference of pixels from the frame before, grey levels; none for the
     /// first.
@@ -30,7 +30,7 @@ pub struct Step {
     pub file: String,
 }
 
-/// How evenly pictures change.
+/// How evenly images change.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Smoothness {
     /// Largest step over the mean step: 1 is perfectly even; as many as there are steps where
@@ -40,10 +40,10 @@ pub struct Smoothness {
     pub path_over_ends: f64,
 }
 
-/// Frames between two photographs.
+/// Frames between two images.
 #[derive(Debug)]
 pub struct Interpolated {
-    /// `[steps,3,S,S]` in Caffe units, clipped to 0–255: reconstructions of the first photograph,
+    /// `[steps,3,S,S]` in Caffe units, clipped to 0–255: reconstructions of the first original image,
     /// of features between, and of the second.
     pub frames: Tensor,
     /// One for each frame.
@@ -52,7 +52,7 @@ pub struct Interpolated {
     pub smoothness: Smoothness,
 }
 
-/// Interpolates linearly between the features of photographs `a` and `b`, each `[1,3,S,S]` in
+/// Interpolates linearly between the features of images `a` and `b`, each `[1,3,S,S]` in
 /// Caffe units, in `steps` frames, both ends included.
 ///
 /// # Errors
@@ -113,7 +113,7 @@ pub fn compute(
     })
 }
 
-/// Two photographs that are the same do not move: that counts as even and straight.
+/// Two images that are the same do not move: that counts as even and straight.
 fn smoothness(steps: &[f64], ends: f64) -> Smoothness {
     let path: f64 = steps.iter().sum();
     let most = steps.iter().copied().fold(0.0, f64::max);

@@ -1,4 +1,4 @@
-//! Any photograph through encoder and generator.
+//! Any image through encoder and generator.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,22 +14,22 @@ use crate::measure::photos;
 use crate::run::ready::Ready;
 use crate::show::output;
 
-/// What was made of one photograph.
+/// What was made of one image.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Inverted {
-    /// The photograph.
+    /// The image.
     pub image: String,
     /// The reconstruction alone.
     pub inverted: String,
-    /// Photograph above reconstruction.
+    /// Original image above reconstruction.
     pub pair: String,
 }
 
-/// Inverts photographs with a generator and its encoder and writes PNGs into `out`. They are made square by `frame`, without
+/// Inverts images with a generator and its encoder and writes PNGs into `out`. They are made square by `frame`, without
 /// it as the run's own were.
 ///
 /// # Errors
-/// Features that were recorded elsewhere; photographs that cannot be read (all of them are opened before anything is written), or
+/// Features that were recorded elsewhere; images that cannot be read (all of them are opened before anything is written), or
 /// files that cannot be written.
 pub fn invert(
     ready: &Ready,
@@ -72,7 +72,7 @@ pub fn invert(
     Ok(made)
 }
 
-/// The file's name without its ending; numbered where two photographs share it.
+/// The file's name without its ending; numbered where two images share it.
 fn unused(taken: &mut BTreeSet<String>, path: &Path) -> String {
     let stem = path
         .file_stem()
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn photographs_of_one_name_do_not_overwrite_each_other() {
+    fn images_of_one_name_do_not_overwrite_each_other() {
         let mut taken = BTreeSet::new();
         assert_eq!(unused(&mut taken, Path::new("a/x.jpg")), "x");
         assert_eq!(unused(&mut taken, Path::new("b/x.png")), "x-2");

@@ -1,5 +1,5 @@
 //! Training losses against metrics: autoencoders and super-resolution, each trained with several losses,
-//! each judged by all (the argument of Snell, Ridgeway et al.: what is trained for is what is gained).
+//! each measured by all metrics (the argument of Snell, Ridgeway et al.: what is trained for is what is gained).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
-use crate::measure::judges::{Judges, Score};
+use crate::measure::metrics::{Metrics, Score};
 use crate::measure::photos::{BATCH, LeftOut, category, from_data, of_training, some};
 use crate::run::catalog::decoded_name;
 use crate::run::loaded::Loaded;
@@ -29,11 +29,11 @@ use crate::show::format::{Format, columns, csv, json};
 pub struct Row {
     /// Run directory.
     pub run: String,
-    /// What is decoded: codes (`NET:TAP>LENGTH`) or small pictures (`downsampled:FACTOR`).
+    /// What is decoded: codes (`NET:TAP>LENGTH`) or small images (`downsampled:FACTOR`).
     pub task: String,
     /// The training loss: L1, L2, SSIM, MS-SSIM or DeePSiM.
     pub trained_with: String,
-    /// Held-out photographs.
+    /// Held-out images.
     pub n: usize,
     /// Which ones, and how they are cut: runs are comparable where this is the same.
     #[serde(skip)]
@@ -42,25 +42,25 @@ pub struct Row {
     pub l1: f64,
     /// Root of the mean squared difference of pixels, grey levels.
     pub l2: f64,
-    /// Structural similarity; 1 is the same picture.
+    /// Structural similarity; 1 is the same image.
     pub ssim: f64,
     /// The same over scales.
     pub ms_ssim: f64,
-    /// Scales of it that the pictures allow.
+    /// Scales of it that the images allow.
     pub scales: usize,
-    /// LPIPS; 0 is the same picture.
+    /// LPIPS; 0 is the same image.
     pub lpips: Score,
     /// Normalised error of pixels, percent.
     pub image_error: f64,
-    /// Gradient energy relative to the photographs'.
+    /// Gradient energy relative to the images'.
     pub gradient_energy: f64,
-    /// Share of held-out photographs whose category a linear probe reads from what is decoded.
+    /// Share of held-out images whose category a linear probe reads from what is decoded.
     pub classified: Option<f64>,
     /// Share that always guessing the commonest category would get.
     pub classified_by_chance: Option<f64>,
-    /// Those photographs: their categories have at least five training photographs.
+    /// Those images: their categories have at least five training images.
     pub n_classified: usize,
-    /// Photographs whose pairs `image_error` is relative to.
+    /// Images whose pairs `image_error` is relative to.
     pub n_pairs_from: usize,
 }
 
@@ -84,10 +84,10 @@ pub fn trained_with(experiment: &Experiment) -> &'static str {
     }
 }
 
-/// Photographs and what a run makes of them, both `[N,3,S,S]` in Caffe units.
+/// Images and what a run makes of them, both `[N,3,S,S]` in Caffe units.
 ///
 /// # Errors
-/// Unreadable photographs.
+/// Unreadable images.
 pub fn reconstructions(
     run: &Loaded,
     data: &Dataset,
@@ -104,15 +104,15 @@ pub fn reconstructions(
     Ok((Tensor::f_cat(&real, 0)?, Tensor::f_cat(&made, 0)?))
 }
 
-/// Training photographs that a category must have to be asked of the probe.
+/// Training images that a category must have to be asked of the probe.
 const FEW: usize = 5;
-/// Most photographs of each side that the probe sees: it compares each with each.
+/// Most images of each side that the probe sees: it compares each with each.
 const MANY: usize = 4096;
 
-/// What a linear probe makes of the codes: share right, share by chance, photographs.
+/// What a linear probe makes of the codes: share right, share by chance, images.
 ///
 /// # Errors
-/// Unreadable photographs.
+/// Unreadable images.
 fn classify(run: &Loaded, device: Device) -> Result<(Option<f64>, Option<f64>, usize)> {
     let (train, test) = (run.train_data()?, run.test_data()?);
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -170,22 +170,22 @@ fn classify(run: &Loaded, device: Device) -> Result<(Option<f64>, Option<f64>, u
     ))
 }
 
-/// Judges a run on at most `images` held-out photographs.
+/// Measures a run on at most `images` held-out images.
 ///
 /// # Errors
-/// Unreadable photographs, fewer than two, or pictures below 11 pixels.
-pub fn measure(run: &Loaded, judges: &Judges, images: usize, device: Device) -> Result<Row> {
+/// Unreadable original images, fewer than two, or images below 11 pixels.
+pub fn measure(run: &Loaded, metrics: &Metrics, images: usize, device: Device) -> Result<Row> {
     let _guard = tch::no_grad_guard();
     let data = run.test_data()?;
     let chosen = measure::chosen(&data, images);
-    let mut judging = judges.of(&run.experiment);
+    let mut measuring = metrics.of(&run.experiment);
     let n = chosen.len();
     let (mut ssim, mut ms_ssim, mut scales) = (0.0, 0.0, 0);
     let (mut l1, mut l2, mut values) = (0.0, 0.0, 0);
     let number = |x: Tensor| -> Result<f64> { Ok(x.f_sum(Kind::Double)?.f_double_value(&[])?) };
     let look = |batch: &Batch| -> Result<()> {
         let (x, y) = (&batch.images, &batch.made);
-        judging.add(x, y)?;
+        measuring.add(x, y)?;
         let difference = x.f_sub(y)?;
         l1 += number(difference.f_abs()?)?;
         l2 += number(difference.f_square()?)?;
@@ -203,7 +203,7 @@ pub fn measure(run: &Loaded, judges: &Judges, images: usize, device: Device) -> 
         chosen: &chosen,
         device,
     };
-    // Of what is decoded here only the pictures are judged.
+    // Of what is decoded here only the images are measured.
     let held = measure::measure(
         of,
         &|indices, x| {
@@ -229,7 +229,7 @@ pub fn measure(run: &Loaded, judges: &Judges, images: usize, device: Device) -> 
         ssim: ssim / n as f64,
         ms_ssim: ms_ssim / n as f64,
         scales,
-        lpips: judging.verdict().lpips,
+        lpips: measuring.values().lpips,
         image_error: held.image_error,
         gradient_energy: held.gradient_energy,
         classified,

@@ -1,4 +1,4 @@
-//! Does the network only retrieve? Nearest training photographs of held-out ones, in the space of
+//! Does the network only retrieve? Nearest training images of held-out ones, in the space of
 //! pixels and of features, beside the reconstruction (Section 4.1 of the paper).
 
 use deepsim_data::Dataset;
@@ -17,11 +17,11 @@ use crate::run::loaded::Loaded;
 use crate::search::{Searcher, Settings, rows};
 use crate::show::sheet::{Sheet, images};
 
-/// Training photographs that pass the searches as one block.
+/// Training images that pass the searches as one block.
 const BLOCK: usize = 128;
 
-/// What nearest neighbours of one space are like, over all held-out photographs asked for.
-/// Errors are percent of the mean distance between different held-out photographs.
+/// What nearest neighbours of one space are like, over all held-out images asked for.
+/// Errors are percent of the mean distance between different held-out images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Row {
     /// Run directory.
@@ -30,20 +30,20 @@ pub struct Row {
     pub space: String,
     /// Values of a sample in this space.
     pub length: Option<usize>,
-    /// Mean error of pixels to the held-out photograph.
+    /// Mean error of pixels to the held-out image.
     pub image_error: f64,
-    /// Mean error of the inverted features to the held-out photograph's.
+    /// Mean error of the inverted features to the held-out image's.
     pub feature_error: f64,
-    /// Share of photographs whose neighbour is farther from them in pixels than the reconstruction.
+    /// Share of original images whose neighbour is farther from them in pixels than the reconstruction.
     pub reconstruction_nearer_image: Option<f64>,
     /// The same in the inverted features.
     pub reconstruction_nearer_feature: Option<f64>,
-    /// Share of nearest neighbours of the same category, among photographs whose category the
+    /// Share of nearest neighbours of the same category, among images whose category the
     /// training set has.
     pub same_category: Option<f64>,
     /// What that share would be if neighbours were drawn at random.
     pub same_category_by_chance: Option<f64>,
-    /// Held-out photographs.
+    /// Held-out images.
     pub n: usize,
     /// Those whose category the training set has.
     pub n_category: usize,
@@ -51,7 +51,7 @@ pub struct Row {
     pub n_pairs_from: usize,
 }
 
-/// A training photograph that was found.
+/// A training image that was found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Found {
     /// Index in the training set.
@@ -64,24 +64,24 @@ pub struct Found {
     pub distance: f64,
 }
 
-/// Everything that was found for some photographs of one run.
+/// Everything that was found for some images of one run.
 #[derive(Debug)]
 pub struct Neighborhood {
-    /// Names of the held-out photographs.
+    /// Names of the held-out images.
     pub names: Vec<String>,
     /// They, `[N,3,S,S]` in Caffe units.
     pub photos: Tensor,
     /// What the generator makes of them.
     pub reconstructions: Tensor,
-    /// For each space its name and, for each photograph, the nearest training photographs.
+    /// For each space its name and, for each image, the nearest training images.
     pub spaces: Vec<(String, Vec<Vec<Found>>)>,
-    /// For each space the nearest training photographs themselves, as `photos`.
+    /// For each space the nearest training images themselves, as `photos`.
     pub nearest: Vec<Tensor>,
     /// The reconstruction, then every space.
     pub rows: Vec<Row>,
 }
 
-/// A space to search in: a name and what it makes of pictures in Caffe units.
+/// A space to search in: a name and what it makes of images in Caffe units.
 struct Space<'a> {
     name: String,
     #[allow(clippy::type_complexity)]
@@ -127,27 +127,28 @@ fn spaces(run: &Loaded, device: Device) -> Result<Vec<Space<'_>>> {
     });
     if run.experiment.raw.loss.feat > 0.0 && run.perception.judged_at().is_none() {
         // The same layer of a network with other weights is another space.
-        let name = match encoder.origin() == comparator.origin() {
-            true => comparator.to_string(),
-            false if encoder.to_string() != comparator.to_string() => comparator.to_string(),
-            false => format!("{comparator} of {}", comparator.origin()),
+        let same_tap = encoder.to_string() == comparator.to_string();
+        let name = if same_tap && encoder.origin() != comparator.origin() {
+            format!("{comparator} of {}", comparator.origin())
+        } else {
+            comparator.to_string()
         };
         spaces.push(Space {
             name,
             features: Box::new(|x| Ok(run.perception.compare(x)?)),
         });
     }
-    let mut seen = std::collections::BTreeSet::new();
-    spaces.retain(|s| seen.insert(s.name.clone()));
+    let mut names = std::collections::BTreeSet::new();
+    spaces.retain(|s| names.insert(s.name.clone()));
     Ok(spaces)
 }
 
-/// Finds the `k` nearest training photographs (as evaluations see them; where training mirrors,
-/// their mirror images too) of held-out ones, exactly, in every space. Training photographs pass
-/// in blocks: memory does not grow with them. `progress` is told of each training photograph.
+/// Finds the `k` nearest training images (as evaluations see them; where training mirrors,
+/// their mirror images too) of held-out ones, exactly, in every space. Training images pass
+/// in blocks: memory does not grow with them. `progress` is told of each training image.
 ///
 /// # Errors
-/// Unreadable photographs, `k` of 0, or what the networks refuse.
+/// Unreadable images, `k` of 0, or what the networks refuse.
 pub fn compute(
     run: &Loaded,
     held_out: &[usize],
@@ -166,7 +167,7 @@ pub fn compute(
         .map(|s| Ok(rows(&in_batches(&photos, &*s.features)?)?))
         .collect::<Result<_>>()?;
     let settings = Settings::default();
-    // A mirror image may be as near as its photograph: twice as many make k different ones sure.
+    // A mirror image may be as near as its image: twice as many make k different ones sure.
     let sides = if run.experiment.raw.data.mirror { 2 } else { 1 };
     let mut searches = Vec::with_capacity(spaces.len());
     for (data, length) in &queries {
@@ -181,7 +182,7 @@ pub fn compute(
             continue;
         }
         kept.extend(block);
-        // Photograph, mirror image, next photograph …: index / 2 is the photograph.
+        // Image, mirror image, next image …: index / 2 is the image.
         let x = match sides {
             2 => Tensor::f_stack(&[&x, &x.f_flip([3])?], 1)?.f_flatten(0, 1)?,
             _ => x,
@@ -213,7 +214,7 @@ pub fn compute(
         };
         found.push((space.name.clone(), (0..held_out.len()).map(of).collect()));
     }
-    judge(
+    measure(
         run, &test, &train, held_out, photos, found, &queries, scale, device,
     )
 }
@@ -232,7 +233,7 @@ fn in_batches(x: &Tensor, features: &dyn Fn(&Tensor) -> Result<Tensor>) -> Resul
 }
 
 #[allow(clippy::too_many_arguments)] // one caller: the second half of `compute`
-fn judge(
+fn measure(
     run: &Loaded,
     test: &Dataset,
     train: &Dataset,
@@ -244,7 +245,7 @@ fn judge(
     device: Device,
 ) -> Result<Neighborhood> {
     let encode = |x: &Tensor| in_batches(x, &|x| Ok(run.perception.encode(x)?));
-    let wanted = encode(&photos)?;
+    let features = encode(&photos)?;
     let reconstructions = in_batches(&photos, &|x| {
         Ok(reconstruct(
             &run.perception,
@@ -254,7 +255,7 @@ fn judge(
         )?)
     })?;
     let errors = |x: &Tensor| -> Result<(Vec<f64>, Vec<f64>)> {
-        Ok((distances(x, &photos)?, distances(&encode(x)?, &wanted)?))
+        Ok((distances(x, &photos)?, distances(&encode(x)?, &features)?))
     };
     let own = errors(&reconstructions)?;
     let name = run.path.display().to_string();
@@ -287,17 +288,17 @@ fn judge(
     }];
     let mut nearest = Vec::new();
     for ((space, found), (_, length)) in spaces.iter().zip(queries) {
-        let mut pictures = Vec::with_capacity(found.len());
+        let mut found_images = Vec::with_capacity(found.len());
         for list in found {
             let Some(first) = list.first() else {
                 return Err(EvalError::Format("a search found nothing".to_owned()));
             };
             let augment = run.experiment.augment();
             let x = from_data(train, &[first.index], &augment, device)?;
-            pictures.push(if first.mirrored { x.f_flip([3])? } else { x });
+            found_images.push(if first.mirrored { x.f_flip([3])? } else { x });
         }
-        let pictures = Tensor::f_cat(&pictures, 0)?;
-        let theirs = errors(&pictures)?;
+        let found_images = Tensor::f_cat(&found_images, 0)?;
+        let theirs = errors(&found_images)?;
         let nearer = |ours: &[f64], theirs: &[f64]| {
             let won = ours.iter().zip(theirs).filter(|(a, b)| a < b).count();
             share(won, ours.len())
@@ -320,7 +321,7 @@ fn judge(
             n_category: known.len(),
             n_pairs_from: scale.n,
         });
-        nearest.push(pictures);
+        nearest.push(found_images);
     }
     Ok(Neighborhood {
         names: held_out.iter().map(|&i| test.name(i).to_owned()).collect(),
@@ -333,7 +334,7 @@ fn judge(
 }
 
 impl Neighborhood {
-    /// Photographs, reconstructions and the nearest training photographs of every space, `shown`
+    /// Original images, reconstructions and the nearest training images of every space, `shown`
     /// columns at most, spread evenly.
     ///
     /// # Errors
@@ -354,8 +355,8 @@ impl Neighborhood {
             .collect();
         sheet.row("photo", few(&self.photos)?);
         sheet.row("reconstruction", few(&self.reconstructions)?);
-        for ((space, _), pictures) in self.spaces.iter().zip(&self.nearest) {
-            sheet.row(&format!("nearest in {space}"), few(pictures)?);
+        for ((space, _), found_images) in self.spaces.iter().zip(&self.nearest) {
+            sheet.row(&format!("nearest in {space}"), few(found_images)?);
         }
         Ok(sheet)
     }

@@ -1,4 +1,4 @@
-//! Several pictures of the same features: how far they are apart, and whether each still has the features.
+//! Several images of the same features: how far they are apart, and whether each still has the features.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -30,39 +30,39 @@ pub struct Numbers {
     pub diversity: f64,
     /// Whether the discriminator sees the features.
     pub conditioned: bool,
-    /// Held-out photographs.
+    /// Held-out images.
     pub n: usize,
-    /// Pictures of each one's features.
+    /// Images of each one's features.
     pub draws: usize,
-    /// Mean distance of two pictures of the same features, in percent of the mean distance of two photographs.
+    /// Mean distance of two images made from the same features, in percent of the mean distance of two held-out images.
     pub spread: f64,
-    /// The same of their features, in percent of the mean distance of two photographs' features; none where
+    /// The same of their features, in percent of the mean distance of two images' features; none where
     /// features were recorded elsewhere, as in the other errors of features.
     pub feature_spread: Option<f64>,
-    /// Normalised error of the features of pictures with noise, percent.
+    /// Normalised error of the features of images with noise, percent.
     pub feature_error: Option<f64>,
-    /// The same of pictures with all noise at zero.
+    /// The same of images with all noise at zero.
     pub feature_error_of_mean: Option<f64>,
-    /// Normalised error of pictures with noise, percent.
+    /// Normalised error of images with noise, percent.
     pub image_error: f64,
-    /// The same of pictures with all noise at zero.
+    /// The same of images with all noise at zero.
     pub image_error_of_mean: f64,
-    /// Gradient energy of pictures with noise, relative to the photographs'.
+    /// Gradient energy of images with noise, relative to the original images'.
     pub gradient_energy: f64,
-    /// Photographs whose pairs distances are relative to.
+    /// Images whose pairs distances are relative to.
     pub n_pairs_from: usize,
 }
 
-/// Numbers and pictures of one run.
+/// Numbers and images of one run.
 #[derive(Debug)]
 pub struct Drawn {
     /// The numbers.
     pub numbers: Numbers,
-    /// The photographs that are shown, Caffe units.
+    /// The images that are shown, Caffe units.
     pub photos: Tensor,
-    /// Pictures with all noise at zero.
+    /// Images with all noise at zero.
     pub mean: Tensor,
-    /// Pictures with noise: of each draw, one of every photograph's features.
+    /// Images with noise: of each draw, one from every held-out image's features.
     pub draws: Vec<Tensor>,
 }
 
@@ -82,24 +82,24 @@ impl Drawn {
     }
 }
 
-/// What is to be drawn.
+/// What is drawn.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// Held-out photographs: all, or so many spread evenly.
+pub struct Draw {
+    /// Held-out images: all, or so many spread evenly.
     pub images: usize,
-    /// Pictures of each one's features.
+    /// Images of each one's features.
     pub draws: usize,
-    /// Photographs whose pictures are kept.
+    /// Held-out images whose generated images are kept.
     pub show: usize,
     /// Seed of the noise.
     pub seed: u64,
 }
 
-/// Pictures of held-out photographs' features.
+/// Images made from the features of held-out images.
 ///
 /// # Errors
-/// A generator that takes no noise; unreadable photographs, or fewer than two.
-pub fn draw(run: &Loaded, wanted: Wanted, device: Device) -> Result<Drawn> {
+/// A generator that takes no noise; unreadable images, or fewer than two.
+pub fn draw(run: &Loaded, request: Draw, device: Device) -> Result<Drawn> {
     let _guard = tch::no_grad_guard();
     let spec = run.generator.spec();
     if spec.noise == 0 {
@@ -108,22 +108,22 @@ pub fn draw(run: &Loaded, wanted: Wanted, device: Device) -> Result<Drawn> {
         });
     }
     let data = run.test_data()?;
-    let chosen = measure::chosen(&data, wanted.images);
-    let shown: BTreeSet<usize> = some(&chosen, wanted.show).into_iter().collect();
+    let chosen = measure::chosen(&data, request.images);
+    let shown: BTreeSet<usize> = some(&chosen, request.show).into_iter().collect();
     let encodes = run.perception.encodes();
     let (mut photos, mut mean) = (vec![], vec![]);
-    let mut draws: Vec<Vec<Tensor>> = (0..wanted.draws).map(|_| Vec::new()).collect();
+    let mut draws: Vec<Vec<Tensor>> = (0..request.draws).map(|_| Vec::new()).collect();
     let (mut far, mut feature_far, mut energy) = (0.0, 0.0, 0.0);
     let (mut apart, mut features_apart) = (0.0, 0.0);
     let make = |indices: &[usize], x: &Tensor| -> Result<(Tensor, Option<Tensor>)> {
         let features = held_out_features(&run.perception, &data, indices, x)?;
-        let pictures = |noise: Option<&Tensor>| -> Result<Tensor> {
+        let generate = |noise: Option<&Tensor>| -> Result<Tensor> {
             let made = run
                 .generator
                 .forward_in(Mode::Evaluation, &features, noise)?;
             Ok(pictures::clip_caffe(&made)?)
         };
-        Ok((pictures(None)?, Some(features)))
+        Ok((generate(None)?, Some(features)))
     };
     let mut at = 0;
     let look = |batch: &Batch| -> Result<()> {
@@ -131,7 +131,9 @@ pub fn draw(run: &Loaded, wanted: Wanted, device: Device) -> Result<Drawn> {
         let part = &chosen[at..at + n];
         at += n;
         let Some(features) = &batch.features else {
-            return Err(EvalError::Format("a picture of no features".to_owned()));
+            return Err(EvalError::Format(
+                "no features to generate an image from".to_owned(),
+            ));
         };
         let here: Vec<i64> = (0..n)
             .filter(|&i| shown.contains(&part[i]))
@@ -140,12 +142,12 @@ pub fn draw(run: &Loaded, wanted: Wanted, device: Device) -> Result<Drawn> {
         let here = Tensor::f_from_slice(&here)?.f_to_device(device)?;
         photos.push(x.f_index_select(0, &here)?);
         mean.push(batch.made.f_index_select(0, &here)?);
-        let (mut made, mut seen) = (Vec::new(), Vec::new());
+        let (mut made, mut made_features) = (Vec::new(), Vec::new());
         for (i, kept) in draws.iter_mut().enumerate() {
-            // Each picture has noise of its own, wherever batches begin.
+            // Each image has noise of its own, wherever batches begin.
             let mut noise = Vec::new();
             for &photo in part {
-                let stream = derive_seed(wanted.seed, "pre-image", i as u64);
+                let stream = derive_seed(request.seed, "pre-image", i as u64);
                 let own = derive_seed(stream.unsigned_abs(), "photograph", photo as u64);
                 noise.extend(seeded(own, || run.generator.draw_noise(1, Device::Cpu))?);
             }
@@ -159,13 +161,13 @@ pub fn draw(run: &Loaded, wanted: Wanted, device: Device) -> Result<Drawn> {
             if encodes {
                 let own = run.perception.encode(&y)?;
                 feature_far += sum(features, &own)?;
-                seen.push(own);
+                made_features.push(own);
             }
             kept.push(y.f_index_select(0, &here)?);
             made.push(y);
         }
         apart += sum_of_pairs(&made)?;
-        features_apart += sum_of_pairs(&seen)?;
+        features_apart += sum_of_pairs(&made_features)?;
         Ok(())
     };
     let encode = |x: &Tensor| -> Result<Tensor> { Ok(run.perception.encode(x)?) };
@@ -183,7 +185,7 @@ pub fn draw(run: &Loaded, wanted: Wanted, device: Device) -> Result<Drawn> {
         look(batch)
     })?;
     let norm = of_mean.norm;
-    let (n, count) = (chosen.len() as f64, wanted.draws as f64);
+    let (n, count) = (chosen.len() as f64, request.draws as f64);
     let pairs = count * (count - 1.0) / 2.0;
     let percent = |sum: f64, of: f64, unit: f64| 100.0 * sum / (n * of) / unit;
     let numbers = Numbers {
@@ -192,7 +194,7 @@ pub fn draw(run: &Loaded, wanted: Wanted, device: Device) -> Result<Drawn> {
         diversity: run.experiment.raw.diversity.map_or(0.0, |d| d.weight),
         conditioned: run.experiment.raw.discriminator.features,
         n: chosen.len(),
-        draws: wanted.draws,
+        draws: request.draws,
         spread: percent(apart, pairs, norm.image),
         feature_spread: norm
             .feature
@@ -252,9 +254,10 @@ fn text(rows: &[Numbers]) -> String {
         .map(|r| {
             vec![
                 crate::run::catalog::name(Path::new(&r.run)),
-                match r.conditioned {
-                    true => "yes".to_owned(),
-                    false => "no".to_owned(),
+                if r.conditioned {
+                    "yes".to_owned()
+                } else {
+                    "no".to_owned()
                 },
                 format!("{}", r.diversity),
                 format!("{:.1}", r.spread),
@@ -270,8 +273,8 @@ fn text(rows: &[Numbers]) -> String {
         "run", "D sees", "reward", "spread", "of feat.", "feature", "at mean", "image", "sharp",
     ];
     format!(
-        "{}spread: distance of two pictures of the same features, % of that of two photographs; of feat.: the \
-         same\nof their features. feature, image: errors of pictures with noise (at mean: noise zero), %.\n\
+        "{}spread: distance of two images of the same features, % of that of two held-out images; of feat.: the \
+         same\nof their features. feature, image: errors of images with noise (at mean: noise zero), %.\n\
          D sees: whether the discriminator sees the features; reward: weight of diversity.\n",
         columns(&head, &cells)
     )

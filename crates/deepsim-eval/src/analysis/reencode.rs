@@ -1,4 +1,4 @@
-//! Re-encoding (the paper's Fig. 5): photograph → features → picture → features → picture …
+//! Re-encoding (the paper's Fig. 5): original image → features → image → features → image …
 
 use deepsim_data::spread;
 use deepsim_data::terminal::one_line;
@@ -14,29 +14,29 @@ use crate::run::loaded::Loaded;
 use crate::show::format::{Format, columns, csv, json};
 use crate::show::sheet::{Sheet, images};
 
-/// Mean distances of one iteration's pictures, in percent of the mean distance between different
-/// held-out photographs, as in Table 2. (Iteration 1 is the usual reconstruction.)
+/// Mean distances of one iteration's images, in percent of the mean distance between different
+/// held-out images, as in Table 2. (Iteration 1 is the usual reconstruction.)
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Drift {
     /// Run directory.
     pub run: String,
     /// Iteration, from 1.
     pub iteration: usize,
-    /// Pictures, to the photographs.
+    /// Images, to the original images.
     pub image_to_original: f64,
-    /// Features at the inverted layer, to the photographs'.
+    /// Features at the inverted layer, to the original images'.
     pub feature_to_original: f64,
-    /// Pictures, to those of the iteration before (of the photographs for iteration 1).
+    /// Images, to those of the iteration before (of the original images for iteration 1).
     pub image_to_previous: f64,
     /// Features, to those of the iteration before.
     pub feature_to_previous: f64,
-    /// Photographs.
+    /// Images.
     pub n: usize,
     /// Held-out images whose pairs the distance between different images is the mean of.
     pub n_pairs_from: usize,
 }
 
-/// Which photographs are encoded again and again.
+/// Which images are encoded again and again.
 #[derive(Debug)]
 pub enum Photos {
     /// Held-out ones of the run, by index.
@@ -60,24 +60,24 @@ impl Photos {
     }
 }
 
-/// Photographs encoded and reconstructed again and again.
+/// Images encoded and reconstructed again and again.
 #[derive(Debug)]
 pub struct Reencoded {
-    /// Places of the photographs that are shown, spread evenly over all.
+    /// Places of the images that are shown, spread evenly over all.
     pub shown: Vec<usize>,
     /// They, `[N,3,S,S]` in Caffe units.
     pub photos: Tensor,
-    /// Kept iterations and their pictures of those, as `photos`.
-    pub pictures: Vec<(usize, Tensor)>,
-    /// Every iteration up to the last one kept, over all photographs; empty without a scale.
+    /// Kept iterations and their images of those, as `photos`.
+    pub reconstructions: Vec<(usize, Tensor)>,
+    /// Every iteration up to the last one kept, over all images; empty without a scale.
     pub drift: Vec<Drift>,
 }
 
-/// Iterates on photographs up to the largest of `keep`; pictures are kept of `show` of them. Pictures are clipped to the
-/// displayable range before they are encoded again. `progress` is told each photograph-iteration.
+/// Iterates on original images up to the largest of `keep`; images are kept of `show` of them. Images are clipped to the
+/// displayable range before they are encoded again. `progress` is told each image-iteration.
 ///
 /// # Errors
-/// Unreadable photographs, or what the networks refuse.
+/// Unreadable images, or what the networks refuse.
 pub fn compute(
     run: &Loaded,
     photos: &Photos,
@@ -98,7 +98,7 @@ pub fn compute(
         Photos::HeldOut(_) => Some(run.test_data()?),
         Photos::Given(_) => None,
     };
-    // [iteration][which distance] → of every photograph
+    // [iteration][which distance] → of every image
     let mut all: Vec<[Vec<f64>; 4]> = vec![Default::default(); last];
     for from in (0..n).step_by(BATCH) {
         let to = n.min(from + BATCH);
@@ -155,7 +155,7 @@ pub fn compute(
             )
             .collect()
     };
-    let pictures = kept
+    let reconstructions = kept
         .into_iter()
         .filter(|(_, parts)| !parts.is_empty())
         .map(|(k, parts)| Ok((k, Tensor::f_cat(&parts, 0).map_err(ExperimentError::from)?)))
@@ -163,13 +163,13 @@ pub fn compute(
     Ok(Reencoded {
         shown,
         photos: Tensor::f_cat(&originals, 0)?,
-        pictures,
+        reconstructions,
         drift: scale.map(drift).unwrap_or_default(),
     })
 }
 
 impl Reencoded {
-    /// Adds a row of photographs (unless they stand there already) and one for each kept iteration.
+    /// Adds a row of images (unless they stand there already) and one for each kept iteration.
     ///
     /// # Errors
     /// None of ours.
@@ -177,8 +177,8 @@ impl Reencoded {
         if !sheet.rows.iter().any(|r| r.label == "photo") {
             sheet.row("photo", images(&self.photos)?);
         }
-        for (iteration, pictures) in &self.pictures {
-            sheet.row(&iteration.to_string(), images(pictures)?);
+        for (iteration, reconstructions) in &self.reconstructions {
+            sheet.row(&iteration.to_string(), images(reconstructions)?);
         }
         Ok(())
     }
@@ -223,11 +223,10 @@ pub fn render(rows: &[Drift], format: Format) -> Result<String> {
                     "image step",
                     "feature step",
                 ];
-                let from = match pairs == n {
-                    true => String::new(),
-                    false => {
-                        format!("; distances relative to the pairs of {pairs} held-out images")
-                    }
+                let from = if pairs == n {
+                    String::new()
+                } else {
+                    format!("; distances relative to the pairs of {pairs} held-out images")
                 };
                 out.push_str(&format!(
                     "\n{} ({n} photos{from})\n{}",

@@ -19,43 +19,43 @@ use crate::measure::photos::{BATCH, from_data};
 use crate::run::loaded::Loaded;
 use crate::show::format::{Format, columns, csv, json};
 
-/// The network in whose features samples and photographs are set against each other.
-pub const WITNESS: NetKind = NetKind::EfficientNetLite0;
-const WITNESS_TAP: Tap = Tap::Pooled;
-/// Its weights in the folder of judges.
-pub const WITNESS_FILE: &str = "efficientnet-lite0.safetensors";
+/// The network in whose features samples and images are set against each other.
+pub const REFERENCE_NET: NetKind = NetKind::EfficientNetLite0;
+const REFERENCE_TAP: Tap = Tap::Pooled;
+/// Its weights in the folder of the metrics' weights.
+pub const REFERENCE_FILE: &str = "efficientnet-lite0.safetensors";
 
 /// What is said of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Numbers {
     /// Run directory.
     pub run: String,
-    /// What pictures are compared in: `NET:TAP`, or `pixels` without a feature loss.
+    /// What images are compared in: `NET:TAP`, or `pixels` without a feature loss.
     pub comparator: String,
     /// Values of a code.
     pub latent: i64,
-    /// Divergence of the codes' distribution from the prior, nats a held-out photograph.
+    /// Divergence of the codes' distribution from the prior, nats a held-out image.
     pub kl: f64,
     /// Normalised error of held-out reconstructions, percent.
     pub image_error: f64,
-    /// Gradient energy of held-out reconstructions, relative to the photographs'.
+    /// Gradient energy of held-out reconstructions, relative to the original images'.
     pub reconstruction_energy: f64,
-    /// Gradient energy of the samples, relative to held-out photographs'.
+    /// Gradient energy of the samples, relative to held-out images'.
     pub sample_energy: f64,
     /// Samples that were drawn.
     pub samples: usize,
-    /// Held-out photographs that they are set against.
+    /// Held-out images that they are set against.
     pub photos: usize,
-    /// Kernel distance of samples and held-out photographs in EfficientNet-Lite0's pooled features;
+    /// Kernel distance of samples and held-out images in EfficientNet-Lite0's pooled features;
     /// none without its weights.
     pub kernel_distance: Option<f64>,
-    /// The same of training photographs and held-out ones: what a perfect model could reach.
+    /// The same of training images and held-out ones: what a perfect model could reach.
     pub kernel_distance_of_photos: Option<f64>,
-    /// Fréchet distance of as many samples as there are held-out photographs.
+    /// Fréchet distance of as many samples as there are held-out images.
     pub frechet_distance: Option<f64>,
-    /// The same of as many training photographs.
+    /// The same of as many training images.
     pub frechet_distance_of_photos: Option<f64>,
-    /// Held-out photographs whose pairs `image_error` is relative to.
+    /// Held-out images whose pairs `image_error` is relative to.
     pub n_pairs_from: usize,
 }
 
@@ -64,15 +64,16 @@ pub fn has_prior(experiment: &Experiment) -> bool {
     matches!(experiment.raw.latent, Some(l) if l.code == Code::Gaussian)
 }
 
-/// What a run's pictures were compared in.
+/// What a run's images were compared in.
 pub fn compared_in(experiment: &Experiment) -> String {
-    match experiment.raw.loss.feat > 0.0 {
-        true => crate::run::catalog::net_name(&experiment.comparator),
-        false => "pixels".to_owned(),
+    if experiment.raw.loss.feat > 0.0 {
+        crate::run::catalog::net_name(&experiment.comparator)
+    } else {
+        "pixels".to_owned()
     }
 }
 
-/// `count` pictures `[count,3,S,S]` in Caffe units, clipped to 0–255, from codes of a standard normal
+/// `count` images `[count,3,S,S]` in Caffe units, clipped to 0–255, from codes of a standard normal
 /// distribution. The first ones are the same for any count.
 ///
 /// # Errors
@@ -96,7 +97,7 @@ pub fn draw(run: &Loaded, count: usize, seed: u64, device: Device) -> Result<Ten
     Ok(Tensor::f_cat(&made, 0)?)
 }
 
-/// Some of the pictures of [`draw`].
+/// Some of the images of [`draw`].
 fn draw_some(
     run: &Loaded,
     size: i64,
@@ -105,7 +106,7 @@ fn draw_some(
     device: Device,
 ) -> Result<Tensor> {
     let options = (Kind::Float, Device::Cpu);
-    // Each picture has a code of its own, wherever batches begin.
+    // Each image has a code of its own, wherever batches begin.
     let mut codes = Vec::new();
     for i in range {
         let seed = derive_seed(seed, "prior", i as u64);
@@ -115,35 +116,41 @@ fn draw_some(
     Ok(decode(&run.generator, &codes, Clip::Displayable)?)
 }
 
-/// The witness, if its weights are in `folder`.
+/// The reference network, if its weights are in `folder`.
 ///
 /// # Errors
 /// Damaged weights.
-pub fn witness(folder: &Path, device: Device) -> Result<Option<FeatureNet>> {
-    let path = folder.join(WITNESS_FILE);
-    match path.is_file() {
-        true => Ok(Some(FeatureNet::load(WITNESS, WITNESS_TAP, &path, device)?)),
-        false => Ok(None),
+pub fn reference(folder: &Path, device: Device) -> Result<Option<FeatureNet>> {
+    let path = folder.join(REFERENCE_FILE);
+    if path.is_file() {
+        Ok(Some(FeatureNet::load(
+            REFERENCE_NET,
+            REFERENCE_TAP,
+            &path,
+            device,
+        )?))
+    } else {
+        Ok(None)
     }
 }
 
-/// Whether the witness had a part in the training: what is trained for tells nothing of it.
+/// Whether the reference network had a part in the training: what is trained for tells nothing of it.
 fn took_part(experiment: &Experiment) -> bool {
-    let is_witness = |source: &Source| source.network().is_some_and(|n| n.net == WITNESS);
-    is_witness(&experiment.encoder)
-        || (experiment.raw.loss.feat > 0.0 && is_witness(&experiment.comparator))
+    let is_reference = |source: &Source| source.network().is_some_and(|n| n.net == REFERENCE_NET);
+    is_reference(&experiment.encoder)
+        || (experiment.raw.loss.feat > 0.0 && is_reference(&experiment.comparator))
 }
 
-/// Everything that is said of a run and `count` samples of [`draw`]. There are no distances by a witness that had a part
-/// in the training. `images` limits held-out photographs.
+/// Everything that is said of a run and `count` samples of [`draw`]. There are no distances by a reference network that had a part
+/// in the training. `images` limits held-out images.
 ///
 /// # Errors
-/// Unreadable photographs, or fewer than two.
+/// Unreadable images, or fewer than two.
 pub fn measure(
     run: &Loaded,
     (count, seed): (usize, u64),
     images: usize,
-    witness: Option<&FeatureNet>,
+    reference: Option<&FeatureNet>,
     device: Device,
 ) -> Result<Numbers> {
     let _guard = tch::no_grad_guard();
@@ -154,10 +161,10 @@ pub fn measure(
     };
     let augment = run.experiment.augment();
     let (test, train) = (run.test_data()?, run.train_data()?);
-    let witness = witness.filter(|_| !took_part(&run.experiment));
-    let seen = |x: &Tensor| -> Result<Vec<Tensor>> {
-        Ok(match witness {
-            Some(net) => net.features(x, &[WITNESS_TAP])?,
+    let reference = reference.filter(|_| !took_part(&run.experiment));
+    let reference_features = |x: &Tensor| -> Result<Vec<Tensor>> {
+        Ok(match reference {
+            Some(net) => net.features(x, &[REFERENCE_TAP])?,
             None => Vec::new(),
         })
     };
@@ -184,7 +191,7 @@ pub fn measure(
             // Eq. 8 leaves the constant out.
             kl -= 0.5 * size * x.size()[0] as f64;
             energy += gradient_energy(x)?;
-            real.extend(seen(x)?);
+            real.extend(reference_features(x)?);
             Ok(())
         },
     )?;
@@ -194,7 +201,7 @@ pub fn measure(
         let range = from..count.min(from + BATCH);
         let part = draw_some(run, encoder.spec().size, range, seed, device)?;
         of_samples += gradient_energy(&part)?;
-        made.extend(seen(&part)?);
+        made.extend(reference_features(&part)?);
     }
     let mut numbers = Numbers {
         run: run.path.display().to_string(),
@@ -212,11 +219,13 @@ pub fn measure(
         frechet_distance_of_photos: None,
         n_pairs_from: held.norm.pairs_from,
     };
-    if witness.is_some() {
+    if reference.is_some() {
         let training = |n: usize| -> Result<Tensor> {
             let mut all = Vec::new();
             for part in measure::chosen(&train, n).chunks(BATCH) {
-                all.extend(seen(&from_data(&train, part, &augment, device)?)?);
+                all.extend(reference_features(&from_data(
+                    &train, part, &augment, device,
+                )?)?);
             }
             Ok(Tensor::f_cat(&all, 0)?)
         };

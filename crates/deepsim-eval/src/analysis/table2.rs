@@ -18,11 +18,11 @@ use tch::{Device, Tensor};
 use crate::analysis::mv;
 use crate::analysis::paper;
 use crate::error::Result;
-use crate::measure::judges::{Judges, Score, Verdict};
+use crate::measure::metrics::{MetricValues, Metrics, Score};
 use crate::run::catalog::{Loss, decoded_name, net_name};
 use crate::run::loaded::Loaded;
 
-/// One method at one layer. Errors are percent on held-out photographs; null where not run.
+/// One method at one layer. Errors are percent on held-out images; null where not run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Row {
     /// `mv`, `db`, `image-loss`, `deepsim` or `other`.
@@ -35,9 +35,9 @@ pub struct Row {
     pub image_error: Option<f64>,
     /// Normalised error of the inverted features.
     pub feature_error: Option<f64>,
-    /// Gradient energy relative to the photographs'.
+    /// Gradient energy relative to the images'.
     pub gradient_energy: Option<f64>,
-    /// Held-out photographs.
+    /// Held-out images.
     pub data: Option<String>,
     /// Which part of the data: `test`, or `train` where all of the images are training images too.
     pub split: Option<String>,
@@ -45,7 +45,7 @@ pub struct Row {
     pub crop: Option<u32>,
     /// Weights of the encoder.
     pub weights: Option<String>,
-    /// Photographs.
+    /// Images.
     pub n: Option<usize>,
     /// Whether reconstructions were clipped to 0–255.
     pub clipped: Option<bool>,
@@ -57,16 +57,16 @@ pub struct Row {
     pub paper_image_error: Option<f64>,
     /// What the paper prints for this cell.
     pub paper_feature_error: Option<f64>,
-    /// LPIPS by a network that had no part in the run; 0 is the same picture. Here and below: null
-    /// where not judged, `shared` where the judge is a network that the run was trained with.
+    /// LPIPS by a network that had no part in the run; 0 is the same image. Here and below: null
+    /// where not measured, `shared` where its network is one that the run was trained with.
     pub lpips: Score,
     /// The network of LPIPS.
     pub lpips_net: Option<String>,
-    /// Structural similarity; 1 is the same picture.
+    /// Structural similarity; 1 is the same image.
     pub ssim: Score,
     /// Peak signal-to-noise ratio, decibels.
     pub psnr: Score,
-    /// Share of reconstructions to which EfficientNet-Lite0 gives the photograph's label.
+    /// Share of reconstructions to which EfficientNet-Lite0 gives the original image's label.
     pub label_top1: Score,
     /// Share whose five best labels have it.
     pub label_top5: Score,
@@ -99,9 +99,10 @@ pub struct Row {
 fn printed(e: &Experiment) -> (Option<f64>, Option<f64>) {
     let loss = Loss::of(e);
     let trained = e.encoder.learned() && (e.raw.loss.feat == 0.0 || e.comparator.learned());
-    let comparator = match e.raw.loss.feat > 0.0 {
-        true => e.comparator.to_string(),
-        false => String::new(),
+    let comparator = if e.raw.loss.feat > 0.0 {
+        e.comparator.to_string()
+    } else {
+        String::new()
     };
     paper::errors(loss.method(e), &comparator, &decoded_name(e))
         .filter(|_| trained && loss != Loss::FeatureAdversarial)
@@ -110,9 +111,10 @@ fn printed(e: &Experiment) -> (Option<f64>, Option<f64>) {
 
 /// See [`Row::apart`].
 fn apart(e: &Experiment) -> String {
-    let compared = match e.raw.loss.feat > 0.0 {
-        true => net_name(&e.comparator),
-        false => String::new(),
+    let compared = if e.raw.loss.feat > 0.0 {
+        net_name(&e.comparator)
+    } else {
+        String::new()
     };
     let pixels = match e.raw.pixels.distance {
         _ if e.raw.loss.img == 0.0 => "",
@@ -137,8 +139,8 @@ pub struct Options<'a> {
     pub consent: &'a Consent,
     /// Device.
     pub device: Device,
-    /// Further judges, if they are asked.
-    pub judges: Option<&'a Judges>,
+    /// Further metrics, if they are asked for.
+    pub metrics: Option<&'a Metrics>,
 }
 
 impl Row {
@@ -178,7 +180,7 @@ impl Row {
         }
     }
 
-    fn judged(mut self, verdict: Verdict) -> Row {
+    fn with_metrics(mut self, values: MetricValues) -> Row {
         self.lpips = verdict.lpips;
         self.lpips_net = verdict.lpips_net.map(|n| n.to_string());
         self.ssim = verdict.ssim;
@@ -245,34 +247,36 @@ pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> 
         chosen: &chosen,
         device: options.device,
     };
-    let mut judging = options.judges.map(|j| j.of(e));
+    let mut measuring = options.metrics.map(|j| j.of(e));
     let errors = held_out_of(
         images,
         &run.perception,
         &run.generator,
         options.clip,
-        |batch| match &mut judging {
-            Some(judging) => judging.add(&batch.images, &batch.made),
+        |batch| match &mut measuring {
+            Some(measuring) => measuring.add(&batch.images, &batch.made),
             None => Ok(()),
         },
     )?;
     let loss = Loss::of(e);
-    let comparator = match e.raw.loss.feat > 0.0 {
-        true => e.comparator.to_string(),
-        false => String::new(),
+    let comparator = if e.raw.loss.feat > 0.0 {
+        e.comparator.to_string()
+    } else {
+        String::new()
     };
     let (paper_image_error, paper_feature_error) = printed(e);
     let row = Row::named(loss.method(e), &decoded_name(e), &comparator);
     let row = row.measured(e, images, options.clip, &errors);
-    let verdict = judging.map(|j| j.verdict()).unwrap_or_default();
+    let verdict = measuring.map(|j| j.values()).unwrap_or_default();
     Ok(Row {
         run: Some(path.display().to_string()),
         step: Some(run.checkpoint.manifest.step),
         paper_image_error,
         paper_feature_error,
-        split: Some(match overlap == Some(chosen.len()) {
-            true => "train".to_owned(),
-            false => "test".to_owned(),
+        split: Some(if overlap == Some(chosen.len()) {
+            "train".to_owned()
+        } else {
+            "test".to_owned()
         }),
         held_out_overlap: overlap,
         recipe: Some(recipe(e).to_owned()),
@@ -280,7 +284,7 @@ pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> 
         apart: apart(e),
         ..row
     }
-    .judged(verdict))
+    .with_metrics(verdict))
 }
 
 /// Evaluates a record of Mahendran & Vedaldi's method: on the images of every other row where it has them all, else on
@@ -299,21 +303,23 @@ pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
         chosen: &chosen,
         device: options.device,
     };
-    let pictures = record.pictures(Device::Cpu)?;
-    let mut judging = options.judges.map(|j| j.of_encoder(e));
+    let reconstructions = record.reconstructions(Device::Cpu)?;
+    let mut measuring = options.metrics.map(|j| j.of_encoder(e));
     let encode = |x: &Tensor| -> Result<Tensor> { Ok(perception.encode(x)?) };
     let errors = measure::measure(
         images,
         &|indices, _| {
-            let y = record.of(&pictures, indices)?.f_to_device(options.device)?;
+            let y = record
+                .of(&reconstructions, indices)?
+                .f_to_device(options.device)?;
             Ok(match options.clip {
                 Clip::Displayable => (clip_caffe(&y)?, None),
                 Clip::Off => (y, None),
             })
         },
         Some(&encode),
-        |batch| match &mut judging {
-            Some(judging) => judging.add(&batch.images, &batch.made),
+        |batch| match &mut measuring {
+            Some(measuring) => measuring.add(&batch.images, &batch.made),
             None => Ok(()),
         },
     )?;
@@ -330,7 +336,7 @@ pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
         paper_feature_error,
         ..row
     }
-    .judged(judging.map(|j| j.verdict()).unwrap_or_default()))
+    .with_metrics(measuring.map(|j| j.values()).unwrap_or_default()))
 }
 
 /// Runs and records that the table will look at.
@@ -440,7 +446,7 @@ mod tests {
             images: 10,
             clip: Clip::Displayable,
             device: Device::Cpu,
-            judges: None,
+            metrics: None,
         }
     }
 

@@ -28,7 +28,7 @@ const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inlin
 /// What the page's script works on.
 #[derive(Debug, Serialize)]
 struct Questions {
-    /// Digest of runs and pictures: answers to another page are no answers to this one.
+    /// Digest of runs and images: answers to another page are no answers to this one.
     page: String,
     runs: Vec<String>,
     photos: Vec<Photo>,
@@ -41,12 +41,12 @@ struct Photo {
     made: Vec<String>,
 }
 
-/// A page that asks of `n` held-out photographs and every two of the runs which one is more like the
-/// photograph: HTML that needs nothing beside it, and the number of questions. Pictures are lossless, sides
+/// A page that asks of `n` held-out images and every two of the runs which one is more like the
+/// original image: HTML that needs nothing beside it, and the number of questions. Images are lossless, sides
 /// and order are drawn by the page, and no run is named on it before the last answer.
 ///
 /// # Errors
-/// Fewer than two runs, two of one name, runs that cannot be opened or were held out on other photographs.
+/// Fewer than two runs, two of one name, runs that cannot be opened or were held out on other images.
 pub fn page(
     runs: &[PathBuf],
     n: usize,
@@ -69,14 +69,14 @@ pub fn page(
         ));
     }
     let rows = rows(runs, n, filters, consent, device)?;
-    let photographs = embedded(&rows.photos)?;
+    let images = embedded(&rows.photos)?;
     let made = rows
         .made
         .iter()
         .map(embedded)
         .collect::<Result<Vec<Vec<String>>>>()?;
     let mut photos = Vec::new();
-    for (i, (name, photo)) in rows.names.into_iter().zip(photographs).enumerate() {
+    for (i, (name, photo)) in rows.names.into_iter().zip(images).enumerate() {
         let made = made.iter().filter_map(|of_run| of_run.get(i).cloned());
         photos.push(Photo {
             name,
@@ -125,10 +125,10 @@ fn html(asked: &Questions) -> Result<String> {
                     section #begin {
                         h1 { "Which is more like the photo?" }
                         p {
-                            "You will see a photo and, below it, two pictures that programs made of what they remember of it. "
+                            "You will see a photo and, below it, two images that programs made of what they remember of it. "
                             "Choose the one that is more like the photo. There is no right answer: your first impression counts."
                         }
-                        p { "Click a picture, or press " kbd { "←" } " or " kbd { "→" } ". " span #length {} }
+                        p { "Click an image, or press " kbd { "←" } " or " kbd { "→" } ". " span #length {} }
                         button #start type="button" { "Start" }
                     }
                     section #ask hidden {

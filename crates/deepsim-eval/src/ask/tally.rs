@@ -43,7 +43,7 @@ pub struct Preference {
     pub low: Option<f64>,
     /// See `low`.
     pub high: Option<f64>,
-    /// Share that chose the left picture: far from half, they did not look.
+    /// Share that chose the left image: far from half, they did not look.
     pub left: Option<f64>,
 }
 

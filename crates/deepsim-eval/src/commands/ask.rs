@@ -1,4 +1,4 @@
-//! `ask`: a page that asks people which of two images is more like the photograph.
+//! `ask`: a page that asks people which of two runs' images is more like the original.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use deepsim_experiment::{Consent, device};
 
 use super::print::Result;
 
-/// A blind page that asks people which of two runs' pictures is more like the photo.
+/// A blind page that asks people which of two runs' images is more like the photo.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example, after `cargo xtask reproduce --only sample-ae` (trains, minutes each):
@@ -22,10 +22,10 @@ pub struct Ask {
     /// Run directories; every two of them are compared.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// Photographs, spread evenly over the held-out set.
+    /// Images, spread evenly over the held-out set.
     #[arg(long, default_value_t = 12, value_name = "N")]
     images: usize,
-    /// Only photographs with this text in their name (repeatable).
+    /// Only images with this text in their name (repeatable).
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
     /// The page to write.

@@ -20,13 +20,13 @@ Example, after `cargo xtask reproduce --only faces-vaegan` (trains, minutes):
   cargo run -p deepsim-eval -- attributes runs/faces-vaegan \\
       --labels data/labels/orl.csv
 
-A vector is the mean code of the training pictures with an attribute minus that
-of those without it. The sheet shows held-out pictures, their reconstructions,
+A vector is the mean code of the training images with an attribute minus that
+of those without it. The sheet shows held-out images, their reconstructions,
 and what the vector does to them. A linear probe says how well the attribute
-can be read from codes, and whether it can be read from the changed pictures.
+can be read from codes, and whether it can be read from the changed images.
 
 Labels are CelebA's list_attr_celeba.txt, LFW's lfw_attributes.txt, or a CSV
-file with the header `name,ATTRIBUTE,...` and 1, 0 or nothing for each picture,
+file with the header `name,ATTRIBUTE,...` and 1, 0 or nothing for each image,
 whose names end as in the dataset.")]
 pub struct Attributes {
     /// Run directories of autoencoders.
@@ -46,10 +46,10 @@ pub struct Attributes {
         allow_negative_numbers = true
     )]
     strength: f64,
-    /// Training pictures and held-out pictures to encode, at most.
+    /// Training images and held-out images to encode, at most.
     #[arg(long, default_value_t = 2000, value_name = "N")]
     images: usize,
-    /// Held-out pictures of either kind on a sheet.
+    /// Held-out images of either kind on a sheet.
     #[arg(long, default_value_t = 8, value_name = "N")]
     show: usize,
     /// auto, cpu or cuda:N.
@@ -79,9 +79,10 @@ impl Attributes {
             });
         }
         let labels = deepsim_data::Attributes::read(&self.labels)?;
-        let names = match self.attribute.is_empty() {
-            true => labels.names().to_vec(),
-            false => self.attribute.clone(),
+        let names = if self.attribute.is_empty() {
+            labels.names().to_vec()
+        } else {
+            self.attribute.clone()
         };
         for name in &names {
             labels.index(name)?;
@@ -106,7 +107,7 @@ impl Attributes {
                 };
                 let run_name = run_name(&run);
                 let mut sheet = Sheet::new(&format!(
-                    "{name}, {} times its vector ({run_name}, held-out pictures)",
+                    "{name}, {} times its vector ({run_name}, held-out images)",
                     self.strength
                 ));
                 for (rows, change) in [(&found.added, "added"), (&found.removed, "taken away")] {
@@ -125,7 +126,7 @@ impl Attributes {
                     wrote(&self.out.join(file), &sheet.png()?)?;
                 } else {
                     warn(format!(
-                        "no held-out picture is labelled for `{name}`: no sheet"
+                        "no held-out image is labelled for `{name}`: no sheet"
                     ));
                 }
                 all.push(found.numbers);

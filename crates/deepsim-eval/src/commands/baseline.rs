@@ -44,15 +44,15 @@ Encoder, layer, crop and held-out photos are the experiment's. The published
 schedule: 400 steps from noise, total variation weighed by the layer's depth.
 `table2` counts the result as `mv`.")]
 pub struct Mv {
-    /// The experiment that says which encoder, layer and photographs.
+    /// The experiment that says which encoder, layer and images.
     experiment: PathBuf,
     /// Override a key of the experiment (repeatable).
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Held-out photographs at most.
+    /// Held-out images at most.
     #[arg(long, default_value_t = 64, value_name = "N")]
     images: usize,
-    /// Photographs that are optimised together.
+    /// Images that are optimised together.
     #[arg(long, default_value_t = 16, value_name = "N")]
     batch: usize,
     /// Weight of the total variation [default: 1, 10 or 100 by the layer's depth].

@@ -1,4 +1,4 @@
-//! `compare`: held-out photographs above what several runs make of them.
+//! `compare`: held-out images above what several runs make of them.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use deepsim_experiment::{Consent, device};
 
 use super::print::Result;
 
-/// Held-out photographs above what several runs make of them, as one PNG.
+/// Held-out images above what several runs make of them, as one PNG.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example, after `cargo xtask quickstart`:
@@ -18,10 +18,10 @@ pub struct Compare {
     /// Run directories, one row each.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// Photographs, spread evenly over the held-out set.
+    /// Images, spread evenly over the held-out set.
     #[arg(long, default_value_t = 8, value_name = "N")]
     images: usize,
-    /// Only photographs with this text in their name (repeatable).
+    /// Only images with this text in their name (repeatable).
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
     /// The PNG to write.

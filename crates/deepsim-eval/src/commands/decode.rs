@@ -10,7 +10,7 @@ use deepsim_experiment::{Consent, device};
 use super::args::Chosen;
 use super::print::{Result, list};
 
-/// Turn features into pictures: no photograph and no encoder are needed.
+/// Turn features into images: neither an image nor an encoder is needed.
 ///
 /// FEATURES is a .safetensors file with a tensor for each name, [LENGTH] or [C,H,W] (or a batch
 /// [N,...] of them); or a matrix, .safetensors or .npy, with a name for each row in
@@ -34,10 +34,10 @@ pub struct Decode {
     /// Where to compute: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Folder for the pictures, one PNG for each name.
+    /// Folder for the images, one PNG for each name.
     #[arg(long, value_name = "DIR", default_value = "decoded")]
     out: PathBuf,
-    /// Format of the list of pictures on stdout.
+    /// Format of the list of images on stdout.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }

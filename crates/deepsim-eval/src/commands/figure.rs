@@ -45,16 +45,16 @@ pub struct Figure {
     /// Only runs that invert this layer: NET:TAP, as in alexnet:pool5.
     #[arg(long, value_name = "NET:TAP")]
     encoder: Option<String>,
-    /// Photographs, spread evenly over the held-out set.
+    /// Images, spread evenly over the held-out set.
     #[arg(long, default_value_t = 8, value_name = "N")]
     images: usize,
-    /// Only photographs with this text in their name (repeatable).
+    /// Only images with this text in their name (repeatable).
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
     /// How the list of runs on stdout is printed.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Folder for the picture.
+    /// Folder for the image.
     #[arg(long, value_name = "DIR", default_value = "figures")]
     out: PathBuf,
 }

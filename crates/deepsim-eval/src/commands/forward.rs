@@ -8,7 +8,7 @@ use deepsim_experiment::{Consent, Experiment, device, run_dir};
 
 use super::print::{Result, warn};
 
-/// Run one network on tensors: key `x` in, key `y` out, f32; pictures RGB 0–255 NCHW.
+/// Run one network on tensors: key `x` in, key `y` out, f32; images RGB 0–255 NCHW.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples, after `cargo xtask quickstart`; photos.safetensors has a tensor `x`

@@ -1,4 +1,4 @@
-//! `interpolate`: images from features between those of two photographs.
+//! `interpolate`: images from features between those of two images.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use super::args::Runs;
 use super::print::{Result, put, run_name, warn, wrote};
 use crate::progress::bar;
 
-/// Pictures from features between those of two photographs, and an animation.
+/// Images from features between those of two images, and an animation.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example, after `cargo xtask quickstart`, of two photos of yours:
@@ -28,9 +28,9 @@ animation.png (an animated PNG: browsers play it). A step is the root mean
 squared change of pixels from one frame to the next; the largest over the mean
 says how smooth it is.")]
 pub struct Interpolate {
-    /// The first photograph.
+    /// The first image.
     a: PathBuf,
-    /// The second photograph.
+    /// The second image.
     b: PathBuf,
     /// Frames, both ends included.
     #[arg(long, default_value_t = 16, value_name = "N")]
@@ -43,7 +43,7 @@ pub struct Interpolate {
     /// How the steps are printed.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Folder for the pictures.
+    /// Folder for the images.
     #[arg(long, value_name = "DIR", default_value = "interpolated")]
     out: PathBuf,
 }

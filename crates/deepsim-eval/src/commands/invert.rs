@@ -1,4 +1,4 @@
-//! `invert`: photographs from their own features.
+//! `invert`: images from their own features.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use deepsim_experiment::{Consent, device};
 use super::args::Chosen;
 use super::print::{Result, list};
 
-/// Reconstruct photographs (any size) from their features.
+/// Reconstruct images (any size) from their features.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples, after `cargo xtask quickstart`:
@@ -22,7 +22,7 @@ With released weights that were imported (`deepsim-weights import caffemodel`):
   cargo run -p deepsim-eval -- invert photo.jpg \\
       --experiment experiments/fc6.toml --weights generator-fc6.safetensors")]
 pub struct Invert {
-    /// Photographs.
+    /// Images.
     #[arg(required = true)]
     images: Vec<PathBuf>,
     #[command(flatten)]
@@ -33,10 +33,10 @@ pub struct Invert {
     /// Where to compute: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Folder for the pictures.
+    /// Folder for the images.
     #[arg(long, value_name = "DIR", default_value = "inverted")]
     out: PathBuf,
-    /// Format of the list of pictures on stdout.
+    /// Format of the list of images on stdout.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }

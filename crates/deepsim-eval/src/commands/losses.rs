@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use deepsim_eval::analysis::losses;
 use deepsim_eval::error::WhileRunning as _;
-use deepsim_eval::measure::judges::Judges;
+use deepsim_eval::measure::metrics::Metrics;
 use deepsim_eval::run::runs;
 use deepsim_eval::show::format::Format;
 use deepsim_eval::show::sheet::{Sheet, images};
@@ -21,28 +21,28 @@ use super::print::{Result, at_least_one, at_least_two, file_name, put, warn, wro
 Example, after `cargo xtask reproduce --only sample-sr` (trains, minutes each):
   cargo run -p deepsim-eval -- losses --out losses
 
-Judges every autoencoder with plain codes and every super-resolution run
-(encoder \"downsampled\") by all metrics, and puts their pictures on one sheet
+Measures every autoencoder with plain codes and every super-resolution run
+(encoder \"downsampled\") by all metrics, and puts their images on one sheet
 for each task: experiments/sample/ae-*.toml and sr-*.toml.")]
 pub struct Losses {
     #[command(flatten)]
     runs: Runs,
-    /// Held-out photographs to measure, at most.
+    /// Held-out images to measure, at most.
     #[arg(long, default_value_t = 256, value_name = "N")]
     images: usize,
-    /// Photographs on a sheet, at most.
+    /// Images on a sheet, at most.
     #[arg(long, default_value_t = 8, value_name = "N")]
     show: usize,
-    /// Only photographs with this text in their name on the sheet (repeatable).
+    /// Only images with this text in their name on the sheet (repeatable).
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
-    /// Folder of the judges' weights.
+    /// Folder of the metrics' weights.
     #[arg(long, value_name = "DIR", default_value = "weights")]
     judge_weights: PathBuf,
     /// How the table is printed.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Folder for the pictures, one PNG for each task.
+    /// Folder for the images, one PNG for each task.
     #[arg(long, value_name = "DIR", default_value = "losses")]
     out: PathBuf,
 }
@@ -56,7 +56,7 @@ impl Losses {
         at_least_two("--images", self.images)?;
         at_least_one("--show", self.show)?;
         let device = device::choose(&self.runs.device)?;
-        let judges = Judges::load(&self.judge_weights, device)?;
+        let metrics = Metrics::load(&self.judge_weights, device)?;
         let mut all = Vec::new();
         let mut sheets: BTreeMap<(String, String), (Vec<usize>, Sheet)> = BTreeMap::new();
         runs::each(self.runs.runs.clone(), consent, device, warn, |run| {
@@ -66,8 +66,8 @@ impl Losses {
             let data = run.test_data()?;
             run.train_data()?;
             run.overlap(&data, &measure::chosen(&data, self.images), warn)?;
-            let row = losses::measure(run, &judges, self.images, device).while_running()?;
-            // Pictures stand under the photographs that they were made of.
+            let row = losses::measure(run, &metrics, self.images, device).while_running()?;
+            // Images stand under the original images that they were made of.
             let key = (row.task.clone(), row.photos.clone());
             let fresh = !sheets.contains_key(&key);
             let (chosen, sheet) = match sheets.entry(key) {

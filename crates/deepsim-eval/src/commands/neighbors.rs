@@ -1,4 +1,4 @@
-//! `neighbors`: nearest training photographs beside reconstructions.
+//! `neighbors`: nearest training images beside reconstructions.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use super::args::Runs;
 use super::print::{Result, at_least_one, at_least_two, put, run_name, warn, wrote};
 use crate::progress::bar;
 
-/// Does the network only retrieve? Nearest training photographs beside reconstructions.
+/// Does the network only retrieve? Nearest training images beside reconstructions.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example, after `cargo xtask quickstart`:
@@ -26,16 +26,16 @@ layers.")]
 pub struct Neighbors {
     #[command(flatten)]
     runs: Runs,
-    /// Held-out photographs to measure, at most.
+    /// Held-out images to measure, at most.
     #[arg(long, default_value_t = 64, value_name = "N")]
     images: usize,
-    /// Photographs on the sheet, at most.
+    /// Images on the sheet, at most.
     #[arg(long, default_value_t = 8, value_name = "N")]
     show: usize,
     /// How the numbers are printed.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Folder for the pictures, one PNG for each run.
+    /// Folder for the images, one PNG for each run.
     #[arg(long, value_name = "DIR", default_value = "neighbors")]
     out: PathBuf,
 }

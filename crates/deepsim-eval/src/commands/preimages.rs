@@ -14,7 +14,7 @@ use tch::Tensor;
 
 use super::print::{Result, at_least_one, file_name, put, run_name, warn, wrote};
 
-/// Several pictures of the same features, and how far they are apart.
+/// Several images of the same features, and how far they are apart.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example, after `cargo xtask reproduce --only sample-noise,sample-diverse`
@@ -22,20 +22,20 @@ Example, after `cargo xtask reproduce --only sample-noise,sample-diverse`
   cargo run -p deepsim-eval -- preimages runs/sample-noise runs/sample-diverse
 
 Takes runs whose generator takes noise beside the features (generator.noise).
-The sheet shows photographs, their pictures with the noise at zero, several
-draws, and where those differ. Prints the spread of the draws and whether each
-still has the features.")]
+The sheet shows held-out images, those made from their features with the noise
+at zero, several draws, and where those differ. Prints the spread of the draws
+and whether each still has the features.")]
 pub struct Preimages {
     /// Run directories.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// Pictures of each photograph's features.
+    /// Images made from each held-out image's features.
     #[arg(long, default_value_t = 6, value_name = "N")]
     draws: usize,
-    /// Held-out photographs to measure, at most.
+    /// Held-out images to measure, at most.
     #[arg(long, default_value_t = 64, value_name = "N")]
     images: usize,
-    /// Photographs on the sheet, at most.
+    /// Images on the sheet, at most.
     #[arg(long, default_value_t = 8, value_name = "N")]
     show: usize,
     /// Seed of the noise.
@@ -74,17 +74,17 @@ impl Preimages {
             let run = Loaded::open(path, consent, device)?;
             let data = run.test_data()?;
             run.overlap(&data, &measure::chosen(&data, self.images), warn)?;
-            let wanted = preimages::Wanted {
+            let request = preimages::Draw {
                 images: self.images,
                 draws: self.draws,
                 show: self.show,
                 seed: self.seed,
             };
-            let drawn = preimages::draw(&run, wanted, device).while_running()?;
+            let drawn = preimages::draw(&run, request, device).while_running()?;
             let name = run_name(&run);
-            let mut sheet = Sheet::new(&format!("Pictures of the same features ({name})"));
-            let mut row = |label: &str, pictures: &Tensor| -> Result<()> {
-                sheet.row(label, images(pictures)?);
+            let mut sheet = Sheet::new(&format!("Images of the same features ({name})"));
+            let mut row = |label: &str, x: &Tensor| -> Result<()> {
+                sheet.row(label, images(x)?);
                 Ok(())
             };
             row("photo", &drawn.photos)?;

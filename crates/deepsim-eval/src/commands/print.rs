@@ -56,7 +56,7 @@ pub fn at_least_two(option: &'static str, value: usize) -> Result<()> {
     }
 }
 
-/// Prints numbers; what is no text is kept beside the pictures, too.
+/// Prints numbers; what is no text is kept beside the images, too.
 pub fn put(text: &str, name: &str, format: Format, out: &Path) -> Result<()> {
     output::show_as(format, text)?;
     wrote(

@@ -21,7 +21,7 @@ const MAX_ITERATIONS: usize = 1000;
 /// Held-out images to normalise by where the images to look at were given by name.
 const SCALE: usize = 256;
 
-/// Encode and reconstruct again and again: pictures, and the drift in numbers.
+/// Encode and reconstruct again and again: images, and the drift in numbers.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples, after `cargo xtask quickstart`:
@@ -29,7 +29,7 @@ Examples, after `cargo xtask quickstart`:
   cargo run -p deepsim-eval -- reencode photo.jpg --runs runs/quickstart \\
       --iterations 1,4,16")]
 pub struct Reencode {
-    /// Photographs; none: those held out by the run.
+    /// Images; none: those held out by the run.
     photos: Vec<PathBuf>,
     #[command(flatten)]
     runs: Runs,
@@ -41,16 +41,16 @@ pub struct Reencode {
         value_name = "N,…"
     )]
     iterations: Vec<usize>,
-    /// Held-out photographs to measure, at most.
+    /// Held-out images to measure, at most.
     #[arg(long, default_value_t = 64, value_name = "N")]
     images: usize,
-    /// Photographs on the sheet, at most.
+    /// Images on the sheet, at most.
     #[arg(long, default_value_t = 8, value_name = "N")]
     show: usize,
     /// How the drift is printed.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Folder for the pictures, one PNG for each run.
+    /// Folder for the images, one PNG for each run.
     #[arg(long, value_name = "DIR", default_value = "reencoded")]
     out: PathBuf,
 }
@@ -61,9 +61,10 @@ impl Reencode {
     /// # Errors
     /// What the command line names wrongly, and failures of the work.
     pub fn run(self, consent: &Consent) -> Result<()> {
-        match self.photos.is_empty() {
-            true => at_least_two("--images", self.images)?,
-            false => at_least_one("--images", self.images)?,
+        if self.photos.is_empty() {
+            at_least_two("--images", self.images)?
+        } else {
+            at_least_one("--images", self.images)?
         }
         at_least_one("--show", self.show)?;
         if let Some(bad) = self
@@ -83,19 +84,16 @@ impl Reencode {
         runs::each(self.runs.runs.clone(), consent, device, warn, |run| {
             let data = run.test_data()?;
             let augment = run.experiment.augment();
-            let (scaled, source) = match self.photos.is_empty() {
-                true => {
-                    let chosen = measure::chosen(&data, self.images);
-                    run.overlap(&data, &chosen, warn)?;
-                    (chosen.clone(), reencode::Photos::HeldOut(chosen))
-                }
-                false => {
-                    let photos = from_files(&self.photos, data.framing(), &augment, device)?;
-                    (
-                        measure::chosen(&data, SCALE),
-                        reencode::Photos::Given(photos),
-                    )
-                }
+            let (scaled, source) = if self.photos.is_empty() {
+                let chosen = measure::chosen(&data, self.images);
+                run.overlap(&data, &chosen, warn)?;
+                (chosen.clone(), reencode::Photos::HeldOut(chosen))
+            } else {
+                let photos = from_files(&self.photos, data.framing(), &augment, device)?;
+                (
+                    measure::chosen(&data, SCALE),
+                    reencode::Photos::Given(photos),
+                )
             };
             let scale = Scale::measure(run, &scaled, device).while_running()?;
             let bar = bar(source.len() as u64 * last, "photos × iterations");

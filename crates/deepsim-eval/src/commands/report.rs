@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use deepsim_data::terminal::path as shown;
 use deepsim_eval::error::WhileRunning as _;
-use deepsim_eval::measure::judges::Judges;
+use deepsim_eval::measure::metrics::Metrics;
 use deepsim_eval::run::runs;
 use deepsim_eval::show::output;
 use deepsim_eval::{EvalError, report};
@@ -33,13 +33,13 @@ the page's path.")]
 pub struct Report {
     #[command(flatten)]
     runs: Runs,
-    /// Held-out photographs with a slider.
+    /// Held-out images with a slider.
     #[arg(long, default_value_t = 8, value_name = "N")]
     photos: usize,
-    /// Held-out photographs that errors are means over, at most.
+    /// Held-out images that errors are means over, at most.
     #[arg(long, default_value_t = 64, value_name = "N")]
     images: usize,
-    /// Folder of the judges' weights.
+    /// Folder of the metrics' weights.
     #[arg(long, value_name = "DIR", default_value = "weights")]
     judge_weights: PathBuf,
     /// The page: a file ending in .html, or a folder for report.html.
@@ -67,14 +67,14 @@ impl Report {
         };
         output::check("--out", &file, output::Kind::Page)?;
         let device = device::choose(&self.runs.device)?;
-        let judges = Judges::load(&self.judge_weights, device)?;
+        let metrics = Metrics::load(&self.judge_weights, device)?;
         let options = report::Options {
             runs: &folder,
             photos: self.photos,
             images: self.images,
             consent: consent,
             device,
-            judges: Some(&judges),
+            metrics: Some(&metrics),
             command: report::command("deepsim-eval", std::env::args_os().skip(1)),
         };
         let mut bar = bar(0, "");
@@ -100,13 +100,14 @@ impl Report {
         }
         output::write(&file, page.as_bytes())?;
         output::show(format_args!("{}\n", shown(file)))?;
-        match made.groups.iter().all(|group| group.runs.is_empty()) {
-            true => Err(EvalError::NoneUsable {
+        if made.groups.iter().all(|group| group.runs.is_empty()) {
+            Err(EvalError::NoneUsable {
                 path: folder,
                 count: made.runs.len(),
                 why: Vec::new(),
-            }),
-            false => Ok(()),
+            })
+        } else {
+            Ok(())
         }
     }
 }

@@ -39,7 +39,7 @@ pub struct Sample {
     /// Seed of the codes.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Held-out photographs to measure, at most.
+    /// Held-out images to measure, at most.
     #[arg(long, default_value_t = 256, value_name = "N")]
     images: usize,
     /// Folder of EfficientNet-Lite0's weights.
@@ -48,7 +48,7 @@ pub struct Sample {
     /// How the numbers are printed.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Folder for the pictures, one PNG for each run.
+    /// Folder for the images, one PNG for each run.
     #[arg(long, value_name = "DIR", default_value = "sampled")]
     out: PathBuf,
 }
@@ -70,11 +70,11 @@ impl Sample {
         }
         at_least_one("--show", self.show)?;
         let device = device::choose(&self.runs.device)?;
-        let witness = sample::witness(&self.judge_weights, device)?;
-        if witness.is_none() {
+        let reference = sample::reference(&self.judge_weights, device)?;
+        if reference.is_none() {
             tracing::info!(
                 "hint: no {}: no distances; `cargo xtask setup` fetches it",
-                shown(self.judge_weights.join(sample::WITNESS_FILE))
+                shown(self.judge_weights.join(sample::REFERENCE_FILE))
             );
         }
         let (mut all, mut without) = (Vec::new(), None);
@@ -102,7 +102,7 @@ impl Sample {
             }
             wrote(&self.out.join(format!("samples-{name}.png")), &sheet.png()?)?;
             let drawn = (self.count, self.seed);
-            let numbers = sample::measure(run, drawn, self.images, witness.as_ref(), device)
+            let numbers = sample::measure(run, drawn, self.images, reference.as_ref(), device)
                 .while_running()?;
             all.push(numbers);
             Ok(())

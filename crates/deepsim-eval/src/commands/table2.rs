@@ -6,7 +6,7 @@ use deepsim_data::terminal::path as shown;
 use deepsim_eval::EvalError;
 use deepsim_eval::analysis::table2;
 use deepsim_eval::error::WhileRunning as _;
-use deepsim_eval::measure::judges::Judges;
+use deepsim_eval::measure::metrics::Metrics;
 use deepsim_eval::run::runs;
 use deepsim_eval::show::format::Format;
 use deepsim_eval::show::table2_text;
@@ -25,23 +25,23 @@ Example, after `cargo xtask quickstart`:
 Counts every run with a checkpoint and every `baseline mv` below --runs. Errors
 are means over held-out images, divided by the mean distance of all pairs of
 different ones (of more than 2000 images: of the pairs of 2000, spread evenly).
-Rows of one table stand on the same images. Judges: LPIPS (by VGG16, or by
+Rows of one table stand on the same images. Metrics: LPIPS (by VGG16, or by
 AlexNet where VGG16 had a part in the run), SSIM, PSNR, and how often
-EfficientNet-Lite0 gives a reconstruction the photo's own label. A judge that is
-itself the run's encoder or comparator is not heard: the table says `shared`.")]
+EfficientNet-Lite0 gives a reconstruction the photo's own label. A metric whose
+network is the run's encoder or comparator is left out: the table says `shared`.")]
 pub struct Table2 {
     #[command(flatten)]
     runs: Runs,
     /// Held-out images: all, or so many spread evenly.
     #[arg(long, default_value_t = 2000, value_name = "N")]
     images: usize,
-    /// Judge reconstructions without clipping them to 0–255.
+    /// Measure reconstructions without clipping them to 0–255.
     #[arg(long)]
     no_clip: bool,
-    /// In text, also show judges that the paper lacks (JSON and CSV always have them).
+    /// In text, also show metrics that the paper lacks (JSON and CSV always have them).
     #[arg(long)]
     judges: bool,
-    /// Folder of the judges' weights.
+    /// Folder of the metrics' weights.
     #[arg(long, value_name = "DIR", default_value = "weights")]
     judge_weights: PathBuf,
     #[command(flatten)]
@@ -58,20 +58,22 @@ impl Table2 {
         let output = &self.output;
         let named = self.runs.runs.clone();
         let folder = runs::folder(self.runs.runs.clone())?;
-        let clip = match self.no_clip {
-            true => Clip::Off,
-            false => Clip::Displayable,
+        let clip = if self.no_clip {
+            Clip::Off
+        } else {
+            Clip::Displayable
         };
         let device = device::choose(&self.runs.device)?;
         let count = table2::count(folder.as_deref())?;
-        let wanted = count > 0 && (self.judges || output.format != Format::Text);
-        let bench = match wanted {
-            true => Some(Judges::load(&self.judge_weights, device)?),
-            false => None,
+        let needed = count > 0 && (self.judges || output.format != Format::Text);
+        let metrics = if needed {
+            Some(Metrics::load(&self.judge_weights, device)?)
+        } else {
+            None
         };
-        for path in bench.iter().flat_map(|j| &j.missing) {
+        for path in metrics.iter().flat_map(|j| &j.missing) {
             tracing::info!(
-                "hint: no {}: a judge less; `cargo xtask setup` fetches it",
+                "hint: no {}: a metric less; `cargo xtask setup` fetches it",
                 shown(path)
             );
         }
@@ -80,7 +82,7 @@ impl Table2 {
             clip,
             consent: consent,
             device,
-            judges: bench.as_ref(),
+            metrics: metrics.as_ref(),
         };
         let bar = bar(count, "runs");
         let rows =
@@ -102,7 +104,7 @@ impl Table2 {
         }
         let mut text = table2_text::render(&rows, output.format)?;
         if self.judges && output.format == Format::Text {
-            text.push_str(&table2_text::judges(&rows));
+            text.push_str(&table2_text::metrics(&rows));
         }
         output.put("table2", &text)
     }

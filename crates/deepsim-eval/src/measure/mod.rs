@@ -1,5 +1,5 @@
 //! Images and what they are measured by.
 
-pub mod judges;
+pub mod metrics;
 pub mod photos;
 pub mod scale;

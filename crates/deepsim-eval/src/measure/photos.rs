@@ -1,4 +1,4 @@
-//! Photographs as the networks see them: files of any size, or those held out by a run.
+//! Images as the networks see them: files of any size, or those held out by a run.
 
 use std::path::PathBuf;
 
@@ -9,32 +9,32 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{EvalError, Result};
 
-/// Pictures in a batch that goes through networks.
+/// Images in a batch that goes through networks.
 pub const BATCH: usize = deepsim_experiment::measure::BATCH;
 
-/// Photographs from files, `[N,3,S,S]` in Caffe units, S = `augment.crop`: made square by `framing` and cut as an evaluation
+/// Images from files, `[N,3,S,S]` in Caffe units, S = `augment.crop`: made square by `framing` and cut as an evaluation
 /// cuts those of a dataset of this framing.
 ///
 /// # Errors
-/// The first file that is no whole picture, or larger than the decoder's limits.
+/// The first file that is no whole image, or larger than the decoder's limits.
 pub fn from_files(
     paths: &[PathBuf],
     framing: Framing,
     augment: &Augment,
     device: Device,
 ) -> Result<Tensor> {
-    let mut pictures = Vec::with_capacity(paths.len());
+    let mut images = Vec::with_capacity(paths.len());
     for path in paths {
         let whole = framing.read(path)?;
-        pictures.push(to_caffe(&eval_image(&whole, augment)?, device)?);
+        images.push(to_caffe(&eval_image(&whole, augment)?, device)?);
     }
-    Ok(Tensor::f_cat(&pictures, 0)?)
+    Ok(Tensor::f_cat(&images, 0)?)
 }
 
-/// Photographs of a dataset by index, `[N,3,S,S]` in Caffe units.
+/// Images of a dataset by index, `[N,3,S,S]` in Caffe units.
 ///
 /// # Errors
-/// Unreadable photographs.
+/// Unreadable images.
 pub fn from_data(
     data: &Dataset,
     indices: &[usize],
@@ -61,7 +61,7 @@ impl LeftOut {
     }
 
     fn take(&mut self, error: DataError) -> Result<()> {
-        if !error.is_bad_picture() || self.found == self.allowed {
+        if !error.is_bad_image() || self.found == self.allowed {
             return Err(error.into());
         }
         self.found += 1;
@@ -70,10 +70,10 @@ impl LeftOut {
     }
 }
 
-/// Training photographs of a run by index, as [`from_data`], and the indices of those that could be read.
+/// Training images of a run by index, as [`from_data`], and the indices of those that could be read.
 ///
 /// # Errors
-/// More damaged photographs than the run was allowed to leave out, or any other that cannot be read.
+/// More damaged images than the run was allowed to leave out, or any other that cannot be read.
 pub fn of_training(
     data: &Dataset,
     indices: &[usize],
@@ -83,7 +83,7 @@ pub fn of_training(
 ) -> Result<(Vec<usize>, Tensor)> {
     match eval_batch(data, indices, augment) {
         Ok(batch) => return Ok((indices.to_vec(), to_caffe(&batch, device)?)),
-        Err(error) if error.is_bad_picture() && left_out.allowed > 0 => {}
+        Err(error) if error.is_bad_image() && left_out.allowed > 0 => {}
         Err(error) => return Err(error.into()),
     }
     let (mut kept, mut parts) = (Vec::new(), Vec::new());
@@ -105,23 +105,23 @@ pub fn of_training(
     Ok((kept, x))
 }
 
-/// Indices of `n` photographs (fewer, if there are fewer), spread evenly over those whose name
+/// Indices of `n` images (fewer, if there are fewer), spread evenly over those whose name
 /// contains one of `filters` (all, if there is none): names are sorted, so that the first ones
 /// are all of a kind.
 ///
 /// # Errors
-/// No photograph of such a name.
+/// No image of such a name.
 pub fn spread(data: &Dataset, n: usize, filters: &[String]) -> Result<Vec<usize>> {
     Ok(some(&named(data, filters)?, n))
 }
 
-/// Indices of all photographs whose name contains one of `filters` (of all, if there is none).
+/// Indices of all images whose name contains one of `filters` (of all, if there is none).
 ///
 /// # Errors
-/// No photograph of such a name.
+/// No image of such a name.
 pub fn named(data: &Dataset, filters: &[String]) -> Result<Vec<usize>> {
-    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f));
-    let named: Vec<usize> = (0..data.len()).filter(|i| wanted(data.name(*i))).collect();
+    let passes = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f));
+    let named: Vec<usize> = (0..data.len()).filter(|i| passes(data.name(*i))).collect();
     if named.is_empty() {
         return Err(EvalError::NoPhotos {
             filter: filters.join("` or `"),
@@ -137,13 +137,13 @@ pub fn some<T: Clone>(all: &[T], n: usize) -> Vec<T> {
     places.map(|i| all[i].clone()).collect()
 }
 
-/// Names that cameras and programs give to every picture.
+/// Names that cameras and programs give to every image.
 const NAMELESS: [&str; 14] = [
     "", "img", "image", "images", "photo", "photos", "pic", "pict", "picture", "dsc", "dscn",
     "dscf", "frame", "file",
 ];
 
-/// What a photograph shows: its ILSVRC synset, else its file's name without ending and
+/// What an image shows: its ILSVRC synset, else its file's name without ending and
 /// numbers (`erase/goat2.webp` → `goat`), in small letters. Where that name says nothing (`cat/001.jpg`,
 /// `cat/IMG_0001.jpg`) it is the folder's.
 pub fn category(data: &Dataset, index: usize) -> String {
@@ -162,13 +162,14 @@ fn shown_by(name: &str) -> String {
         .next()
         .unwrap_or_default()
         .to_lowercase();
-    match NAMELESS.contains(&stem.as_str()) {
-        true => folder,
-        false => stem,
+    if NAMELESS.contains(&stem.as_str()) {
+        folder
+    } else {
+        stem
     }
 }
 
-/// A photograph's name without folders and ending, for labels.
+/// An image's name without folders and ending, for labels.
 pub fn short_name(name: &str) -> String {
     let stem = name.rsplit(['/', '\\']).next().unwrap_or(name);
     stem.rsplit_once('.').map_or(stem, |(s, _)| s).to_owned()

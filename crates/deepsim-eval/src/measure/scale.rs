@@ -51,7 +51,7 @@ impl Scale {
         })
     }
 
-    /// A distance between pictures in percent of the mean one.
+    /// A distance between images in percent of the mean one.
     pub fn image_percent(&self, distance: f64) -> f64 {
         100.0 * distance / self.image
     }
@@ -62,7 +62,7 @@ impl Scale {
     }
 }
 
-/// Euclidean distances between samples of the same index, of pictures or features.
+/// Euclidean distances between samples of the same index, of images or features.
 ///
 /// # Errors
 /// Tensors of different shapes.

@@ -1,4 +1,4 @@
-//! A closer look at some runs: between photographs, again and again, and what is nearest.
+//! A closer look at some runs: between images, again and again, and what is nearest.
 
 use deepsim_data::Dataset;
 use deepsim_experiment::measure::{self, Norm};
@@ -7,8 +7,8 @@ use tch::Tensor;
 use super::data::{
     Beside, Closer, Interpolation, Neighbor, Neighbors, Part, Photo, Reconstruction, Reencoding,
 };
+use super::embedded::embed_all;
 use super::options::{Options, label};
-use super::picture::pictures;
 use crate::analysis::interpolate;
 use crate::analysis::neighbors;
 use crate::analysis::reencode;
@@ -20,15 +20,15 @@ use crate::run::loaded::Loaded;
 
 /// Runs at most: each adds about half a megabyte.
 const RUNS: usize = 4;
-/// Frames between two photographs.
+/// Frames between two images.
 const FRAMES: usize = 13;
-/// Pairs of photographs.
+/// Pairs of images.
 const PAIRS: usize = 2;
 /// Rounds of re-encoding.
 const ROUNDS: usize = 8;
-/// Photographs that are re-encoded in pictures; the drift is measured over more.
+/// Held-out images whose re-encoding is shown; the drift is measured over more.
 const REENCODED: usize = 3;
-/// Photographs whose neighbours are shown; they are counted over more.
+/// Images whose neighbours are shown; they are counted over more.
 const NEIGHBORS: usize = 5;
 
 /// The run of every inverted layer that stands for it: of the full loss, where there is one.
@@ -121,7 +121,7 @@ fn open(
     if !run.perception.encodes() {
         return Err(
             "its features were recorded from a file: no encoder is there that could look at \
-             a reconstruction or at other photographs"
+             a reconstruction or at other images"
                 .to_owned(),
         );
     }
@@ -138,13 +138,13 @@ fn open(
 }
 
 fn photo(data: &Dataset, index: usize, x: &Tensor) -> Result<Photo> {
-    let mut made = pictures(x)?;
-    let picture = made
-        .pop()
-        .ok_or_else(|| crate::EvalError::Format(format!("photograph {index} has no picture")))?;
+    let mut made = embed_all(x)?;
+    let embedded = made.pop().ok_or_else(|| {
+        crate::EvalError::Format(format!("held-out image {index} could not be embedded"))
+    })?;
     Ok(Photo {
         name: short_name(data.name(index)),
-        picture,
+        embedded,
     })
 }
 
@@ -160,10 +160,10 @@ fn interpolations(
         let a = from_data(data, &pair[..1], &augment, options.device)?;
         let b = from_data(data, &pair[1..], &augment, options.device)?;
         let made = interpolate::compute(run, &a, &b, FRAMES, |_| {})?;
-        let frames = pictures(&made.frames)?
+        let frames = embed_all(&made.frames)?
             .into_iter()
             .zip(&made.steps)
-            .map(|(picture, step)| (step.t, picture, step.step))
+            .map(|(embedded, step)| (step.t, embedded, step.step))
             .collect();
         all.push(Interpolation {
             ends: [photo(data, pair[0], &a)?, photo(data, pair[1], &b)?],
@@ -174,7 +174,7 @@ fn interpolations(
     }
     if all.is_empty() {
         return Err(crate::EvalError::Format(
-            "an interpolation needs two held-out photographs".to_owned(),
+            "an interpolation needs two held-out images".to_owned(),
         ));
     }
     Ok(all)
@@ -200,8 +200,8 @@ fn reencoding(
     for (at, &place) in made.shown.iter().enumerate() {
         let one = |x: &Tensor| -> Result<Tensor> { Ok(x.f_narrow(0, at as i64, 1)?) };
         let mut rounds = Vec::new();
-        for (_, x) in &made.pictures {
-            rounds.extend(pictures(&one(x)?)?);
+        for (_, x) in &made.reconstructions {
+            rounds.extend(embed_all(&one(x)?)?);
         }
         photos.push((photo(data, chosen[place], &one(&made.photos)?)?, rounds));
     }
@@ -226,32 +226,32 @@ fn neighborhood(
     let index = Tensor::from_slice(&places).f_to_device(options.device)?;
     let few = |x: &Tensor| -> Result<Tensor> { Ok(x.f_index_select(0, &index)?) };
     let photos = few(&made.photos)?;
-    let wanted = run.perception.encode(&photos)?;
-    let judged = |x: &Tensor| -> Result<Vec<Reconstruction>> {
+    let features = run.perception.encode(&photos)?;
+    let reconstructions = |x: &Tensor| -> Result<Vec<Reconstruction>> {
         let image = distances(x, &photos)?;
-        let feature = distances(&run.perception.encode(x)?, &wanted)?;
-        Ok(pictures(x)?
+        let feature = distances(&run.perception.encode(x)?, &features)?;
+        Ok(embed_all(x)?
             .into_iter()
             .enumerate()
-            .map(|(i, picture)| Reconstruction {
-                picture,
+            .map(|(i, embedded)| Reconstruction {
+                embedded,
                 image: scale.image_percent(image[i]),
                 feature: Some(scale.feature_percent(feature[i])),
             })
             .collect())
     };
-    let own = judged(&few(&made.reconstructions)?)?;
+    let own = reconstructions(&few(&made.reconstructions)?)?;
     let mut spaces = Vec::new();
     for ((space, found), x) in made.spaces.iter().zip(&made.nearest) {
-        spaces.push((space, found, judged(&few(x)?)?));
+        spaces.push((space, found, reconstructions(&few(x)?)?));
     }
-    let shown = pictures(&photos)?
+    let shown = embed_all(&photos)?
         .into_iter()
         .zip(own)
         .enumerate()
-        .map(|(i, (picture, own))| {
+        .map(|(i, (embedded, own))| {
             let at = places[i] as usize;
-            let beside = |(space, found, pictures): &(
+            let beside = |(space, found, nearest): &(
                 &String,
                 &Vec<Vec<neighbors::Found>>,
                 Vec<Reconstruction>,
@@ -261,13 +261,13 @@ fn neighborhood(
                     space: (*space).clone(),
                     name: short_name(&first.name),
                     mirrored: first.mirrored,
-                    found: pictures.get(i)?.clone(),
+                    found: nearest.get(i)?.clone(),
                 })
             };
             Neighbor {
                 photo: Photo {
                     name: short_name(&made.names[at]),
-                    picture,
+                    embedded,
                 },
                 own,
                 nearest: spaces.iter().filter_map(beside).collect(),

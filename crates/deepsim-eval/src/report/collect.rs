@@ -14,8 +14,8 @@ use tch::{Device, Tensor};
 
 use super::closer;
 use super::data::{Group, Headline, Made, Part, Photo, Reconstruction, Report, RunCard};
+use super::embedded::embed_all;
 use super::options::{Options, label};
-use super::picture::pictures;
 use super::{again, history, names};
 use crate::analysis::mv;
 use crate::analysis::table2;
@@ -25,7 +25,7 @@ use crate::measure::scale::distances;
 use crate::run::catalog::{self, Entry, Loss, Origin, best, net_name};
 use crate::run::loaded::Loaded;
 
-/// Columns of the picture on top.
+/// Columns of the image on top.
 const COLUMNS: usize = 6;
 
 /// How far it is.
@@ -47,13 +47,14 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
     let entries = catalog::read(options.runs, |why| left_out.push(why))?;
     if entries.is_empty() {
         let path = options.runs.to_owned();
-        return Err(match left_out.is_empty() {
-            true => EvalError::NoRunIn { path },
-            false => EvalError::NoneUsable {
+        return Err(if left_out.is_empty() {
+            EvalError::NoRunIn { path }
+        } else {
+            EvalError::NoneUsable {
                 path,
                 count: left_out.len(),
                 why: left_out,
-            },
+            }
         });
     }
     tell(Progress::Begin("table", entries.len() as u64));
@@ -62,7 +63,7 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
         clip: Clip::Displayable,
         consent: options.consent,
         device: options.device,
-        judges: options.judges,
+        metrics: options.metrics,
     };
     let table = table2::rows(
         Some(options.runs),
@@ -95,7 +96,9 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
                 groups.push(made);
                 shown.push(of);
             }
-            Err(error) => left_out.push(format!("no pictures of {}: {error}", label(set[0]))),
+            Err(error) => {
+                left_out.push(format!("no reconstructions by {}: {error}", label(set[0])))
+            }
         }
     }
     let headline = match (groups.first(), shown.first()) {
@@ -116,7 +119,7 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
         runs: cards,
         left_out,
         table,
-        judges_missing: options.judges.map_or_else(Vec::new, |j| j.missing.clone()),
+        missing_weights: options.metrics.map_or_else(Vec::new, |j| j.missing.clone()),
         headline,
         groups,
         closer,
@@ -196,12 +199,12 @@ fn card(entry: &Entry) -> RunCard {
     }
 }
 
-/// Features of pictures, where they can be computed.
+/// Features of images, where they can be computed.
 type Encode = dyn Fn(&Tensor) -> Result<Option<Tensor>>;
-/// Pictures of photographs of a dataset by index, which are given as well.
+/// Reconstructions of a dataset's images by index; the images are given as well.
 type Make = dyn Fn(&Dataset, &[usize], &Tensor) -> Result<Tensor>;
 
-/// What makes pictures of photographs, and features of pictures.
+/// What makes reconstructions, and features of images.
 struct Maker {
     encodes: bool,
     encode: Box<Encode>,
@@ -216,9 +219,12 @@ fn maker(entry: &Entry, consent: &Consent, device: Device) -> Result<Maker> {
             let other = std::rc::Rc::clone(&run);
             Ok(Maker {
                 encodes: run.perception.encodes(),
-                encode: Box::new(move |x| match other.perception.encodes() {
-                    true => Ok(Some(other.perception.encode(x)?)),
-                    false => Ok(None),
+                encode: Box::new(move |x| {
+                    if other.perception.encodes() {
+                        Ok(Some(other.perception.encode(x)?))
+                    } else {
+                        Ok(None)
+                    }
                 }),
                 make: Box::new(move |data, indices, x| {
                     let features = held_out_features(&run.perception, data, indices, x)?;
@@ -234,7 +240,7 @@ fn maker(entry: &Entry, consent: &Consent, device: Device) -> Result<Maker> {
                 encodes: true,
                 encode: Box::new(move |x| Ok(Some(perception.encode(x)?))),
                 make: Box::new(move |_, indices, _| {
-                    let some = record.of(&record.pictures(Device::Cpu)?, indices)?;
+                    let some = record.of(&record.reconstructions(Device::Cpu)?, indices)?;
                     Ok(clip_caffe(&some.f_to_device(device)?)?)
                 }),
             })
@@ -249,7 +255,7 @@ fn known(table: &[table2::Row], entry: &Entry) -> Option<Norm> {
     row.and_then(|r| r.norm)
 }
 
-/// The photographs of a set and what each of its runs makes of them; and those runs.
+/// The images of a set and what each of its runs makes of them; and those runs.
 fn group<'a>(
     set: &[&'a Entry],
     options: &Options<'_>,
@@ -259,7 +265,7 @@ fn group<'a>(
 ) -> Result<(Group, Vec<&'a Entry>)> {
     let first = &set[0].experiment;
     let data = Dataset::open_and_tell(&first.raw.data.test)?;
-    // A record has pictures of some photographs only: they are everybody's then.
+    // A record has reconstructions of some images only: all runs show these then.
     let mut candidates: Vec<usize> = (0..data.len()).collect();
     for entry in set.iter().filter(|e| e.origin == Origin::MahendranVedaldi) {
         let record = mv::Record::open(&entry.path)?;
@@ -269,25 +275,23 @@ fn group<'a>(
     let chosen = some(&candidates, options.photos);
     if chosen.len() < options.photos.min(data.len()) {
         left_out.push(format!(
-            "{} of {} photos of {}: a record has pictures of no others",
+            "{} of {} photos of {}: a record has reconstructions of no others",
             chosen.len(),
             options.photos.min(data.len()),
             shown(&first.raw.data.test)
         ));
     }
     if chosen.is_empty() {
-        return Err(EvalError::Format(
-            "no photograph that all runs show".to_owned(),
-        ));
+        return Err(EvalError::Format("no image that all runs show".to_owned()));
     }
     let augment = first.augment();
     let x = from_data(&data, &chosen, &augment, options.device)?;
-    let photos = pictures(&x)?
+    let photos = embed_all(&x)?
         .into_iter()
         .zip(&chosen)
-        .map(|(picture, &i)| Photo {
+        .map(|(embedded, &i)| Photo {
             name: short_name(data.name(i)),
-            picture,
+            embedded,
         })
         .collect();
     let (mut runs, mut of) = (Vec::new(), Vec::new());
@@ -353,11 +357,11 @@ fn reconstructions(
         (Some(got), Some(wanted)) => Some(distances(&got, &wanted)?),
         _ => None,
     };
-    Ok(pictures(&made)?
+    Ok(embed_all(&made)?
         .into_iter()
         .enumerate()
-        .map(|(i, picture)| Reconstruction {
-            picture,
+        .map(|(i, embedded)| Reconstruction {
+            embedded,
             image: 100.0 * far[i] / image,
             feature: features
                 .as_ref()
@@ -367,7 +371,7 @@ fn reconstructions(
         .collect())
 }
 
-/// Photographs, the full loss, the image loss alone, and other methods at the same layer.
+/// Images, the full loss, the image loss alone, and other methods at the same layer.
 fn headline(group: &Group, of: &[&Entry]) -> Part<Headline> {
     let by = |loss: Option<Loss>, like: Option<&Entry>| {
         best(of.iter().copied().filter(|e| {
@@ -379,7 +383,7 @@ fn headline(group: &Group, of: &[&Entry]) -> Part<Headline> {
         .ok_or("no run could be opened")?;
     let mut rows = vec![(
         "photo".to_owned(),
-        few(group.photos.iter().map(|p| &p.picture)),
+        few(group.photos.iter().map(|p| &p.embedded)),
     )];
     let mut panels = vec![lead];
     for loss in [Some(Loss::Image), None] {
@@ -395,7 +399,7 @@ fn headline(group: &Group, of: &[&Entry]) -> Part<Headline> {
             Some(Loss::Full) => "DeePSiM: feature + adversarial + image loss".to_owned(),
             Some(loss) => loss.words().to_owned(),
         };
-        rows.push((words, few(made.iter().map(|m| &m.picture))));
+        rows.push((words, few(made.iter().map(|m| &m.embedded))));
     }
     Ok(Headline {
         encoder: net_name(&lead.experiment.encoder),

@@ -11,9 +11,9 @@ pub use super::history::{Evaluated, History, Logged};
 /// A part of the page, or why it could not be made.
 pub type Part<T> = std::result::Result<T, String>;
 
-/// A picture as a `data:` address, and its size in pixels.
+/// An image as a `data:` address, and its size in pixels.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Picture {
+pub struct EmbeddedImage {
     /// `data:image/jpeg;base64,…`
     pub address: String,
     /// Pixels.
@@ -27,17 +27,17 @@ pub struct Picture {
 pub struct Report {
     /// Where it comes from.
     pub made: Made,
-    /// The runs and records, those of the same photographs together.
+    /// The runs and records, those of the same images together.
     pub runs: Vec<RunCard>,
     /// Runs that could not be shown, and why.
     pub left_out: Vec<String>,
     /// Rows of Table 2.
     pub table: Vec<Row>,
-    /// Weights of judges that are not there.
-    pub judges_missing: Vec<PathBuf>,
-    /// The picture on top.
+    /// Weights of metrics that are not there.
+    pub missing_weights: Vec<PathBuf>,
+    /// The image on top.
     pub headline: Part<Headline>,
-    /// Photographs and reconstructions.
+    /// Original images and reconstructions.
     pub groups: Vec<Group>,
     /// Runs that are looked at closely.
     pub closer: Vec<Closer>,
@@ -56,7 +56,7 @@ pub struct Made {
     pub command: String,
     /// The folder of runs.
     pub runs: PathBuf,
-    /// Photographs that errors are means over, at most.
+    /// Images that errors are means over, at most.
     pub images: usize,
 }
 
@@ -73,15 +73,15 @@ pub struct RunCard {
     pub comparator: String,
     /// Weights of the encoder, in words.
     pub weights: String,
-    /// Held-out photographs, in words.
+    /// Held-out images, in words.
     pub data: String,
     /// Side of the crops, pixels.
     pub crop: u32,
-    /// Photographs to train on and held out, where they are there.
+    /// Images to train on and held out, where they are there.
     pub counts: Option<(usize, usize)>,
     /// Iterations done, and asked for.
     pub steps: (u64, u64),
-    /// Photographs in a batch.
+    /// Images in a batch.
     pub batch: usize,
     /// Seconds of training.
     pub seconds: f64,
@@ -93,45 +93,45 @@ pub struct RunCard {
     pub history: Option<Part<History>>,
 }
 
-/// The picture on top: rows of a label and pictures.
+/// The image on top: rows of a label and images.
 #[derive(Clone, Debug)]
 pub struct Headline {
     /// The inverted layer.
     pub encoder: String,
-    /// Names of the photographs.
+    /// Names of the images.
     pub names: Vec<String>,
-    /// The photographs, then what runs make of them.
-    pub rows: Vec<(String, Vec<Picture>)>,
+    /// The images, then what runs make of them.
+    pub rows: Vec<(String, Vec<EmbeddedImage>)>,
 }
 
-/// A held-out photograph.
+/// A held-out image.
 #[derive(Clone, Debug)]
 pub struct Photo {
     /// Its short name.
     pub name: String,
     /// It.
-    pub picture: Picture,
+    pub embedded: EmbeddedImage,
 }
 
-/// A reconstruction, and its errors in percent of the mean distance between different photographs.
+/// A reconstruction, and its errors in percent of the mean distance between different images.
 #[derive(Clone, Debug)]
 pub struct Reconstruction {
     /// It.
-    pub picture: Picture,
+    pub embedded: EmbeddedImage,
     /// Of pixels.
     pub image: f64,
     /// Of the inverted features; none where nothing can encode it.
     pub feature: Option<f64>,
 }
 
-/// Runs whose pictures are of the same photographs.
+/// Runs whose reconstructions are of the same held-out images.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// What they share.
     pub label: String,
-    /// The photographs.
+    /// The images.
     pub photos: Vec<Photo>,
-    /// Each run's name, label and reconstructions, in the order of the photographs.
+    /// Each run's name, label and reconstructions, in the order of the original images.
     pub runs: Vec<(String, String, Vec<Reconstruction>)>,
     /// Each run's folder, in the same order.
     pub paths: Vec<PathBuf>,
@@ -146,43 +146,43 @@ pub struct Closer {
     pub path: PathBuf,
     /// Label for the choice.
     pub label: String,
-    /// Between photographs.
+    /// Between images.
     pub interpolations: Part<Vec<Interpolation>>,
     /// Again and again.
     pub reencoding: Part<Reencoding>,
-    /// Nearest training photographs.
+    /// Nearest training images.
     pub neighbors: Part<Neighbors>,
 }
 
-/// Frames between two photographs.
+/// Frames between two images.
 #[derive(Clone, Debug)]
 pub struct Interpolation {
-    /// The photographs.
+    /// The images.
     pub ends: [Photo; 2],
-    /// Share of the second one's features, the picture, and the change of pixels from the frame
+    /// Share of the second one's features, the image, and the change of pixels from the frame
     /// before (root mean square, grey levels).
-    pub frames: Vec<(f64, Picture, Option<f64>)>,
+    pub frames: Vec<(f64, EmbeddedImage, Option<f64>)>,
     /// Largest step over mean step.
     pub max_over_mean: f64,
     /// Length of the path over the distance of its ends.
     pub path_over_ends: f64,
 }
 
-/// Pictures of every iteration, and the drift.
+/// Images of every iteration, and the drift.
 #[derive(Clone, Debug)]
 pub struct Reencoding {
-    /// Each photograph, and its picture after iteration 1, 2, …
-    pub photos: Vec<(Photo, Vec<Picture>)>,
-    /// Means over more photographs.
+    /// Each original image, and its image after iteration 1, 2, …
+    pub photos: Vec<(Photo, Vec<EmbeddedImage>)>,
+    /// Means over more images.
     pub drift: Vec<Drift>,
 }
 
-/// A picture beside a photograph, with its errors to it.
+/// An image beside a held-out image, with its errors to it.
 #[derive(Clone, Debug)]
 pub struct Beside {
     /// `pixels`, `NET:TAP`.
     pub space: String,
-    /// Name of the training photograph.
+    /// Name of the training image.
     pub name: String,
     /// Its mirror image was nearer.
     pub mirrored: bool,
@@ -190,21 +190,21 @@ pub struct Beside {
     pub found: Reconstruction,
 }
 
-/// What was found for one photograph.
+/// What was found for one image.
 #[derive(Clone, Debug)]
 pub struct Neighbor {
-    /// The held-out photograph.
+    /// The held-out image.
     pub photo: Photo,
     /// What the generator makes of it.
     pub own: Reconstruction,
-    /// The nearest training photograph of every space.
+    /// The nearest training image of every space.
     pub nearest: Vec<Beside>,
 }
 
-/// Nearest training photographs.
+/// Nearest training images.
 #[derive(Clone, Debug)]
 pub struct Neighbors {
-    /// Some photographs.
+    /// Some images.
     pub shown: Vec<Neighbor>,
     /// Means over all that were searched for.
     pub rows: Vec<neighbors::Row>,

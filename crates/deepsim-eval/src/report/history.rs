@@ -34,7 +34,7 @@ pub struct Logged {
     pub generator: Option<f64>,
 }
 
-/// Errors of held-out photographs while training.
+/// Errors of held-out images while training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluated {
     /// Iterations done.

@@ -1,7 +1,7 @@
 //! One self-contained HTML page of everything that trained runs show.
 //!
 //! [`collect::collect`] computes and gives [`data::Report`], plain values without tensors;
-//! [`page::render`] makes the page of them and computes nothing. Pictures are JPEGs inside the
+//! [`page::render`] makes the page of them and computes nothing. Images are JPEGs inside the
 //! page, which needs no network and no other file.
 
 mod again;
@@ -9,13 +9,13 @@ mod closer;
 pub mod collect;
 mod curves;
 pub mod data;
+mod embedded;
 mod gate;
 mod history;
 mod names;
 mod options;
 pub mod page;
 mod parts;
-mod picture;
 mod players;
 mod sections;
 mod tables;

@@ -1,15 +1,16 @@
-//! Weights and photographs in words, so that nobody takes them for the paper's.
+//! Weights and images in words, so that nobody takes them for the paper's.
 
 use std::path::Path;
 
 use deepsim_experiment::config::Source;
 
-/// Photographs: the sample set by its name, others by their folder.
+/// Images: the sample set by its name, others by their folder.
 pub(super) fn data(path: &Path) -> String {
     let text = path.display().to_string();
-    match text.contains("data/sample") {
-        true => format!("GCompris photo crops ({text})"),
-        false => text,
+    if text.contains("data/sample") {
+        format!("GCompris photo crops ({text})")
+    } else {
+        text
     }
 }
 
@@ -17,18 +18,20 @@ pub(super) fn data(path: &Path) -> String {
 pub(super) fn weights(source: &Source) -> String {
     let origin = source.origin();
     let Some(network) = source.network() else {
-        return match origin.is_empty() {
-            true => source.to_string(),
-            false => format!("{source}, {origin}"),
+        return if origin.is_empty() {
+            source.to_string()
+        } else {
+            format!("{source}, {origin}")
         };
     };
     let net = network.net.info().label;
-    match source.learned() {
-        true => format!("{net} ({origin})"),
-        false => format!(
+    if source.learned() {
+        format!("{net} ({origin})")
+    } else {
+        format!(
             "layers of {net}, {}",
             origin.replace(':', " weights, seed ")
-        ),
+        )
     }
 }
 
@@ -47,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sample_photographs_have_a_name() {
+    fn the_sample_images_have_a_name() {
         let sample = data(Path::new("data/sample/test"));
         assert_eq!(sample, "GCompris photo crops (data/sample/test)");
         assert_eq!(data(Path::new("/mine")), "/mine");

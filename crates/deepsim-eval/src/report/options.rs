@@ -5,7 +5,7 @@ use std::path::Path;
 use deepsim_experiment::Consent;
 use tch::Device;
 
-use crate::measure::judges::Judges;
+use crate::measure::metrics::Metrics;
 use crate::run::catalog::{Entry, Loss, net_name};
 
 /// What to show.
@@ -13,16 +13,16 @@ use crate::run::catalog::{Entry, Loss, net_name};
 pub struct Options<'a> {
     /// Folder of runs, or one run.
     pub runs: &'a Path,
-    /// Photographs with a slider.
+    /// Images with a slider.
     pub photos: usize,
-    /// Held-out photographs that errors are means over, at most.
+    /// Held-out images that errors are means over, at most.
     pub images: usize,
     /// Which TorchScript modules may be run.
     pub consent: &'a Consent,
     /// Where to compute.
     pub device: Device,
-    /// Further judges for the table.
-    pub judges: Option<&'a Judges>,
+    /// Further metrics for the table.
+    pub metrics: Option<&'a Metrics>,
     /// The command line, for the page.
     pub command: String,
 }
@@ -37,13 +37,14 @@ pub(super) fn label(entry: &Entry) -> String {
             let other = loss != Loss::Image
                 && entry.experiment.raw.loss.feat > 0.0
                 && *comparator != entry.experiment.encoder;
-            match other {
-                true => format!(
+            if other {
+                format!(
                     "{encoder}: {}; comparator {}",
                     loss.words(),
                     net_name(comparator)
-                ),
-                false => format!("{encoder}: {}", loss.words()),
+                )
+            } else {
+                format!("{encoder}: {}", loss.words())
             }
         }
     }

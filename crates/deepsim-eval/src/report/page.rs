@@ -49,7 +49,7 @@ pub fn render(report: &Report) -> String {
                         span.brand { "DeepSim" }
                         button.theme type="button" aria-pressed="false" { "Dark" }
                     }
-                    h1 { "Pictures from features" }
+                    h1 { "Images from features" }
                     p.lead {
                         "A generator inverts a network's features, trained with losses in feature space, in pixels and "
                         "against a discriminator. This page shows what trained runs do, with numbers beside the paper's."
@@ -70,7 +70,7 @@ pub fn render(report: &Report) -> String {
                     p {
                         "Evaluated " time { (made.when) } ", "
                         @match &made.commit { Some(commit) => { "commit " code { (commit) } }, None => { "commit unknown" } }
-                        ", deepsim-eval " (made.version) ". Pictures on this page are JPEGs of quality 90; all numbers are of the pictures before that."
+                        ", deepsim-eval " (made.version) ". Images on this page are JPEGs of quality 90; all numbers are of the images before that."
                     }
                     (command(&made.command))
                 }
@@ -129,12 +129,12 @@ fn table(report: &Report) -> Markup {
         p { "Pixels and features of held-out photos, divided by the mean distance between different ones. "
             "Gradient energy is relative to the photos (1 is as sharp, less is blur). LPIPS: less is nearer. "
             "Label kept: EfficientNet-Lite0 gives the reconstruction the photo's own label. "
-            em { "shared" } ": the judge had a part in the training and is not heard." }
+            em { "shared" } ": the network of the metric had a part in the training, and the metric is left out." }
         (tables::ours(report))
         (tables::papers())
-        @if !report.judges_missing.is_empty() {
-            p.why { strong { "Judges not heard: " }
-                @for (i, path) in report.judges_missing.iter().enumerate() { @if i > 0 { ", " } code { (path.display()) } }
+        @if !report.missing_weights.is_empty() {
+            p.why { strong { "Metrics left out for want of weights: " }
+                @for (i, path) in report.missing_weights.iter().enumerate() { @if i > 0 { ", " } code { (path.display()) } }
                 " not there; " code { "cargo xtask setup" } " fetches them." }
         }
         (made_by(&evaluate(
@@ -153,22 +153,22 @@ fn curves(report: &Report) -> Markup {
 
 fn sliders(report: &Report) -> Markup {
     html! {
-        p { "Drag the divider, or focus a picture and use the arrow keys. Left of it the reconstruction, right the photo." }
+        p { "Drag the divider, or focus an image and use the arrow keys. Left of it the reconstruction, right the photo." }
         (sections::sliders(&report.groups))
     }
 }
 
 fn between(report: &Report) -> Markup {
     html! {
-        p { "Pictures made from features on the straight line between those of two photos. Even steps say that the "
-            "generator does not jump from one stored picture to the next." }
+        p { "Images made from features on the straight line between those of two photos. Even steps say that the "
+            "generator does not jump from one stored image to the next." }
         (players::interpolations(&report.closer))
     }
 }
 
 fn again(report: &Report) -> Markup {
     html! {
-        p { "Each round encodes the last picture and reconstructs it." }
+        p { "Each round encodes the last image and reconstructs it." }
         (players::reencodings(&report.closer))
     }
 }

@@ -2,12 +2,12 @@
 
 use maud::{Markup, html};
 
-use super::data::Picture;
+use super::data::EmbeddedImage;
 
-/// A picture with a text for those who do not see it.
-pub(super) fn img(picture: &Picture, alt: &str) -> Markup {
+/// An image with a text for those who do not see it.
+pub(super) fn img(embedded: &EmbeddedImage, alt: &str) -> Markup {
     html! {
-        img src=(picture.address) alt=(alt) width=(picture.width) height=(picture.height);
+        img src=(embedded.address) alt=(alt) width=(embedded.width) height=(embedded.height);
     }
 }
 

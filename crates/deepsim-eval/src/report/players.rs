@@ -1,18 +1,18 @@
-//! Frames with a play button and a slider. Without scripts they are a strip of pictures.
+//! Frames with a play button and a slider. Without scripts they are a strip of images.
 
 use maud::{Markup, html};
 
 use super::again::evaluate;
 use super::curves::{Axis, Line, Plot, bars, plot};
-use super::data::{Closer, Interpolation, Picture, Reencoding};
+use super::data::{Closer, EmbeddedImage, Interpolation, Reencoding};
 use super::parts::{choice, img, made_by, percent, why};
 
-/// Milliseconds of a frame between photographs, and of a round of re-encoding.
+/// Milliseconds of a frame between images, and of a round of re-encoding.
 const DELAYS: [u32; 2] = [140, 900];
 
-/// One frame: picture, text for those who do not see it, caption.
+/// One frame: image, text for those who do not see it, caption.
 struct Frame<'a> {
-    picture: &'a Picture,
+    embedded: &'a EmbeddedImage,
     alt: String,
     caption: String,
 }
@@ -23,7 +23,7 @@ fn player(label: &str, frames: &[Frame<'_>], delay: u32, turn: &str) -> Markup {
         div.player role="group" aria-label=(label) data-player data-delay=(delay) data-turn=(turn) {
             div.screen {
                 @for (i, frame) in frames.iter().enumerate() {
-                    div.frame data-caption=(frame.caption) hidden[i > 0] { (img(frame.picture, &frame.alt)) }
+                    div.frame data-caption=(frame.caption) hidden[i > 0] { (img(frame.embedded, &frame.alt)) }
                 }
             }
             div.controls {
@@ -45,7 +45,7 @@ fn options(closer: &[Closer]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Between photographs.
+/// Between images.
 pub(super) fn interpolations(closer: &[Closer]) -> Markup {
     html! {
         (choice("choose-interpolation", "Run", &options(closer)))
@@ -68,10 +68,10 @@ fn interpolation(made: &Interpolation) -> Markup {
     let frames: Vec<Frame<'_>> = made
         .frames
         .iter()
-        .map(|(t, picture, step)| Frame {
-            picture,
+        .map(|(t, embedded, step)| Frame {
+            embedded,
             alt: format!(
-                "Picture from {:.0} % of the features of {} and {:.0} % of {}",
+                "Image from {:.0} % of the features of {} and {:.0} % of {}",
                 100.0 * (1.0 - t),
                 a.name,
                 100.0 * t,
@@ -88,9 +88,9 @@ fn interpolation(made: &Interpolation) -> Markup {
         article.card {
             h3 { (a.name) " → " (b.name) }
             div.triple {
-                figure { (img(&a.picture, &format!("Photograph {}", a.name))) figcaption { "photo, t = 0" } }
+                figure { (img(&a.embedded, &format!("Image {}", a.name))) figcaption { "photo, t = 0" } }
                 (player(&format!("from {} to {}", a.name, b.name), &frames, DELAYS[0], "back"))
-                figure { (img(&b.picture, &format!("Photograph {}", b.name))) figcaption { "photo, t = 1" } }
+                figure { (img(&b.embedded, &format!("Image {}", b.name))) figcaption { "photo, t = 1" } }
             }
             (bars("change of pixels from frame to frame, grey levels (root mean square)", &steps))
             p.numbers {
@@ -139,12 +139,12 @@ fn reencoding(made: &Reencoding) -> Markup {
                     h3 { (photo.name) }
                     (player(
                         &format!("{} again and again", photo.name),
-                        &std::iter::once((0, &photo.picture))
+                        &std::iter::once((0, &photo.embedded))
                             .chain((1..).zip(rounds))
-                            .map(|(round, picture)| Frame {
-                                picture,
+                            .map(|(round, embedded)| Frame {
+                                embedded,
                                 alt: match round {
-                                    0 => format!("Photograph {}", photo.name),
+                                    0 => format!("Image {}", photo.name),
                                     _ => format!("{} after {round} rounds", photo.name),
                                 },
                                 caption: match (round, made.drift.get(round.max(1) - 1)) {

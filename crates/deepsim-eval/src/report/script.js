@@ -73,7 +73,7 @@
     };
     const play = (playing) => {
       clearInterval(timer);
-      // Someone who wants less motion and still asks for it gets single pictures, slowly.
+      // Someone who wants less motion and still asks for it gets single images, slowly.
       const delay = calm.matches ? Math.max(1200, Number(player.dataset.delay)) : Number(player.dataset.delay);
       timer = playing ? setInterval(next, delay) : 0;
       button.setAttribute("aria-pressed", String(playing));

@@ -1,4 +1,4 @@
-//! Sections with pictures.
+//! Sections with images.
 
 use maud::{Markup, html};
 
@@ -8,26 +8,26 @@ use super::gate;
 use super::parts::{choice, errors, img, made_by, why};
 use super::tables;
 
-/// The picture on top.
+/// The image on top.
 pub(super) fn headline(part: &Part<Headline>) -> Markup {
     let made = match part {
         Ok(made) => made,
-        Err(reason) => return why("The picture", reason),
+        Err(reason) => return why("The image", reason),
     };
     html! {
         figure.headline {
             div.sheet style=(format!("--columns:{}", made.names.len())) {
-                @for (label, pictures) in &made.rows {
+                @for (label, row) in &made.rows {
                     p.row-label { (label) }
                     div.row {
-                        @for (picture, name) in pictures.iter().zip(&made.names) {
-                            (img(picture, &format!("{name}: {label}")))
+                        @for (embedded, name) in row.iter().zip(&made.names) {
+                            (img(embedded, &format!("{name}: {label}")))
                         }
                     }
                 }
             }
             figcaption {
-                "Held-out photos, and pictures made from nothing but their features at " code { (made.encoder) } "."
+                "Held-out photos, and images made from nothing but their features at " code { (made.encoder) } "."
             }
         }
     }
@@ -58,7 +58,7 @@ pub(super) fn curves(cards: &[RunCard]) -> Markup {
     }
 }
 
-/// Photographs and reconstructions with a slider between them.
+/// Original images and reconstructions with a slider between them.
 pub(super) fn sliders(groups: &[Group]) -> Markup {
     let key = |g: usize, r: usize| format!("g{g}r{r}");
     let options: Vec<(String, String)> = groups
@@ -79,10 +79,10 @@ pub(super) fn sliders(groups: &[Group]) -> Markup {
                     @for (p, photo) in group.photos.iter().enumerate() {
                         figure.slider data-slider style="--at:50%" {
                             div.pair {
-                                (img(&photo.picture, &format!("Photograph {}", photo.name)))
+                                (img(&photo.embedded, &format!("Image {}", photo.name)))
                                 @for (r, (name, _, made)) in group.runs.iter().enumerate() {
                                     div.over data-of=(key(g, r)) hidden[r > 0] {
-                                        (img(&made[p].picture, &format!("{} by {name}", photo.name)))
+                                        (img(&made[p].embedded, &format!("{} by {name}", photo.name)))
                                     }
                                 }
                                 span.divider aria-hidden="true" {}
@@ -136,12 +136,12 @@ pub(super) fn neighbors(closer: &[Closer]) -> Markup {
 fn neighbor(one: &Neighbor) -> Markup {
     html! {
         section.neighbor aria-label=(format!("Beside {}", one.photo.name)) {
-            figure { (img(&one.photo.picture, &format!("Photograph {}", one.photo.name)))
+            figure { (img(&one.photo.embedded, &format!("Image {}", one.photo.name)))
                 figcaption { strong { "photo" } span { (one.photo.name) } } }
-            figure.own { (img(&one.own.picture, &format!("Reconstruction of {}", one.photo.name)))
+            figure.own { (img(&one.own.embedded, &format!("Reconstruction of {}", one.photo.name)))
                 figcaption { strong { "reconstruction" } span { (errors(one.own.image, one.own.feature)) } } }
             @for beside in &one.nearest {
-                figure { (img(&beside.found.picture, &format!("Training photograph {}", beside.name)))
+                figure { (img(&beside.found.embedded, &format!("Training image {}", beside.name)))
                     figcaption {
                         strong { "nearest in " (beside.space) }
                         span { (beside.name) @if beside.mirrored { ", mirrored" } }

@@ -8,7 +8,7 @@ use super::parts::command;
 use crate::analysis::neighbors;
 use crate::analysis::paper;
 use crate::analysis::table2::Row;
-use crate::measure::judges::Score;
+use crate::measure::metrics::Score;
 use crate::show::table2_text::{Set, sets};
 
 /// What was run.
@@ -32,7 +32,7 @@ pub(super) fn runs(cards: &[RunCard]) -> Markup {
                                 (card.steps.0)
                                 @if card.steps.0 < card.steps.1 { span.unfinished { " of " (card.steps.1) } }
                             }
-                            // Mahendran & Vedaldi's pictures depend on neither.
+                            // Mahendran & Vedaldi's images depend on neither.
                             td { @if card.history.is_some() { (card.batch) } @else { "–" } }
                             td { (duration(card.seconds)) }
                             td.text { @if card.history.is_some() { (card.precision) } @else { "–" } }
@@ -97,7 +97,7 @@ fn one_set(set: &Set<'_>, name: &str) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label=(name) {
             table {
-                caption { "Ours, on " (set.title) ": normalised inversion error in % (100 is a random other photo), and judges that the paper lacks" }
+                caption { "Ours, on " (set.title) ": normalised inversion error in % (100 is a random other photo), and metrics that the paper lacks" }
                 thead { tr {
                     th scope="col" { "run" } th.text scope="col" { "layer" } th.text scope="col" { "method" }
                     th scope="col" { "pixels" } th scope="col" { "features" }

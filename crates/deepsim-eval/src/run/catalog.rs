@@ -104,13 +104,14 @@ pub fn decoded_name(experiment: &Experiment) -> String {
 
 /// `NET:TAP`, and whether its weights are random.
 pub fn net_name(source: &Source) -> String {
-    match source.learned() {
-        true => source.to_string(),
-        false => format!("{source} (random weights)"),
+    if source.learned() {
+        source.to_string()
+    } else {
+        format!("{source} (random weights)")
     }
 }
 
-/// Where an entry's pictures come from.
+/// Where an entry's images come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A trained generator, at this step.
@@ -126,14 +127,14 @@ pub struct Entry {
     pub path: PathBuf,
     /// Its experiment.
     pub experiment: Experiment,
-    /// What made its pictures.
+    /// What made its images.
     pub origin: Origin,
     /// Images that a record has reconstructions of; 0 of a run, which makes them of any.
     pub reconstructions: usize,
 }
 
 impl Entry {
-    /// What must be equal for pictures to stand on one sheet: photographs and crops.
+    /// What must be equal for images to stand on one sheet: original images and crops.
     pub fn photos_key(&self) -> String {
         let d = &self.experiment.raw.data;
         format!("{:?} {} {:?}", d.test, d.crop, d.scale)

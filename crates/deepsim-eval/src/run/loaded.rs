@@ -62,10 +62,10 @@ impl Loaded {
         })
     }
 
-    /// The held-out photographs, checked to be those of the training.
+    /// The held-out images, checked to be those of the training.
     ///
     /// # Errors
-    /// Missing or changed photographs.
+    /// Missing or changed images.
     pub fn test_data(&self) -> Result<Dataset> {
         let data = Dataset::open_and_tell(&self.experiment.raw.data.test)?;
         same(
@@ -91,9 +91,10 @@ impl Loaded {
         let found = self.shared(test, chosen)?;
         if let Some(count) = found.filter(|n| *n > 0) {
             let n = chosen.len();
-            let which = match count == n {
-                true => format!("all {n} held-out images are"),
-                false => format!("{count} of {n} held-out images are also"),
+            let which = if count == n {
+                format!("all {n} held-out images are")
+            } else {
+                format!("{count} of {n} held-out images are also")
             };
             warn(format!(
                 "{}: {which} training images: errors are not those of unseen images",
@@ -121,10 +122,10 @@ impl Loaded {
         })
     }
 
-    /// The training photographs, checked to be those of the training.
+    /// The training images, checked to be those of the training.
     ///
     /// # Errors
-    /// Missing or changed photographs.
+    /// Missing or changed images.
     pub fn train_data(&self) -> Result<Dataset> {
         let data = Dataset::open_and_tell(&self.experiment.raw.data.train)?;
         same(

@@ -30,7 +30,7 @@ pub struct Ready {
 
 impl Ready {
     /// The generator of a run's newest checkpoint. Neither the encoder's weights nor recorded features
-    /// nor photographs need be there.
+    /// nor images need be there.
     ///
     /// # Errors
     /// No experiment or checkpoint there; damaged files; an experiment file that changed since.

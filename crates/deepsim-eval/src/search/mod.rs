@@ -218,7 +218,7 @@ pub struct Searcher<'q> {
     space: Option<Arc<Space>>,
     blocks: Vec<Queries>,
     states: Vec<State>,
-    seen: u64,
+    added: u64,
 }
 
 impl<'q> Searcher<'q> {
@@ -251,7 +251,7 @@ impl<'q> Searcher<'q> {
             space: None,
             blocks: Vec::new(),
             states: vec![State::default(); queries.len()],
-            seen: 0,
+            added: 0,
         })
     }
 
@@ -274,7 +274,7 @@ impl<'q> Searcher<'q> {
                 space
             }
         };
-        let index = Index::coded(rows, space, &self.settings, self.seen)?;
+        let index = Index::coded(rows, space, &self.settings, self.added)?;
         self.pass(&index)
     }
 
@@ -295,10 +295,12 @@ impl<'q> Searcher<'q> {
     /// # Errors
     /// No references have passed.
     pub fn finish(self) -> Result<Neighbors> {
-        let Some(space) = self.space.filter(|_| self.seen > 0) else {
+        let Some(space) = self.space.filter(|_| self.added > 0) else {
             return Err(no_references());
         };
-        let k = self.k.min(usize::try_from(self.seen).unwrap_or(usize::MAX));
+        let k = self
+            .k
+            .min(usize::try_from(self.added).unwrap_or(usize::MAX));
         let mut stats = Stats {
             candidates: space.candidates(),
             ..Stats::default()
@@ -346,7 +348,7 @@ impl<'q> Searcher<'q> {
             rows: index.rows,
             space: &index.space,
             tiles: &index.tiles,
-            base: self.seen,
+            base: self.added,
         };
         let size = self.settings.queries;
         let parts = self.blocks.iter_mut().zip(self.states.chunks_mut(size));
@@ -359,7 +361,7 @@ impl<'q> Searcher<'q> {
             };
             search.run(queries, states)?;
         }
-        self.seen += index.len() as u64;
+        self.added += index.len() as u64;
         Ok(())
     }
 }

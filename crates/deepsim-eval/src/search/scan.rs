@@ -36,7 +36,7 @@ const UNDERFLOW: f64 = 1e-30;
 /// Rows longer than this (in units) could leave fp32's range; they are never dropped here.
 const LONGEST: f64 = (1u64 << 60) as f64;
 
-/// References in the form that pairs are judged in.
+/// References in the form that pairs are compared in.
 #[derive(Debug)]
 pub(super) struct Tile {
     /// Codes and bounds.
@@ -103,7 +103,7 @@ fn up(x: f64) -> f32 {
     (x * (1.0 + 4.0 * ROUNDING)) as f32
 }
 
-/// Queries in the form that pairs are judged in, sixteen at a time.
+/// Queries in the form that pairs are compared in, sixteen at a time.
 #[derive(Debug)]
 pub(super) struct Queries {
     codes: Operand,
@@ -371,10 +371,10 @@ fn sift_row<'a, T: Dot + 'a>(
                 - y.scale * dot * x.scale[lane]
                 - x.p[lane] * y.length
                 - x.r[lane] * y.error;
-            any |= kept(values[lane], x.t[lane]);
+            any |= may_pass(values[lane], x.t[lane]);
         }
         if any {
-            for lane in (0..LANES).filter(|&lane| kept(values[lane], x.t[lane])) {
+            for lane in (0..LANES).filter(|&lane| may_pass(values[lane], x.t[lane])) {
                 keep(block * LANES + lane, dots[lane].value());
             }
         }
@@ -383,7 +383,7 @@ fn sift_row<'a, T: Dot + 'a>(
 
 /// What is not a number rules nothing out.
 #[inline]
-fn kept(value: f32, t: f32) -> bool {
+fn may_pass(value: f32, t: f32) -> bool {
     value.partial_cmp(&t) != Some(std::cmp::Ordering::Greater)
 }
 

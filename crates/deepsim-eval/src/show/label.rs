@@ -1,4 +1,4 @@
-//! Text in pictures.
+//! Text in images.
 
 use ab_glyph::{Font, FontRef, Glyph, PxScale, ScaleFont, point};
 use image::{Rgb, RgbImage};

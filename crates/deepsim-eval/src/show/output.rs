@@ -50,7 +50,7 @@ pub fn show_as(format: Format, results: &str) -> Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A PNG.
-    Picture,
+    Image,
     /// An HTML page.
     Page,
     /// A safetensors file with the tensor `y`.
@@ -60,7 +60,7 @@ pub enum Kind {
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// Length of a PNG's signature and its first chunk.
 const PNG_HEAD: usize = 33;
-/// The chunk that tells pictures of this program from others': `Software`, `DeepSim`.
+/// The chunk that tells images of this program from others': `Software`, `DeepSim`.
 const MARK: &[u8] = b"\0\0\0\x10tEXtSoftware\0DeepSim\x8e\x58\x73\xde";
 /// By this a page says what wrote it.
 pub const GENERATOR: &str = "deepsim-eval";
@@ -73,7 +73,7 @@ impl Kind {
         let file = files::open(path)?;
         let mut bytes = Vec::new();
         Ok(match self {
-            Kind::Picture => {
+            Kind::Image => {
                 file.take(HEAD).read_to_end(&mut bytes)?;
                 bytes.starts_with(PNG) && bytes.get(PNG_HEAD..).is_some_and(|b| b.starts_with(MARK))
             }
@@ -93,7 +93,7 @@ impl Kind {
 
     fn name(self) -> &'static str {
         match self {
-            Kind::Picture => "picture",
+            Kind::Image => "image",
             Kind::Page => "page",
             Kind::Tensors => "file of the tensor `y`",
         }
@@ -124,7 +124,7 @@ pub fn check(option: &'static str, path: &Path, kind: Kind) -> Result<()> {
     })
 }
 
-/// The same picture with the mark of this program.
+/// The same image with the mark of this program.
 fn marked(png: &[u8]) -> Vec<u8> {
     match png.split_at_checked(PNG_HEAD) {
         Some((head, rest)) if !rest.starts_with(MARK) => [head, MARK, rest].concat(),
@@ -132,7 +132,7 @@ fn marked(png: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Writes a file beside and renames it: a reader never sees half of it. Makes its folder. Pictures are marked as this
+/// Writes a file beside and renames it: a reader never sees half of it. Makes its folder. Images are marked as this
 /// program's. Nothing but a file is ever replaced.
 ///
 /// # Errors
@@ -145,8 +145,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         }
         .into());
     }
-    let picture = bytes.starts_with(PNG).then(|| marked(bytes));
-    let bytes = picture.as_deref().unwrap_or(bytes);
+    let image = bytes.starts_with(PNG).then(|| marked(bytes));
+    let bytes = image.as_deref().unwrap_or(bytes);
     let parent = path
         .parent()
         .filter(|p| !p.as_os_str().is_empty())

@@ -1,4 +1,4 @@
-//! Sheets of pictures with words: rows with a label on the left, columns with one above.
+//! Sheets of images with words: rows with a label on the left, columns with one above.
 
 use deepsim_nets::NetError;
 use deepsim_nets::pictures::{caffe_to_rgb, check_pictures};
@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{EvalError, Result};
 use crate::show::label::{LINE, Pen};
 
-/// Pixels between pictures.
+/// Pixels between images.
 const GAP: u32 = 4;
 /// Pixels around the sheet.
 const MARGIN: u32 = 8;
@@ -22,8 +22,8 @@ const MAX_SIDE: u32 = 30_000;
 pub struct Row {
     /// What stands on the left.
     pub label: String,
-    /// Its pictures; without any, the label is a heading over the whole width.
-    pub pictures: Vec<RgbImage>,
+    /// Its images; without any, the label is a heading over the whole width.
+    pub cells: Vec<RgbImage>,
 }
 
 /// A sheet before it is drawn.
@@ -47,10 +47,10 @@ impl Sheet {
     }
 
     /// Adds a row.
-    pub fn row(&mut self, label: &str, pictures: Vec<RgbImage>) {
+    pub fn row(&mut self, label: &str, cells: Vec<RgbImage>) {
         self.rows.push(Row {
             label: label.to_owned(),
-            pictures,
+            cells,
         });
     }
 
@@ -62,15 +62,15 @@ impl Sheet {
     /// Draws the sheet, black on white.
     ///
     /// # Errors
-    /// No pictures, or more than a picture file may hold.
+    /// No images, or more than an image file may hold.
     pub fn draw(&self) -> Result<RgbImage> {
         let pen = Pen::new()?;
-        let all = || self.rows.iter().flat_map(|r| &r.pictures);
+        let all = || self.rows.iter().flat_map(|r| &r.cells);
         let (Some(cell), Some(columns)) = (
             all().map(RgbImage::width).max(),
-            self.rows.iter().map(|r| r.pictures.len()).max(),
+            self.rows.iter().map(|r| r.cells.len()).max(),
         ) else {
-            return Err(EvalError::Format("a sheet without pictures".to_owned()));
+            return Err(EvalError::Format("a sheet without images".to_owned()));
         };
         let labels: Vec<Vec<String>> = self
             .rows
@@ -81,7 +81,7 @@ impl Sheet {
             .rows
             .iter()
             .zip(&labels)
-            .filter(|(r, _)| !r.pictures.is_empty())
+            .filter(|(r, _)| !r.cells.is_empty())
             .flat_map(|(_, lines)| lines.iter().map(|l| pen.width(l)))
             .max()
             .map_or(0, |w| if w > 0 { w + 2 * GAP } else { 0 });
@@ -94,8 +94,8 @@ impl Sheet {
         let title = pen.wrap(&self.title, inner);
         let height_of = |row: &Row, lines: &[String]| {
             let text = u32::try_from(lines.len()).unwrap_or(0) * LINE;
-            match row.pictures.iter().map(RgbImage::height).max() {
-                Some(pictures) => pictures.max(text) + GAP,
+            match row.cells.iter().map(RgbImage::height).max() {
+                Some(cells) => cells.max(text) + GAP,
                 None => pen.wrap(&row.label, inner).len() as u32 * LINE + GAP,
             }
         };
@@ -108,7 +108,7 @@ impl Sheet {
             .fold(2 * MARGIN - GAP + head, u32::saturating_add);
         if width > MAX_SIDE || height > MAX_SIDE {
             return Err(EvalError::Format(format!(
-                "the sheet would be {width}x{height} pixels; ask for fewer pictures"
+                "the sheet would be {width}x{height} pixels; ask for fewer images"
             )));
         }
         let mut image = RgbImage::from_pixel(width, height, Rgb([255; 3]));
@@ -127,7 +127,7 @@ impl Sheet {
         }
         for (row, lines) in self.rows.iter().zip(&labels) {
             let height = height_of(row, lines);
-            if row.pictures.is_empty() {
+            if row.cells.is_empty() {
                 for (i, line) in (0u32..).zip(pen.wrap(&row.label, inner)) {
                     pen.write(&mut image, (MARGIN, y + i * LINE), &line);
                 }
@@ -137,9 +137,9 @@ impl Sheet {
                 for (i, line) in (0u32..).zip(lines) {
                     pen.write(&mut image, (MARGIN, top + i * LINE), line);
                 }
-                for (i, picture) in (0i64..).zip(&row.pictures) {
+                for (i, cell) in (0i64..).zip(&row.cells) {
                     let x = i64::from(left) + i * i64::from(cell + GAP);
-                    imageops::replace(&mut image, picture, x, i64::from(y));
+                    imageops::replace(&mut image, cell, x, i64::from(y));
                 }
             }
             y += height;
@@ -156,7 +156,7 @@ impl Sheet {
     }
 }
 
-/// A picture as a PNG file.
+/// An image as a PNG file.
 ///
 /// # Errors
 /// What the encoder refuses.
@@ -168,7 +168,7 @@ pub fn png(image: &RgbImage) -> Result<Vec<u8>> {
     Ok(out.into_inner())
 }
 
-/// Pictures `[N,3,H,W]` in Caffe units as images, clipped to 0–255.
+/// Images `[N,3,H,W]` in Caffe units as images, clipped to 0–255.
 ///
 /// # Errors
 /// A tensor of another shape.
@@ -189,7 +189,7 @@ pub fn images(caffe: &Tensor) -> Result<Vec<RgbImage>> {
     flat.chunks_exact(3 * (h * w) as usize)
         .map(|one| {
             RgbImage::from_raw(w, h, one.to_vec())
-                .ok_or_else(|| NetError::Spec("a picture of the wrong size".into()).into())
+                .ok_or_else(|| NetError::Spec("an image of the wrong size".into()).into())
         })
         .collect()
 }
@@ -230,6 +230,6 @@ mod tests {
         let mut sheet = Sheet::new("x");
         sheet.row("", vec![plain(1); 1000]);
         let text = sheet.draw().unwrap_err().to_string();
-        assert!(text.contains("fewer pictures"), "{text}");
+        assert!(text.contains("fewer images"), "{text}");
     }
 }

@@ -190,9 +190,10 @@ fn methods(set: &Set<'_>) -> String {
     } else {
         ""
     };
-    let several = match several.is_empty() {
-        true => String::new(),
-        false => format!("\nOne run stands in each cell:\n{}", several.concat()),
+    let several = if several.is_empty() {
+        String::new()
+    } else {
+        format!("\nOne run stands in each cell:\n{}", several.concat())
     };
     let table = columns(&head, &cells);
     format!("\nMeasured on {}{brackets}\n\n{table}{several}", set.title)
@@ -296,10 +297,10 @@ fn papers() -> String {
     columns(&["", "CONV5", "FC6", "FC7", "FC8"], &cells)
 }
 
-/// The judges that the paper lacks, run by run.
-pub fn judges(rows: &[Row]) -> String {
+/// The metrics that the paper lacks, run by run.
+pub fn metrics(rows: &[Row]) -> String {
     let mut out = String::from(
-        "\nOther judges of the same pictures (LPIPS: less is better; top 1, top 5: share that\n\
+        "\nOther metrics of the same images (LPIPS: less is better; top 1, top 5: share that\n\
          EfficientNet-Lite0 gives the photo's own label; shared: had a part in the run)\n",
     );
     let sets = sets(rows);

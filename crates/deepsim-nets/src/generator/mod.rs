@@ -1,4 +1,4 @@
-//! Generators: from features back to pictures.
+//! Generators: from features back to images.
 
 mod spec;
 #[cfg(test)]
@@ -31,7 +31,7 @@ enum Body {
     /// DeePSiM's, and that of Dosovitskiy & Brox, CVPR 2016.
     Plain(Vec<Layer>),
     /// The decoder of Larsen et al.
-    Larsen(Vec<stack::Layer>),
+    VaeGan(Vec<stack::Layer>),
 }
 
 impl Generator {
@@ -44,7 +44,7 @@ impl Generator {
         if let Some(layers) = spec.larsen()? {
             return Ok(Generator {
                 params: stack::weights("generator", &layers, seed, device)?,
-                body: Body::Larsen(layers),
+                body: Body::VaeGan(layers),
                 spec,
             });
         }
@@ -117,18 +117,18 @@ impl Generator {
         &mut self.params
     }
 
-    /// Draws of noise for so many pictures, N(0, 1), out of libtorch's generator of random numbers: `[N,noise]`, or
+    /// Draws of noise for so many images, N(0, 1), out of libtorch's generator of random numbers: `[N,noise]`, or
     /// `[N,noise,H,W]` for a map. None where the generator takes none.
     ///
     /// # Errors
     /// What libtorch refuses.
-    pub fn draw_noise(&self, pictures: i64, device: Device) -> Result<Option<Tensor>> {
+    pub fn draw_noise(&self, images: i64, device: Device) -> Result<Option<Tensor>> {
         if self.spec.noise == 0 {
             return Ok(None);
         }
         let mut shape = self.feature_shape();
         shape[0] = self.spec.noise;
-        shape.insert(0, pictures);
+        shape.insert(0, images);
         Ok(Some(Tensor::f_randn(shape, (Kind::Float, device))?))
     }
 
@@ -139,7 +139,7 @@ impl Generator {
         }
     }
 
-    /// Features `[N,C,H,W]` or `[N,length]` (raw activations) → pictures `[N,3,crop,crop]` in
+    /// Features `[N,C,H,W]` or `[N,length]` (raw activations) → images `[N,3,crop,crop]` in
     /// Caffe units, not clipped (but that the trunk of Larsen et al. ends in a hyperbolic tangent).
     /// Noise, where the generator takes some, is at its mean, zero.
     ///
@@ -153,7 +153,7 @@ impl Generator {
     /// [`Generator::draw_noise`] gives it.
     ///
     /// # Errors
-    /// As [`Generator::forward`], a single picture in training where there is batch normalisation, and noise of
+    /// As [`Generator::forward`], a single image in training where there is batch normalisation, and noise of
     /// another shape, or for a generator that takes none.
     pub fn forward_in(
         &self,
@@ -178,7 +178,7 @@ impl Generator {
         }
         let layers = match &self.body {
             Body::Plain(layers) => layers,
-            Body::Larsen(layers) => {
+            Body::VaeGan(layers) => {
                 let side = vaegan::base(self.spec.crop, self.spec.width)?;
                 let unit = stack::forward(layers, &self.params, features, side, mode, None)?;
                 return pictures::unit_to_caffe(&unit);

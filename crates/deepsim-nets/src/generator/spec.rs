@@ -23,7 +23,7 @@ const MAX_NOISE: i64 = 4096;
 pub struct GeneratorSpec {
     /// Features that go in.
     pub input: FeatureShape,
-    /// Side of the pictures that come out, pixels.
+    /// Side of the images that come out, pixels.
     pub crop: i64,
     /// Multiplies the channels of every hidden layer; 1 is the paper's.
     pub width: f64,
@@ -210,12 +210,13 @@ impl GeneratorSpec {
                 .and_then(|positions| positions.checked_mul(channels)),
             FeatureShape::Map { .. } => None,
         };
-        match values.is_some_and(|n| (1..=MAX_FEATURES).contains(&n)) {
-            true => Ok(()),
-            false => Err(NetError::Spec(format!(
+        if values.is_some_and(|n| (1..=MAX_FEATURES).contains(&n)) {
+            Ok(())
+        } else {
+            Err(NetError::Spec(format!(
                 "a generator takes 1 to {MAX_FEATURES} features, not {}",
                 self.input
-            ))),
+            )))
         }
     }
 
@@ -245,7 +246,7 @@ impl GeneratorSpec {
         }
     }
 
-    /// The layers from features to pictures, of the trunks without batch normalisation.
+    /// The layers from features to images, of the trunks without batch normalisation.
     ///
     /// # Errors
     /// [`NetError::Spec`] for sizes that no generator can be built for, and for the trunk `larsen`.

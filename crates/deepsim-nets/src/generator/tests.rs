@@ -81,7 +81,7 @@ fn smaller_crops_drop_the_end_of_the_trunk() {
 }
 
 #[test]
-fn every_legal_size_gives_pictures_of_the_crop() {
+fn every_legal_size_gives_images_of_the_crop() {
     let db = |kernel| Trunk::Db { kernel, slope: 0.2 };
     let map = |channels, size| FeatureShape::Map { channels, size };
     let sizes = [

@@ -34,34 +34,34 @@ pub fn cross_entropy(logits: &Tensor, label: Label, reduction: Reduction) -> Res
     })
 }
 
-/// One backward pass of the discriminator over generated pictures that serves both its own loss
+/// One backward pass of the discriminator over generated images that serves both its own loss
 /// and the generator's.
 ///
-/// With two classes both losses see a picture's logits through their difference z alone
+/// With two classes both losses see an image's logits through their difference z alone
 /// (p = σ(z) is the probability of "real"): d(−ln(1−p))/dz = p in the discriminator's loss and
 /// d(−ln p)/dz = −(1−p) in the generator's. A backward pass is linear in what it starts from, and
-/// no picture sees another: started from p at each picture, it gives the discriminator's weights
-/// their gradient, and each picture the generator's gradient but for the factor −(1−p)/p.
+/// no image sees another: started from p at each image, it gives the discriminator's weights
+/// their gradient, and each image the generator's gradient but for the factor −(1−p)/p.
 ///
 /// It starts from z, not from the two logits: the gradient of a log-softmax at the likelier of
 /// them is p − 1 + (1 − p), in which a small p drowns (below 6e-8 it is 0, where −p is meant).
 #[derive(Debug)]
 pub struct SharedPass {
     /// A scalar whose gradients with regard to the discriminator's weights are those of its loss
-    /// on generated pictures. Its value means nothing.
+    /// on generated images. Its value means nothing.
     pub seeded: Tensor,
-    /// −(1−p)/p for each picture `[N]`.
+    /// −(1−p)/p for each image `[N]`.
     factors: Tensor,
 }
 
 impl SharedPass {
-    /// The pass starts from this probability at least. From a smaller one the pictures' gradients
+    /// The pass starts from this probability at least. From a smaller one the images' gradients
     /// might fall below the smallest number of fp32 (and bf16, whose range is the same) before
-    /// their factor lifts them again. It exaggerates what such a picture has to say to the
+    /// their factor lifts them again. It exaggerates what such an image has to say to the
     /// discriminator's weights, to 1e-18 of what an undecided one has: far below Adam's ε.
     const RARE: f64 = 1.0 / (1u64 << 60) as f64;
 
-    /// From the logits `[N,2]` of generated pictures, with their graph.
+    /// From the logits `[N,2]` of generated images, with their graph.
     ///
     /// # Errors
     /// Logits of another shape.
@@ -82,11 +82,11 @@ impl SharedPass {
         Ok(SharedPass { seeded, factors })
     }
 
-    /// The gradient of the adversarial loss at the pictures `[N,…]`, from the gradient of
+    /// The gradient of the adversarial loss at the images `[N,…]`, from the gradient of
     /// [`SharedPass::seeded`] (or of a multiple: then of the same multiple) there; fp32.
     ///
     /// # Errors
-    /// A gradient of another number of pictures.
+    /// A gradient of another number of images.
     pub fn adversarial(&self, gradient: &Tensor) -> Result<Tensor> {
         let mut shape = vec![1; gradient.dim()];
         if let Some(first) = shape.first_mut() {

@@ -10,7 +10,7 @@ use crate::pictures;
 use crate::precision::{at_least_fp32, widened};
 
 /// Squared distance of two tensors `[N,…]` of equal shape, reduced as `reduction` says; fp32.
-/// The feature loss (features of the comparator) and the image loss (pictures in 0–255 units).
+/// The feature loss (features of the comparator) and the image loss (images in 0–255 units).
 ///
 /// # Errors
 /// Tensors of different shapes: nothing is broadcast silently.
@@ -55,13 +55,13 @@ pub enum PixelDistance {
     MsSsim,
 }
 
-/// The image loss: pictures `a` and `b` `[N,3,H,W]` in Caffe units, compared in 0–255 units; fp32.
+/// The image loss: images `a` and `b` `[N,3,H,W]` in Caffe units, compared in 0–255 units; fp32.
 ///
-/// Squared: [`squared_distance`]. Absolute: Σ|a−b|, [`Reduction::Caffe`] per picture. The similarities:
-/// 1 − similarity, averaged over pictures, or summed with [`Reduction::Paper`].
+/// Squared: [`squared_distance`]. Absolute: Σ|a−b|, [`Reduction::Caffe`] per image. The similarities:
+/// 1 − similarity, averaged over images, or summed with [`Reduction::Paper`].
 ///
 /// # Errors
-/// Pictures of different shapes, or below 11 pixels where similarities are asked for.
+/// Images of different shapes, or below 11 pixels where similarities are asked for.
 pub fn pixel_distance(
     distance: PixelDistance,
     a: &Tensor,
@@ -87,7 +87,7 @@ pub fn pixel_distance(
 }
 
 fn absolute_distance(a: &Tensor, b: &Tensor, reduction: Reduction) -> Result<Tensor> {
-    crate::metrics::check_same_pictures("the absolute distance", a, b)?;
+    crate::metrics::check_same_images("the absolute distance", a, b)?;
     let each = magnitude(&widened(a)?.f_sub(&widened(b)?)?)?;
     Ok(match reduction {
         Reduction::Caffe => each

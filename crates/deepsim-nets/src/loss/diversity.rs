@@ -1,4 +1,4 @@
-//! A reward for pictures of the same features that differ.
+//! A reward for images of the same features that differ.
 
 use tch::Tensor;
 
@@ -7,13 +7,13 @@ use crate::kinks::magnitude;
 use crate::loss::Reduction;
 use crate::precision::at_least_fp32;
 
-/// How different two pictures are that were made from the same features and two draws of noise: mean absolute
-/// difference of pictures `a`, `b` `[N,…]` by that of their noises, at most `limit` (in the pictures' units), for each
+/// How different two images are that were made from the same features and two draws of noise: mean absolute
+/// difference of images `a`, `b` `[N,…]` by that of their noises, at most `limit` (in the images' units), for each
 /// pair; the term is minus its mean over the batch (sum for [`Reduction::Paper`]). After Yang et al.,
 /// "Diversity-sensitive conditional generative adversarial networks" (ICLR 2019), Eq. 2.
 ///
 /// # Errors
-/// Pictures or noises of different shapes.
+/// Images or noises of different shapes.
 pub fn diversity(
     [a, b]: [&Tensor; 2],
     [noise_a, noise_b]: [&Tensor; 2],
@@ -65,7 +65,7 @@ mod tests {
         assert_eq!(value(100.0, Reduction::Caffe), -16.5);
         assert_eq!(value(10.0, Reduction::Mean), -6.5);
         assert_eq!(value(1.0, Reduction::Paper), -2.0);
-        // The same noise twice: a number, whatever the pictures.
+        // The same noise twice: a number, whatever the images.
         let same = diversity([&a, &a], [&za, &za], 9.0, Reduction::Mean).unwrap();
         assert_eq!(same.double_value(&[]), 0.0);
         assert!(diversity([&a, &za], [&za, &zb], 1.0, Reduction::Mean).is_err());

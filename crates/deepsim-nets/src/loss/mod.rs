@@ -18,7 +18,7 @@ pub use terms::{KINDS, Term, TermKind, Terms};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reduction {
-    /// 1/(2N) Σ‖a−b‖²: half the squared distance, averaged over the N pictures of the batch,
+    /// 1/(2N) Σ‖a−b‖²: half the squared distance, averaged over the N images of the batch,
     /// as Caffe's EuclideanLoss. The authors' training used this. Cross entropy: batch mean.
     Caffe,
     /// Σ‖a−b‖² over the batch, as the paper prints it. Cross entropy: batch sum.

@@ -6,7 +6,7 @@
 //! over scales of each channel's powers, then the mean over channels, as pytorch-msssim computes it
 //! (torchmetrics differs by design, in borders and in the order of means).
 //!
-//! Pictures are RGB, 0–255. On the CPU, in fp32, a kernel of `deepsim-aten` does the work; libtorch's
+//! Images are RGB, 0–255. On the CPU, in fp32, a kernel of `deepsim-aten` does the work; libtorch's
 //! operations do it elsewhere and are the kernel's oracle.
 
 use tch::{Device, Kind, Tensor};
@@ -24,12 +24,12 @@ const C2: f64 = (0.03 * PEAK) * (0.03 * PEAK);
 /// Weight of each scale, the finest first.
 const WEIGHTS: [f64; 5] = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333];
 
-/// Structural similarity of each picture of `a` `[N,C,H,W]` to that of the same index in `b`: `[N]`,
+/// Structural similarity of each image of `a` `[N,C,H,W]` to that of the same index in `b`: `[N]`,
 /// from −1 to 1, 1 for equal ones. Differentiable once with regard to both; fp64 stays fp64, anything
 /// else is computed in fp32.
 ///
 /// # Errors
-/// Tensors that are not pictures of one shape, or pictures smaller than the window.
+/// Tensors that are not images of one shape, or images smaller than the window.
 pub fn ssim(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (a, b) = checked("SSIM", a, b)?;
     let both = means(&a, &b)?;
@@ -39,13 +39,13 @@ pub fn ssim(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// What [`ms_ssim`] found.
 #[derive(Debug)]
 pub struct MultiScale {
-    /// Similarity of each picture, `[N]`, from 0 to 1.
+    /// Similarity of each image, `[N]`, from 0 to 1.
     pub similarity: Tensor,
     /// Scales that it was measured at: five above 160 pixels, fewer below.
     pub scales: usize,
 }
 
-/// Scales that pictures of this size allow: the coarsest must be as large as the window. None below
+/// Scales that images of this size allow: the coarsest must be as large as the window. None below
 /// 11 pixels.
 pub fn scales(height: i64, width: i64) -> usize {
     let side = height.min(width);
@@ -54,15 +54,15 @@ pub fn scales(height: i64, width: i64) -> usize {
         .count()
 }
 
-/// Structural similarity over several scales of each picture of `a` `[N,C,H,W]` to that of the same
-/// index in `b`. Five scales need more than 160 pixels; smaller pictures are compared at fewer, the
+/// Structural similarity over several scales of each image of `a` `[N,C,H,W]` to that of the same
+/// index in `b`. Five scales need more than 160 pixels; smaller images are compared at fewer, the
 /// weights of those scaled to the same sum. Differentiable once with regard to both.
 ///
 /// Where a channel's structure is opposite at some scale its product is 0, and so is its gradient:
-/// never NaN, on flat, negative or identical pictures either.
+/// never NaN, on flat, negative or identical images either.
 ///
 /// # Errors
-/// Tensors that are not pictures of one shape, or pictures smaller than the window.
+/// Tensors that are not images of one shape, or images smaller than the window.
 pub fn ms_ssim(a: &Tensor, b: &Tensor) -> Result<MultiScale> {
     let (mut a, mut b) = checked("MS-SSIM", a, b)?;
     let size = a.size();
@@ -110,7 +110,7 @@ fn halved(x: &Tensor) -> Result<Tensor> {
 }
 
 fn checked(what: &str, a: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
-    crate::metrics::check_same_pictures(what, a, b)?;
+    crate::metrics::check_same_images(what, a, b)?;
     let size = a.size();
     if size[2] < WINDOW || size[3] < WINDOW {
         return Err(too_small(what, &size));
@@ -187,7 +187,7 @@ fn blur(x: &Tensor) -> Result<Tensor> {
 mod tests {
     use super::*;
 
-    fn picture(seed: u64, side: i64) -> Tensor {
+    fn image(seed: u64, side: i64) -> Tensor {
         let x = crate::layers::init::normal("x", &[2, 3, side, side + 3], 40.0, seed).unwrap();
         (x + 128.0).clamp(0.0, 255.0)
     }
@@ -229,19 +229,17 @@ mod tests {
             [10, 11, 20, 21, 80, 81, 160, 161, 20_000].map(at),
             [0, 1, 1, 2, 3, 4, 4, 5, 5]
         );
-        let x = picture(3, 64);
+        let x = image(3, 64);
         let found = ms_ssim(&x, &x).unwrap();
         assert_eq!(found.scales, 3);
-        let error = ms_ssim(&picture(1, 9), &picture(2, 9))
-            .unwrap_err()
-            .to_string();
+        let error = ms_ssim(&image(1, 9), &image(2, 9)).unwrap_err().to_string();
         assert!(error.contains("11x11 window"), "{error}");
     }
 
     #[test]
-    fn odd_pictures_leave_value_and_gradient_finite() {
+    fn odd_images_leave_value_and_gradient_finite() {
         let flat = Tensor::full([2, 3, 170, 173], 255.0, (Kind::Float, Device::Cpu));
-        let (a, b) = (picture(1, 170), picture(2, 170));
+        let (a, b) = (image(1, 170), image(2, 170));
         let cases = [
             ("identical", a.shallow_clone(), a.shallow_clone()),
             ("both flat", flat.shallow_clone(), &flat * 0.0),
@@ -265,8 +263,8 @@ mod tests {
     }
 
     #[test]
-    fn equal_pictures_are_1_with_nothing_to_learn() {
-        let a = picture(4, 170).set_requires_grad(true);
+    fn equal_images_are_1_with_nothing_to_learn() {
+        let a = image(4, 170).set_requires_grad(true);
         let value = ms_ssim(&a, &a.detach()).unwrap().similarity;
         assert!(bool::try_from(value.isclose(&value.ones_like(), 1e-6, 0.0, false).all()).unwrap());
         value.sum(Kind::Float).backward();

@@ -1,4 +1,4 @@
-//! What a classifier makes of pictures.
+//! What a classifier makes of images.
 
 use tch::{Kind, Tensor};
 

@@ -1,7 +1,7 @@
-//! Distances between two sets of pictures as distributions, in the features of a real network.
+//! Distances between two sets of images as distributions, in the features of a real network.
 //!
 //! They are not "FID" or "KID": those names belong to Inception's features of tens of thousands of
-//! pictures. The Fréchet distance is biased upwards where there are fewer pictures than features;
+//! images. The Fréchet distance is biased upwards where there are fewer images than features;
 //! compare only numbers from equally many. The kernel distance has no such bias and may be negative.
 
 use tch::{Kind, Tensor};
@@ -44,9 +44,10 @@ pub fn frechet_distance(a: &Tensor, b: &Tensor) -> Result<f64> {
 fn cross(fa: &Tensor, fb: &Tensor) -> Result<Tensor> {
     let small = |x: &Tensor| -> Result<Tensor> {
         let size = x.size();
-        match size[0] > size[1] {
-            true => Ok(Tensor::f_linalg_qr(x, "r")?.1),
-            false => Ok(x.shallow_clone()),
+        if size[0] > size[1] {
+            Ok(Tensor::f_linalg_qr(x, "r")?.1)
+        } else {
+            Ok(x.shallow_clone())
         }
     };
     Ok(small(fa)?.f_matmul(&small(fb)?.f_transpose(0, 1)?)?)

@@ -105,16 +105,16 @@ impl Lpips {
         self.net.kind()
     }
 
-    /// Distances `[N]` of RGB pictures `[N,3,H,W]` in 0–255 from those of the same index; 0 for
-    /// equal ones. Gradients pass to both; call it under `tch::no_grad_guard()` to judge.
+    /// Distances `[N]` of RGB images `[N,3,H,W]` in 0–255 from those of the same index; 0 for
+    /// equal ones. Gradients pass to both; call it under `tch::no_grad_guard()` to measure.
     ///
-    /// The shift and scale that LPIPS applies to pictures in [−1,1] are torchvision's mean and
+    /// The shift and scale that LPIPS applies to images in [−1,1] are torchvision's mean and
     /// deviation in other units, so that both networks get what they were trained on.
     ///
     /// # Errors
-    /// Tensors that are not pictures of one shape, or pictures too small for the network.
+    /// Tensors that are not images of one shape, or images too small for the network.
     pub fn distance(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        super::check_same_pictures("LPIPS", a, b)?;
+        super::check_same_images("LPIPS", a, b)?;
         let both = Tensor::f_cat(&[rgb_to_caffe(a)?, rgb_to_caffe(b)?], 0)?;
         let n = a.size()[0];
         let kind = at_least_fp32(a);
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn gradients_are_finite_where_features_are_zero() {
-        // Biases are 0 in a random network: pictures of the mean colour have no activations.
+        // Biases are 0 in a random network: images of the mean colour have no activations.
         let mean = Tensor::from_slice(&[0.485f32, 0.456, 0.406]) * 255.0;
         let a = mean.view([1, 3, 1, 1]).repeat([1, 1, 64, 64]);
         let a = a.set_requires_grad(true);

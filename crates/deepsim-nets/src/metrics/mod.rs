@@ -1,5 +1,5 @@
 //! Numbers by which reconstructions are judged. Nothing here keeps a graph but [`Lpips`], when its
-//! pictures ask for gradients.
+//! images ask for gradients.
 
 mod classes;
 mod distribution;
@@ -19,8 +19,8 @@ use tch::{Kind, Tensor};
 
 use crate::error::{NetError, Result};
 
-/// Fails unless `a` and `b` are pictures `[N,3,H,W]` of one shape.
-pub(crate) fn check_same_pictures(what: &str, a: &Tensor, b: &Tensor) -> Result<()> {
+/// Fails unless `a` and `b` are images `[N,3,H,W]` of one shape.
+pub(crate) fn check_same_images(what: &str, a: &Tensor, b: &Tensor) -> Result<()> {
     crate::pictures::check_pictures(what, a)?;
     if a.size() == b.size() {
         return Ok(());
@@ -88,15 +88,15 @@ pub fn normalised_error(original: &Tensor, reconstructed: &Tensor) -> Result<f64
     Ok(100.0 * mean_distance(original, reconstructed)? / unit)
 }
 
-/// Sum of squared differences between neighbouring pixels (right and below) of pictures
-/// `[N,3,H,W]`: high for sharp pictures, low for blur.
+/// Sum of squared differences between neighbouring pixels (right and below) of images
+/// `[N,3,H,W]`: high for sharp images, low for blur.
 ///
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.
-pub fn gradient_energy(pictures: &Tensor) -> Result<f64> {
-    crate::pictures::check_pictures("gradient energy", pictures)?;
+pub fn gradient_energy(images: &Tensor) -> Result<f64> {
+    crate::pictures::check_pictures("gradient energy", images)?;
     let _guard = tch::no_grad_guard();
-    let x = pictures.f_to_kind(Kind::Float)?;
+    let x = images.f_to_kind(Kind::Float)?;
     let mut total = 0.0;
     for dim in [2, 3] {
         total += x

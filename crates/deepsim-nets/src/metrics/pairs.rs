@@ -144,9 +144,10 @@ fn each_block(
         let mut left = left.f_sub(&mean)?;
         let rest = left.f_mean_dim(0, true, Kind::Float)?;
         let _ = left.f_sub_(&rest)?;
-        match same {
-            true => work(&left, &left)?,
-            false => work(&left, &part(b)?.f_sub(&mean)?.f_sub(&rest)?)?,
+        if same {
+            work(&left, &left)?
+        } else {
+            work(&left, &part(b)?.f_sub(&mean)?.f_sub(&rest)?)?
         }
         from += COLUMNS;
     }

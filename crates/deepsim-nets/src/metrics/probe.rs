@@ -53,17 +53,14 @@ impl ProbeCodes {
             .f_clamp_min(1e-12)?
             .f_mul_scalar((length as f64).sqrt())?;
         let rows = centred.f_div(&deviation)?;
-        let (vectors, values) = match length < n {
+        let (vectors, values) = if length < n {
             // Fewer units than rows: the other eigenvalues are 0.
-            true => {
-                let (vectors, values, _) = rows.f_svd(true, true)?;
-                (vectors, values.f_square()?)
-            }
-            false => {
-                let kernel = rows.f_matmul(&rows.f_transpose(0, 1)?)?;
-                let (values, vectors) = kernel.f_linalg_eigh("L")?;
-                (vectors, values.f_clamp_min(0.0)?)
-            }
+            let (vectors, values, _) = rows.f_svd(true, true)?;
+            (vectors, values.f_square()?)
+        } else {
+            let kernel = rows.f_matmul(&rows.f_transpose(0, 1)?)?;
+            let (values, vectors) = kernel.f_linalg_eigh("L")?;
+            (vectors, values.f_clamp_min(0.0)?)
         };
         Ok(ProbeCodes {
             mean,

@@ -1,4 +1,4 @@
-//! Pixel-wise judges: SSIM (Wang et al. 2004) and PSNR, of RGB pictures in 0–255.
+//! Pixel-wise metrics: SSIM (Wang et al. 2004) and PSNR, of RGB images in 0–255.
 
 use tch::{Kind, Tensor};
 
@@ -8,18 +8,18 @@ use crate::loss::ssim as structural;
 /// Range of the values.
 const PEAK: f64 = 255.0;
 
-/// Structural similarity of each picture of `a` `[N,3,H,W]` to that of the same index in `b`, in
+/// Structural similarity of each image of `a` `[N,3,H,W]` to that of the same index in `b`, in
 /// [−1,1], 1 for equal ones: an 11×11 Gaussian window of deviation 1.5, whole windows only, K 0.01
 /// and 0.03, the mean over positions and channels. Computed in fp64: variances are differences of
 /// large squares.
 ///
 /// # Errors
-/// Tensors that are not pictures of one shape, or pictures smaller than the window.
+/// Tensors that are not images of one shape, or images smaller than the window.
 pub fn ssim(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
-    super::check_same_pictures("SSIM", a, b)?;
+    super::check_same_images("SSIM", a, b)?;
     let _guard = tch::no_grad_guard();
     let mut out = Vec::new();
-    // One picture at a time: five maps in fp64 of a whole batch would be large.
+    // One image at a time: five maps in fp64 of a whole batch would be large.
     for i in 0..a.size()[0] {
         let one = |x: &Tensor| x.f_narrow(0, i, 1)?.f_to_kind(Kind::Double);
         out.push(structural::ssim(&one(a)?, &one(b)?)?.f_double_value(&[0])?);
@@ -27,13 +27,13 @@ pub fn ssim(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
     Ok(out)
 }
 
-/// Peak signal-to-noise ratio of each picture of `a` `[N,3,H,W]` against that of the same index in
+/// Peak signal-to-noise ratio of each image of `a` `[N,3,H,W]` against that of the same index in
 /// `b`, decibels: 10·log₁₀(255²/mean squared difference); infinite for equal ones.
 ///
 /// # Errors
-/// Tensors that are not pictures of one shape.
+/// Tensors that are not images of one shape.
 pub fn psnr(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
-    super::check_same_pictures("PSNR", a, b)?;
+    super::check_same_images("PSNR", a, b)?;
     let _guard = tch::no_grad_guard();
     let error = a
         .f_to_kind(Kind::Double)?
@@ -53,14 +53,14 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    fn picture(seed: u64) -> Tensor {
+    fn image(seed: u64) -> Tensor {
         let x = crate::layers::init::normal("x", &[2, 3, 24, 31], 40.0, seed).unwrap();
         (x + 128.0).clamp(0.0, 255.0)
     }
 
     #[test]
-    fn equal_pictures_score_highest_and_noise_lowers_both() {
-        let (a, noise) = (picture(1), picture(2) - 128.0);
+    fn equal_images_score_highest_and_noise_lowers_both() {
+        let (a, noise) = (image(1), image(2) - 128.0);
         assert!(
             ssim(&a, &a)
                 .unwrap()
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn small_and_different_pictures_are_refused() {
+    fn small_and_different_images_are_refused() {
         let x = |w: i64| Tensor::zeros([1, 3, 12, w], (Kind::Float, Device::Cpu));
         assert!(ssim(&x(10), &x(10)).is_err());
         assert!(ssim(&x(12), &x(13)).is_err());

@@ -36,7 +36,7 @@ pub const FAULT: f64 = 100.0 * STORED;
 /// A deliberate mistake must be at least this far off.
 pub const MISTAKE: f64 = 1e-3;
 
-/// Environment variable with the seed of all pictures, weights and draws of the parity tests.
+/// Environment variable with the seed of all images, weights and draws of the parity tests.
 pub const SEED_VARIABLE: &str = "DEEPSIM_PARITY_SEED";
 /// The seed where the variable is not set: any other serves as well.
 pub const SEED: i64 = 1;
@@ -397,7 +397,7 @@ pub fn assert_all_close(what: &str, found: &Named, expected: &Named, tolerance: 
 }
 
 /// What a computation gives: outputs and losses under the reference's names, and for each network (or
-/// for the pictures) gradients and what else is linear in them.
+/// for the images) gradients and what else is linear in them.
 #[derive(Debug, Default)]
 pub struct Values {
     /// Without jumps.
@@ -485,9 +485,10 @@ pub fn assert_reference(what: &str, r: &Reference, own: &Values) {
             .iter()
             .map(|(name, _)| (name.clone(), r.get(name).shallow_clone()))
             .collect();
-        let bound = match expected.iter().all(|(_, t)| t.kind() == Kind::Double) {
-            true => EXACT,
-            false => STORED,
+        let bound = if expected.iter().all(|(_, t)| t.kind() == Kind::Double) {
+            EXACT
+        } else {
+            STORED
         };
         let what = format!("{what}: {group} in double precision");
         assert_all_close(&what, found, &expected, bound);

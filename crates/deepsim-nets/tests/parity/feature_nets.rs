@@ -33,7 +33,7 @@ fn network(net: NetKind, deepest: Tap, r: &Reference, kind: Kind) -> FeatureNet 
     .unwrap()
 }
 
-/// Every tap's output, and its gradient with regard to the RGB pictures.
+/// Every tap's output, and its gradient with regard to the RGB images.
 fn check_feature_net(net: NetKind, taps: &[Tap], options: &str) {
     let names: Vec<&str> = taps.iter().map(|t| t.name()).collect();
     let r = Reference::run(&format!("{net} --tap {} {options}", names.join(",")));
@@ -223,7 +223,7 @@ fn every_mistake_is_noticed_at(crop: i64) {
     }
 }
 
-/// Our features for the reference's weights and pictures.
+/// Our features for the reference's weights and images.
 fn at_tap(net: NetKind, tap: Tap, r: &Reference) -> Tensor {
     let ours =
         FeatureNet::from_tensors(net, tap, &r.group("w/"), "reference", Device::Cpu).unwrap();

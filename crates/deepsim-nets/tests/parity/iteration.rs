@@ -44,7 +44,7 @@ fn iterate(
     x: &Tensor,
 ) -> (Vec<(&'static str, Tensor)>, Vec<Tensor>, Vec<Tensor>) {
     let pool5 = |x: &Tensor| n.comparator.features(x, &[Tap::Pool5]).unwrap().remove(0);
-    let judge = |d: &Discriminator, x: &Tensor, label| {
+    let discriminator_loss = |d: &Discriminator, x: &Tensor, label| {
         cross_entropy(
             &d.forward(x, None, Mode::Training).unwrap(),
             label,
@@ -52,17 +52,17 @@ fn iterate(
         )
         .unwrap()
     };
-    let wanted = tch::no_grad(|| pool5(x));
-    let fake = n.g.forward(&wanted).unwrap();
+    let target = tch::no_grad(|| pool5(x));
+    let fake = n.g.forward(&target).unwrap();
 
-    let d_real = judge(&n.d, x, Label::Real);
-    let d_fake = judge(&n.d, &fake.detach(), Label::Fake);
+    let d_real = discriminator_loss(&n.d, x, Label::Real);
+    let d_fake = discriminator_loss(&n.d, &fake.detach(), Label::Fake);
     let discr = (&d_real + &d_fake) * ADV;
     let grads_d = gradients_of(&discr, n.d.params());
     n.adam_d.step(n.d.params(), &grads_d, 1.0).unwrap();
 
-    let adv = judge(&n.d, &fake, Label::Real);
-    let feat = squared_distance(&pool5(&fake), &wanted, Reduction::Caffe).unwrap();
+    let adv = discriminator_loss(&n.d, &fake, Label::Real);
+    let feat = squared_distance(&pool5(&fake), &target, Reduction::Caffe).unwrap();
     let img = squared_distance(&fake, x, Reduction::Caffe).unwrap();
     let total = &feat * FEAT + &adv * ADV + &img * IMG;
     let grads_g = gradients_of(&total, n.g.params());

@@ -93,7 +93,7 @@ fn structural_similarities_are_pytorch_msssim_s() {
     // 161 is the smallest that the package takes at five scales; odd and even sides on the way down.
     for (crop, both) in [(161, true), (176, true), (227, true), (64, false)] {
         let r = Reference::run(&format!("ms-ssim --batch 3 --crop {crop}"));
-        // The package computes its window in single precision whatever the pictures' is: both of ours are
+        // The package computes its window in single precision whatever the images' is: both of ours are
         // held against it as results in single precision.
         let check = |name: &str, of: &dyn Fn(&Tensor, &Tensor) -> Tensor| {
             for kind in [Kind::Float, Kind::Double] {

@@ -1,21 +1,22 @@
 //! The discriminator's part of an iteration: its losses, its gradients, and what it tells the
-//! generator, in the paper's order or in one pass over the generated pictures.
+//! generator, in the paper's order or in one pass over the generated images.
 
 use deepsim_experiment::config::RawPasses;
 use deepsim_nets::loss::{Label, SharedPass, cross_entropy};
 use deepsim_nets::{AutocastGuard, Discriminator, Mode, Precision, Reduction};
 use tch::{Kind, Tensor};
+use tracing::trace_span;
 
 use crate::error::Result;
 use crate::method::gate::Gate;
 use crate::method::gradients::{Gradients, Player, backward, trained, with_grad};
 
-/// A discriminator and how it is asked.
+/// The discriminator of an iteration, and how its losses are computed.
 #[derive(Debug)]
-pub struct Judge<'a> {
-    /// It.
+pub struct DiscriminatorStep<'a> {
+    /// The network.
     pub discriminator: &'a Discriminator,
-    /// What its feature branch sees, where it has one.
+    /// Input of its feature branch, where it has one.
     pub features: Option<&'a Tensor>,
     /// How its losses over a batch become numbers.
     pub reduction: Reduction,
@@ -25,12 +26,12 @@ pub struct Judge<'a> {
     pub precision: Precision,
 }
 
-/// What came of the discriminator's step.
+/// What the discriminator's step computes.
 #[derive(Debug)]
-pub struct Judged {
-    /// Its loss on photographs.
+pub struct DiscriminatorOutcome {
+    /// Its loss on real images.
     pub real: Tensor,
-    /// Its loss on generated pictures.
+    /// Its loss on generated images.
     pub generated: Tensor,
     /// Weighted gradients of its trained weights; none while it pauses.
     pub gradients: Option<Gradients>,
@@ -45,7 +46,7 @@ pub enum Adversarial {
     Later,
     /// The loss, with its graph where the generator learns.
     Loss(Tensor),
-    /// The loss as a number only, and its weighted gradient at the generated pictures.
+    /// The loss as a number only, and its weighted gradient at the generated images.
     Found {
         /// The loss.
         loss: Tensor,
@@ -54,34 +55,35 @@ pub enum Adversarial {
     },
 }
 
-impl Judge<'_> {
-    /// The discriminator learns to tell photographs `x` from generated pictures. Its losses are
+impl DiscriminatorStep<'_> {
+    /// The discriminator learns to tell real images `x` from generated images. Its losses are
     /// computed while it pauses too: the gate needs them to let it go on.
     ///
     /// # Errors
     /// What libtorch refuses.
-    pub fn judge(
+    pub fn compute(
         &self,
         x: &Tensor,
         fake: &Tensor,
         passes: RawPasses,
         gate: Gate,
-    ) -> Result<Judged> {
+    ) -> Result<DiscriminatorOutcome> {
         match passes {
-            RawPasses::Paper => self.before_its_update(x, fake, gate),
-            RawPasses::One => self.once_for_both(x, fake, gate),
+            RawPasses::Paper => self.paper_order(x, fake, gate),
+            RawPasses::One => self.one_pass(x, fake, gate),
         }
     }
 
-    /// The loss of pictures towards a label.
+    /// The loss of images towards a label.
     ///
     /// # Errors
     /// What libtorch refuses.
-    pub fn loss(&self, pictures: &Tensor, label: Label) -> Result<Tensor> {
-        self.cost(&self.logits(pictures)?, label)
+    pub fn loss(&self, images: &Tensor, label: Label) -> Result<Tensor> {
+        self.cost(&self.logits(images)?, label)
     }
 
-    fn before_its_update(&self, x: &Tensor, fake: &Tensor, gate: Gate) -> Result<Judged> {
+    fn paper_order(&self, x: &Tensor, fake: &Tensor, gate: Gate) -> Result<DiscriminatorOutcome> {
+        let forward = trace_span!("discriminator_forward").entered();
         let (real, generated) = with_grad(gate.train_d, || {
             let _autocast = AutocastGuard::new(x.device(), self.precision)?;
             Ok((
@@ -89,11 +91,13 @@ impl Judge<'_> {
                 self.loss(&fake.f_detach()?, Label::Fake)?,
             ))
         })?;
-        let gradients = match gate.train_d {
-            true => Some(self.gradients(&real.f_add(&generated)?)?),
-            false => None,
+        drop(forward);
+        let gradients = if gate.train_d {
+            Some(self.gradients(&real.f_add(&generated)?)?)
+        } else {
+            None
         };
-        Ok(Judged {
+        Ok(DiscriminatorOutcome {
             real,
             generated,
             gradients,
@@ -101,8 +105,8 @@ impl Judge<'_> {
         })
     }
 
-    fn once_for_both(&self, x: &Tensor, fake: &Tensor, gate: Gate) -> Result<Judged> {
-        // Where both learn, the pictures are a leaf at which the backward pass ends. Where one
+    fn one_pass(&self, x: &Tensor, fake: &Tensor, gate: Gate) -> Result<DiscriminatorOutcome> {
+        // Where both learn, the images are a leaf at which the backward pass ends. Where one
         // pauses, the pass serves the other alone, from the other's own loss.
         let both = gate.train_d && gate.train_g;
         let shown = match (gate.train_d, gate.train_g) {
@@ -110,6 +114,7 @@ impl Judge<'_> {
             (false, _) => fake.shallow_clone(),
         };
         let region = || AutocastGuard::new(x.device(), self.precision);
+        let forward = trace_span!("discriminator_forward").entered();
         let real = with_grad(gate.train_d, || {
             let _autocast = region()?;
             self.loss(x, Label::Real)
@@ -120,42 +125,45 @@ impl Judge<'_> {
         })?;
         let generated = with_grad(gate.train_d && !both, || self.cost(&logits, Label::Fake))?;
         let adv = with_grad(gate.train_g && !both, || self.cost(&logits, Label::Real))?;
+        drop(forward);
         if !both {
-            let gradients = match gate.train_d {
-                true => Some(self.gradients(&real.f_add(&generated)?)?),
-                false => None,
+            let gradients = if gate.train_d {
+                Some(self.gradients(&real.f_add(&generated)?)?)
+            } else {
+                None
             };
-            return Ok(Judged {
+            return Ok(DiscriminatorOutcome {
                 real,
                 generated,
                 gradients,
                 adversarial: Adversarial::Loss(adv),
             });
         }
+        let _phase = trace_span!("discriminator_shared_backward").entered();
         let shared = SharedPass::new(&logits, self.reduction)?;
         let loss = real.f_add(&shared.seeded)?.f_mul_scalar(self.weight)?;
         let mut inputs = trained(self.discriminator.params());
         inputs.push(&shown);
         let mut gradients = Tensor::f_run_backward(&[loss], &inputs, false, false)?;
-        let at_pictures = match gradients.pop() {
+        let at_images = match gradients.pop() {
             Some(gradient) => shared.adversarial(&gradient)?,
             // libtorch gives as many as it was asked for.
             None => shown.f_zeros_like()?,
         };
-        Ok(Judged {
+        Ok(DiscriminatorOutcome {
             real,
             generated,
             gradients: Some(Gradients::new(Player::Discriminator, gradients)?),
             adversarial: Adversarial::Found {
                 loss: adv,
-                gradient: at_pictures,
+                gradient: at_images,
             },
         })
     }
 
-    fn logits(&self, pictures: &Tensor) -> Result<Tensor> {
+    fn logits(&self, images: &Tensor) -> Result<Tensor> {
         let d = self.discriminator;
-        Ok(d.forward(pictures, self.features, Mode::Training)?)
+        Ok(d.forward(images, self.features, Mode::Training)?)
     }
 
     fn cost(&self, logits: &Tensor, label: Label) -> Result<Tensor> {
@@ -163,18 +171,19 @@ impl Judge<'_> {
     }
 
     fn gradients(&self, loss: &Tensor) -> Result<Gradients> {
+        let _phase = trace_span!("discriminator_backward").entered();
         let loss = loss.f_mul_scalar(self.weight)?;
         let [tensors] = backward(&loss, [self.discriminator.params()])?;
         Gradients::new(Player::Discriminator, tensors)
     }
 }
 
-/// A term whose gradient at `pictures` is `gradient`; its value means nothing.
+/// A term whose gradient at `images` is `gradient`; its value means nothing.
 ///
 /// # Errors
-/// Another shape than the pictures'.
-pub fn with_gradient(pictures: &Tensor, gradient: &Tensor) -> Result<Tensor> {
-    Ok(pictures
+/// Another shape than the images'.
+pub fn with_gradient(images: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    Ok(images
         .f_to_kind(gradient.kind())?
         .f_mul(gradient)?
         .f_sum(Kind::Float)?)

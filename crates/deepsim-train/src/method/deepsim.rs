@@ -5,22 +5,25 @@ use deepsim_nets::loss::terms::{adversarial_loss, feature_loss, image_loss, kl_l
 use deepsim_nets::loss::{TermKind, Terms, diversity};
 use deepsim_nets::{FeatureBranch, Mode, Posterior, pictures};
 use tch::Tensor;
+use tracing::trace_span;
 
 use crate::error::Result;
-use crate::method::adversarial::{Adversarial, Judge, Judged, with_gradient};
+use crate::method::adversarial::{
+    Adversarial, DiscriminatorOutcome, DiscriminatorStep, with_gradient,
+};
 use crate::method::gradients::{Gradients, Player, backward, with_grad};
 use crate::method::losses::{Losses, Sides, read};
 use crate::method::plan::Plan;
 use crate::state::State;
 
-/// Features of the photographs.
+/// Features of the real images.
 struct Features {
-    /// What an encoder that learns says of them.
+    /// Their codes' distribution, of an encoder that learns.
     posterior: Option<Posterior>,
     /// What is inverted.
     inverted: Tensor,
-    /// What the comparator sees in them; none where it is not asked, or later.
-    wanted: Option<Tensor>,
+    /// Their features in the comparator; none where there is no feature term, or where they are computed later.
+    target: Option<Tensor>,
 }
 
 /// Images made of features.
@@ -47,18 +50,21 @@ pub(super) fn step(
         FeatureBranch::Off => None,
         FeatureBranch::Features(_) => Some(features.inverted.f_detach()?),
     };
-    let judge = Judge {
+    let discriminator_step = DiscriminatorStep {
         discriminator: &state.discriminator,
         features: shown.as_ref(),
         reduction: plan.reduction,
         weight: weights.weight(TermKind::Adversarial),
         precision: plan.precision,
     };
-    let mut judged = match judge.weight > 0.0 {
-        true => Some(judge.judge(x, &generated.images, plan.passes, state.gate)?),
-        false => None,
+    let mut outcome = if discriminator_step.weight > 0.0 {
+        Some(discriminator_step.compute(x, &generated.images, plan.passes, state.gate)?)
+    } else {
+        None
     };
-    let of_discriminator = judged.as_mut().and_then(|judged| judged.gradients.take());
+    let of_discriminator = outcome
+        .as_mut()
+        .and_then(|outcome| outcome.gradients.take());
     if let Some(gradients) = &of_discriminator {
         state.update(gradients)?;
     }
@@ -70,7 +76,7 @@ pub(super) fn step(
         x,
         &features,
         generated,
-        judged.as_ref(),
+        outcome.as_ref(),
         shown.as_ref(),
         plan,
         &weights,
@@ -87,9 +93,9 @@ pub(super) fn step(
         }
     }
 
-    let sides = judged.map(|judged| Sides {
-        real: judged.real,
-        generated: judged.generated,
+    let sides = outcome.map(|outcome| Sides {
+        real: outcome.real,
+        generated: outcome.generated,
     });
     let all: Vec<&Gradients> = of_discriminator.iter().chain(&of_generator).collect();
     let mut losses = read(state.step, &terms, sides.as_ref(), &all, x.device())?;
@@ -109,6 +115,7 @@ fn encode(
     plan: &Plan,
     weights: &Terms<f64>,
 ) -> Result<Features> {
+    let _phase = trace_span!("features").entered();
     // The discriminator, where it is the comparator, is asked when it has been updated.
     let now = weights.weight(TermKind::Feature) > 0.0 && perception.judged_at().is_none();
     if let Some(encoder) = state.learned() {
@@ -120,19 +127,19 @@ fn encode(
             let codes = posterior.draw()?;
             Ok((posterior, codes))
         })?;
-        let wanted = with_grad(false, || {
+        let target = with_grad(false, || {
             let _autocast = plan.region(x.device())?;
             Ok(now.then(|| perception.compare(x)).transpose()?)
         })?;
         return Ok(Features {
             posterior: Some(posterior),
             inverted,
-            wanted,
+            target,
         });
     }
     let _autocast = plan.region(x.device())?;
     let _guard = tch::no_grad_guard();
-    let (inverted, wanted) = match (recorded, now) {
+    let (inverted, target) = match (recorded, now) {
         (Some(features), true) => (features.shallow_clone(), Some(perception.compare(x)?)),
         (Some(features), false) => (features.shallow_clone(), None),
         (None, true) => {
@@ -144,11 +151,12 @@ fn encode(
     Ok(Features {
         posterior: None,
         inverted,
-        wanted,
+        target,
     })
 }
 
 fn generate(state: &State, inverted: &Tensor, plan: &Plan) -> Result<Generated> {
+    let _phase = trace_span!("generate").entered();
     let (n, device) = (inverted.size()[0], inverted.device());
     let noise = state.generator.draw_noise(n, device)?;
     let other = match (&noise, plan.diversity) {
@@ -199,7 +207,7 @@ fn terms(
     x: &Tensor,
     features: &Features,
     generated: Generated,
-    judged: Option<&Judged>,
+    outcome: Option<&DiscriminatorOutcome>,
     shown: Option<&Tensor>,
     plan: &Plan,
     weights: &Terms<f64>,
@@ -209,9 +217,10 @@ fn terms(
     with_grad(state.gate.train_g, || {
         let _autocast = plan.region(x.device())?;
         let d = &state.discriminator;
-        match judged.map(|judged| &judged.adversarial) {
+        match outcome.map(|outcome| &outcome.adversarial) {
             None => {}
             Some(Adversarial::Later) => {
+                let _phase = trace_span!("adversarial_term").entered();
                 let logits = d.forward(fake, shown, Mode::Training)?;
                 terms.set(TermKind::Adversarial, adversarial_loss(&logits, reduction)?);
             }
@@ -221,19 +230,22 @@ fn terms(
                 terms.set(TermKind::Adversarial, loss.shallow_clone());
             }
         }
-        match (&features.wanted, perception.judged_at()) {
-            (Some(wanted), _) => {
+        let phase = trace_span!("feature_term").entered();
+        match (&features.target, perception.judged_at()) {
+            (Some(target), _) => {
                 let found = perception.compare(fake)?;
-                terms.set(TermKind::Feature, feature_loss(&found, wanted, reduction)?);
+                terms.set(TermKind::Feature, feature_loss(&found, target, reduction)?);
             }
             (None, Some(tap)) if weights.weight(TermKind::Feature) > 0.0 => {
-                let wanted = with_grad(false, || Ok(d.features(x, tap, Mode::Evaluation)?))?;
+                let target = with_grad(false, || Ok(d.features(x, tap, Mode::Evaluation)?))?;
                 let found = d.features(fake, tap, Mode::Evaluation)?;
-                terms.set(TermKind::Feature, feature_loss(&found, &wanted, reduction)?);
+                terms.set(TermKind::Feature, feature_loss(&found, &target, reduction)?);
             }
             (None, _) => {}
         }
+        drop(phase);
         if weights.weight(TermKind::Image) > 0.0 {
+            let _phase = trace_span!("image_term").entered();
             terms.set(
                 TermKind::Image,
                 image_loss(plan.pixels, fake, x, reduction)?,
@@ -250,6 +262,7 @@ fn terms(
 
 /// One pass back through the generator, and through an encoder that learns.
 fn gradients(state: &State, loss: &Tensor) -> Result<Vec<Gradients>> {
+    let _phase = trace_span!("generator_backward").entered();
     let generator = state.generator.params();
     let Some(encoder) = &state.encoder else {
         let [tensors] = backward(loss, [generator])?;

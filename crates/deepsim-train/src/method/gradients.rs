@@ -95,9 +95,10 @@ fn gradient_norm(gradients: &[Tensor]) -> Result<Option<Tensor>> {
         .into_iter()
         .map(|g| g.f_norm()?.f_to_kind(Kind::Float))
         .collect::<std::result::Result<Vec<Tensor>, _>>()?;
-    Ok(match norms.is_empty() {
-        true => None,
-        false => Some(Tensor::f_stack(&norms, 0)?.f_sum(Kind::Float)?),
+    Ok(if norms.is_empty() {
+        None
+    } else {
+        Some(Tensor::f_stack(&norms, 0)?.f_sum(Kind::Float)?)
     })
 }
 

@@ -2,6 +2,7 @@
 
 use deepsim_nets::loss::{TermKind, Terms};
 use tch::{Device, Kind, Tensor};
+use tracing::trace_span;
 
 use crate::error::{Result, TrainError};
 use crate::method::gradients::Gradients;
@@ -9,7 +10,7 @@ use crate::method::gradients::Gradients;
 /// Losses of the discriminator.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sides<T> {
-    /// On photographs.
+    /// On real images.
     pub real: T,
     /// On generated images.
     pub generated: T,
@@ -32,7 +33,7 @@ impl Losses {
         self.terms.of(kind).copied().unwrap_or(f64::NAN)
     }
 
-    /// The discriminator's loss: on photographs plus on generated images; NaN without one.
+    /// The discriminator's loss: on real images plus on generated images; NaN without one.
     pub fn discriminator(&self) -> f64 {
         self.discriminator
             .map_or(f64::NAN, |sides| sides.real + sides.generated)
@@ -50,6 +51,7 @@ pub(crate) fn read(
     gradients: &[&Gradients],
     device: Device,
 ) -> Result<Losses> {
+    let _phase = trace_span!("losses").entered();
     let mut named: Vec<(String, &Tensor)> = terms
         .iter()
         .map(|(term, value)| (term.log_key(), value))

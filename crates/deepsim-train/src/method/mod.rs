@@ -9,7 +9,7 @@ pub mod plan;
 pub mod vaegan;
 
 use deepsim_experiment::Perception;
-use deepsim_nets::init::seeded;
+use deepsim_nets::init::{derive_seed, seeded};
 use tch::Tensor;
 
 pub use losses::{Losses, Sides};
@@ -18,10 +18,20 @@ pub use plan::Plan;
 use crate::error::Result;
 use crate::state::State;
 
+/// Seed of the draws of the iteration after `step` in a training of seed `seed`.
+pub fn iteration_seed(seed: u64, step: u64) -> i64 {
+    derive_seed(seed, "dropout", step)
+}
+
 /// Does one iteration on images `x` `[N,3,crop,crop]` in Caffe units and advances the state.
 ///
-/// `seed` determines the codes' noise, the generator's and the dropout masks, drawn in this order: codes (where they
-/// are Gaussian), noise (where the generator takes some), the second noise (for diversity), D on photographs, D on generated images, updated D on generated images (not with one
+/// Its phases are spans of `tracing` at level TRACE, one after the other: `features`, `generate`, `discriminator_forward`,
+/// `discriminator_backward` (with one pass `discriminator_shared_backward`), `discriminator_update`, `adversarial_term`
+/// (not with one pass), `feature_term`, `image_term`, `generator_backward`, `generator_update`, `encoder_update` and
+/// `losses`. The benchmark times them. VAE/GAN has the updates and `losses` alone.
+///
+/// `seed` ([`iteration_seed`]) determines the codes' noise, the generator's and the dropout masks, drawn in this order: codes (where they
+/// are Gaussian), noise (where the generator takes some), the second noise (for diversity), D on real images, D on generated images, updated D on generated images (not with one
 /// pass).
 ///
 /// An encoder that learns is updated with the generator, by the gradient of the same loss and of the
@@ -37,7 +47,7 @@ use crate::state::State;
 /// after its update of this iteration (or as they stand, while it pauses), without dropout; that
 /// loss tells the discriminator nothing.
 ///
-/// With [`Plan::diversity`] a second picture is made of the same features with other noise. Only the term of
+/// With [`Plan::diversity`] a second image is made of the same features with other noise. Only the term of
 /// diversity sees it; the draws are alike, so that what holds for the first holds for the second.
 ///
 /// A term of weight 0 is not computed; without an adversarial term

@@ -1,10 +1,10 @@
 //! The iteration of VAE/GAN: Larsen et al., "Autoencoding beyond pixels using a learned similarity
 //! metric" (2016), with the gradient routing and the batches of the authors' released code.
 //!
-//! 1. Codes z of the photographs; pictures x̃ decoded from them; x̃ and photographs side by side in the
+//! 1. Codes z of the real images x; images x̃ decoded from them; x̃ and x side by side in the
 //!    features of the discriminator (one batch, whose statistics normalise it).
-//! 2. Pictures decoded from z, cut off from the encoder, and from draws of the prior (one batch); the
-//!    discriminator over these and the photographs (one batch).
+//! 2. Images decoded from z, cut off from the encoder, and from draws of the prior (one batch); the
+//!    discriminator over these and the real images (one batch).
 //! 3. Gradients, all of the same weights. Encoder: KL + reconstruction. Decoder: γ · reconstruction and
 //!    (1 − γ) times the discriminator's loss adversarial. Discriminator: its own loss, nothing of the
 //!    reconstruction.
@@ -12,7 +12,7 @@
 //!    always is.
 //!
 //! Where nothing is reconstructed (`loss.feat` and `loss.img` 0) it is a GAN: step 1 falls away, γ is 0, the
-//! encoder stays as it is, and all generated pictures are draws of the prior.
+//! encoder stays as it is, and all generated images are draws of the prior.
 
 use deepsim_experiment::Perception;
 use deepsim_experiment::config::RawVaeGan;
@@ -45,9 +45,10 @@ impl Gate {
             train_d: !(d_real < low || d_fake < low),
             train_g: !(d_real > high || d_fake > high),
         };
-        match gate.train_d || gate.train_g {
-            true => gate,
-            false => Gate::open(),
+        if gate.train_d || gate.train_g {
+            gate
+        } else {
+            Gate::open()
         }
     }
 }
@@ -58,8 +59,8 @@ struct Reconstructed {
     terms: Terms<Tensor>,
 }
 
-/// What came of the discriminator's look at photographs and generated images.
-struct Judged {
+/// The discriminator's losses on real and on generated images.
+struct DiscriminatorLosses {
     /// Mean losses.
     sides: Sides<Tensor>,
     /// What the discriminator's weights go down.
@@ -100,12 +101,13 @@ pub fn compute_gradients(
     let compares = [TermKind::Feature, TermKind::Image]
         .iter()
         .any(|kind| w.weight(*kind) > 0.0);
-    let reconstructed = match compares {
-        true => Some(reconstruct(state, perception, encoder, x, plan)?),
-        false => None,
+    let reconstructed = if compares {
+        Some(reconstruct(state, perception, encoder, x, plan)?)
+    } else {
+        None
     };
     let decoded = decode(state, encoder, x, reconstructed.as_ref(), plan)?;
-    let judged = judge(&state.discriminator, x, &decoded, plan, rule)?;
+    let d_losses = discriminator_losses(&state.discriminator, x, &decoded, plan, rule)?;
 
     // Where the same pass serves two networks, one pass back gives both their gradients.
     let decoder = state.generator.params();
@@ -118,21 +120,23 @@ pub fn compute_gradients(
         of_reconstruction = Some(of_decoder);
         terms = reconstructed.terms;
     }
-    let loss = judged.total.f_mul_scalar(w.weight(TermKind::Adversarial))?;
+    let loss = d_losses
+        .total
+        .f_mul_scalar(w.weight(TermKind::Adversarial))?;
     let discriminator = state.discriminator.params();
     let [of_discriminator, adversarial] = backward(&loss, [discriminator, decoder])?;
     let gamma = match of_reconstruction {
         Some(_) => rule.gamma,
         None => 0.0,
     };
-    let of_decoder = mixed(of_reconstruction, adversarial, gamma, judged.share)?;
+    let of_decoder = mixed(of_reconstruction, adversarial, gamma, d_losses.share)?;
     gradients.push(Gradients::new(Player::Generator, of_decoder)?);
     gradients.push(Gradients::new(Player::Discriminator, of_discriminator)?);
     // What the decoder goes down: the mean of ln(1 − p) of its images.
-    terms.set(TermKind::Adversarial, judged.sides.generated.f_neg()?);
+    terms.set(TermKind::Adversarial, d_losses.sides.generated.f_neg()?);
     Ok(Learned {
         terms,
-        discriminator: judged.sides,
+        discriminator: d_losses.sides,
         gradients,
     })
 }
@@ -184,18 +188,21 @@ fn reconstruct(
         (false, _) => {}
         (true, Some(tap)) => {
             let both = Tensor::f_cat(&[&made, x], 0)?;
-            let seen = state.discriminator.features(&both, tap, Mode::Aside)?;
+            let features = state.discriminator.features(&both, tap, Mode::Aside)?;
             let half = x.size()[0];
-            let (made, real) = (seen.f_narrow(0, 0, half)?, seen.f_narrow(0, half, half)?);
+            let (made, real) = (
+                features.f_narrow(0, 0, half)?,
+                features.f_narrow(0, half, half)?,
+            );
             terms.set(TermKind::Feature, feature_loss(&made, &real, reduction)?);
         }
         (true, None) => {
-            let wanted = {
+            let target = {
                 let _guard = tch::no_grad_guard();
                 perception.compare(x)?
             };
             let found = perception.compare(&made)?;
-            terms.set(TermKind::Feature, feature_loss(&found, &wanted, reduction)?);
+            terms.set(TermKind::Feature, feature_loss(&found, &target, reduction)?);
         }
     }
     if w.weight(TermKind::Image) > 0.0 {
@@ -211,7 +218,7 @@ fn reconstruct(
     })
 }
 
-/// The pictures that the discriminator is to call generated.
+/// The images that the discriminator is to call generated.
 fn decode(
     state: &State,
     encoder: &LearnedEncoder,
@@ -223,20 +230,20 @@ fn decode(
     let shape = [x.size()[0], encoder.spec().size];
     let prior = Tensor::f_randn(shape, (Kind::Float, x.device()))?.f_to_kind(at_least_fp32(x))?;
     let (codes, mode) = match reconstructed {
-        // The running statistics are those of codes of photographs.
+        // The running statistics are those of codes of real images.
         Some(r) => (Tensor::f_cat(&[&r.codes, &prior], 0)?, Mode::Aside),
         None => (prior, Mode::Training),
     };
     Ok(state.generator.forward_in(mode, &codes, None)?)
 }
 
-fn judge(
+fn discriminator_losses(
     discriminator: &Discriminator,
     x: &Tensor,
     decoded: &Tensor,
     plan: &Plan,
     rule: RawVaeGan,
-) -> Result<Judged> {
+) -> Result<DiscriminatorLosses> {
     let _autocast = plan.region(x.device())?;
     let (n, m) = (x.size()[0], decoded.size()[0]);
     let all = Tensor::f_cat(&[x, decoded], 0)?;
@@ -262,7 +269,7 @@ fn judge(
         .f_sum(kind)?
         .f_mul_scalar(rule.real_weight / divisor)?
         .f_add(&generated.f_sum(kind)?.f_mul_scalar(share / divisor)?)?;
-    Ok(Judged {
+    Ok(DiscriminatorLosses {
         sides: Sides {
             real: real.f_mean(kind)?.f_detach()?,
             generated: generated.f_mean(kind)?.f_detach()?,
@@ -273,7 +280,7 @@ fn judge(
 }
 
 /// The decoder's gradient: γ of the reconstruction's, and 1 − γ of the discriminator's adversarial, in which a
-/// generated picture weighs as much as one of the reconstruction.
+/// generated image weighs as much as one of the reconstruction.
 fn mixed(
     reconstruction: Option<Vec<Tensor>>,
     adversarial: Vec<Tensor>,

@@ -95,9 +95,10 @@ pub(crate) fn stuck_gate(step: u64, paused: Player, vaegan: bool) -> String {
         Player::Generator => ("generator", "discriminator"),
         Player::Discriminator => ("discriminator", "generator"),
     };
-    let remedy = match vaegan {
-        true => "A larger vaegan.margin lets both train",
-        false => "Thresholds of [gate] further apart, or a lower loss.adv, let both train",
+    let remedy = if vaegan {
+        "A larger vaegan.margin lets both train"
+    } else {
+        "Thresholds of [gate] further apart, or a lower loss.adv, let both train"
     };
     format!(
         "step {step}: the gate is stuck: it has paused the {paused} in nearly all of the last iterations, and only \

@@ -1,4 +1,4 @@
-//! TensorBoard event files: scalars and pictures over the steps of a run.
+//! TensorBoard event files: scalars and images over the steps of a run.
 //!
 //! An event file is a sequence of TFRecords, each an `Event` message of TensorFlow's
 //! `event.proto`, framed by its length and masked CRC-32Cs. TensorBoard reads all event files of a
@@ -84,7 +84,7 @@ impl EventWriter {
         self.event(step, wall_time, What::Summary(Summary { value }))
     }
 
-    /// Writes a picture of one step: the bytes of an RGB PNG file of `width` by `height` pixels.
+    /// Writes an image of one step: the bytes of an RGB PNG file of `width` by `height` pixels.
     ///
     /// `wall_time` is in seconds since 1970.
     ///

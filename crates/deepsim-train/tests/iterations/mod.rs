@@ -188,9 +188,10 @@ impl<'a> Case<'a> {
     fn total(&self, l: &Losses) -> f64 {
         let w = &self.plan.weights;
         let of = |kind| w.weight(kind) * l.of(kind);
-        let kl = match w.weight(TermKind::Kl) > 0.0 {
-            true => of(TermKind::Kl),
-            false => 0.0,
+        let kl = if w.weight(TermKind::Kl) > 0.0 {
+            of(TermKind::Kl)
+        } else {
+            0.0
         };
         of(TermKind::Feature) + of(TermKind::Adversarial) + of(TermKind::Image) + kl
     }

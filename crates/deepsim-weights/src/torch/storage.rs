@@ -204,9 +204,10 @@ impl<'a> View<'a> {
                 },
             });
         }
-        match self.negative {
-            true => Ok(values.into_iter().map(|v| -v).collect()),
-            false => Ok(values),
+        if self.negative {
+            Ok(values.into_iter().map(|v| -v).collect())
+        } else {
+            Ok(values)
         }
     }
 

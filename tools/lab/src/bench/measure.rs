@@ -109,9 +109,10 @@ pub fn run(bench: &Bench, work: Work, rounds: u32, peak: &mut Peak) -> Result<Me
         })
         .collect();
     agree(name, &claims)?;
-    let mut gemm = match work.trains() {
-        true => Some(gemm(bench, &started)?),
-        false => None,
+    let mut gemm = if work.trains() {
+        Some(gemm(bench, &started)?)
+    } else {
+        None
     };
 
     for round in 0..rounds {

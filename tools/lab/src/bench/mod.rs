@@ -142,9 +142,10 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
 fn device(text: &str) -> std::result::Result<String, String> {
     let number = text.strip_prefix("cuda:");
     let known = matches!(text, "cpu" | "cuda") || number.is_some_and(|n| n.parse::<u32>().is_ok());
-    match known {
-        true => Ok(text.to_owned()),
-        false => Err("give cpu, cuda or cuda:N".to_owned()),
+    if known {
+        Ok(text.to_owned())
+    } else {
+        Err("give cpu, cuda or cuda:N".to_owned())
     }
 }
 

@@ -182,9 +182,10 @@ fn column(entry: &Value, work: Work, contender: Contender) -> Option<Column> {
         units: units.collect(),
         farewell: Farewell {
             peak_mib: of("peak_mib").as_f64().unwrap_or(f64::NAN),
-            components: match ours {
-                true => phases.chain(scaling).collect(),
-                false => Vec::new(),
+            components: if ours {
+                phases.chain(scaling).collect()
+            } else {
+                Vec::new()
             },
         },
     })

@@ -121,7 +121,7 @@ fn phases(measured: &Measured, peak: &Peak) -> String {
     let _ = writeln!(
         text,
         "  {:<38} {:>8} s",
-        "sum (each phase cut off from the rest)",
+        "sum (each phase at its fastest)",
         significant(sum)
     );
     if let (Some(gflop), Some(median)) = (ours.ready.gflop, measured.median(Contender::Ours)) {

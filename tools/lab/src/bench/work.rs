@@ -9,10 +9,10 @@ pub enum Work {
     /// Training iteration of experiments/conv5.toml, batch 64
     #[value(name = "conv5_b64")]
     Conv5B64,
-    /// fc6_b64 with one pass of the discriminator over generated pictures
+    /// fc6_b64 with one pass of the discriminator over generated images
     #[value(name = "fc6_b64_one_pass")]
     Fc6B64OnePass,
-    /// conv5_b64 with one pass of the discriminator over generated pictures
+    /// conv5_b64 with one pass of the discriminator over generated images
     #[value(name = "conv5_b64_one_pass")]
     Conv5B64OnePass,
     /// The same as fc6_b64 at batch 16
@@ -33,10 +33,10 @@ pub enum Work {
     /// 5 nearest of 50,000 vectors of 4,096 values for 1,000 queries, against faiss
     #[value(name = "neighbours")]
     Neighbours,
-    /// Mean distance over all pairs of 2,000 pictures of 3x227x227, against torch.cdist
+    /// Mean distance over all pairs of 2,000 images of 3x227x227, against torch.cdist
     #[value(name = "pairs")]
     Pairs,
-    /// MS-SSIM of 64 pictures of 3x227x227 and its gradient, against pytorch-msssim
+    /// MS-SSIM of 64 images of 3x227x227 and its gradient, against pytorch-msssim
     #[value(name = "ms_ssim")]
     MsSsim,
 }
@@ -161,14 +161,14 @@ impl Work {
                 "data: a folder of JPEGs of 500x375, read from the page cache. Ours and tuned \
                  (Pillow) resize the centre square to 256x256 by antialiased bicubic and cut 227; \
                  naive is torchvision's Resize(256), which is Pillow's antialiased bilinear on the \
-                 whole picture, and RandomCrop(227). The threads are rayon's, ours alone",
+                 whole image, and RandomCrop(227). The threads are rayon's, ours alone",
             ),
             Work::Shards => Some(
                 "shards: raw RGB of 256x256 (prepared by the same bicubic), read from the page \
                  cache and checked by blake3; 227 is cut from them without resizing",
             ),
             Work::Fc6B64OnePass | Work::Conv5B64OnePass => Some(
-                "one_pass: D passes over the generated pictures once in an iteration, for its own \
+                "one_pass: D passes over the generated images once in an iteration, for its own \
                  gradient and the generator's; all other works keep the paper's order. The naive \
                  script has no such order and no part",
             ),

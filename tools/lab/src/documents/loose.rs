@@ -24,9 +24,10 @@ pub fn numbers(text: &str) -> Vec<(usize, String)> {
             let measured = fraction || (UNITS.contains(&word) && end == value.len());
             if measured && !joined {
                 let space = if behind.starts_with(' ') { " " } else { "" };
-                let found = match UNITS.contains(&word) {
-                    true => format!("{value}{space}{word}"),
-                    false => value.to_owned(),
+                let found = if UNITS.contains(&word) {
+                    format!("{value}{space}{word}")
+                } else {
+                    value.to_owned()
                 };
                 all.push((at + 1, found));
             }

@@ -108,9 +108,10 @@ impl Records {
             bail!("{record} reconstructs nothing: its encoder does not learn");
         }
         let first = &root["metrics"][0][key];
-        let found = match first.is_null() {
-            false => Some(first),
-            true => key.split('.').try_fold(root, step),
+        let found = if first.is_null() {
+            key.split('.').try_fold(root, step)
+        } else {
+            Some(first)
         };
         found
             .filter(|value| !value.is_null())
@@ -248,9 +249,10 @@ pub fn thousands(number: f64) -> String {
         }
         out.push(digit);
     }
-    match number < 0.0 {
-        true => format!("−{out}"),
-        false => out,
+    if number < 0.0 {
+        format!("−{out}")
+    } else {
+        out
     }
 }
 

@@ -47,12 +47,11 @@ fn studied(records: &Records, study: &str, of: &[&str], lines: Line) -> Result<S
             rows.extend(cells);
         }
     }
-    Ok(match rows.is_empty() {
-        true => not_recorded(of),
-        false => {
-            let head: Vec<&str> = head.iter().map(String::as_str).collect();
-            markdown(&head, &rows)
-        }
+    Ok(if rows.is_empty() {
+        not_recorded(of)
+    } else {
+        let head: Vec<&str> = head.iter().map(String::as_str).collect();
+        markdown(&head, &rows)
     })
 }
 
@@ -81,17 +80,20 @@ fn samples(name: &str, rows: &[&Map<String, Value>]) -> (Vec<String>, Vec<Vec<St
         "of training photos",
     ];
     let cells = rows.iter().map(|row| {
-        let error = match reconstructs(name) {
-            true => percent(row, "image_error", 1),
-            false => "–".to_owned(),
+        let error = if reconstructs(name) {
+            percent(row, "image_error", 1)
+        } else {
+            "–".to_owned()
         };
-        let energy = match reconstructs(name) {
-            true => cell(row, "reconstruction_energy", 2),
-            false => "–".to_owned(),
+        let energy = if reconstructs(name) {
+            cell(row, "reconstruction_energy", 2)
+        } else {
+            "–".to_owned()
         };
-        let kl = match reconstructs(name) {
-            true => cell(row, "kl", 1),
-            false => "–".to_owned(),
+        let kl = if reconstructs(name) {
+            cell(row, "kl", 1)
+        } else {
+            "–".to_owned()
         };
         vec![
             format!("`{name}`"),
@@ -302,8 +304,8 @@ fn losses(records: &Records, of: &[&str]) -> Result<String> {
         }
         rows.push(row);
     }
-    let head: &[&str] = match whole {
-        true => &[
+    let head: &[&str] = if whole {
+        &[
             "run",
             "trained with",
             "L1",
@@ -315,8 +317,9 @@ fn losses(records: &Records, of: &[&str]) -> Result<String> {
             "category from codes",
             "by guessing",
             "of images",
-        ],
-        false => &[
+        ]
+    } else {
+        &[
             "run",
             "trained with",
             "image error, %",
@@ -324,7 +327,7 @@ fn losses(records: &Records, of: &[&str]) -> Result<String> {
             "SSIM",
             "LPIPS",
             "sharpness",
-        ],
+        ]
     };
     let mut out = markdown(head, &rows);
     if !whole {

@@ -1,9 +1,9 @@
 //! Evidence that a training may be left alone: a long soak that must stay flat, and kill -9 at many
 //! moments that must cost nothing.
 
+mod figure;
 mod kills;
 mod look;
-mod picture;
 mod small;
 mod soak;
 

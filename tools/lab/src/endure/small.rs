@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::samples;
 
-/// The experiment, made small: what is looked at are the program's habits, not its pictures.
+/// The experiment, made small: what is looked at are the program's habits, not its images.
 const EXPERIMENT: &str = "experiments/quickstart.toml";
 const SMALL: [&str; 7] = [
     "data.crop=64",

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
+use super::figure;
 use super::look::Look;
-use super::picture;
 use super::small::{arguments, clear, newest, ready, writer};
 use crate::samples;
 use deepsim_tools::failure::ChildFailed;
@@ -29,7 +29,7 @@ Examples:
 
 /// Names record and run.
 const NAME: &str = "soak";
-const PICTURE: &str = "docs/pictures/soak.png";
+const FIGURE: &str = "docs/pictures/soak.png";
 /// A trial that is shorter leaves no record.
 const WHOLE: f64 = 60.0;
 /// What counts as a long run.
@@ -146,8 +146,8 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         looks: &looks,
     };
     samples::write(ws, NAME, &evidence)?;
-    landing::write(&ws.path(PICTURE), &picture::draw(&looks)?)?;
-    note(format_args!("written: {PICTURE}"));
+    landing::write(&ws.path(FIGURE), &figure::draw(&looks)?)?;
+    note(format_args!("written: {FIGURE}"));
     Ok(())
 }
 

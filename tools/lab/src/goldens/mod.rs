@@ -230,9 +230,10 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Case>> {
 
 fn is_comparable(before: &Record, cases: &[&Case], portable: bool) -> Result<()> {
     if before.portable != portable {
-        return Err(refuse(match portable {
-            true => "the record is of all steps: leave out --portable",
-            false => "the record is of the first steps only: add --portable",
+        return Err(refuse(if portable {
+            "the record is of all steps: leave out --portable"
+        } else {
+            "the record is of the first steps only: add --portable"
         }));
     }
     let here = machine::processor().unwrap_or_default();

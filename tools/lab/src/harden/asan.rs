@@ -111,11 +111,12 @@ fn library(ws: &Workspace) -> Result<String> {
         .args([format!("-print-file-name={name}")])
         .output()?;
     let path = String::from_utf8_lossy(&path).trim().to_owned();
-    match path == name {
+    if path == name {
         // So it answers where there is none.
-        true => Err(refuse(
+        Err(refuse(
             "g++ has no libasan.so: on Debian, apt-get install libasan8 g++",
-        )),
-        false => Ok(path),
+        ))
+    } else {
+        Ok(path)
     }
 }

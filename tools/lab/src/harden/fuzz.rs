@@ -209,14 +209,15 @@ fn control(ws: &Workspace, program: &Path) -> Result<()> {
     {
         return Err(error);
     }
-    match found.is_empty() {
-        false => Ok(()),
-        true => bail!(
+    if found.is_empty() {
+        bail!(
             "the fuzzer did not find the fault that is there on purpose in {} executions: it is not guided by coverage here; \
              see {}",
             progress.executions,
             ws.show(&log)
-        ),
+        )
+    } else {
+        Ok(())
     }
 }
 
@@ -253,9 +254,10 @@ fn one(
     }
     // Formats that are folders are laid out there at each execution: in memory, if there is any.
     let memory = Path::new("/dev/shm");
-    let scratch = match memory.is_dir() {
-        true => tempfile::tempdir_in(memory),
-        false => tempfile::tempdir(),
+    let scratch = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
     }
     .context("making a temporary folder")?;
     let mut arguments = vec![

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_of_a_finding_is_seen() {
+    fn the_file_of_a_finding_is_recognised() {
         let line = "artifact_prefix='found/npy/'; Test unit written to found/npy/crash-da39a3";
         assert_eq!(written(line), Some("found/npy/crash-da39a3"));
         assert_eq!(written("INFO: seed corpus"), None);

@@ -16,9 +16,10 @@ pub fn provide_font() -> Result<()> {
         let bytes = epaint_default_fonts::UBUNTU_LIGHT;
         refused = register_font(FONT, FontStyle::Normal, bytes).is_err();
     });
-    match refused {
-        true => Err(anyhow!("the font that xtask brings cannot be read")),
-        false => Ok(()),
+    if refused {
+        Err(anyhow!("the font that xtask brings cannot be read"))
+    } else {
+        Ok(())
     }
 }
 
@@ -32,10 +33,10 @@ pub fn encode(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>> {
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_compression(png::Compression::High);
-    let mut writer = encoder.write_header().context("writing the picture")?;
+    let mut writer = encoder.write_header().context("writing the figure")?;
     writer
         .write_image_data(pixels)
-        .context("writing the picture")?;
-    writer.finish().context("writing the picture")?;
+        .context("writing the figure")?;
+    writer.finish().context("writing the figure")?;
     Ok(bytes)
 }

@@ -1,13 +1,13 @@
-//! `cargo xtask precision`: whether bf16 trains as well as fp32, on photographs that nobody
+//! `cargo xtask precision`: whether bf16 trains as well as fp32, on images that nobody
 //! trained on.
 //!
-//! One sample experiment is trained with several seeds in each arithmetic and every run is judged
+//! One sample experiment is trained with several seeds in each arithmetic and every run is evaluated
 //! as any run is. The seeds' own spread in fp32 is the measure: a bf16 that stays within it does
 //! no harm that another seed would not do. `docs/results/precision.json` keeps all numbers.
 
 pub mod chart;
 mod curves;
-mod picture;
+mod figure;
 mod run;
 mod summary;
 
@@ -32,7 +32,7 @@ use deepsim_tools::workspace::Workspace;
 
 const EXPERIMENT: &str = "experiments/quickstart.toml";
 /// Where the curves are drawn.
-const PICTURE: &str = "docs/pictures/precision.png";
+const FIGURE: &str = "docs/pictures/precision.png";
 /// Names the record.
 const NAME: &str = "precision";
 
@@ -97,7 +97,7 @@ struct Evidence<'a> {
     runs: &'a [Run],
 }
 
-/// Trains what is not finished, judges all runs, and writes record, picture and table.
+/// Trains what is not finished, evaluates all runs, and writes record, figure and table.
 ///
 /// # Errors
 /// A refusal for other photos than the samples; a failed set-up, training or evaluation.
@@ -132,7 +132,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     stages.next("judging all runs on the held-out photos");
     let mut runs = Vec::new();
     for task in &tasks {
-        runs.push(judge(ws, &programs, args, *task, &schedule)?);
+        runs.push(evaluate(ws, &programs, args, *task, &schedule)?);
     }
     let summary = summary::compare(&runs);
     if !is_whole(args) {
@@ -155,8 +155,8 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         runs: &runs,
     };
     samples::write(ws, NAME, &evidence)?;
-    landing::write(&ws.path(PICTURE), &picture::draw(&runs)?)?;
-    note(format_args!("written: {PICTURE}"));
+    landing::write(&ws.path(FIGURE), &figure::draw(&runs)?)?;
+    note(format_args!("written: {FIGURE}"));
     print!("{}", summary::table(&runs, &summary));
     note(format_args!("done in {}", seconds(stages.elapsed())));
     Ok(())
@@ -282,7 +282,7 @@ fn stamps(ws: &Workspace, args: &Args, task: Task) -> PathBuf {
         .join(format!("{}.commits", label(task)))
 }
 
-/// Notes the commit that a run is trained at: by the time it is judged there may be another.
+/// Notes the commit that a run is trained at: by the time it is evaluated there may be another.
 fn stamp(ws: &Workspace, args: &Args, task: Task, anew: bool) -> Result<()> {
     let path = stamps(ws, args, task);
     let commit = samples::commit(ws).unwrap_or_else(|| "unknown".to_owned());
@@ -299,7 +299,7 @@ fn stamp(ws: &Workspace, args: &Args, task: Task, anew: bool) -> Result<()> {
     note().with_context(|| format!("writing {}", path.display()))
 }
 
-fn judge(
+fn evaluate(
     ws: &Workspace,
     programs: &Programs,
     args: &Args,

@@ -40,12 +40,12 @@ type Metric = (&'static str, &'static str, fn(&Run) -> Option<f64>);
 
 /// Held-out photos first: losses of training photos say less.
 const METRICS: [Metric; 5] = [
-    ("image_error", "smaller", |run| judged(run, "image_error")),
+    ("image_error", "smaller", |run| metric(run, "image_error")),
     ("feature_error", "smaller", |run| {
-        judged(run, "feature_error")
+        metric(run, "feature_error")
     }),
     ("gradient_energy", "nearer to 1", |run| {
-        judged(run, "gradient_energy")
+        metric(run, "gradient_energy")
     }),
     ("train_loss_feat", "smaller", |run| {
         run.curves.at_the_end(|l| l.feat)
@@ -55,7 +55,7 @@ const METRICS: [Metric; 5] = [
     }),
 ];
 
-fn judged(run: &Run, key: &str) -> Option<f64> {
+fn metric(run: &Run, key: &str) -> Option<f64> {
     run.record.metrics.first()?.get(key)?.as_f64()
 }
 

@@ -89,12 +89,13 @@ pub fn check(ws: &Workspace, chosen: &[&Experiment]) -> Result<()> {
         ));
     }
     beyond.dedup();
-    match beyond.is_empty() {
-        true => Ok(()),
-        false => bail!(
+    if beyond.is_empty() {
+        Ok(())
+    } else {
+        bail!(
             "further from the record than allowed: {}",
             beyond.join(", ")
-        ),
+        )
     }
 }
 

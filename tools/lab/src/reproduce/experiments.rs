@@ -14,7 +14,7 @@ pub struct Experiment {
     pub studies: &'static [Study],
 }
 
-/// How experiments on faces are named: their photographs are fetched only for them.
+/// How experiments on faces are named: their images are fetched only for them.
 pub const FACES: &str = "faces-";
 
 const fn experiment(
@@ -257,7 +257,7 @@ pub const EXPERIMENTS: &[Experiment] = &[
     experiment(
         "sample-diverse",
         "experiments/sample/diverse.toml",
-        "pooled features and noise, differing pictures rewarded",
+        "pooled features and noise, differing images rewarded",
         &[Study::Preimages],
     ),
 ];

@@ -46,9 +46,10 @@ pub struct Args {
 /// A label becomes part of a file's name.
 fn label(text: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    match !text.is_empty() && !text.starts_with('.') && text.chars().all(good) {
-        true => Ok(text.to_owned()),
-        false => Err("letters, digits, `-`, `_` and `.` are allowed".to_owned()),
+    if !text.is_empty() && !text.starts_with('.') && text.chars().all(good) {
+        Ok(text.to_owned())
+    } else {
+        Err("letters, digits, `-`, `_` and `.` are allowed".to_owned())
     }
 }
 
@@ -97,9 +98,12 @@ fn chosen(only: Option<&str>) -> Result<Vec<&'static Experiment>> {
     let unknown = only.filter(|only| *only != "nothing").and_then(|only| {
         let mut words = only.split(',').map(str::trim);
         words.find(|word| {
-            let known = |e: &Experiment| match only.contains(',') {
-                true => e.name == *word,
-                false => e.name.contains(word),
+            let known = |e: &Experiment| {
+                if only.contains(',') {
+                    e.name == *word
+                } else {
+                    e.name.contains(word)
+                }
             };
             word.is_empty() || !EXPERIMENTS.iter().any(known)
         })
@@ -120,9 +124,10 @@ fn chosen(only: Option<&str>) -> Result<Vec<&'static Experiment>> {
 /// Whether `--only` means this experiment: its name contains the word, or is one of several that a
 /// comma separates.
 fn matches(name: &str, only: &str) -> bool {
-    match only.contains(',') {
-        true => only.split(',').any(|one| one.trim() == name),
-        false => name.contains(only),
+    if only.contains(',') {
+        only.split(',').any(|one| one.trim() == name)
+    } else {
+        name.contains(only)
     }
 }
 

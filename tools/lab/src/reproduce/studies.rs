@@ -73,7 +73,7 @@ pub fn make(ws: &Workspace, programs: &Programs, study: Study, of: &Subject) -> 
     let answer = programs
         .get(ws, study.key(), "deepsim-eval")?
         .args(&args)
-        // Its pictures are not part of the record; the folder lies in target/ and is written over.
+        // Its images are not part of the record; the folder lies in target/ and is written over.
         .args([
             "--out".into(),
             sheets(of).join(study.key()).into_os_string(),

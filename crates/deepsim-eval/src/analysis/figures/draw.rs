@@ -1,4 +1,4 @@
-//! Pictures of a figure.
+//! Images of a figure.
 
 use std::path::PathBuf;
 
@@ -36,13 +36,13 @@ pub struct Drawn {
     pub sheet: Sheet,
     /// Label and folder of each run.
     pub runs: Vec<(String, PathBuf)>,
-    /// Names of the photographs.
+    /// Names of the images.
     pub photos: Vec<String>,
     /// What is otherwise than asked.
     pub remarks: Vec<String>,
 }
 
-/// Makes the pictures of a plan, of `count` held-out photographs whose name has one of `filters`.
+/// Makes the images of a plan, of `count` held-out images whose name has one of `filters`.
 /// `progress` is told of each panel.
 ///
 /// # Errors
@@ -71,7 +71,7 @@ pub fn draw(
                 b: panel.entry.path.clone(),
             });
         }
-        // A record has pictures of some images only: the choice is spread over those that every row has.
+        // A record has reconstructions of some images only: the choice is spread over those that every row has.
         if panel.entry.origin == Origin::MahendranVedaldi {
             let record = mv::Record::open(&panel.entry.path)?;
             let has = |i: &usize| record.manifest.photos.iter().any(|p| p.index == *i);
@@ -190,8 +190,11 @@ fn rows(
     let given = reencode::Photos::Given(photos.shallow_clone());
     let shown = (&ITERATIONS[..], chosen.len());
     let made = reencode::compute(&run, &given, shown, None, |_| {}, device)?;
-    for (iteration, pictures) in &made.pictures {
-        sheet.row(&format!("{}, {iteration}", panel.label), images(pictures)?);
+    for (iteration, reconstructions) in &made.reconstructions {
+        sheet.row(
+            &format!("{}, {iteration}", panel.label),
+            images(reconstructions)?,
+        );
     }
     Ok(())
 }
@@ -217,13 +220,13 @@ fn reconstructions(
         Origin::MahendranVedaldi => {
             let record = mv::Record::open(&entry.path)?;
             record.test_data()?;
-            let some = record.of(&record.pictures(Device::Cpu)?, chosen)?;
+            let some = record.of(&record.reconstructions(Device::Cpu)?, chosen)?;
             Ok(clip_caffe(&some.f_to_device(device)?)?)
         }
     }
 }
 
-/// Rows of Fig. 7: neighbours in the choice of photographs are the pairs.
+/// Rows of Fig. 7: neighbours in the choice of images are the pairs.
 fn pairs(
     sheet: &mut Sheet,
     plan: &Plan,

@@ -97,9 +97,10 @@ impl Missing {
                     .map(|e| shown(&e.path))
                     .collect();
                 let short = "too few variational autoencoders to compare";
-                match all.is_empty() {
-                    true => format!("{short}, and no experiment file here makes one"),
-                    false => format!("{short}; train {}", all.join(", ")),
+                if all.is_empty() {
+                    format!("{short}, and no experiment file here makes one")
+                } else {
+                    format!("{short}; train {}", all.join(", "))
                 }
             }
             Missing::Comparators => {
@@ -112,14 +113,15 @@ impl Missing {
                     .filter(like)
                     .map(|e| shown(&e.path))
                     .collect();
-                match all.is_empty() {
-                    true => "no runs with different comparators, and no experiment file here \
+                if all.is_empty() {
+                    "no runs with different comparators, and no experiment file here \
                              makes one"
-                        .to_owned(),
-                    false => format!(
+                        .to_owned()
+                } else {
+                    format!(
                         "no runs with different comparators; train {}",
                         all.join(", ")
-                    ),
+                    )
                 }
             }
         }

@@ -28,7 +28,7 @@ pub enum Figure {
     /// Other comparators.
     #[value(name = "6")]
     Comparators,
-    /// Between two photographs.
+    /// Between two images.
     #[value(name = "7")]
     Interpolation,
     /// Samples of variational autoencoders.
@@ -58,7 +58,7 @@ impl Figure {
             Figure::Methods => "comparison with other methods of inversion",
             Figure::Reencoding => "iteratively re-encoding and reconstructing",
             Figure::Comparators => "reconstructions with different comparators",
-            Figure::Interpolation => "interpolation between photographs in feature space",
+            Figure::Interpolation => "interpolation between images in feature space",
             Figure::Samples => "samples from variational autoencoders",
         }
     }

@@ -17,7 +17,7 @@ pub struct Panel {
     pub entry: Entry,
 }
 
-/// A figure before its pictures are made.
+/// A figure before its images are made.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// Its panels, in order.
@@ -27,10 +27,10 @@ pub struct Plan {
 }
 
 /// Chooses runs. `encoder` (`NET:TAP`) narrows the choice to runs that invert this layer.
-/// Pictures of one figure are of the same photographs and crops; where runs differ in them, those
+/// Images of one figure are of the same original images and crops; where runs differ in them, those
 /// that fill most of the figure are taken.
 pub fn plan(figure: Figure, entries: &[Entry], encoder: Option<&str>) -> Plan {
-    let wanted = |e: &&Entry| {
+    let fits = |e: &&Entry| {
         let source = &e.experiment.encoder;
         let name = source.to_string();
         // Autoencoders and super-resolution invert nothing.
@@ -40,7 +40,7 @@ pub fn plan(figure: Figure, entries: &[Entry], encoder: Option<&str>) -> Plan {
         };
         kind && encoder.is_none_or(|wanted| wanted == name || wanted == layer_name(source))
     };
-    let entries: Vec<&Entry> = entries.iter().filter(wanted).collect();
+    let entries: Vec<&Entry> = entries.iter().filter(fits).collect();
     let key: fn(&Entry) -> String = match figure {
         Figure::Losses | Figure::Comparators => Entry::encoder_key,
         _ => Entry::photos_key,

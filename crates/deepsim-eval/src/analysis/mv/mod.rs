@@ -1,5 +1,5 @@
-//! The baseline of Mahendran & Vedaldi (CVPR 2015): pictures whose features are those of a
-//! photograph, found by gradient descent from noise under a simple prior; no network is trained.
+//! The baseline of Mahendran & Vedaldi (CVPR 2015): images whose features are those of an
+//! image, found by gradient descent from noise under a simple prior; no network is trained.
 
 mod objective;
 mod optimise;
@@ -20,7 +20,7 @@ use crate::measure::photos::from_data;
 
 /// λ_TV that goes with a layer: the published weights grow with the depth, 1 for the first two
 /// stages of a network, 10 for the middle ones, 100 from the last pooling on. (Of EfficientNet-Lite0, whose layers are
-/// numbered through: 1 down to an eighth of the picture's side, 10 at a sixteenth, 100 below.)
+/// numbered through: 1 down to an eighth of the image's side, 10 at a sixteenth, 100 below.)
 pub fn total_variation_for(tap: &str) -> f64 {
     if tap == "stem" {
         return 1.0;
@@ -43,11 +43,11 @@ pub fn total_variation_for(tap: &str) -> f64 {
     }
 }
 
-/// Inverts the held-out photographs of an experiment, at most `limit` of them spread evenly, `batch` at a time.
-/// `progress` is told of each step of each batch, with the photographs in it.
+/// Inverts the held-out images of an experiment, at most `limit` of them spread evenly, `batch` at a time.
+/// `progress` is told of each step of each batch, with the images in it.
 ///
 /// # Errors
-/// Unreadable photographs, or what the networks refuse.
+/// Unreadable images, or what the networks refuse.
 pub fn compute<'a>(
     experiment: &'a Experiment,
     perception: &'a Perception,
@@ -60,7 +60,7 @@ pub fn compute<'a>(
     let begun = Instant::now();
     let crop = experiment.raw.data.crop;
     let all = measure::chosen(data, limit);
-    let (mut photos, mut originals, mut pictures) = (vec![], vec![], vec![]);
+    let (mut photos, mut originals, mut reconstructions) = (vec![], vec![], vec![]);
     for indices in all.chunks(batch.max(1)) {
         let x = from_data(data, indices, &experiment.augment(), device)?;
         let target = {
@@ -87,7 +87,7 @@ pub fn compute<'a>(
             });
         }
         originals.push(x);
-        pictures.push(made.pictures);
+        reconstructions.push(made.images);
     }
     Ok(Made {
         experiment,
@@ -96,7 +96,7 @@ pub fn compute<'a>(
         settings: settings.clone(),
         photos,
         originals: Tensor::f_cat(&originals, 0)?,
-        pictures: Tensor::f_cat(&pictures, 0)?,
+        reconstructions: Tensor::f_cat(&reconstructions, 0)?,
         seconds: begun.elapsed().as_secs_f64(),
     })
 }

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use crate::error::Result;
 
-/// Norm of a typical picture of 227×227 pixels in Caffe units (published code).
+/// Norm of a typical image of 227×227 pixels in Caffe units (published code).
 const SIGMA_227: f64 = 27_098.115_7;
 /// The crop that it belongs to.
 const CROP: f64 = 227.0;
@@ -24,7 +24,7 @@ pub struct Stage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// σ: norm of a typical picture, Caffe units.
+    /// σ: norm of a typical image, Caffe units.
     pub sigma: f64,
     /// λ_TV of the total variation (β = 2).
     pub lambda_tv: f64,
@@ -39,7 +39,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The published ones. σ follows the side of the crop: it is the norm of a picture, and all
+    /// The published ones. σ follows the side of the crop: it is the norm of an image, and all
     /// terms then weigh the same at every size.
     pub fn published(crop: u32, lambda_tv: f64, seed: u64) -> Settings {
         let rate = 0.004;
@@ -63,7 +63,7 @@ impl Settings {
     }
 }
 
-/// Terms of the objective for each picture, `[N]`.
+/// Terms of the objective for each image, `[N]`.
 #[derive(Debug)]
 pub struct Energy {
     /// ‖Φ(x)−Φ₀‖² / ‖Φ₀‖².
@@ -73,8 +73,8 @@ pub struct Energy {
 }
 
 impl Energy {
-    /// Sum over terms and pictures: its gradient with respect to one picture is that of this
-    /// picture's own objective.
+    /// Sum over terms and images: its gradient with respect to one image is that of this
+    /// image's own objective.
     ///
     /// # Errors
     /// What libtorch refuses.
@@ -86,24 +86,24 @@ impl Energy {
     }
 }
 
-fn per_picture(x: &Tensor) -> std::result::Result<Tensor, tch::TchError> {
+fn per_image(x: &Tensor) -> std::result::Result<Tensor, tch::TchError> {
     x.f_flatten(1, -1)?
         .f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
 }
 
-/// The objective of pictures `x` `[N,3,H,W]` (Caffe units) with features `features` that should
+/// The objective of images `x` `[N,3,H,W]` (Caffe units) with features `features` that should
 /// become `target` (both `[N,...]`). Differences at the right and lower border are none.
 ///
 /// # Errors
 /// Tensors that do not fit each other.
 pub fn energy(features: &Tensor, target: &Tensor, x: &Tensor, s: &Settings) -> Result<Energy> {
     let made = || -> std::result::Result<Energy, tch::TchError> {
-        // Features that are all zero (a rectified layer on a plain picture) would divide by nothing.
-        let norm = per_picture(&target.f_square()?)?.f_clamp_min(1e-12)?;
-        let feature = per_picture(&features.f_sub(target)?.f_square()?)?.f_div(&norm)?;
-        let variation = |dim| per_picture(&x.f_diff::<Tensor>(1, dim, None, None)?.f_square()?);
+        // Features that are all zero (a rectified layer on a plain image) would divide by nothing.
+        let norm = per_image(&target.f_square()?)?.f_clamp_min(1e-12)?;
+        let feature = per_image(&features.f_sub(target)?.f_square()?)?.f_div(&norm)?;
+        let variation = |dim| per_image(&x.f_diff::<Tensor>(1, dim, None, None)?.f_square()?);
         let tv = variation(3)?.f_add(&variation(2)?)?;
-        let sixth = per_picture(&x.f_pow_tensor_scalar(6)?)?;
+        let sixth = per_image(&x.f_pow_tensor_scalar(6)?)?;
         let square = s.sigma * s.sigma;
         let regulariser = tv
             .f_mul_scalar(s.lambda_tv / 2.0 / square)?

@@ -10,16 +10,16 @@ use crate::error::{EvalError, Result};
 /// A batch that was inverted.
 #[derive(Debug)]
 pub struct Batch {
-    /// Pictures `[N,3,S,S]` in Caffe units, not clipped.
-    pub pictures: Tensor,
-    /// Feature term of each picture at the start.
+    /// Images `[N,3,S,S]` in Caffe units, not clipped.
+    pub images: Tensor,
+    /// Feature term of each image at the start.
     pub feature_start: Vec<f64>,
     /// The same at the end.
     pub feature_end: Vec<f64>,
 }
 
-/// The noise that picture `index` starts from, `[1,3,S,S]`, of norm σ: a function of the seed and
-/// the photograph alone, so that batches do not matter.
+/// The noise that image `index` starts from, `[1,3,S,S]`, of norm σ: a function of the seed and
+/// the image alone, so that batches do not matter.
 ///
 /// # Errors
 /// What libtorch refuses.
@@ -31,7 +31,7 @@ pub fn noise(index: usize, crop: u32, s: &Settings) -> Result<Tensor> {
         .map_err(ExperimentError::from)?)
 }
 
-/// Minimises the objective from `start` `[N,3,S,S]`, for all pictures of the batch at once.
+/// Minimises the objective from `start` `[N,3,S,S]`, for all images of the batch at once.
 /// `encode` must let gradients pass. `progress` is told of each step.
 ///
 /// # Errors
@@ -72,7 +72,7 @@ pub fn invert(
         return Err(EvalError::Diverged);
     }
     Ok(Batch {
-        pictures: x,
+        images: x,
         feature_start: feature_start.unwrap_or_else(|| feature_end.clone()),
         feature_end,
     })

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! runs/NAME/
-//!   mv.json                      this record: settings, photographs, hashes; written last
-//!   mv.toml                      the experiment that says which encoder, layer and photographs
+//!   mv.json                      this record: settings, images, hashes; written last
+//!   mv.toml                      the experiment that says which encoder, layer and images
 //!   reconstructions.safetensors  key "x", f32 [N,3,S,S], RGB, 0–255 but not clipped
-//!   mv.png                       photographs above reconstructions
+//!   mv.png                       original images above reconstructions
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -34,7 +34,7 @@ pub const FILE: &str = "mv.json";
 const TOML: &str = "mv.toml";
 const TENSORS: &str = "reconstructions.safetensors";
 const PICTURE: &str = "mv.png";
-/// Photographs on the record's sheet.
+/// Images on the record's sheet.
 const SHOWN: usize = 8;
 
 /// `mv.json`.
@@ -49,11 +49,11 @@ pub struct Manifest {
     pub encoder: String,
     /// blake3 of the encoder's weights.
     pub encoder_weights: String,
-    /// Digest of the held-out photographs.
+    /// Digest of the held-out images.
     pub test_data: String,
     /// Settings of the optimisation.
     pub settings: Settings,
-    /// One for each photograph, in the order of the reconstructions.
+    /// One for each original image, in the order of the reconstructions.
     pub photos: Vec<Photo>,
     /// blake3 of each of the other files, hex.
     pub files: BTreeMap<String, String>,
@@ -61,7 +61,7 @@ pub struct Manifest {
     pub seconds: f64,
 }
 
-/// A photograph and how well its features were met.
+/// An image and how well its features were met.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Photo {
@@ -81,16 +81,16 @@ pub struct Made<'a> {
     pub experiment: &'a Experiment,
     /// Its networks.
     pub perception: &'a Perception,
-    /// The photographs' dataset.
+    /// The images' dataset.
     pub data: &'a Dataset,
     /// Settings.
     pub settings: Settings,
-    /// Photographs.
+    /// Images.
     pub photos: Vec<Photo>,
     /// They, Caffe units.
     pub originals: Tensor,
     /// Reconstructions, Caffe units.
-    pub pictures: Tensor,
+    pub reconstructions: Tensor,
     /// Seconds.
     pub seconds: f64,
 }
@@ -151,11 +151,11 @@ pub fn write(out: &Path, made: &Made<'_>, fresh: bool) -> Result<()> {
     let names = shown.iter().map(|&i| &made.photos[i]);
     sheet.columns = names.map(|p| short_name(&p.name)).collect();
     sheet.row("photo", few(&made.originals)?);
-    sheet.row("M&V", few(&made.pictures)?);
+    sheet.row("M&V", few(&made.reconstructions)?);
     let mut files = BTreeMap::new();
     for (name, bytes) in [
         (TOML, made.experiment.to_toml()?.into_bytes()),
-        (TENSORS, tensors(&caffe_to_rgb(&made.pictures)?)?),
+        (TENSORS, tensors(&caffe_to_rgb(&made.reconstructions)?)?),
         (PICTURE, sheet.png()?),
     ] {
         output::write(&beside.path().join(name), &bytes)?;
@@ -282,10 +282,10 @@ impl Record {
         })
     }
 
-    /// The held-out photographs, checked to be those of the record.
+    /// The held-out images, checked to be those of the record.
     ///
     /// # Errors
-    /// Missing or changed photographs.
+    /// Missing or changed images.
     pub fn test_data(&self) -> Result<Dataset> {
         let data = Dataset::open_and_tell(&self.experiment.raw.data.test)?;
         let is = data.digest();
@@ -324,17 +324,18 @@ impl Record {
         let mut own: Vec<usize> = self.manifest.photos.iter().map(|p| p.index).collect();
         own.sort_unstable();
         let chosen = measure::chosen(data, limit);
-        match chosen.iter().all(|i| own.binary_search(i).is_ok()) {
-            true => chosen,
-            false => some(&own, limit),
+        if chosen.iter().all(|i| own.binary_search(i).is_ok()) {
+            chosen
+        } else {
+            some(&own, limit)
         }
     }
 
-    /// Reconstructions of images of the dataset, of all of [`Record::pictures`].
+    /// Reconstructions of images of the dataset, of all of [`Record::reconstructions`].
     ///
     /// # Errors
     /// An image that the record has none of.
-    pub fn of(&self, pictures: &Tensor, indices: &[usize]) -> Result<Tensor> {
+    pub fn of(&self, reconstructions: &Tensor, indices: &[usize]) -> Result<Tensor> {
         let photos = &self.manifest.photos;
         let place = |&index: &usize| {
             let found = photos.iter().position(|p| p.index == index);
@@ -344,15 +345,15 @@ impl Record {
             })
         };
         let places: Vec<i64> = indices.iter().map(place).collect::<Result<_>>()?;
-        let places = Tensor::f_from_slice(&places)?.f_to_device(pictures.device())?;
-        Ok(pictures.f_index_select(0, &places)?)
+        let places = Tensor::f_from_slice(&places)?.f_to_device(reconstructions.device())?;
+        Ok(reconstructions.f_index_select(0, &places)?)
     }
 
     /// The reconstructions, `[N,3,S,S]` in Caffe units, not clipped.
     ///
     /// # Errors
     /// A file of another shape than the record says.
-    pub fn pictures(&self, device: Device) -> Result<Tensor> {
+    pub fn reconstructions(&self, device: Device) -> Result<Tensor> {
         let file = self.path.join(TENSORS);
         let found = read_safetensors(&file)?;
         let side = i64::from(self.experiment.raw.data.crop);

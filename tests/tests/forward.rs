@@ -33,8 +33,8 @@ fn save(path: &Path, tensors: &[(&str, &Tensor)]) {
     .unwrap();
 }
 
-/// RGB pictures, 0–255.
-fn pictures(n: i64, size: i64) -> Tensor {
+/// RGB images, 0–255.
+fn images(n: i64, size: i64) -> Tensor {
     tch::manual_seed(5);
     Tensor::rand([n, 3, size, size], (Kind::Float, Device::Cpu)) * 255.0
 }
@@ -77,13 +77,13 @@ fn same(got: &Tensor, wanted: &Tensor) {
 #[test]
 fn feature_networks_at_any_legal_size() {
     let lab = Lab::new();
-    // 17 pictures: more than go through at once.
+    // 17 images: more than go through at once.
     for (net, tap, n, size, shape) in [
         ("encoder", Tap::Pool2, 17, 64, [17, 192, 3, 3]),
         ("encoder", Tap::Pool2, 1, 200, [1, 192, 11, 11]),
         ("comparator", Tap::Relu3, 2, 64, [2, 384, 3, 3]),
     ] {
-        let x = pictures(n, size);
+        let x = images(n, size);
         save(&lab.at("in.safetensors"), &[("x", &x)]);
         let ran = forward(&lab, net, &[]).exits(0);
         assert_eq!(ran.stdout, "");
@@ -102,7 +102,7 @@ fn feature_networks_at_any_legal_size() {
 #[test]
 fn an_experiment_with_other_networks_than_the_run_is_refused_by_key() {
     let lab = Lab::trained(2);
-    save(&lab.at("in.safetensors"), &[("x", &pictures(2, 64))]);
+    save(&lab.at("in.safetensors"), &[("x", &images(2, 64))]);
     forward(&lab, "discriminator", &["--run", "run"]).exits(0);
     let set = ["--run", "run", "--set", "encoder.tap=\"pool1\""];
     forward(&lab, "discriminator", &set).refuses(&[
@@ -125,7 +125,7 @@ fn trained_networks_from_a_run_and_from_a_file() {
 
     let features = FeatureNet::random(NetKind::AlexNet, Tap::Pool2, 1, Device::Cpu).unwrap();
     let features = features
-        .features(&rgb_to_caffe(&pictures(3, 64)).unwrap(), &[Tap::Pool2])
+        .features(&rgb_to_caffe(&images(3, 64)).unwrap(), &[Tap::Pool2])
         .unwrap()
         .remove(0);
     let generator = checkpoint.generator(Device::Cpu).unwrap();
@@ -137,12 +137,12 @@ fn trained_networks_from_a_run_and_from_a_file() {
     let file = checkpoint.path.join("generator.safetensors");
     forward(&lab, "generator", &["--weights", file.to_str().unwrap()]).exits(0);
     same(&y(&lab), &wanted);
-    // Cropped, not clipped: a young generator's pictures leave 0–255 where asked to.
+    // Cropped, not clipped: a young generator's images leave 0–255 where asked to.
     save(&lab.at("in.safetensors"), &[("x", &(&features * 1e4))]);
     forward(&lab, "generator", &["--run", "run"]).exits(0);
     assert!(y(&lab).max().double_value(&[]) > 255.0 || y(&lab).min().double_value(&[]) < 0.0);
 
-    let x = pictures(2, 64);
+    let x = images(2, 64);
     let mut judge =
         Discriminator::new(checkpoint.manifest.discriminator.clone(), 0, Device::Cpu).unwrap();
     judge
@@ -173,7 +173,7 @@ fn a_discriminator_that_also_sees_the_features() {
     let lab = Lab::new();
     let both = ["--set", "discriminator.features=true"];
     run(lab.train().args(both).args(["--steps", "1"])).exits(0);
-    let (x, features) = (pictures(2, 64), pictures(2, 24).view([2, 192, 3, 3]));
+    let (x, features) = (images(2, 64), images(2, 24).view([2, 192, 3, 3]));
     save(&lab.at("in.safetensors"), &[("x", &x), ("feat", &features)]);
     let from_run = ["--run", "run", both[0], both[1]];
     forward(&lab, "discriminator", &from_run).exits(0);
@@ -206,9 +206,9 @@ fn a_discriminator_that_also_sees_the_features() {
 }
 
 #[test]
-fn pictures_in_other_units_than_0_to_255_are_warned_about() {
+fn images_in_other_units_than_0_to_255_are_warned_about() {
     let lab = Lab::new();
-    let x = pictures(2, 64);
+    let x = images(2, 64);
     let dark = &x / 255.0;
     let almost = dark.copy();
     let _ = almost.view([-1]).narrow(0, 7, 1).fill_(2.0);
@@ -216,7 +216,7 @@ fn pictures_in_other_units_than_0_to_255_are_warned_about() {
         (dark.shallow_clone(), &["[0, 1]", "x * 255"][..]),
         (&dark * 2.0 - 1.0, &["[-1, 1]", "(x + 1) * 127.5"]),
         (&dark * 0.0 + 1.0, &["[0, 1]"]),
-        // A black picture is one in every unit.
+        // A black image is one in every unit.
         (&dark * 0.0, &[]),
         (x, &[]),
         (almost, &[]),
@@ -235,7 +235,7 @@ fn pictures_in_other_units_than_0_to_255_are_warned_about() {
 #[test]
 fn what_the_encoder_wrote_goes_into_the_generator() {
     let lab = Lab::trained(2);
-    save(&lab.at("in.safetensors"), &[("x", &pictures(2, 64))]);
+    save(&lab.at("in.safetensors"), &[("x", &images(2, 64))]);
     forward(&lab, "encoder", &[]).exits(0);
     let features = y(&lab);
     fs::rename(lab.at("out.safetensors"), lab.at("in.safetensors")).unwrap();
@@ -245,20 +245,20 @@ fn what_the_encoder_wrote_goes_into_the_generator() {
     save(&lab.at("in.safetensors"), &[("x", &features)]);
     forward(&lab, "generator", &["--run", "run"]).exits(0);
     assert_eq!(y(&lab), made);
-    // Of several tensors it is told which one; other networks take pictures, whose key is x.
+    // Of several tensors it is told which one; other networks take images, whose key is x.
     save(
         &lab.at("in.safetensors"),
         &[("y", &features), ("z", &features)],
     );
     forward(&lab, "generator", &["--run", "run"]).refuses(&["no tensor `x`", "y, z"]);
-    save(&lab.at("in.safetensors"), &[("y", &pictures(1, 64))]);
+    save(&lab.at("in.safetensors"), &[("y", &images(1, 64))]);
     forward(&lab, "encoder", &[]).refuses(&["no tensor `x`", "it has y"]);
 }
 
 #[test]
 fn a_run_s_own_file_means_its_checkpoints() {
     let lab = Lab::trained(2);
-    save(&lab.at("in.safetensors"), &[("x", &pictures(1, 64))]);
+    save(&lab.at("in.safetensors"), &[("x", &images(1, 64))]);
     forward(&lab, "discriminator", &["--run", "run"]).exits(0);
     let wanted = y(&lab);
     fs::rename(lab.run_dir(), lab.at("elsewhere")).unwrap();
@@ -276,16 +276,16 @@ fn a_run_s_own_file_means_its_checkpoints() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let lab = Lab::new();
-    let x = pictures(1, 64);
+    let x = images(1, 64);
     let put = |tensors: &[(&str, &Tensor)]| save(&lab.at("in.safetensors"), tensors);
     put(&[("pictures", &x)]);
     forward(&lab, "encoder", &[]).refuses(&["in.safetensors", "no tensor `x`", "it has pictures"]);
     for (shape, words) in [
         (
             &[1, 1, 64, 64][..],
-            &["pictures [N,3,H,W]", "[1, 1, 64, 64]"][..],
+            &["images [N,3,H,W]", "[1, 1, 64, 64]"][..],
         ),
-        (&[3, 64, 64], &["pictures [N,3,H,W]", "[3, 64, 64]"]),
+        (&[3, 64, 64], &["images [N,3,H,W]", "[3, 64, 64]"]),
         (&[0, 3, 64, 64], &["at least one sample", "[0, 3, 64, 64]"]),
         (&[], &["at least one sample", "[]"]),
         (

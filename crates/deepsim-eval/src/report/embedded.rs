@@ -1,4 +1,4 @@
-//! Pictures inside the page.
+//! Images inside the page.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -6,19 +6,19 @@ use image::RgbImage;
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use tch::Tensor;
 
-use super::data::Picture;
+use super::data::EmbeddedImage;
 use crate::error::{EvalError, Result};
 use crate::show::sheet::images;
 
 /// Quality of the JPEGs: full colour resolution, artefacts below what reconstructions show.
 const QUALITY: u8 = 90;
 
-/// Pictures `[N,3,H,W]` in Caffe units, clipped to 0–255.
-pub(super) fn pictures(caffe: &Tensor) -> Result<Vec<Picture>> {
+/// Images `[N,3,H,W]` in Caffe units, clipped to 0–255.
+pub(super) fn embed_all(caffe: &Tensor) -> Result<Vec<EmbeddedImage>> {
     images(caffe)?.iter().map(embed).collect()
 }
 
-fn embed(image: &RgbImage) -> Result<Picture> {
+fn embed(image: &RgbImage) -> Result<EmbeddedImage> {
     let bad = |e: &dyn std::fmt::Display| EvalError::Format(format!("JPEG: {e}"));
     let (width, height) = image.dimensions();
     let (w, h) = (
@@ -32,7 +32,7 @@ fn embed(image: &RgbImage) -> Result<Picture> {
     encoder
         .encode(image.as_raw(), w, h, ColorType::Rgb)
         .map_err(|e| bad(&e))?;
-    Ok(Picture {
+    Ok(EmbeddedImage {
         address: format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes)),
         width,
         height,
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_comes_back_nearly_as_it_was() {
+    fn an_image_comes_back_nearly_as_it_was() {
         let image = RgbImage::from_fn(40, 30, |x, y| {
             image::Rgb([(x * 6) as u8, (y * 8) as u8, 90])
         });

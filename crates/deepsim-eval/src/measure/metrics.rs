@@ -1,5 +1,5 @@
-//! Judges of reconstructions that the paper lacks. A judge that the run was trained with would
-//! praise it for what it was paid for: such a number is not given, the table says `shared`.
+//! Metrics of reconstructions that the paper lacks. A metric of a network that the run was trained with favours the run:
+//! it is not given, and the table says `shared`.
 
 use std::path::{Path, PathBuf};
 
@@ -14,15 +14,15 @@ use tch::{Device, Kind, Tensor};
 use crate::error::Result;
 use crate::measure::scale::mean;
 
-/// A judge's number.
+/// Value of a metric.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Score {
-    /// Nobody asked, or the judge's weights are not there.
+    /// It was not asked for, or its network's weights are not there.
     #[default]
     Missing,
-    /// The judge is a network that the run was trained with.
+    /// Its network is one that the run was trained with.
     Shared,
-    /// A mean over photographs.
+    /// A mean over images.
     Value(f64),
 }
 
@@ -47,19 +47,19 @@ impl Score {
     }
 }
 
-/// What the judges say of one run.
+/// The metrics of one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Verdict {
-    /// LPIPS by [`Verdict::lpips_net`]; 0 is the same picture.
+pub struct MetricValues {
+    /// LPIPS by [`MetricValues::lpips_net`]; 0 is the same image.
     pub lpips: Score,
     /// The network of LPIPS.
     pub lpips_net: Option<NetKind>,
-    /// Structural similarity; 1 is the same picture.
+    /// Structural similarity; 1 is the same image.
     pub ssim: Score,
     /// Peak signal-to-noise ratio, decibels.
     pub psnr: Score,
     /// Share of reconstructions that EfficientNet-Lite0 gives the label that it gives the
-    /// photograph.
+    /// image.
     pub label_top1: Score,
     /// Share whose five best labels have it.
     pub label_top5: Score,
@@ -68,9 +68,9 @@ pub struct Verdict {
 /// EfficientNet-Lite0's own side; smaller crops are enlarged to it.
 const CLASSIFIER_SIDE: i64 = 224;
 
-/// The judges whose weights are there.
+/// The metrics whose weights are there.
 #[derive(Debug)]
-pub struct Judges {
+pub struct Metrics {
     lpips: Vec<(NetKind, Lpips)>,
     classifier: Option<FeatureNet>,
     /// Weights that are not there.
@@ -92,20 +92,20 @@ const LPIPS: [(NetKind, &str, &str); 2] = [
 ];
 const CLASSIFIER: &str = "efficientnet-lite0.safetensors";
 
-/// LPIPS by a network that is kin to none that had a part in the run, where there is one: the preferred one first.
+/// LPIPS by a network of another family than all that had a part in the run, where there is one: the preferred one first.
 fn lpips_for(used: &[NetKind]) -> Option<NetKind> {
-    let is_kin = |a: NetKind| used.iter().any(|b| a.info().family == b.info().family);
+    let is_used = |a: NetKind| used.iter().any(|b| a.info().family == b.info().family);
     let all = LPIPS.iter().map(|(net, _, _)| *net);
-    all.into_iter().find(|net| !is_kin(*net))
+    all.into_iter().find(|net| !is_used(*net))
 }
 
-impl Judges {
-    /// Loads the judges whose weights are in `folder`.
+impl Metrics {
+    /// Loads the metrics whose weights are in `folder`.
     ///
     /// # Errors
     /// Weights that are there and damaged.
-    pub fn load(folder: &Path, device: Device) -> Result<Judges> {
-        let mut judges = Judges {
+    pub fn load(folder: &Path, device: Device) -> Result<Metrics> {
+        let mut metrics = Metrics {
             lpips: Vec::new(),
             classifier: None,
             missing: Vec::new(),
@@ -114,7 +114,7 @@ impl Judges {
             let path = folder.join(name);
             let is = path.is_file();
             if !is {
-                judges.missing.push(path.clone());
+                metrics.missing.push(path.clone());
             }
             is.then_some(path)
         };
@@ -126,19 +126,19 @@ impl Judges {
         }
         let classifier = there(CLASSIFIER);
         for (net, weights, heads) in found {
-            judges
+            metrics
                 .lpips
                 .push((net, Lpips::load(net, &weights, &heads, device)?));
         }
         if let Some(path) = classifier {
             let net = NetKind::EfficientNetLite0;
-            judges.classifier = Some(FeatureNet::load(net, Tap::Logits, &path, device)?);
+            metrics.classifier = Some(FeatureNet::load(net, Tap::Logits, &path, device)?);
         }
-        Ok(judges)
+        Ok(metrics)
     }
 
-    /// Begins to judge a trained run.
-    pub fn of(&self, experiment: &Experiment) -> Judging<'_> {
+    /// Begins to measure a trained run.
+    pub fn of(&self, experiment: &Experiment) -> Measuring<'_> {
         let mut used: Vec<NetKind> = kind(&experiment.encoder).into_iter().collect();
         if experiment.raw.loss.feat > 0.0 {
             used.extend(kind(&experiment.comparator));
@@ -146,15 +146,15 @@ impl Judges {
         self.beside(&used)
     }
 
-    /// Begins to judge what was made by the experiment's encoder alone.
-    pub fn of_encoder(&self, experiment: &Experiment) -> Judging<'_> {
+    /// Begins to measure what was made by the experiment's encoder alone.
+    pub fn of_encoder(&self, experiment: &Experiment) -> Measuring<'_> {
         let used: Vec<NetKind> = kind(&experiment.encoder).into_iter().collect();
         self.beside(&used)
     }
 
-    fn beside(&self, used: &[NetKind]) -> Judging<'_> {
-        Judging {
-            judges: self,
+    fn beside(&self, used: &[NetKind]) -> Measuring<'_> {
+        Measuring {
+            metrics: self,
             lpips_net: lpips_for(used),
             classifier_shared: used.contains(&NetKind::EfficientNetLite0),
             values: Default::default(),
@@ -174,35 +174,35 @@ impl Judges {
     }
 }
 
-/// The network of ours that a source is, if it is one: only those are judges.
+/// The network of ours that a source is, if it is one: only those are networks of metrics.
 fn kind(source: &Source) -> Option<NetKind> {
     source.network().map(|n| n.net)
 }
 
-/// A run that is being judged, batch by batch.
+/// The metrics of a run, batch by batch.
 #[derive(Debug)]
-pub struct Judging<'a> {
-    judges: &'a Judges,
+pub struct Measuring<'a> {
+    metrics: &'a Metrics,
     lpips_net: Option<NetKind>,
     classifier_shared: bool,
     /// LPIPS, SSIM, PSNR, top 1, top 5.
     values: [Vec<f64>; 5],
 }
 
-impl Judging<'_> {
-    /// Looks at photographs and their reconstructions, both `[N,3,S,S]` in Caffe units.
+impl Measuring<'_> {
+    /// Looks at original images and their reconstructions, both `[N,3,S,S]` in Caffe units.
     ///
     /// # Errors
     /// What the networks refuse.
     pub fn add(&mut self, photos: &Tensor, made: &Tensor) -> Result<()> {
         let _guard = tch::no_grad_guard();
         let (a, b) = (caffe_to_rgb(photos)?, caffe_to_rgb(made)?);
-        let judge = self
-            .judges
+        let lpips = self
+            .metrics
             .lpips
             .iter()
             .find(|(n, _)| Some(*n) == self.lpips_net);
-        if let Some((_, lpips)) = judge {
+        if let Some((_, lpips)) = lpips {
             let d = lpips.distance(&a, &b)?.f_to_kind(Kind::Double)?;
             self.values[0].extend(Vec::<f64>::try_from(d.f_to_device(Device::Cpu)?)?);
         }
@@ -211,35 +211,41 @@ impl Judging<'_> {
         }
         self.values[2].extend(psnr(&a, &b)?);
         if let Some(net) = self
-            .judges
+            .metrics
             .classifier
             .as_ref()
             .filter(|_| !self.classifier_shared)
         {
-            let own = self.judges.labels(net, &a, 1)?;
-            let theirs = self.judges.labels(net, &b, 5)?;
+            let own = self.metrics.labels(net, &a, 1)?;
+            let theirs = self.metrics.labels(net, &b, 5)?;
             for (own, theirs) in own.iter().zip(&theirs) {
-                let wanted = own.first();
+                let label = own.first();
                 let hit = |found: bool| f64::from(u8::from(found));
-                self.values[3].push(hit(theirs.first() == wanted));
-                self.values[4].push(hit(wanted.is_some_and(|w| theirs.contains(w))));
+                self.values[3].push(hit(theirs.first() == label));
+                self.values[4].push(hit(label.is_some_and(|w| theirs.contains(w))));
             }
         }
         Ok(())
     }
 
-    /// What they say.
-    pub fn verdict(&self) -> Verdict {
+    /// The means so far.
+    pub fn values(&self) -> MetricValues {
         let [lpips, ssim, psnr, top1, top5] = &self.values;
-        let score = |values: &[f64]| match values.is_empty() {
-            true => Score::Missing,
-            false => Score::Value(mean(values)),
+        let score = |values: &[f64]| {
+            if values.is_empty() {
+                Score::Missing
+            } else {
+                Score::Value(mean(values))
+            }
         };
-        let classes = |values: &[f64]| match self.classifier_shared {
-            true => Score::Shared,
-            false => score(values),
+        let classes = |values: &[f64]| {
+            if self.classifier_shared {
+                Score::Shared
+            } else {
+                score(values)
+            }
         };
-        Verdict {
+        MetricValues {
             lpips: match self.lpips_net {
                 None => Score::Shared,
                 Some(_) => score(lpips),
@@ -258,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_judged_by_whom_it_was_trained_with() {
+    fn metric_of_a_network_that_the_run_was_trained_with_is_shared() {
         use NetKind::{AlexNet, CaffeNet, EfficientNetLite0, Vgg16};
         assert_eq!(lpips_for(&[AlexNet, AlexNet]), Some(Vgg16));
         assert_eq!(lpips_for(&[CaffeNet]), Some(Vgg16));

@@ -110,10 +110,7 @@ fn chart(area: &Area, panel: &Panel, runs: &[Run]) -> Result<()> {
     let (low, high) = shown.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), y| {
         (a.min(y), b.max(y))
     });
-    let (low, high) = match low < high {
-        true => (low, high),
-        false => (0.0, 1.0),
-    };
+    let (low, high) = if low < high { (low, high) } else { (0.0, 1.0) };
     let margin = 0.05 * (high - low);
     let mut chart = ChartBuilder::on(area)
         .caption(panel.title, (FONT, 18))
@@ -163,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_arithmetics_and_text_are_on_a_small_picture() {
+    fn both_arithmetics_and_text_are_on_a_small_figure() {
         let runs = [
             run(Precision::Fp32, 1, 40.0),
             run(Precision::Fp32, 2, 44.0),
