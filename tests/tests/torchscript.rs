@@ -9,9 +9,10 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use deepsim_experiment::Consent;
+use deepsim_experiment::config::{OutputTap, Units};
 use deepsim_experiment::hash::hash_file;
 use deepsim_experiment::networks::Frozen;
-use deepsim_experiment::source::{OutputTap, Role, ScriptSource, Source, Units};
+use deepsim_experiment::source::{Role, ScriptSource, Source};
 use deepsim_nets::params::read_safetensors;
 use deepsim_nets::pictures::rgb_to_caffe;
 use deepsim_tests::files::{self, column, tensors};

@@ -4,6 +4,7 @@
 use std::fs;
 use std::process::Command;
 
+use deepsim_experiment::Experiment;
 use deepsim_tests::files::{checkpoint, column, tensors};
 use deepsim_tests::lab::{Lab, TRAIN};
 use deepsim_tests::process::{root, run};
@@ -18,7 +19,8 @@ fn faces(which: &str) -> Lab {
 
 fn write(lab: &Lab, which: &str, earlier: &str) {
     let file = root().join(format!("experiments/sample/faces-{which}.toml"));
-    let mut toml = fs::read_to_string(file).unwrap();
+    // With what it extends.
+    let mut toml = Experiment::load(&file, &[]).unwrap().to_toml().unwrap();
     for (from, to) in [
         ("data/faces/", format!("{}/", lab.path().display())),
         ("runs/faces-gan", lab.text(earlier)),
@@ -31,7 +33,13 @@ fn write(lab: &Lab, which: &str, earlier: &str) {
         ("eval_every = 300", "eval_every = 0".to_owned()),
         ("sample_every = 300", "sample_every = 2".to_owned()),
     ] {
-        toml = toml.replace(from, &to);
+        let small = toml.replace(from, &to);
+        // The earlier run is named by one of the files alone.
+        assert!(
+            small != toml || from == "runs/faces-gan",
+            "{which}: no {from}"
+        );
+        toml = small;
     }
     fs::write(lab.experiment(), toml).unwrap();
 }

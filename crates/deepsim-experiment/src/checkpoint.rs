@@ -31,7 +31,7 @@ pub(crate) use listing::{is_visible, step_of};
 
 /// Stem of the file in a checkpoint that holds an encoder that learned.
 pub const ENCODER_FILE: &str = "encoder";
-/// Stem of the checkpoint's file that holds a [`Scale`].
+/// Stem of the checkpoint's file that holds a `recorded::Scale`.
 pub const SCALE_FILE: &str = "features";
 /// Version of the checkpoint format. Format 1 had no digest of the manifest itself, format 2 no values of the
 /// experiment; both stay readable. Fields that later builds add need no other number: they are part of the digest, and

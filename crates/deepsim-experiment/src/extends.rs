@@ -49,6 +49,17 @@ pub fn is_complete(base: &Table, path: &Path) -> Result<()> {
     }
 }
 
+/// An error of the file that `path` extends, where that file cannot be read at all.
+pub fn unreadable(path: &Path, error: &ExperimentError) -> ExperimentError {
+    ExperimentError::Invalid {
+        path: path.to_owned(),
+        key: KEY.to_owned(),
+        reason: format!(
+            "names a file that cannot be read (its path begins at this file's folder): {error}"
+        ),
+    }
+}
+
 /// Puts what one file says over what the other says.
 pub fn merge(base: &mut Table, own: Table) {
     for (key, value) in own {
@@ -64,7 +75,7 @@ pub fn merge(base: &mut Table, own: Table) {
 }
 
 /// The line that a key is set in, counted from 1; none where the text does not set it. `key` is dotted.
-pub fn line_of(text: &str, key: &str) -> Option<usize> {
+fn line_of(text: &str, key: &str) -> Option<usize> {
     let mut section = String::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -96,6 +107,17 @@ pub fn line_of(text: &str, key: &str) -> Option<usize> {
         }
     }
     None
+}
+
+/// The line of a file that a parser's message about the merged table is about; none where the file does not set the key.
+pub fn line_of_error(text: &str, message: &str) -> Option<usize> {
+    let quoted = |before: &str| message.split_once(before)?.1.split('`').next();
+    let key = match (quoted("\nin `"), quoted("unknown field `")) {
+        (Some(table), Some(field)) => format!("{table}.{field}"),
+        (Some(key), None) | (None, Some(key)) => key.to_owned(),
+        (None, None) => return None,
+    };
+    line_of(text, &key)
 }
 
 #[cfg(test)]
@@ -131,6 +153,27 @@ mod tests {
         assert_eq!(line_of(text, "train.steps"), Some(6));
         assert_eq!(line_of(text, "train"), Some(5));
         assert_eq!(line_of(text, "train.seed"), None);
+    }
+
+    #[test]
+    fn a_message_without_a_place_gets_one() {
+        let text = "name = 'a'\nlos = 1\n\n[train]\nsteps = 'a'\nstepss = 1\n";
+        for (message, line) in [
+            (
+                "invalid type: string \"a\", expected u64\nin `train.steps`\n",
+                Some(5),
+            ),
+            (
+                "unknown field `stepss`, expected `steps`\nin `train`\n",
+                Some(6),
+            ),
+            ("unknown field `los`, expected `loss`\n", Some(2)),
+            ("missing field `seed`\nin `train`\n", Some(4)),
+            ("missing field `seed`\nin `gate`\n", None),
+            ("something else", None),
+        ] {
+            assert_eq!(line_of_error(text, message), line, "{message}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::raw::Raw;
+use crate::config::Config;
 
 /// Keys that a resume may change: the length of the run, its reports, its threads and what it tolerates. Consent to run
 /// code is no part of an experiment either.
@@ -106,8 +106,8 @@ impl Fixed {
     ///
     /// # Errors
     /// A value that TOML cannot hold (none of ours).
-    pub fn of(raw: &Raw) -> Result<Fixed, toml::ser::Error> {
-        let mut values = flatten(raw)?;
+    pub fn of(config: &Config) -> Result<Fixed, toml::ser::Error> {
+        let mut values = flatten(config)?;
         values.retain(|key, _| !FREE.contains(&key.as_str()));
         Ok(Fixed {
             digest: digest(&values),
@@ -160,7 +160,7 @@ fn words(value: &Value) -> String {
 }
 
 /// Dotted key → value.
-fn flatten(raw: &Raw) -> Result<BTreeMap<String, Value>, toml::ser::Error> {
+fn flatten(config: &Config) -> Result<BTreeMap<String, Value>, toml::ser::Error> {
     fn walk(prefix: &str, value: &toml::Value, out: &mut BTreeMap<String, Value>) {
         let toml::Value::Table(table) = value else {
             out.insert(prefix.to_owned(), json(value));
@@ -175,7 +175,7 @@ fn flatten(raw: &Raw) -> Result<BTreeMap<String, Value>, toml::ser::Error> {
         }
     }
     let mut out = BTreeMap::new();
-    walk("", &toml::Value::try_from(raw)?, &mut out);
+    walk("", &toml::Value::try_from(config)?, &mut out);
     Ok(out)
 }
 
@@ -205,7 +205,7 @@ mod tests {
     fn fixed(sets: &[&str]) -> Fixed {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/quickstart.toml");
         let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
-        Fixed::of(&Experiment::load(&file, &sets).unwrap().raw).unwrap()
+        Fixed::of(&Experiment::load(&file, &sets).unwrap().config).unwrap()
     }
 
     #[test]

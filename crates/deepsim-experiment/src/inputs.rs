@@ -4,8 +4,9 @@ use std::path::Path;
 
 use deepsim_data::terminal::{path as shown, quote};
 
-use crate::config::{Experiment, Source};
 use crate::error::{ExperimentError, Result};
+use crate::experiment::Experiment;
+use crate::source::Source;
 
 impl Experiment {
     /// Checks that the files and folders that the experiment names are there, before anything
@@ -16,8 +17,8 @@ impl Experiment {
     pub fn check_inputs(&self) -> Result<()> {
         let mut missing: Vec<String> = Vec::new();
         for (key, path) in [
-            ("data.train", &self.raw.data.train),
-            ("data.test", &self.raw.data.test),
+            ("data.train", &self.config.data.train),
+            ("data.test", &self.config.data.test),
         ] {
             if !path.exists() {
                 missing.push(format!(

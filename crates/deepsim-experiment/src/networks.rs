@@ -9,14 +9,15 @@ use deepsim_nets::{Discriminator, FeatureNet, LearnedEncoder, Mode, NetError, Ta
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{Checkpoint, ENCODER_FILE};
-use crate::config::{Experiment, NetSource, Source, Weights};
 use crate::consent::{Allowed, Consent, Permit};
 use crate::error::{ExperimentError, Result};
+use crate::experiment::Experiment;
 use crate::features_file;
 use crate::hash::hash_file;
 use crate::recorded::{Recorded, Scale};
 use crate::script::{Script, Through};
 use crate::source::{JudgeSource, Role};
+use crate::source::{NetSource, Source, Weights};
 
 /// A frozen network and its tap.
 #[derive(Debug)]
@@ -205,13 +206,13 @@ impl Perception {
         // Before anything is loaded.
         let [of_encoder, of_comparator] =
             permit.modules([(Role::Encoder, e), (Role::Comparator, c)])?;
-        let crop = i64::from(experiment.raw.data.crop);
+        let crop = i64::from(experiment.config.data.crop);
         let shared = match (e.network(), c.network()) {
             (Some(e), Some(c)) if e.net == c.net && e.weights == c.weights => Some((e, c)),
             _ => None,
         };
         // An encoder that learns leaves its comparator behind with the first update.
-        let shared = shared.filter(|_| experiment.raw.latent.is_none());
+        let shared = shared.filter(|_| experiment.config.latent.is_none());
         let (encoder, comparator) = match (shared, c) {
             (Some((e, c)), _) => {
                 let table = e.net.table();
@@ -476,9 +477,9 @@ impl Encoder {
 
 /// The encoder of an experiment, with the module that was allowed, where it is one.
 fn encoder(experiment: &Experiment, module: Option<Allowed>, device: Device) -> Result<Encoder> {
-    let crop = i64::from(experiment.raw.data.crop);
-    let seed = experiment.raw.train.seed;
-    Ok(match (&experiment.encoder, experiment.raw.latent) {
+    let crop = i64::from(experiment.config.data.crop);
+    let seed = experiment.config.train.seed;
+    Ok(match (&experiment.encoder, experiment.config.latent) {
         (Source::Network(n), Some(spec)) => {
             let net = load(n, device)?;
             let learned = LearnedEncoder::new(net, n.tap, spec, crop, seed, device)?;

@@ -8,9 +8,10 @@ use deepsim_data::{Dataset, DatasetKind, Part};
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, SCALE_FILE};
+use crate::config::Normalize;
 use crate::error::{ExperimentError, Result};
 use crate::features_file::{FeaturesFile, few};
-use crate::source::{Normalize, RecordedSource, sizes};
+use crate::source::{RecordedSource, sizes};
 
 /// Features of the pictures of an experiment, by name.
 #[derive(Debug)]

@@ -8,13 +8,15 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use deepsim_data::terminal::{one_line, path as shown};
 
 use crate::checkpoint::{self, Checkpoint, Manifest};
-use crate::config::{Experiment, Raw};
+use crate::config::Config;
 use crate::contents::{self, CHECKPOINTS, EXPERIMENT, LOCK, Place};
 use crate::error::{ExperimentError, Result};
+use crate::experiment::Experiment;
 use crate::files;
 use crate::fixed::Fixed;
 use crate::folder;
@@ -175,11 +177,11 @@ impl RunDir {
                 path: self.path.clone(),
             });
         }
-        let there = read_raw(&self.path)?;
+        let there = read_config(&self.path)?;
         let newest = Checkpoint::newest(&folder)?;
         let (Some(there), Some(newest)) = (&there, newest) else {
-            let every = there.map_or(experiment.raw.train.checkpoint_every, |raw| {
-                raw.train.checkpoint_every
+            let every = there.map_or(experiment.config.train.checkpoint_every, |config| {
+                config.train.checkpoint_every
             });
             // A run that never reached a checkpoint holds nothing to lose, and binds nobody.
             return match contents::reached(&self.path)? {
@@ -222,7 +224,7 @@ impl RunDir {
             });
         }
         let step = newest.manifest.step;
-        if step >= experiment.raw.train.steps {
+        if step >= experiment.config.train.steps {
             return Ok(Start::Finished(step));
         }
         match intent {
@@ -260,7 +262,7 @@ impl RunDir {
             Place::Nothing | Place::Dangling(_) | Place::NoFolder => self.path.clone(),
         };
         let available = fs4::available_space(&place).map_err(ExperimentError::io(&place))?;
-        let train = &experiment.raw.train;
+        let train = &experiment.config.train;
         // A run cannot keep more than it writes, however many it was told to.
         let kept =
             (train.keep_checkpoints as u64).min(train.steps.div_ceil(train.checkpoint_every));
@@ -411,7 +413,7 @@ fn reveal(hidden: &Path, whole: &Checkpoint) -> Result<()> {
 ///
 /// # Errors
 /// [`ExperimentError::ExperimentEdited`] with each key and both values.
-pub fn is_as_trained(run: &Path, file: &Raw, manifest: &Manifest) -> Result<()> {
+pub fn is_as_trained(run: &Path, file: &Config, manifest: &Manifest) -> Result<()> {
     let Some(trained) = &manifest.experiment else {
         return Ok(());
     };
@@ -456,15 +458,27 @@ pub fn read_any(path: &Path) -> Result<(Experiment, Option<Checkpoint>)> {
     let experiment = Experiment::load(&path.join(EXPERIMENT), &[])?;
     let newest = Checkpoint::newest(&folder)?;
     if let Some(newest) = &newest {
-        is_as_trained(path, &experiment.raw, &newest.manifest)?;
+        is_as_trained(path, &experiment.config, &newest.manifest)?;
     }
     Ok((experiment, newest))
 }
 
+/// Who only asks whether a run is in use holds its lock no longer than this.
+const LOOK: Duration = Duration::from_millis(200);
+
 fn lock(path: &Path) -> Result<File> {
     let file = path.join(LOCK);
     let mut lock = files::own(&file).map_err(ExperimentError::io(&file))?;
-    match lock.try_lock() {
+    let begun = Instant::now();
+    let tried = loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOOK => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => break other,
+        }
+    };
+    match tried {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
@@ -493,12 +507,12 @@ fn lock(path: &Path) -> Result<File> {
 ///
 /// # Errors
 /// An unreadable or malformed `experiment.toml`.
-pub fn read_raw(path: &Path) -> Result<Option<Raw>> {
+pub fn read_config(path: &Path) -> Result<Option<Config>> {
     let file = path.join(EXPERIMENT);
     if !file.exists() {
         return Ok(None);
     }
-    Ok(Some(Experiment::load(&file, &[])?.raw))
+    Ok(Some(Experiment::load(&file, &[])?.config))
 }
 
 /// The run whose own file an experiment is (or a link to it), and its newest checkpoint.

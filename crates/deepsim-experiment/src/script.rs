@@ -9,9 +9,10 @@ use deepsim_aten::{ScriptOutput, hear_scripts};
 use deepsim_nets::pictures::{caffe_to_rgb, caffe_to_torchvision, check_pictures};
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
+use crate::config::{OutputTap, Units};
 use crate::consent::Allowed;
 use crate::error::{ExperimentError, Result};
-use crate::source::{OutputTap, ScriptSource, Units, sizes};
+use crate::source::{ScriptSource, sizes};
 
 pub(crate) use format::check_format;
 

@@ -5,9 +5,10 @@
 
 use std::path::Path;
 
-use deepsim_experiment::config::RawPasses;
+use deepsim_experiment::config;
 use deepsim_experiment::{Experiment, ExperimentError};
 use deepsim_nets::FeatureShape;
+use deepsim_nets::loss::TermKind;
 
 fn quickstart() -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/quickstart.toml");
@@ -29,16 +30,19 @@ fn message(text: &str, sets: &[&str]) -> String {
 fn every_committed_experiment_is_valid() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
     let mut seen = 0;
-    for folder in [folder.clone(), folder.join("sample")] {
+    let mut folders = vec![folder];
+    while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.extension().is_some_and(|e| e == "toml") {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "toml") {
                 Experiment::load(&path, &[]).unwrap();
                 seen += 1;
             }
         }
     }
-    assert!(seen >= 7, "{seen}");
+    assert!(seen >= 67, "{seen}");
 }
 
 #[test]
@@ -58,9 +62,13 @@ fn the_paper_s_experiments_invert_the_paper_s_layers() {
     ] {
         let e = Experiment::load(&folder.join(format!("{name}.toml")), &[]).unwrap();
         assert_eq!(e.features, shape);
-        assert_eq!((e.raw.train.batch_size, e.raw.data.crop), (64, 227));
+        assert_eq!((e.config.train.batch_size, e.config.data.crop), (64, 227));
         assert_eq!(
-            (e.raw.loss.feat, e.raw.loss.adv, e.raw.loss.img),
+            (
+                e.config.loss.weight(TermKind::Feature),
+                e.config.loss.weight(TermKind::Adversarial),
+                e.config.loss.weight(TermKind::Image)
+            ),
             (0.01, 100.0, 2e-6)
         );
     }
@@ -74,9 +82,9 @@ fn the_resolved_file_says_the_same() {
     )
     .unwrap();
     let again = parse(&e.to_toml().unwrap(), &[]).unwrap();
-    assert_eq!(again.raw, e.raw);
+    assert_eq!(again.config, e.config);
     assert!(e.to_toml().unwrap().contains("--set train.steps=7"));
-    assert_eq!(e.raw.train.steps, 7);
+    assert_eq!(e.config.train.steps, 7);
 }
 
 #[test]
@@ -98,6 +106,83 @@ fn unknown_and_mistyped_keys_are_located() {
         text.contains("pool9") && text.contains("did you mean `pool"),
         "{text}"
     );
+}
+
+/// What loading a file says that extends `base.toml`, each of these texts.
+fn extended(base: &str, own: &str) -> Result<Experiment, ExperimentError> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("below")).unwrap();
+    std::fs::write(folder.path().join("base.toml"), base).unwrap();
+    let file = folder.path().join("below/own.toml");
+    let own = format!("extends = \"../base.toml\"\n{own}");
+    std::fs::write(&file, own).unwrap();
+    Experiment::load(&file, &[])
+}
+
+#[test]
+fn a_file_that_extends_another_says_what_it_changes() {
+    let whole = quickstart();
+    let own = "name = \"own\"\n[loss]\nimg = 0.0\n[optimizer]\ngenerator.lr = 1e-3\n\
+               [comparator]\nnet = \"discriminator\"\ntap = \"Dconv4\"\n";
+    let mut wanted = parse(&whole, &["name=own", "loss.img=0"]).unwrap().config;
+    wanted.optimizer.generator.lr = 1e-3;
+    let found = extended(&whole, own).unwrap();
+    // Another network brings its own keys: of the base's section nothing is left.
+    assert!(found.config.comparator.weights.is_none());
+    wanted.comparator = found.config.comparator.clone();
+    assert_eq!(found.config, wanted);
+    // What a run keeps is complete.
+    let kept = found.to_toml().unwrap();
+    assert!(!kept.contains("extends"), "{kept}");
+    assert_eq!(parse(&kept, &[]).unwrap().config, found.config);
+}
+
+#[test]
+fn errors_are_located_in_the_file_that_has_the_fault() {
+    let whole = quickstart();
+    for (from, to, words) in [
+        (
+            "steps = 1950",
+            "steps = \"many\"",
+            ["steps = \"many\"", "line "],
+        ),
+        ("steps = 1950", "stepss = 1950", ["stepss", "line "]),
+        ("feat = 0.06", "feat = -1.0", ["`loss.feat`", "-1"]),
+        (
+            "name = ",
+            "extends = \"x.toml\"\nname = ",
+            ["`extends`", "one level"],
+        ),
+    ] {
+        let base = whole.replace(from, to);
+        assert_ne!(base, whole);
+        let text = extended(&base, "name = \"own\"\n").unwrap_err().to_string();
+        for word in words.into_iter().chain(["base.toml: "]) {
+            assert!(text.contains(word), "no {word} in {text}");
+        }
+    }
+    for (own, words) in [
+        ("nam = \"own\"\n", ["line 2: ", "`nam`"]),
+        (
+            "[train]\nseed = 1\nsteps = \"many\"\n",
+            ["line 4: ", "train.steps"],
+        ),
+        ("[train]\nseed = 1\nstepss = 1\n", ["line 4: ", "`steps`?"]),
+        ("[loss]\nfeat = -1.0\n", ["`loss.feat`", "-1"]),
+        ("[train\n", ["line 2, column 7", "unclosed table"]),
+    ] {
+        let text = extended(&whole, own).unwrap_err().to_string();
+        for word in words.into_iter().chain(["below/own.toml: "]) {
+            assert!(text.contains(word), "no {word} in {text}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.toml");
+    std::fs::write(&copy, "extends = \"base.toml\"\nname = \"copy\"\n").unwrap();
+    let text = Experiment::load(&copy, &[]).unwrap_err().to_string();
+    for word in ["copy.toml: `extends`", "base.toml", "this file's folder"] {
+        assert!(text.contains(word), "no {word} in {text}");
+    }
 }
 
 /// Numbers that TOML's parser takes and its writer refuses would make all experiments alike to a resume.
@@ -155,7 +240,7 @@ fn sources_of_features_have_their_own_keys() {
     let e = parse(&judged, &[]).unwrap();
     assert_eq!(e.comparator.to_string(), "discriminator:Dconv4");
     let again = parse(&e.to_toml().unwrap(), &[]).unwrap();
-    assert_eq!(again.raw, e.raw);
+    assert_eq!(again.config, e.config);
     for (set, words) in [
         (
             "comparator.weights=random:1",
@@ -179,7 +264,7 @@ fn sources_of_features_have_their_own_keys() {
     );
     let e = parse(&script, &[]).unwrap();
     assert_eq!(e.comparator.to_string(), "torchscript:output.1");
-    assert_eq!(parse(&e.to_toml().unwrap(), &[]).unwrap().raw, e.raw);
+    assert_eq!(parse(&e.to_toml().unwrap(), &[]).unwrap().config, e.config);
     let text = message(&script, &["comparator.trust_code=false"]);
     assert!(
         text.contains("comparator.trust_code") && text.contains("--trust-code"),
@@ -197,9 +282,9 @@ fn only_what_changes_the_run_counts_as_another_experiment() {
         &["train.steps=9999", "train.threads=1", "train.log_every=3"],
     )
     .unwrap();
-    assert!(a.differences(&same.raw).is_empty());
+    assert!(a.differences(&same.config).is_empty());
     let other = parse(&quickstart(), &["train.seed=2", "loss.adv=5"]).unwrap();
-    let text = a.differences(&other.raw).join("; ");
+    let text = a.differences(&other.config).join("; ");
     assert!(
         text.contains("train.seed: there 2, here 1") && text.contains("loss.adv"),
         "{text}"
@@ -211,23 +296,29 @@ fn only_what_changes_the_run_counts_as_another_experiment() {
 #[test]
 fn the_discriminator_s_passes_are_the_paper_s_unless_said_otherwise() {
     let paper = parse(&quickstart(), &[]).unwrap();
-    assert_eq!(paper.raw.train.discriminator_passes, RawPasses::Paper);
+    assert_eq!(
+        paper.config.train.discriminator_passes,
+        config::DiscriminatorPasses::Paper
+    );
     let resolved = paper.to_toml().unwrap();
     assert!(
         resolved.contains("discriminator_passes = \"paper\""),
         "{resolved}"
     );
     let one = parse(&quickstart(), &["train.discriminator_passes=one"]).unwrap();
-    assert_eq!(one.raw.train.discriminator_passes, RawPasses::One);
     assert_eq!(
-        one.differences(&paper.raw),
+        one.config.train.discriminator_passes,
+        config::DiscriminatorPasses::One
+    );
+    assert_eq!(
+        one.differences(&paper.config),
         ["train.discriminator_passes: there \"paper\", here \"one\""]
     );
     let written = quickstart().replace(
         "batch_size = 8",
         "discriminator_passes = \"one\"\nbatch_size = 8",
     );
-    assert_eq!(parse(&written, &[]).unwrap().raw, one.raw);
+    assert_eq!(parse(&written, &[]).unwrap().config, one.config);
 
     let text = message(&quickstart(), &["train.discriminator_passes=two"]);
     assert!(text.contains("paper") && text.contains("one"), "{text}");

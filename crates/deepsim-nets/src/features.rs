@@ -6,16 +6,14 @@ use deepsim_terminal::path as shown;
 use tch::{Device, Tensor};
 
 use crate::error::{NetError, Result};
-use crate::layers::convolution::{Geometry, Rectifier, convolution};
+use crate::layers::convolution::Rectifier;
 use crate::layers::init::{he_deviation, normal, zeros};
-use crate::layers::linear::{linear, max_pool};
-use crate::layers::op::{FcMap, Op, Row};
+use crate::layers::layer::{self, Layer};
+use crate::layers::op::{Op, Row};
 use crate::layers::tap::Tap;
-use crate::layers::{folded, lrn};
-use crate::params::{NamedTensors, Param, Params, check_exact, read_safetensors, stored, widen};
-use crate::precision::at_least_fp32;
+use crate::params::{NamedTensors, Param, Params, check_exact, read_safetensors, widen};
+use crate::pictures;
 use crate::zoo::NetKind;
-use crate::{kinks, pictures};
 
 /// A network that turns images into features. Its weights take no gradient unless
 /// [`FeatureNet::unfreeze`] asks for it: nothing can train it by accident. Gradients pass through to the images.
@@ -23,16 +21,7 @@ use crate::{kinks, pictures};
 pub struct FeatureNet {
     net: NetKind,
     rows: &'static [Row],
-    layers: Vec<Weights>,
-}
-
-/// Tensors of one row.
-#[derive(Debug)]
-enum Weights {
-    None,
-    Affine { weight: Tensor, bias: Tensor },
-    Band(Tensor),
-    Folded(Vec<folded::Folded>),
+    layers: Vec<Layer>,
 }
 
 impl FeatureNet {
@@ -63,7 +52,7 @@ impl FeatureNet {
             (NetKind::weight_shapes(net.table()), net.to_string())
         };
         check_exact(values, &expected, &what, origin)?;
-        FeatureNet::build(net, rows, device, |name, _| match values.get(name) {
+        FeatureNet::build(net, rows, device, &|name, _| match values.get(name) {
             Some(t) => Ok(t.shallow_clone()),
             None => Err(NetError::Spec(format!("{origin} lost tensor {name}"))),
         })
@@ -84,7 +73,7 @@ impl FeatureNet {
     /// # Errors
     /// An unknown tap.
     pub fn random(net: NetKind, tap: Tap, seed: u64, device: Device) -> Result<FeatureNet> {
-        FeatureNet::build(net, net.rows_to(tap)?, device, |name, shape| {
+        FeatureNet::build(net, net.rows_to(tap)?, device, &|name, shape| {
             if shape.len() > 1 {
                 normal(name, shape, he_deviation(shape[1..].iter().product()), seed)
             } else if name.ends_with(".weight") || name.ends_with(".running_var") {
@@ -99,31 +88,9 @@ impl FeatureNet {
         net: NetKind,
         rows: &'static [Row],
         device: Device,
-        get: impl Fn(&str, &[i64]) -> Result<Tensor>,
+        get: layer::Source,
     ) -> Result<FeatureNet> {
-        let mut layers = Vec::with_capacity(rows.len());
-        let mut channels = 3;
-        for row in rows {
-            layers.push(match row.1 {
-                Op::Conv { key, output, .. } | Op::Fc { key, output, .. } => {
-                    channels = output;
-                    let mut found = Vec::new();
-                    for (name, shape) in NetKind::weight_shapes(std::slice::from_ref(row)) {
-                        found.push(stored(&get(&name, &shape)?, device)?);
-                    }
-                    // weight_shapes gives the bias first.
-                    match (found.pop(), found.pop()) {
-                        (Some(weight), Some(bias)) => Weights::Affine { weight, bias },
-                        _ => return Err(NetError::Spec(format!("no tensors for layer {key}"))),
-                    }
-                }
-                Op::Lrn => Weights::Band(lrn::band(channels, device)?),
-                Op::ConvNorm(_) | Op::MbConv(_) => {
-                    Weights::Folded(folded::fold(row.1.parts(), &get, device)?)
-                }
-                Op::Relu | Op::MaxPool(_) | Op::GlobalAverage => Weights::None,
-            });
-        }
+        let layers = layer::build(rows.iter().map(|(_, op)| op), 3, get, device)?;
         Ok(FeatureNet { net, rows, layers })
     }
 
@@ -134,21 +101,15 @@ impl FeatureNet {
     /// A network with batch normalisation, whose statistics are part of its convolutions here.
     pub fn unfreeze(self) -> Result<(FeatureNet, Params)> {
         let mut params = Params::default();
-        for (row, weights) in self.rows.iter().zip(&self.layers) {
-            let (weight, bias) = match weights {
-                Weights::Affine { weight, bias } => (weight, bias),
-                Weights::Folded(_) => {
-                    return Err(NetError::Spec(format!(
-                        "{} cannot be trained along: its batch normalisation is folded into its \
-                         convolutions",
-                        self.net
-                    )));
-                }
-                Weights::None | Weights::Band(_) => continue,
+        for ((_, op), layer) in self.rows.iter().zip(&self.layers) {
+            let Some(tensors) = layer.learnable() else {
+                return Err(NetError::Spec(format!(
+                    "{} cannot be trained along: its batch normalisation is folded into its \
+                     convolutions",
+                    self.net
+                )));
             };
-            // weight_shapes gives the bias first.
-            let names = NetKind::weight_shapes(std::slice::from_ref(row));
-            for ((name, _), tensor) in names.into_iter().zip([bias, weight]) {
+            for ((name, _), tensor) in op.tensors().into_iter().zip(tensors) {
                 let tensor = tensor.f_set_requires_grad(true)?;
                 params.push(Param {
                     name,
@@ -166,12 +127,8 @@ impl FeatureNet {
     /// # Errors
     /// What libtorch refuses.
     pub fn widen(&self) -> Result<()> {
-        for weights in &self.layers {
-            if let Weights::Affine { weight, bias } = weights {
-                for tensor in [weight, bias] {
-                    widen(tensor)?;
-                }
-            }
+        for tensor in self.layers.iter().filter_map(Layer::learnable).flatten() {
+            widen(tensor)?;
         }
         Ok(())
     }
@@ -202,28 +159,20 @@ impl FeatureNet {
         let mut x = self.net.info().units.of_caffe(caffe)?;
         let mut found: Vec<(Tap, Tensor)> = Vec::with_capacity(taps.len());
         let mut at = 0;
-        while let (true, Some((tap, op)), Some(weights)) =
+        while let (true, Some((tap, _)), Some(layer)) =
             (at <= last, self.rows.get(at), self.layers.get(at))
         {
             // A layer with weights and its ReLU are one operation unless what lies between is wanted.
-            let rectified = match self.rows.get(at + 1) {
-                Some((after, Op::Relu)) if !taps.contains(tap) && at < last => Some(after),
-                _ => None,
-            };
-            let mut tap = tap;
-            x = match (op, weights, rectified) {
-                (Op::Conv { .. }, _, Some(after)) => {
-                    tap = after;
+            let (tap, rectifier) = match self.rows.get(at + 1) {
+                Some((after, Op::Relu))
+                    if layer.rectifies() && !taps.contains(tap) && at < last =>
+                {
                     at += 1;
-                    self.convolve(*op, weights, &x, Rectifier::Leaky(0.0))?
+                    (after, Rectifier::Leaky(0.0))
                 }
-                (Op::Fc { .. }, _, Some(after)) => {
-                    tap = after;
-                    at += 1;
-                    self.connect(weights, &x, Rectifier::Leaky(0.0))?
-                }
-                _ => self.apply(*op, weights, &x)?,
+                _ => (tap, Rectifier::None),
             };
+            x = layer.forward(&x, self.net.fc_map(), rectifier)?;
             if taps.contains(tap) {
                 found.push((*tap, x.shallow_clone()));
             }
@@ -236,64 +185,6 @@ impl FeatureNet {
                 .map(|(_, x)| x.shallow_clone())
         };
         Ok(taps.iter().filter_map(pick).collect())
-    }
-
-    fn convolve(
-        &self,
-        op: Op,
-        weights: &Weights,
-        x: &Tensor,
-        rectifier: Rectifier,
-    ) -> Result<Tensor> {
-        let (
-            Op::Conv {
-                stride,
-                pad,
-                groups,
-                ..
-            },
-            Weights::Affine { weight, bias },
-        ) = (op, weights)
-        else {
-            return Err(NetError::Spec(format!("no tensors for {op:?}")));
-        };
-        let geometry = Geometry::Convolution {
-            stride,
-            padding: pad,
-            groups,
-        };
-        convolution(x, weight, bias, geometry, rectifier)
-    }
-
-    fn connect(&self, weights: &Weights, x: &Tensor, rectifier: Rectifier) -> Result<Tensor> {
-        let Weights::Affine { weight, bias } = weights else {
-            return Err(NetError::Spec("a layer without its tensors".into()));
-        };
-        let map = match (x.dim(), self.net.fc_map()) {
-            (4, FcMap::AveragedTo(side)) => x.f_adaptive_avg_pool2d([side, side])?,
-            _ => x.shallow_clone(),
-        };
-        linear(&map.f_flatten(1, -1)?, weight, bias, rectifier)
-    }
-
-    fn apply(&self, op: Op, weights: &Weights, x: &Tensor) -> Result<Tensor> {
-        Ok(match (op, weights) {
-            (Op::Conv { .. }, _) => self.convolve(op, weights, x, Rectifier::None)?,
-            (Op::Fc { .. }, _) => self.connect(weights, x, Rectifier::None)?,
-            (Op::Relu, _) => kinks::relu(x)?,
-            (Op::MaxPool(window), _) => max_pool(x, window)?,
-            (Op::ConvNorm(_), Weights::Folded(parts)) => folded::forward(parts, x)?,
-            (Op::MbConv(block), Weights::Folded(parts)) => {
-                let y = folded::forward(parts, x)?;
-                if block.has_skip() { y.f_add(x)? } else { y }
-            }
-            // fp32 whatever the map's precision: a mean of hundreds of values deserves it.
-            (Op::GlobalAverage, _) => {
-                x.f_mean_dim([2i64, 3].as_slice(), false, at_least_fp32(x))?
-            }
-            (Op::Lrn, Weights::Band(band)) => lrn::lrn(x, band)?,
-            (op, _) => return Err(NetError::Spec(format!("no tensors for {op:?}"))),
-        })
     }
 }
 
@@ -327,10 +218,8 @@ mod tests {
         assert_eq!(y.len(), 2);
         y[1].sum(Kind::Float).backward();
         assert!(x.grad().abs().sum(Kind::Float).double_value(&[]) > 0.0);
-        for w in &net.layers {
-            if let Weights::Affine { weight, .. } = w {
-                assert!(!weight.requires_grad());
-            }
-        }
+        let weights: Vec<_> = net.layers.iter().filter_map(Layer::learnable).collect();
+        assert!(weights.iter().flatten().count() >= 4);
+        assert!(weights.iter().flatten().all(|w| !w.requires_grad()));
     }
 }

@@ -4,6 +4,7 @@
 //! give μ and log σ² of a code's distribution, and z = μ + σ⊙ε with ε from a standard normal one.
 //! Plain codes are those of an autoencoder: μ alone.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -21,7 +22,7 @@ use crate::precision::{at_least_fp32, widened};
 use crate::zoo::vaegan;
 
 /// What a code is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Code {
     /// Drawn from a Gaussian that the encoder describes.
@@ -31,7 +32,7 @@ pub enum Code {
 }
 
 /// Length and kind of the codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LatentSpec {
     /// Values of one code.

@@ -1,6 +1,7 @@
 //! Adam, and RMSProp as its relative, with state that a checkpoint can hold.
 
 use deepsim_aten::{AdamParameters, fused_adam};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -8,7 +9,7 @@ use crate::error::{NetError, Result};
 use crate::params::{NamedTensors, Param, Params, check_exact};
 
 /// How moments become a step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Rule {
     /// Kingma & Ba: both moments, corrected for their beginning at zero.
@@ -26,7 +27,7 @@ impl Rule {
 }
 
 /// Hyper-parameters of Adam (Kingma & Ba) or RMSProp, as experiment files name them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdamOptions {
     /// "adam" (if left out), or "rmsprop": then `beta2` is its decay, and `beta1` must be 0.

@@ -132,7 +132,7 @@ fn every_network(code: Bf16Code, crop: i64) {
         (NetKind::Vgg16, Tap::Pool3),
     ] {
         let c = FeatureNet::random(net, tap, 1, Device::Cpu).unwrap();
-        check(&format!("{net} {tap:?}"), code, &images, None, &|x| {
+        check(&format!("{net} {tap}"), code, &images, None, &|x| {
             c.features(x, &[tap]).unwrap().remove(0)
         });
     }

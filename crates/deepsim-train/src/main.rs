@@ -128,7 +128,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, deepsim_train::TrainError> {
     let out = arguments
         .out
         .clone()
-        .unwrap_or_else(|| PathBuf::from("runs").join(&experiment.raw.name));
+        .unwrap_or_else(|| PathBuf::from("runs").join(&experiment.config.name));
     let intent = match (arguments.resume, arguments.fresh) {
         (true, _) => Intent::Resume,
         (_, true) => Intent::Fresh,

@@ -1,7 +1,7 @@
 //! What the chosen precision means on the machine at hand.
 
 use deepsim_aten::{Bf16Code, CudnnChoice, Tf32, bf16_code, set_cudnn_choice, set_tf32};
-use deepsim_experiment::config::{RawPrecision, RawTf32, RawTrain};
+use deepsim_experiment::config;
 use tch::Device;
 
 use crate::error::Result;
@@ -10,10 +10,10 @@ use crate::error::Result;
 ///
 /// # Errors
 /// What libtorch refuses.
-pub fn set_products(settings: &RawTrain) -> Result<()> {
+pub fn set_products(settings: &config::Train) -> Result<()> {
     set_tf32(match settings.tf32 {
-        RawTf32::Off => Tf32::Forbidden,
-        RawTf32::On => Tf32::Allowed,
+        config::Tf32::Off => Tf32::Forbidden,
+        config::Tf32::On => Tf32::Allowed,
     })?;
     Ok(set_cudnn_choice(if settings.deterministic {
         CudnnChoice::Repeatable
@@ -24,13 +24,13 @@ pub fn set_products(settings: &RawTrain) -> Result<()> {
 
 /// Something that the user should know of `precision` on `device`, if anything: by how much the
 /// choice costs or saves time is told in docs/performance.md.
-pub fn advice(precision: RawPrecision, device: Device) -> Option<&'static str> {
+pub fn advice(precision: config::Precision, device: Device) -> Option<&'static str> {
     match (precision, device, bf16_code()) {
-        (RawPrecision::Bf16, Device::Cpu, Bf16Code::None | Bf16Code::Plain) => Some(
+        (config::Precision::Bf16, Device::Cpu, Bf16Code::None | Bf16Code::Plain) => Some(
             "note: this processor has no AMX, and bf16 is slower here than fp32 \
              (--set 'train.precision=\"fp32\"')",
         ),
-        (RawPrecision::Fp32, Device::Cpu, Bf16Code::Amx) => Some(
+        (config::Precision::Fp32, Device::Cpu, Bf16Code::Amx) => Some(
             "note: this processor has AMX, and bf16 is faster here than fp32 \
              (--set 'train.precision=\"bf16\"')",
         ),
@@ -44,9 +44,10 @@ mod tests {
 
     #[test]
     fn the_slower_arithmetic_is_remarked_on_and_the_faster_is_not() {
-        let both = [RawPrecision::Fp32, RawPrecision::Bf16].map(|p| advice(p, Device::Cpu));
+        let both =
+            [config::Precision::Fp32, config::Precision::Bf16].map(|p| advice(p, Device::Cpu));
         let remarks = both.iter().flatten().count();
         assert_eq!(remarks, 1, "{both:?}");
-        assert_eq!(advice(RawPrecision::Bf16, Device::Cuda(0)), None);
+        assert_eq!(advice(config::Precision::Bf16, Device::Cuda(0)), None);
     }
 }

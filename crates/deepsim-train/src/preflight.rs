@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use deepsim_data::terminal::path as shown;
 use deepsim_data::{Batch, BatchSpec, DataError, Dataset, Flow, Loader, Overlap, shared_images};
-use deepsim_experiment::config::{RawTrain, Source};
+use deepsim_experiment::config;
+use deepsim_experiment::source::Source;
 use deepsim_experiment::{
     Checkpoint, Experiment, ExperimentError, Fixed, Intent, Manifest, Perception, RunDir, Start,
     checkpoint, device, measure,
@@ -60,9 +61,9 @@ pub(crate) enum Ready {
 /// Everything that is wrong with the experiment, its inputs or the run directory.
 pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<Ready> {
     experiment.check_inputs()?;
-    let settings = &experiment.raw.train;
-    let data = Arc::new(Dataset::open_and_tell(&experiment.raw.data.train)?);
-    let test = Dataset::open_and_tell(&experiment.raw.data.test)?;
+    let settings = &experiment.config.train;
+    let data = Arc::new(Dataset::open_and_tell(&experiment.config.data.train)?);
+    let test = Dataset::open_and_tell(&experiment.config.data.test)?;
     let spec = BatchSpec {
         batch_size: settings.batch_size,
         augment: experiment.augment(),
@@ -119,7 +120,7 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
             Some(state.restore(&checkpoint)?)
         }
     };
-    let bad = experiment.bad_images();
+    let bad = experiment.config.data.bad_images();
     let mut loader = Loader::new(Arc::clone(&data), spec, state.step, bad, &state.quarantined)?;
     let batch = loader.next_batch()?;
     if request.intent == Intent::Fresh {
@@ -129,9 +130,9 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
 
     tracing::info!(
         "{}: {} → {}, compared at {}; {} images, batch {}, {}",
-        experiment.raw.name,
+        experiment.config.name,
         experiment.encoder,
-        pixels(experiment.raw.data.crop),
+        pixels(experiment.config.data.crop),
         experiment.comparator,
         data.len(),
         settings.batch_size,
@@ -200,7 +201,7 @@ pub(crate) fn finished(run: &Path, step: u64, experiment: &Experiment) {
         "{} is already finished (step {step}): --resume --steps N goes on to N, --fresh starts over",
         shown(run)
     );
-    if step == experiment.raw.train.steps && is_evaluated(run, step) == Some(false) {
+    if step == experiment.config.train.steps && is_evaluated(run, step) == Some(false) {
         tracing::info!(
             "note: its last held-out error was not measured; `deepsim-eval table2 --runs {}` does",
             shown(run)
@@ -208,7 +209,7 @@ pub(crate) fn finished(run: &Path, step: u64, experiment: &Experiment) {
     }
 }
 
-fn remarks(experiment: &Experiment, settings: &RawTrain, device: Device) -> Vec<String> {
+fn remarks(experiment: &Experiment, settings: &config::Train, device: Device) -> Vec<String> {
     [
         advice(settings.precision, device).map(str::to_owned),
         fewer_scales(experiment),
@@ -220,9 +221,9 @@ fn remarks(experiment: &Experiment, settings: &RawTrain, device: Device) -> Vec<
 
 /// MS-SSIM on images too small for all of its scales is another measure than on large ones.
 fn fewer_scales(experiment: &Experiment) -> Option<String> {
-    let side = i64::from(experiment.raw.data.crop);
+    let side = i64::from(experiment.config.data.crop);
     let scales = structural::scales(side, side);
-    let fewer = experiment.raw.pixels.distance == PixelDistance::MsSsim
+    let fewer = experiment.config.pixels.distance == PixelDistance::MsSsim
         && scales < structural::scales(i64::MAX, i64::MAX);
     fewer.then(|| {
         format!(
@@ -252,10 +253,10 @@ fn set_threads(threads: usize, device: Device) {
 }
 
 fn check_size(experiment: &Experiment, data: &Dataset) -> Result<()> {
-    if experiment.raw.data.scale.is_none() && experiment.raw.data.crop > data.stored_size() {
+    if experiment.config.data.scale.is_none() && experiment.config.data.crop > data.stored_size() {
         let reason = format!(
             "is {} but the images are stored at {} pixels ({}); prepare them larger or lower it",
-            experiment.raw.data.crop,
+            experiment.config.data.crop,
             data.stored_size(),
             data.describe()
         );
@@ -284,7 +285,7 @@ fn check_held_out(experiment: &Experiment, test: &Dataset) -> Result<()> {
         .into());
     }
     // A corrupt one would stop the run at its first evaluation, each time that it is resumed.
-    let mut shown = measure::chosen(test, experiment.raw.train.eval_images);
+    let mut shown = measure::chosen(test, experiment.config.train.eval_images);
     shown.extend(measure::chosen(test, SHEET));
     shown.sort_unstable();
     shown.dedup();
@@ -301,7 +302,7 @@ fn describe(
     test: &Dataset,
 ) -> Result<Manifest> {
     let version = |k: &str, v: String| (k.to_owned(), v);
-    let values = Fixed::of(&experiment.raw).map_err(|e| ExperimentError::Toml {
+    let values = Fixed::of(&experiment.config).map_err(|e| ExperimentError::Toml {
         path: experiment.path.clone(),
         message: e.to_string(),
     })?;
@@ -406,7 +407,7 @@ fn recorded(experiment: &Experiment, request: &Request) -> Result<Option<Checkpo
 
 /// Sizes of all batches that will go through the networks: of training, of evaluations and of sample sheets.
 fn batches(experiment: &Experiment, test: &Dataset) -> Vec<i64> {
-    let train = &experiment.raw.train;
+    let train = &experiment.config.train;
     let mut sizes = measure::batch_sizes(test.len().min(train.eval_images));
     sizes.extend([train.batch_size, test.len().min(SHEET)].map(|n| n as i64));
     sizes.sort_unstable();
@@ -415,5 +416,5 @@ fn batches(experiment: &Experiment, test: &Dataset) -> Vec<i64> {
 }
 
 fn crop(experiment: &Experiment) -> i64 {
-    i64::from(experiment.raw.data.crop)
+    i64::from(experiment.config.data.crop)
 }

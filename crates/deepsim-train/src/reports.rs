@@ -118,7 +118,7 @@ impl Shown<'_> {
             &self.augment(),
             self.eyes(),
             &self.state.generator,
-            self.experiment.raw.train.eval_images,
+            self.experiment.config.train.eval_images,
             Clip::Displayable,
             self.device,
         );

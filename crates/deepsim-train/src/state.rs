@@ -63,10 +63,10 @@ impl State {
         learned: Option<LearnedEncoder>,
         device: Device,
     ) -> Result<State> {
-        let seed = experiment.raw.train.seed;
+        let seed = experiment.config.train.seed;
         let generator = Generator::new(experiment.generator.clone(), seed, device)?;
         let discriminator = Discriminator::new(experiment.discriminator.clone(), seed, device)?;
-        let options = &experiment.raw.optimizer;
+        let options = &experiment.config.optimizer;
         let encoder = match (learned, options.encoder) {
             (Some(network), Some(options)) => {
                 let params = network.params().handles();
@@ -88,7 +88,7 @@ impl State {
             discriminator,
             gate: Gate::open(),
             halvings: 0,
-            halve_at: experiment.raw.schedule.halve_at.clone(),
+            halve_at: experiment.config.schedule.halve_at.clone(),
             quarantined: BTreeSet::new(),
         })
     }

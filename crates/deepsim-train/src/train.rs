@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use deepsim_data::{Batch, Loader, Part};
-use deepsim_experiment::config::{RawNotFinite, RawTrain};
+use deepsim_experiment::config;
 use deepsim_experiment::upload::to_caffe;
 use deepsim_experiment::{Checkpoint, Experiment, ExperimentError, Intent, Perception};
 use deepsim_nets::loss::TermKind;
@@ -51,7 +51,7 @@ pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<
         match attempt(experiment, &request, rates, stop) {
             Err(TrainError::NotFinite {
                 step, term, value, ..
-            }) if experiment.raw.train.not_finite == RawNotFinite::Halve => {
+            }) if experiment.config.train.not_finite == config::OnNotFinite::Halve => {
                 tracing::warn!(
                     "step {step}: {term} is {value}: back to the last checkpoint, and on with \
                      half the learning rates"
@@ -106,7 +106,7 @@ enum Next {
 /// A training at work.
 struct Training<'a> {
     experiment: &'a Experiment,
-    settings: &'a RawTrain,
+    settings: &'a config::Train,
     plan: Plan,
     parts: Parts,
     state: State,
@@ -136,7 +136,7 @@ struct Parts {
 
 impl<'a> Training<'a> {
     fn new(experiment: &'a Experiment, ready: Prepared) -> Result<Training<'a>> {
-        let settings = &experiment.raw.train;
+        let settings = &experiment.config.train;
         let state = ready.state;
         let first = state.step;
         let mut watch = Watch::new(state.adam_g.count(), state.adam_d.count());
@@ -219,7 +219,7 @@ impl<'a> Training<'a> {
         Ok(End::Done(self.state.step))
     }
 
-    /// One step, and what is due after it: a line of the log, then the checkpoint, then all that only reports.
+    /// One step, and what is due after it: the checkpoint, then a line of the log, then all that only reports.
     fn step(&mut self, stop: &Stop) -> Result<Next> {
         let batch = loop {
             if let Some(code) = stop.asked() {
@@ -287,7 +287,11 @@ impl<'a> Training<'a> {
         self.loader.recycle(batch);
         let state = &mut self.state;
         if self.loader.quarantined().len() > state.quarantined.len() {
-            state.quarantined.extend(self.loader.quarantined().keys());
+            for (&image, reason) in self.loader.quarantined() {
+                if state.quarantined.insert(image) {
+                    tracing::warn!(step = state.step + 1, "left out: {reason}");
+                }
+            }
         }
         let seed = iteration_seed(self.settings.seed, state.step);
         let updates = (state.adam_g.count(), state.adam_d.count());

@@ -284,7 +284,7 @@ fn losses_and_metrics_are_the_cpu_s() {
 fn adam_moves_weights_as_on_the_cpu() {
     let (device, _turn) = gpu();
     let experiment = experiment(&[]);
-    let options = experiment.raw.optimizer.discriminator;
+    let options = experiment.config.optimizer.discriminator;
     let moved = [Device::Cpu, device].map(|d| {
         let net = Discriminator::new(experiment.discriminator.clone(), 1, d).unwrap();
         let mut adam = Adam::new(net.params(), options).unwrap();

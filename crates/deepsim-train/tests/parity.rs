@@ -18,7 +18,8 @@ use std::path::Path;
 
 use common::{FAULT, Reference, worst};
 use deepsim_experiment::Experiment;
-use deepsim_experiment::config::RawDiversity;
+use deepsim_experiment::config;
+use deepsim_nets::loss::TermKind;
 use deepsim_nets::{NetKind, init};
 use deepsim_train::method::gate::Gate;
 use iterations::{Case, write_weights};
@@ -56,12 +57,12 @@ fn experiment(r: &Reference, net: NetKind, options: &str, weights: &Path) -> Exp
     let mut experiment = Experiment::load(&file, &sets).unwrap();
     if let Some((_, tap)) = options.split_once("--judged-at ") {
         let judge = serde_json::json!({ "net": "discriminator", "tap": tap });
-        experiment.raw.comparator = serde_json::from_value(judge).unwrap();
+        experiment.config.comparator = serde_json::from_value(judge).unwrap();
     }
     if r.meta("noise") != "0" {
         let number = |key: &str| r.meta(key).parse::<f64>().unwrap();
-        experiment.raw.generator.noise = r.numbers("noise")[0];
-        experiment.raw.diversity = (number("diversity") > 0.0).then(|| RawDiversity {
+        experiment.config.generator.noise = r.numbers("noise")[0];
+        experiment.config.diversity = (number("diversity") > 0.0).then(|| config::Diversity {
             weight: number("diversity"),
             limit: number("limit"),
         });
@@ -139,37 +140,46 @@ fn faults_in_an_iteration_are_noticed() {
     };
     let gradients = |case: &Case| case.run(Kind::Double).0;
     let own = gradients(&Case::new("no fault", &r, &right));
-    let loss = &right.raw.loss;
-    let (feat, adv, img) = (loss.feat, loss.adv, loss.img);
+    let loss = &right.config.loss;
+    let (feat, adv, img) = (
+        loss.weight(TermKind::Feature),
+        loss.weight(TermKind::Adversarial),
+        loss.weight(TermKind::Image),
+    );
     type Fault<'a> = (&'static str, usize, Box<dyn Fn(&mut Experiment) + 'a>);
     let faults: [Fault; 6] = [
         (
             "1 % of the feature term",
             0,
-            Box::new(move |e| e.raw.loss.feat = 1.01 * feat),
+            Box::new(move |e| e.config.loss.set_weight(TermKind::Feature, 1.01 * feat)),
         ),
         (
             "1 % of the adversarial term",
             0,
-            Box::new(move |e| e.raw.loss.adv = 1.01 * adv),
+            Box::new(move |e| e.config.loss.set_weight(TermKind::Adversarial, 1.01 * adv)),
         ),
         (
             "1 % of the image term",
             0,
-            Box::new(move |e| e.raw.loss.img = 1.01 * img),
+            Box::new(move |e| e.config.loss.set_weight(TermKind::Image, 1.01 * img)),
         ),
-        ("no image term", 0, Box::new(|e| e.raw.loss.img = 0.0)),
+        (
+            "no image term",
+            0,
+            Box::new(|e| e.config.loss.set_weight(TermKind::Image, 0.0)),
+        ),
         (
             "the discriminator before its update",
             0,
             Box::new(|e| {
-                e.raw.train.discriminator_passes = deepsim_experiment::config::RawPasses::One;
+                e.config.train.discriminator_passes =
+                    deepsim_experiment::config::DiscriminatorPasses::One;
             }),
         ),
         (
             "no decay",
             1,
-            Box::new(|e| e.raw.optimizer.discriminator.weight_decay = 0.0),
+            Box::new(|e| e.config.optimizer.discriminator.weight_decay = 0.0),
         ),
     ];
     for (what, group, fault) in faults {
@@ -178,7 +188,7 @@ fn faults_in_an_iteration_are_noticed() {
         assert!(error > FAULT, "{what} goes unnoticed: {name} {error:.1e}");
     }
     // The sign of a term: what it adds, taken away.
-    let without = gradients(&case(&|e| e.raw.loss.feat = 0.0));
+    let without = gradients(&case(&|e| e.config.loss.set_weight(TermKind::Feature, 0.0)));
     let turned: common::Named = own.gradients[0]
         .1
         .iter()
@@ -192,7 +202,7 @@ fn faults_in_an_iteration_are_noticed() {
 fn the_gate_switches_where_the_reference_switches() {
     let r = Reference::run("gate");
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/conv5.toml");
-    let thresholds = Experiment::load(&file, &[]).unwrap().raw.gate;
+    let thresholds = Experiment::load(&file, &[]).unwrap().config.gate;
     let (losses, trace) = (r.get("losses"), r.get("trace"));
     let n = losses.size()[0];
     assert!(n >= 200);

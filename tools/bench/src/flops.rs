@@ -6,9 +6,10 @@
 
 use anyhow::{Context, Result, bail};
 use deepsim_experiment::Experiment;
-use deepsim_experiment::config::RawPasses;
+use deepsim_experiment::config;
 use deepsim_nets::generator::LayerOp;
 use deepsim_nets::layers::op::Op;
+use deepsim_nets::layers::shape::Extent;
 use deepsim_nets::params::Params;
 use deepsim_nets::{NetKind, Tap};
 
@@ -51,7 +52,7 @@ type Forward = Vec<f64>;
 /// # Errors
 /// An experiment whose sizes do not fit.
 pub fn gflop(experiment: &Experiment, d: &[DLayer]) -> Result<f64> {
-    let crop = i64::from(experiment.raw.data.crop);
+    let crop = i64::from(experiment.config.data.crop);
     let (e, c) = networks(experiment)?;
     let encoder = frozen(e.net, e.tap, crop)?;
     let comparator = frozen(e.net, c.tap, crop)?;
@@ -62,11 +63,11 @@ pub fn gflop(experiment: &Experiment, d: &[DLayer]) -> Result<f64> {
     };
     let g = generator(experiment)?;
     let d = discriminator_layers(d, crop)?;
-    let d_again = match experiment.raw.train.discriminator_passes {
+    let d_again = match experiment.config.train.discriminator_passes {
         // Once more on generated images, for their gradient.
-        RawPasses::Paper => 2.0 * total(&d),
+        config::DiscriminatorPasses::Paper => 2.0 * total(&d),
         // The pass that trains D goes on to the images: only its first layer's input is new.
-        RawPasses::One => first(&d),
+        config::DiscriminatorPasses::One => first(&d),
     };
     let per_image = total(deeper)
         + trained(&g)
@@ -75,7 +76,7 @@ pub fn gflop(experiment: &Experiment, d: &[DLayer]) -> Result<f64> {
         + d_again
         // The comparator on generated images, and their gradient.
         + 2.0 * total(&comparator);
-    Ok(per_image * experiment.raw.train.batch_size as f64 / 1e9)
+    Ok(per_image * experiment.config.train.batch_size as f64 / 1e9)
 }
 
 fn total(layers: &Forward) -> f64 {
@@ -96,26 +97,44 @@ fn product(values: &[i64]) -> f64 {
 }
 
 fn frozen(net: NetKind, tap: Tap, crop: i64) -> Result<Forward> {
+    net.shape_at(tap, crop, crop)?;
     let mut layers = Vec::new();
+    let mut x = Extent::pictures(crop, crop);
     for (at, op) in net.rows_to(tap)? {
-        match *op {
-            Op::Conv {
-                input,
-                kernel,
-                groups,
-                ..
-            } => {
-                let out = net.shape_at(*at, crop, crop)?;
-                layers.push(2.0 * product(&out) * product(&[input / groups, kernel, kernel]));
-            }
-            Op::Fc { input, output, .. } => layers.push(2.0 * product(&[input, output])),
-            Op::Relu | Op::MaxPool(_) | Op::Lrn => {}
-            Op::ConvNorm(_) | Op::MbConv(_) | Op::GlobalAverage => {
-                bail!("the benchmark does not know the layer {at} of {net}")
-            }
-        }
+        x = count(op, x, &mut layers)
+            .with_context(|| format!("counting the operations of {at} of {net}"))?;
     }
     Ok(layers)
+}
+
+/// Counts an operation's convolutions and products into `layers`; gives the extent of its output.
+fn count(op: &Op, x: Extent, layers: &mut Forward) -> Result<Extent> {
+    let y = op.output(x).context("the picture is too small")?;
+    match *op {
+        Op::Conv {
+            input,
+            kernel,
+            groups,
+            ..
+        } => {
+            let out = product(&[y.channels, y.height, y.width]);
+            layers.push(2.0 * out * product(&[input / groups, kernel, kernel]));
+        }
+        Op::Fc { input, output, .. } => layers.push(2.0 * product(&[input, output])),
+        Op::Branches(branches) => {
+            for branch in branches {
+                let mut x = x;
+                for op in *branch {
+                    x = count(op, x, layers)?;
+                }
+            }
+        }
+        Op::Relu | Op::MaxPool(_) | Op::Lrn | Op::GlobalAverage => {}
+        Op::ConvNorm(_) | Op::MbConv(_) => {
+            bail!("the benchmark does not know convolutions with batch normalisation")
+        }
+    }
+    Ok(y)
 }
 
 fn generator(experiment: &Experiment) -> Result<Forward> {
@@ -176,7 +195,7 @@ mod tests {
     fn of(work: &str) -> f64 {
         let experiment = Training::find(work).unwrap().experiment("fp32").unwrap();
         let spec = DiscriminatorSpec {
-            crop: i64::from(experiment.raw.data.crop),
+            crop: i64::from(experiment.config.data.crop),
             features: FeatureBranch::Off,
             architecture: Default::default(),
         };

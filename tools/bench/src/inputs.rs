@@ -9,6 +9,7 @@ use deepsim_experiment::Experiment;
 use deepsim_nets::generator::LayerOp;
 use deepsim_nets::init::{derive_seed, he_deviation, normal, seeded, zeros};
 use deepsim_nets::layers::op::{Op, Rounding, Row};
+use deepsim_nets::loss::TermKind;
 use deepsim_nets::params::{NamedTensors, Params, f32_bytes, read_safetensors};
 use deepsim_nets::{NetKind, pictures};
 use deepsim_train::method::iteration_seed;
@@ -76,16 +77,19 @@ pub fn images(folder: &Path) -> Result<Tensor> {
 
 /// Smooth random images in Caffe units.
 pub(crate) fn batch(experiment: &Experiment) -> Result<Tensor> {
-    let n = i64::try_from(experiment.raw.train.batch_size)?;
-    let crop = i64::from(experiment.raw.data.crop);
+    let n = i64::try_from(experiment.config.train.batch_size)?;
+    let crop = i64::from(experiment.config.data.crop);
     let options = (Kind::Float, Device::Cpu);
-    let rgb = seeded(derive_seed(experiment.raw.train.seed, "bench", 0), || {
-        let coarse = Tensor::f_rand([n, 3, FIELD, FIELD], options)?
-            .f_mul_scalar(255.0)?
-            .f_upsample_bicubic2d([crop, crop], false, None, None)?;
-        let grain = Tensor::f_randn([n, 3, crop, crop], options)?.f_mul_scalar(8.0)?;
-        coarse.f_add(&grain)?.f_clamp(0.0, 255.0)?.f_round()
-    })?;
+    let rgb = seeded(
+        derive_seed(experiment.config.train.seed, "bench", 0),
+        || {
+            let coarse = Tensor::f_rand([n, 3, FIELD, FIELD], options)?
+                .f_mul_scalar(255.0)?
+                .f_upsample_bicubic2d([crop, crop], false, None, None)?;
+            let grain = Tensor::f_randn([n, 3, crop, crop], options)?.f_mul_scalar(8.0)?;
+            coarse.f_add(&grain)?.f_clamp(0.0, 255.0)?.f_round()
+        },
+    )?;
     Ok(pictures::rgb_to_caffe(&rgb)?)
 }
 
@@ -123,9 +127,9 @@ fn save(tensors: &[(String, Tensor)], path: &Path) -> Result<()> {
 }
 
 fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
-    let raw = &experiment.raw;
+    let config = &experiment.config;
     let seeds: Vec<i64> = (0..WARM_UP)
-        .map(|step| iteration_seed(raw.train.seed, step))
+        .map(|step| iteration_seed(config.train.seed, step))
         .collect();
     let row = |(tap, op): &Row| {
         Ok(match *op {
@@ -144,7 +148,11 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
             Op::MaxPool(window) if (window.kernel, window.stride) == (3, 2) => {
                 json!({ "tap": tap.name(), "op": "pool", "ceil": window.rounding == Rounding::Ceil })
             }
-            Op::MaxPool(_) | Op::ConvNorm(_) | Op::MbConv(_) | Op::GlobalAverage => {
+            Op::MaxPool(_)
+            | Op::ConvNorm(_)
+            | Op::MbConv(_)
+            | Op::GlobalAverage
+            | Op::Branches(_) => {
                 bail!("the benchmark's scripts do not know the layer {tap}")
             }
         })
@@ -174,12 +182,12 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
         "rows": rows(experiment)?.iter().map(row).collect::<Result<Vec<_>>>()?,
         "encoder_tap": encoder.tap.name(),
         "comparator_tap": comparator.tap.name(),
-        "crop": raw.data.crop,
+        "crop": config.data.crop,
         "generator": generator,
         "discriminator": discriminator,
-        "loss": { "feat": raw.loss.feat, "adv": raw.loss.adv, "img": raw.loss.img },
-        "adam_g": raw.optimizer.generator,
-        "adam_d": raw.optimizer.discriminator,
+        "loss": { "feat": config.loss.weight(TermKind::Feature), "adv": config.loss.weight(TermKind::Adversarial), "img": config.loss.weight(TermKind::Image) },
+        "adam_g": config.optimizer.generator,
+        "adam_d": config.optimizer.discriminator,
         "dropout_seeds": seeds,
     }))
 }

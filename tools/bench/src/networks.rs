@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use deepsim_experiment::Experiment;
-use deepsim_experiment::config::NetSource;
+use deepsim_experiment::source::NetSource;
 
 /// Encoder and comparator: the work is measured with networks of ours.
 ///

@@ -125,7 +125,7 @@ mod tests {
     /// Names of the phases of an iteration of a work, made small.
     fn names(work: &str) -> Vec<String> {
         let mut experiment = Training::find(work).unwrap().experiment("fp32").unwrap();
-        experiment.raw.train.batch_size = 2;
+        experiment.config.train.batch_size = 2;
         let x = inputs::batch(&experiment).unwrap();
         let mut bench = Bench::new(experiment, &x).unwrap();
         let value = measure(&mut bench).unwrap();

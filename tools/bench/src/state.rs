@@ -30,7 +30,7 @@ impl Bench {
     /// # Errors
     /// Missing weights; out of memory.
     pub fn new(experiment: Experiment, x: &Tensor) -> Result<Bench> {
-        set_products(&experiment.raw.train)?;
+        set_products(&experiment.config.train)?;
         Ok(Bench {
             state: State::new(&experiment, None, x.device())?,
             perception: Perception::load(&experiment, x.device())?,
@@ -46,7 +46,7 @@ impl Bench {
     /// # Errors
     /// A gate that has closed; what the trainer fails with.
     pub fn iterate(&mut self) -> Result<Losses> {
-        let seed = iteration_seed(self.experiment.raw.train.seed, self.state.step);
+        let seed = iteration_seed(self.experiment.config.train.seed, self.state.step);
         let losses = iterate(
             &mut self.state,
             &self.perception,

@@ -13,6 +13,8 @@ pub struct Training {
     pub name: &'static str,
     file: &'static str,
     text: &'static str,
+    /// What is inverted, where it is not what the file says.
+    tap: Option<&'static str>,
     batch: usize,
     /// `train.discriminator_passes`.
     passes: &'static str,
@@ -27,7 +29,6 @@ macro_rules! experiment {
     };
 }
 const FC6: (&str, &str) = experiment!("fc6.toml");
-const CONV5: (&str, &str) = experiment!("conv5.toml");
 const SAMPLE: (&str, &str) = experiment!("quickstart.toml");
 
 const fn work(name: &'static str, from: (&'static str, &'static str), batch: usize) -> Training {
@@ -35,6 +36,7 @@ const fn work(name: &'static str, from: (&'static str, &'static str), batch: usi
         name,
         file: from.0,
         text: from.1,
+        tap: None,
         batch,
         passes: "paper",
     }
@@ -51,14 +53,22 @@ const fn one_pass(
     }
 }
 
+/// The paper's CONV5: `experiments/conv5.toml` is `fc6.toml` but for what is inverted.
+const fn conv5(work: Training) -> Training {
+    Training {
+        tap: Some("pool5"),
+        ..work
+    }
+}
+
 /// All of them.
 pub const TRAINING: [Training; 7] = [
     work("fc6_b64", FC6, 64),
-    work("conv5_b64", CONV5, 64),
+    conv5(work("conv5_b64", FC6, 64)),
     one_pass("fc6_b64_one_pass", FC6, 64),
-    one_pass("conv5_b64_one_pass", CONV5, 64),
+    conv5(one_pass("conv5_b64_one_pass", FC6, 64)),
     work("fc6_b16", FC6, 16),
-    work("conv5_b16", CONV5, 16),
+    conv5(work("conv5_b16", FC6, 16)),
     work("sample", SAMPLE, 8),
 ];
 
@@ -79,7 +89,7 @@ impl Training {
             "tf32" => ("fp32", "on"),
             given => (given, "off"),
         };
-        let sets = [
+        let mut sets = vec![
             "encoder.weights=random:1".to_owned(),
             "comparator.weights=random:1".to_owned(),
             format!("train.batch_size={}", self.batch),
@@ -90,6 +100,7 @@ impl Training {
             "gate.d_off_below=-1.0".to_owned(),
             "gate.g_off_above=1e300".to_owned(),
         ];
+        sets.extend(self.tap.map(|tap| format!("encoder.tap={tap}")));
         Ok(Experiment::parse(self.text, Path::new(self.file), &sets)?)
     }
 }
@@ -100,13 +111,25 @@ mod tests {
     use deepsim_train::method::gate::Gate;
 
     #[test]
+    fn conv5_is_the_experiment_of_that_name() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/conv5.toml");
+        let work = Training::find("conv5_b64").unwrap();
+        let mut timed = work.experiment("fp32").unwrap();
+        let mut sets = timed.overrides.clone();
+        sets.retain(|set| !set.starts_with("encoder.tap="));
+        let shipped = Experiment::load(&file, &sets).unwrap();
+        timed.config.name.clone_from(&shipped.config.name);
+        assert_eq!(timed.config, shipped.config);
+    }
+
+    #[test]
     fn every_work_is_a_valid_experiment_whose_gate_stays_open() {
         for work in TRAINING {
             let experiment = work.experiment("fp32").unwrap();
-            assert_eq!(experiment.raw.train.batch_size, work.batch);
+            assert_eq!(experiment.config.train.batch_size, work.batch);
             for (d, adv) in [(0.0, 1e9), (1e9, 1e-9), (1.0, 0.0)] {
                 let mut gate = Gate::open();
-                gate.update(&experiment.raw.gate, d, d, adv);
+                gate.update(&experiment.config.gate, d, d, adv);
                 // adv = 0 gives an infinite ratio; cross entropies are never exactly 0.
                 assert!(
                     gate == Gate::open() || adv == 0.0,

@@ -5,6 +5,7 @@
 mod bench;
 mod documents;
 mod endure;
+mod experiment_file;
 mod goldens;
 mod harden;
 mod memory;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::experiment_file;
 use deepsim_tools::child::Child;
 use deepsim_tools::programs::Programs;
 use deepsim_tools::stages::{Stages, note};
@@ -88,9 +89,7 @@ pub fn settings(file: &Path) -> Result<Settings> {
     struct File {
         train: Settings,
     }
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-    let File { train } = toml::from_str(&text).with_context(|| format!("in {}", file.display()))?;
+    let File { train } = experiment_file::read(file)?;
     Ok(train)
 }
 

@@ -28,6 +28,9 @@ const NVIDIA: &str = "/proc/driver/nvidia/version";
 /// Settings whose parity tests run at the same time: each program waits for its longest test with one thread.
 const AT_ONCE: usize = 2;
 
+/// What compares the first losses of short trainings with their record, as it is called by hand.
+const GOLDENS: &str = "cargo xtask goldens --portable --check tools/lab/goldens.json";
+
 /// What failed in one run of cargo, by setting.
 type Failed = Vec<(&'static str, Failure)>;
 
@@ -40,7 +43,7 @@ pub fn run(ws: &Workspace) -> Result<()> {
         .iter()
         .filter(|s| s.left_out().is_none())
         .collect();
-    let mut stages = Stages::new(setup::TESTS.len() + 2 + others.len().div_ceil(AT_ONCE));
+    let mut stages = Stages::new(setup::TESTS.len() + 3 + others.len().div_ceil(AT_ONCE));
     let linked = libtorch::installed(ws)?.filter(|found| found.mode == libtorch::Mode::Linked);
     let torch = match linked {
         // The user's own PyTorch is not thrown away for the tests, if Python can use it.
@@ -78,6 +81,8 @@ pub fn run(ws: &Workspace) -> Result<()> {
         .env(browser::VARIABLE, browser::ensure(ws)?);
     let ended = parity::watched(all, "")?;
     take(SETTINGS[0].name, ended, &mut failed, &mut error)?;
+    stages.next("the first losses of every kind of training");
+    goldens(ws, &mut failed, &mut error)?;
     for settings in others.chunks(AT_ONCE) {
         let names: Vec<&str> = settings.iter().map(|setting| setting.name).collect();
         stages.next(&format!(
@@ -134,6 +139,29 @@ pub fn run(ws: &Workspace) -> Result<()> {
     }
     tidied?;
     note(format_args!("all passed in {}", seconds(stages.elapsed())));
+    Ok(())
+}
+
+/// Compares the first losses of short trainings with their record, with the programs that the tests have built.
+fn goldens(ws: &Workspace, failed: &mut Failed, error: &mut Option<anyhow::Error>) -> Result<()> {
+    let built = ws.path("target/debug");
+    let lab = built.join("deepsim-lab");
+    let check = Child::new(GOLDENS, &lab, ws.root())
+        .args(["--root".as_ref(), ws.root().as_os_str()])
+        .args(["goldens", "--portable", "--check", "tools/lab/goldens.json"])
+        .args(["--programs".as_ref(), built.as_os_str()]);
+    let Err(why) = check.run() else {
+        return Ok(());
+    };
+    if !verdict::by_itself(&why) {
+        return Err(why);
+    }
+    let failure = Failure {
+        program: GOLDENS.to_owned(),
+        tests: vec!["not the losses that are recorded (see above)".to_owned()],
+    };
+    failed.push(("any machine", failure));
+    error.get_or_insert(why);
     Ok(())
 }
 

@@ -20,7 +20,8 @@ const MAX_BYTES: u64 = 2 << 20;
 const MAX_LINES: usize = 600;
 
 /// Which crates of the workspace, and which torch bindings, each crate may depend on.
-/// {terminal, files} → all; {aten, weights} → nets → experiment → {train, eval}; data → experiment. Nothing points back.
+/// {train, eval} → experiment → nets → {aten, weights}; experiment → data; all → {terminal, files}. An arrow leads to what
+/// a crate uses; nothing points back.
 const DIRECTIONS: [(&str, &[&str]); 15] = [
     ("deepsim-aten", &["tch", "torch-sys"]),
     ("deepsim-terminal", &[]),
@@ -168,7 +169,7 @@ fn text_complaints(file: &str, text: &str) -> Vec<String> {
     }
     if file.starts_with("experiments/")
         && extension == "toml"
-        && !text.trim_start().starts_with('#')
+        && !without_hint(text).starts_with('#')
     {
         complaints.push(format!(
             "{file}: no header comment (what it shows, its cost, the expected numbers, the command)"
@@ -283,6 +284,13 @@ fn packages(ws: &Workspace) -> Result<Vec<Package>> {
     Ok(metadata.packages)
 }
 
+/// An experiment without its first line, where that tells editors which keys there are.
+fn without_hint(text: &str) -> &str {
+    let hinted = text.strip_prefix("#:schema ");
+    let rest = hinted.and_then(|rest| rest.split_once('\n'));
+    rest.map_or(text, |(_, rest)| rest).trim_start()
+}
+
 fn directions(packages: &[Package]) -> Vec<String> {
     let guarded = |name: &str| {
         name == "tch" || name == "torch-sys" || packages.iter().any(|package| package.name == name)
@@ -304,7 +312,7 @@ fn directions(packages: &[Package]) -> Vec<String> {
             // Dev-dependencies count: a test of deepsim-data that needs libtorch is in the wrong crate.
             if guarded(dependency) && !allowed.contains(&dependency) {
                 complaints.push(format!(
-                    "{}: must not depend on {dependency} (aten → nets → experiment → train, eval; data → experiment)",
+                    "{}: must not depend on {dependency} ({{train, eval}} → experiment → {{nets, data}}, nets → {{aten, weights}}: an arrow leads to what may be used)",
                     package.name
                 ));
             }

@@ -76,10 +76,13 @@ fn failed(line: &str) -> Option<&str> {
 
 /// Whether a run ended so because tests failed, and not before them or by a signal.
 pub fn of_tests(verdict: &Verdict, why: &anyhow::Error) -> bool {
-    let interrupted = why
-        .downcast_ref::<ChildFailed>()
-        .is_some_and(|f| f.ending.interrupted());
-    !verdict.failures.is_empty() && !interrupted
+    !verdict.failures.is_empty() && by_itself(why)
+}
+
+/// Whether a program ended by itself, and not by a signal.
+pub fn by_itself(why: &anyhow::Error) -> bool {
+    !why.downcast_ref::<ChildFailed>()
+        .is_some_and(|f| f.ending.interrupted())
 }
 
 /// `vae (as the machine is): two_iterations_are_the_reference_s, …`

@@ -31,7 +31,9 @@ impl Set {
     pub fn title(self) -> &'static str {
         match self {
             Set::Comparator => "weights of AlexNet, the sample comparator",
-            Set::Judges => "weights of VGG16, LPIPS and EfficientNet-Lite0, for metrics",
+            Set::Judges => {
+                "weights of VGG16, LPIPS and EfficientNet-Lite0, for metrics"
+            }
         }
     }
 }

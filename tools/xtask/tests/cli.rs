@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use assert_cmd::Command;
@@ -72,10 +71,14 @@ fn libtorch(folder: &Path, version: &str) {
     fs::write(folder.join("build-version"), version).unwrap();
 }
 
+/// A program that a shell reads. Another process writes it: were it open for writing here while another test starts a
+/// process, that one would hold it open as well, and it could not be started.
 fn stand_in(folder: &Path, name: &str, script: &str) {
-    let path = folder.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+    let mut install = std::process::Command::new("install");
+    install.args(["-m", "755"]).arg(text.path());
+    assert!(install.arg(folder.join(name)).status().unwrap().success());
 }
 
 #[test]

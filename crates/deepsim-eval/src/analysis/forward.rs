@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use deepsim_data::terminal;
 use deepsim_data::terminal::path as shown;
-use deepsim_experiment::config::{NetSource, Source, Weights};
+use deepsim_experiment::config::Normalize;
 use deepsim_experiment::networks::Frozen;
 use deepsim_experiment::recorded::Scale;
-use deepsim_experiment::source::{Normalize, Role};
+use deepsim_experiment::source::Role;
+use deepsim_experiment::source::{NetSource, Source, Weights};
 use deepsim_experiment::{Checkpoint, Consent, Experiment, Fixed, files, run_dir};
 use deepsim_nets::params::{NamedTensors, f32_bytes, read_safetensors};
 use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
@@ -161,7 +162,7 @@ fn network(
         }
         Net::Generator => {
             // Recorded features come as they were recorded.
-            let scale = match (&request.weights, experiment.raw.encoder.normalize) {
+            let scale = match (&request.weights, experiment.config.encoder.normalize) {
                 (_, None | Some(Normalize::None)) => None,
                 (Some(_), _) => {
                     return Err(EvalError::ScaleUnknown {
@@ -243,7 +244,7 @@ fn same_networks(experiment: &Experiment, run: &Path, checkpoint: &Checkpoint) -
     let Some(trained) = &checkpoint.manifest.experiment else {
         return Ok(());
     };
-    let here = Fixed::of(&experiment.raw).map_err(|e| EvalError::Format(e.to_string()))?;
+    let here = Fixed::of(&experiment.config).map_err(|e| EvalError::Format(e.to_string()))?;
     let mut differences = here.differences(trained);
     differences.retain(|key| TABLES.iter().any(|table| key.starts_with(table)));
     if differences.is_empty() {

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use deepsim_data::Dataset;
 use deepsim_data::terminal::one_line;
-use deepsim_experiment::config::Source;
 use deepsim_experiment::evaluate::{decode, held_out_features};
 use deepsim_experiment::measure::{self, Batch, Images};
+use deepsim_experiment::source::Source;
 use deepsim_experiment::{Clip, Experiment};
 use deepsim_nets::PixelDistance;
+use deepsim_nets::loss::TermKind;
 use deepsim_nets::loss::ssim as structural;
 use deepsim_nets::metrics::linear_probe;
 use deepsim_nets::pictures::caffe_to_rgb;
@@ -66,17 +67,18 @@ pub struct Row {
 
 /// Whether a run belongs to the comparison: an autoencoder with plain codes, or super-resolution.
 pub fn compares(experiment: &Experiment) -> bool {
-    let plain = experiment.raw.latent.is_some() && !crate::analysis::sample::has_prior(experiment);
+    let plain =
+        experiment.config.latent.is_some() && !crate::analysis::sample::has_prior(experiment);
     plain || matches!(experiment.encoder, Source::Downsampled(_))
 }
 
 /// The training loss by its usual name.
 pub fn trained_with(experiment: &Experiment) -> &'static str {
-    let loss = &experiment.raw.loss;
-    if loss.feat > 0.0 || loss.adv > 0.0 {
+    let loss = &experiment.config.loss;
+    if loss.weight(TermKind::Feature) > 0.0 || loss.weight(TermKind::Adversarial) > 0.0 {
         return "DeePSiM";
     }
-    match experiment.raw.pixels.distance {
+    match experiment.config.pixels.distance {
         PixelDistance::Squared => "L2",
         PixelDistance::Absolute => "L1",
         PixelDistance::Ssim => "SSIM",
@@ -222,7 +224,7 @@ pub fn measure(run: &Loaded, metrics: &Metrics, images: usize, device: Device) -
         n,
         photos: format!(
             "{} {} {:?} {n}",
-            run.checkpoint.manifest.test_data, e.raw.data.crop, e.raw.data.scale
+            run.checkpoint.manifest.test_data, e.config.data.crop, e.config.data.scale
         ),
         l1: l1 / values as f64,
         l2: (l2 / values as f64).sqrt(),

@@ -2,9 +2,10 @@
 //! pixels and of features, beside the reconstruction (Section 4.1 of the paper).
 
 use deepsim_data::Dataset;
-use deepsim_experiment::config::NetSource;
 use deepsim_experiment::evaluate::reconstruct;
+use deepsim_experiment::source::NetSource;
 use deepsim_experiment::{Clip, networks};
+use deepsim_nets::loss::TermKind;
 use deepsim_nets::{FeatureNet, Tap};
 use serde::Serialize;
 use tch::{Device, Tensor};
@@ -119,13 +120,15 @@ fn spaces(run: &Loaded, device: Device) -> Result<Vec<Space<'_>>> {
         }
     }
     spaces.push(Space {
-        name: match run.experiment.raw.latent {
+        name: match run.experiment.config.latent {
             Some(_) => decoded_name(&run.experiment),
             None => encoder.to_string(),
         },
         features: Box::new(|x| Ok(run.perception.encode(x)?)),
     });
-    if run.experiment.raw.loss.feat > 0.0 && run.perception.judged_at().is_none() {
+    if run.experiment.config.loss.weight(TermKind::Feature) > 0.0
+        && run.perception.judged_at().is_none()
+    {
         // The same layer of a network with other weights is another space.
         let same_tap = encoder.to_string() == comparator.to_string();
         let name = if same_tap && encoder.origin() != comparator.origin() {
@@ -168,7 +171,11 @@ pub fn compute(
         .collect::<Result<_>>()?;
     let settings = Settings::default();
     // A mirror image may be as near as its image: twice as many make k different ones sure.
-    let sides = if run.experiment.raw.data.mirror { 2 } else { 1 };
+    let sides = if run.experiment.config.data.mirror {
+        2
+    } else {
+        1
+    };
     let mut searches = Vec::with_capacity(spaces.len());
     for (data, length) in &queries {
         searches.push(Searcher::new(data, *length, k * sides, &settings)?);

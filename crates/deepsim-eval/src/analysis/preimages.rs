@@ -191,8 +191,8 @@ pub fn draw(run: &Loaded, request: Draw, device: Device) -> Result<Drawn> {
     let numbers = Numbers {
         run: run.path.display().to_string(),
         noise: spec.noise,
-        diversity: run.experiment.raw.diversity.map_or(0.0, |d| d.weight),
-        conditioned: run.experiment.raw.discriminator.features,
+        diversity: run.experiment.config.diversity.map_or(0.0, |d| d.weight),
+        conditioned: run.experiment.config.discriminator.features,
         n: chosen.len(),
         draws: request.draws,
         spread: percent(apart, pairs, norm.image),

@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::path::Path;
 
 use deepsim_data::spread;
-use deepsim_experiment::config::Source;
 use deepsim_experiment::evaluate::{decode, held_out_of};
 use deepsim_experiment::measure::{self, Images};
+use deepsim_experiment::source::Source;
 use deepsim_experiment::{Clip, Experiment};
 use deepsim_nets::init::{derive_seed, seeded};
+use deepsim_nets::loss::TermKind;
 use deepsim_nets::metrics::{frechet_distance, gradient_energy, kernel_distance};
 use deepsim_nets::{Code, FeatureNet, NetKind, Reduction, Tap};
 use serde::Serialize;
@@ -61,12 +62,12 @@ pub struct Numbers {
 
 /// Whether a run has a prior to draw from.
 pub fn has_prior(experiment: &Experiment) -> bool {
-    matches!(experiment.raw.latent, Some(l) if l.code == Code::Gaussian)
+    matches!(experiment.config.latent, Some(l) if l.code == Code::Gaussian)
 }
 
 /// What a run's images were compared in.
 pub fn compared_in(experiment: &Experiment) -> String {
-    if experiment.raw.loss.feat > 0.0 {
+    if experiment.config.loss.weight(TermKind::Feature) > 0.0 {
         crate::run::catalog::net_name(&experiment.comparator)
     } else {
         "pixels".to_owned()
@@ -81,7 +82,7 @@ pub fn compared_in(experiment: &Experiment) -> String {
 pub fn draw(run: &Loaded, count: usize, seed: u64, device: Device) -> Result<Tensor> {
     let Some(latent) = run
         .experiment
-        .raw
+        .config
         .latent
         .filter(|_| has_prior(&run.experiment))
     else {
@@ -138,7 +139,8 @@ pub fn reference(folder: &Path, device: Device) -> Result<Option<FeatureNet>> {
 fn took_part(experiment: &Experiment) -> bool {
     let is_reference = |source: &Source| source.network().is_some_and(|n| n.net == REFERENCE_NET);
     is_reference(&experiment.encoder)
-        || (experiment.raw.loss.feat > 0.0 && is_reference(&experiment.comparator))
+        || (experiment.config.loss.weight(TermKind::Feature) > 0.0
+            && is_reference(&experiment.comparator))
 }
 
 /// Everything that is said of a run and `count` samples of [`draw`]. There are no distances by a reference network that had a part

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use deepsim_data::Augment;
 use deepsim_data::terminal::path as shown;
-use deepsim_experiment::config::Source;
+use deepsim_experiment::config;
 use deepsim_experiment::evaluate::held_out_of;
 use deepsim_experiment::measure::{self, Images, Norm};
-use deepsim_experiment::raw::RawPasses;
 use deepsim_experiment::run_dir::find_runs;
+use deepsim_experiment::source::Source;
 use deepsim_experiment::{Clip, Consent, Experiment, HeldOut};
 use deepsim_nets::PixelDistance;
+use deepsim_nets::loss::TermKind;
 use deepsim_nets::pictures::clip_caffe;
 use serde::Serialize;
 use tch::{Device, Tensor};
@@ -98,8 +99,9 @@ pub struct Row {
 /// prints; others are other experiments.
 fn printed(e: &Experiment) -> (Option<f64>, Option<f64>) {
     let loss = Loss::of(e);
-    let trained = e.encoder.learned() && (e.raw.loss.feat == 0.0 || e.comparator.learned());
-    let comparator = if e.raw.loss.feat > 0.0 {
+    let trained = e.encoder.learned()
+        && (e.config.loss.weight(TermKind::Feature) == 0.0 || e.comparator.learned());
+    let comparator = if e.config.loss.weight(TermKind::Feature) > 0.0 {
         e.comparator.to_string()
     } else {
         String::new()
@@ -111,13 +113,13 @@ fn printed(e: &Experiment) -> (Option<f64>, Option<f64>) {
 
 /// See [`Row::apart`].
 fn apart(e: &Experiment) -> String {
-    let compared = if e.raw.loss.feat > 0.0 {
+    let compared = if e.config.loss.weight(TermKind::Feature) > 0.0 {
         net_name(&e.comparator)
     } else {
         String::new()
     };
-    let pixels = match e.raw.pixels.distance {
-        _ if e.raw.loss.img == 0.0 => "",
+    let pixels = match e.config.pixels.distance {
+        _ if e.config.loss.weight(TermKind::Image) == 0.0 => "",
         PixelDistance::Squared => "",
         PixelDistance::Absolute => "L1",
         PixelDistance::Ssim => "SSIM",
@@ -181,12 +183,12 @@ impl Row {
     }
 
     fn with_metrics(mut self, values: MetricValues) -> Row {
-        self.lpips = verdict.lpips;
-        self.lpips_net = verdict.lpips_net.map(|n| n.to_string());
-        self.ssim = verdict.ssim;
-        self.psnr = verdict.psnr;
-        self.label_top1 = verdict.label_top1;
-        self.label_top5 = verdict.label_top5;
+        self.lpips = values.lpips;
+        self.lpips_net = values.lpips_net.map(|n| n.to_string());
+        self.ssim = values.ssim;
+        self.psnr = values.psnr;
+        self.label_top1 = values.label_top1;
+        self.label_top5 = values.label_top5;
         self
     }
 
@@ -196,9 +198,9 @@ impl Row {
             image_error: Some(errors.image_error),
             feature_error: errors.feature_error,
             gradient_energy: Some(errors.gradient_energy),
-            data: Some(e.raw.data.test.display().to_string()),
+            data: Some(e.config.data.test.display().to_string()),
             split: Some("test".to_owned()),
-            crop: Some(e.raw.data.crop),
+            crop: Some(e.config.data.crop),
             weights: Some(e.encoder.origin()),
             n: Some(errors.n),
             clipped: Some(clip == Clip::Displayable),
@@ -225,10 +227,13 @@ fn image_set(images: Images<'_>) -> String {
 
 /// See [`Row::recipe`].
 fn recipe(e: &Experiment) -> &'static str {
-    match (e.raw.vaegan.is_some(), e.raw.train.discriminator_passes) {
+    match (
+        e.config.vaegan.is_some(),
+        e.config.train.discriminator_passes,
+    ) {
         (true, _) => "vaegan",
-        (false, RawPasses::One) => "one-pass",
-        (false, RawPasses::Paper) => "paper",
+        (false, config::DiscriminatorPasses::One) => "one-pass",
+        (false, config::DiscriminatorPasses::Paper) => "paper",
     }
 }
 
@@ -259,7 +264,7 @@ pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> 
         },
     )?;
     let loss = Loss::of(e);
-    let comparator = if e.raw.loss.feat > 0.0 {
+    let comparator = if e.config.loss.weight(TermKind::Feature) > 0.0 {
         e.comparator.to_string()
     } else {
         String::new()

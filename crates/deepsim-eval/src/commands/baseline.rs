@@ -95,7 +95,7 @@ impl Mv {
             });
         }
         let experiment = Experiment::load(&experiment, &set)?;
-        if experiment.raw.latent.is_some() {
+        if experiment.config.latent.is_some() {
             return Err(EvalError::Usage {
                 option: "EXPERIMENT",
                 value: shown(&experiment.path),
@@ -104,7 +104,7 @@ impl Mv {
                         .to_owned(),
             });
         }
-        let crop = experiment.raw.data.crop;
+        let crop = experiment.config.data.crop;
         let source = &experiment.encoder;
         let out = out.unwrap_or_else(|| {
             Path::new("runs").join(format!(
@@ -114,7 +114,7 @@ impl Mv {
         });
         mv::check(&out, fresh)?;
         let device = device::choose(&device)?;
-        let data = Dataset::open_and_tell(&experiment.raw.data.test)?;
+        let data = Dataset::open_and_tell(&experiment.config.data.test)?;
         let of_run = run_dir::of_file(&experiment.path)?;
         let permit = match &of_run {
             Some((run, checkpoint)) => consent.on_run(run, &checkpoint.manifest),

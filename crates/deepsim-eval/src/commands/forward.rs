@@ -56,7 +56,7 @@ impl Forward {
         let run = self
             .run
             .or_else(|| own.map(|(run, _)| run))
-            .unwrap_or_else(|| Path::new("runs").join(&experiment.raw.name));
+            .unwrap_or_else(|| Path::new("runs").join(&experiment.config.name));
         let request = forward::Request {
             net: self.net,
             weights: self.weights,

@@ -72,7 +72,7 @@ impl Report {
             runs: &folder,
             photos: self.photos,
             images: self.images,
-            consent: consent,
+            consent,
             device,
             metrics: Some(&metrics),
             command: report::command("deepsim-eval", std::env::args_os().skip(1)),

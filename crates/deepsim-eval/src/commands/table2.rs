@@ -80,7 +80,7 @@ impl Table2 {
         let options = table2::Options {
             images: self.images,
             clip,
-            consent: consent,
+            consent,
             device,
             metrics: metrics.as_ref(),
         };

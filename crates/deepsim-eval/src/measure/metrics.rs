@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use deepsim_experiment::Experiment;
-use deepsim_experiment::config::Source;
+use deepsim_experiment::source::Source;
+use deepsim_nets::loss::TermKind;
 use deepsim_nets::metrics::{Lpips, WINDOW, classify, psnr, ssim};
 use deepsim_nets::pictures::caffe_to_rgb;
 use deepsim_nets::{FeatureNet, NetKind, Tap};
@@ -140,7 +141,7 @@ impl Metrics {
     /// Begins to measure a trained run.
     pub fn of(&self, experiment: &Experiment) -> Measuring<'_> {
         let mut used: Vec<NetKind> = kind(&experiment.encoder).into_iter().collect();
-        if experiment.raw.loss.feat > 0.0 {
+        if experiment.config.loss.weight(TermKind::Feature) > 0.0 {
             used.extend(kind(&experiment.comparator));
         }
         self.beside(&used)

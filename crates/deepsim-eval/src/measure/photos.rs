@@ -55,7 +55,7 @@ impl LeftOut {
     /// None yet, of as many as a run of this experiment is allowed.
     pub fn of(experiment: &Experiment) -> LeftOut {
         LeftOut {
-            allowed: experiment.raw.data.quarantine,
+            allowed: experiment.config.data.quarantine,
             found: 0,
         }
     }

@@ -32,7 +32,7 @@ pub fn evaluate<W: Into<OsString>>(words: impl IntoIterator<Item = W>, runs: &Pa
 /// Trains a run again, into its own folder.
 pub(super) fn train(run: &Path, experiment: &Experiment) -> String {
     let mut words = source(&run.join("experiment.toml"), experiment);
-    if run != Path::new("runs").join(&experiment.raw.name) {
+    if run != Path::new("runs").join(&experiment.config.name) {
         words.extend(["--out".into(), run.into()]);
     }
     command("deepsim-train", words)
@@ -62,7 +62,7 @@ fn source(resolved: &Path, experiment: &Experiment) -> Vec<OsString> {
         return vec![resolved.into()];
     };
     match Experiment::load(&file, &sets) {
-        Ok(found) if found.raw == experiment.raw => {}
+        Ok(found) if found.config == experiment.config => {}
         _ => return vec![resolved.into()],
     }
     let mut words = vec![file.into_os_string()];

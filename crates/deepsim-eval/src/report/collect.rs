@@ -9,6 +9,7 @@ use deepsim_data::terminal::path as shown;
 use deepsim_experiment::evaluate::{decode, held_out_features};
 use deepsim_experiment::measure::{self, Images, Norm};
 use deepsim_experiment::{Checkpoint, Clip, Consent};
+use deepsim_nets::loss::TermKind;
 use deepsim_nets::pictures::clip_caffe;
 use tch::{Device, Tensor};
 
@@ -147,7 +148,7 @@ fn made(options: &Options<'_>) -> Made {
 
 fn card(entry: &Entry) -> RunCard {
     let e = &entry.experiment;
-    let raw = &e.raw;
+    let config = &e.config;
     let count = |path: &Path| Dataset::open(path).map(|d| d.len()).ok();
     let (step, seconds, history, command) = match entry.origin {
         Origin::Generator(step) => {
@@ -157,7 +158,7 @@ fn card(entry: &Entry) -> RunCard {
                 .flatten()
                 .map_or(0.0, |c| c.manifest.seconds);
             let weights = e.weights();
-            let history = history::read(&entry.path.join("metrics.jsonl"), &weights, raw.gate);
+            let history = history::read(&entry.path.join("metrics.jsonl"), &weights, config.gate);
             (step, seconds, Some(history), again::train(&entry.path, e))
         }
         Origin::MahendranVedaldi => {
@@ -177,23 +178,23 @@ fn card(entry: &Entry) -> RunCard {
             .to_owned(),
         encoder: net_name(&e.encoder),
         comparator: match entry.loss() {
-            Some(_) if raw.loss.feat > 0.0 => net_name(&e.comparator),
+            Some(_) if config.loss.weight(TermKind::Feature) > 0.0 => net_name(&e.comparator),
             _ => String::new(),
         },
         weights: names::weights(&e.encoder),
-        data: names::data(&raw.data.test),
-        crop: raw.data.crop,
-        counts: count(&raw.data.train).zip(count(&raw.data.test)),
+        data: names::data(&config.data.test),
+        crop: config.data.crop,
+        counts: count(&config.data.train).zip(count(&config.data.test)),
         steps: (
             step,
             match entry.origin {
-                Origin::Generator(_) => raw.train.steps,
+                Origin::Generator(_) => config.train.steps,
                 Origin::MahendranVedaldi => step,
             },
         ),
-        batch: raw.train.batch_size,
+        batch: config.train.batch_size,
         seconds,
-        precision: format!("{:?}", raw.train.precision).to_lowercase(),
+        precision: format!("{:?}", config.train.precision).to_lowercase(),
         command,
         history,
     }
@@ -264,7 +265,7 @@ fn group<'a>(
     mut did: impl FnMut(u64),
 ) -> Result<(Group, Vec<&'a Entry>)> {
     let first = &set[0].experiment;
-    let data = Dataset::open_and_tell(&first.raw.data.test)?;
+    let data = Dataset::open_and_tell(&first.config.data.test)?;
     // A record has reconstructions of some images only: all runs show these then.
     let mut candidates: Vec<usize> = (0..data.len()).collect();
     for entry in set.iter().filter(|e| e.origin == Origin::MahendranVedaldi) {
@@ -278,7 +279,7 @@ fn group<'a>(
             "{} of {} photos of {}: a record has reconstructions of no others",
             chosen.len(),
             options.photos.min(data.len()),
-            shown(&first.raw.data.test)
+            shown(&first.config.data.test)
         ));
     }
     if chosen.is_empty() {
@@ -312,8 +313,8 @@ fn group<'a>(
     }
     let label = format!(
         "{}, {} px",
-        names::data(&first.raw.data.test),
-        first.raw.data.crop
+        names::data(&first.config.data.test),
+        first.config.data.crop
     );
     Ok((
         Group {

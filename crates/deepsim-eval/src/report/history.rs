@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use deepsim_data::terminal::path as shown;
-use deepsim_experiment::config::RawGate;
+use deepsim_experiment::config;
 use deepsim_experiment::{ExperimentError, files};
 use deepsim_nets::loss::{Term, TermKind, Terms};
 use serde_json::Value;
@@ -53,13 +53,13 @@ pub struct History {
     /// The evaluations.
     pub evaluated: Vec<Evaluated>,
     /// Thresholds of its gate.
-    pub gate: RawGate,
+    pub gate: config::Gate,
     /// Whether it has an adversarial term at all.
     pub adversarial: bool,
 }
 
 /// Reads a run's log. `weights` are those of the terms; a term without weight is left out.
-pub(super) fn read(path: &Path, weights: &Terms<f64>, gate: RawGate) -> Part<History> {
+pub(super) fn read(path: &Path, weights: &Terms<f64>, gate: config::Gate) -> Part<History> {
     let weighed: Vec<(&Term, f64)> = weights
         .iter()
         .map(|(term, weight)| (term, *weight))
@@ -245,7 +245,7 @@ fn shares(logged: &mut [Logged]) {
 fn thin(logged: &[Logged]) -> Vec<Logged> {
     let size = logged.len().div_ceil(POINTS).max(1);
     let mean = |part: &[Logged], of: &dyn Fn(&Logged) -> Option<f64>| {
-        let values: Vec<f64> = part.iter().filter_map(|l| of(l)).collect();
+        let values: Vec<f64> = part.iter().filter_map(of).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     };
     let terms = |part: &[Logged]| -> Terms<f64> {
@@ -274,7 +274,7 @@ fn thin(logged: &[Logged]) -> Vec<Logged> {
 mod tests {
     use super::*;
 
-    const GATE: RawGate = RawGate {
+    const GATE: config::Gate = config::Gate {
         d_off_below: 0.1,
         d_on_above: 0.5,
         g_off_above: 10.0,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use deepsim_experiment::config::Source;
+use deepsim_experiment::source::Source;
 
 /// Images: the sample set by its name, others by their folder.
 pub(super) fn data(path: &Path) -> String {

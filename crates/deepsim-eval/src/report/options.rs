@@ -1,5 +1,6 @@
 //! What the page is asked to show, and what it calls a run.
 
+use deepsim_nets::loss::TermKind;
 use std::path::Path;
 
 use deepsim_experiment::Consent;
@@ -35,7 +36,7 @@ pub(super) fn label(entry: &Entry) -> String {
         Some(loss) => {
             let comparator = &entry.experiment.comparator;
             let other = loss != Loss::Image
-                && entry.experiment.raw.loss.feat > 0.0
+                && entry.experiment.config.loss.weight(TermKind::Feature) > 0.0
                 && *comparator != entry.experiment.encoder;
             if other {
                 format!(

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use deepsim_data::terminal::{self, one_line, path as shown};
-use deepsim_experiment::config::{RawPixels, Source};
+use deepsim_experiment::config;
 use deepsim_experiment::run_dir::{self, find_runs};
 use deepsim_experiment::source::Role;
+use deepsim_experiment::source::Source;
 use deepsim_experiment::{Checkpoint, Consent, Experiment, suggest};
+use deepsim_nets::loss::TermKind;
 use deepsim_nets::{NetKind, Tap};
 
 use crate::analysis::mv;
@@ -34,8 +36,10 @@ pub enum Loss {
 impl Loss {
     /// Of an experiment.
     pub fn of(experiment: &Experiment) -> Loss {
-        let l = &experiment.raw.loss;
-        match (l.feat > 0.0, l.adv > 0.0, l.img > 0.0) {
+        let has = |kind| experiment.config.loss.weight(kind) > 0.0;
+        let main = [TermKind::Feature, TermKind::Adversarial, TermKind::Image];
+        let [feature, adversarial, image] = main.map(has);
+        match (feature, adversarial, image) {
             (false, false, _) => Loss::Image,
             (false, true, true) => Loss::AdversarialImage,
             (true, false, true) => Loss::FeatureImage,
@@ -88,15 +92,16 @@ pub fn layer_name(source: &Source) -> String {
 /// Whether an experiment inverts features by the paper's terms: autoencoders, super-resolution and other
 /// image losses have figures and tables of their own.
 pub fn inverts(experiment: &Experiment) -> bool {
-    let raw = &experiment.raw;
-    let paper_s = raw.loss.img == 0.0 || raw.pixels == RawPixels::default();
-    raw.latent.is_none() && paper_s && !matches!(experiment.encoder, Source::Downsampled(_))
+    let config = &experiment.config;
+    let paper_s =
+        config.loss.weight(TermKind::Image) == 0.0 || config.pixels == config::Pixels::default();
+    config.latent.is_none() && paper_s && !matches!(experiment.encoder, Source::Downsampled(_))
 }
 
 /// What an experiment decodes: [`layer_name`], and for an autoencoder the length of its codes.
 pub fn decoded_name(experiment: &Experiment) -> String {
     let layer = layer_name(&experiment.encoder);
-    match experiment.raw.latent {
+    match experiment.config.latent {
         Some(latent) => format!("{layer}>{}", latent.size),
         None => layer,
     }
@@ -136,14 +141,19 @@ pub struct Entry {
 impl Entry {
     /// What must be equal for images to stand on one sheet: original images and crops.
     pub fn photos_key(&self) -> String {
-        let d = &self.experiment.raw.data;
+        let d = &self.experiment.config.data;
         format!("{:?} {} {:?}", d.test, d.crop, d.scale)
     }
 
     /// And for losses to be compared: what is inverted.
     pub fn encoder_key(&self) -> String {
-        let raw = &self.experiment.raw;
-        format!("{} {:?} {:?}", self.photos_key(), raw.encoder, raw.latent)
+        let config = &self.experiment.config;
+        format!(
+            "{} {:?} {:?}",
+            self.photos_key(),
+            config.encoder,
+            config.latent
+        )
     }
 
     /// The method's name in Table 2.
@@ -301,7 +311,7 @@ pub fn check(path: &Path) -> Result<()> {
     };
     let own = experiments(Path::new("experiments"))
         .into_iter()
-        .find(|e| e.raw.name == name);
+        .find(|e| e.config.name == name);
     let advice = match own {
         Some(e) => format!(
             "train it by `cargo run -p deepsim-train -- {}`",

@@ -67,7 +67,7 @@ impl Loaded {
     /// # Errors
     /// Missing or changed images.
     pub fn test_data(&self) -> Result<Dataset> {
-        let data = Dataset::open_and_tell(&self.experiment.raw.data.test)?;
+        let data = Dataset::open_and_tell(&self.experiment.config.data.test)?;
         same(
             &self.path,
             "data.test",
@@ -127,7 +127,7 @@ impl Loaded {
     /// # Errors
     /// Missing or changed images.
     pub fn train_data(&self) -> Result<Dataset> {
-        let data = Dataset::open_and_tell(&self.experiment.raw.data.train)?;
+        let data = Dataset::open_and_tell(&self.experiment.config.data.train)?;
         same(
             &self.path,
             "data.train",

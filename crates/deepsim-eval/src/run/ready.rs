@@ -53,8 +53,8 @@ impl Ready {
     /// scaled by numbers that only its run knows.
     pub fn of_weights(experiment: &Path, weights: &Path, device: Device) -> Result<Ready> {
         let experiment = Experiment::load(experiment, &[])?;
-        let scaled = experiment.raw.encoder.normalize;
-        if scaled.is_some_and(|n| n != deepsim_experiment::source::Normalize::None) {
+        let scaled = experiment.config.encoder.normalize;
+        if scaled.is_some_and(|n| n != deepsim_experiment::config::Normalize::None) {
             return Err(EvalError::ScaleUnknown {
                 experiment: experiment.path,
             });
@@ -81,7 +81,7 @@ impl Ready {
     /// # Errors
     /// A run that does not say it, and whose images are gone or changed.
     pub fn framing(&self) -> Result<Framing> {
-        let path = &self.experiment.raw.data.test;
+        let path = &self.experiment.config.data.test;
         let there = Dataset::open(path).ok();
         let Some((run, checkpoint)) = &self.run else {
             return Ok(there.map_or(Framing::USUAL, |data| data.framing()));

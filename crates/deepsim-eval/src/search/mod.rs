@@ -29,10 +29,10 @@ mod error;
 mod exact;
 mod machine;
 mod pair;
+mod query;
 mod rotation;
 mod round;
 mod scan;
-mod search;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -51,8 +51,8 @@ use code::Space;
 use error::Result;
 pub use error::SearchError;
 use exact::{Best, Rows};
+use query::{Block, Search, State, Tier};
 use scan::{Queries, Tile};
-use search::{Block, Search, State, Tier};
 
 /// How a search is done; no setting changes what it finds.
 #[derive(Clone, Debug)]
@@ -170,7 +170,7 @@ impl<'a> Index<'a> {
         settings: &Settings,
         base: u64,
     ) -> Result<Index<'a>> {
-        let tiles = search::tiling(rows.len(), settings.tile)
+        let tiles = query::tiling(rows.len(), settings.tile)
             .into_iter()
             .map(|(from, to)| {
                 let part = rows.part(from, to);

@@ -137,9 +137,9 @@ impl Sheet {
                 for (i, line) in (0u32..).zip(lines) {
                     pen.write(&mut image, (MARGIN, top + i * LINE), line);
                 }
-                for (i, cell) in (0i64..).zip(&row.cells) {
+                for (i, shown) in (0i64..).zip(&row.cells) {
                     let x = i64::from(left) + i * i64::from(cell + GAP);
-                    imageops::replace(&mut image, cell, x, i64::from(y));
+                    imageops::replace(&mut image, shown, x, i64::from(y));
                 }
             }
             y += height;

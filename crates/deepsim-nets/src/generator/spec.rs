@@ -1,5 +1,6 @@
 //! Architectures of generators, written once: from features to layers.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{NetError, Result};
@@ -41,7 +42,7 @@ fn is_zero(n: &i64) -> bool {
 }
 
 /// Which generator's trunk.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Trunk {
     /// DeePSiM's (Dosovitskiy & Brox, NIPS 2016): doubling 4×4 layers with 3×3 layers between the first

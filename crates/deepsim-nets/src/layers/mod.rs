@@ -3,6 +3,7 @@
 pub(crate) mod convolution;
 pub(crate) mod folded;
 pub mod init;
+pub(crate) mod layer;
 pub(crate) mod linear;
 pub mod lrn;
 pub mod op;

@@ -1,5 +1,6 @@
 //! The operations that tables of feature networks are written in.
 
+use super::shape::Extent;
 use super::tap::Tap;
 
 /// How a pooling layer rounds its output size.
@@ -83,6 +84,10 @@ pub enum Op {
     MbConv(MbConv),
     /// Mean over all positions: a map becomes a vector.
     GlobalAverage,
+    /// Branches that all take the operation's input; their outputs, maps of one size, are concatenated along
+    /// channels in the order of the table. A branch is a sequence of operations; one branch alone is a sequence
+    /// under one tap. Fully connected layers stand in rows of their own, never in a branch.
+    Branches(&'static [&'static [Op]]),
 }
 
 impl Op {
@@ -94,10 +99,104 @@ impl Op {
             _ => Vec::new(),
         }
     }
-}
 
-/// A row of a table: where it can be tapped, and what it does.
-pub type Row = (Tap, Op);
+    /// Names and shapes of the operation's tensors: a bias before its weight, branches in order.
+    pub(crate) fn tensors(&self) -> Vec<(String, Vec<i64>)> {
+        let affine = |key: &str, weight: Vec<i64>| {
+            let bias = (format!("{key}.bias"), vec![weight[0]]);
+            vec![bias, (format!("{key}.weight"), weight)]
+        };
+        match *self {
+            Op::Conv {
+                key,
+                input,
+                output,
+                kernel,
+                groups,
+                ..
+            } => affine(key, vec![output, input / groups, kernel, kernel]),
+            Op::Fc { key, input, output } => affine(key, vec![output, input]),
+            Op::ConvNorm(_) | Op::MbConv(_) => self.parts().iter().flat_map(Part::shapes).collect(),
+            Op::Branches(branches) => {
+                let operations = branches.iter().copied().flatten();
+                operations.flat_map(Op::tensors).collect()
+            }
+            Op::Relu | Op::MaxPool(_) | Op::Lrn | Op::GlobalAverage => Vec::new(),
+        }
+    }
+
+    /// Channels of the output for an input of `input` channels.
+    pub(crate) fn channels(&self, input: i64) -> i64 {
+        match *self {
+            Op::Conv { output, .. } | Op::Fc { output, .. } => output,
+            Op::ConvNorm(layer) => layer.output,
+            Op::MbConv(block) => block.output,
+            Op::Branches(branches) => {
+                let end = |branch: &&[Op]| branch.iter().fold(input, |c, op| op.channels(c));
+                branches.iter().map(end).sum()
+            }
+            Op::Relu | Op::MaxPool(_) | Op::Lrn | Op::GlobalAverage => input,
+        }
+    }
+
+    /// The output for an input of this extent; `None` where the input is too small, or where branches end in
+    /// maps of different sizes.
+    pub fn output(&self, input: Extent) -> Option<Extent> {
+        let Extent { height, width, .. } = input;
+        let map = |channels, height, width| Extent {
+            channels,
+            height,
+            width,
+            flat: false,
+        };
+        match *self {
+            Op::Conv {
+                output,
+                kernel,
+                stride,
+                pad,
+                ..
+            } => {
+                let count = |size: i64| {
+                    let room = size + 2 * pad - kernel;
+                    (room >= 0).then(|| room / stride + 1)
+                };
+                Some(map(output, count(height)?, count(width)?))
+            }
+            Op::MaxPool(window) => {
+                let fits = height >= window.kernel && width >= window.kernel;
+                fits.then(|| map(input.channels, window.count(height), window.count(width)))
+            }
+            Op::Fc { output, .. } => Some(Extent {
+                flat: true,
+                ..map(output, 1, 1)
+            }),
+            Op::ConvNorm(_) | Op::MbConv(_) => self.parts().iter().try_fold(input, |x, part| {
+                // SAME padding gives an output to any size; one that a stride steps over
+                // whole would be made of padding more than of the picture.
+                let count = |size: i64| {
+                    (size >= part.stride).then(|| (size + part.stride - 1) / part.stride)
+                };
+                Some(map(part.output, count(x.height)?, count(x.width)?))
+            }),
+            Op::GlobalAverage => Some(Extent {
+                flat: true,
+                ..map(input.channels, 1, 1)
+            }),
+            Op::Branches(branches) => {
+                let end = |branch: &&[Op]| branch.iter().try_fold(input, |x, op| op.output(x));
+                let mut ends = branches.iter().map(end);
+                let first = ends.next()??;
+                ends.try_fold(first, |all, next| {
+                    let next = next?;
+                    let fits = (next.height, next.width) == (all.height, all.width);
+                    fits.then(|| map(all.channels + next.channels, all.height, all.width))
+                })
+            }
+            Op::Relu | Op::Lrn => Some(input),
+        }
+    }
+}
 
 pub(crate) const fn conv(
     key: &'static str,
@@ -129,6 +228,9 @@ pub(crate) const fn max_pool(kernel: i64, stride: i64, rounding: Rounding) -> Op
 pub(crate) const fn fc(key: &'static str, input: i64, output: i64) -> Op {
     Op::Fc { key, input, output }
 }
+
+/// A row of a table: where it can be tapped, and what it does.
+pub type Row = (Tap, Op);
 
 /// Convolution without bias, batch normalisation, ReLU6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

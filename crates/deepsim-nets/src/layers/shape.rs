@@ -9,6 +9,31 @@ pub const MAX_FEATURES: i64 = 1 << 24;
 /// Largest crop: six doublings from 4×4 give 256×256.
 pub const MAX_CROP: i64 = 256;
 
+/// Extent of what one operation of a network hands to the next: a map, or a vector of `channels` values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Channels of a map, values of a vector.
+    pub channels: i64,
+    /// Height of a map; 1 for a vector.
+    pub height: i64,
+    /// Width of a map; 1 for a vector.
+    pub width: i64,
+    /// Whether it is a vector.
+    pub flat: bool,
+}
+
+impl Extent {
+    /// That of colour pictures, three channels of `height`×`width` pixels.
+    pub fn pictures(height: i64, width: i64) -> Extent {
+        Extent {
+            channels: 3,
+            height,
+            width,
+            flat: false,
+        }
+    }
+}
+
 /// Shape of one picture's features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

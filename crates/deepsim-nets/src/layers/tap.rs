@@ -1,24 +1,31 @@
 //! Layers whose output can be taken as features.
 
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
+
+/// A layer whose output can be taken as features. "CONV5" of the DeePSiM paper is `pool5`,
+/// "FC6" is `relu6`, "FC7" is `relu7`, "FC8" is `fc8` (logits, before the softmax).
+///
+/// Names are those of the networks' authors; [`crate::NetKind::rows_to`] says which network
+/// has which. A network's table may name layers that no other network has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tap(&'static str);
+
+impl Tap {
+    /// The layer of this name, of whichever network has it.
+    pub const fn named(name: &'static str) -> Tap {
+        Tap(name)
+    }
+
+    /// The name as in experiment files.
+    pub const fn name(self) -> &'static str {
+        self.0
+    }
+}
 
 macro_rules! taps {
-    ($($variant:ident = $name:literal),* $(,)?) => {
-        /// A layer whose output can be taken as features. "CONV5" of the DeePSiM paper is `pool5`,
-        /// "FC6" is `relu6`, "FC7" is `relu7`, "FC8" is `fc8` (logits, before the softmax).
-        ///
-        /// Names are those of the networks' authors; [`crate::NetKind::rows_to`] says which network
-        /// has which.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[allow(missing_docs)]
-        pub enum Tap { $(#[serde(rename = $name)] $variant),* }
-
-        impl Tap {
-            /// The name as in experiment files.
-            pub fn name(self) -> &'static str {
-                match self { $(Tap::$variant => $name),* }
-            }
-        }
+    ($($tap:ident = $name:literal),* $(,)?) => {
+        #[allow(missing_docs, non_upper_case_globals)]
+        impl Tap { $(pub const $tap: Tap = Tap($name);)* }
     };
 }
 taps! {
@@ -50,5 +57,11 @@ taps! {
 impl std::fmt::Display for Tap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl Serialize for Tap {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
     }
 }

@@ -1,5 +1,6 @@
 //! Distances of features and of pixels.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -41,7 +42,7 @@ pub fn squared_distance(a: &Tensor, b: &Tensor, reduction: Reduction) -> Result<
 }
 
 /// How pixels are compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PixelDistance {
     /// Squared differences (the paper's image loss).

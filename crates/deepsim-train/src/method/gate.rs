@@ -4,7 +4,7 @@
 //! adversarial loss is below 0.1. The authors' training has two more rules; all thresholds are
 //! settings.
 
-use deepsim_experiment::config::RawGate;
+use deepsim_experiment::config;
 
 /// Which networks are updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Gate {
     ///
     /// The rules run in this order, each seeing the last one's result: D pauses (and G goes on);
     /// D goes on (and G); G goes on; G pauses (and D goes on).
-    pub fn update(&mut self, thresholds: &RawGate, d_real: f64, d_fake: f64, adv: f64) -> f64 {
+    pub fn update(&mut self, thresholds: &config::Gate, d_real: f64, d_fake: f64, adv: f64) -> f64 {
         let ratio = if adv == 0.0 {
             f64::INFINITY
         } else {
@@ -64,7 +64,7 @@ impl Gate {
 mod tests {
     use super::*;
 
-    const T: RawGate = RawGate {
+    const T: config::Gate = config::Gate {
         d_off_below: 0.1,
         d_on_above: 0.5,
         g_off_above: 10.0,

@@ -57,10 +57,7 @@ impl Gradients {
 ///
 /// # Errors
 /// A loss without graph.
-pub fn backward<'a, const N: usize>(
-    loss: &Tensor,
-    networks: [&'a Params; N],
-) -> Result<[Vec<Tensor>; N]> {
+pub fn backward<const N: usize>(loss: &Tensor, networks: [&Params; N]) -> Result<[Vec<Tensor>; N]> {
     let counts = networks.map(|params| trained(params).len());
     let weights: Vec<&Tensor> = networks.into_iter().flat_map(trained).collect();
     let all = Tensor::f_run_backward(&[loss], &weights, false, false)?;

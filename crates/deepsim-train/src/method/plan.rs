@@ -1,7 +1,7 @@
 //! What an iteration needs besides the state, the networks and the images.
 
 use deepsim_experiment::Experiment;
-use deepsim_experiment::config::{RawDiversity, RawGate, RawPasses, RawPrecision, RawVaeGan};
+use deepsim_experiment::config;
 use deepsim_nets::loss::{PixelDistance, Terms};
 use deepsim_nets::{AutocastGuard, Precision, Reduction};
 use tch::Device;
@@ -18,33 +18,33 @@ pub struct Plan {
     /// How the image loss compares pixels.
     pub pixels: PixelDistance,
     /// Thresholds of the gate.
-    pub gate: RawGate,
+    pub gate: config::Gate,
     /// Arithmetic.
     pub precision: Precision,
     /// Passes of the discriminator over generated images.
-    pub passes: RawPasses,
+    pub passes: config::DiscriminatorPasses,
     /// The iteration of VAE/GAN instead of the paper's.
-    pub vaegan: Option<RawVaeGan>,
+    pub vaegan: Option<config::VaeGan>,
     /// Reward for images of the same features that differ.
-    pub diversity: Option<RawDiversity>,
+    pub diversity: Option<config::Diversity>,
 }
 
 impl Plan {
     /// What an experiment says of it.
     pub fn of(experiment: &Experiment) -> Plan {
-        let raw = &experiment.raw;
+        let config = &experiment.config;
         Plan {
             weights: experiment.weights(),
-            reduction: raw.loss.reduction,
-            pixels: raw.pixels.distance,
-            gate: raw.gate,
-            precision: match raw.train.precision {
-                RawPrecision::Fp32 => Precision::Fp32,
-                RawPrecision::Bf16 => Precision::Bf16,
+            reduction: config.loss.reduction,
+            pixels: config.pixels.distance,
+            gate: config.gate,
+            precision: match config.train.precision {
+                config::Precision::Fp32 => Precision::Fp32,
+                config::Precision::Bf16 => Precision::Bf16,
             },
-            passes: raw.train.discriminator_passes,
-            vaegan: raw.vaegan,
-            diversity: raw.diversity,
+            passes: config.train.discriminator_passes,
+            vaegan: config.vaegan,
+            diversity: config.diversity,
         }
     }
 

@@ -15,8 +15,8 @@
 //! encoder stays as it is, and all generated images are draws of the prior.
 
 use deepsim_experiment::Perception;
-use deepsim_experiment::config::RawVaeGan;
-use deepsim_nets::loss::terms::{feature_loss, image_loss, kl_loss};
+use deepsim_experiment::config;
+use deepsim_nets::loss::terms::{feature_loss, image_terms, kl_loss};
 use deepsim_nets::loss::{TermKind, Terms};
 use deepsim_nets::precision::{at_least_fp32, widened};
 use deepsim_nets::{Discriminator, LearnedEncoder, Mode, NetError, Reduction, pictures};
@@ -36,7 +36,7 @@ impl Gate {
     /// The gate of Larsen et al., for the batch that these mean losses are of: the discriminator learns unless
     /// one of them is more than the margin below the equilibrium, the decoder unless one is more than it above;
     /// where neither would, both do.
-    pub fn equilibrium(rule: &RawVaeGan, d_real: f64, d_fake: f64) -> Gate {
+    pub fn equilibrium(rule: &config::VaeGan, d_real: f64, d_fake: f64) -> Gate {
         let (low, high) = (
             rule.equilibrium - rule.margin,
             rule.equilibrium + rule.margin,
@@ -91,7 +91,7 @@ pub fn compute_gradients(
     perception: &Perception,
     x: &Tensor,
     plan: &Plan,
-    rule: RawVaeGan,
+    rule: config::VaeGan,
 ) -> Result<Learned> {
     let w = plan.weights(state.step);
     let x = &pictures::channels_last(x)?;
@@ -147,7 +147,7 @@ pub(super) fn step(
     perception: &Perception,
     x: &Tensor,
     plan: &Plan,
-    rule: RawVaeGan,
+    rule: config::VaeGan,
 ) -> Result<Losses> {
     let learned = compute_gradients(state, perception, x, plan, rule)?;
     // One read of all numbers, on which the gate decides.
@@ -205,12 +205,7 @@ fn reconstruct(
             terms.set(TermKind::Feature, feature_loss(&found, &target, reduction)?);
         }
     }
-    if w.weight(TermKind::Image) > 0.0 {
-        terms.set(
-            TermKind::Image,
-            image_loss(plan.pixels, &made, x, reduction)?,
-        );
-    }
+    image_terms(&mut terms, w, plan.pixels, &made, x, reduction)?;
     terms.set_some(TermKind::Kl, kl_loss(&posterior, reduction)?);
     Ok(Reconstructed {
         codes: codes.f_detach()?,
@@ -242,7 +237,7 @@ fn discriminator_losses(
     x: &Tensor,
     decoded: &Tensor,
     plan: &Plan,
-    rule: RawVaeGan,
+    rule: config::VaeGan,
 ) -> Result<DiscriminatorLosses> {
     let _autocast = plan.region(x.device())?;
     let (n, m) = (x.size()[0], decoded.size()[0]);
@@ -304,7 +299,7 @@ fn mixed(
 mod tests {
     use super::*;
 
-    const RULE: RawVaeGan = RawVaeGan {
+    const RULE: config::VaeGan = config::VaeGan {
         gamma: 1e-6,
         real_weight: 0.5,
         equilibrium: 0.68,

@@ -71,7 +71,7 @@ pub(crate) fn log_entries(
         ("updates.d", Value::from(state.adam_d.count())),
         (
             "lr",
-            Value::from(experiment.raw.optimizer.generator.lr * state.rate()),
+            Value::from(experiment.config.optimizer.generator.lr * state.rate()),
         ),
         ("images_per_s", Value::from(images_per_s)),
         ("data.quarantined", Value::from(quarantined)),

@@ -49,8 +49,8 @@ impl<'a> Case<'a> {
         let mut experiment = experiment.clone();
         // The reference's iterations have no gate, which pauses a network after losses that some seeds give. It is held
         // against the reference by itself.
-        experiment.raw.gate.d_off_below = -1.0;
-        experiment.raw.gate.g_off_above = 1e300;
+        experiment.config.gate.d_off_below = -1.0;
+        experiment.config.gate.g_off_above = 1e300;
         Case {
             what: what.to_owned(),
             r,
@@ -60,7 +60,7 @@ impl<'a> Case<'a> {
     }
 
     fn options(&self) -> [Option<AdamOptions>; 3] {
-        let o = &self.experiment.raw.optimizer;
+        let o = &self.experiment.config.optimizer;
         [Some(o.generator), Some(o.discriminator), o.encoder]
     }
 

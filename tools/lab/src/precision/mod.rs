@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use self::curves::Curves;
 use self::run::{Precision, Run};
 use self::summary::Comparison;
-use crate::samples;
+use crate::{experiment_file, samples};
 use deepsim_tools::landing;
 use deepsim_tools::machine;
 use deepsim_tools::programs::Programs;
@@ -198,9 +198,7 @@ impl Schedule {
         struct Train {
             steps: u64,
         }
-        let text = fs::read_to_string(ws.path(EXPERIMENT))
-            .with_context(|| format!("reading {EXPERIMENT}"))?;
-        let file: File = toml::from_str(&text).with_context(|| format!("in {EXPERIMENT}"))?;
+        let file: File = experiment_file::read(&ws.path(EXPERIMENT))?;
         Ok(Schedule {
             steps: file.train.steps,
             halve_at: file.schedule.halve_at,

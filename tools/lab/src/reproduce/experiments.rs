@@ -276,8 +276,8 @@ mod tests {
     fn only_the_gan_reconstructs_nothing() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         for experiment in EXPERIMENTS {
-            let text = std::fs::read_to_string(root.join(experiment.file)).unwrap();
-            let toml: toml::Table = text.parse().unwrap();
+            let toml: toml::Table =
+                crate::experiment_file::read(&root.join(experiment.file)).unwrap();
             let number = |section: &str, key: &str| {
                 let value = toml.get(section)?.get(key)?;
                 value

@@ -7,15 +7,13 @@ mod check;
 mod experiments;
 mod studies;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::Deserialize;
 
-use crate::documents;
-use crate::samples;
+use crate::{documents, experiment_file, samples};
 use deepsim_tools::failure::{ChildFailed, refuse};
 use deepsim_tools::held_out;
 use deepsim_tools::stages::{Stages, note, seconds};
@@ -218,10 +216,7 @@ fn run_directory(ws: &Workspace, experiment: &Experiment) -> Result<PathBuf> {
     struct Named {
         name: String,
     }
-    let text = fs::read_to_string(ws.path(experiment.file))
-        .with_context(|| format!("reading {}", experiment.file))?;
-    let Named { name } =
-        toml::from_str(&text).with_context(|| format!("in {}", experiment.file))?;
+    let Named { name } = experiment_file::read(&ws.path(experiment.file))?;
     Ok(Path::new("runs").join(name))
 }
 

@@ -214,10 +214,18 @@ mod tests {
 
     /// A program that is a shell script, in place of a built one.
     fn stand_in(folder: &Path, package: &str, script: &str) -> Programs {
-        use std::os::unix::fs::PermissionsExt;
-        let path = folder.join(package);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        // Written by another process: see `stand_in` in tests/cli.rs.
+        let text = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+        let mut install = std::process::Command::new("install");
+        install.args(["-m", "755"]).arg(text.path());
+        assert!(
+            install
+                .arg(folder.join(package))
+                .status()
+                .unwrap()
+                .success()
+        );
         Programs::at(folder, &[package]).unwrap()
     }
 

@@ -107,13 +107,13 @@ pub fn draw(
             }
         ));
     }
-    let raw = &first.entry.experiment.raw.data;
+    let held_out = &first.entry.experiment.config.data;
     let mut sheet = Sheet::new(&format!(
         "Fig. {}: {} ({}, {} px)",
         figure.number(),
         figure.title(),
-        raw.test.display(),
-        raw.crop
+        held_out.test.display(),
+        held_out.crop
     ));
     let augment = first.entry.experiment.augment();
     let names: Vec<String> = chosen.iter().map(|&i| data.name(i).to_owned()).collect();
@@ -200,7 +200,7 @@ fn rows(
 }
 
 fn test_data(entry: &Entry) -> Result<Dataset> {
-    Ok(Dataset::open_and_tell(&entry.experiment.raw.data.test)?)
+    Ok(Dataset::open_and_tell(&entry.experiment.config.data.test)?)
 }
 
 fn reconstructions(

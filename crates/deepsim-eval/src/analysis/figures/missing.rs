@@ -25,13 +25,13 @@ fn elsewhere(
     fits: impl Fn(&&Experiment) -> bool,
     model: &Experiment,
 ) -> String {
-    let (wanted, here) = (&model.raw, net_name(&model.encoder));
+    let (wanted, here) = (&model.config, net_name(&model.encoder));
     let near = |e: &&Experiment| {
-        let raw = &e.raw;
-        raw.encoder.net == wanted.encoder.net
-            && raw.encoder.weights == wanted.encoder.weights
-            && raw.data.crop == wanted.data.crop
-            && raw.data.test == wanted.data.test
+        let config = &e.config;
+        config.encoder.net == wanted.encoder.net
+            && config.encoder.weights == wanted.encoder.weights
+            && config.data.crop == wanted.data.crop
+            && config.data.test == wanted.data.test
     };
     let mut found: Vec<&Experiment> = files.iter().filter(fits).filter(near).collect();
     found.sort_by_key(|e| e.path.as_os_str().len());
@@ -52,9 +52,9 @@ impl Missing {
     pub fn advice(&self, files: &[Experiment], model: Option<&Experiment>) -> String {
         let like = |e: &&Experiment| {
             model.is_none_or(|m| {
-                e.raw.encoder == m.raw.encoder
-                    && e.raw.data.crop == m.raw.data.crop
-                    && e.raw.data.test == m.raw.data.test
+                e.config.encoder == m.config.encoder
+                    && e.config.data.crop == m.config.data.crop
+                    && e.config.data.test == m.config.data.test
             })
         };
         let train = |found: Option<&Experiment>| match found {
@@ -105,7 +105,9 @@ impl Missing {
             }
             Missing::Comparators => {
                 let fits = |e: &&Experiment| {
-                    inverts(e) && Loss::of(e) == Loss::Full && e.raw.comparator != e.raw.encoder
+                    inverts(e)
+                        && Loss::of(e) == Loss::Full
+                        && e.config.comparator != e.config.encoder
                 };
                 let all: Vec<String> = files
                     .iter()

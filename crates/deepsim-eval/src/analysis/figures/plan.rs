@@ -1,5 +1,6 @@
 //! Which runs stand in which figure.
 
+use deepsim_nets::loss::TermKind;
 use std::collections::BTreeMap;
 
 use super::{Figure, Missing};
@@ -77,7 +78,12 @@ fn of_group(figure: Figure, group: &[&Entry]) -> Plan {
 /// One run for each comparator; the one that compares pixels first.
 fn samples(group: &[&Entry]) -> Plan {
     let mut plan = Plan::default();
-    let key = |e: &Entry| (e.experiment.raw.loss.feat > 0.0, compared_in(&e.experiment));
+    let key = |e: &Entry| {
+        (
+            e.experiment.config.loss.weight(TermKind::Feature) > 0.0,
+            compared_in(&e.experiment),
+        )
+    };
     let mut keys: Vec<(bool, String)> = group.iter().map(|e| key(e)).collect();
     keys.sort();
     keys.dedup();
@@ -99,7 +105,7 @@ fn samples(group: &[&Entry]) -> Plan {
 /// The run of each loss; of those with a feature loss, the ones whose comparator most of them use.
 fn losses(group: &[&Entry]) -> Plan {
     let mut plan = Plan::default();
-    let comparator = |e: &Entry| format!("{:?}", e.experiment.raw.comparator);
+    let comparator = |e: &Entry| format!("{:?}", e.experiment.config.comparator);
     let featured = |l: Loss| !matches!(l, Loss::Image | Loss::AdversarialImage | Loss::Adversarial);
     let mut counts: BTreeMap<String, std::collections::BTreeSet<Loss>> = BTreeMap::new();
     for entry in group {
@@ -111,8 +117,9 @@ fn losses(group: &[&Entry]) -> Plan {
     let own = group
         .iter()
         .find(|e| {
-            let raw = &e.experiment.raw;
-            (raw.comparator.net, &raw.comparator.weights) == (raw.encoder.net, &raw.encoder.weights)
+            let config = &e.experiment.config;
+            (config.comparator.net, &config.comparator.weights)
+                == (config.encoder.net, &config.encoder.weights)
         })
         .map(|e| comparator(e));
     let most = counts
@@ -230,7 +237,10 @@ fn comparators(group: &[&Entry]) -> Plan {
         .copied()
         .collect();
     let key = |e: &Entry| {
-        let (mine, other) = (&e.experiment.raw.encoder, &e.experiment.raw.comparator);
+        let (mine, other) = (
+            &e.experiment.config.encoder,
+            &e.experiment.config.comparator,
+        );
         let own = mine.net == other.net && mine.weights == other.weights;
         (!own, net_name(&e.experiment.comparator))
     };

@@ -35,10 +35,12 @@ pub fn total_variation_for(tap: &str) -> f64 {
             _ => 100.0,
         };
     }
-    match tap.chars().find(char::is_ascii_digit) {
-        Some('1' | '2') => 1.0,
-        Some('3' | '4') => 10.0,
-        Some('5') if !tap.starts_with("pool") => 10.0,
+    let number = tap.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let number = number.split(|c: char| !c.is_ascii_digit()).next();
+    match number.and_then(|n| n.parse::<u32>().ok()) {
+        Some(1 | 2) => 1.0,
+        Some(3 | 4) => 10.0,
+        Some(5) if !tap.starts_with("pool") => 10.0,
         _ => 100.0,
     }
 }
@@ -58,7 +60,7 @@ pub fn compute<'a>(
     mut progress: impl FnMut(u64),
 ) -> Result<Made<'a>> {
     let begun = Instant::now();
-    let crop = experiment.raw.data.crop;
+    let crop = experiment.config.data.crop;
     let all = measure::chosen(data, limit);
     let (mut photos, mut originals, mut reconstructions) = (vec![], vec![], vec![]);
     for indices in all.chunks(batch.max(1)) {
@@ -114,6 +116,9 @@ mod tests {
             ("relu5", 10.0),
             ("pool5", 100.0),
             ("fc6", 100.0),
+            ("conv1_2", 1.0),
+            ("fire4", 10.0),
+            ("conv10", 100.0),
             ("stem", 1.0),
             ("block0", 1.0),
             ("block5", 10.0),

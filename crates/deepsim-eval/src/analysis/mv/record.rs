@@ -287,7 +287,7 @@ impl Record {
     /// # Errors
     /// Missing or changed images.
     pub fn test_data(&self) -> Result<Dataset> {
-        let data = Dataset::open_and_tell(&self.experiment.raw.data.test)?;
+        let data = Dataset::open_and_tell(&self.experiment.config.data.test)?;
         let is = data.digest();
         if is != self.manifest.test_data {
             return Err(EvalError::InputChanged {
@@ -356,7 +356,7 @@ impl Record {
     pub fn reconstructions(&self, device: Device) -> Result<Tensor> {
         let file = self.path.join(TENSORS);
         let found = read_safetensors(&file)?;
-        let side = i64::from(self.experiment.raw.data.crop);
+        let side = i64::from(self.experiment.config.data.crop);
         let shape = [self.manifest.photos.len() as i64, 3, side, side];
         match found.get("x") {
             Some(x) if x.size() == shape => Ok(rgb_to_caffe(&x.f_to_device(device)?)?),

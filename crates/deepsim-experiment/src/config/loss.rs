@@ -1,0 +1,189 @@
+//! `[loss]` and `[pixels]`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use deepsim_nets::loss::{KINDS, Term, TermKind, Terms, WeightKey};
+use deepsim_nets::{PixelDistance, Reduction};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::check::{Checked, at_least_zero, complain};
+
+/// The key beside the weights.
+const REDUCTION: &str = "reduction";
+
+/// `[loss]`: the weight of each term, by the key that the table of terms ([`KINDS`]) gives it, and how sums over a batch
+/// become numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loss {
+    weights: Terms<f64>,
+    /// How sums over a batch become numbers.
+    pub reduction: Reduction,
+}
+
+impl Loss {
+    /// The weights of the terms that stand in this section.
+    #[must_use]
+    pub fn weights(&self) -> &Terms<f64> {
+        &self.weights
+    }
+
+    /// A term's weight; 0 where none is given.
+    #[must_use]
+    pub fn weight(&self, kind: TermKind) -> f64 {
+        self.weights.weight(kind)
+    }
+
+    /// Changes a term's weight.
+    pub fn set_weight(&mut self, kind: TermKind, weight: f64) {
+        self.weights.set(kind, weight);
+    }
+
+    pub(super) fn check(&self) -> Checked {
+        for (term, weight) in self.weights.iter() {
+            at_least_zero(&[(&term.log_key(), *weight)])?;
+        }
+        let makes_images = |kind| self.weight(kind) > 0.0;
+        let main = [TermKind::Feature, TermKind::Adversarial, TermKind::Image];
+        if !main.into_iter().any(makes_images) {
+            return complain("loss", "has no term: feat, adv and img are all 0");
+        }
+        Ok(())
+    }
+}
+
+/// The keys of the section, in the table's order.
+fn keys() -> Vec<&'static str> {
+    let weights = KINDS.iter().filter(|info| info.weight.is_in_loss());
+    weights.map(|info| info.key).chain([REDUCTION]).collect()
+}
+
+impl Serialize for Loss {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        for info in KINDS.iter().filter(|info| info.weight.is_in_loss()) {
+            let weight = self.weight(info.kind);
+            if info.weight == WeightKey::Required || weight != 0.0 {
+                map.serialize_entry(info.key, &weight)?;
+            }
+        }
+        map.serialize_entry(REDUCTION, &self.reduction)?;
+        map.end()
+    }
+}
+
+/// A key of the section, so that an unknown one is an error of the key and not of the section.
+enum Key {
+    Weight(TermKind),
+    Reduction,
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Key, D::Error> {
+        let key = String::deserialize(from)?;
+        if key == REDUCTION {
+            return Ok(Key::Reduction);
+        }
+        let mut known = KINDS.iter().filter(|info| info.weight.is_in_loss());
+        match known.find(|info| info.key == key) {
+            Some(info) => Ok(Key::Weight(info.kind)),
+            None => {
+                let known: Vec<String> = keys().iter().map(|key| format!("`{key}`")).collect();
+                let known = known.join(", ");
+                // As serde's own words for a struct's unknown field.
+                let message = format!("unknown field `{key}`, expected one of {known}");
+                Err(D::Error::custom(message))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Loss {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Loss, D::Error> {
+        struct Section;
+
+        impl<'de> Visitor<'de> for Section {
+            type Value = Loss;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the weights of the loss's terms")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Loss, A::Error> {
+                let (mut weights, mut reduction) = (Terms::default(), None);
+                while let Some(key) = map.next_key()? {
+                    match key {
+                        Key::Weight(kind) => weights.set(kind, map.next_value()?),
+                        Key::Reduction => reduction = Some(map.next_value()?),
+                    }
+                }
+                let required = |info: &&_| {
+                    let info: &deepsim_nets::loss::KindInfo = info;
+                    info.weight == WeightKey::Required
+                };
+                for info in KINDS.iter().filter(required) {
+                    if weights.get(&Term::from(info.kind)).is_none() {
+                        return Err(A::Error::missing_field(info.key));
+                    }
+                }
+                Ok(Loss {
+                    weights,
+                    reduction: reduction.ok_or_else(|| A::Error::missing_field(REDUCTION))?,
+                })
+            }
+        }
+
+        from.deserialize_map(Section)
+    }
+}
+
+impl JsonSchema for Loss {
+    fn schema_name() -> Cow<'static, str> {
+        "Loss".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut properties = serde_json::Map::new();
+        let mut required = vec![REDUCTION];
+        for info in KINDS.iter().filter(|info| info.weight.is_in_loss()) {
+            let description = format!("Weight of the {} term ({}).", info.label, info.equation);
+            let value = serde_json::json!({"type": "number", "description": description});
+            properties.insert(info.key.to_owned(), value);
+            if info.weight == WeightKey::Required {
+                required.push(info.key);
+            }
+        }
+        let mut reduction = generator.subschema_for::<Reduction>();
+        reduction.insert(
+            "description".to_owned(),
+            "How sums over a batch become numbers.".into(),
+        );
+        properties.insert(REDUCTION.to_owned(), reduction.into());
+        json_schema!({
+            "type": "object",
+            "description": "`[loss]`: weights of the terms.",
+            "properties": properties,
+            "required": required,
+            "additionalProperties": false,
+        })
+    }
+}
+
+/// `[pixels]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pixels {
+    /// "squared" (the paper's; if left out), "absolute", "ssim" or "ms-ssim": what `loss.img` weighs. The
+    /// similarities are 0 for equal images and about 1 for unrelated ones, whatever their size.
+    #[serde(default)]
+    pub distance: PixelDistance,
+}
+
+impl Pixels {
+    pub(super) fn is_paper_s(&self) -> bool {
+        *self == Pixels::default()
+    }
+}

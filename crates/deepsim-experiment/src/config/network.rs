@@ -1,0 +1,236 @@
+//! `[encoder]` and `[comparator]`: the keys of all sources of features, as a file gives them.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use deepsim_nets::discriminator::DiscriminatorTap;
+use deepsim_nets::zoo::NETS;
+use deepsim_nets::{NetKind, Tap};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Error as _, IntoDeserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// `[encoder]`, `[comparator]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Architecture; or "torchscript": a module saved by `torch.jit.save`; "recorded" (encoder
+    /// only): features from a file; "downsampled" (encoder only): the image itself, made smaller, so that
+    /// the generator learns super-resolution; "larsen" (encoder only, with `[latent]`): that of Larsen et al., which
+    /// begins at random; "discriminator" (comparator only): the one that trains along,
+    /// as it is after its update of the same iteration (with `[vaegan]`: before), or a frozen one of an earlier
+    /// run. Each has its own of the keys below.
+    pub net: SourceKind,
+    /// Layer whose output is taken. TorchScript: "output", or "output.N" / "output.KEY" for an
+    /// element of a tuple, list or dictionary. Discriminator: "Dconv1" to "Dconv5" (after their
+    /// rectifiers; of that of Larsen et al. "Dconv1" to "Dconv4", before normalisation) or "Dpool5".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<SourceTap>,
+    /// A safetensors file, or `random:SEED`. TorchScript: the module's file. Discriminator: the directory of a run whose
+    /// newest checkpoint's discriminator compares, frozen (while that run still trains its newest checkpoint changes: name a copy
+    /// of one of its `checkpoints/step-…` then); without it, the one that trains along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Recorded: the file of features, one safetensors tensor for each image under its name; or
+    /// a matrix (.safetensors or .npy) with the names beside it (`m.names.txt` for `m.npy`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<PathBuf>,
+    /// Recorded, and a TorchScript encoder: shape of one image's features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Vec<i64>>,
+    /// Downsampled: how many pixels, along each side, become one (their mean). The crop must be a
+    /// multiple of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factor: Option<u32>,
+    /// Larsen: multiplies its hidden channels; 1 (if left out) is theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<f64>,
+    /// Recorded: "none" (if left out); "rms": all values divided by their root mean square;
+    /// "zscore": each unit minus its mean, divided by its deviation. Over the training images;
+    /// kept in the checkpoint and applied to everything that the run decodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalize: Option<Normalize>,
+    /// TorchScript: units of the images that the module takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<Units>,
+    /// TorchScript: accepted as true for files of earlier versions, without effect. Such a file is a program, and to
+    /// load it is to run it: only `--trust-code` on the command line allows that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_code: Option<bool>,
+}
+
+/// `net`: an architecture, or another source of features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A network of ours.
+    Network(NetKind),
+    /// A TorchScript module.
+    TorchScript,
+    /// Features from a file.
+    Recorded,
+    /// The image, made smaller.
+    Downsampled,
+    /// The encoder of Larsen et al.
+    Larsen,
+    /// The discriminator that trains along, or one of an earlier run.
+    Discriminator,
+}
+
+const OTHERS: [(&str, SourceKind); 5] = [
+    ("torchscript", SourceKind::TorchScript),
+    ("recorded", SourceKind::Recorded),
+    ("downsampled", SourceKind::Downsampled),
+    ("larsen", SourceKind::Larsen),
+    ("discriminator", SourceKind::Discriminator),
+];
+
+impl std::fmt::Display for SourceKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self, OTHERS.iter().find(|(_, k)| k == self)) {
+            (SourceKind::Network(net), _) => net.fmt(f),
+            (_, Some((name, _))) => f.write_str(name),
+            (_, None) => Ok(()),
+        }
+    }
+}
+
+impl Serialize for SourceKind {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            SourceKind::Network(net) => net.serialize(to),
+            other => to.serialize_str(&other.to_string()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SourceKind {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<SourceKind, D::Error> {
+        let text = String::deserialize(from)?;
+        if let Some((_, kind)) = OTHERS.iter().find(|(name, _)| *name == text) {
+            return Ok(*kind);
+        }
+        NetKind::deserialize(text.as_str().into_deserializer())
+            .map(SourceKind::Network)
+            .map_err(|e: serde::de::value::Error| {
+                let others = OTHERS.map(|(name, _)| format!("`{name}`")).join(", ");
+                D::Error::custom(format!("{e}, or {others}"))
+            })
+    }
+}
+
+/// `tap`: which output is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceTap {
+    /// A layer of a network of ours.
+    Layer(Tap),
+    /// What a TorchScript module returns.
+    Output(OutputTap),
+    /// A layer of the discriminator.
+    Discriminator(DiscriminatorTap),
+}
+
+/// What a TorchScript module returns: all of it (`output`), or an element of a tuple, list or
+/// dictionary (`output.N`, `output.KEY`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputTap(pub Option<String>);
+
+impl std::fmt::Display for OutputTap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            None => f.write_str("output"),
+            Some(key) => write!(f, "output.{key}"),
+        }
+    }
+}
+
+impl std::fmt::Display for SourceTap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SourceTap::Layer(tap) => tap.fmt(f),
+            SourceTap::Output(tap) => tap.fmt(f),
+            SourceTap::Discriminator(tap) => tap.fmt(f),
+        }
+    }
+}
+
+impl Serialize for SourceTap {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.to_string())
+    }
+}
+
+impl<'de> Deserialize<'de> for SourceTap {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<SourceTap, D::Error> {
+        let text = String::deserialize(from)?;
+        let bad = |e: serde::de::value::Error| D::Error::custom(e);
+        if text == "output" {
+            return Ok(SourceTap::Output(OutputTap(None)));
+        }
+        if let Some(key) = text.strip_prefix("output.").filter(|k| !k.is_empty()) {
+            return Ok(SourceTap::Output(OutputTap(Some(key.to_owned()))));
+        }
+        if text.starts_with('D') {
+            DiscriminatorTap::deserialize(text.as_str().into_deserializer())
+                .map(SourceTap::Discriminator)
+                .map_err(bad)
+        } else {
+            Tap::deserialize(text.as_str().into_deserializer())
+                .map(SourceTap::Layer)
+                .map_err(bad)
+        }
+    }
+}
+
+/// Units of the images that a TorchScript module takes, `[N,3,H,W]`, f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Units {
+    /// Red, green, blue, 0–255.
+    #[serde(rename = "rgb-0-255")]
+    Rgb255,
+    /// Red, green, blue, 0–1.
+    #[serde(rename = "rgb-0-1")]
+    Rgb1,
+    /// Red, green, blue, 0–1, minus ImageNet's mean (0.485, 0.456, 0.406), divided by its deviation
+    /// (0.229, 0.224, 0.225): what torchvision's and most PyTorch models take.
+    #[serde(rename = "rgb-imagenet")]
+    RgbImagenet,
+    /// Blue, green, red, 0–255, minus (104, 117, 123).
+    #[serde(rename = "bgr-caffe")]
+    BgrCaffe,
+}
+
+/// What is done to recorded features before they are inverted. Numbers come from the training
+/// images, are kept in the checkpoint, and are applied to whatever is decoded later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalize {
+    /// Nothing.
+    None,
+    /// All values are divided by one number, the root of their mean square.
+    Rms,
+    /// Each unit (voxel, electrode, neuron) by itself: minus its mean over images, divided by its
+    /// deviation over images; a unit that never changes becomes 0.
+    Zscore,
+}
+
+impl JsonSchema for SourceKind {
+    fn schema_name() -> Cow<'static, str> {
+        "SourceKind".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let networks = NETS.iter().map(|net| net.name);
+        let names: Vec<&str> = networks.chain(OTHERS.map(|(name, _)| name)).collect();
+        json_schema!({"type": "string", "enum": names})
+    }
+}
+
+impl JsonSchema for SourceTap {
+    fn schema_name() -> Cow<'static, str> {
+        "SourceTap".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string"})
+    }
+}

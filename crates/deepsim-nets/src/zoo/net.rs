@@ -1,0 +1,57 @@
+//! What is known of a feature network beside its operations.
+
+use tch::Tensor;
+
+use crate::error::Result;
+use crate::layers::op::{FcMap, Row};
+use crate::pictures;
+
+/// Units of the images that a network takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Units {
+    /// BGR 0–255 minus Caffe's mean.
+    Caffe,
+    /// BGR 0–255 minus VideoNet's mean.
+    VideoNet,
+    /// RGB 0–1 minus ImageNet's mean, divided by its deviation.
+    ImageNet,
+    /// RGB 0–255 as (x − 127)/128.
+    EfficientNet,
+}
+
+impl Units {
+    /// Images `[N,3,H,W]` in Caffe units, in these.
+    ///
+    /// # Errors
+    /// A tensor that is not `[N,3,H,W]`.
+    pub fn of_caffe(self, caffe: &Tensor) -> Result<Tensor> {
+        match self {
+            Units::Caffe => Ok(caffe.shallow_clone()),
+            Units::VideoNet => pictures::caffe_to_videonet(caffe),
+            Units::ImageNet => pictures::caffe_to_torchvision(caffe),
+            Units::EfficientNet => pictures::caffe_to_efficientnet(caffe),
+        }
+    }
+}
+
+/// All that is known of a feature network.
+#[derive(Clone, Copy, Debug)]
+pub struct Net {
+    /// In experiment files.
+    pub name: &'static str,
+    /// For people.
+    pub label: &'static str,
+    /// The whole architecture.
+    pub table: &'static [Row],
+    /// What the first fully connected layer makes of the map below it.
+    pub fc_map: FcMap,
+    /// Units of its images.
+    pub units: Units,
+    /// Its kin. Networks of one family see alike: a metric made of one is no independent judgement of what
+    /// another trained.
+    pub family: &'static str,
+    /// Where its weights are from.
+    pub obtain: &'static str,
+    /// The kind of import of `deepsim-weights`, and the file to import; none where set-up does it.
+    pub import: Option<(&'static str, &'static str)>,
+}
