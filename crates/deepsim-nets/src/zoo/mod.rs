@@ -6,6 +6,7 @@ mod alexnet;
 mod caffenet;
 mod efficientnet;
 mod net;
+mod squeezenet;
 pub(crate) mod vaegan;
 mod vgg16;
 mod videonet;
@@ -39,6 +40,9 @@ pub enum NetKind {
     /// EfficientNet-Lite0, RGB 0–255 as (x − 127)/128.
     #[serde(rename = "efficientnet-lite0")]
     EfficientNetLite0,
+    /// SqueezeNet 1.1 as released for Caffe: fire modules, ceil-mode pooling, no fully connected
+    /// layers, BGR 0–255 minus the mean.
+    SqueezeNet,
 }
 
 /// The registry, in the order of [`NetKind`].
@@ -48,6 +52,7 @@ pub const NETS: &[&Net] = &[
     &videonet::NET,
     &vgg16::NET,
     &efficientnet::NET,
+    &squeezenet::NET,
 ];
 
 /// The names of all layers of all networks, each once.
