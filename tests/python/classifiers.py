@@ -1,4 +1,4 @@
-"""torchvision's VGG16 and EfficientNet-Lite0, from their papers, as plain functions.
+"""torchvision's VGG16, EfficientNet-Lite0 and SqueezeNet 1.1, from their papers, as plain functions.
 
 Pictures are RGB, 0-255, NCHW. Activations at `taps` come as a dict.
 """
@@ -180,3 +180,69 @@ def efficientnet_lite0(w, rgb, taps, mutate=None):
 
     rgb = rgb.flip(1) if mutate == "rgb" else rgb
     return collect(steps((rgb - 127.0) / 128.0), taps)
+
+
+# --- SqueezeNet 1.1 (Iandola et al. 2016, as released for Caffe) ---------------------------
+
+# number, input channels, channels of the squeeze convolution and of each expand convolution
+SQUEEZENET_FIRES = (
+    (2, 64, 16, 64),
+    (3, 128, 16, 64),
+    (4, 128, 32, 128),
+    (5, 256, 32, 128),
+    (6, 256, 48, 192),
+    (7, 384, 48, 192),
+    (8, 384, 64, 256),
+    (9, 512, 64, 256),
+)
+SQUEEZENET_POOLED = (3, 5)
+SQUEEZENET_TAPS = (
+    "conv1 relu1 pool1 fire2 fire3 pool3 fire4 fire5 pool5 fire6 fire7 fire8 fire9 conv10 relu10 logits"
+).split()
+SQUEEZENET_SHAPES = {"conv1": (64, 3, 3, 3)}
+for _number, _inputs, _squeeze, _expand in SQUEEZENET_FIRES:
+    SQUEEZENET_SHAPES |= {
+        f"fire{_number}/squeeze1x1": (_squeeze, _inputs, 1, 1),
+        f"fire{_number}/expand1x1": (_expand, _squeeze, 1, 1),
+        f"fire{_number}/expand3x3": (_expand, _squeeze, 3, 3),
+    }
+SQUEEZENET_SHAPES["conv10"] = (1000, 512, 1, 1)
+
+
+def squeezenet(w, rgb, taps, mutate=None):
+    """Caffe's pictures and pools; dropout is off (eval)."""
+
+    def conv(name, x, stride=1, padding=0):
+        return F.conv2d(x, w[name + ".weight"], w[name + ".bias"], stride, padding)
+
+    def pool(x):
+        return nets.max_pool(x, ceil=mutate != "pool-floor")
+
+    def fire(name, x):
+        x = nets.relu(conv(name + "/squeeze1x1", x))
+        expanded = [
+            nets.relu(conv(name + "/expand1x1", x)),
+            nets.relu(conv(name + "/expand3x3", x, padding=1)),
+        ]
+        return torch.cat(expanded[::-1] if mutate == "branches-swapped" else expanded, dim=1)
+
+    def steps(x):
+        x = conv("conv1", x, stride=2)
+        yield "conv1", x
+        x = nets.relu(x)
+        yield "relu1", x
+        x = pool(x)
+        yield "pool1", x
+        for number, *_ in SQUEEZENET_FIRES:
+            x = fire(f"fire{number}", x)
+            yield f"fire{number}", x
+            if number in SQUEEZENET_POOLED:
+                x = pool(x)
+                yield f"pool{number}", x
+        x = conv("conv10", x)
+        yield "conv10", x
+        x = nets.relu(x)
+        yield "relu10", x
+        yield "logits", x.mean(dim=(2, 3))
+
+    return collect(steps(nets.to_caffe(rgb, mutate)), taps)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 import precision
 
 MUTATIONS = (
-    "pool-floor norm-first alpha-not-divided no-groups rgb pad-symmetric norm-epsilon no-skip"
+    "pool-floor norm-first alpha-not-divided no-groups rgb pad-symmetric norm-epsilon no-skip "
+    "branches-swapped"
 ).split()
 MEAN_BGR = (104.0, 117.0, 123.0)
 IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)

@@ -40,8 +40,8 @@ import vaegan
 from precision import lift
 
 CASES = (
-    "caffenet videonet alexnet vgg16 efficientnet-lite0 generator db-generator discriminator losses "
-    "adam iteration gate error lpips ssim ms-ssim vae vaegan"
+    "caffenet videonet alexnet vgg16 efficientnet-lite0 squeezenet generator db-generator discriminator "
+    "losses adam iteration gate error lpips ssim ms-ssim vae vaegan"
 ).split()
 
 
@@ -155,6 +155,14 @@ def efficientnet_lite0(args, draw):
 
     shapes, taps = classifiers.EFFICIENTNET_LITE0_SHAPES, classifiers.EFFICIENTNET_LITE0_TAPS
     return feature_net(args, draw, classifiers.efficientnet_lite0, taps, shapes, weights)
+
+
+def squeezenet(args, draw):
+    def weights(shapes):
+        return draw.weights(shapes, first_scale=1 / 70)  # from the pictures' scale to 1, where biases matter
+
+    shapes, taps = classifiers.SQUEEZENET_SHAPES, classifiers.SQUEEZENET_TAPS
+    return feature_net(args, draw, classifiers.squeezenet, taps, shapes, weights)
 
 
 def alexnet(args, draw):
@@ -468,6 +476,7 @@ RUN = {
     "videonet": videonet,
     "vgg16": vgg16,
     "efficientnet-lite0": efficientnet_lite0,
+    "squeezenet": squeezenet,
     "lpips": lpips,
     "ssim": ssim,
     "ms-ssim": ms_ssim,

@@ -130,6 +130,7 @@ fn every_network(code: Bf16Code, crop: i64) {
         (NetKind::CaffeNet, Tap::Pool2),
         (NetKind::CaffeNet, Tap::Norm2),
         (NetKind::Vgg16, Tap::Pool3),
+        (NetKind::SqueezeNet, Tap::named("fire4")),
     ] {
         let c = FeatureNet::random(net, tap, 1, Device::Cpu).unwrap();
         check(&format!("{net} {tap}"), code, &images, None, &|x| {

@@ -127,6 +127,7 @@ fn every_network_is_the_cpu_s() {
         (NetKind::AlexNet, Tap::Pool5, 224),
         (NetKind::Vgg16, Tap::Pool4, 96),
         (NetKind::EfficientNetLite0, Tap::Logits, 128),
+        (NetKind::SqueezeNet, Tap::Logits, 96),
     ] {
         let both = [Device::Cpu, device].map(|d| FeatureNet::random(net, tap, 1, d).unwrap());
         let of = |net: &FeatureNet, x: &Tensor| net.features(x, &[tap]).unwrap().remove(0);

@@ -89,6 +89,11 @@ fn weight_gradients_of_alexnet() {
 }
 
 #[test]
+fn weight_gradients_of_squeezenet() {
+    check_weight_gradients(NetKind::SqueezeNet, Tap::Logits, "--batch 1 --crop 81");
+}
+
+#[test]
 fn caffenet_convolutions_at_227() {
     check_feature_net(
         NetKind::CaffeNet,
@@ -185,6 +190,30 @@ fn mistakes_in_efficientnet_are_noticed() {
     let net = NetKind::EfficientNetLite0;
     let ours = at_tap(net, Tap::Pooled, &r);
     assert_close("pooled without a mistake", &ours, r.get("y"), OUTPUT);
+    for mistake in mistakes {
+        let error = relative(&ours, r.get(&format!("y/{mistake}")));
+        assert!(error > MISTAKE, "{mistake} goes unnoticed: {error:.2e}");
+    }
+}
+
+/// At 81 pixels every pool has a last, partial window, at 64 none has.
+#[test]
+fn squeezenet_with_and_without_partial_windows() {
+    let net = NetKind::SqueezeNet;
+    for options in ["--batch 1 --crop 81", "--batch 2 --crop 64"] {
+        check_feature_net(net, &conv_taps(net), options);
+    }
+}
+
+#[test]
+fn mistakes_in_squeezenet_are_noticed() {
+    let mistakes = ["pool-floor", "branches-swapped", "rgb"];
+    let r = Reference::run(&format!(
+        "squeezenet --batch 1 --tap logits --crop 81 --mutate {}",
+        mistakes.join(",")
+    ));
+    let ours = at_tap(NetKind::SqueezeNet, Tap::Logits, &r);
+    assert_close("logits without a mistake", &ours, r.get("y"), OUTPUT);
     for mistake in mistakes {
         let error = relative(&ours, r.get(&format!("y/{mistake}")));
         assert!(error > MISTAKE, "{mistake} goes unnoticed: {error:.2e}");
