@@ -13,6 +13,7 @@ pub mod neighbors;
 pub mod paper;
 pub mod preimages;
 pub mod reencode;
+pub mod runs;
 pub mod sample;
 pub mod table1;
 pub mod table2;

@@ -17,6 +17,7 @@ mod preimages;
 pub mod print;
 mod reencode;
 mod report;
+mod runs;
 mod sample;
 mod table1;
 mod table2;
@@ -48,6 +49,7 @@ pub enum Command {
     Ask(ask::Ask),
     Asked(asked::Asked),
     Report(report::Report),
+    Runs(runs::Runs),
     Forward(forward::Forward),
 }
 
@@ -75,6 +77,7 @@ impl Command {
             Command::Ask(asked) => asked.run(consent),
             Command::Asked(asked) => asked.run(consent),
             Command::Report(asked) => asked.run(consent),
+            Command::Runs(asked) => asked.run(consent),
             Command::Forward(asked) => asked.run(consent),
         }
     }
