@@ -44,6 +44,15 @@ def normalised_error(found, truth):
     return 100.0 * mean / (sum(pairs) / len(pairs))
 
 
+def total_variation(images, reduction="caffe"):
+    """Absolute differences to the right and below: summed, per image, or each direction's mean."""
+    right, below = images[..., :, 1:] - images[..., :, :-1], images[..., 1:, :] - images[..., :-1, :]
+    if reduction == "mean":
+        return right.abs().mean() + below.abs().mean()
+    total = right.abs().sum() + below.abs().sum()
+    return total if reduction == "paper" else total / len(images)
+
+
 def apart(a, b):
     """Mean absolute difference of each pair."""
     return torch.stack([(p - q).abs().mean() for p, q in zip(a, b)])

@@ -266,6 +266,7 @@ def losses_case(args, draw):
         record(f"{how}/d_real", real, lambda t: losses.cross_entropy(t, 0, how))
         record(f"{how}/d_fake", fake, lambda t: losses.cross_entropy(t, 1, how))
         a, b = pairs["img"]
+        record(f"{how}/tv", a, lambda t: losses.total_variation(t, how))
         apart = lift(noises)
         record(f"{how}/diversity", a, lambda t: -losses.diversity([t, lift(b)], apart, limit, how))
     return out, {"limit": limit}

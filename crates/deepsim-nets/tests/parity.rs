@@ -18,6 +18,7 @@ use common::{
     GRADIENT, Named, OUTPUT, Reference, Values, assert_parity, assert_reference,
     assert_rounding_alone, gradients,
 };
+use deepsim_nets::loss::terms::total_variation;
 use deepsim_nets::loss::{Label, cross_entropy, diversity, squared_distance};
 use deepsim_nets::metrics::normalised_error;
 use deepsim_nets::pictures::{caffe_to_rgb, clip_caffe, rgb_to_caffe};
@@ -332,6 +333,9 @@ fn loss_terms_under_every_reduction() {
                 cross_entropy(l, label, how).unwrap()
             });
         }
+        check(&format!("{name}/tv"), "img_a", &|a| {
+            total_variation(a, how).unwrap()
+        });
         let noises = [r.get("noise_a"), r.get("noise_b")];
         let limit = r.meta("limit").parse().unwrap();
         check(&format!("{name}/diversity"), "img_a", &|a| {

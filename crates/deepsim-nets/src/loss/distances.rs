@@ -87,7 +87,8 @@ pub fn pixel_distance(
     })
 }
 
-fn absolute_distance(a: &Tensor, b: &Tensor, reduction: Reduction) -> Result<Tensor> {
+/// Sum of absolute differences of two batches of images of one shape; per image with [`Reduction::Caffe`].
+pub(crate) fn absolute_distance(a: &Tensor, b: &Tensor, reduction: Reduction) -> Result<Tensor> {
     crate::metrics::check_same_images("the absolute distance", a, b)?;
     let each = magnitude(&widened(a)?.f_sub(&widened(b)?)?)?;
     Ok(match reduction {

@@ -10,8 +10,9 @@ use std::borrow::Cow;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::error::Result;
+use crate::error::{NetError, Result};
 use crate::learned::Posterior;
+use crate::loss::distances::absolute_distance;
 use crate::loss::{
     Label, PixelDistance, Reduction, cross_entropy, pixel_distance, squared_distance,
 };
@@ -79,7 +80,40 @@ pub fn image_terms(
         let loss = image_loss(distance, generated, images, reduction)?;
         terms.set(TermKind::Image, loss);
     }
+    if weights.weight(TermKind::TotalVariation) > 0.0 {
+        let loss = total_variation(generated, reduction)?;
+        terms.set(TermKind::TotalVariation, loss);
+    }
     Ok(())
+}
+
+/// Rudin, Osher & Fatemi (1992), in its anisotropic form: absolute differences between each pixel and its neighbours to the
+/// right and below, of images `[N,C,H,W]` in 0–255 units. Summed over the batch; [`Reduction::Caffe`]: per image;
+/// [`Reduction::Mean`]: the mean difference to the right plus the mean difference below. fp32.
+///
+/// # Errors
+/// What is no batch of images, or images of a single row or column.
+pub fn total_variation(images: &Tensor, reduction: Reduction) -> Result<Tensor> {
+    let size = images.size();
+    let &[_, _, height, width] = size.as_slice() else {
+        return Err(not_images(size));
+    };
+    if height < 2 || width < 2 {
+        return Err(not_images(size));
+    }
+    let along = |dim: i64, length: i64| {
+        let next = images.f_narrow(dim, 1, length - 1)?;
+        absolute_distance(&next, &images.f_narrow(dim, 0, length - 1)?, reduction)
+    };
+    Ok(along(3, width)?.f_add(&along(2, height)?)?)
+}
+
+fn not_images(got: Vec<i64>) -> NetError {
+    NetError::InputShape {
+        what: "the total variation".to_owned(),
+        expected: "images [N,C,H,W] of at least 2x2 pixels".to_owned(),
+        got,
+    }
 }
 
 /// Eq. 8: the Kullback-Leibler term of Gaussian codes; none for plain ones.
@@ -103,6 +137,8 @@ pub enum TermKind {
     Kl,
     /// [`diversity`](super::diversity).
     Diversity,
+    /// [`total_variation`].
+    TotalVariation,
 }
 
 /// Where an experiment file gives the weight of a kind.
@@ -142,7 +178,7 @@ pub struct KindInfo {
 }
 
 /// The table of all kinds.
-pub const KINDS: [KindInfo; 5] = [
+pub const KINDS: [KindInfo; 6] = [
     KindInfo {
         kind: TermKind::Feature,
         key: "feat",
@@ -181,6 +217,14 @@ pub const KINDS: [KindInfo; 5] = [
         label: "diversity",
         equation: "Yang et al. 2019, Eq. 2",
         weight: WeightKey::OwnSection,
+        in_every_line: false,
+    },
+    KindInfo {
+        kind: TermKind::TotalVariation,
+        key: "tv",
+        label: "total variation",
+        equation: "Rudin, Osher & Fatemi 1992",
+        weight: WeightKey::Optional,
         in_every_line: false,
     },
 ];
