@@ -224,8 +224,16 @@ fn what_is_damaged_is_named_with_its_reason_beside_the_others() {
     let bare = place.copy("inversion", "bare");
     fs::remove_file(bare.join("experiment.toml")).unwrap();
 
+    // The last checkpoint of a run that was stopped before a due one.
+    let unnamed = place.copy("inversion", "unnamed");
+    fs::remove_file(checkpoint(&unnamed, 4).join("manifest.json")).unwrap();
+    fs::remove_file(unnamed.join("metrics.jsonl")).unwrap();
+    let edited = place.copy("inversion", "edited");
+    let manifest = checkpoint(&edited, 4).join("manifest.json");
+    replace(&manifest, "\"step\": 4", "\"step\": 9999");
+
     let (rows, said) = place.rows(&[], 1);
-    assert!(said.contains("6 of 8 runs cannot be used"), "{said}");
+    assert!(said.contains("8 of 10 runs cannot be used"), "{said}");
     assert_eq!(named(&rows, "whole")["state"], "finished");
     for (name, words) in [
         ("cut", "generator.safetensors has"),
@@ -237,11 +245,14 @@ fn what_is_damaged_is_named_with_its_reason_beside_the_others() {
         ("unplugged", "is a link to /nowhere/disk"),
         ("toml", "steps"),
         ("bare", "experiment.toml is missing"),
+        ("unnamed", "checkpoints are missing"),
+        ("edited", "is not what its digest says"),
     ] {
         let row = named(&rows, name);
         assert_eq!(row["state"], "damaged", "{row}");
         assert!(row["reason"].as_str().unwrap().contains(words), "{row}");
-        assert!(row["losses"]["feat"].is_number(), "{row}");
+        let logged = name != "unnamed";
+        assert_eq!(row["losses"]["feat"].is_number(), logged, "{row}");
     }
     // A line costs no other, and no run.
     let row = named(&rows, "torn-log");

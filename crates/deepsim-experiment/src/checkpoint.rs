@@ -12,32 +12,26 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use deepsim_data::Framing;
 use deepsim_data::terminal::path as shown;
 use deepsim_nets::params::{NamedTensors, f32_bytes, parse_safetensors};
-use deepsim_nets::{Discriminator, DiscriminatorSpec, Generator, GeneratorSpec};
+use deepsim_nets::{Discriminator, Generator};
 use safetensors::tensor::{Dtype, TensorView};
-use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::error::{ExperimentError, Result};
-use crate::fixed::Fixed;
 use crate::{files, folder};
 
 mod listing;
+mod manifest;
 
 pub use listing::{directory_name, steps, strange};
 pub(crate) use listing::{is_visible, step_of};
+pub use manifest::{FORMAT, FileEntry, Manifest};
 
 /// Stem of the file in a checkpoint that holds an encoder that learned.
 pub const ENCODER_FILE: &str = "encoder";
 /// Stem of the checkpoint's file that holds a `recorded::Scale`.
 pub const SCALE_FILE: &str = "features";
-/// Version of the checkpoint format. Format 1 had no digest of the manifest itself, format 2 no values of the
-/// experiment; both stay readable. Fields that later builds add need no other number: they are part of the digest, and
-/// are passed over here.
-pub const FORMAT: u32 = 3;
-
 const MANIFEST: &str = "manifest.json";
 /// Stems of the files of tensors that a checkpoint may have.
 const STEMS: [&str; 5] = [
@@ -47,113 +41,6 @@ const STEMS: [&str; 5] = [
     ENCODER_FILE,
     SCALE_FILE,
 ];
-
-/// Size and hash of one file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FileEntry {
-    /// Bytes.
-    pub bytes: u64,
-    /// blake3, hex.
-    pub blake3: String,
-}
-
-/// `manifest.json`: what a checkpoint holds and what it was made with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// Version of this format.
-    pub format: u32,
-    /// Iterations done.
-    pub step: u64,
-    /// Seconds of training so far, over all resumptions.
-    pub seconds: f64,
-    /// The generator's architecture.
-    pub generator: GeneratorSpec,
-    /// The discriminator's architecture.
-    pub discriminator: DiscriminatorSpec,
-    /// blake3 of the encoder's weights.
-    pub encoder_weights: String,
-    /// blake3 of the comparator's weights.
-    pub comparator_weights: String,
-    /// Digest of the training photographs.
-    pub train_data: String,
-    /// Digest of the held-out photographs.
-    pub test_data: String,
-    /// How the held-out photographs were made square, so that others can be treated alike without them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub framing: Option<Framing>,
-    /// Held-out photographs that are training photographs too; none where it could not be told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held_out_overlap: Option<usize>,
-    /// Versions that made it.
-    pub versions: BTreeMap<String, String>,
-    /// The values of the experiment that a resume may not change. Formats 1 and 2 have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub experiment: Option<Fixed>,
-    /// The files beside this one.
-    #[serde(default)]
-    pub files: BTreeMap<String, FileEntry>,
-    /// blake3 of this manifest without this line: what is said of the files must be as whole as they.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<String>,
-}
-
-impl Manifest {
-    /// The bytes of `manifest.json`, with the digest.
-    ///
-    /// # Errors
-    /// None of ours.
-    pub fn sealed(&self) -> std::result::Result<Vec<u8>, serde_json::Error> {
-        let bare = Manifest {
-            digest: None,
-            ..self.clone()
-        };
-        let digest = blake3::hash(&serde_json::to_vec_pretty(&bare)?);
-        serde_json::to_vec_pretty(&Manifest {
-            digest: Some(digest.to_hex().to_string()),
-            ..bare
-        })
-    }
-
-    /// From the bytes of `manifest.json`; what is wrong with them, in words.
-    fn parse(bytes: &[u8]) -> std::result::Result<Manifest, String> {
-        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-        let values = manifest.experiment.as_ref();
-        match manifest.format {
-            2 | FORMAT if !is_sealed(bytes) || values.is_some_and(|v| !v.is_whole()) => {
-                Err("damaged: it is not what its digest says".to_owned())
-            }
-            1 if manifest.digest.is_some() => Err("damaged: format 1 has no digest".to_owned()),
-            1 | 2 | FORMAT => Ok(manifest),
-            other => Err(format!("format {other} is not known to this build")),
-        }
-    }
-}
-
-/// Whether the bytes of a manifest are those that its digest, the last line, is of: every byte counts, also of fields
-/// that this build does not know.
-fn is_sealed(bytes: &[u8]) -> bool {
-    const BEFORE: &[u8] = b",\n  \"digest\": \"";
-    const HEX: usize = 64;
-    const AFTER: &[u8] = b"\"\n}";
-    let Some((before, rest)) = bytes
-        .len()
-        .checked_sub(BEFORE.len() + HEX + AFTER.len())
-        .and_then(|at| bytes.split_at_checked(at))
-    else {
-        return false;
-    };
-    let Some(hex) = rest
-        .strip_prefix(BEFORE)
-        .and_then(|rest| rest.strip_suffix(AFTER))
-    else {
-        return false;
-    };
-    let bare = blake3::Hasher::new()
-        .update(before)
-        .update(b"\n}")
-        .finalize();
-    bare.to_hex().as_bytes() == hex
-}
 
 /// What goes into a checkpoint besides the manifest: tensors of each file, and counters
 /// (stored as I64 scalars in `state.safetensors`).

@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 
 use crate::error::{ExperimentError, Result};
 use crate::measure::{self, Batch, HeldOut, Images};
-use crate::networks::Eyes;
+use crate::networks::Networks;
 
 /// Whether reconstructions are clipped to the displayable range before they are judged. The
 /// paper does not say; we clip.
@@ -25,13 +25,13 @@ pub enum Clip {
 /// # Errors
 /// Pictures of a size that the networks were not built for.
 pub fn reconstruct<'a>(
-    eyes: impl Into<Eyes<'a>>,
+    networks: impl Into<Networks<'a>>,
     generator: &Generator,
     caffe: &Tensor,
     clip: Clip,
 ) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
-    decode(generator, &eyes.into().encode(caffe)?, clip)
+    decode(generator, &networks.into().encode(caffe)?, clip)
 }
 
 /// Features of held-out pictures, as the generator takes them: recorded, or encoded here.
@@ -39,15 +39,15 @@ pub fn reconstruct<'a>(
 /// # Errors
 /// A picture without recorded features, or of a size that the encoder was not built for.
 pub fn held_out_features<'a>(
-    eyes: impl Into<Eyes<'a>>,
+    networks: impl Into<Networks<'a>>,
     data: &Dataset,
     indices: &[usize],
     caffe: &Tensor,
 ) -> Result<Tensor> {
-    let eyes = eyes.into();
-    match eyes.recorded(Part::Test, data, indices)? {
+    let networks = networks.into();
+    match networks.recorded(Part::Test, data, indices)? {
         Some(features) => Ok(features),
-        None => eyes.encode(caffe),
+        None => networks.encode(caffe),
     }
 }
 
@@ -71,7 +71,7 @@ pub fn decode(generator: &Generator, features: &Tensor, clip: Clip) -> Result<Te
 pub fn held_out<'a>(
     data: &Dataset,
     augment: &Augment,
-    eyes: impl Into<Eyes<'a>>,
+    networks: impl Into<Networks<'a>>,
     generator: &Generator,
     limit: usize,
     clip: Clip,
@@ -84,7 +84,7 @@ pub fn held_out<'a>(
         chosen: &chosen,
         device,
     };
-    held_out_of(images, eyes, generator, clip, |_| Ok(()))
+    held_out_of(images, networks, generator, clip, |_| Ok(()))
 }
 
 /// The same on given images; `look` is shown every batch.
@@ -93,21 +93,23 @@ pub fn held_out<'a>(
 /// As [`held_out`], and what `look` refuses.
 pub fn held_out_of<'a, E: From<ExperimentError>>(
     images: Images<'_>,
-    eyes: impl Into<Eyes<'a>>,
+    networks: impl Into<Networks<'a>>,
     generator: &Generator,
     clip: Clip,
     look: impl FnMut(&Batch) -> std::result::Result<(), E>,
 ) -> std::result::Result<HeldOut, E> {
-    let eyes = eyes.into();
-    let encode = |x: &Tensor| -> std::result::Result<Tensor, E> { Ok(eyes.encode(x)?) };
+    let networks = networks.into();
+    let encode = |x: &Tensor| -> std::result::Result<Tensor, E> { Ok(networks.encode(x)?) };
     measure::measure(
         images,
         &|indices, x| {
-            let features = held_out_features(eyes, images.data, indices, x)?;
+            let features = held_out_features(networks, images.data, indices, x)?;
             let made = decode(generator, &features, clip)?;
             Ok((made, Some(features)))
         },
-        eyes.encodes().then_some(&encode as measure::Encode<'_, E>),
+        networks
+            .encodes()
+            .then_some(&encode as measure::Encode<'_, E>),
         look,
     )
 }

@@ -48,15 +48,20 @@ impl Experiment {
     /// # Errors
     /// As [`Experiment::load`].
     pub fn parse(text: &str, path: &Path, sets: &[String]) -> Result<Experiment> {
-        let config = read::config(text, path, sets)?;
-        Experiment::validate(config, path, sets).map_err(|(key, reason)| ExperimentError::Invalid {
+        let of_base = |config, base: &Path| Experiment::validate(config, base, &[]).map(drop);
+        let config = read::config(text, path, sets, &of_base)?;
+        Experiment::validate(config, path, sets)
+    }
+
+    fn validate(config: Config, path: &Path, sets: &[String]) -> Result<Experiment> {
+        Experiment::checked(config, path, sets).map_err(|(key, reason)| ExperimentError::Invalid {
             path: path.to_owned(),
             key,
             reason,
         })
     }
 
-    fn validate(
+    fn checked(
         config: Config,
         path: &Path,
         sets: &[String],

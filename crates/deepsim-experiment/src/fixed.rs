@@ -43,7 +43,7 @@ fn is_drawn(value: Option<&Value>) -> bool {
 
 /// What a key meant while it could be left out, or did not exist yet: a value that an earlier format lacks is this one,
 /// whatever the key's default has become since. A key that is added gets a line here, and no line is ever changed.
-const UNWRITTEN: [(&str, Default); 11] = [
+const UNWRITTEN: [(&str, Default); 12] = [
     ("encoder.normalize", Default::Word("none")),
     ("encoder.width", Default::Number(1.0)),
     ("generator.trunk", Default::Word("deepsim")),
@@ -55,6 +55,7 @@ const UNWRITTEN: [(&str, Default); 11] = [
     ("train.deterministic", Default::Switch(true)),
     ("train.discriminator_passes", Default::Word("paper")),
     ("comparator.width", Default::Number(1.0)),
+    ("loss.tv", Default::Number(0.0)),
 ];
 
 /// The same for the optimisers of all networks.

@@ -359,8 +359,8 @@ impl Perception {
     }
 
     /// Encoder and comparator, with an encoder that learns elsewhere.
-    pub fn with<'a>(&'a self, learned: Option<&'a LearnedEncoder>) -> Eyes<'a> {
-        Eyes {
+    pub fn with<'a>(&'a self, learned: Option<&'a LearnedEncoder>) -> Networks<'a> {
+        Networks {
             perception: self,
             learned,
         }
@@ -426,18 +426,18 @@ impl Perception {
 
 /// What sees images: the networks of an experiment, and an encoder that learns, whoever owns it.
 #[derive(Clone, Copy, Debug)]
-pub struct Eyes<'a> {
+pub struct Networks<'a> {
     perception: &'a Perception,
     learned: Option<&'a LearnedEncoder>,
 }
 
-impl<'a> From<&'a Perception> for Eyes<'a> {
+impl<'a> From<&'a Perception> for Networks<'a> {
     fn from(perception: &'a Perception) -> Self {
         perception.with(perception.learned())
     }
 }
 
-impl Eyes<'_> {
+impl Networks<'_> {
     /// Whether any image can be encoded here.
     pub fn encodes(&self) -> bool {
         self.perception.encodes()

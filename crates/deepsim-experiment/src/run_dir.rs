@@ -169,7 +169,6 @@ impl RunDir {
 
     fn start(&self, experiment: &Experiment, intent: Intent) -> Result<Start> {
         reachable(&self.path)?;
-        let missing = |reason| missing(&self.path, reason);
         let folder = self.checkpoints();
         let visible = !checkpoint::steps(&folder)?.is_empty();
         if visible && !self.path.join(EXPERIMENT).exists() {
@@ -183,37 +182,13 @@ impl RunDir {
             let every = there.map_or(experiment.config.train.checkpoint_every, |config| {
                 config.train.checkpoint_every
             });
-            // A run that never reached a checkpoint holds nothing to lose, and binds nobody.
-            return match contents::reached(&self.path)? {
-                Some(step) if step >= every => {
-                    let strange = self.misplaced()?;
-                    let instead = if strange.is_empty() {
-                        String::new()
-                    } else {
-                        format!("; there is {}", strange.join(", "))
-                    };
-                    Err(missing(format!(
-                        "the run has reached step {step} and saved every {every} steps, but {} holds none{instead}",
-                        shown(folder)
-                    )))
-                }
-                reached => match self.misplaced()? {
-                    none if none.is_empty() => {
-                        if let Some(step @ 1..) = reached {
-                            tracing::warn!(
-                                "{} holds no checkpoint of the steps in its log (up to {step}): training begins again at step 1",
-                                shown(&self.path)
-                            );
-                        }
-                        Ok(Start::Zero)
-                    }
-                    there => Err(missing(format!(
-                        "{} holds no checkpoint, but {}",
-                        shown(folder),
-                        there.join(", ")
-                    ))),
-                },
-            };
+            if let Some(step @ 1..) = without_checkpoint(&self.path, every)? {
+                tracing::warn!(
+                    "{} holds no checkpoint of the steps in its log (up to {step}): training begins again at step 1",
+                    shown(&self.path)
+                );
+            }
+            return Ok(Start::Zero);
         };
         is_as_trained(&self.path, there, &newest.manifest)?;
         let differences = experiment.differences(there);
@@ -234,20 +209,6 @@ impl RunDir {
             }),
             Intent::Resume | Intent::Fresh => Ok(Start::From(Box::new(newest))),
         }
-    }
-
-    /// What stands among the checkpoints and is none: one that was renamed, or lacks its manifest.
-    fn misplaced(&self) -> Result<Vec<String>> {
-        let mut there = checkpoint::strange(&self.checkpoints())?;
-        let others = folder::names(&self.checkpoints())?;
-        let seen = |name: &String| {
-            name.starts_with('.') || name.starts_with("kept-") || name.starts_with("step-")
-        };
-        there.extend(others.into_iter().filter(|name| !seen(name)));
-        Ok(there
-            .iter()
-            .map(|name| one_line(name).into_owned())
-            .collect())
     }
 
     /// Checks that there is room for the checkpoints that this run will keep.
@@ -461,6 +422,51 @@ pub fn read_any(path: &Path) -> Result<(Experiment, Option<Checkpoint>)> {
         is_as_trained(path, &experiment.config, &newest.manifest)?;
     }
     Ok((experiment, newest))
+}
+
+/// What a run is that has no visible checkpoint and saves every so many steps. One that never reached a checkpoint holds
+/// nothing to lose, and binds nobody: then this is the last step that its log or its sheets name, where there is one.
+///
+/// # Errors
+/// [`ExperimentError::CheckpointsMissing`] where there were checkpoints; a log or a folder that cannot be read.
+pub fn without_checkpoint(run: &Path, every: u64) -> Result<Option<u64>> {
+    let folder = run.join(CHECKPOINTS);
+    let strange = misplaced(&folder)?;
+    let reached = contents::reached(run)?;
+    match reached {
+        Some(step) if step >= every => {
+            let instead = if strange.is_empty() {
+                String::new()
+            } else {
+                format!("; there is {}", strange.join(", "))
+            };
+            let reason = format!(
+                "the run has reached step {step} and saved every {every} steps, but {} holds none{instead}",
+                shown(folder)
+            );
+            Err(missing(run, reason))
+        }
+        reached if strange.is_empty() => Ok(reached),
+        _ => {
+            let there = strange.join(", ");
+            let reason = format!("{} holds no checkpoint, but {there}", shown(folder));
+            Err(missing(run, reason))
+        }
+    }
+}
+
+/// What stands among the checkpoints and is none: one that was renamed, or lacks its manifest.
+fn misplaced(checkpoints: &Path) -> Result<Vec<String>> {
+    let mut there = checkpoint::strange(checkpoints)?;
+    let others = folder::names(checkpoints)?;
+    let seen = |name: &String| {
+        name.starts_with('.') || name.starts_with("kept-") || name.starts_with("step-")
+    };
+    there.extend(others.into_iter().filter(|name| !seen(name)));
+    Ok(there
+        .iter()
+        .map(|name| one_line(name).into_owned())
+        .collect())
 }
 
 /// Who only asks whether a run is in use holds its lock no longer than this.

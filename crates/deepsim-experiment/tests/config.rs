@@ -138,6 +138,24 @@ fn a_file_that_extends_another_says_what_it_changes() {
 }
 
 #[test]
+fn a_term_that_may_be_left_out_is_the_same_at_weight_zero() {
+    let without = parse(&quickstart(), &[]).unwrap();
+    let zero = parse(&quickstart(), &["loss.tv=0"]).unwrap();
+    assert_eq!(zero.config, without.config);
+    let smooth = parse(&quickstart(), &["loss.tv=0.5"]).unwrap();
+    assert_eq!(
+        smooth.differences(&without.config),
+        ["loss.tv: there 0.0, here 0.5"]
+    );
+    let kept = smooth.to_toml().unwrap();
+    assert_eq!(parse(&kept, &[]).unwrap().config, smooth.config);
+    assert!(message(&quickstart(), &["loss.tv=-1"]).contains("`loss.tv`"));
+    let gan = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/vaegan/gan.toml");
+    let error = Experiment::load(&gan, &["loss.tv=1".to_owned()]).unwrap_err();
+    assert!(error.to_string().contains("`loss.tv` must be 0"), "{error}");
+}
+
+#[test]
 fn errors_are_located_in_the_file_that_has_the_fault() {
     let whole = quickstart();
     for (from, to, words) in [
@@ -148,6 +166,7 @@ fn errors_are_located_in_the_file_that_has_the_fault() {
         ),
         ("steps = 1950", "stepss = 1950", ["stepss", "line "]),
         ("feat = 0.06", "feat = -1.0", ["`loss.feat`", "-1"]),
+        ("tap = \"pool2\"\n", "", ["`encoder.tap`", "is missing"]),
         (
             "name = ",
             "extends = \"x.toml\"\nname = ",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use deepsim_data::{Augment, Dataset};
 use deepsim_experiment::evaluate::{decode, held_out, held_out_features};
-use deepsim_experiment::networks::Eyes;
+use deepsim_experiment::networks::Networks;
 use deepsim_experiment::upload::to_caffe;
 use deepsim_experiment::{
     Clip, Experiment, ExperimentError, HeldOut, Perception, checkpoint, files, measure, sheet,
@@ -85,7 +85,7 @@ pub(crate) struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    fn eyes(&self) -> Eyes<'_> {
+    fn networks(&self) -> Networks<'_> {
         self.perception.with(self.state.learned())
     }
 
@@ -99,7 +99,7 @@ impl Shown<'_> {
         let shown = measure::chosen(self.test, SHEET);
         let images = deepsim_data::eval_batch(self.test, &shown, &self.augment())?;
         let x = to_caffe(&images, self.device)?;
-        let features = held_out_features(self.eyes(), self.test, &shown, &x)?;
+        let features = held_out_features(self.networks(), self.test, &shown, &x)?;
         let y = decode(&self.state.generator, &features, Clip::Displayable)?;
         let png = sheet::rows(&[&x, &y])?;
         let folder = self.run.join("samples");
@@ -116,7 +116,7 @@ impl Shown<'_> {
         let errors = held_out(
             self.test,
             &self.augment(),
-            self.eyes(),
+            self.networks(),
             &self.state.generator,
             self.experiment.config.train.eval_images,
             Clip::Displayable,

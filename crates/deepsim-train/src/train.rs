@@ -286,11 +286,9 @@ impl<'a> Training<'a> {
         let recorded = perception.recorded(Part::Train, data, &batch.indices)?;
         self.loader.recycle(batch);
         let state = &mut self.state;
-        if self.loader.quarantined().len() > state.quarantined.len() {
-            for (&image, reason) in self.loader.quarantined() {
-                if state.quarantined.insert(image) {
-                    tracing::warn!(step = state.step + 1, "left out: {reason}");
-                }
+        for (&image, reason) in self.loader.quarantined() {
+            if state.quarantined.insert(image) {
+                tracing::warn!(step = state.step + 1, "left out: {reason}");
             }
         }
         let seed = iteration_seed(self.settings.seed, state.step);

@@ -332,7 +332,7 @@ fn what_was_trained_is_asked_without_batches() {
             _ => assert_close(what, found, expected, OUTPUT),
         };
         let x = rgb_to_caffe(&r.get("x/0").to_kind(kind)).unwrap();
-        let mean = run.perception.encode(&x).unwrap();
+        let mean = run.perception.with(run.state.learned()).encode(&x).unwrap();
         close("codes", &mean, r.get("eval/mean"));
         let codes = r.get("eval/mean").to_kind(kind);
         let made = run.state.generator.forward(&codes).unwrap();
@@ -349,7 +349,11 @@ fn what_was_trained_is_asked_without_batches() {
         let (got, want) = (logits.select(1, 0), r.get("eval/logit").flatten(0, -1));
         close("logits", &got, &want);
         // Alone or among others: the same.
-        let one = run.perception.encode(&x.narrow(0, 0, 1)).unwrap();
+        let one = run
+            .perception
+            .with(run.state.learned())
+            .encode(&x.narrow(0, 0, 1))
+            .unwrap();
         assert_close("one of them", &one, &mean.narrow(0, 0, 1), OUTPUT);
     }
 }

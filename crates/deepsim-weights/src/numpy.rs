@@ -60,6 +60,9 @@ pub enum ArrayError {
     },
 }
 
+/// Dimensions that numpy's arrays have at most.
+const DIMENSIONS: usize = 64;
+
 /// The array that `value` describes.
 ///
 /// # Errors
@@ -94,7 +97,8 @@ pub fn array<'a>(pickle: &Pickle<'a>, value: Value<'a>) -> Result<Array<'a>, Arr
     let Value::Bytes(bytes) = *data else {
         return Err(malformed("data"));
     };
-    let shape = pickle.tuple(*shape).and_then(sizes);
+    let shape = pickle.tuple(*shape).filter(|all| all.len() <= DIMENSIONS);
+    let shape = shape.and_then(sizes);
     let counted = shape.and_then(|shape| {
         let length = shape.iter().try_fold(4usize, |n, d| n.checked_mul(*d))?;
         Some((shape, length))

@@ -71,6 +71,12 @@ fn keep_fastest(best: &mut Times, pass: Times) {
     }
 }
 
+/// Whether a span is a phase of the trainer's iteration.
+fn is_ours<S: Subscriber + for<'a> LookupSpan<'a>>(id: &Id, context: &Context<'_, S>) -> bool {
+    let span = context.metadata(id);
+    span.is_some_and(|span| span.target().starts_with(TRAINER))
+}
+
 /// What the records call a span.
 fn label(span: &'static str) -> &'static str {
     let known = LABELS.iter().find(|(name, _)| *name == span);
@@ -95,11 +101,17 @@ impl Clock {
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Clock {
-    fn on_enter(&self, _: &Id, _: Context<'_, S>) {
+    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        if !is_ours(id, &context) {
+            return;
+        }
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     fn on_exit(&self, id: &Id, context: Context<'_, S>) {
+        if !is_ours(id, &context) {
+            return;
+        }
         wait(self.device);
         let begun = self
             .begun
@@ -107,9 +119,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Clock {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let span = context.metadata(id);
-        if let (Some(begun), Some(span)) = (begun, span)
-            && span.target().starts_with(TRAINER)
-        {
+        if let (Some(begun), Some(span)) = (begun, span) {
             let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
             times.push((label(span.name()), begun.elapsed().as_secs_f64()));
         }

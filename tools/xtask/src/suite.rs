@@ -153,7 +153,7 @@ fn goldens(ws: &Workspace, failed: &mut Failed, error: &mut Option<anyhow::Error
     let Err(why) = check.run() else {
         return Ok(());
     };
-    if !verdict::by_itself(&why) {
+    if !verdict::is_failure(&why) {
         return Err(why);
     }
     let failure = Failure {

@@ -76,13 +76,16 @@ fn failed(line: &str) -> Option<&str> {
 
 /// Whether a run ended so because tests failed, and not before them or by a signal.
 pub fn of_tests(verdict: &Verdict, why: &anyhow::Error) -> bool {
-    !verdict.failures.is_empty() && by_itself(why)
+    let interrupted = why
+        .downcast_ref::<ChildFailed>()
+        .is_some_and(|f| f.ending.interrupted());
+    !verdict.failures.is_empty() && !interrupted
 }
 
-/// Whether a program ended by itself, and not by a signal.
-pub fn by_itself(why: &anyhow::Error) -> bool {
-    !why.downcast_ref::<ChildFailed>()
-        .is_some_and(|f| f.ending.interrupted())
+/// Whether a program says by its exit code, 1, that it found what it looked for: it could be started, and refused nothing.
+pub fn is_failure(why: &anyhow::Error) -> bool {
+    why.downcast_ref::<ChildFailed>()
+        .is_some_and(|f| f.ending.code() == 1)
 }
 
 /// `vae (as the machine is): two_iterations_are_the_reference_s, …`

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
-use deepsim_data::terminal::path as shown;
-use deepsim_experiment::checkpoint::{self, FORMAT, Manifest};
-use deepsim_experiment::run_dir::{find_runs, is_as_trained};
+use deepsim_data::terminal::{one_line, path as shown};
+use deepsim_experiment::checkpoint::{self, Manifest};
+use deepsim_experiment::run_dir::{find_runs, is_as_trained, without_checkpoint};
 use deepsim_experiment::{Experiment, ExperimentError, files};
 use deepsim_nets::loss::{KINDS, Term, Terms};
 use serde::{Serialize, Serializer};
@@ -28,6 +28,8 @@ const CHECKPOINTS: &str = "checkpoints";
 const METRICS: &str = "metrics.jsonl";
 const LOCK: &str = "lock";
 const MANIFEST: &str = "manifest.json";
+/// Bytes of the largest manifest: far more than any has.
+const MOST: u64 = 16 << 20;
 /// How much of the end of a log is read: about a hundred lines.
 const TAIL: u64 = 1 << 16;
 
@@ -185,14 +187,14 @@ fn row(path: &Path, now: SystemTime, warn: &mut dyn FnMut(String)) -> Row {
         (Ok(experiment), Ok(None)) => {
             let every = experiment.config.train.checkpoint_every;
             // A process that trains removes older checkpoints while they are looked at.
-            match tail.step.filter(|step| !held && *step >= every) {
-                Some(step) => Err(missing(
-                    path,
-                    format!("the run has reached step {step} and saved every {every} steps"),
-                )
-                .to_string()),
-                None => Ok(State::NoCheckpoint),
-            }
+            let nothing = if held {
+                Ok(None)
+            } else {
+                without_checkpoint(path, every)
+            };
+            nothing
+                .map(|_| State::NoCheckpoint)
+                .map_err(|error| error.to_string())
         }
     };
     let (state, reason) = match judged {
@@ -305,17 +307,24 @@ fn look(path: &Path) -> std::result::Result<Manifest, ExperimentError> {
         reason,
     };
     let file = path.join(MANIFEST);
-    let bytes = files::read(&file).map_err(ExperimentError::io(&file))?;
-    let manifest: Manifest =
-        serde_json::from_slice(&bytes).map_err(|e| bad(format!("{MANIFEST}: {e}")))?;
-    if !(1..=FORMAT).contains(&manifest.format) {
-        let format = manifest.format;
-        return Err(bad(format!(
-            "{MANIFEST}: format {format} is not known to this build"
-        )));
+    let mut bytes = Vec::new();
+    files::open(&file)
+        .and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes))
+        .map_err(ExperimentError::io(&file))?;
+    if bytes.len() as u64 > MOST {
+        return Err(bad(format!("{MANIFEST}: is too large for one")));
     }
+    let manifest =
+        Manifest::parse(&bytes).map_err(|reason| bad(format!("{MANIFEST}: {reason}")))?;
     for (name, entry) in &manifest.files {
+        if name.contains('/') || name.contains("..") {
+            let name = one_line(name);
+            return Err(bad(format!(
+                "{MANIFEST}: {name} is no file of a checkpoint"
+            )));
+        }
         let at = path.join(name);
+        let name = one_line(name);
         let there = fs::metadata(&at).map_err(ExperimentError::io(&at))?;
         if !there.is_file() {
             return Err(bad(format!("{name} is not a regular file")));
@@ -383,8 +392,8 @@ fn tail(path: &Path) -> io::Result<Tail> {
 fn disk(run: &Path, warn: &mut dyn FnMut(String)) -> u64 {
     let mut folders = vec![run.to_owned()];
     // The one link that may lead to what is the run's own.
-    folders.extend(Some(run.join(CHECKPOINTS)).filter(|path| path.is_symlink() && path.is_dir()));
-    let mut bytes = 0;
+    folders.extend(Some(run.join(CHECKPOINTS)).filter(|path| leads_elsewhere(run, path)));
+    let mut bytes: u64 = 0;
     while let Some(folder) = folders.pop() {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -400,12 +409,21 @@ fn disk(run: &Path, warn: &mut dyn FnMut(String)) -> u64 {
             // Of a link it is the link's own.
             match entry.metadata() {
                 Ok(there) if there.is_dir() => folders.push(entry.path()),
-                Ok(there) if there.is_file() => bytes += there.len(),
+                Ok(there) if there.is_file() => bytes = bytes.saturating_add(there.len()),
                 _ => {}
             }
         }
     }
     bytes
+}
+
+/// Whether `path` is a link to a folder that neither lies in the run nor holds it: what does is counted already, or is not the
+/// run's.
+fn leads_elsewhere(run: &Path, path: &Path) -> bool {
+    let (Ok(run), Ok(target)) = (run.canonicalize(), path.canonicalize()) else {
+        return false;
+    };
+    path.is_symlink() && target.is_dir() && !target.starts_with(&run) && !run.starts_with(&target)
 }
 
 /// RFC 3339, UTC, whole seconds; none for times that it cannot write.

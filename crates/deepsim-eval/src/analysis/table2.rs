@@ -125,8 +125,13 @@ fn apart(e: &Experiment) -> String {
         PixelDistance::Ssim => "SSIM",
         PixelDistance::MsSsim => "MS-SSIM",
     };
-    let both = [compared.as_str(), pixels];
-    let told: Vec<&str> = both.into_iter().filter(|t| !t.is_empty()).collect();
+    let smooth = if e.config.loss.weight(TermKind::TotalVariation) > 0.0 {
+        "TV"
+    } else {
+        ""
+    };
+    let all = [compared.as_str(), pixels, smooth];
+    let told: Vec<&str> = all.into_iter().filter(|t| !t.is_empty()).collect();
     told.join(", ")
 }
 

@@ -95,7 +95,10 @@ pub fn inverts(experiment: &Experiment) -> bool {
     let config = &experiment.config;
     let paper_s =
         config.loss.weight(TermKind::Image) == 0.0 || config.pixels == config::Pixels::default();
-    config.latent.is_none() && paper_s && !matches!(experiment.encoder, Source::Downsampled(_))
+    config.latent.is_none()
+        && paper_s
+        && config.loss.weight(TermKind::TotalVariation) == 0.0
+        && !matches!(experiment.encoder, Source::Downsampled(_))
 }
 
 /// What an experiment decodes: [`layer_name`], and for an autoencoder the length of its codes.

@@ -115,12 +115,14 @@ fn vaegan(config: &Config) -> Checked {
         let reason = "needs loss.adv above 0; leave [vaegan] out for a variational autoencoder";
         return complain("vaegan", reason);
     }
-    if weight(TermKind::Feature) == 0.0
-        && weight(TermKind::Image) == 0.0
-        && weight(TermKind::Kl) != 0.0
-    {
-        let reason = "must be 0 with [vaegan] where feat and img are: such a GAN encodes nothing";
-        return complain("loss.kl", reason);
+    if weight(TermKind::Feature) == 0.0 && weight(TermKind::Image) == 0.0 {
+        for kind in [TermKind::Kl, TermKind::TotalVariation] {
+            if weight(kind) != 0.0 {
+                let reason =
+                    "must be 0 with [vaegan] where feat and img are: such a GAN encodes nothing";
+                return complain(&format!("loss.{}", kind.info().key), reason);
+            }
+        }
     }
     if config.discriminator.features {
         let reason = "must be false with [vaegan]: draws of the prior belong to no picture";

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use deepsim_nets::loss::{KINDS, Term, TermKind, Terms, WeightKey};
+use deepsim_nets::loss::{KINDS, KindInfo, Term, TermKind, Terms, WeightKey};
 use deepsim_nets::{PixelDistance, Reduction};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -116,14 +116,17 @@ impl<'de> Deserialize<'de> for Loss {
                 let (mut weights, mut reduction) = (Terms::default(), None);
                 while let Some(key) = map.next_key()? {
                     match key {
-                        Key::Weight(kind) => weights.set(kind, map.next_value()?),
+                        Key::Weight(kind) => {
+                            let weight: f64 = map.next_value()?;
+                            // What is not written for 0 is not there for 0.
+                            if kind.info().weight == WeightKey::Required || weight != 0.0 {
+                                weights.set(kind, weight);
+                            }
+                        }
                         Key::Reduction => reduction = Some(map.next_value()?),
                     }
                 }
-                let required = |info: &&_| {
-                    let info: &deepsim_nets::loss::KindInfo = info;
-                    info.weight == WeightKey::Required
-                };
+                let required = |info: &&KindInfo| info.weight == WeightKey::Required;
                 for info in KINDS.iter().filter(required) {
                     if weights.get(&Term::from(info.kind)).is_none() {
                         return Err(A::Error::missing_field(info.key));

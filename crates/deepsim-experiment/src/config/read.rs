@@ -5,7 +5,6 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::agreement;
 use super::file::Config;
 use crate::contents::EXPERIMENT;
 use crate::error::{ExperimentError, Result};
@@ -68,8 +67,11 @@ fn located(path: &Path, text: &str, error: &toml::de::Error) -> ExperimentError 
     }
 }
 
+/// Validates what a file says.
+pub(crate) type Valid<'a> = &'a dyn Fn(Config, &Path) -> Result<()>;
+
 /// What a file says with what it extends, and that as text.
-fn complete(text: &str, path: &Path) -> Result<(Config, String)> {
+fn complete(text: &str, path: &Path, valid: Valid<'_>) -> Result<(Config, String)> {
     let mut own: toml::Table = match toml::from_str(text) {
         Ok(own) => own,
         // A number that no table holds: the section that has it says what may be there.
@@ -91,11 +93,7 @@ fn complete(text: &str, path: &Path) -> Result<(Config, String)> {
     extends::is_complete(&table, &base)?;
     // Valid by itself, so that what is wrong with the rest is this file's doing.
     let config: Config = toml::from_str(&base_text).map_err(at_base)?;
-    agreement::check(&config).map_err(|(key, reason)| ExperimentError::Invalid {
-        path: base.clone(),
-        key,
-        reason,
-    })?;
+    valid(config, &base)?;
     extends::merge(&mut table, own);
     let whole = toml::to_string(&table).unwrap_or_default();
     let config = Config::deserialize(table).map_err(|e| {
@@ -113,12 +111,13 @@ fn complete(text: &str, path: &Path) -> Result<(Config, String)> {
     Ok((config, whole))
 }
 
-/// The sections of a file, with what it extends and `KEY=VALUE` overrides applied.
+/// The sections of a file, with what it extends and `KEY=VALUE` overrides applied. The extended file must be `valid` by
+/// itself; the result is not validated.
 ///
 /// # Errors
 /// Unknown, mistyped or missing keys, located in the file or named by the override that has them.
-pub(crate) fn config(text: &str, path: &Path, sets: &[String]) -> Result<Config> {
-    let (mut config, text) = complete(text, path)?;
+pub(crate) fn config(text: &str, path: &Path, sets: &[String], valid: Valid<'_>) -> Result<Config> {
+    let (mut config, text) = complete(text, path, valid)?;
     if !sets.is_empty() {
         let mut table: toml::Table = toml::from_str(&text).map_err(|e| located(path, &text, &e))?;
         for assignment in sets {

@@ -88,14 +88,14 @@ pub fn image_terms(
 }
 
 /// Rudin, Osher & Fatemi (1992), in its anisotropic form: absolute differences between each pixel and its neighbours to the
-/// right and below, of images `[N,C,H,W]` in 0–255 units. Summed over the batch; [`Reduction::Caffe`]: per image;
+/// right and below, of images `[N,3,H,W]` in 0–255 units. Summed over the batch; [`Reduction::Caffe`]: per image;
 /// [`Reduction::Mean`]: the mean difference to the right plus the mean difference below. fp32.
 ///
 /// # Errors
 /// What is no batch of images, or images of a single row or column.
 pub fn total_variation(images: &Tensor, reduction: Reduction) -> Result<Tensor> {
     let size = images.size();
-    let &[_, _, height, width] = size.as_slice() else {
+    let &[_, 3, height, width] = size.as_slice() else {
         return Err(not_images(size));
     };
     if height < 2 || width < 2 {
@@ -111,7 +111,7 @@ pub fn total_variation(images: &Tensor, reduction: Reduction) -> Result<Tensor> 
 fn not_images(got: Vec<i64>) -> NetError {
     NetError::InputShape {
         what: "the total variation".to_owned(),
-        expected: "images [N,C,H,W] of at least 2x2 pixels".to_owned(),
+        expected: "images [N,3,H,W] of at least 2x2 pixels".to_owned(),
         got,
     }
 }

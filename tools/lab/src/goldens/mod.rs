@@ -28,7 +28,7 @@ Examples:
       one case
   cargo xtask goldens --record target/before.json --programs ../old/target/debug
       with the programs of another checkout, such as one of an earlier commit
-  cargo xtask goldens --check tools/lab/goldens.json --portable \
+  cargo xtask goldens --check tools/lab/goldens.json --portable \\
       --programs target/debug
       the first losses within 1e-4, on any machine, with programs that are
       built (`cargo xtask test` does it)
