@@ -67,8 +67,8 @@ const PORTABLE_STEPS: u64 = 3;
 /// what rounding changes in a gradient changes the next losses as little.
 const PORTABLE: [&str; 3] = [
     "train.eval_images=2",
-    "optimizer.generator.eps=0.1",
-    "optimizer.discriminator.eps=0.1",
+    "optimizer.generator.eps=1.0",
+    "optimizer.discriminator.eps=1.0",
 ];
 
 /// Trainings of one thread that run at the same time for a record of the first losses.
@@ -331,7 +331,7 @@ fn train(
             let set = format!("{key}={}", photos.display());
             arguments.extend(["--set".into(), set.into()]);
         }
-        let of_encoder = case.encoder_learns.then_some("optimizer.encoder.eps=0.1");
+        let of_encoder = case.encoder_learns.then_some("optimizer.encoder.eps=1.0");
         for set in PORTABLE.into_iter().chain(of_encoder) {
             arguments.extend(["--set".into(), set.into()]);
         }
