@@ -82,6 +82,9 @@ const WITHIN: f64 = 1e-4;
 /// number differs by 4e-3.
 const WITHIN_BF16: f64 = 1e-2;
 
+/// The same where batches of four are normalised: a small deviation divides what rounding has changed.
+const WITHIN_NORMALISED: f64 = 1e-3;
+
 /// A training and the command that looks at what it made.
 struct Case {
     name: &'static str,
@@ -141,6 +144,7 @@ const CASES: [Case; 11] = [
     Case {
         set: &["encoder.width=0.125", "discriminator.width=0.125"],
         encoder_learns: true,
+        within: WITHIN_NORMALISED,
         study: SAMPLE,
         ..case("vaegan", "experiments/sample/faces-vaegan.toml")
     },
