@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use deepsim_experiment::Checkpoint;
+use deepsim_nets::images::{caffe_to_rgb, rgb_to_caffe};
 use deepsim_nets::params::{f32_bytes, read_safetensors};
-use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
 use deepsim_nets::{Discriminator, FeatureNet, Mode, NetKind, Tap};
 use deepsim_tests::lab::Lab;
 use deepsim_tests::process::{Ran, run};

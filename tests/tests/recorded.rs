@@ -306,8 +306,8 @@ fn what_is_wrong_with_recorded_features_is_told_at_once() {
     some.insert("stranger.jpg".into(), vec![0.0; LENGTH]);
     write(&some, &file);
     refused(&[
-        "4 pictures have no features: train/00.jpg, train/02.jpg, train/04.jpg, …",
-        "1 names belong to no picture: stranger.jpg",
+        "4 images have no features: train/00.jpg, train/02.jpg, train/04.jpg, …",
+        "1 names belong to no image: stranger.jpg",
     ]);
     let mut odd = responses();
     odd.insert("03.png".into(), vec![0.0; 3]);

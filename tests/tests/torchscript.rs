@@ -13,8 +13,8 @@ use deepsim_experiment::config::{OutputTap, Units};
 use deepsim_experiment::hash::hash_file;
 use deepsim_experiment::networks::Frozen;
 use deepsim_experiment::source::{Role, ScriptSource, Source};
+use deepsim_nets::images::rgb_to_caffe;
 use deepsim_nets::params::read_safetensors;
-use deepsim_nets::pictures::rgb_to_caffe;
 use deepsim_tests::files::{self, column, tensors};
 use deepsim_tests::lab::Lab;
 use deepsim_tests::process::{Ran, python, root, run};
@@ -217,12 +217,12 @@ fn modules_that_are_no_feature_networks_are_refused_before_anything_is_written()
     fs::write(lab.at("junk.pt"), b"PK\x03\x04 no module").unwrap();
     for (file, tap, words) in [
         ("three", "output", ["[2, 64, 64]", "LENGTH"]),
-        ("batch", "output", ["it got 2 pictures", "[1, 6]"]),
-        ("fixed", "output", ["batch of 1", "it got 1 pictures"]),
+        ("batch", "output", ["it got 2 images", "[1, 6]"]),
+        ("fixed", "output", ["batch of 1", "it got 1 images"]),
         (
             "fixed4",
             "output",
-            ["it got 2 pictures", "traced for one batch size"],
+            ["it got 2 images", "traced for one batch size"],
         ),
         (
             "dropping",
@@ -232,7 +232,7 @@ fn modules_that_are_no_feature_networks_are_refused_before_anything_is_written()
         (
             "norm",
             "output",
-            ["other pictures of its batch", "net.eval()"],
+            ["other images of its batch", "net.eval()"],
         ),
         (
             "weights",

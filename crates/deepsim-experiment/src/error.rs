@@ -261,10 +261,10 @@ pub enum ExperimentError {
         /// The whole command that would allow them.
         command: String,
     },
-    /// Pictures are to be encoded, but the features of this experiment were recorded elsewhere.
+    /// Images are to be encoded, but the features of this experiment were recorded elsewhere.
     #[error(
         "the features of this experiment were recorded elsewhere ({}): no network here can encode a \
-         picture. Record its features as you did the others', and turn them into pictures by \
+         image. Record its features as you did the others', and turn them into images by \
          `deepsim-eval decode FEATURES --run RUN`",
         shown(path)
     )]

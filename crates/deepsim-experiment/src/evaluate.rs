@@ -1,7 +1,7 @@
 //! Errors on held-out photographs, the same for training and for tables.
 
 use deepsim_data::{Augment, Dataset, Part};
-use deepsim_nets::{Generator, pictures};
+use deepsim_nets::{Generator, images};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
@@ -20,10 +20,10 @@ pub enum Clip {
     Off,
 }
 
-/// Reconstructs pictures in Caffe units from their own features.
+/// Reconstructs images in Caffe units from their own features.
 ///
 /// # Errors
-/// Pictures of a size that the networks were not built for.
+/// Images of a size that the networks were not built for.
 pub fn reconstruct<'a>(
     networks: impl Into<Networks<'a>>,
     generator: &Generator,
@@ -34,10 +34,10 @@ pub fn reconstruct<'a>(
     decode(generator, &networks.into().encode(caffe)?, clip)
 }
 
-/// Features of held-out pictures, as the generator takes them: recorded, or encoded here.
+/// Features of held-out images, as the generator takes them: recorded, or encoded here.
 ///
 /// # Errors
-/// A picture without recorded features, or of a size that the encoder was not built for.
+/// An image without recorded features, or of a size that the encoder was not built for.
 pub fn held_out_features<'a>(
     networks: impl Into<Networks<'a>>,
     data: &Dataset,
@@ -51,7 +51,7 @@ pub fn held_out_features<'a>(
     }
 }
 
-/// Pictures from features, in Caffe units.
+/// Images from features, in Caffe units.
 ///
 /// # Errors
 /// Features that are not the generator's.
@@ -59,7 +59,7 @@ pub fn decode(generator: &Generator, features: &Tensor, clip: Clip) -> Result<Te
     let _guard = tch::no_grad_guard();
     let made = generator.forward(features)?;
     Ok(match clip {
-        Clip::Displayable => pictures::clip_caffe(&made)?,
+        Clip::Displayable => images::clip_caffe(&made)?,
         Clip::Off => made.f_contiguous().map_err(deepsim_nets::NetError::from)?,
     })
 }

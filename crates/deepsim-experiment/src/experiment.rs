@@ -109,14 +109,14 @@ impl Experiment {
                     .map_err(unusable("comparator"))?;
             }
             // The run says which layers its discriminator has.
-            Source::Judge(_) => {}
+            Source::FrozenDiscriminator(_) => {}
             Source::Script(_)
             | Source::Recorded(_)
             | Source::Downsampled(_)
-            | Source::Larsen(_) => {}
+            | Source::VaeGan(_) => {}
         }
-        if let Source::Larsen(width) = encoder {
-            LearnedEncoder::check_larsen(crop, width).map_err(unusable("encoder"))?;
+        if let Source::VaeGan(width) = encoder {
+            LearnedEncoder::check_vae_gan(crop, width).map_err(unusable("encoder"))?;
         }
         Ok(Experiment {
             path: path.to_owned(),

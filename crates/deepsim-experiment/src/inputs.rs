@@ -41,13 +41,13 @@ impl Experiment {
                         "  save it from PyTorch by `torch.jit.save(torch.jit.trace(net, x), FILE)`"
                             .to_owned()
                     }
-                    Source::Judge(judge) => format!(
+                    Source::FrozenDiscriminator(from) => format!(
                         "  train the run whose discriminator is to compare: its directory is {}",
-                        shown(&judge.run)
+                        shown(&from.run)
                     ),
                     Source::Recorded(_)
                     | Source::Downsampled(_)
-                    | Source::Larsen(_)
+                    | Source::VaeGan(_)
                     | Source::Discriminator(_) => {
                         "  docs/guide/your-own-representation.md shows how to record features"
                             .to_owned()

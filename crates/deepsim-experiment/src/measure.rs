@@ -11,7 +11,7 @@ use deepsim_data::{Augment, Dataset, eval_batch, spread};
 use deepsim_nets::metrics::{
     gradient_energy, mean_pair_distance, mean_pair_distance_in_blocks, sample_distances,
 };
-use deepsim_nets::{NetError, pictures};
+use deepsim_nets::{NetError, images};
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -191,7 +191,7 @@ impl Images<'_> {
     }
 
     fn caffe(&self, bytes: &Array4<u8>) -> Result<Tensor> {
-        Ok(pictures::rgb_to_caffe(&upload(bytes, self.device)?)?)
+        Ok(images::rgb_to_caffe(&upload(bytes, self.device)?)?)
     }
 }
 
@@ -422,7 +422,7 @@ mod tests {
 
     fn all(data: &Dataset, chosen: &[usize]) -> Tensor {
         let bytes = eval_batch(data, chosen, &augment()).unwrap();
-        pictures::rgb_to_caffe(&upload(&bytes, Device::Cpu).unwrap()).unwrap()
+        images::rgb_to_caffe(&upload(&bytes, Device::Cpu).unwrap()).unwrap()
     }
 
     fn encode(x: &Tensor) -> Result<Tensor> {

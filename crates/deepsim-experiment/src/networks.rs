@@ -1,4 +1,4 @@
-//! The networks that see pictures in an experiment: frozen ones, and an encoder that learns.
+//! The networks that see images in an experiment: frozen ones, and an encoder that learns.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::features_file;
 use crate::hash::hash_file;
 use crate::recorded::{Recorded, Scale};
 use crate::script::{Script, Through};
-use crate::source::{JudgeSource, Role};
+use crate::source::{FrozenDiscriminatorSource, Role};
 use crate::source::{NetSource, Source, Weights};
 
 /// A frozen network and its tap.
@@ -29,10 +29,10 @@ pub enum Frozen {
     /// Means of squares of so many pixels a side.
     Downsampled(i64),
     /// The discriminator of an earlier run, and the blake3 of its file.
-    Judge(Box<Discriminator>, DiscriminatorTap, String),
+    Discriminator(Box<Discriminator>, DiscriminatorTap, String),
 }
 
-/// Grey levels that become 1 where a picture, made smaller, is itself what a generator takes: its
+/// Grey levels that become 1 where an image, made smaller, is itself what a generator takes: its
 /// layers begin with weights for values of about that size.
 const GREY_LEVELS: f64 = 64.0;
 
@@ -62,16 +62,16 @@ impl Frozen {
             Source::Recorded(r) => Err(ExperimentError::NoEncoder {
                 path: r.file.clone(),
             }),
-            Source::Judge(judge) => {
-                let checkpoint = judging(judge)?;
-                checkpoint.manifest.discriminator.has(judge.tap)?;
+            Source::FrozenDiscriminator(from) => {
+                let checkpoint = checkpoint_of(from)?;
+                checkpoint.manifest.discriminator.has(from.tap)?;
                 let mut d = checkpoint.discriminator(device)?;
                 d.freeze()?;
                 let hash = discriminator_hash(&checkpoint);
-                Ok(Frozen::Judge(Box::new(d), judge.tap, hash))
+                Ok(Frozen::Discriminator(Box::new(d), from.tap, hash))
             }
             Source::Discriminator(_) => Err(ExperimentError::NoComparator),
-            Source::Larsen(_) => Err(ExperimentError::Learns),
+            Source::VaeGan(_) => Err(ExperimentError::Learns),
         }
     }
 
@@ -81,15 +81,15 @@ impl Frozen {
             // Of the bytes that were loaded.
             Frozen::Script(script) => Some(script.hash()),
             // Not that of its file: the run may have gone on since it was read.
-            Frozen::Judge(_, _, hash) => Some(hash),
+            Frozen::Discriminator(_, _, hash) => Some(hash),
             Frozen::Network(..) | Frozen::Downsampled(_) => None,
         }
     }
 
-    /// Features of pictures in Caffe units. Gradients pass to the pictures.
+    /// Features of images in Caffe units. Gradients pass to the images.
     ///
     /// # Errors
-    /// Pictures of an illegal size.
+    /// Images of an illegal size.
     pub fn features(&self, caffe: &Tensor) -> Result<Tensor> {
         match self {
             Frozen::Network(net, tap) => one(net, *tap, caffe),
@@ -102,19 +102,19 @@ impl Frozen {
                     .map_err(NetError::from)?;
                 Ok(small)
             }
-            Frozen::Judge(d, tap, _) => Ok(d.features(caffe, *tap, Mode::Evaluation)?),
+            Frozen::Discriminator(d, tap, _) => Ok(d.features(caffe, *tap, Mode::Evaluation)?),
         }
     }
 }
 
 /// The checkpoint whose discriminator compares: this one, or the newest of a run.
-fn judging(judge: &JudgeSource) -> Result<Checkpoint> {
-    if judge.run.join("manifest.json").is_file() {
-        return Checkpoint::open(&judge.run);
+fn checkpoint_of(from: &FrozenDiscriminatorSource) -> Result<Checkpoint> {
+    if from.run.join("manifest.json").is_file() {
+        return Checkpoint::open(&from.run);
     }
-    Checkpoint::newest(&judge.run.join("checkpoints"))?.ok_or_else(|| {
+    Checkpoint::newest(&from.run.join("checkpoints"))?.ok_or_else(|| {
         ExperimentError::NoCheckpoint {
-            path: judge.run.clone(),
+            path: from.run.clone(),
         }
     })
 }
@@ -134,7 +134,7 @@ enum Encoder {
     Learned(Option<Box<LearnedEncoder>>),
 }
 
-/// What pictures are compared in.
+/// What images are compared in.
 #[derive(Debug)]
 enum Comparator {
     /// The encoder's network, at this tap.
@@ -177,7 +177,7 @@ impl Perception {
         Perception::open(experiment, consent.at_first(&experiment.path), device)
     }
 
-    /// Loads the encoder alone: pictures cannot be compared.
+    /// Loads the encoder alone: images cannot be compared.
     ///
     /// # Errors
     /// As [`Perception::open`].
@@ -197,7 +197,7 @@ impl Perception {
         })
     }
 
-    /// Loads both sides. TorchScript modules are tried on pictures of the experiment's size.
+    /// Loads both sides. TorchScript modules are tried on images of the experiment's size.
     ///
     /// # Errors
     /// Missing, damaged or wrong weights or recorded features; modules without consent.
@@ -262,8 +262,8 @@ impl Perception {
         Ok(())
     }
 
-    /// Holds recorded features against the pictures that they belong to and takes their scale from
-    /// the training pictures. Nothing for other encoders.
+    /// Holds recorded features against the images that they belong to and takes their scale from
+    /// the training images. Nothing for other encoders.
     ///
     /// # Errors
     /// [`ExperimentError::Recorded`] with all that is wrong.
@@ -303,11 +303,11 @@ impl Perception {
         }
     }
 
-    /// What was recorded of pictures of one side, as the generator takes it; none where a network
+    /// What was recorded of images of one side, as the generator takes it; none where a network
     /// encodes them.
     ///
     /// # Errors
-    /// A picture without features.
+    /// An image without features.
     pub fn recorded(&self, part: Part, data: &Dataset, of: &[usize]) -> Result<Option<Tensor>> {
         match &self.encoder {
             Encoder::Recorded(recorded, _) => Ok(Some(recorded.features(part, data, of)?)),
@@ -323,7 +323,7 @@ impl Perception {
     pub fn widen(&self) -> Result<()> {
         let frozen = |frozen: &Frozen| match frozen {
             Frozen::Network(net, _) => net.widen(),
-            Frozen::Judge(d, _, _) => d.params().widen(),
+            Frozen::Discriminator(d, _, _) => d.params().widen(),
             Frozen::Script(_) | Frozen::Downsampled(_) => Ok(()),
         };
         match &self.encoder {
@@ -337,7 +337,7 @@ impl Perception {
         Ok(())
     }
 
-    /// Whether any picture can be encoded here.
+    /// Whether any image can be encoded here.
     pub fn encodes(&self) -> bool {
         matches!(self.encoder, Encoder::Frozen(_) | Encoder::Learned(_))
     }
@@ -366,18 +366,18 @@ impl Perception {
         }
     }
 
-    /// The layer of the discriminator that pictures are compared at, if it is the comparator.
-    pub fn judged_at(&self) -> Option<DiscriminatorTap> {
+    /// The layer of the discriminator that images are compared at, if it is the comparator.
+    pub fn discriminator_tap(&self) -> Option<DiscriminatorTap> {
         match self.comparator {
             Comparator::Discriminator(tap) => Some(tap),
             _ => None,
         }
     }
 
-    /// Both kinds of features of pictures in Caffe units.
+    /// Both kinds of features of images in Caffe units.
     ///
     /// # Errors
-    /// Pictures of an illegal size, and as for a single network where one side is no network.
+    /// Images of an illegal size, and as for a single network where one side is no network.
     pub fn both(&self, caffe: &Tensor) -> Result<Features> {
         if let (Encoder::Frozen(Frozen::Network(net, encoder)), Comparator::Shared(comparator)) =
             (&self.encoder, &self.comparator)
@@ -399,7 +399,7 @@ impl Perception {
     /// The encoder's features alone; of an encoder that learns, its codes (their means).
     ///
     /// # Errors
-    /// Pictures of an illegal size; [`ExperimentError::NoEncoder`] where features were recorded.
+    /// Images of an illegal size; [`ExperimentError::NoEncoder`] where features were recorded.
     pub fn encode(&self, caffe: &Tensor) -> Result<Tensor> {
         match &self.encoder {
             Encoder::Frozen(net) => net.features(caffe),
@@ -409,10 +409,10 @@ impl Perception {
         }
     }
 
-    /// The comparator's features alone. Gradients pass to the pictures.
+    /// The comparator's features alone. Gradients pass to the images.
     ///
     /// # Errors
-    /// Pictures of an illegal size; [`ExperimentError::NoComparator`] where it is the discriminator.
+    /// Images of an illegal size; [`ExperimentError::NoComparator`] where it is the discriminator.
     pub fn compare(&self, caffe: &Tensor) -> Result<Tensor> {
         match (&self.comparator, &self.encoder) {
             (Comparator::Frozen(net), _) => net.features(caffe),
@@ -485,8 +485,8 @@ fn encoder(experiment: &Experiment, module: Option<Allowed>, device: Device) -> 
             let learned = LearnedEncoder::new(net, n.tap, spec, crop, seed, device)?;
             Encoder::Learned(Some(Box::new(learned)))
         }
-        (Source::Larsen(width), Some(spec)) => {
-            let learned = LearnedEncoder::larsen(*width, spec, crop, seed, device)?;
+        (Source::VaeGan(width), Some(spec)) => {
+            let learned = LearnedEncoder::vae_gan(*width, spec, crop, seed, device)?;
             Encoder::Learned(Some(Box::new(learned)))
         }
         (Source::Recorded(r), _) => {
@@ -532,7 +532,7 @@ pub fn load(source: &NetSource, device: Device) -> Result<FeatureNet> {
 pub fn hash(source: &Source) -> Result<String> {
     match (source, source.file()) {
         (Source::Recorded(r), _) => features_file::hash(&r.file),
-        (Source::Judge(judge), _) => Ok(discriminator_hash(&judging(judge)?)),
+        (Source::FrozenDiscriminator(from), _) => Ok(discriminator_hash(&checkpoint_of(from)?)),
         (_, Some((_, path))) => hash_file(path),
         (other, None) => Ok(blake3::hash(other.origin().as_bytes()).to_hex().to_string()),
     }

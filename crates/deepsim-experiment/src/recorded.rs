@@ -1,4 +1,4 @@
-//! Recorded features as an encoder: which of them belongs to which picture, and their scale.
+//! Recorded features as an encoder: which of them belongs to which image, and their scale.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::error::{ExperimentError, Result};
 use crate::features_file::{FeaturesFile, few};
 use crate::source::{RecordedSource, sizes};
 
-/// Features of the pictures of an experiment, by name.
+/// Features of the images of an experiment, by name.
 #[derive(Debug)]
 pub struct Recorded {
     file: FeaturesFile,
@@ -69,7 +69,7 @@ impl Scale {
         Ok(features.f_sub(&offset)?.f_div(&divisor)?)
     }
 
-    /// From the training pictures' features, in double precision.
+    /// From the training images' features, in double precision.
     fn measure(how: Normalize, all: &[&Tensor], path: &Path) -> Result<Option<Scale>> {
         let mean = |of: &dyn Fn(&Tensor) -> Result<Tensor>| -> Result<Tensor> {
             let mut sum = Tensor::f_zeros([], (Kind::Double, Device::Cpu))?;
@@ -85,7 +85,7 @@ impl Scale {
                 if square.f_double_value(&[])? <= 0.0 {
                     return Err(ExperimentError::Recorded {
                         path: path.to_owned(),
-                        problems: vec!["all features of training pictures are 0".to_owned()],
+                        problems: vec!["all features of training images are 0".to_owned()],
                     });
                 }
                 (square.f_zeros_like()?, square.f_sqrt()?)
@@ -118,7 +118,7 @@ impl Recorded {
             return Err(ExperimentError::Recorded {
                 path: source.file.clone(),
                 problems: vec![format!(
-                    "one picture's features are {:?}, but encoder.shape says {wanted:?}",
+                    "one image's features are {:?}, but encoder.shape says {wanted:?}",
                     file.sizes
                 )],
             });
@@ -131,8 +131,8 @@ impl Recorded {
         })
     }
 
-    /// Checks that the file holds the features of all pictures and of nothing else, and takes the
-    /// scale from the training pictures.
+    /// Checks that the file holds the features of all images and of nothing else, and takes the
+    /// scale from the training images.
     ///
     /// # Errors
     /// [`ExperimentError::Recorded`] with the first few of all that is wrong.
@@ -155,7 +155,7 @@ impl Recorded {
                     }
                 }
             }
-            // Pictures that the preparation left out may have features.
+            // Images that the preparation left out may have features.
             if let DatasetKind::Prepared(manifest) = data.kind() {
                 let twins = manifest.duplicates.iter().map(|d| &d.path);
                 let broken = manifest.quarantined.iter().map(|q| &q.path);
@@ -173,12 +173,12 @@ impl Recorded {
             .collect();
         let mut problems = Vec::new();
         for (what, names) in [
-            ("pictures have no features", missing),
+            ("images have no features", missing),
             (
-                "names mean more than one picture; begin them with train/ and test/, or give whole paths",
+                "names mean more than one image; begin them with train/ and test/, or give whole paths",
                 shared,
             ),
-            ("names belong to no picture", strangers),
+            ("names belong to no image", strangers),
         ] {
             if !names.is_empty() {
                 problems.push(few(what, &names));
@@ -186,8 +186,8 @@ impl Recorded {
         }
         if !problems.is_empty() {
             problems.push(
-                "names are pictures' paths as in the data's manifest (or in the plain folder), or \
-                 file names, with or without their ending, where only one picture has it"
+                "names are images' paths as in the data's manifest (or in the plain folder), or \
+                 file names, with or without their ending, where only one image has it"
                     .to_owned(),
             );
             return Err(ExperimentError::Recorded {
@@ -213,10 +213,10 @@ impl Recorded {
         self.scale = scale;
     }
 
-    /// Features of pictures of one side, `[N,…]`, as the generator takes them.
+    /// Features of images of one side, `[N,…]`, as the generator takes them.
     ///
     /// # Errors
-    /// A picture without features.
+    /// An image without features.
     pub fn features(&self, part: Part, data: &Dataset, indices: &[usize]) -> Result<Tensor> {
         let mut rows = Vec::with_capacity(indices.len());
         for &i in indices {
@@ -237,7 +237,7 @@ impl Recorded {
         })
     }
 
-    /// The name under which a picture's features are: the most particular one that is there.
+    /// The name under which an image's features are: the most particular one that is there.
     fn key(&self, part: Part, name: &str) -> Option<&str> {
         let name = &*canonical(name);
         let path = Path::new(name);

@@ -6,7 +6,7 @@ mod trial;
 use std::path::PathBuf;
 
 use deepsim_aten::{ScriptOutput, hear_scripts};
-use deepsim_nets::pictures::{caffe_to_rgb, caffe_to_torchvision, check_pictures};
+use deepsim_nets::images::{caffe_to_rgb, caffe_to_torchvision, check_images};
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
 use crate::config::{OutputTap, Units};
@@ -17,7 +17,7 @@ use crate::source::{ScriptSource, sizes};
 pub(crate) use format::check_format;
 
 /// A frozen module: in evaluation mode, its parameters take no gradient. Gradients pass through to
-/// the pictures.
+/// the images.
 #[derive(Debug)]
 pub struct Script {
     module: CModule,
@@ -25,7 +25,7 @@ pub struct Script {
     hash: String,
 }
 
-/// Whether gradients must reach the pictures.
+/// Whether gradients must reach the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Through {
     /// A comparator's must.
@@ -68,12 +68,12 @@ impl Script {
         &self.hash
     }
 
-    /// Features of pictures `[N,3,H,W]` in Caffe units: `[N,length]` or `[N,C,H,W]`.
+    /// Features of images `[N,3,H,W]` in Caffe units: `[N,length]` or `[N,C,H,W]`.
     ///
     /// # Errors
     /// What the module refuses, and outputs that are no such features.
     pub fn features(&self, caffe: &Tensor) -> Result<Tensor> {
-        check_pictures("a TorchScript module", caffe)?;
+        check_images("a TorchScript module", caffe)?;
         let x = match self.source.units {
             // A copy, as the other units are: a module may work in place.
             Units::BgrCaffe => copy(caffe)?,
@@ -112,7 +112,7 @@ impl Script {
         }
         if size[0] != n {
             return Err(self.refuse(format!(
-                "it got {n} pictures and its output is {size:?}: features of {n} pictures begin with {n} (was it traced \
+                "it got {n} images and its output is {size:?}: features of {n} images begin with {n} (was it traced \
                  for one batch size? then take sizes from the input: x.shape[0], x.flatten(1))"
             )));
         }
@@ -120,7 +120,7 @@ impl Script {
             && size[1..] != sizes(shape)
         {
             return Err(self.refuse(format!(
-                "one picture's features are {:?}, but encoder.shape says {:?}",
+                "one image's features are {:?}, but encoder.shape says {:?}",
                 &size[1..],
                 sizes(shape)
             )));

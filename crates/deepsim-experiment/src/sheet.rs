@@ -1,15 +1,15 @@
-//! Contact sheets: rows of pictures as one PNG.
+//! Contact sheets: rows of images as one PNG.
 
 use deepsim_nets::NetError;
-use deepsim_nets::pictures::{caffe_to_rgb, check_pictures};
+use deepsim_nets::images::{caffe_to_rgb, check_images};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{ExperimentError, Result};
 
-/// Pixels between pictures.
+/// Pixels between images.
 const GAP: i64 = 2;
 
-/// An encoded picture.
+/// An encoded image.
 #[derive(Clone, Debug)]
 pub struct Png {
     /// Pixels.
@@ -20,14 +20,14 @@ pub struct Png {
     pub bytes: Vec<u8>,
 }
 
-/// One row for each tensor of pictures `[N,3,H,W]` in Caffe units (all of one shape), on white.
+/// One row for each tensor of images `[N,3,H,W]` in Caffe units (all of one shape), on white.
 ///
 /// # Errors
 /// Tensors of different shapes.
-pub fn rows(pictures: &[&Tensor]) -> Result<Png> {
+pub fn rows(images: &[&Tensor]) -> Result<Png> {
     let mut lines = Vec::new();
-    for x in pictures {
-        check_pictures("a contact sheet", x)?;
+    for x in images {
+        check_images("a contact sheet", x)?;
         // [N,3,H,W] → bytes → gaps right and below → [3, H+gap, N·(W+gap)]
         let rgb = caffe_to_rgb(x)?
             .f_round()?
@@ -58,7 +58,7 @@ fn fill_gaps(padded: &Tensor) -> Result<Tensor> {
     Ok(padded.shallow_clone())
 }
 
-/// A picture `[3,H,W]` of bytes as PNG.
+/// An image `[3,H,W]` of bytes as PNG.
 ///
 /// # Errors
 /// A tensor of another shape.
@@ -100,7 +100,7 @@ pub fn encode(rgb: &Tensor) -> Result<Png> {
     })
 }
 
-/// A picture `[1,3,H,W]` or `[3,H,W]` in Caffe units as PNG, clipped to 0–255.
+/// An image `[1,3,H,W]` or `[3,H,W]` in Caffe units as PNG, clipped to 0–255.
 ///
 /// # Errors
 /// A tensor of another shape.
@@ -116,7 +116,7 @@ pub fn single(caffe: &Tensor) -> Result<Png> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use deepsim_nets::pictures::rgb_to_caffe;
+    use deepsim_nets::images::rgb_to_caffe;
 
     #[test]
     fn rows_stand_below_each_other_with_white_gaps() {

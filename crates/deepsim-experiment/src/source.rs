@@ -38,7 +38,7 @@ pub struct ScriptSource {
     pub output: OutputTap,
     /// What it takes.
     pub units: Units,
-    /// Shape of one picture's features, stated where a generator must be built for them.
+    /// Shape of one image's features, stated where a generator must be built for them.
     pub shape: Option<FeatureShape>,
 }
 
@@ -47,7 +47,7 @@ pub struct ScriptSource {
 pub struct RecordedSource {
     /// The file.
     pub file: PathBuf,
-    /// Shape of one picture's features.
+    /// Shape of one image's features.
     pub shape: FeatureShape,
     /// What is done to them.
     pub normalize: Normalize,
@@ -65,16 +65,16 @@ pub enum Source {
     /// Means of squares of so many pixels a side (encoders only): super-resolution.
     Downsampled(u32),
     /// The encoder of Larsen et al. at a width, which learns (encoders only).
-    Larsen(f64),
+    VaeGan(f64),
     /// The discriminator as it is after its update of the same iteration (comparators only).
     Discriminator(DiscriminatorTap),
     /// The discriminator of a run's newest checkpoint, frozen (comparators only).
-    Judge(JudgeSource),
+    FrozenDiscriminator(FrozenDiscriminatorSource),
 }
 
 /// The discriminator of an earlier run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JudgeSource {
+pub struct FrozenDiscriminatorSource {
     /// The run's directory.
     pub run: PathBuf,
     /// The layer.
@@ -91,11 +91,11 @@ impl std::fmt::Display for Source {
                 write!(f, "recorded:{stem}")
             }
             Source::Downsampled(factor) => write!(f, "downsampled:{factor}"),
-            Source::Larsen(_) => f.write_str("larsen"),
+            Source::VaeGan(_) => f.write_str("larsen"),
             Source::Discriminator(tap) => write!(f, "discriminator:{tap}"),
-            Source::Judge(judge) => {
-                let run = judge.run.file_name().unwrap_or_default().to_string_lossy();
-                write!(f, "discriminator:{} of {run}", judge.tap)
+            Source::FrozenDiscriminator(from) => {
+                let run = from.run.file_name().unwrap_or_default().to_string_lossy();
+                write!(f, "discriminator:{} of {run}", from.tap)
             }
         }
     }
@@ -106,7 +106,7 @@ impl std::fmt::Display for Source {
 pub enum Role {
     /// Its features are inverted.
     Encoder,
-    /// Pictures are compared in them.
+    /// Images are compared in them.
     Comparator,
 }
 
@@ -137,10 +137,10 @@ impl Source {
             }) => Some(("weights", path)),
             Source::Script(s) => Some(("weights", &s.file)),
             Source::Recorded(r) => Some(("features", &r.file)),
-            Source::Judge(judge) => Some(("weights", &judge.run)),
+            Source::FrozenDiscriminator(from) => Some(("weights", &from.run)),
             Source::Network(_)
             | Source::Downsampled(_)
-            | Source::Larsen(_)
+            | Source::VaeGan(_)
             | Source::Discriminator(_) => None,
         }
     }
@@ -154,7 +154,7 @@ impl Source {
             }) => format!("random:{seed}"),
             Source::Discriminator(_) => "trained along".to_owned(),
             Source::Downsampled(factor) => format!("downsampled:{factor}"),
-            Source::Larsen(width) => format!("larsen:{width}"),
+            Source::VaeGan(width) => format!("larsen:{width}"),
             other => other
                 .file()
                 .map_or_else(String::new, |(_, path)| path.display().to_string()),
@@ -198,10 +198,12 @@ impl Source {
                     size: crop / factor,
                 })
             }
-            Source::Larsen(_) => Ok(FeatureShape::Vector(1)),
-            Source::Script(_) | Source::Discriminator(_) | Source::Judge(_) => Err(unusable(
-                NetError::Spec(format!("the shape of the features of {self} is not known")),
-            )),
+            Source::VaeGan(_) => Ok(FeatureShape::Vector(1)),
+            Source::Script(_) | Source::Discriminator(_) | Source::FrozenDiscriminator(_) => {
+                Err(unusable(NetError::Spec(format!(
+                    "the shape of the features of {self} is not known"
+                ))))
+            }
         }
     }
 
@@ -285,7 +287,7 @@ impl Source {
                 Some(factor) => Err(bad("factor", format!("must be 2 or more, not {factor}"))),
                 None => Err(missing("factor", "how many pixels a side become one")),
             },
-            SourceKind::Larsen => Ok(Source::Larsen(section.width.unwrap_or(1.0))),
+            SourceKind::VaeGan => Ok(Source::VaeGan(section.width.unwrap_or(1.0))),
             SourceKind::Discriminator => match &section.tap {
                 Some(SourceTap::Discriminator(tap)) => match &section.weights {
                     None => Ok(Source::Discriminator(*tap)),
@@ -295,7 +297,7 @@ impl Source {
                          the one that trains along"
                             .to_owned(),
                     )),
-                    Some(run) => Ok(Source::Judge(JudgeSource {
+                    Some(run) => Ok(Source::FrozenDiscriminator(FrozenDiscriminatorSource {
                         run: run.into(),
                         tap: *tap,
                     })),
@@ -315,13 +317,13 @@ fn only(role: Role, section: &Network) -> Result<(), Complaint> {
     let (name, table) = (section.net.to_string(), role.table());
     let refused = match (section.net, role) {
         (SourceKind::Recorded, Role::Comparator) => Some(
-            "cannot be recorded: pictures that the generator makes must be compared, and nothing was \
+            "cannot be recorded: images that the generator makes must be compared, and nothing was \
              recorded of those; take a network",
         ),
         (SourceKind::Downsampled, Role::Comparator) => {
             Some("cannot be downsampled: that is no feature space of its own; take a network")
         }
-        (SourceKind::Larsen, Role::Comparator) => Some(
+        (SourceKind::VaeGan, Role::Comparator) => Some(
             "cannot be larsen: that is an encoder that learns; compare in their discriminator (net = \
              \"discriminator\") or take a network",
         ),
@@ -342,7 +344,7 @@ fn only(role: Role, section: &Network) -> Result<(), Complaint> {
         (SourceKind::TorchScript, Role::Comparator) => &["tap", "weights", "units", "trust_code"],
         (SourceKind::Recorded, _) => &["features", "shape", "normalize"],
         (SourceKind::Downsampled, _) => &["factor"],
-        (SourceKind::Larsen, _) => &["width"],
+        (SourceKind::VaeGan, _) => &["width"],
         (SourceKind::Discriminator, _) => &["tap", "weights"],
     };
     let given = [
@@ -379,12 +381,12 @@ fn weights(text: &str) -> Result<Weights, String> {
     }
 }
 
-/// More values than any representation of a picture has; keeps products of them far from overflow.
+/// More values than any representation of an image has; keeps products of them far from overflow.
 const MAX_SIDE: i64 = 1 << 20;
 
 fn shape(section: &Network) -> Result<FeatureShape, String> {
     let Some(sizes) = &section.shape else {
-        let reason = "is missing: the shape of one picture's features, [LENGTH] or [CHANNELS, SIZE, SIZE]; \
+        let reason = "is missing: the shape of one image's features, [LENGTH] or [CHANNELS, SIZE, SIZE]; \
                       the generator is built for it";
         return Err(reason.to_owned());
     };
@@ -405,7 +407,7 @@ fn shape(section: &Network) -> Result<FeatureShape, String> {
     }
 }
 
-/// The sizes of one picture's features, as tensors have them.
+/// The sizes of one image's features, as tensors have them.
 pub fn sizes(shape: FeatureShape) -> Vec<i64> {
     match shape {
         FeatureShape::Vector(length) => vec![length],

@@ -1,6 +1,6 @@
 //! Images on their way to a device.
 
-use deepsim_nets::{pictures, pinned};
+use deepsim_nets::{images, pinned};
 use ndarray::Array4;
 use tch::{Device, Kind, Tensor};
 
@@ -30,5 +30,5 @@ pub fn upload(images: &Array4<u8>, device: Device) -> Result<Tensor> {
 /// # Errors
 /// What libtorch refuses.
 pub fn to_caffe(images: &Array4<u8>, device: Device) -> Result<Tensor> {
-    Ok(pictures::rgb_to_caffe(&upload(images, device)?)?)
+    Ok(images::rgb_to_caffe(&upload(images, device)?)?)
 }

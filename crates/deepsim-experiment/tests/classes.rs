@@ -7,8 +7,8 @@
 use std::path::Path;
 
 use deepsim_data::{Resize, decode_rgb8, square};
+use deepsim_nets::images::rgb_to_caffe;
 use deepsim_nets::metrics::classify;
-use deepsim_nets::pictures::rgb_to_caffe;
 use deepsim_nets::{FeatureNet, NetKind, Tap};
 use tch::{Device, Kind, Tensor};
 
@@ -40,10 +40,9 @@ fn names_the_animals(net: NetKind, side: u32, least: i32) {
     let (mut right, mut likely) = (0, 0);
     for (name, class) in CLEAR {
         let photo = decode_rgb8(&root.join("data/photos").join(name)).unwrap();
-        let picture = square(&photo, side, Resize::ShortCrop).unwrap();
+        let image = square(&photo, side, Resize::ShortCrop).unwrap();
         let shape = [1, i64::from(side), i64::from(side), 3];
-        let rgb =
-            Tensor::from_data_size(picture.as_raw(), &shape, Kind::Uint8).permute([0, 3, 1, 2]);
+        let rgb = Tensor::from_data_size(image.as_raw(), &shape, Kind::Uint8).permute([0, 3, 1, 2]);
         let _guard = tch::no_grad_guard();
         let caffe = rgb_to_caffe(&rgb).unwrap();
         let logits = classifier

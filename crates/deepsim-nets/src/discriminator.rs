@@ -4,13 +4,13 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::error::{NetError, Result};
+use crate::images;
 use crate::kinks::rectified;
 use crate::layers::convolution::{Geometry, Rectifier, convolution};
 use crate::layers::init::{he_deviation, normal, zeros};
 use crate::layers::shape::MAX_FEATURES;
 use crate::layers::stack::{self, Layer, Mode};
 use crate::params::{NamedTensors, Param, Params, check_exact, stored};
-use crate::pictures;
 use crate::precision::{at_least_fp32, widened};
 use crate::zoo::vaegan;
 
@@ -27,7 +27,8 @@ pub enum Architecture {
     #[default]
     DeePSiM,
     /// That of Larsen et al., with batch normalisation.
-    Larsen {
+    #[serde(rename = "larsen")]
+    VaeGan {
         /// Multiplies its hidden channels; 1 is theirs.
         width: f64,
     },
@@ -151,10 +152,10 @@ impl DiscriminatorSpec {
         }
         match (self.architecture, self.features) {
             (Architecture::DeePSiM, _) => self.convolutions().map(drop),
-            (Architecture::Larsen { width }, FeatureBranch::Off) => {
+            (Architecture::VaeGan { width }, FeatureBranch::Off) => {
                 vaegan::discriminator(self.crop, width).map(drop)
             }
-            (Architecture::Larsen { .. }, FeatureBranch::Features(_)) => Err(NetError::Spec(
+            (Architecture::VaeGan { .. }, FeatureBranch::Features(_)) => Err(NetError::Spec(
                 "the discriminator of Larsen et al. has no feature branch".into(),
             )),
         }
@@ -166,7 +167,7 @@ impl DiscriminatorSpec {
     /// As [`DiscriminatorSpec::validate`].
     pub fn shapes(&self) -> Result<Vec<(String, Vec<i64>)>> {
         self.validate()?;
-        if let Architecture::Larsen { width } = self.architecture {
+        if let Architecture::VaeGan { width } = self.architecture {
             return Ok(stack::shapes(&vaegan::discriminator(self.crop, width)?));
         }
         let of = |(name, shape, _): (&str, Vec<i64>, f64)| {
@@ -185,7 +186,7 @@ impl DiscriminatorSpec {
     /// # Errors
     /// [`NetError::Spec`] with the layers that it has, or [`NetError::TooSmall`].
     pub fn has(&self, tap: DiscriminatorTap) -> Result<()> {
-        if let Architecture::Larsen { .. } = self.architecture {
+        if let Architecture::VaeGan { .. } = self.architecture {
             return match tap {
                 DiscriminatorTap::Dconv5 | DiscriminatorTap::Dpool5 => {
                     Err(NetError::Spec(format!(
@@ -250,7 +251,7 @@ impl Discriminator {
     /// A crop that is too small.
     pub fn new(spec: DiscriminatorSpec, seed: u64, device: Device) -> Result<Discriminator> {
         spec.validate()?;
-        if let Architecture::Larsen { width } = spec.architecture {
+        if let Architecture::VaeGan { width } = spec.architecture {
             let layers = vaegan::discriminator(spec.crop, width)?;
             return Ok(Discriminator {
                 params: stack::weights("discriminator", &layers, seed, device)?,
@@ -348,7 +349,7 @@ impl Discriminator {
         caffe: &Tensor,
         last: Option<&str>,
     ) -> Result<Tensor> {
-        pictures::check_pictures("the discriminator", caffe)?;
+        images::check_images("the discriminator", caffe)?;
         let size = caffe.size();
         let mut x = caffe.shallow_clone();
         let (mut h, mut w) = (size[2], size[3]);
@@ -402,8 +403,8 @@ impl Discriminator {
         mode: Mode,
         last: Option<&str>,
     ) -> Result<Tensor> {
-        pictures::check_size("the discriminator", caffe, self.spec.crop)?;
-        let x = pictures::caffe_to_unit(caffe)?;
+        images::check_size("the discriminator", caffe, self.spec.crop)?;
+        let x = images::caffe_to_unit(caffe)?;
         stack::forward(layers, &self.params, &x, 0, mode, last)
     }
 
@@ -523,11 +524,11 @@ mod tests {
 
     #[test]
     fn shapes_are_known_without_building() {
-        let larsen = Architecture::Larsen { width: 0.25 };
+        let vae_gan = Architecture::VaeGan { width: 0.25 };
         for (crop, features, architecture) in [
             (64, FeatureBranch::Off, Architecture::DeePSiM),
             (128, FeatureBranch::Features(10), Architecture::DeePSiM),
-            (64, FeatureBranch::Off, larsen),
+            (64, FeatureBranch::Off, vae_gan),
         ] {
             let spec = DiscriminatorSpec {
                 crop,
@@ -563,7 +564,7 @@ mod tests {
     #[test]
     fn vaegan_discriminator_changes_statistics_in_training_alone() {
         let spec = DiscriminatorSpec {
-            architecture: Architecture::Larsen { width: 0.25 },
+            architecture: Architecture::VaeGan { width: 0.25 },
             ..spec(32)
         };
         let d = Discriminator::new(spec.clone(), 1, Device::Cpu).unwrap();

@@ -6,13 +6,13 @@ use deepsim_terminal::path as shown;
 use tch::{Device, Tensor};
 
 use crate::error::{NetError, Result};
+use crate::images;
 use crate::layers::convolution::Rectifier;
 use crate::layers::init::{he_deviation, normal, zeros};
 use crate::layers::layer::{self, Layer};
 use crate::layers::op::{Op, Row};
 use crate::layers::tap::Tap;
 use crate::params::{NamedTensors, Param, Params, check_exact, read_safetensors, widen};
-use crate::pictures;
 use crate::zoo::NetKind;
 
 /// A network that turns images into features. Its weights take no gradient unless
@@ -144,7 +144,7 @@ impl FeatureNet {
     /// # Errors
     /// A tap beyond what was built, or images of an illegal size.
     pub fn features(&self, caffe: &Tensor, taps: &[Tap]) -> Result<Vec<Tensor>> {
-        pictures::check_pictures(&self.net.to_string(), caffe)?;
+        images::check_images(&self.net.to_string(), caffe)?;
         let mut last = 0;
         for &tap in taps {
             let at = self.rows.iter().position(|(t, _)| *t == tap);

@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{NetError, Result};
 use crate::features::FeatureNet;
+use crate::images;
 use crate::layers::convolution::Rectifier;
 use crate::layers::init::{normal, zeros};
 use crate::layers::linear::linear;
@@ -17,7 +18,6 @@ use crate::layers::stack::{self, Layer, Mode};
 use crate::layers::tap::Tap;
 use crate::loss::Reduction;
 use crate::params::{Param, Params};
-use crate::pictures;
 use crate::precision::{at_least_fp32, widened};
 use crate::zoo::vaegan;
 
@@ -147,7 +147,7 @@ impl LearnedEncoder {
     ///
     /// # Errors
     /// A code without values, or a size that it is not made for.
-    pub fn larsen(
+    pub fn vae_gan(
         width: f64,
         spec: LatentSpec,
         crop: i64,
@@ -167,7 +167,7 @@ impl LearnedEncoder {
     ///
     /// # Errors
     /// A size that it is not made for.
-    pub fn check_larsen(crop: i64, width: f64) -> Result<()> {
+    pub fn check_vae_gan(crop: i64, width: f64) -> Result<()> {
         vaegan::encoder(crop, width).map(drop)
     }
 
@@ -201,8 +201,8 @@ impl LearnedEncoder {
                 .ok_or_else(|| NetError::Spec(format!("no features at {tap}")))?
                 .f_flatten(1, -1)?,
             Body::VaeGan(layers, crop) => {
-                pictures::check_size("the encoder", caffe, *crop)?;
-                let x = pictures::caffe_to_unit(caffe)?;
+                images::check_size("the encoder", caffe, *crop)?;
+                let x = images::caffe_to_unit(caffe)?;
                 stack::forward(layers, &self.params, &x, 0, mode, None)?
             }
         };

@@ -7,12 +7,13 @@
 //! Images are float tensors `[N,3,H,W]` in one of two units, and every function says which:
 //! - **RGB**: red, green, blue, 0–255. What people and the command line use.
 //! - **Caffe**: blue, green, red, 0–255 minus the mean (104, 117, 123). What the generator puts
-//!   out and what CaffeNet and the discriminator take. [`pictures`] converts.
+//!   out and what CaffeNet and the discriminator take. [`images`] converts.
 
 pub mod discriminator;
 pub mod error;
 pub mod features;
 pub mod generator;
+pub mod images;
 mod kinks;
 pub mod layers;
 pub mod learned;
@@ -20,7 +21,6 @@ pub mod loss;
 pub mod metrics;
 pub mod optim;
 pub mod params;
-pub mod pictures;
 pub mod precision;
 pub mod sides;
 pub mod zoo;

@@ -169,7 +169,7 @@ fn not_finite(tensor: &Tensor) -> Result<Option<(i64, f64)>> {
 pub(crate) fn stored(tensor: &Tensor, device: Device) -> Result<Tensor> {
     let there = tensor.f_to_device(device)?.f_detach()?;
     match (device, there.dim()) {
-        (Device::Cuda(_), 4) => Ok(crate::pictures::channels_last(&there)?.f_detach()?),
+        (Device::Cuda(_), 4) => Ok(crate::images::channels_last(&there)?.f_detach()?),
         _ => Ok(there),
     }
 }

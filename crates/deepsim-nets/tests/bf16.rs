@@ -124,7 +124,7 @@ fn every_network(code: Bf16Code, crop: i64) {
     check("discriminator", code, &images, Some(d.params()), &|x| {
         d.forward(x, None, Mode::Training).unwrap()
     });
-    larsen(code, &images);
+    vae_gan(code, &images);
     for (net, tap) in [
         (NetKind::AlexNet, Tap::Pool5),
         (NetKind::CaffeNet, Tap::Pool2),
@@ -140,7 +140,7 @@ fn every_network(code: Bf16Code, crop: i64) {
 }
 
 /// The networks with batch normalisation, in training.
-fn larsen(code: Bf16Code, images: &Tensor) {
+fn vae_gan(code: Bf16Code, images: &Tensor) {
     let crop = images.size()[2];
     if crop != 64 {
         return; // theirs is the only size that all three are made for
@@ -149,7 +149,7 @@ fn larsen(code: Bf16Code, images: &Tensor) {
         size: 20,
         code: Code::Gaussian,
     };
-    let e = LearnedEncoder::larsen(0.25, spec, crop, 1, Device::Cpu).unwrap();
+    let e = LearnedEncoder::vae_gan(0.25, spec, crop, 1, Device::Cpu).unwrap();
     check(
         "the encoder of Larsen et al.",
         code,
@@ -160,7 +160,7 @@ fn larsen(code: Bf16Code, images: &Tensor) {
             Tensor::cat(&[posterior.mean, posterior.log_variance.unwrap()], 1)
         },
     );
-    let g = generator(FeatureShape::Vector(20), crop, 0.25, Trunk::Larsen);
+    let g = generator(FeatureShape::Vector(20), crop, 0.25, Trunk::VaeGan);
     let z = seeded(8, || Tensor::randn([3, 20], FP32));
     check("their decoder", code, &z, Some(g.params()), &|z| {
         let y = g.forward_in(Mode::Training, z, None).unwrap();
@@ -170,7 +170,7 @@ fn larsen(code: Bf16Code, images: &Tensor) {
     let spec = DiscriminatorSpec {
         crop,
         features: FeatureBranch::Off,
-        architecture: Architecture::Larsen { width: 0.25 },
+        architecture: Architecture::VaeGan { width: 0.25 },
     };
     let d = Discriminator::new(spec, 1, Device::Cpu).unwrap();
     check(

@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use deepsim_nets::images::rgb_to_caffe;
 use deepsim_nets::params::{NamedTensors, read_safetensors};
-use deepsim_nets::pictures::rgb_to_caffe;
 use deepsim_nets::{FeatureNet, FeatureShape, Generator, GeneratorSpec, NetKind, Tap, Trunk};
 use deepsim_weights::{Existing, ImportKind, import_file};
 use tch::{Device, Kind, Tensor};

@@ -9,8 +9,8 @@ mod common;
 mod feature_nets;
 #[path = "parity/iteration.rs"]
 mod iteration;
-#[path = "parity/judges.rs"]
-mod judges;
+#[path = "parity/metrics.rs"]
+mod metrics;
 
 use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 
@@ -18,10 +18,10 @@ use common::{
     GRADIENT, Named, OUTPUT, Reference, Values, assert_parity, assert_reference,
     assert_rounding_alone, gradients,
 };
+use deepsim_nets::images::{caffe_to_rgb, clip_caffe, rgb_to_caffe};
 use deepsim_nets::loss::terms::total_variation;
 use deepsim_nets::loss::{Label, cross_entropy, diversity, squared_distance};
 use deepsim_nets::metrics::normalised_error;
-use deepsim_nets::pictures::{caffe_to_rgb, clip_caffe, rgb_to_caffe};
 use deepsim_nets::{
     Adam, AdamOptions, Discriminator, DiscriminatorSpec, FeatureBranch, FeatureShape, Generator,
     GeneratorSpec, Mode, Param, Params, Reduction, Trunk,

@@ -14,9 +14,9 @@ use common::{
     assert_rounding_alone, largest, worst,
 };
 use deepsim_experiment::{Checkpoint, Experiment, Manifest, Perception, checkpoint};
+use deepsim_nets::images::{caffe_to_unit, rgb_to_caffe};
 use deepsim_nets::loss::TermKind;
 use deepsim_nets::params::Params;
-use deepsim_nets::pictures::{caffe_to_unit, rgb_to_caffe};
 use deepsim_nets::{Adam, Mode};
 use deepsim_train::method::gradients::Player;
 use deepsim_train::method::vaegan::compute_gradients;

@@ -99,7 +99,7 @@ fn product(values: &[i64]) -> f64 {
 fn frozen(net: NetKind, tap: Tap, crop: i64) -> Result<Forward> {
     net.shape_at(tap, crop, crop)?;
     let mut layers = Vec::new();
-    let mut x = Extent::pictures(crop, crop);
+    let mut x = Extent::image(crop, crop);
     for (at, op) in net.rows_to(tap)? {
         x = count(op, x, &mut layers)
             .with_context(|| format!("counting the operations of {at} of {net}"))?;
@@ -109,7 +109,7 @@ fn frozen(net: NetKind, tap: Tap, crop: i64) -> Result<Forward> {
 
 /// Counts an operation's convolutions and products into `layers`; gives the extent of its output.
 fn count(op: &Op, x: Extent, layers: &mut Forward) -> Result<Extent> {
-    let y = op.output(x).context("the picture is too small")?;
+    let y = op.output(x).context("the image is too small")?;
     match *op {
         Op::Conv {
             input,

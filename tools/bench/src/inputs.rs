@@ -11,7 +11,7 @@ use deepsim_nets::init::{derive_seed, he_deviation, normal, seeded, zeros};
 use deepsim_nets::layers::op::{Op, Rounding, Row};
 use deepsim_nets::loss::TermKind;
 use deepsim_nets::params::{NamedTensors, Params, f32_bytes, read_safetensors};
-use deepsim_nets::{NetKind, pictures};
+use deepsim_nets::{NetKind, images};
 use deepsim_train::method::iteration_seed;
 use deepsim_train::state::State;
 use safetensors::tensor::{Dtype, TensorView};
@@ -90,7 +90,7 @@ pub(crate) fn batch(experiment: &Experiment) -> Result<Tensor> {
             coarse.f_add(&grain)?.f_clamp(0.0, 255.0)?.f_round()
         },
     )?;
-    Ok(pictures::rgb_to_caffe(&rgb)?)
+    Ok(images::rgb_to_caffe(&rgb)?)
 }
 
 /// The rows of the frozen network up to the deeper of the two taps.

@@ -58,7 +58,7 @@ pub(super) fn reserve(bytes: u64, pixels: usize) -> Result<Reservation, ImageFau
         .ok_or(ImageFault::TooMuchMemory { bytes })
 }
 
-/// What the caller of [`decode_held`] keeps.
+/// What the caller of [`decode_held`](super::decode_held) keeps.
 pub(super) fn pixel_bytes(pixels: usize) -> u64 {
     COPIES.get() * 3 * pixels as u64
 }

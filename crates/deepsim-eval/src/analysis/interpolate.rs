@@ -1,7 +1,7 @@
 //! Interpolation (the paper's Fig. 7): images from features between two images'.
 
 use deepsim_data::terminal::one_line;
-use deepsim_nets::pictures::clip_caffe;
+use deepsim_nets::images::clip_caffe;
 use serde::Serialize;
 use tch::{Kind, Tensor};
 

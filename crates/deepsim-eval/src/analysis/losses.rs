@@ -11,10 +11,10 @@ use deepsim_experiment::measure::{self, Batch, Images};
 use deepsim_experiment::source::Source;
 use deepsim_experiment::{Clip, Experiment};
 use deepsim_nets::PixelDistance;
+use deepsim_nets::images::caffe_to_rgb;
 use deepsim_nets::loss::TermKind;
 use deepsim_nets::loss::ssim as structural;
 use deepsim_nets::metrics::linear_probe;
-use deepsim_nets::pictures::caffe_to_rgb;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 

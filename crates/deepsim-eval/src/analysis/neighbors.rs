@@ -127,7 +127,7 @@ fn spaces(run: &Loaded, device: Device) -> Result<Vec<Space<'_>>> {
         features: Box::new(|x| Ok(run.perception.encode(x)?)),
     });
     if run.experiment.config.loss.weight(TermKind::Feature) > 0.0
-        && run.perception.judged_at().is_none()
+        && run.perception.discriminator_tap().is_none()
     {
         // The same layer of a network with other weights is another space.
         let same_tap = encoder.to_string() == comparator.to_string();

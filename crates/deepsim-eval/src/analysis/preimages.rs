@@ -7,7 +7,7 @@ use deepsim_experiment::evaluate::held_out_features;
 use deepsim_experiment::measure::{self, Batch, Images};
 use deepsim_nets::init::{derive_seed, seeded};
 use deepsim_nets::metrics::{gradient_energy, sample_distances};
-use deepsim_nets::{Mode, pictures};
+use deepsim_nets::{Mode, images};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
@@ -78,7 +78,7 @@ impl Drawn {
             .f_mean_dim(1i64, true, Kind::Float)?
             .f_mul_scalar(BRIGHTER)?
             .f_clamp(0.0, 255.0)?;
-        Ok(pictures::rgb_to_caffe(&grey.f_repeat([1, 3, 1, 1])?)?)
+        Ok(images::rgb_to_caffe(&grey.f_repeat([1, 3, 1, 1])?)?)
     }
 }
 
@@ -121,7 +121,7 @@ pub fn draw(run: &Loaded, request: Draw, device: Device) -> Result<Drawn> {
             let made = run
                 .generator
                 .forward_in(Mode::Evaluation, &features, noise)?;
-            Ok(pictures::clip_caffe(&made)?)
+            Ok(images::clip_caffe(&made)?)
         };
         Ok((generate(None)?, Some(features)))
     };
@@ -155,7 +155,7 @@ pub fn draw(run: &Loaded, request: Draw, device: Device) -> Result<Drawn> {
             let y = run
                 .generator
                 .forward_in(Mode::Evaluation, features, Some(&noise))?;
-            let y = pictures::clip_caffe(&y)?;
+            let y = images::clip_caffe(&y)?;
             far += sum(x, &y)?;
             energy += gradient_energy(&y)?;
             if encodes {

@@ -11,8 +11,8 @@ use deepsim_experiment::run_dir::find_runs;
 use deepsim_experiment::source::Source;
 use deepsim_experiment::{Clip, Consent, Experiment, HeldOut};
 use deepsim_nets::PixelDistance;
+use deepsim_nets::images::clip_caffe;
 use deepsim_nets::loss::TermKind;
-use deepsim_nets::pictures::clip_caffe;
 use serde::Serialize;
 use tch::{Device, Tensor};
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use deepsim_experiment::Experiment;
 use deepsim_experiment::source::Source;
+use deepsim_nets::images::caffe_to_rgb;
 use deepsim_nets::loss::TermKind;
 use deepsim_nets::metrics::{Lpips, WINDOW, classify, psnr, ssim};
-use deepsim_nets::pictures::caffe_to_rgb;
 use deepsim_nets::{FeatureNet, NetKind, Tap};
 use serde::{Serialize, Serializer};
 use tch::{Device, Kind, Tensor};
@@ -166,7 +166,7 @@ impl Metrics {
         let size = rgb.size();
         let (h, w) = (size[2].max(CLASSIFIER_SIDE), size[3].max(CLASSIFIER_SIDE));
         let x = rgb.f_upsample_bicubic2d([h, w], false, None, None)?;
-        let caffe = deepsim_nets::pictures::rgb_to_caffe(&x.f_clamp(0.0, 255.0)?)?;
+        let caffe = deepsim_nets::images::rgb_to_caffe(&x.f_clamp(0.0, 255.0)?)?;
         let mut logits = net.features(&caffe, &[Tap::Logits])?;
         Ok(match logits.pop() {
             Some(logits) => classify(&logits, k)?,

@@ -9,8 +9,8 @@ use deepsim_data::terminal::path as shown;
 use deepsim_experiment::evaluate::{decode, held_out_features};
 use deepsim_experiment::measure::{self, Images, Norm};
 use deepsim_experiment::{Checkpoint, Clip, Consent};
+use deepsim_nets::images::clip_caffe;
 use deepsim_nets::loss::TermKind;
-use deepsim_nets::pictures::clip_caffe;
 use tch::{Device, Tensor};
 
 use super::closer;

@@ -1,7 +1,7 @@
 //! Sheets of images with words: rows with a label on the left, columns with one above.
 
 use deepsim_nets::NetError;
-use deepsim_nets::pictures::{caffe_to_rgb, check_pictures};
+use deepsim_nets::images::{caffe_to_rgb, check_images};
 use image::{Rgb, RgbImage, imageops};
 use tch::{Device, Kind, Tensor};
 
@@ -173,7 +173,7 @@ pub fn png(image: &RgbImage) -> Result<Vec<u8>> {
 /// # Errors
 /// A tensor of another shape.
 pub fn images(caffe: &Tensor) -> Result<Vec<RgbImage>> {
-    check_pictures("a sheet", caffe)?;
+    check_images("a sheet", caffe)?;
     let size = caffe.size();
     let bytes = caffe_to_rgb(caffe)?
         .f_round()?

@@ -24,7 +24,7 @@ const MAX_CODE: i64 = 1 << 20;
 fn latent(config: &Config) -> Checked {
     let weight = |kind| config.loss.weight(kind);
     let Some(spec) = config.latent else {
-        if config.encoder.net == SourceKind::Larsen {
+        if config.encoder.net == SourceKind::VaeGan {
             let reason =
                 "cannot be larsen without [latent]: it learns, and codes are what it gives";
             return complain("encoder.net", reason);
@@ -51,7 +51,7 @@ fn latent(config: &Config) -> Checked {
                           into its convolutions, which cannot learn then";
             return complain("encoder.net", reason);
         }
-        SourceKind::Network(_) | SourceKind::Larsen => {}
+        SourceKind::Network(_) | SourceKind::VaeGan => {}
         other => {
             let reason =
                 format!("cannot be {other} with [latent]: an encoder that learns is a network");
@@ -77,7 +77,7 @@ fn noise(config: &Config) -> Checked {
     }
     if config.diversity.is_some() && config.generator.noise == 0 {
         let reason =
-            "needs generator.noise above 0: without noise the same features make the same picture";
+            "needs generator.noise above 0: without noise the same features make the same image";
         return complain("diversity", reason);
     }
     Ok(())
@@ -94,10 +94,10 @@ fn vaegan(config: &Config) -> Checked {
     let one = DiscriminatorPasses::One;
     if config.train.discriminator_passes == one
         && (config.vaegan.is_some()
-            || config.discriminator.architecture == DiscriminatorKind::Larsen)
+            || config.discriminator.architecture == DiscriminatorKind::VaeGan)
     {
-        let reason = "must be \"paper\" here: with batch normalisation each picture's loss depends on all \
-                      pictures, and [vaegan] has an order of its own";
+        let reason = "must be \"paper\" here: with batch normalisation each image's loss depends on all \
+                      images, and [vaegan] has an order of its own";
         return complain("train.discriminator_passes", reason);
     }
     if config.vaegan.is_none() {
@@ -125,7 +125,7 @@ fn vaegan(config: &Config) -> Checked {
         }
     }
     if config.discriminator.features {
-        let reason = "must be false with [vaegan]: draws of the prior belong to no picture";
+        let reason = "must be false with [vaegan]: draws of the prior belong to no image";
         return complain("discriminator.features", reason);
     }
     Ok(())

@@ -44,7 +44,7 @@ impl Data {
 
     /// Recorded features belong to one image: nothing random may be done to it.
     pub(crate) fn check_recorded(&self) -> Checked {
-        let recorded = "the features were recorded of the whole picture";
+        let recorded = "the features were recorded of the whole image";
         if self.mirror {
             let reason = format!(
                 "must be false for a recorded encoder: {recorded}, not of its mirror image"
@@ -55,7 +55,7 @@ impl Data {
             None | Some([1.0, 1.0]) => Ok(()),
             Some(_) => {
                 let reason = format!(
-                    "must be left out for a recorded encoder (the crop is the centre of the picture), or be \
+                    "must be left out for a recorded encoder (the crop is the centre of the image), or be \
                      [1.0, 1.0] (the crop is all of it): {recorded}, not of random windows"
                 );
                 complain("data.scale", reason)

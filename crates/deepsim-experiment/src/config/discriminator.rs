@@ -28,7 +28,8 @@ pub enum DiscriminatorKind {
     #[default]
     DeePSiM,
     /// That of Larsen et al.
-    Larsen,
+    #[serde(rename = "larsen")]
+    VaeGan,
 }
 
 impl DiscriminatorKind {
@@ -57,7 +58,7 @@ impl Discriminator {
             },
             architecture: match self.architecture {
                 DiscriminatorKind::DeePSiM => Architecture::DeePSiM,
-                DiscriminatorKind::Larsen => Architecture::Larsen {
+                DiscriminatorKind::VaeGan => Architecture::VaeGan {
                     width: self.width.unwrap_or(1.0),
                 },
             },

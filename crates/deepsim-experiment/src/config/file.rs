@@ -84,8 +84,8 @@ impl Config {
     /// Whether one of its networks normalises batches: then a pass alone changes it, before any weight is updated.
     #[must_use]
     pub fn normalises_batches(&self) -> bool {
-        self.discriminator.architecture == DiscriminatorKind::Larsen
-            || self.generator.trunk == Trunk::Larsen
-            || self.encoder.net == SourceKind::Larsen
+        self.discriminator.architecture == DiscriminatorKind::VaeGan
+            || self.generator.trunk == Trunk::VaeGan
+            || self.encoder.net == SourceKind::VaeGan
     }
 }

@@ -71,7 +71,7 @@ pub enum SourceKind {
     /// The image, made smaller.
     Downsampled,
     /// The encoder of Larsen et al.
-    Larsen,
+    VaeGan,
     /// The discriminator that trains along, or one of an earlier run.
     Discriminator,
 }
@@ -80,7 +80,7 @@ const OTHERS: [(&str, SourceKind); 5] = [
     ("torchscript", SourceKind::TorchScript),
     ("recorded", SourceKind::Recorded),
     ("downsampled", SourceKind::Downsampled),
-    ("larsen", SourceKind::Larsen),
+    ("larsen", SourceKind::VaeGan),
     ("discriminator", SourceKind::Discriminator),
 ];
 

@@ -125,7 +125,7 @@ impl Train {
             return complain("train.threads", reason);
         }
         if self.eval_images < 2 {
-            let reason = "must be at least 2: errors are relative to the distance between pictures";
+            let reason = "must be at least 2: errors are relative to the distance between images";
             return complain("train.eval_images", reason);
         }
         Ok(())

@@ -8,19 +8,19 @@ use crate::features_file::finite;
 
 /// Batches that every module is tried on.
 const ALWAYS: [i64; 3] = [2, 1, 3];
-/// Most that two passes over the same pictures may differ, relative (L2). Equal passes differ by the order of sums on a
+/// Most that two passes over the same images may differ, relative (L2). Equal passes differ by the order of sums on a
 /// GPU, 1e-6; a dropout of one value in a thousand makes 4e-2.
 const SAME: f64 = 1e-3;
-/// Most that a picture's features may depend on the rest of its batch, relative (L2). Other algorithms for other batch
+/// Most that an image's features may depend on the rest of its batch, relative (L2). Other algorithms for other batch
 /// sizes make 1e-6, and 1e-2 in half precision or with scales that are taken over a batch (int8).
 const ALONE: f64 = 5e-2;
 
 impl Script {
-    /// Tries the module on batches of the experiment's size: of one, two and three pictures.
+    /// Tries the module on batches of the experiment's size: of one, two and three images.
     ///
     /// # Errors
     /// Whatever is wrong with what it makes of them: what [`Script::features`] refuses, NaN, features that change from
-    /// one pass to the next or depend on the other pictures of the batch, no gradients where they are needed.
+    /// one pass to the next or depend on the other images of the batch, no gradients where they are needed.
     pub fn probe(&self, crop: i64, through: Through, device: Device) -> Result<()> {
         self.try_batches(&ALWAYS, crop, through, device)
     }
@@ -41,7 +41,7 @@ impl Script {
             let made = self
                 .try_batch(n, crop, through, device)
                 .map_err(|e| self.at_size(n, sizes, e))?;
-            // Each batch begins with the same picture.
+            // Each batch begins with the same image.
             let made = made.f_narrow(0, 0, 1)?;
             match &first {
                 None => first = Some(made),
@@ -53,7 +53,7 @@ impl Script {
 
     fn try_batch(&self, n: i64, crop: i64, through: Through, device: Device) -> Result<Tensor> {
         let gradients = through == Through::Gradients;
-        let x = pictures(n, crop, device)?.f_set_requires_grad(gradients)?;
+        let x = images(n, crop, device)?.f_set_requires_grad(gradients)?;
         let y = self.features(&x)?;
         if !finite(&y)? {
             return Err(self.refuse("its output holds NaN or infinity".to_owned()));
@@ -65,7 +65,7 @@ impl Script {
         let again = self.features(&x)?.f_detach()?;
         if distance(&y, &again)? > SAME {
             return Err(self.refuse(
-                "its output changes from one pass to the next over the same pictures: it was traced in training mode, \
+                "its output changes from one pass to the next over the same images: it was traced in training mode, \
                  with dropout, or draws random numbers; call net.eval() before torch.jit.trace"
                     .to_owned(),
             ));
@@ -75,7 +75,7 @@ impl Script {
 
     /// A comparator is learned through.
     fn try_gradient(&self, x: &Tensor, y: &Tensor) -> Result<()> {
-        let none = "its output does not depend on the picture through gradients (detached, rounded or computed \
+        let none = "its output does not depend on the image through gradients (detached, rounded or computed \
                     under no_grad): it cannot be a comparator";
         if !y.requires_grad() {
             return Err(self.refuse(none.to_owned()));
@@ -97,7 +97,7 @@ impl Script {
             return Ok(());
         }
         Err(self.refuse(
-            "the features of a picture depend on the other pictures of its batch: it was traced in training mode, with \
+            "the features of an image depend on the other images of its batch: it was traced in training mode, with \
              batch normalisation; call net.eval() before torch.jit.trace"
                 .to_owned(),
         ))
@@ -117,8 +117,8 @@ impl Script {
     }
 }
 
-/// Grey levels that differ from place to place, in pictures of different brightness and contrast.
-fn pictures(n: i64, crop: i64, device: Device) -> Result<Tensor> {
+/// Grey levels that differ from place to place, in images of different brightness and contrast.
+fn images(n: i64, crop: i64, device: Device) -> Result<Tensor> {
     let count = n * 3 * crop * crop;
     let each: Vec<f32> = (0..n).map(|i| [0.9, 0.2, 0.5][(i % 3) as usize]).collect();
     let contrast = Tensor::f_from_slice(&each)?.f_to_device(device)?;

@@ -7,14 +7,14 @@ mod tests;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{NetError, Result};
-use crate::layers::convolution::{Geometry, Rectifier, convolution, to_pictures};
+use crate::images;
+use crate::layers::convolution::{Geometry, Rectifier, convolution, to_images};
 use crate::layers::init::{normal, zeros};
 use crate::layers::linear::linear;
 use crate::layers::shape::FeatureShape;
 pub use crate::layers::shape::MAX_CROP;
 use crate::layers::stack::{self, Mode};
 use crate::params::{NamedTensors, Param, Params, check_exact, stored};
-use crate::pictures;
 use crate::zoo::vaegan;
 pub use spec::{GeneratorSpec, Layer, LayerOp, SLOPE, Trunk};
 
@@ -41,7 +41,7 @@ impl Generator {
     /// # Errors
     /// A spec that cannot be built.
     pub fn new(spec: GeneratorSpec, seed: u64, device: Device) -> Result<Generator> {
-        if let Some(layers) = spec.larsen()? {
+        if let Some(layers) = spec.vae_gan_layers()? {
             return Ok(Generator {
                 params: stack::weights("generator", &layers, seed, device)?,
                 body: Body::VaeGan(layers),
@@ -181,7 +181,7 @@ impl Generator {
             Body::VaeGan(layers) => {
                 let side = vaegan::base(self.spec.crop, self.spec.width)?;
                 let unit = stack::forward(layers, &self.params, features, side, mode, None)?;
-                return pictures::unit_to_caffe(&unit);
+                return images::unit_to_caffe(&unit);
             }
         };
         let mut x = self.with_noise(features, noise)?;
@@ -207,7 +207,7 @@ impl Generator {
                 x = x.f_view([-1, layer.input, 4, 4])?;
             }
             x = if i == last {
-                to_pictures(&x, weight, bias, layer.op.kernel(), self.spec.crop)?
+                to_images(&x, weight, bias, layer.op.kernel(), self.spec.crop)?
             } else {
                 convolution(&x, weight, bias, geometry, rectifier)?
             };

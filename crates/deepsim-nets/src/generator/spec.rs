@@ -58,7 +58,8 @@ pub enum Trunk {
     },
     /// The decoder of Larsen et al. (VAE/GAN): one fully connected layer, three doubling 5×5 ones with batch
     /// normalisation, and a last one that ends in a hyperbolic tangent. It takes codes.
-    Larsen,
+    #[serde(rename = "larsen")]
+    VaeGan,
 }
 
 impl Trunk {
@@ -77,7 +78,7 @@ impl Trunk {
         match self {
             Trunk::DeePSiM => 4,
             Trunk::Db { kernel, .. } => kernel,
-            Trunk::Larsen => 5,
+            Trunk::VaeGan => 5,
         }
     }
 
@@ -86,7 +87,7 @@ impl Trunk {
         match self {
             Trunk::DeePSiM => SLOPE,
             Trunk::Db { slope, .. } => slope,
-            Trunk::Larsen => 0.0,
+            Trunk::VaeGan => 0.0,
         }
     }
 }
@@ -186,16 +187,16 @@ impl GeneratorSpec {
     }
 
     /// The layers of the decoder of Larsen et al., where the trunk is theirs.
-    pub(super) fn larsen(&self) -> Result<Option<Vec<stack::Layer>>> {
+    pub(super) fn vae_gan_layers(&self) -> Result<Option<Vec<stack::Layer>>> {
         match (self.trunk, self.input) {
-            (Trunk::Larsen, _) if self.noise != 0 => Err(NetError::Spec(
+            (Trunk::VaeGan, _) if self.noise != 0 => Err(NetError::Spec(
                 "the trunk `larsen` takes no noise beside its codes".into(),
             )),
-            (Trunk::Larsen, FeatureShape::Vector(length)) if length > 0 => {
+            (Trunk::VaeGan, FeatureShape::Vector(length)) if length > 0 => {
                 self.bounded()?;
                 vaegan::decoder(length, self.crop, self.width).map(Some)
             }
-            (Trunk::Larsen, other) => Err(NetError::Spec(format!(
+            (Trunk::VaeGan, other) => Err(NetError::Spec(format!(
                 "the trunk `larsen` takes codes, vectors, not features of {other}"
             ))),
             _ => Ok(None),
@@ -226,7 +227,7 @@ impl GeneratorSpec {
     /// # Errors
     /// As [`GeneratorSpec::validate`].
     pub fn shapes(&self) -> Result<Vec<(String, Vec<i64>)>> {
-        if let Some(layers) = self.larsen()? {
+        if let Some(layers) = self.vae_gan_layers()? {
             return Ok(stack::shapes(&layers));
         }
         let of = |layer: Layer| {
@@ -241,7 +242,7 @@ impl GeneratorSpec {
     /// # Errors
     /// [`NetError::Spec`] for sizes that no generator can be built for.
     pub fn validate(&self) -> Result<()> {
-        match self.larsen()? {
+        match self.vae_gan_layers()? {
             Some(_) => Ok(()),
             None => self.layers().map(drop),
         }
@@ -252,7 +253,7 @@ impl GeneratorSpec {
     /// # Errors
     /// [`NetError::Spec`] for sizes that no generator can be built for, and for the trunk `larsen`.
     pub fn layers(&self) -> Result<Vec<Layer>> {
-        if self.trunk == Trunk::Larsen {
+        if self.trunk == Trunk::VaeGan {
             return Err(NetError::Spec(
                 "the trunk `larsen` has layers of its own kind".into(),
             ));

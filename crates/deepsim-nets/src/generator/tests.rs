@@ -152,7 +152,7 @@ fn shapes_are_known_without_building() {
         (FeatureShape::Vector(10), Trunk::DeePSiM, 3),
         (map(6), Trunk::DeePSiM, 0),
         (map(13), db, 2),
-        (FeatureShape::Vector(12), Trunk::Larsen, 0),
+        (FeatureShape::Vector(12), Trunk::VaeGan, 0),
     ];
     for (input, trunk, noise) in cases {
         let spec = GeneratorSpec {
@@ -185,7 +185,7 @@ fn impossible_features_are_refused_before_anything_is_calculated_with_them() {
         map(1 << 20, 8),
         map(i64::MAX, 0),
     ] {
-        for trunk in [Trunk::DeePSiM, Trunk::Larsen] {
+        for trunk in [Trunk::DeePSiM, Trunk::VaeGan] {
             let spec = GeneratorSpec {
                 trunk,
                 noise: i64::from(trunk.is_deepsim()),

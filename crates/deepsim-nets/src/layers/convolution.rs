@@ -89,10 +89,10 @@ impl Geometry {
     }
 }
 
-/// Doubling transposed convolution of `x` `[N,C,H,W]` to pictures, of which the centre of `crop`
+/// Doubling transposed convolution of `x` `[N,C,H,W]` to images, of which the centre of `crop`
 /// pixels is kept; fp32 whatever the precision of `x` where our own kernels compute it, since a
-/// picture's grey levels need more than bf16's eight bits.
-pub(crate) fn to_pictures(
+/// image's grey levels need more than bf16's eight bits.
+pub(crate) fn to_images(
     x: &Tensor,
     weight: &Tensor,
     bias: &Tensor,

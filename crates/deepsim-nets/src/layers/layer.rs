@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(y.size(), [2, 6, 5, 6]);
         let far = (y - expected).abs().max().double_value(&[]);
         assert!(far < 1e-5, "{far}");
-        let extent = FORK.output(Extent::pictures(5, 6)).unwrap();
+        let extent = FORK.output(Extent::image(5, 6)).unwrap();
         assert_eq!(
             (extent.channels, extent.height, extent.width, extent.flat),
             (6, 5, 6, false)
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn branches_of_different_sizes_have_no_output() {
         const UNEVEN: Op = Op::Branches(&[&[max_pool(3, 2, Rounding::Ceil)], &[Op::Relu]]);
-        assert_eq!(UNEVEN.output(Extent::pictures(9, 9)), None);
-        assert_eq!(FORK.output(Extent::pictures(0, 9)), None);
+        assert_eq!(UNEVEN.output(Extent::image(9, 9)), None);
+        assert_eq!(FORK.output(Extent::image(0, 9)), None);
     }
 }

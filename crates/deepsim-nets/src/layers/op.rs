@@ -173,7 +173,7 @@ impl Op {
             }),
             Op::ConvNorm(_) | Op::MbConv(_) => self.parts().iter().try_fold(input, |x, part| {
                 // SAME padding gives an output to any size; one that a stride steps over
-                // whole would be made of padding more than of the picture.
+                // whole would be made of padding more than of the image.
                 let count = |size: i64| {
                     (size >= part.stride).then(|| (size + part.stride - 1) / part.stride)
                 };

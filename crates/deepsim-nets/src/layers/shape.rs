@@ -23,8 +23,8 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// That of colour pictures, three channels of `height`×`width` pixels.
-    pub fn pictures(height: i64, width: i64) -> Extent {
+    /// That of colour images, three channels of `height`×`width` pixels.
+    pub fn image(height: i64, width: i64) -> Extent {
         Extent {
             channels: 3,
             height,
@@ -34,7 +34,7 @@ impl Extent {
     }
 }
 
-/// Shape of one picture's features.
+/// Shape of one image's features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeatureShape {

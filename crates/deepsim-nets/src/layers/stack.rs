@@ -150,7 +150,7 @@ pub(crate) fn shapes(layers: &[Layer]) -> Vec<(String, Vec<i64>)> {
 /// Where a map follows a fully connected layer, `side` is its side.
 ///
 /// # Errors
-/// Inputs of another shape, or a single picture where its batch's statistics are asked for.
+/// Inputs of another shape, or a single image where its batch's statistics are asked for.
 pub(crate) fn forward(
     layers: &[Layer],
     params: &Params,
@@ -177,7 +177,7 @@ pub(crate) fn forward(
             After::Relu if !here => Rectifier::Leaky(0.0),
             _ => Rectifier::None,
         };
-        // A picture's grey levels need more than bf16's eight bits.
+        // An image's grey levels need more than bf16's eight bits.
         let _exact = match layer.after {
             After::Tanh => Some(AutocastGuard::new(x.device(), Precision::Fp32)?),
             _ => None,
@@ -230,7 +230,7 @@ fn normalise<'a>(
     if batch && x.size().first().is_none_or(|&n| n < 2) {
         return Err(NetError::InputShape {
             what: "batch normalisation in training".to_owned(),
-            expected: "a batch of at least 2 pictures".to_owned(),
+            expected: "a batch of at least 2 images".to_owned(),
             got: x.size(),
         });
     }

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{NetError, Result};
+use crate::images;
 use crate::kinks::magnitude;
 use crate::loss::{Reduction, ssim};
-use crate::pictures;
 use crate::precision::{at_least_fp32, widened};
 
 /// Squared distance of two tensors `[N,…]` of equal shape, reduced as `reduction` says; fp32.
@@ -72,11 +72,9 @@ pub fn pixel_distance(
     let similarity = match distance {
         PixelDistance::Squared => return squared_distance(a, b, reduction),
         PixelDistance::Absolute => return absolute_distance(a, b, reduction),
-        PixelDistance::Ssim => {
-            ssim::ssim(&pictures::caffe_to_rgb(a)?, &pictures::caffe_to_rgb(b)?)?
-        }
+        PixelDistance::Ssim => ssim::ssim(&images::caffe_to_rgb(a)?, &images::caffe_to_rgb(b)?)?,
         PixelDistance::MsSsim => {
-            let (a, b) = (pictures::caffe_to_rgb(a)?, pictures::caffe_to_rgb(b)?);
+            let (a, b) = (images::caffe_to_rgb(a)?, images::caffe_to_rgb(b)?);
             ssim::ms_ssim(&a, &b)?.similarity
         }
     };

@@ -8,9 +8,9 @@ use tch::{Device, Tensor};
 
 use crate::error::{NetError, Result};
 use crate::features::FeatureNet;
+use crate::images::rgb_to_caffe;
 use crate::layers::tap::Tap;
 use crate::params::{NamedTensors, check_exact, read_safetensors};
-use crate::pictures::rgb_to_caffe;
 use crate::precision::{at_least_fp32, widened};
 use crate::zoo::NetKind;
 

@@ -21,7 +21,7 @@ use crate::error::{NetError, Result};
 
 /// Fails unless `a` and `b` are images `[N,3,H,W]` of one shape.
 pub(crate) fn check_same_images(what: &str, a: &Tensor, b: &Tensor) -> Result<()> {
-    crate::pictures::check_pictures(what, a)?;
+    crate::images::check_images(what, a)?;
     if a.size() == b.size() {
         return Ok(());
     }
@@ -94,7 +94,7 @@ pub fn normalised_error(original: &Tensor, reconstructed: &Tensor) -> Result<f64
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.
 pub fn gradient_energy(images: &Tensor) -> Result<f64> {
-    crate::pictures::check_pictures("gradient energy", images)?;
+    crate::images::check_images("gradient energy", images)?;
     let _guard = tch::no_grad_guard();
     let x = images.f_to_kind(Kind::Float)?;
     let mut total = 0.0;

@@ -6,7 +6,7 @@ use crate::layers::tap::Tap;
 
 const POOL: Op = max_pool(3, 2, Rounding::Floor);
 
-/// torchvision's AlexNet ("One weird trick", Krizhevsky 2014). Sizes are for 224×224 pictures.
+/// torchvision's AlexNet ("One weird trick", Krizhevsky 2014). Sizes are for 224×224 images.
 const TABLE: &[Row] = &[
     (Tap::Conv1, conv("features.0", (3, 64), (11, 4, 2), 1)), // 55
     (Tap::Relu1, Op::Relu),

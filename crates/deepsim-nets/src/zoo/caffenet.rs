@@ -6,7 +6,7 @@ use crate::layers::tap::Tap;
 
 const POOL: Op = max_pool(3, 2, Rounding::Ceil);
 
-/// CaffeNet (`bvlc_reference_caffenet`, deploy.prototxt). Sizes are for 227×227 pictures.
+/// CaffeNet (`bvlc_reference_caffenet`, deploy.prototxt). Sizes are for 227×227 images.
 const TABLE: &[Row] = &[
     (Tap::Conv1, conv("conv1", (3, 96), (11, 4, 0), 1)), // 55
     (Tap::Relu1, Op::Relu),

@@ -5,7 +5,7 @@ use super::net::{Net, Units};
 use crate::layers::op::{FcMap, Op, Row, conv_norm, fc, mb};
 use crate::layers::tap::Tap;
 
-/// EfficientNet-Lite0. Sizes are for 224×224 pictures.
+/// EfficientNet-Lite0. Sizes are for 224×224 images.
 const TABLE: &[Row] = &[
     (
         Tap::Stem,

@@ -22,7 +22,7 @@ use crate::layers::op::{FcMap, Op, Row};
 use crate::layers::shape::{Extent, FeatureShape};
 use crate::layers::tap::Tap;
 
-/// A network that turns pictures into features.
+/// A network that turns images into features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NetKind {
@@ -114,14 +114,14 @@ impl NetKind {
         }
     }
 
-    /// Shape of the features `[channels, height, width]` (or `[length]`) at `tap` for pictures
+    /// Shape of the features `[channels, height, width]` (or `[length]`) at `tap` for images
     /// of `height`×`width` pixels.
     ///
     /// # Errors
-    /// An unknown tap, or pictures too small (or, at fully connected layers of CaffeNet and VideoNet, of
+    /// An unknown tap, or images too small (or, at fully connected layers of CaffeNet and VideoNet, of
     /// another size than the layer takes).
     pub fn shape_at(self, tap: Tap, height: i64, width: i64) -> Result<Vec<i64>> {
-        let mut x = Extent::pictures(height, width);
+        let mut x = Extent::image(height, width);
         for (at, op) in self.rows_to(tap)? {
             if let (Op::Fc { .. }, FcMap::Exactly(side)) = (op, self.fc_map())
                 && !x.flat

@@ -3,8 +3,8 @@
 use tch::Tensor;
 
 use crate::error::Result;
+use crate::images;
 use crate::layers::op::{FcMap, Row};
-use crate::pictures;
 
 /// Units of the images that a network takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +27,9 @@ impl Units {
     pub fn of_caffe(self, caffe: &Tensor) -> Result<Tensor> {
         match self {
             Units::Caffe => Ok(caffe.shallow_clone()),
-            Units::VideoNet => pictures::caffe_to_videonet(caffe),
-            Units::ImageNet => pictures::caffe_to_torchvision(caffe),
-            Units::EfficientNet => pictures::caffe_to_efficientnet(caffe),
+            Units::VideoNet => images::caffe_to_videonet(caffe),
+            Units::ImageNet => images::caffe_to_torchvision(caffe),
+            Units::EfficientNet => images::caffe_to_efficientnet(caffe),
         }
     }
 }

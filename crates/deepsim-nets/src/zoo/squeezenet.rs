@@ -38,7 +38,7 @@ macro_rules! fire {
 }
 
 /// SqueezeNet 1.1 (Iandola et al. 2016; DeepScale's release for Caffe), with that release's names of tensors.
-/// Dropout, which training has before conv10, is left out. Sizes are for 227×227 pictures.
+/// Dropout, which training has before conv10, is left out. Sizes are for 227×227 images.
 const TABLE: &[Row] = &[
     (Tap::Conv1, conv("conv1", (3, 64), (3, 2, 0), 1)), // 113
     (Tap::Relu1, Op::Relu),

@@ -1,8 +1,8 @@
 //! The networks of VAE/GAN: Larsen et al., "Autoencoding beyond pixels using a learned similarity
 //! metric" (2016), as the authors' released code has them for 64×64 faces. Other sizes have as many
-//! layers, and maps an eighth as wide as the pictures at the end.
+//! layers, and maps an eighth as wide as the images at the end.
 //!
-//! They see pictures as RGB in −1…1; outside it is Caffe units, as everywhere.
+//! They see images as RGB in −1…1; outside it is Caffe units, as everywhere.
 
 use crate::error::{NetError, Result};
 use crate::layers::shape::MAX_CROP;
@@ -13,7 +13,7 @@ const SHRINK: i64 = 8;
 /// Values behind the encoder's fully connected layer (width 1).
 const ENCODED: i64 = 1024;
 /// Values behind the discriminator's.
-const JUDGED: i64 = 512;
+const WIDEST: i64 = 512;
 
 /// Channels at a width, as multiples of 8.
 fn scaled(channels: i64, width: f64) -> i64 {
@@ -52,7 +52,7 @@ fn layer(name: &'static str, op: Op, input: i64, output: i64, after: After) -> L
 const HALVE: Op = Op::Convolution { stride: 2 };
 const KEEP: Op = Op::Convolution { stride: 1 };
 
-/// Pictures → values for the heads, of which the last layer says how many.
+/// Images → values for the heads, of which the last layer says how many.
 pub(crate) fn encoder(crop: i64, width: f64) -> Result<Vec<Layer>> {
     let base = base(crop, width)?;
     let w = |channels| scaled(channels, width);
@@ -70,7 +70,7 @@ pub(crate) fn encoder(crop: i64, width: f64) -> Result<Vec<Layer>> {
     ])
 }
 
-/// Codes → pictures.
+/// Codes → images.
 pub(crate) fn decoder(latent: i64, crop: i64, width: f64) -> Result<Vec<Layer>> {
     let base = base(crop, width)?;
     let w = |channels| scaled(channels, width);
@@ -83,7 +83,7 @@ pub(crate) fn decoder(latent: i64, crop: i64, width: f64) -> Result<Vec<Layer>> 
     ])
 }
 
-/// Pictures → the logit of "real".
+/// Images → the logit of "real".
 pub(crate) fn discriminator(crop: i64, width: f64) -> Result<Vec<Layer>> {
     let base = base(crop, width)?;
     let w = |channels| scaled(channels, width);
@@ -96,10 +96,10 @@ pub(crate) fn discriminator(crop: i64, width: f64) -> Result<Vec<Layer>> {
             "Dfc5",
             Op::Fc,
             w(256) * base * base,
-            w(JUDGED),
+            w(WIDEST),
             After::NormRelu,
         ),
-        layer("Dfc6", Op::Fc, w(JUDGED), 1, After::Nothing),
+        layer("Dfc6", Op::Fc, w(WIDEST), 1, After::Nothing),
     ])
 }
 

@@ -6,7 +6,7 @@ use crate::layers::tap::Tap;
 
 const POOL: Op = max_pool(2, 2, Rounding::Floor);
 
-/// torchvision's VGG16 (Simonyan & Zisserman 2014, configuration D). Sizes are for 224×224 pictures.
+/// torchvision's VGG16 (Simonyan & Zisserman 2014, configuration D). Sizes are for 224×224 images.
 const TABLE: &[Row] = &[
     (Tap::Conv1_1, conv("features.0", (3, 64), (3, 1, 1), 1)), // 224
     (Tap::Relu1_1, Op::Relu),

@@ -7,7 +7,7 @@ use crate::layers::tap::Tap;
 const POOL: Op = max_pool(3, 2, Rounding::Ceil);
 
 /// VideoNet (Wang & Gupta 2015, unsupervised from tracked patches): CaffeNet's layers up to pool5,
-/// a narrower fc7, and no classes. Sizes are for 227×227 pictures.
+/// a narrower fc7, and no classes. Sizes are for 227×227 images.
 const TABLE: &[Row] = &[
     (Tap::Conv1, conv("conv1", (3, 96), (11, 4, 0), 1)), // 55
     (Tap::Relu1, Op::Relu),

@@ -1,6 +1,6 @@
 //! Feature networks at every tap, and deliberate mistakes that must be noticed.
 
-use deepsim_nets::pictures::rgb_to_caffe;
+use deepsim_nets::images::rgb_to_caffe;
 use deepsim_nets::{FeatureNet, NetKind, Tap};
 use tch::{Device, Kind, Tensor};
 

@@ -7,9 +7,9 @@
 //! precision Adam's first step turns the sign of a gradient of the size of rounding into a step of full
 //! size, and the updated discriminator is another: there the step is taken with [`EPSILON`].
 
+use deepsim_nets::images::rgb_to_caffe;
 use deepsim_nets::init::seeded;
 use deepsim_nets::loss::{Label, cross_entropy, squared_distance};
-use deepsim_nets::pictures::rgb_to_caffe;
 use deepsim_nets::{
     Adam, AdamOptions, Discriminator, FeatureNet, Generator, Mode, NetKind, Params, Reduction, Tap,
 };

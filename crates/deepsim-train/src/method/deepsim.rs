@@ -3,7 +3,7 @@
 use deepsim_experiment::Perception;
 use deepsim_nets::loss::terms::{adversarial_loss, feature_loss, image_terms, kl_loss};
 use deepsim_nets::loss::{TermKind, Terms, diversity};
-use deepsim_nets::{FeatureBranch, Mode, Posterior, pictures};
+use deepsim_nets::{FeatureBranch, Mode, Posterior, images};
 use tch::Tensor;
 use tracing::trace_span;
 
@@ -41,7 +41,7 @@ pub(super) fn step(
     plan: &Plan,
 ) -> Result<Losses> {
     let weights = plan.weights(state.step).clone();
-    let x = &pictures::channels_last(x)?;
+    let x = &images::channels_last(x)?;
     let features = encode(state, perception, x, recorded, plan, &weights)?;
     let generated = generate(state, &features.inverted, plan)?;
 
@@ -117,7 +117,7 @@ fn encode(
 ) -> Result<Features> {
     let _phase = trace_span!("features").entered();
     // The discriminator, where it is the comparator, is asked when it has been updated.
-    let now = weights.weight(TermKind::Feature) > 0.0 && perception.judged_at().is_none();
+    let now = weights.weight(TermKind::Feature) > 0.0 && perception.discriminator_tap().is_none();
     if let Some(encoder) = state.learned() {
         let (posterior, inverted) = with_grad(state.gate.train_g, || {
             let posterior = {
@@ -231,7 +231,7 @@ fn terms(
             }
         }
         let phase = trace_span!("feature_term").entered();
-        match (&features.target, perception.judged_at()) {
+        match (&features.target, perception.discriminator_tap()) {
             (Some(target), _) => {
                 let found = perception.compare(fake)?;
                 terms.set(TermKind::Feature, feature_loss(&found, target, reduction)?);

@@ -19,7 +19,7 @@ use deepsim_experiment::config;
 use deepsim_nets::loss::terms::{feature_loss, image_terms, kl_loss};
 use deepsim_nets::loss::{TermKind, Terms};
 use deepsim_nets::precision::{at_least_fp32, widened};
-use deepsim_nets::{Discriminator, LearnedEncoder, Mode, NetError, Reduction, pictures};
+use deepsim_nets::{Discriminator, LearnedEncoder, Mode, NetError, Reduction, images};
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
@@ -94,7 +94,7 @@ pub fn compute_gradients(
     rule: config::VaeGan,
 ) -> Result<Learned> {
     let w = plan.weights(state.step);
-    let x = &pictures::channels_last(x)?;
+    let x = &images::channels_last(x)?;
     let encoder = state.learned().ok_or_else(|| {
         NetError::Spec("the iteration of VAE/GAN needs an encoder that learns".into())
     })?;
@@ -184,7 +184,10 @@ fn reconstruct(
     let codes = posterior.draw()?;
     let made = state.generator.forward_in(Mode::Training, &codes, None)?;
     let mut terms = Terms::default();
-    match (w.weight(TermKind::Feature) > 0.0, perception.judged_at()) {
+    match (
+        w.weight(TermKind::Feature) > 0.0,
+        perception.discriminator_tap(),
+    ) {
         (false, _) => {}
         (true, Some(tap)) => {
             let both = Tensor::f_cat(&[&made, x], 0)?;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use deepsim_experiment::{Experiment, Perception};
+use deepsim_nets::images::rgb_to_caffe;
 use deepsim_nets::loss::TermKind;
 use deepsim_nets::params::{NamedTensors, Params, f32_bytes};
-use deepsim_nets::pictures::rgb_to_caffe;
 use deepsim_nets::{Adam, AdamOptions};
 use deepsim_train::method::{Losses, Plan, iterate};
 use deepsim_train::state::State;

@@ -6,7 +6,7 @@ use deepsim_data::Dataset;
 use deepsim_data::terminal::path as shown;
 use deepsim_experiment::evaluate::{decode, held_out_features};
 use deepsim_experiment::{Clip, Consent};
-use deepsim_nets::pictures::clip_caffe;
+use deepsim_nets::images::clip_caffe;
 use tch::{Device, Tensor};
 
 use super::{Figure, Panel, Plan};

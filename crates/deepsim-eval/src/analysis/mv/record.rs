@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use deepsim_data::Dataset;
 use deepsim_experiment::{Consent, Experiment, ExperimentError, Perception, files, measure};
+use deepsim_nets::images::{caffe_to_rgb, rgb_to_caffe};
 use deepsim_nets::params::{f32_bytes, read_safetensors};
-use deepsim_nets::pictures::{caffe_to_rgb, rgb_to_caffe};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use safetensors::tensor::{Dtype, TensorView};

@@ -50,7 +50,7 @@ fn per_channel(values: impl Into<Channels>, like: &Tensor) -> Tensor {
 ///
 /// # Errors
 /// [`NetError::InputShape`] naming `what`.
-pub fn check_pictures(what: &str, x: &Tensor) -> Result<()> {
+pub fn check_images(what: &str, x: &Tensor) -> Result<()> {
     match x.size().as_slice() {
         [_, 3, _, _] => Ok(()),
         other => Err(NetError::InputShape {
@@ -81,7 +81,7 @@ pub fn check_size(what: &str, x: &Tensor, side: i64) -> Result<()> {
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.
 pub fn rgb_to_caffe(rgb: &Tensor) -> Result<Tensor> {
-    check_pictures("the conversion from RGB", rgb)?;
+    check_images("the conversion from RGB", rgb)?;
     let bgr = widened(rgb)?.f_flip([1])?;
     Ok(bgr.f_sub(&per_channel(MEAN_BGR, rgb))?)
 }
@@ -91,7 +91,7 @@ pub fn rgb_to_caffe(rgb: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.
 pub fn caffe_to_rgb(caffe: &Tensor) -> Result<Tensor> {
-    check_pictures("the conversion to RGB", caffe)?;
+    check_images("the conversion to RGB", caffe)?;
     let bgr = widened(caffe)?.f_add(&per_channel(MEAN_BGR, caffe))?;
     Ok(bgr.f_flip([1])?)
 }
@@ -154,7 +154,7 @@ pub fn unit_to_caffe(unit: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.
 pub fn caffe_to_videonet(caffe: &Tensor) -> Result<Tensor> {
-    check_pictures("VideoNet", caffe)?;
+    check_images("VideoNet", caffe)?;
     let mut shift = Channels::from(MEAN_BGR);
     for i in 0..3 {
         shift.single[i] -= VIDEONET_MEAN_BGR[i];
@@ -171,7 +171,7 @@ fn reversed(
     scale: impl Into<Channels>,
     shift: impl Into<Channels>,
 ) -> Result<Tensor> {
-    check_pictures(what, caffe)?;
+    check_images(what, caffe)?;
     let rgb = widened(caffe)?.f_flip([1])?;
     Ok(rgb
         .f_mul(&per_channel(scale, caffe))?
@@ -183,7 +183,7 @@ fn reversed(
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.
 pub fn clip_caffe(caffe: &Tensor) -> Result<Tensor> {
-    check_pictures("clipping", caffe)?;
+    check_images("clipping", caffe)?;
     let mean = per_channel(MEAN_BGR, caffe);
     Ok(caffe.f_add(&mean)?.f_clamp(0.0, 255.0)?.f_sub(&mean)?)
 }
