@@ -143,8 +143,12 @@ fn trained_networks_from_a_run_and_from_a_file() {
     assert!(y(&lab).max().double_value(&[]) > 255.0 || y(&lab).min().double_value(&[]) < 0.0);
 
     let x = images(2, 64);
-    let mut judge =
-        Discriminator::new(checkpoint.manifest.discriminator.clone(), 0, Device::Cpu).unwrap();
+    let mut judge = Discriminator::new(
+        checkpoint.manifest.discriminator.clone().unwrap(),
+        0,
+        Device::Cpu,
+    )
+    .unwrap();
     judge
         .params_mut()
         .copy_from(

@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 use deepsim_experiment::Consent;
 use deepsim_experiment::config::{OutputTap, Units};
 use deepsim_experiment::hash::hash_file;
-use deepsim_experiment::networks::Frozen;
-use deepsim_experiment::source::{Role, ScriptSource, Source};
+use deepsim_experiment::networks;
+use deepsim_experiment::source::{Features, ScriptSource, Source};
 use deepsim_nets::images::rgb_to_caffe;
 use deepsim_nets::params::read_safetensors;
 use deepsim_tests::files::{self, column, tensors};
@@ -57,7 +57,7 @@ fn modules(folder: &Path) -> BTreeMap<String, Tensor> {
     read_safetensors(&folder.join("parity.safetensors")).unwrap()
 }
 
-fn load(folder: &Path, name: &str, output: Option<&str>, units: Units) -> Frozen {
+fn load(folder: &Path, name: &str, output: Option<&str>, units: Units) -> Box<dyn Features> {
     let source = Source::Script(ScriptSource {
         file: folder.join(format!("{name}.pt")),
         output: OutputTap(output.map(str::to_owned)),
@@ -65,13 +65,7 @@ fn load(folder: &Path, name: &str, output: Option<&str>, units: Units) -> Frozen
         shape: None,
     });
     let consent = Consent::new(Some(&[]), []);
-    Frozen::open(
-        &source,
-        Role::Encoder,
-        consent.at_first(folder),
-        Device::Cpu,
-    )
-    .unwrap()
+    networks::open("encoder", &source, &consent.at_first(folder), Device::Cpu).unwrap()
 }
 
 #[track_caller]

@@ -34,7 +34,7 @@ pub enum EvalError {
         /// The run.
         run: PathBuf,
         /// Which input.
-        what: &'static str,
+        what: String,
         /// Hash in the checkpoint.
         was: String,
         /// Hash now.
@@ -60,6 +60,17 @@ pub enum EvalError {
         net: &'static str,
         /// The run directory that was looked into.
         run: PathBuf,
+    },
+    /// An experiment without the network that is asked for.
+    #[error(
+        "{} has no {net}: its loss has no term that needs one",
+        shown(experiment)
+    )]
+    NoNetwork {
+        /// The experiment file.
+        experiment: PathBuf,
+        /// Which network.
+        net: &'static str,
     },
     /// A run without codes to draw.
     #[error(

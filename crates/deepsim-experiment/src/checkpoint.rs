@@ -474,6 +474,9 @@ impl Checkpoint {
     /// Weights that are not the spec's.
     pub fn discriminator(&self, device: Device) -> Result<Discriminator> {
         let spec = self.manifest.discriminator.clone();
+        let spec = spec.ok_or_else(|| ExperimentError::NoDiscriminator {
+            path: self.path.clone(),
+        })?;
         let values = self.tensors("discriminator")?;
         let origin = shown(&self.path);
         Ok(Discriminator::from_values(

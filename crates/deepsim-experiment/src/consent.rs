@@ -12,7 +12,8 @@ use deepsim_data::terminal;
 
 use crate::checkpoint::Manifest;
 use crate::error::{ExperimentError, Refused, Result};
-use crate::source::{Role, ScriptSource, Source};
+use crate::script::format::check_format;
+use crate::script::source::ScriptSource;
 
 /// The flag, as it is typed.
 const FLAG: &str = "--trust-code";
@@ -64,7 +65,7 @@ impl Consent {
         Permit {
             consent: self,
             whose: experiment,
-            recorded: [None, None],
+            recorded: Vec::new(),
         }
     }
 
@@ -73,10 +74,7 @@ impl Consent {
         Permit {
             consent: self,
             whose: run,
-            recorded: [
-                Some(&manifest.encoder_weights),
-                Some(&manifest.comparator_weights),
-            ],
+            recorded: manifest.sources().collect(),
         }
     }
 
@@ -85,7 +83,7 @@ impl Consent {
         Permit {
             consent: self,
             whose: record,
-            recorded: [Some(encoder), None],
+            recorded: vec![("encoder".to_owned(), encoder)],
         }
     }
 
@@ -120,12 +118,12 @@ pub fn parse_hash(text: &str) -> std::result::Result<String, String> {
 }
 
 /// Consent, and what the experiment or run in question has recorded of its modules.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Permit<'a> {
     consent: &'a Consent,
     whose: &'a Path,
-    /// Of the encoder and the comparator.
-    recorded: [Option<&'a str>; 2],
+    /// The sections of sources, each with its hash.
+    recorded: Vec<(String, &'a str)>,
 }
 
 /// A module that may be run: its bytes, hashed and allowed. Made by [`Permit::modules`] alone.
@@ -137,27 +135,30 @@ pub struct Allowed {
 }
 
 impl Permit<'_> {
-    /// Reads the modules among the sources and decides on them: one entry for each source, none where it is no module.
+    /// Reads the modules of these sections and decides on them: one entry for each section, none where its source is no
+    /// module.
     ///
     /// # Errors
     /// Unreadable files; files that are no TorchScript; [`ExperimentError::InputChanged`] where a run has recorded another
     /// hash; [`ExperimentError::NoConsent`] with all that were not allowed.
-    pub fn modules<const N: usize>(
+    pub fn modules(
         &self,
-        sources: [(Role, &Source); N],
-    ) -> Result<[Option<Allowed>; N]> {
-        let mut found = [const { None }; N];
+        sections: &[(String, Option<&ScriptSource>)],
+    ) -> Result<Vec<Option<Allowed>>> {
+        let mut found = Vec::new();
         let mut refused = Vec::new();
-        for (place, (role, source)) in found.iter_mut().zip(sources) {
-            let Source::Script(source) = source else {
+        for (table, source) in sections {
+            let Some(source) = source else {
+                found.push(None);
                 continue;
             };
-            let key = format!("{}.weights", role.table());
+            let key = format!("{table}.weights");
             let bytes =
                 crate::files::read(&source.file).map_err(ExperimentError::io(&source.file))?;
             let hash = blake3::hash(&bytes).to_hex().to_string();
-            if let Some(was) = self.recorded[role as usize]
-                && was != hash
+            let recorded = self.recorded.iter().find(|(known, _)| known == table);
+            if let Some((_, was)) = recorded
+                && *was != hash
             {
                 let cut = |s: &str| s.chars().take(16).collect();
                 return Err(ExperimentError::InputChanged {
@@ -167,7 +168,7 @@ impl Permit<'_> {
                     is: cut(&hash),
                 });
             }
-            crate::script::check_format(&source.file, &bytes)?;
+            check_format(&source.file, &bytes)?;
             let allowed = match &self.consent.given {
                 Given::Nothing => false,
                 Given::Recorded => true,
@@ -178,11 +179,11 @@ impl Permit<'_> {
                 let hash = hash.clone();
                 refused.push(Refused { key, file, hash });
             }
-            *place = Some(Allowed {
-                source: source.clone(),
+            found.push(Some(Allowed {
+                source: (*source).clone(),
                 bytes,
                 hash,
-            });
+            }));
         }
         if refused.is_empty() {
             return Ok(found);

@@ -275,6 +275,15 @@ pub enum ExperimentError {
     /// The discriminator's features are asked for where there is none.
     #[error("the comparator is the discriminator, which is there only while a run trains")]
     NoComparator,
+    /// The discriminator is asked for where none trained.
+    #[error(
+        "{} has no discriminator: its run was trained without an adversarial term",
+        shown(path)
+    )]
+    NoDiscriminator {
+        /// The checkpoint.
+        path: PathBuf,
+    },
     /// A frozen encoder is asked for where it learns.
     #[error("the encoder learned along: its weights are in the checkpoints of its run alone")]
     Learns,

@@ -3,14 +3,26 @@
 use std::path::{Path, PathBuf};
 
 use deepsim_data::{Augment, Mirror, Place, terminal};
-use deepsim_nets::loss::{TermKind, Terms};
+use deepsim_nets::loss::{Term, TermKind, Terms};
 use deepsim_nets::{DiscriminatorSpec, FeatureShape, GeneratorSpec, LearnedEncoder, NetError};
 
-use crate::config::check::{Complaint, complain};
+use crate::config::check::Complaint;
 use crate::config::{Config, agreement, read};
 use crate::error::{ExperimentError, Result};
 use crate::fixed::Fixed;
-use crate::source::{Role, Source};
+use crate::script::source::ScriptSource;
+use crate::source::{Role, Source, VaeGanSource};
+
+/// What images are compared in, for one feature term.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ComparatorSource {
+    /// Its section of the experiment file.
+    pub table: String,
+    /// The term, by whose weight it counts.
+    pub term: Term,
+    /// The source.
+    pub source: Source,
+}
 
 /// A validated experiment.
 #[derive(Clone, Debug)]
@@ -23,14 +35,15 @@ pub struct Experiment {
     pub overrides: Vec<String>,
     /// What is inverted.
     pub encoder: Source,
-    /// What images are compared in.
-    pub comparator: Source,
+    /// What images can be compared in. Those whose term weighs nothing take no part: [`Experiment::compared`].
+    pub comparators: Vec<ComparatorSource>,
     /// Shape of what the generator takes: of the inverted features, or of the codes.
     pub features: FeatureShape,
     /// The generator.
     pub generator: GeneratorSpec,
-    /// The discriminator.
-    pub discriminator: DiscriminatorSpec,
+    /// The discriminator, where the file describes one. Without an adversarial term it takes no part:
+    /// [`Experiment::trained_discriminator`].
+    pub discriminator: Option<DiscriminatorSpec>,
 }
 
 impl Experiment {
@@ -67,8 +80,19 @@ impl Experiment {
         sets: &[String],
     ) -> std::result::Result<Experiment, Complaint> {
         agreement::check(&config)?;
-        let encoder = Source::validate(Role::Encoder, &config.encoder)?;
-        let comparator = Source::validate(Role::Comparator, &config.comparator)?;
+        let encoder = Source::validate(Role::Encoder, "encoder", &config.encoder)?;
+        let comparators = config.comparator.iter().map(|comparator| {
+            let table = comparator.table();
+            Ok(ComparatorSource {
+                term: match &comparator.name {
+                    None => Term::from(TermKind::Feature),
+                    Some(name) => Term::named(TermKind::Feature, name),
+                },
+                source: Source::validate(Role::Comparator, &table, &comparator.network)?,
+                table,
+            })
+        });
+        let comparators = comparators.collect::<std::result::Result<Vec<_>, Complaint>>()?;
         if let Source::Recorded(_) = encoder {
             config.data.check_recorded()?;
         }
@@ -88,34 +112,20 @@ impl Experiment {
             noise: config.generator.noise,
         };
         generator.validate().map_err(unusable("generator"))?;
-        let discriminator = config.discriminator.spec(crop, features);
-        discriminator
-            .validate()
-            .map_err(unusable("discriminator"))?;
-        match &comparator {
-            Source::Discriminator(tap) => {
-                discriminator
-                    .has(*tap)
-                    .map_err(|e| ("comparator.tap".to_owned(), e.to_string()))?;
-                if config.loss.weight(TermKind::Adversarial) == 0.0 {
-                    let reason = "is the discriminator, which never learns where loss.adv is 0; \
-                                  raise loss.adv or take another comparator";
-                    complain("comparator.net", reason)?;
-                }
-            }
-            Source::Network(n) => {
-                n.net
-                    .feature_shape(n.tap, crop)
-                    .map_err(unusable("comparator"))?;
-            }
-            // The run says which layers its discriminator has.
-            Source::FrozenDiscriminator(_) => {}
-            Source::Script(_)
-            | Source::Recorded(_)
-            | Source::Downsampled(_)
-            | Source::VaeGan(_) => {}
+        let discriminator = config.discriminator.as_ref();
+        let discriminator = discriminator.map(|d| d.spec(crop, features));
+        if let Some(discriminator) = &discriminator {
+            discriminator
+                .validate()
+                .map_err(unusable("discriminator"))?;
         }
-        if let Source::VaeGan(width) = encoder {
+        let trains = config.loss.weight(TermKind::Adversarial) > 0.0;
+        for comparator in &comparators {
+            let discriminator = discriminator.as_ref().filter(|_| trains);
+            let source = &comparator.source;
+            source.check_comparator(&comparator.table, crop, discriminator)?;
+        }
+        if let Source::VaeGan(VaeGanSource { width }) = encoder {
             LearnedEncoder::check_vae_gan(crop, width).map_err(unusable("encoder"))?;
         }
         Ok(Experiment {
@@ -123,7 +133,7 @@ impl Experiment {
             config,
             overrides: sets.to_vec(),
             encoder,
-            comparator,
+            comparators,
             features,
             generator,
             discriminator,
@@ -168,6 +178,44 @@ impl Experiment {
     /// Whether a network normalises batches: then a pass alone changes it, before any weight is updated.
     pub fn normalises_batches(&self) -> bool {
         self.config.normalises_batches()
+    }
+
+    /// The comparators that take part: those whose term weighs something.
+    pub fn compared(&self) -> impl Iterator<Item = &ComparatorSource> {
+        let weights = self.config.loss.weights();
+        let weighs = move |c: &&ComparatorSource| weights.get(&c.term).is_some_and(|w| *w > 0.0);
+        self.comparators.iter().filter(weighs)
+    }
+
+    /// What images are compared in, for people: `alexnet:pool5`, joined by ` + ` where there are several. Empty where no
+    /// features are compared.
+    pub fn compared_in(&self, name: impl Fn(&Source) -> String) -> String {
+        let names: Vec<String> = self.compared().map(|c| name(&c.source)).collect();
+        names.join(" + ")
+    }
+
+    /// The sections that features come from: the encoder's, and those of the comparators that take part.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, &Source)> {
+        let comparators = self.compared().map(|c| (c.table.as_str(), &c.source));
+        std::iter::once(("encoder", &self.encoder)).chain(comparators)
+    }
+
+    /// The same sections with their TorchScript modules, where they have some.
+    pub fn scripts(&self) -> Vec<(String, Option<&ScriptSource>)> {
+        let all = self.sources();
+        all.map(|(table, source)| (table.to_owned(), source.script()))
+            .collect()
+    }
+
+    /// Whether one of them is a TorchScript module, which runs by consent alone.
+    pub fn needs_consent(&self) -> bool {
+        self.sources().any(|(_, source)| source.script().is_some())
+    }
+
+    /// The discriminator, where one trains.
+    pub fn trained_discriminator(&self) -> Option<&DiscriminatorSpec> {
+        let trains = self.config.loss.weight(TermKind::Adversarial) > 0.0;
+        self.discriminator.as_ref().filter(|_| trains)
     }
 
     /// The weights of the terms of the loss.

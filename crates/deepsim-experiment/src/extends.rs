@@ -64,7 +64,7 @@ pub fn unreadable(path: &Path, error: &ExperimentError) -> ExperimentError {
 pub fn merge(base: &mut Table, own: Table) {
     for (key, value) in own {
         match (base.get_mut(&key), value) {
-            (Some(Value::Table(there)), Value::Table(here)) if !here.contains_key("net") => {
+            (Some(Value::Table(there)), Value::Table(here)) if !replaces(there, &here) => {
                 merge(there, here);
             }
             (_, value) => {
@@ -72,6 +72,12 @@ pub fn merge(base: &mut Table, own: Table) {
             }
         }
     }
+}
+
+/// Whether a section replaces the other's whole: a network another one, and networks by name a single one.
+fn replaces(there: &Table, here: &Table) -> bool {
+    let by_name = !here.is_empty() && here.values().all(Value::is_table);
+    here.contains_key("net") || (by_name && there.contains_key("net"))
 }
 
 /// The line that a key is set in, counted from 1; none where the text does not set it. `key` is dotted.
@@ -143,6 +149,12 @@ mod tests {
         let mut base = wanted;
         merge(&mut base, table("[encoder]\nfactor = 2"));
         assert_eq!(base["encoder"]["net"].as_str(), Some("downsampled"));
+        let named = "[encoder.deep]\nnet = 'alexnet'\n[encoder.early]\nnet = 'vgg16'\n";
+        merge(&mut base, table(named));
+        assert_eq!(base["encoder"], table(named)["encoder"]);
+        merge(&mut base, table("[encoder.deep]\ntap = 'pool5'"));
+        assert_eq!(base["encoder"]["deep"]["tap"].as_str(), Some("pool5"));
+        assert_eq!(base["encoder"]["early"]["net"].as_str(), Some("vgg16"));
     }
 
     #[test]

@@ -92,6 +92,17 @@ fn unwritten(key: &str) -> Option<Value> {
     found.or_else(of_optimiser).map(|(_, d)| d.value())
 }
 
+/// A key of `[comparator.NAME]` as one of `[comparator]`, which means the same.
+fn without_name(key: &str) -> String {
+    match key
+        .strip_prefix("comparator.")
+        .and_then(|k| k.split_once('.'))
+    {
+        Some((_, own)) => format!("comparator.{own}"),
+        None => key.to_owned(),
+    }
+}
+
 /// The values of all keys that a resume may not change, and their digest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fixed {
@@ -109,7 +120,7 @@ impl Fixed {
     /// A value that TOML cannot hold (none of ours).
     pub fn of(config: &Config) -> Result<Fixed, toml::ser::Error> {
         let mut values = flatten(config)?;
-        values.retain(|key, _| !FREE.contains(&key.as_str()));
+        values.retain(|key, _| !FREE.contains(&without_name(key).as_str()));
         Ok(Fixed {
             digest: digest(&values),
             values,
@@ -121,19 +132,40 @@ impl Fixed {
         self.digest == digest(&self.values)
     }
 
+    /// Whether a key belongs to a section that takes no part: it may be there or not.
+    fn is_idle(&self, key: &str) -> bool {
+        let weighs = |term: &str| {
+            let mut all = self.values.range(term.to_owned()..);
+            let all = all.by_ref().take_while(|(key, _)| key.starts_with(term));
+            let named = |key: &str| matches!(key.as_bytes().get(term.len()), None | Some(b'.'));
+            let mut all = all.filter(|(key, _)| named(key));
+            all.any(|(_, weight)| weight.as_f64() != Some(0.0))
+        };
+        let has_vaegan = self.values.keys().any(|key| key.starts_with("vaegan."));
+        let begins = |section: &str| key.starts_with(section);
+        let adversarial = ["discriminator.", "optimizer.discriminator.", "gate."];
+        (adversarial.into_iter().any(begins) && !weighs("loss.adv"))
+            || (begins("gate.") && has_vaegan)
+            || (begins("comparator.") && !weighs("loss.feat"))
+    }
+
     /// Each key with another value here than there: `key: there X, here Y`.
     pub fn differences(&self, there: &Fixed) -> Vec<String> {
         let keys: BTreeSet<&String> = self.values.keys().chain(there.values.keys()).collect();
         let show = |value: Option<Value>| value.map_or("nothing".to_owned(), |v| words(&v));
         let mut different = Vec::new();
         for key in keys {
+            let meaning = without_name(key);
             // What a later build leaves out of the comparison, this build's manifests need not lack.
-            if FREE.contains(&key.as_str()) {
+            if FREE.contains(&meaning.as_str()) || (self.is_idle(key) && there.is_idle(key)) {
                 continue;
             }
-            let of = |side: &Fixed| side.values.get(key).cloned().or_else(|| unwritten(key));
+            let of = |side: &Fixed| {
+                let written = side.values.get(key).cloned();
+                written.or_else(|| unwritten(&meaning))
+            };
             let (here, there) = (of(self), of(there));
-            let are_places = PLACES.contains(&key.as_str())
+            let are_places = PLACES.contains(&meaning.as_str())
                 && !is_drawn(here.as_ref())
                 && !is_drawn(there.as_ref());
             if here != there && !are_places {

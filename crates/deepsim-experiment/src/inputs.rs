@@ -6,7 +6,6 @@ use deepsim_data::terminal::{path as shown, quote};
 
 use crate::error::{ExperimentError, Result};
 use crate::experiment::Experiment;
-use crate::source::Source;
 
 impl Experiment {
     /// Checks that the files and folders that the experiment names are there, before anything
@@ -29,31 +28,14 @@ impl Experiment {
             }
         }
         let mut seen: Vec<&Path> = Vec::new();
-        for (side, source) in [("encoder", &self.encoder), ("comparator", &self.comparator)] {
+        for (table, source) in self.sources() {
             if let Some((key, path)) = source.file()
                 && !path.exists()
                 && !seen.contains(&path)
             {
                 seen.push(path);
-                let help = match source {
-                    Source::Network(n) => weights_help(n.net, path),
-                    Source::Script(_) => {
-                        "  save it from PyTorch by `torch.jit.save(torch.jit.trace(net, x), FILE)`"
-                            .to_owned()
-                    }
-                    Source::FrozenDiscriminator(from) => format!(
-                        "  train the run whose discriminator is to compare: its directory is {}",
-                        shown(&from.run)
-                    ),
-                    Source::Recorded(_)
-                    | Source::Downsampled(_)
-                    | Source::VaeGan(_)
-                    | Source::Discriminator(_) => {
-                        "  docs/guide/your-own-representation.md shows how to record features"
-                            .to_owned()
-                    }
-                };
-                missing.push(format!("- {side}.{key}: no file {}\n{help}", shown(path)));
+                let help = source.help(path);
+                missing.push(format!("- {table}.{key}: no file {}\n{help}", shown(path)));
             }
         }
         if missing.is_empty() {
@@ -111,19 +93,6 @@ fn data_help(key: &str, path: &Path) -> String {
         "  make it by `cargo run -p deepsim-data -- prepare {images} {text}`; no image may be in both data.train \
          and data.test"
     )
-}
-
-fn weights_help(net: deepsim_nets::NetKind, path: &Path) -> String {
-    let net = net.info();
-    match net.import {
-        Some((kind, file)) => format!(
-            "  {} and import it by\n  \
-             `cargo run -p deepsim-weights -- import {kind} {file} {}`",
-            net.obtain,
-            quote(path)
-        ),
-        None => format!("  {}", net.obtain),
-    }
 }
 
 #[cfg(test)]

@@ -1,180 +1,93 @@
 //! The networks that see images in an experiment: frozen ones, and an encoder that learns.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use deepsim_data::terminal::path as shown;
 use deepsim_data::{Dataset, Part};
 use deepsim_nets::discriminator::DiscriminatorTap;
-use deepsim_nets::{Discriminator, FeatureNet, LearnedEncoder, Mode, NetError, Tap};
+use deepsim_nets::loss::{Term, Terms};
+use deepsim_nets::{FeatureNet, LearnedEncoder, Tap};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{Checkpoint, ENCODER_FILE};
 use crate::consent::{Allowed, Consent, Permit};
 use crate::error::{ExperimentError, Result};
 use crate::experiment::Experiment;
-use crate::features_file;
-use crate::hash::hash_file;
 use crate::recorded::{Recorded, Scale};
-use crate::script::{Script, Through};
-use crate::source::{FrozenDiscriminatorSource, Role};
-use crate::source::{NetSource, Source, Weights};
+use crate::script::Through;
+use crate::source::network::one;
+use crate::source::{Features, NetSource, Source};
 
-/// A frozen network and its tap.
-#[derive(Debug)]
-pub enum Frozen {
-    /// A network of ours, built at least up to the tap.
-    Network(FeatureNet, Tap),
-    /// A TorchScript module.
-    Script(Script),
-    /// Means of squares of so many pixels a side.
-    Downsampled(i64),
-    /// The discriminator of an earlier run, and the blake3 of its file.
-    Discriminator(Box<Discriminator>, DiscriminatorTap, String),
-}
-
-/// Grey levels that become 1 where an image, made smaller, is itself what a generator takes: its
-/// layers begin with weights for values of about that size.
-const GREY_LEVELS: f64 = 64.0;
-
-impl Frozen {
-    /// Loads a network of ours, or a TorchScript module that may be run.
-    ///
-    /// # Errors
-    /// Missing, damaged or wrong weights; modules without consent; [`ExperimentError::NoEncoder`] and
-    /// [`ExperimentError::NoComparator`] for sources that are no networks.
-    pub fn open(source: &Source, role: Role, permit: Permit<'_>, device: Device) -> Result<Frozen> {
-        let [module] = permit.modules([(role, source)])?;
-        Frozen::load(source, module, device)
-    }
-
-    /// The same with the module that was allowed, where the source is one.
-    fn load(source: &Source, module: Option<Allowed>, device: Device) -> Result<Frozen> {
-        match source {
-            Source::Network(n) => Ok(Frozen::Network(load(n, device)?, n.tap)),
-            Source::Script(s) => {
-                let module = module.ok_or_else(|| ExperimentError::Script {
-                    path: s.file.clone(),
-                    reason: "was not allowed to run".to_owned(),
-                })?;
-                Ok(Frozen::Script(Script::load(module, device)?))
-            }
-            Source::Downsampled(factor) => Ok(Frozen::Downsampled(i64::from(*factor))),
-            Source::Recorded(r) => Err(ExperimentError::NoEncoder {
-                path: r.file.clone(),
-            }),
-            Source::FrozenDiscriminator(from) => {
-                let checkpoint = checkpoint_of(from)?;
-                checkpoint.manifest.discriminator.has(from.tap)?;
-                let mut d = checkpoint.discriminator(device)?;
-                d.freeze()?;
-                let hash = discriminator_hash(&checkpoint);
-                Ok(Frozen::Discriminator(Box::new(d), from.tap, hash))
-            }
-            Source::Discriminator(_) => Err(ExperimentError::NoComparator),
-            Source::VaeGan(_) => Err(ExperimentError::Learns),
-        }
-    }
-
-    /// blake3 of what was loaded, where it is other than what [`hash`] says of the source.
-    fn own_hash(&self) -> Option<&str> {
-        match self {
-            // Of the bytes that were loaded.
-            Frozen::Script(script) => Some(script.hash()),
-            // Not that of its file: the run may have gone on since it was read.
-            Frozen::Discriminator(_, _, hash) => Some(hash),
-            Frozen::Network(..) | Frozen::Downsampled(_) => None,
-        }
-    }
-
-    /// Features of images in Caffe units. Gradients pass to the images.
-    ///
-    /// # Errors
-    /// Images of an illegal size.
-    pub fn features(&self, caffe: &Tensor) -> Result<Tensor> {
-        match self {
-            Frozen::Network(net, tap) => one(net, *tap, caffe),
-            Frozen::Script(script) => script.features(caffe),
-            Frozen::Downsampled(factor) => {
-                let side = [*factor; 2];
-                let small = caffe
-                    .f_avg_pool2d(side, side, [0, 0], false, true, None::<i64>)
-                    .and_then(|x| x.f_mul_scalar(1.0 / GREY_LEVELS))
-                    .map_err(NetError::from)?;
-                Ok(small)
-            }
-            Frozen::Discriminator(d, tap, _) => Ok(d.features(caffe, *tap, Mode::Evaluation)?),
-        }
-    }
-}
-
-/// The checkpoint whose discriminator compares: this one, or the newest of a run.
-fn checkpoint_of(from: &FrozenDiscriminatorSource) -> Result<Checkpoint> {
-    if from.run.join("manifest.json").is_file() {
-        return Checkpoint::open(&from.run);
-    }
-    Checkpoint::newest(&from.run.join("checkpoints"))?.ok_or_else(|| {
-        ExperimentError::NoCheckpoint {
-            path: from.run.clone(),
-        }
-    })
-}
-
-fn discriminator_hash(checkpoint: &Checkpoint) -> String {
-    let file = checkpoint.manifest.files.get("discriminator.safetensors");
-    file.map_or_else(String::new, |f| f.blake3.clone())
+/// Loads the source of a section by itself: a network of ours, at least up to its tap, or a TorchScript module that may be run.
+///
+/// # Errors
+/// Missing, damaged or wrong weights; modules without consent; [`ExperimentError::NoEncoder`] and
+/// [`ExperimentError::NoComparator`] for sources that are no networks.
+pub fn open(
+    table: &str,
+    source: &Source,
+    permit: &Permit<'_>,
+    device: Device,
+) -> Result<Box<dyn Features>> {
+    let module = permit.modules(&[(table.to_owned(), source.script())])?;
+    source.open(module.into_iter().flatten().next(), device)
 }
 
 /// Where the features to invert come from.
 #[derive(Debug)]
 enum Encoder {
-    Frozen(Frozen),
+    /// A tap of the network at this place of [`Perception::networks`].
+    Tap(usize, Tap),
+    Frozen(Box<dyn Features>),
     Recorded(Box<Recorded>, PathBuf),
     /// An autoencoder's: its codes are what the generator takes.
     /// None once a training has taken it.
     Learned(Option<Box<LearnedEncoder>>),
 }
 
-/// What images are compared in.
+/// What images are compared in, for one term.
 #[derive(Debug)]
 enum Comparator {
-    /// The encoder's network, at this tap.
-    Shared(Tap),
-    Frozen(Frozen),
+    /// A tap of the network at this place of [`Perception::networks`].
+    Tap(usize, Tap),
+    Frozen(Box<dyn Features>),
     Discriminator(DiscriminatorTap),
-    /// Nothing: the comparator was not asked for.
-    None,
 }
 
-/// Encoder and comparator. Where both are the same network of ours with the same weights, one pass
-/// serves both.
+/// Encoder and comparators. Where several are the same network of ours with the same weights, one pass serves them all.
 #[derive(Debug)]
 pub struct Perception {
+    /// Each built at least up to the deepest tap that is asked for.
+    networks: Vec<FeatureNet>,
     encoder: Encoder,
-    comparator: Comparator,
-    /// blake3 of the encoder's weights, or of those that one that learns begins with (of the file, or of the words `random:SEED`), or of the
-    /// recorded features.
+    comparators: Terms<Comparator>,
+    /// blake3 of the encoder's weights, or of those that one that learns begins with (of the file, or of the words
+    /// `random:SEED`), or of the recorded features.
     pub encoder_hash: String,
-    /// The same of the comparator.
+    /// The same of the comparator without a name; empty where there is none.
     pub comparator_hash: String,
+    /// The same of comparators with names.
+    pub comparator_hashes: BTreeMap<String, String>,
 }
 
 /// Features of one batch, raw activations.
 #[derive(Debug)]
-pub struct Features {
+pub struct Both {
     /// At the layer to invert.
     pub encoder: Tensor,
-    /// At the layer to compare.
-    pub comparator: Tensor,
+    /// In each comparator that is a network of its own, by its term.
+    pub comparators: Terms<Tensor>,
 }
 
 impl Perception {
-    /// Loads both sides, where neither is a TorchScript module.
+    /// Loads all sides, where none is a TorchScript module.
     ///
     /// # Errors
     /// As [`Perception::open`]; [`ExperimentError::NoConsent`] for every module.
     pub fn load(experiment: &Experiment, device: Device) -> Result<Perception> {
         let consent = Consent::none();
-        Perception::open(experiment, consent.at_first(&experiment.path), device)
+        Perception::open(experiment, &consent.at_first(&experiment.path), device)
     }
 
     /// Loads the encoder alone: images cannot be compared.
@@ -183,69 +96,134 @@ impl Perception {
     /// As [`Perception::open`].
     pub fn encoder_alone(
         experiment: &Experiment,
-        permit: Permit<'_>,
+        permit: &Permit<'_>,
         device: Device,
     ) -> Result<Perception> {
-        let e = &experiment.encoder;
-        let [module] = permit.modules([(Role::Encoder, e)])?;
-        let encoder = encoder(experiment, module, device)?;
-        Ok(Perception {
-            encoder_hash: encoder.hash(e)?,
-            encoder,
-            comparator: Comparator::None,
-            comparator_hash: String::new(),
-        })
+        let module = permit.modules(&[("encoder".to_owned(), experiment.encoder.script())])?;
+        Perception::encoder(
+            experiment,
+            module.into_iter().flatten().next(),
+            None,
+            device,
+        )
     }
 
-    /// Loads both sides. TorchScript modules are tried on images of the experiment's size.
+    /// Loads the encoder and the comparators that take part. TorchScript modules are tried on images of the experiment's
+    /// size.
     ///
     /// # Errors
     /// Missing, damaged or wrong weights or recorded features; modules without consent.
-    pub fn open(experiment: &Experiment, permit: Permit<'_>, device: Device) -> Result<Perception> {
-        let (e, c) = (&experiment.encoder, &experiment.comparator);
+    pub fn open(
+        experiment: &Experiment,
+        permit: &Permit<'_>,
+        device: Device,
+    ) -> Result<Perception> {
         // Before anything is loaded.
-        let [of_encoder, of_comparator] =
-            permit.modules([(Role::Encoder, e), (Role::Comparator, c)])?;
+        let mut modules = permit.modules(&experiment.scripts())?.into_iter();
+        let mut next_module = || modules.next().flatten();
         let crop = i64::from(experiment.config.data.crop);
-        let shared = match (e.network(), c.network()) {
-            (Some(e), Some(c)) if e.net == c.net && e.weights == c.weights => Some((e, c)),
-            _ => None,
-        };
-        // An encoder that learns leaves its comparator behind with the first update.
-        let shared = shared.filter(|_| experiment.config.latent.is_none());
-        let (encoder, comparator) = match (shared, c) {
-            (Some((e, c)), _) => {
-                let table = e.net.table();
-                let place = |tap| table.iter().position(|(t, _)| *t == tap);
-                let deepest = if place(c.tap) > place(e.tap) { c } else { e };
-                let net = load(deepest, device)?;
-                (
-                    Encoder::Frozen(Frozen::Network(net, e.tap)),
-                    Comparator::Shared(c.tap),
-                )
+        // An encoder that learns leaves its comparators behind with the first update.
+        let encoder = experiment.encoder.network();
+        let encoder = encoder.filter(|_| experiment.config.latent.is_none());
+        let shared = Shared::of(encoder, experiment);
+        let mut perception =
+            Perception::encoder(experiment, next_module(), shared.deepest(encoder), device)?;
+        let mut places: Vec<Option<usize>> = vec![None; shared.0.len()];
+        if let Some(place) = encoder.and_then(|encoder| shared.place(encoder)) {
+            places[place] = Some(0);
+        }
+        for comparator in experiment.compared() {
+            let module = next_module();
+            let mut hash = None;
+            let loaded = match &comparator.source {
+                Source::Discriminator(source) => Comparator::Discriminator(source.tap),
+                Source::Network(source) => {
+                    let place = shared.place(source).unwrap_or_default();
+                    let place = match places[place] {
+                        Some(place) => place,
+                        None => {
+                            perception.networks.push(shared.0[place].load(device)?);
+                            *places[place].insert(perception.networks.len() - 1)
+                        }
+                    };
+                    Comparator::Tap(place, source.tap)
+                }
+                other => {
+                    let net = other.open(module, device)?;
+                    net.probe(crop, Through::Gradients, device)?;
+                    hash = net.own_hash().map(str::to_owned);
+                    Comparator::Frozen(net)
+                }
+            };
+            perception.comparators.set(comparator.term.clone(), loaded);
+            let hash = hash.map_or_else(|| comparator.source.hash(), Ok)?;
+            match comparator.term.name() {
+                None => perception.comparator_hash = hash,
+                Some(name) => {
+                    perception.comparator_hashes.insert(name.to_owned(), hash);
+                }
             }
-            (None, c) => {
-                let encoder = encoder(experiment, of_encoder, device)?;
-                let comparator = match c {
-                    Source::Discriminator(tap) => Comparator::Discriminator(*tap),
-                    other => {
-                        let net = Frozen::load(other, of_comparator, device)?;
-                        Comparator::Frozen(tried(net, crop, Through::Gradients, device)?)
-                    }
-                };
-                (encoder, comparator)
+        }
+        Ok(perception)
+    }
+
+    /// The encoder of an experiment, with the module that was allowed where it is one, and nothing to compare in. Of a
+    /// network of ours `deepest` is the tap that it is built up to.
+    fn encoder(
+        experiment: &Experiment,
+        module: Option<Allowed>,
+        deepest: Option<&NetSource>,
+        device: Device,
+    ) -> Result<Perception> {
+        let crop = i64::from(experiment.config.data.crop);
+        let seed = experiment.config.train.seed;
+        let source = &experiment.encoder;
+        let (mut networks, mut hash) = (Vec::new(), None);
+        let learned = |encoder| Encoder::Learned(Some(Box::new(encoder)));
+        let encoder = match (source, experiment.config.latent) {
+            (Source::Network(n), Some(spec)) => {
+                let net = n.load(device)?;
+                learned(LearnedEncoder::new(net, n.tap, spec, crop, seed, device)?)
             }
-        };
-        let comparator_hash = match &comparator {
-            Comparator::Frozen(net) => net.own_hash().map(str::to_owned),
-            _ => None,
+            (Source::VaeGan(v), Some(spec)) => {
+                learned(LearnedEncoder::vae_gan(v.width, spec, crop, seed, device)?)
+            }
+            (Source::Recorded(r), _) => {
+                let recorded = Recorded::load(r, device)?;
+                Encoder::Recorded(Box::new(recorded), r.file.clone())
+            }
+            (Source::Network(n), None) => {
+                networks.push(deepest.unwrap_or(n).load(device)?);
+                Encoder::Tap(0, n.tap)
+            }
+            (other, _) => {
+                let net = other.open(module, device)?;
+                net.probe(crop, Through::Values, device)?;
+                hash = net.own_hash().map(str::to_owned);
+                Encoder::Frozen(net)
+            }
         };
         Ok(Perception {
-            encoder_hash: encoder.hash(e)?,
+            networks,
             encoder,
-            comparator,
-            comparator_hash: comparator_hash.map_or_else(|| hash(c), Ok)?,
+            comparators: Terms::default(),
+            encoder_hash: hash.map_or_else(|| source.hash(), Ok)?,
+            comparator_hash: String::new(),
+            comparator_hashes: BTreeMap::new(),
         })
+    }
+
+    /// The sections of the experiment that were loaded, each with the blake3 of what it was loaded from.
+    pub fn hashes(&self) -> impl Iterator<Item = (String, &str)> {
+        let single = [
+            ("encoder", &self.encoder_hash),
+            ("comparator", &self.comparator_hash),
+        ];
+        let single = single.into_iter().filter(|(_, hash)| !hash.is_empty());
+        let named = self.comparator_hashes.iter();
+        single
+            .map(|(table, hash)| (table.to_owned(), hash.as_str()))
+            .chain(named.map(|(name, hash)| (format!("comparator.{name}"), hash.as_str())))
     }
 
     /// Tries TorchScript modules on batches of these sizes, as a training will make them.
@@ -253,11 +231,13 @@ impl Perception {
     /// # Errors
     /// A module that was traced for another batch size.
     pub fn try_batches(&self, sizes: &[i64], crop: i64, device: Device) -> Result<()> {
-        if let Encoder::Frozen(Frozen::Script(script)) = &self.encoder {
-            script.try_batches(sizes, crop, Through::Values, device)?;
+        if let Encoder::Frozen(net) = &self.encoder {
+            net.try_batches(sizes, crop, Through::Values, device)?;
         }
-        if let Comparator::Frozen(Frozen::Script(script)) = &self.comparator {
-            script.try_batches(sizes, crop, Through::Gradients, device)?;
+        for (_, comparator) in self.comparators.iter() {
+            if let Comparator::Frozen(net) = comparator {
+                net.try_batches(sizes, crop, Through::Gradients, device)?;
+            }
         }
         Ok(())
     }
@@ -270,7 +250,7 @@ impl Perception {
     pub fn prepare(&mut self, train: &Dataset, test: &Dataset) -> Result<()> {
         match &mut self.encoder {
             Encoder::Recorded(recorded, _) => recorded.prepare(train, test),
-            Encoder::Frozen(_) | Encoder::Learned(_) => Ok(()),
+            Encoder::Tap(..) | Encoder::Frozen(_) | Encoder::Learned(_) => Ok(()),
         }
     }
 
@@ -290,7 +270,7 @@ impl Perception {
                     .handles()
                     .copy_from(&values, "the encoder", &origin)?;
             }
-            Encoder::Frozen(_) | Encoder::Learned(None) => {}
+            Encoder::Tap(..) | Encoder::Frozen(_) | Encoder::Learned(None) => {}
         }
         Ok(())
     }
@@ -299,7 +279,7 @@ impl Perception {
     pub fn scale(&self) -> Option<&Scale> {
         match &self.encoder {
             Encoder::Recorded(recorded, _) => recorded.scale(),
-            Encoder::Frozen(_) | Encoder::Learned(_) => None,
+            Encoder::Tap(..) | Encoder::Frozen(_) | Encoder::Learned(_) => None,
         }
     }
 
@@ -311,42 +291,42 @@ impl Perception {
     pub fn recorded(&self, part: Part, data: &Dataset, of: &[usize]) -> Result<Option<Tensor>> {
         match &self.encoder {
             Encoder::Recorded(recorded, _) => Ok(Some(recorded.features(part, data, of)?)),
-            Encoder::Frozen(_) | Encoder::Learned(_) => Ok(None),
+            Encoder::Tap(..) | Encoder::Frozen(_) | Encoder::Learned(_) => Ok(None),
         }
     }
 
-    /// Takes the weights of both sides to fp64, in place: for whoever wants to know how much rounding
+    /// Takes the weights of all sides to fp64, in place: for whoever wants to know how much rounding
     /// matters.
     ///
     /// # Errors
     /// What libtorch refuses.
     pub fn widen(&self) -> Result<()> {
-        let frozen = |frozen: &Frozen| match frozen {
-            Frozen::Network(net, _) => net.widen(),
-            Frozen::Discriminator(d, _, _) => d.params().widen(),
-            Frozen::Script(_) | Frozen::Downsampled(_) => Ok(()),
-        };
-        match &self.encoder {
-            Encoder::Frozen(encoder) => frozen(encoder)?,
-            Encoder::Learned(Some(encoder)) => encoder.params().widen()?,
-            Encoder::Learned(None) | Encoder::Recorded(..) => {}
+        for net in &self.networks {
+            net.widen()?;
         }
-        if let Comparator::Frozen(comparator) = &self.comparator {
-            frozen(comparator)?;
+        match &self.encoder {
+            Encoder::Frozen(encoder) => encoder.widen()?,
+            Encoder::Learned(Some(encoder)) => encoder.params().widen()?,
+            Encoder::Tap(..) | Encoder::Learned(None) | Encoder::Recorded(..) => {}
+        }
+        for (_, comparator) in self.comparators.iter() {
+            if let Comparator::Frozen(comparator) = comparator {
+                comparator.widen()?;
+            }
         }
         Ok(())
     }
 
     /// Whether any image can be encoded here.
     pub fn encodes(&self) -> bool {
-        matches!(self.encoder, Encoder::Frozen(_) | Encoder::Learned(_))
+        !matches!(self.encoder, Encoder::Recorded(..))
     }
 
     /// The encoder, where it learns.
     pub fn learned(&self) -> Option<&LearnedEncoder> {
         match &self.encoder {
             Encoder::Learned(encoder) => encoder.as_deref(),
-            Encoder::Frozen(_) | Encoder::Recorded(..) => None,
+            _ => None,
         }
     }
 
@@ -354,11 +334,11 @@ impl Perception {
     pub fn take_learned(&mut self) -> Option<LearnedEncoder> {
         match &mut self.encoder {
             Encoder::Learned(encoder) => encoder.take().map(|encoder| *encoder),
-            Encoder::Frozen(_) | Encoder::Recorded(..) => None,
+            _ => None,
         }
     }
 
-    /// Encoder and comparator, with an encoder that learns elsewhere.
+    /// Encoder and comparators, with an encoder that learns elsewhere.
     pub fn with<'a>(&'a self, learned: Option<&'a LearnedEncoder>) -> Networks<'a> {
         Networks {
             perception: self,
@@ -366,34 +346,76 @@ impl Perception {
         }
     }
 
-    /// The layer of the discriminator that images are compared at, if it is the comparator.
-    pub fn discriminator_tap(&self) -> Option<DiscriminatorTap> {
-        match self.comparator {
-            Comparator::Discriminator(tap) => Some(tap),
-            _ => None,
-        }
+    /// The feature terms whose comparator is the discriminator that trains along, and their layers.
+    pub fn discriminator_taps(&self) -> Vec<(Term, DiscriminatorTap)> {
+        let all = self.comparators.iter();
+        all.filter_map(|(term, comparator)| match comparator {
+            Comparator::Discriminator(tap) => Some((term.clone(), *tap)),
+            Comparator::Tap(..) | Comparator::Frozen(_) => None,
+        })
+        .collect()
     }
 
-    /// Both kinds of features of images in Caffe units.
+    /// Whether any comparator is a network of its own, and not the discriminator that trains along.
+    pub fn compares(&self) -> bool {
+        let mut all = self.comparators.iter();
+        all.any(|(_, comparator)| !matches!(comparator, Comparator::Discriminator(_)))
+    }
+
+    /// Both kinds of features of images in Caffe units, in one pass where they share a network.
     ///
     /// # Errors
     /// Images of an illegal size, and as for a single network where one side is no network.
-    pub fn both(&self, caffe: &Tensor) -> Result<Features> {
-        if let (Encoder::Frozen(Frozen::Network(net, encoder)), Comparator::Shared(comparator)) =
-            (&self.encoder, &self.comparator)
-        {
-            let found = net.features(caffe, &[*encoder, *comparator])?;
-            if let Ok([encoder, comparator]) = <[Tensor; 2]>::try_from(found) {
-                return Ok(Features {
-                    encoder,
-                    comparator,
-                });
+    pub fn both(&self, caffe: &Tensor) -> Result<Both> {
+        let mut comparators = Terms::default();
+        let encoder = match &self.encoder {
+            Encoder::Tap(place, tap) => self.pass(*place, Some(*tap), caffe, &mut comparators)?,
+            _ => None,
+        };
+        let encoder = encoder.map_or_else(|| self.encode(caffe), Ok)?;
+        self.compare_further(caffe, &mut comparators)?;
+        Ok(Both {
+            encoder,
+            comparators,
+        })
+    }
+
+    /// One pass of a network over images: features at the encoder's tap, which are returned, and at the taps of all
+    /// comparators that are this network.
+    fn pass(
+        &self,
+        place: usize,
+        encoder: Option<Tap>,
+        caffe: &Tensor,
+        compared: &mut Terms<Tensor>,
+    ) -> Result<Option<Tensor>> {
+        let mine = |(term, comparator): (&Term, &Comparator)| match comparator {
+            Comparator::Tap(at, tap) if *at == place => Some((term.clone(), *tap)),
+            _ => None,
+        };
+        let mine: Vec<(Term, Tap)> = self.comparators.iter().filter_map(mine).collect();
+        let taps = encoder.into_iter().chain(mine.iter().map(|(_, tap)| *tap));
+        let taps: Vec<Tap> = taps.collect();
+        let mut found = self.networks[place].features(caffe, &taps)?.into_iter();
+        let encoder = encoder.and_then(|_| found.next());
+        for ((term, _), features) in mine.into_iter().zip(found) {
+            compared.set(term, features);
+        }
+        Ok(encoder)
+    }
+
+    /// Adds the features of the comparators that are not there yet.
+    fn compare_further(&self, caffe: &Tensor, compared: &mut Terms<Tensor>) -> Result<()> {
+        for (term, comparator) in self.comparators.iter() {
+            match comparator {
+                Comparator::Tap(place, _) if compared.get(term).is_none() => {
+                    self.pass(*place, None, caffe, compared)?;
+                }
+                Comparator::Frozen(net) => compared.set(term.clone(), net.features(caffe)?),
+                Comparator::Tap(..) | Comparator::Discriminator(_) => {}
             }
         }
-        Ok(Features {
-            encoder: self.encode(caffe)?,
-            comparator: self.compare(caffe)?,
-        })
+        Ok(())
     }
 
     /// The encoder's features alone; of an encoder that learns, its codes (their means).
@@ -402,6 +424,7 @@ impl Perception {
     /// Images of an illegal size; [`ExperimentError::NoEncoder`] where features were recorded.
     pub fn encode(&self, caffe: &Tensor) -> Result<Tensor> {
         match &self.encoder {
+            Encoder::Tap(place, tap) => one(&self.networks[*place], *tap, caffe),
             Encoder::Frozen(net) => net.features(caffe),
             Encoder::Learned(Some(encoder)) => Ok(encoder.posterior(caffe)?.mean),
             Encoder::Learned(None) => Err(ExperimentError::Learns),
@@ -409,18 +432,41 @@ impl Perception {
         }
     }
 
-    /// The comparator's features alone. Gradients pass to the images.
+    /// Features of images in each comparator that is a network of its own, by its term. Gradients pass to the images.
     ///
     /// # Errors
-    /// Images of an illegal size; [`ExperimentError::NoComparator`] where it is the discriminator.
-    pub fn compare(&self, caffe: &Tensor) -> Result<Tensor> {
-        match (&self.comparator, &self.encoder) {
-            (Comparator::Frozen(net), _) => net.features(caffe),
-            (Comparator::Shared(tap), Encoder::Frozen(Frozen::Network(net, _))) => {
-                one(net, *tap, caffe)
+    /// Images of an illegal size.
+    pub fn compare(&self, caffe: &Tensor) -> Result<Terms<Tensor>> {
+        let mut compared = Terms::default();
+        self.compare_further(caffe, &mut compared)?;
+        Ok(compared)
+    }
+}
+
+/// The networks of ours among a frozen encoder and the comparators: each once, at the deepest tap that is asked for.
+struct Shared<'a>(Vec<&'a NetSource>);
+
+impl<'a> Shared<'a> {
+    fn of(encoder: Option<&'a NetSource>, experiment: &'a Experiment) -> Shared<'a> {
+        let mut shared = Shared(Vec::new());
+        let comparators = experiment.compared().filter_map(|c| c.source.network());
+        for source in encoder.into_iter().chain(comparators) {
+            match shared.place(source) {
+                Some(place) => shared.0[place] = shared.0[place].deeper(source),
+                None => shared.0.push(source),
             }
-            _ => Err(ExperimentError::NoComparator),
         }
+        shared
+    }
+
+    fn place(&self, source: &NetSource) -> Option<usize> {
+        self.0
+            .iter()
+            .position(|known| known.is_same_network(source))
+    }
+
+    fn deepest(&self, source: Option<&NetSource>) -> Option<&'a NetSource> {
+        self.place(source?).map(|place| self.0[place])
     }
 }
 
@@ -460,80 +506,5 @@ impl Networks<'_> {
     /// An image without features.
     pub fn recorded(&self, part: Part, data: &Dataset, of: &[usize]) -> Result<Option<Tensor>> {
         self.perception.recorded(part, data, of)
-    }
-}
-
-impl Encoder {
-    /// blake3 of what it was loaded from.
-    fn hash(&self, source: &Source) -> Result<String> {
-        match self {
-            Encoder::Frozen(net) => net
-                .own_hash()
-                .map_or_else(|| hash(source), |h| Ok(h.to_owned())),
-            Encoder::Learned(_) | Encoder::Recorded(..) => hash(source),
-        }
-    }
-}
-
-/// The encoder of an experiment, with the module that was allowed, where it is one.
-fn encoder(experiment: &Experiment, module: Option<Allowed>, device: Device) -> Result<Encoder> {
-    let crop = i64::from(experiment.config.data.crop);
-    let seed = experiment.config.train.seed;
-    Ok(match (&experiment.encoder, experiment.config.latent) {
-        (Source::Network(n), Some(spec)) => {
-            let net = load(n, device)?;
-            let learned = LearnedEncoder::new(net, n.tap, spec, crop, seed, device)?;
-            Encoder::Learned(Some(Box::new(learned)))
-        }
-        (Source::VaeGan(width), Some(spec)) => {
-            let learned = LearnedEncoder::vae_gan(*width, spec, crop, seed, device)?;
-            Encoder::Learned(Some(Box::new(learned)))
-        }
-        (Source::Recorded(r), _) => {
-            let recorded = Recorded::load(r, device)?;
-            Encoder::Recorded(Box::new(recorded), r.file.clone())
-        }
-        (other, _) => {
-            let net = Frozen::load(other, module, device)?;
-            Encoder::Frozen(tried(net, crop, Through::Values, device)?)
-        }
-    })
-}
-
-fn tried(net: Frozen, crop: i64, through: Through, device: Device) -> Result<Frozen> {
-    if let Frozen::Script(script) = &net {
-        script.probe(crop, through, device)?;
-    }
-    Ok(net)
-}
-
-fn one(net: &FeatureNet, tap: Tap, caffe: &Tensor) -> Result<Tensor> {
-    let mut found = net.features(caffe, &[tap])?;
-    found
-        .pop()
-        .ok_or_else(|| NetError::Spec(format!("{} gave nothing at {tap}", net.kind())).into())
-}
-
-/// Loads a network of ours.
-///
-/// # Errors
-/// Missing, damaged or wrong weights.
-pub fn load(source: &NetSource, device: Device) -> Result<FeatureNet> {
-    Ok(match &source.weights {
-        Weights::File(path) => FeatureNet::load(source.net, source.tap, path, device)?,
-        Weights::Random(seed) => FeatureNet::random(source.net, source.tap, *seed, device)?,
-    })
-}
-
-/// blake3 of what a source is made of: of the file's bytes, or of words such as `random:SEED`.
-///
-/// # Errors
-/// An unreadable file.
-pub fn hash(source: &Source) -> Result<String> {
-    match (source, source.file()) {
-        (Source::Recorded(r), _) => features_file::hash(&r.file),
-        (Source::FrozenDiscriminator(from), _) => Ok(discriminator_hash(&checkpoint_of(from)?)),
-        (_, Some((_, path))) => hash_file(path),
-        (other, None) => Ok(blake3::hash(other.origin().as_bytes()).to_hex().to_string()),
     }
 }

@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoint, SCALE_FILE};
 use crate::config::Normalize;
 use crate::error::{ExperimentError, Result};
 use crate::features_file::{FeaturesFile, few};
-use crate::source::{RecordedSource, sizes};
+use crate::source::RecordedSource;
 
 /// Features of the images of an experiment, by name.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Recorded {
     /// What [`FeaturesFile::read`] refuses, and features of another shape than the experiment says.
     pub fn load(source: &RecordedSource, device: Device) -> Result<Recorded> {
         let file = FeaturesFile::read(&source.file)?;
-        let wanted = sizes(source.shape);
+        let wanted = source.shape.sizes();
         if file.sizes != wanted {
             return Err(ExperimentError::Recorded {
                 path: source.file.clone(),

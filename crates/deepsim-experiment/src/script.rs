@@ -1,6 +1,7 @@
 //! TorchScript modules as frozen networks.
 
-mod format;
+pub(crate) mod format;
+pub(crate) mod source;
 mod trial;
 
 use std::path::PathBuf;
@@ -12,9 +13,8 @@ use tch::{CModule, Device, IValue, Kind, Tensor};
 use crate::config::{OutputTap, Units};
 use crate::consent::Allowed;
 use crate::error::{ExperimentError, Result};
-use crate::source::{ScriptSource, sizes};
 
-pub(crate) use format::check_format;
+use source::ScriptSource;
 
 /// A frozen module: in evaluation mode, its parameters take no gradient. Gradients pass through to
 /// the images.
@@ -117,12 +117,12 @@ impl Script {
             )));
         }
         if let Some(shape) = self.source.shape
-            && size[1..] != sizes(shape)
+            && size[1..] != shape.sizes()
         {
             return Err(self.refuse(format!(
                 "one image's features are {:?}, but encoder.shape says {:?}",
                 &size[1..],
-                sizes(shape)
+                shape.sizes()
             )));
         }
         Ok(match y.kind() {

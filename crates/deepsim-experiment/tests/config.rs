@@ -128,7 +128,7 @@ fn a_file_that_extends_another_says_what_it_changes() {
     wanted.optimizer.generator.lr = 1e-3;
     let found = extended(&whole, own).unwrap();
     // Another network brings its own keys: of the base's section nothing is left.
-    assert!(found.config.comparator.weights.is_none());
+    assert!(found.config.comparator.only().unwrap().weights.is_none());
     wanted.comparator = found.config.comparator.clone();
     assert_eq!(found.config, wanted);
     // What a run keeps is complete.
@@ -257,7 +257,7 @@ fn sources_of_features_have_their_own_keys() {
     };
     let judged = comparator("net = \"discriminator\"\ntap = \"Dconv4\"");
     let e = parse(&judged, &[]).unwrap();
-    assert_eq!(e.comparator.to_string(), "discriminator:Dconv4");
+    assert_eq!(e.compared_in(ToString::to_string), "discriminator:Dconv4");
     let again = parse(&e.to_toml().unwrap(), &[]).unwrap();
     assert_eq!(again.config, e.config);
     for (set, words) in [
@@ -282,7 +282,7 @@ fn sources_of_features_have_their_own_keys() {
          trust_code = true",
     );
     let e = parse(&script, &[]).unwrap();
-    assert_eq!(e.comparator.to_string(), "torchscript:output.1");
+    assert_eq!(e.compared_in(ToString::to_string), "torchscript:output.1");
     assert_eq!(parse(&e.to_toml().unwrap(), &[]).unwrap().config, e.config);
     let text = message(&script, &["comparator.trust_code=false"]);
     assert!(

@@ -68,9 +68,10 @@ fn write() {
         step: 1234,
         seconds: 56.5,
         generator: experiment.generator.clone(),
-        discriminator: experiment.discriminator.clone(),
+        discriminator: experiment.trained_discriminator().cloned(),
         encoder_weights: "a".repeat(64),
         comparator_weights: "b".repeat(64),
+        comparators: BTreeMap::new(),
         train_data: "c".repeat(64),
         test_data: "d".repeat(64),
         versions: [("deepsim".to_owned(), "0.1.0".to_owned())].into(),
@@ -164,8 +165,12 @@ fn the_architectures_of_the_first_format_have_the_same_tensors() {
             .collect()
     };
     let generator = Generator::new(found.manifest.generator.clone(), 1, Device::Cpu).unwrap();
-    let discriminator =
-        Discriminator::new(found.manifest.discriminator.clone(), 1, Device::Cpu).unwrap();
+    let discriminator = Discriminator::new(
+        found.manifest.discriminator.clone().unwrap(),
+        1,
+        Device::Cpu,
+    )
+    .unwrap();
     assert_eq!(found.manifest.generator, experiment().generator);
     let all = format!(
         "{}{}",

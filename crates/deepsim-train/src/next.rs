@@ -15,8 +15,7 @@ pub fn command(experiment: &Experiment, run: &Path) -> String {
         .config
         .latent
         .is_some_and(|l| l.code == Code::Gaussian);
-    let sources = [&experiment.encoder, &experiment.comparator];
-    let consent = if sources.iter().any(|s| matches!(s, Source::Script(_))) {
+    let consent = if experiment.needs_consent() {
         " --trust-code"
     } else {
         ""

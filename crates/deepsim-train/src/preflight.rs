@@ -8,7 +8,6 @@ use std::sync::Arc;
 use deepsim_data::terminal::path as shown;
 use deepsim_data::{Batch, BatchSpec, DataError, Dataset, Flow, Loader, Overlap, shared_images};
 use deepsim_experiment::config;
-use deepsim_experiment::source::Source;
 use deepsim_experiment::{
     Checkpoint, Experiment, ExperimentError, Fixed, Intent, Manifest, Perception, RunDir, Start,
     checkpoint, device, measure,
@@ -100,7 +99,7 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
         Some(run) => request.consent.on_run(&request.out, &run.manifest),
         None => request.consent.at_first(&experiment.path),
     };
-    let mut perception = Perception::open(experiment, permit, device)?;
+    let mut perception = Perception::open(experiment, &permit, device)?;
     perception.try_batches(&batches(experiment, &test), crop(experiment), device)?;
     perception.prepare(&data, &test)?;
     let mut state = State::new(experiment, perception.take_learned(), device)?;
@@ -129,11 +128,11 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
     run.begin(experiment, request.intent)?;
 
     tracing::info!(
-        "{}: {} → {}, compared at {}; {} images, batch {}, {}",
+        "{}: {} → {}{}; {} images, batch {}, {}",
         experiment.config.name,
         experiment.encoder,
         pixels(experiment.config.data.crop),
-        experiment.comparator,
+        compared_at(experiment),
         data.len(),
         settings.batch_size,
         match state.step {
@@ -311,9 +310,10 @@ fn describe(
         step: 0,
         seconds: 0.0,
         generator: experiment.generator.clone(),
-        discriminator: experiment.discriminator.clone(),
+        discriminator: experiment.trained_discriminator().cloned(),
         encoder_weights: perception.encoder_hash.clone(),
         comparator_weights: perception.comparator_hash.clone(),
+        comparators: perception.comparator_hashes.clone(),
         train_data: data.digest(),
         test_data: test.digest(),
         versions: BTreeMap::from([
@@ -330,25 +330,22 @@ fn describe(
 
 /// A resumed run must see the weights and images that it began with.
 fn same_inputs(run: &Path, now: &Manifest, then: &Manifest) -> Result<()> {
-    for (what, is, was) in [
-        (
-            "encoder.weights",
-            &now.encoder_weights,
-            &then.encoder_weights,
-        ),
-        (
-            "comparator.weights",
-            &now.comparator_weights,
-            &then.comparator_weights,
-        ),
+    let data = [
         ("data.train", &now.train_data, &then.train_data),
         ("data.test", &now.test_data, &then.test_data),
-    ] {
+    ];
+    let data = data.map(|(what, is, was)| (what.to_owned(), is.as_str(), was.as_str()));
+    // A comparator that takes no part is not loaded, though earlier builds did so.
+    let sources = now.sources().filter_map(|(table, is)| {
+        let (_, was) = then.sources().find(|(known, _)| *known == table)?;
+        Some((format!("{table}.weights"), is, was))
+    });
+    for (what, is, was) in sources.chain(data) {
         if is != was {
             let cut = |s: &str| s.chars().take(16).collect();
             return Err(ExperimentError::InputChanged {
                 path: run.to_owned(),
-                what: what.to_owned(),
+                what,
                 was: cut(was),
                 is: cut(is),
             }
@@ -356,6 +353,16 @@ fn same_inputs(run: &Path, now: &Manifest, then: &Manifest) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What images are compared in, where features are.
+fn compared_at(experiment: &Experiment) -> String {
+    let names = experiment.compared_in(ToString::to_string);
+    if names.is_empty() {
+        names
+    } else {
+        format!(", compared at {names}")
+    }
 }
 
 fn pixels(crop: u32) -> String {
@@ -396,9 +403,7 @@ fn not_held_out(shared: usize, of: usize) -> Option<String> {
 
 /// The checkpoint that a run goes on from, where it has recorded the hashes of TorchScript modules.
 fn recorded(experiment: &Experiment, request: &Request) -> Result<Option<Checkpoint>> {
-    let sources = [&experiment.encoder, &experiment.comparator];
-    let modules = sources.iter().any(|s| matches!(s, Source::Script(_)));
-    if modules && request.intent != Intent::Fresh {
+    if experiment.needs_consent() && request.intent != Intent::Fresh {
         Ok(Checkpoint::newest(&request.out.join("checkpoints"))?)
     } else {
         Ok(None)

@@ -24,14 +24,14 @@ pub struct State {
     pub step: u64,
     /// The generator.
     pub generator: Generator,
-    /// The discriminator.
-    pub discriminator: Discriminator,
+    /// The discriminator, where the loss has an adversarial term.
+    pub discriminator: Option<Discriminator>,
     /// An encoder that learns.
     pub encoder: Option<Learning>,
     /// The generator's Adam; its counter advances only when the generator is updated.
     pub adam_g: Adam,
     /// The discriminator's Adam, likewise.
-    pub adam_d: Adam,
+    pub adam_d: Option<Adam>,
     /// Which networks the next iteration updates.
     pub gate: Gate,
     /// How often all learning rates were halved because a number was not finite.
@@ -65,8 +65,16 @@ impl State {
     ) -> Result<State> {
         let seed = experiment.config.train.seed;
         let generator = Generator::new(experiment.generator.clone(), seed, device)?;
-        let discriminator = Discriminator::new(experiment.discriminator.clone(), seed, device)?;
         let options = &experiment.config.optimizer;
+        let (discriminator, adam_d) =
+            match (experiment.trained_discriminator(), options.discriminator) {
+                (Some(spec), Some(options)) => {
+                    let discriminator = Discriminator::new(spec.clone(), seed, device)?;
+                    let adam = Adam::new(discriminator.params(), options)?;
+                    (Some(discriminator), Some(adam))
+                }
+                _ => (None, None),
+            };
         let encoder = match (learned, options.encoder) {
             (Some(network), Some(options)) => {
                 let params = network.params().handles();
@@ -82,7 +90,7 @@ impl State {
         Ok(State {
             step: 0,
             adam_g: Adam::new(generator.params(), options.generator)?,
-            adam_d: Adam::new(discriminator.params(), options.discriminator)?,
+            adam_d,
             encoder,
             generator,
             discriminator,
@@ -96,8 +104,9 @@ impl State {
     /// Size of a checkpoint of this state in bytes: weights and both moments, f32.
     pub fn checkpoint_bytes(&self) -> u64 {
         let encoder = self.encoder.as_ref().map_or(0, |e| e.params.count());
-        let values =
-            self.generator.params().count() + self.discriminator.params().count() + encoder;
+        let discriminator = self.discriminator.as_ref();
+        let discriminator = discriminator.map_or(0, |d| d.params().count());
+        let values = self.generator.params().count() + discriminator + encoder;
         3 * 4 * values as u64
     }
 
@@ -120,7 +129,10 @@ impl State {
         let halvings = self.halvings;
         let (params, adam) = match gradients.player {
             Player::Generator => (self.generator.params(), &mut self.adam_g),
-            Player::Discriminator => (self.discriminator.params(), &mut self.adam_d),
+            Player::Discriminator => match (&self.discriminator, &mut self.adam_d) {
+                (Some(discriminator), Some(adam)) => (discriminator.params(), adam),
+                _ => return Err(NetError::Spec("no discriminator trains here".to_owned()).into()),
+            },
             Player::Encoder => match &mut self.encoder {
                 Some(encoder) => (&encoder.params, &mut encoder.adam),
                 None => return Err(NetError::Spec("no encoder learns here".to_owned()).into()),
@@ -128,6 +140,11 @@ impl State {
         };
         let rate = rate(halvings, &self.halve_at, adam.count());
         Ok(adam.step(params, &gradients.tensors, rate)?)
+    }
+
+    /// Updates of the discriminator so far.
+    pub fn discriminator_updates(&self) -> u64 {
+        self.adam_d.as_ref().map_or(0, Adam::count)
     }
 
     /// What the schedule and the halvings leave of the generator's learning rate.
@@ -161,7 +178,6 @@ impl State {
                 .collect()
         };
         let mut moments = self.adam_g.state("generator");
-        moments.extend(self.adam_d.state("discriminator"));
         let mut learned = BTreeMap::new();
         let mut learned_steps = BTreeMap::new();
         if let Some(encoder) = &self.encoder {
@@ -170,10 +186,15 @@ impl State {
             let count = encoder.adam.count().cast_signed();
             learned_steps.insert("encoder.step".to_owned(), count);
         }
+        if let (Some(discriminator), Some(adam)) = (&self.discriminator, &self.adam_d) {
+            moments.extend(adam.state("discriminator"));
+            learned.insert("discriminator", weights(discriminator.params()));
+            let count = adam.count().cast_signed();
+            learned_steps.insert("discriminator.step".to_owned(), count);
+        }
         let mut snapshot = Snapshot {
             files: BTreeMap::from([
                 ("generator", weights(self.generator.params())),
-                ("discriminator", weights(self.discriminator.params())),
                 ("state", moments),
             ]),
             counters: BTreeMap::from([
@@ -181,10 +202,6 @@ impl State {
                 (
                     "generator.step".to_owned(),
                     self.adam_g.count().cast_signed(),
-                ),
-                (
-                    "discriminator.step".to_owned(),
-                    self.adam_d.count().cast_signed(),
                 ),
                 ("gate.train_g".to_owned(), i64::from(self.gate.train_g)),
                 ("gate.train_d".to_owned(), i64::from(self.gate.train_d)),
@@ -206,14 +223,10 @@ impl State {
     /// used then.
     pub fn restore(&mut self, from: &Checkpoint) -> Result<BTreeMap<String, i64>> {
         let origin = shown(&from.path);
-        let (generator, discriminator) =
-            (from.tensors("generator")?, from.tensors("discriminator")?);
+        let generator = from.tensors("generator")?;
         self.generator
             .params_mut()
             .copy_from(&generator, "the generator", &origin)?;
-        self.discriminator
-            .params_mut()
-            .copy_from(&discriminator, "the discriminator", &origin)?;
         let (moments, counters) = from.state()?;
         let counter = |name: &str| -> Result<i64> {
             counters
@@ -224,11 +237,18 @@ impl State {
                     name: name.to_owned(),
                 })
         };
-        let (g, d) = (counter("generator.step")?, counter("discriminator.step")?);
+        let updates = counter("generator.step")?.cast_unsigned();
         self.adam_g
-            .restore("generator", &moments, g.cast_unsigned(), &origin)?;
-        self.adam_d
-            .restore("discriminator", &moments, d.cast_unsigned(), &origin)?;
+            .restore("generator", &moments, updates, &origin)?;
+        // Earlier builds kept one that nothing trained: it is passed over.
+        if let (Some(discriminator), Some(adam)) = (&mut self.discriminator, &mut self.adam_d) {
+            let values = from.tensors("discriminator")?;
+            discriminator
+                .params_mut()
+                .copy_from(&values, "the discriminator", &origin)?;
+            let updates = counter("discriminator.step")?.cast_unsigned();
+            adam.restore("discriminator", &moments, updates, &origin)?;
+        }
         if let Some(encoder) = &mut self.encoder {
             let values = from.tensors(ENCODER_FILE)?;
             encoder.params.copy_from(&values, "the encoder", &origin)?;

@@ -139,7 +139,7 @@ impl<'a> Training<'a> {
         let settings = &experiment.config.train;
         let state = ready.state;
         let first = state.step;
-        let mut watch = Watch::new(state.adam_g.count(), state.adam_d.count());
+        let mut watch = Watch::new(state.adam_g.count(), state.discriminator_updates());
         let mut means = Means::default();
         if let Some(counters) = &ready.counters {
             means = Means::restore(counters);
@@ -292,11 +292,11 @@ impl<'a> Training<'a> {
             }
         }
         let seed = iteration_seed(self.settings.seed, state.step);
-        let updates = (state.adam_g.count(), state.adam_d.count());
+        let updates = (state.adam_g.count(), state.discriminator_updates());
         self.valid = false;
         let losses = iterate(state, perception, &x, recorded.as_ref(), &self.plan, seed);
         // Running statistics of batch normalisation move before any weight does.
-        let untouched = updates == (state.adam_g.count(), state.adam_d.count())
+        let untouched = updates == (state.adam_g.count(), state.discriminator_updates())
             && !self.experiment.normalises_batches();
         self.valid = losses.is_ok() || untouched;
         losses
@@ -317,7 +317,10 @@ impl<'a> Training<'a> {
             }
         }
         let balance = &mut self.watch.balance;
-        balance.observe(self.state.adam_g.count(), self.state.adam_d.count());
+        balance.observe(
+            self.state.adam_g.count(),
+            self.state.discriminator_updates(),
+        );
         if let Some(player) = balance.should_tell() {
             let words = stuck_gate(step, player, self.plan.vaegan.is_some());
             tracing::warn!(step, "{words}");

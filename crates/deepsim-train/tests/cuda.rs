@@ -285,9 +285,9 @@ fn losses_and_metrics_are_the_cpu_s() {
 fn adam_moves_weights_as_on_the_cpu() {
     let (device, _turn) = gpu();
     let experiment = experiment(&[]);
-    let options = experiment.config.optimizer.discriminator;
+    let options = experiment.config.optimizer.discriminator.unwrap();
     let moved = [Device::Cpu, device].map(|d| {
-        let net = Discriminator::new(experiment.discriminator.clone(), 1, d).unwrap();
+        let net = Discriminator::new(experiment.discriminator.clone().unwrap(), 1, d).unwrap();
         let mut adam = Adam::new(net.params(), options).unwrap();
         for step in 0..3 {
             let grads: Vec<Tensor> = net
@@ -419,9 +419,10 @@ fn a_deterministic_run_repeats_itself_and_resumes_exactly() {
             step: 3,
             seconds: 0.0,
             generator: experiment.generator.clone(),
-            discriminator: experiment.discriminator.clone(),
+            discriminator: experiment.trained_discriminator().cloned(),
             encoder_weights: perception.encoder_hash.clone(),
             comparator_weights: perception.comparator_hash.clone(),
+            comparators: Default::default(),
             train_data: String::new(),
             test_data: String::new(),
             versions: Default::default(),

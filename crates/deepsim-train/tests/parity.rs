@@ -179,7 +179,10 @@ fn faults_in_an_iteration_are_noticed() {
         (
             "no decay",
             1,
-            Box::new(|e| e.config.optimizer.discriminator.weight_decay = 0.0),
+            Box::new(|e| {
+                let options = e.config.optimizer.discriminator.as_mut();
+                options.unwrap().weight_decay = 0.0;
+            }),
         ),
     ];
     for (what, group, fault) in faults {
@@ -202,7 +205,7 @@ fn faults_in_an_iteration_are_noticed() {
 fn the_gate_switches_where_the_reference_switches() {
     let r = Reference::run("gate");
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/conv5.toml");
-    let thresholds = Experiment::load(&file, &[]).unwrap().config.gate;
+    let thresholds = Experiment::load(&file, &[]).unwrap().config.gate.unwrap();
     let (losses, trace) = (r.get("losses"), r.get("trace"));
     let n = losses.size()[0];
     assert!(n >= 200);

@@ -20,7 +20,7 @@ use deepsim_nets::params::Params;
 use deepsim_nets::{Adam, Mode};
 use deepsim_train::method::gradients::Player;
 use deepsim_train::method::vaegan::compute_gradients;
-use deepsim_train::method::{Losses, Plan, iterate};
+use deepsim_train::method::{Losses, MicroBatch, Plan, Slice, iterate};
 use deepsim_train::state::State;
 use tch::{Device, Kind, Tensor};
 
@@ -60,7 +60,7 @@ impl Run {
         [
             ("E", &self.state.encoder.as_ref().unwrap().params),
             ("G", self.state.generator.params()),
-            ("D", self.state.discriminator.params()),
+            ("D", self.state.discriminator.as_ref().unwrap().params()),
         ]
     }
 }
@@ -102,7 +102,8 @@ fn begun(experiment: &Experiment, r: &Reference, from: &str, kind: Kind) -> Run 
     if kind == Kind::Double {
         run.perception.widen().unwrap();
         state.generator.params().widen().unwrap();
-        state.discriminator.params().widen().unwrap();
+        let discriminator = state.discriminator.as_ref().unwrap();
+        discriminator.params().widen().unwrap();
         state.encoder.as_ref().unwrap().params.widen().unwrap();
     }
     let load = |params: &mut Params, net: &str| {
@@ -110,11 +111,12 @@ fn begun(experiment: &Experiment, r: &Reference, from: &str, kind: Kind) -> Run 
         params.copy_from(&values, "a network", "reference").unwrap();
     };
     load(state.generator.params_mut(), "G");
-    load(state.discriminator.params_mut(), "D");
+    load(state.discriminator.as_mut().unwrap().params_mut(), "D");
     load(&mut state.encoder.as_mut().unwrap().params, "E");
     let o = &experiment.config.optimizer;
     state.adam_g = Adam::new(state.generator.params(), o.generator).unwrap();
-    state.adam_d = Adam::new(state.discriminator.params(), o.discriminator).unwrap();
+    let d = state.discriminator.as_ref().unwrap();
+    state.adam_d = Some(Adam::new(d.params(), o.discriminator.unwrap()).unwrap());
     let encoder = state.encoder.as_mut().unwrap();
     encoder.adam = Adam::new(&encoder.params, o.encoder.unwrap()).unwrap();
     run
@@ -135,8 +137,11 @@ fn values(r: &Reference, experiment: &Experiment, kind: Kind) -> (Values, Outcom
     let mut values = Values::default();
     let run = begun(experiment, r, "w", kind);
     let rule = run.plan.vaegan.unwrap();
+    let x = images(0);
+    let slice = Slice::whole(x.size()[0]);
+    let batch = MicroBatch::new(&run.perception, &run.plan, &x, None, slice).unwrap();
     let found = deepsim_nets::init::seeded(seeds[0], || {
-        compute_gradients(&run.state, &run.perception, &images(0), &run.plan, rule).unwrap()
+        compute_gradients(&run.state, &batch, rule).unwrap()
     });
     for gradients in found.gradients {
         let net = match gradients.player {
@@ -219,7 +224,7 @@ fn check(file: &str, options: &str) -> (Run, Vec<Losses>) {
     let o = &mut smooth.config.optimizer;
     let all = [
         ("G", Some(&mut o.generator)),
-        ("D", Some(&mut o.discriminator)),
+        ("D", o.discriminator.as_mut()),
         ("E", o.encoder.as_mut()),
     ];
     for (net, options) in all {
@@ -344,6 +349,8 @@ fn what_was_trained_is_asked_without_batches() {
         let logits = run
             .state
             .discriminator
+            .as_ref()
+            .unwrap()
             .forward(&x, None, Mode::Evaluation)
             .unwrap();
         let (got, want) = (logits.select(1, 0), r.get("eval/logit").flatten(0, -1));
@@ -408,9 +415,10 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
                 step: whole.state.step,
                 seconds: 0.0,
                 generator: experiment.generator.clone(),
-                discriminator: experiment.discriminator.clone(),
+                discriminator: experiment.trained_discriminator().cloned(),
                 encoder_weights: String::new(),
                 comparator_weights: String::new(),
+                comparators: Default::default(),
                 train_data: String::new(),
                 test_data: String::new(),
                 versions: Default::default(),

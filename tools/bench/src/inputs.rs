@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::flops;
-use crate::networks::networks;
+use crate::networks::{discriminator, networks};
 
 /// Seed of the frozen networks' weights: `random:1` in the experiment.
 const NET_SEED: u64 = 1;
@@ -55,7 +55,7 @@ pub fn write(experiment: &Experiment, folder: &Path) -> Result<()> {
     }
     for (prefix, params) in [
         ("g", state.generator.params()),
-        ("d", state.discriminator.params()),
+        ("d", discriminator(&state)?.params()),
     ] {
         tensors.extend(named(prefix, params));
     }
@@ -172,7 +172,7 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
                     "stride": stride, "pad": pad })
         })
         .collect();
-    let discriminator: Vec<Value> = flops::discriminator(state.discriminator.params())
+    let discriminator: Vec<Value> = flops::discriminator(discriminator(state)?.params())
         .iter()
         .map(|layer| json!({ "name": layer.name, "stride": layer.stride }))
         .collect();

@@ -129,7 +129,7 @@ mod tests {
             assert_eq!(experiment.config.train.batch_size, work.batch);
             for (d, adv) in [(0.0, 1e9), (1e9, 1e-9), (1.0, 0.0)] {
                 let mut gate = Gate::open();
-                gate.update(&experiment.config.gate, d, d, adv);
+                gate.update(&experiment.config.gate.unwrap(), d, d, adv);
                 // adv = 0 gives an infinite ratio; cross entropies are never exactly 0.
                 assert!(
                     gate == Gate::open() || adv == 0.0,

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use deepsim_experiment::features_file::FeaturesFile;
-use deepsim_experiment::source::sizes;
 use deepsim_experiment::{Clip, ExperimentError, evaluate, sheet};
 use serde::Serialize;
 use tch::{Device, Tensor};
@@ -33,7 +32,7 @@ const FEW: usize = 3;
 /// Features of another shape than the generator's, or not finite (before anything is written);
 /// files that cannot be written.
 pub fn decode(ready: &Ready, file: &Path, out: &Path, device: Device) -> Result<Vec<Decoded>> {
-    let wanted = sizes(ready.generator.spec().input);
+    let wanted = ready.generator.spec().input.sizes();
     let features = FeaturesFile::read_loosely(file)?;
     let mut named: Vec<(String, Tensor)> = Vec::new();
     let (mut misshapen, mut not_finite) = (Vec::new(), Vec::new());

@@ -13,10 +13,9 @@ use clap::ValueEnum;
 use deepsim_data::terminal;
 use deepsim_data::terminal::path as shown;
 use deepsim_experiment::config::Normalize;
-use deepsim_experiment::networks::Frozen;
+use deepsim_experiment::networks;
 use deepsim_experiment::recorded::Scale;
-use deepsim_experiment::source::Role;
-use deepsim_experiment::source::{NetSource, Source, Weights};
+use deepsim_experiment::source::{DiscriminatorSource, NetSource, Source, Weights};
 use deepsim_experiment::{Checkpoint, Consent, Experiment, Fixed, files, run_dir};
 use deepsim_nets::images::{caffe_to_rgb, rgb_to_caffe};
 use deepsim_nets::params::{NamedTensors, f32_bytes, read_safetensors};
@@ -133,20 +132,12 @@ fn network(
     };
     Ok(match request.net {
         Net::Encoder | Net::Comparator => {
-            let (source, role) = match request.net {
-                Net::Encoder => (&experiment.encoder, Role::Encoder),
-                _ => (&experiment.comparator, Role::Comparator),
+            let (table, source) = match request.net {
+                Net::Encoder => ("encoder", &experiment.encoder),
+                _ => comparator(experiment)?,
             };
-            if let Source::Discriminator(tap) = *source {
-                let (values, origin) = trained("discriminator")?;
-                let spec = experiment.discriminator.clone();
-                let d = Discriminator::from_values(
-                    spec,
-                    &values,
-                    "the discriminator",
-                    &origin,
-                    device,
-                )?;
+            if let Source::Discriminator(DiscriminatorSource { tap }) = *source {
+                let d = discriminator(experiment, &trained("discriminator")?, device)?;
                 return Ok(Box::new(move |x, _| {
                     Ok(d.features(&rgb_to_caffe(x)?, tap, Mode::Evaluation)?)
                 }));
@@ -157,7 +148,7 @@ fn network(
                 None => request.consent.at_first(&experiment.path),
             };
             let source = with_weights(source, request.weights.as_ref());
-            let net = Frozen::open(&source, role, permit, device)?;
+            let net = networks::open(table, &source, &permit, device)?;
             Box::new(move |x, _| Ok(net.features(&rgb_to_caffe(x)?)?))
         }
         Net::Generator => {
@@ -183,11 +174,8 @@ fn network(
             })
         }
         Net::Discriminator => {
-            let (values, origin) = trained("discriminator")?;
-            let spec = experiment.discriminator.clone();
-            let d =
-                Discriminator::from_values(spec, &values, "the discriminator", &origin, device)?;
-            let features = match experiment.discriminator.features {
+            let d = discriminator(experiment, &trained("discriminator")?, device)?;
+            let features = match d.spec().features {
                 FeatureBranch::Off => None,
                 FeatureBranch::Features(length) => {
                     let feat = tensors.pick("feat")?.f_to_device(device)?;
@@ -213,6 +201,34 @@ fn network(
             })
         }
     })
+}
+
+/// The comparator's section and source: the first, where there are several.
+fn comparator(experiment: &Experiment) -> Result<(&str, &Source)> {
+    let first = experiment.comparators.first();
+    let first = first.ok_or_else(|| lacks(experiment, "comparator"))?;
+    Ok((&first.table, &first.source))
+}
+
+/// The experiment's discriminator with trained weights, given with where they are from.
+fn discriminator(
+    experiment: &Experiment,
+    (values, origin): &(NamedTensors, String),
+    device: Device,
+) -> Result<Discriminator> {
+    let spec = experiment.discriminator.clone();
+    let spec = spec.ok_or_else(|| lacks(experiment, "discriminator"))?;
+    let what = "the discriminator";
+    Ok(Discriminator::from_values(
+        spec, values, what, origin, device,
+    )?)
+}
+
+fn lacks(experiment: &Experiment, net: &'static str) -> EvalError {
+    EvalError::NoNetwork {
+        experiment: experiment.path.clone(),
+        net,
+    }
 }
 
 /// The run that has recorded which module the experiment's is, and its checkpoint: the one that is asked for, or the one

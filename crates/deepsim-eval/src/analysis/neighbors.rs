@@ -2,11 +2,11 @@
 //! pixels and of features, beside the reconstruction (Section 4.1 of the paper).
 
 use deepsim_data::Dataset;
+use deepsim_experiment::Clip;
 use deepsim_experiment::evaluate::reconstruct;
-use deepsim_experiment::source::NetSource;
-use deepsim_experiment::{Clip, networks};
-use deepsim_nets::loss::TermKind;
-use deepsim_nets::{FeatureNet, Tap};
+use deepsim_experiment::experiment::ComparatorSource;
+use deepsim_experiment::source::{NetSource, Source};
+use deepsim_nets::Tap;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
@@ -97,18 +97,16 @@ fn spaces(run: &Loaded, device: Device) -> Result<Vec<Space<'_>>> {
         name: "pixels".to_owned(),
         features: Box::new(|x| Ok(x.shallow_clone())),
     }];
-    let (encoder, comparator) = (&run.experiment.encoder, &run.experiment.comparator);
+    let encoder = &run.experiment.encoder;
     if let Some(source) = encoder.network() {
         let at = |tap: Tap| source.net.table().iter().position(|(t, _)| *t == tap);
         for tap in LAYERS {
             if at(tap).is_some() && at(tap) < at(source.tap) {
-                let net: FeatureNet = networks::load(
-                    &NetSource {
-                        tap,
-                        ..source.clone()
-                    },
-                    device,
-                )?;
+                let source = NetSource {
+                    tap,
+                    ..source.clone()
+                };
+                let net = source.load(device)?;
                 spaces.push(Space {
                     name: format!("{}:{tap}", source.net),
                     features: Box::new(move |x| {
@@ -126,9 +124,16 @@ fn spaces(run: &Loaded, device: Device) -> Result<Vec<Space<'_>>> {
         },
         features: Box::new(|x| Ok(run.perception.encode(x)?)),
     });
-    if run.experiment.config.loss.weight(TermKind::Feature) > 0.0
-        && run.perception.discriminator_tap().is_none()
+    for ComparatorSource {
+        term,
+        source: comparator,
+        ..
+    } in run.experiment.compared()
     {
+        // The one that trains along is there while a run trains.
+        if matches!(comparator, Source::Discriminator(_)) {
+            continue;
+        }
         // The same layer of a network with other weights is another space.
         let same_tap = encoder.to_string() == comparator.to_string();
         let name = if same_tap && encoder.origin() != comparator.origin() {
@@ -138,7 +143,11 @@ fn spaces(run: &Loaded, device: Device) -> Result<Vec<Space<'_>>> {
         };
         spaces.push(Space {
             name,
-            features: Box::new(|x| Ok(run.perception.compare(x)?)),
+            features: Box::new(move |x| {
+                let found = run.perception.compare(x)?;
+                let found = found.get(term).map(Tensor::shallow_clone);
+                found.ok_or_else(|| EvalError::Format(format!("no features of {comparator}")))
+            }),
         });
     }
     let mut names = std::collections::BTreeSet::new();

@@ -192,7 +192,12 @@ pub fn draw(run: &Loaded, request: Draw, device: Device) -> Result<Drawn> {
         run: run.path.display().to_string(),
         noise: spec.noise,
         diversity: run.experiment.config.diversity.map_or(0.0, |d| d.weight),
-        conditioned: run.experiment.config.discriminator.features,
+        conditioned: run
+            .experiment
+            .config
+            .discriminator
+            .as_ref()
+            .is_some_and(|d| d.features),
         n: chosen.len(),
         draws: request.draws,
         spread: percent(apart, pairs, norm.image),

@@ -9,7 +9,6 @@ use deepsim_experiment::measure::{self, Images};
 use deepsim_experiment::source::Source;
 use deepsim_experiment::{Clip, Experiment};
 use deepsim_nets::init::{derive_seed, seeded};
-use deepsim_nets::loss::TermKind;
 use deepsim_nets::metrics::{frechet_distance, gradient_energy, kernel_distance};
 use deepsim_nets::{Code, FeatureNet, NetKind, Reduction, Tap};
 use serde::Serialize;
@@ -67,10 +66,11 @@ pub fn has_prior(experiment: &Experiment) -> bool {
 
 /// What a run's images were compared in.
 pub fn compared_in(experiment: &Experiment) -> String {
-    if experiment.config.loss.weight(TermKind::Feature) > 0.0 {
-        crate::run::catalog::net_name(&experiment.comparator)
-    } else {
+    let names = experiment.compared_in(crate::run::catalog::net_name);
+    if names.is_empty() {
         "pixels".to_owned()
+    } else {
+        names
     }
 }
 
@@ -138,9 +138,7 @@ pub fn reference(folder: &Path, device: Device) -> Result<Option<FeatureNet>> {
 /// Whether the reference network had a part in the training: what is trained for tells nothing of it.
 fn took_part(experiment: &Experiment) -> bool {
     let is_reference = |source: &Source| source.network().is_some_and(|n| n.net == REFERENCE_NET);
-    is_reference(&experiment.encoder)
-        || (experiment.config.loss.weight(TermKind::Feature) > 0.0
-            && is_reference(&experiment.comparator))
+    experiment.sources().any(|(_, source)| is_reference(source))
 }
 
 /// Everything that is said of a run and `count` samples of [`draw`]. There are no distances by a reference network that had a part

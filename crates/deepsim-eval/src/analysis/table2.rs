@@ -99,13 +99,8 @@ pub struct Row {
 /// prints; others are other experiments.
 fn printed(e: &Experiment) -> (Option<f64>, Option<f64>) {
     let loss = Loss::of(e);
-    let trained = e.encoder.learned()
-        && (e.config.loss.weight(TermKind::Feature) == 0.0 || e.comparator.learned());
-    let comparator = if e.config.loss.weight(TermKind::Feature) > 0.0 {
-        e.comparator.to_string()
-    } else {
-        String::new()
-    };
+    let trained = e.encoder.learned() && e.compared().all(|c| c.source.learned());
+    let comparator = e.compared_in(ToString::to_string);
     paper::errors(loss.method(e), &comparator, &decoded_name(e))
         .filter(|_| trained && loss != Loss::FeatureAdversarial)
         .unwrap_or((None, None))
@@ -113,11 +108,7 @@ fn printed(e: &Experiment) -> (Option<f64>, Option<f64>) {
 
 /// See [`Row::apart`].
 fn apart(e: &Experiment) -> String {
-    let compared = if e.config.loss.weight(TermKind::Feature) > 0.0 {
-        net_name(&e.comparator)
-    } else {
-        String::new()
-    };
+    let compared = e.compared_in(net_name);
     let pixels = match e.config.pixels.distance {
         _ if e.config.loss.weight(TermKind::Image) == 0.0 => "",
         PixelDistance::Squared => "",
@@ -269,11 +260,7 @@ pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> 
         },
     )?;
     let loss = Loss::of(e);
-    let comparator = if e.config.loss.weight(TermKind::Feature) > 0.0 {
-        e.comparator.to_string()
-    } else {
-        String::new()
-    };
+    let comparator = e.compared_in(ToString::to_string);
     let (paper_image_error, paper_feature_error) = printed(e);
     let row = Row::named(loss.method(e), &decoded_name(e), &comparator);
     let row = row.measured(e, images, options.clip, &errors);

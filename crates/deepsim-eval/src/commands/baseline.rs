@@ -120,7 +120,7 @@ impl Mv {
             Some((run, checkpoint)) => consent.on_run(run, &checkpoint.manifest),
             None => consent.at_first(&experiment.path),
         };
-        let perception = Perception::encoder_alone(&experiment, permit, device)?;
+        let perception = Perception::encoder_alone(&experiment, &permit, device)?;
         let layer = source.network().map_or("", |n| n.tap.name());
         let weight = tv.unwrap_or_else(|| mv::total_variation_for(layer));
         let settings = mv::Settings::published(crop, weight, seed);

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use deepsim_experiment::Experiment;
 use deepsim_experiment::source::Source;
 use deepsim_nets::images::caffe_to_rgb;
-use deepsim_nets::loss::TermKind;
 use deepsim_nets::metrics::{Lpips, WINDOW, classify, psnr, ssim};
 use deepsim_nets::{FeatureNet, NetKind, Tap};
 use serde::{Serialize, Serializer};
@@ -140,10 +139,7 @@ impl Metrics {
 
     /// Begins to measure a trained run.
     pub fn of(&self, experiment: &Experiment) -> Measuring<'_> {
-        let mut used: Vec<NetKind> = kind(&experiment.encoder).into_iter().collect();
-        if experiment.config.loss.weight(TermKind::Feature) > 0.0 {
-            used.extend(kind(&experiment.comparator));
-        }
+        let used: Vec<NetKind> = experiment.sources().filter_map(|(_, s)| kind(s)).collect();
         self.beside(&used)
     }
 

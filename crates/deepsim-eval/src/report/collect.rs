@@ -6,11 +6,11 @@ use std::process::Command;
 
 use deepsim_data::Dataset;
 use deepsim_data::terminal::path as shown;
+use deepsim_experiment::config::Gate;
 use deepsim_experiment::evaluate::{decode, held_out_features};
 use deepsim_experiment::measure::{self, Images, Norm};
 use deepsim_experiment::{Checkpoint, Clip, Consent};
 use deepsim_nets::images::clip_caffe;
-use deepsim_nets::loss::TermKind;
 use tch::{Device, Tensor};
 
 use super::closer;
@@ -158,7 +158,11 @@ fn card(entry: &Entry) -> RunCard {
                 .flatten()
                 .map_or(0.0, |c| c.manifest.seconds);
             let weights = e.weights();
-            let history = history::read(&entry.path.join("metrics.jsonl"), &weights, config.gate);
+            let history = history::read(
+                &entry.path.join("metrics.jsonl"),
+                &weights,
+                config.gate.unwrap_or(Gate::OPEN),
+            );
             (step, seconds, Some(history), again::train(&entry.path, e))
         }
         Origin::MahendranVedaldi => {
@@ -178,8 +182,8 @@ fn card(entry: &Entry) -> RunCard {
             .to_owned(),
         encoder: net_name(&e.encoder),
         comparator: match entry.loss() {
-            Some(_) if config.loss.weight(TermKind::Feature) > 0.0 => net_name(&e.comparator),
-            _ => String::new(),
+            Some(_) => e.compared_in(net_name),
+            None => String::new(),
         },
         weights: names::weights(&e.encoder),
         data: names::data(&config.data.test),

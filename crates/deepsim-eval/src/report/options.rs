@@ -1,6 +1,5 @@
 //! What the page is asked to show, and what it calls a run.
 
-use deepsim_nets::loss::TermKind;
 use std::path::Path;
 
 use deepsim_experiment::Consent;
@@ -34,16 +33,14 @@ pub(super) fn label(entry: &Entry) -> String {
     match entry.loss() {
         None => format!("{encoder}: Mahendran & Vedaldi"),
         Some(loss) => {
-            let comparator = &entry.experiment.comparator;
+            let experiment = &entry.experiment;
+            let comparators = experiment.compared_in(net_name);
             let other = loss != Loss::Image
-                && entry.experiment.config.loss.weight(TermKind::Feature) > 0.0
-                && *comparator != entry.experiment.encoder;
+                && experiment
+                    .compared()
+                    .any(|c| c.source != experiment.encoder);
             if other {
-                format!(
-                    "{encoder}: {}; comparator {}",
-                    loss.words(),
-                    net_name(comparator)
-                )
+                format!("{encoder}: {}; comparator {comparators}", loss.words())
             } else {
                 format!("{encoder}: {}", loss.words())
             }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use deepsim_data::terminal::{self, one_line, path as shown};
 use deepsim_experiment::config;
 use deepsim_experiment::run_dir::{self, find_runs};
-use deepsim_experiment::source::Role;
 use deepsim_experiment::source::Source;
 use deepsim_experiment::{Checkpoint, Consent, Experiment, suggest};
 use deepsim_nets::loss::TermKind;
@@ -219,24 +218,21 @@ pub fn allowed(entries: Vec<Entry>, consent: &Consent, mut warn: impl FnMut(Stri
 
 fn check_permission(entry: &Entry, consent: &Consent) -> Result<()> {
     let e = &entry.experiment;
-    let sources = [
-        (Role::Encoder, &e.encoder),
-        (Role::Comparator, &e.comparator),
-    ];
-    if !sources.iter().any(|(_, s)| matches!(s, Source::Script(_))) {
+    if !e.needs_consent() {
         return Ok(());
     }
+    let scripts = e.scripts();
     match entry.origin {
         Origin::Generator(_) => {
             if let Some(newest) = Checkpoint::newest(&entry.path.join("checkpoints"))? {
                 let permit = consent.on_run(&entry.path, &newest.manifest);
-                permit.modules(sources)?;
+                permit.modules(&scripts)?;
             }
         }
         Origin::MahendranVedaldi => {
             let record = mv::Record::open(&entry.path)?;
             let permit = consent.on_record(&entry.path, &record.manifest.encoder_weights);
-            permit.modules([sources[0]])?;
+            permit.modules(&scripts[..1])?;
         }
     }
     Ok(())

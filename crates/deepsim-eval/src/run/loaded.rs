@@ -37,20 +37,13 @@ impl Loaded {
         catalog::check(path)?;
         let (experiment, checkpoint) = run_dir::read(path)?;
         let permit = consent.on_run(path, &checkpoint.manifest);
-        let mut perception = Perception::open(&experiment, permit, device)?;
+        let mut perception = Perception::open(&experiment, &permit, device)?;
         let then = &checkpoint.manifest;
-        same(
-            path,
-            "encoder.weights",
-            &then.encoder_weights,
-            &perception.encoder_hash,
-        )?;
-        same(
-            path,
-            "comparator.weights",
-            &then.comparator_weights,
-            &perception.comparator_hash,
-        )?;
+        for (table, is) in perception.hashes() {
+            if let Some((_, was)) = then.sources().find(|(known, _)| *known == table) {
+                same(path, &format!("{table}.weights"), was, is)?;
+            }
+        }
         perception.restore(&checkpoint)?;
         let generator = checkpoint.generator(device)?;
         Ok(Loaded {
@@ -138,14 +131,14 @@ impl Loaded {
     }
 }
 
-pub(crate) fn same(run: &Path, what: &'static str, was: &str, is: &str) -> Result<()> {
+pub(crate) fn same(run: &Path, what: &str, was: &str, is: &str) -> Result<()> {
     if was == is {
         return Ok(());
     }
     let cut = |s: &str| s.chars().take(16).collect();
     Err(EvalError::InputChanged {
         run: run.to_owned(),
-        what,
+        what: what.to_owned(),
         was: cut(was),
         is: cut(is),
     })

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use deepsim_data::terminal::path as shown;
 use deepsim_data::{Dataset, Framing};
-use deepsim_experiment::networks::{self, Frozen};
+use deepsim_experiment::networks;
 use deepsim_experiment::recorded::Scale;
-use deepsim_experiment::source::Role;
+use deepsim_experiment::source::Features;
 use deepsim_experiment::{Checkpoint, Consent, Experiment, run_dir};
 use deepsim_nets::Generator;
 use deepsim_nets::params::read_safetensors;
@@ -105,7 +105,7 @@ impl Ready {
     ///
     /// # Errors
     /// Missing, wrong or changed weights; features that were recorded elsewhere; a TorchScript module without consent.
-    pub fn encoder(&self, consent: &Consent, device: Device) -> Result<Frozen> {
+    pub fn encoder(&self, consent: &Consent, device: Device) -> Result<Box<dyn Features>> {
         let source = &self.experiment.encoder;
         // A run's own file binds like the run: another module than its own is allowed by its hash alone.
         let recorded = match &self.run {
@@ -116,10 +116,10 @@ impl Ready {
             Some((path, checkpoint)) => consent.on_run(path, &checkpoint.manifest),
             None => consent.at_first(&self.experiment.path),
         };
-        let net = Frozen::open(source, Role::Encoder, permit, device)?;
+        let net = networks::open("encoder", source, &permit, device)?;
         if let Some((path, checkpoint)) = &self.run {
             let then = &checkpoint.manifest.encoder_weights;
-            same(path, "encoder.weights", then, &networks::hash(source)?)?;
+            same(path, "encoder.weights", then, &source.hash()?)?;
         }
         Ok(net)
     }

@@ -33,12 +33,16 @@ pub struct Manifest {
     pub seconds: f64,
     /// The generator's architecture.
     pub generator: GeneratorSpec,
-    /// The discriminator's architecture.
-    pub discriminator: DiscriminatorSpec,
+    /// The discriminator's architecture, where one trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discriminator: Option<DiscriminatorSpec>,
     /// blake3 of the encoder's weights.
     pub encoder_weights: String,
-    /// blake3 of the comparator's weights.
+    /// blake3 of the comparator's weights; empty where there is none, or where they have names.
     pub comparator_weights: String,
+    /// blake3 of the weights of comparators with names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub comparators: BTreeMap<String, String>,
     /// Digest of the training photographs.
     pub train_data: String,
     /// Digest of the held-out photographs.
@@ -63,6 +67,19 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The sections of the experiment that features come from, each with the blake3 of what it was trained with.
+    pub fn sources(&self) -> impl Iterator<Item = (String, &str)> {
+        let single = [
+            ("encoder", &self.encoder_weights),
+            ("comparator", &self.comparator_weights),
+        ];
+        let single = single.into_iter().filter(|(_, hash)| !hash.is_empty());
+        let named = self.comparators.iter();
+        single
+            .map(|(table, hash)| (table.to_owned(), hash.as_str()))
+            .chain(named.map(|(name, hash)| (format!("comparator.{name}"), hash.as_str())))
+    }
+
     /// The bytes of `manifest.json`, with the digest.
     ///
     /// # Errors

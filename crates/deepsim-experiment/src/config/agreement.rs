@@ -12,9 +12,64 @@ use super::train::DiscriminatorPasses;
 /// Checks each section, and what they ask of each other.
 pub(crate) fn check(config: &Config) -> Checked {
     config.check()?;
+    used_sections(config)?;
+    feature_terms(config)?;
     latent(config)?;
     vaegan(config)?;
     noise(config)
+}
+
+/// Sections that a term needs.
+fn used_sections(config: &Config) -> Checked {
+    if config.loss.weight(TermKind::Adversarial) == 0.0 {
+        return Ok(());
+    }
+    let needs = "is missing: loss.adv is above 0, so a discriminator trains";
+    if config.discriminator.is_none() {
+        return complain("discriminator", needs);
+    }
+    if config.optimizer.discriminator.is_none() {
+        return complain("optimizer.discriminator", needs);
+    }
+    if config.gate.is_none() && config.vaegan.is_none() {
+        let reason = "is missing: loss.adv is above 0, and the gate says when each network pauses";
+        return complain("gate", reason);
+    }
+    Ok(())
+}
+
+/// Each feature term has a comparator, and each comparator a weight.
+fn feature_terms(config: &Config) -> Checked {
+    let weighed: Vec<&str> = config
+        .loss
+        .of_kind(TermKind::Feature)
+        .filter_map(|(term, _)| term.name())
+        .collect();
+    let named: Vec<&str> = config
+        .comparator
+        .iter()
+        .filter_map(|c| c.name.as_deref())
+        .collect();
+    if let Some(name) = weighed.iter().find(|name| !named.contains(name)) {
+        let reason = format!("weighs a comparator that is not there: add [comparator.{name}]");
+        return complain(&format!("loss.feat.{name}"), reason);
+    }
+    if config.loss.weight(TermKind::Feature) == 0.0 {
+        return Ok(());
+    }
+    if config.comparator.is_empty() {
+        let reason = "is missing: loss.feat is above 0, and images are compared in its features";
+        return complain("comparator", reason);
+    }
+    match named.iter().find(|name| !weighed.contains(name)) {
+        Some(name) => {
+            let reason = format!(
+                "has no weight: with named comparators loss.feat is a table, such as {{ {name} = 0.01 }}"
+            );
+            complain(&format!("comparator.{name}"), reason)
+        }
+        None => Ok(()),
+    }
 }
 
 /// More values than any code needs; keeps products of them far from overflow.
@@ -92,9 +147,10 @@ fn vaegan(config: &Config) -> Checked {
         return complain("train.batch_size", reason);
     }
     let one = DiscriminatorPasses::One;
+    let discriminator = config.discriminator.as_ref();
     if config.train.discriminator_passes == one
         && (config.vaegan.is_some()
-            || config.discriminator.architecture == DiscriminatorKind::VaeGan)
+            || discriminator.is_some_and(|d| d.architecture == DiscriminatorKind::VaeGan))
     {
         let reason = "must be \"paper\" here: with batch normalisation each image's loss depends on all \
                       images, and [vaegan] has an order of its own";
@@ -124,7 +180,7 @@ fn vaegan(config: &Config) -> Checked {
             }
         }
     }
-    if config.discriminator.features {
+    if discriminator.is_some_and(|d| d.features) {
         let reason = "must be false with [vaegan]: draws of the prior belong to no image";
         return complain("discriminator.features", reason);
     }

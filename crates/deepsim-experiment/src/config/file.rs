@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::{Checked, complain};
+use super::comparators::Comparators;
 use super::data::Data;
 use super::discriminator::{Discriminator, DiscriminatorKind};
 use super::diversity::Diversity;
@@ -29,12 +30,15 @@ pub struct Config {
     /// Makes an autoencoder of it: the encoder learns, and its codes are these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latent: Option<LatentSpec>,
-    /// The network in whose feature space images are compared.
-    pub comparator: Network,
+    /// The network in whose feature space images are compared, where a feature term is above 0; or several, as
+    /// `[comparator.NAME]`, each with a weight of its own, `loss.feat.NAME`.
+    #[serde(default, skip_serializing_if = "Comparators::is_empty")]
+    pub comparator: Comparators,
     /// The generator.
     pub generator: Generator,
-    /// The discriminator.
-    pub discriminator: Discriminator,
+    /// The discriminator, where `loss.adv` is above 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discriminator: Option<Discriminator>,
     /// Makes a VAE/GAN of it (Larsen et al.): their iteration instead of the paper's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vaegan: Option<VaeGan>,
@@ -50,8 +54,9 @@ pub struct Config {
     pub optimizer: Optimizers,
     /// Learning-rate schedule.
     pub schedule: Schedule,
-    /// When each network pauses.
-    pub gate: Gate,
+    /// When each network pauses, where `loss.adv` is above 0; with `[vaegan]` it may be left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
     /// The run itself.
     pub train: Train,
 }
@@ -73,10 +78,13 @@ impl Config {
             return complain("one of the values", reason);
         }
         self.loss.check()?;
-        self.discriminator.check()?;
+        self.comparator.check()?;
+        self.discriminator
+            .as_ref()
+            .map_or(Ok(()), Discriminator::check)?;
         self.optimizer.check()?;
         self.schedule.check()?;
-        self.gate.check()?;
+        self.gate.as_ref().map_or(Ok(()), Gate::check)?;
         self.vaegan.as_ref().map_or(Ok(()), VaeGan::check)?;
         self.diversity.as_ref().map_or(Ok(()), Diversity::check)
     }
@@ -84,7 +92,8 @@ impl Config {
     /// Whether one of its networks normalises batches: then a pass alone changes it, before any weight is updated.
     #[must_use]
     pub fn normalises_batches(&self) -> bool {
-        self.discriminator.architecture == DiscriminatorKind::VaeGan
+        let discriminator = self.discriminator.as_ref();
+        discriminator.is_some_and(|d| d.architecture == DiscriminatorKind::VaeGan)
             || self.generator.trunk == Trunk::VaeGan
             || self.encoder.net == SourceKind::VaeGan
     }

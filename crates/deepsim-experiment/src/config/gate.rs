@@ -20,6 +20,14 @@ pub struct Gate {
 }
 
 impl Gate {
+    /// Nothing ever pauses.
+    pub const OPEN: Gate = Gate {
+        d_off_below: 0.0,
+        d_on_above: 0.0,
+        g_off_above: f64::INFINITY,
+        g_on_below: f64::INFINITY,
+    };
+
     pub(super) fn check(&self) -> Checked {
         let all = [
             self.d_off_below,

@@ -1,11 +1,13 @@
 //! `[loss]` and `[pixels]`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use deepsim_nets::loss::{KINDS, KindInfo, Term, TermKind, Terms, WeightKey};
 use deepsim_nets::{PixelDistance, Reduction};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -14,6 +16,8 @@ use super::check::{Checked, at_least_zero, complain};
 
 /// The key beside the weights.
 const REDUCTION: &str = "reduction";
+/// The kind whose terms may have names: one for each comparator.
+const BY_NAME: TermKind = TermKind::Feature;
 
 /// `[loss]`: the weight of each term, by the key that the table of terms ([`KINDS`]) gives it, and how sums over a batch
 /// become numbers.
@@ -31,15 +35,23 @@ impl Loss {
         &self.weights
     }
 
-    /// A term's weight; 0 where none is given.
+    /// The weight of a kind's term; the sum of the weights of those with names; 0 where none is given.
     #[must_use]
     pub fn weight(&self, kind: TermKind) -> f64 {
-        self.weights.weight(kind)
+        self.of_kind(kind).map(|(_, weight)| weight).sum()
     }
 
-    /// Changes a term's weight.
+    /// Gives a kind one term without a name.
     pub fn set_weight(&mut self, kind: TermKind, weight: f64) {
+        let others = self.weights.iter().filter(|(term, _)| term.kind() != kind);
+        self.weights = others.map(|(term, &w)| (term.clone(), w)).collect();
         self.weights.set(kind, weight);
+    }
+
+    /// The terms of a kind, with their weights.
+    pub(super) fn of_kind(&self, kind: TermKind) -> impl Iterator<Item = (&Term, f64)> {
+        let all = self.weights.iter().map(|(term, &weight)| (term, weight));
+        all.filter(move |(term, _)| term.kind() == kind)
     }
 
     pub(super) fn check(&self) -> Checked {
@@ -65,8 +77,14 @@ impl Serialize for Loss {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(None)?;
         for info in KINDS.iter().filter(|info| info.weight.is_in_loss()) {
+            let named = self.of_kind(info.kind);
+            let named: BTreeMap<&str, f64> = named
+                .filter_map(|(term, weight)| Some((term.name()?, weight)))
+                .collect();
             let weight = self.weight(info.kind);
-            if info.weight == WeightKey::Required || weight != 0.0 {
+            if !named.is_empty() {
+                map.serialize_entry(info.key, &named)?;
+            } else if info.weight == WeightKey::Required || weight != 0.0 {
                 map.serialize_entry(info.key, &weight)?;
             }
         }
@@ -101,6 +119,44 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
+/// A weight, or weights by name.
+enum Weights {
+    One(f64),
+    Named(BTreeMap<String, f64>),
+}
+
+impl<'de> Deserialize<'de> for Weights {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Weights, D::Error> {
+        struct Value;
+
+        impl<'de> Visitor<'de> for Value {
+            type Value = Weights;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("f64, or a table of a number for each named comparator")
+            }
+
+            fn visit_f64<E>(self, weight: f64) -> Result<Weights, E> {
+                Ok(Weights::One(weight))
+            }
+
+            fn visit_i64<E>(self, weight: i64) -> Result<Weights, E> {
+                Ok(Weights::One(weight as f64))
+            }
+
+            fn visit_u64<E>(self, weight: u64) -> Result<Weights, E> {
+                Ok(Weights::One(weight as f64))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Weights, A::Error> {
+                BTreeMap::deserialize(MapAccessDeserializer::new(map)).map(Weights::Named)
+            }
+        }
+
+        from.deserialize_any(Value)
+    }
+}
+
 impl<'de> Deserialize<'de> for Loss {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Loss, D::Error> {
         struct Section;
@@ -114,8 +170,21 @@ impl<'de> Deserialize<'de> for Loss {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Loss, A::Error> {
                 let (mut weights, mut reduction) = (Terms::default(), None);
+                let mut named = false;
                 while let Some(key) = map.next_key()? {
                     match key {
+                        Key::Weight(kind) if kind == BY_NAME => match map.next_value()? {
+                            Weights::One(weight) => weights.set(kind, weight),
+                            Weights::Named(all) => {
+                                let term = |(name, weight): (String, f64)| {
+                                    (Term::named(kind, &name), weight)
+                                };
+                                for (term, weight) in all.into_iter().map(term) {
+                                    weights.set(term, weight);
+                                }
+                                named = true;
+                            }
+                        },
                         Key::Weight(kind) => {
                             let weight: f64 = map.next_value()?;
                             // What is not written for 0 is not there for 0.
@@ -128,7 +197,8 @@ impl<'de> Deserialize<'de> for Loss {
                 }
                 let required = |info: &&KindInfo| info.weight == WeightKey::Required;
                 for info in KINDS.iter().filter(required) {
-                    if weights.get(&Term::from(info.kind)).is_none() {
+                    let is_named = named && info.kind == BY_NAME;
+                    if !is_named && weights.get(&Term::from(info.kind)).is_none() {
                         return Err(A::Error::missing_field(info.key));
                     }
                 }
@@ -153,7 +223,19 @@ impl JsonSchema for Loss {
         let mut required = vec![REDUCTION];
         for info in KINDS.iter().filter(|info| info.weight.is_in_loss()) {
             let description = format!("Weight of the {} term ({}).", info.label, info.equation);
-            let value = serde_json::json!({"type": "number", "description": description});
+            let number = serde_json::json!({"type": "number", "description": description});
+            let value = if info.kind == BY_NAME {
+                let description =
+                    "Weights of the feature terms, by the names of their comparators.";
+                let numbers = serde_json::json!({
+                    "type": "object",
+                    "description": description,
+                    "additionalProperties": {"type": "number"},
+                });
+                serde_json::json!({"anyOf": [number, numbers]})
+            } else {
+                number
+            };
             properties.insert(info.key.to_owned(), value);
             if info.weight == WeightKey::Required {
                 required.push(info.key);

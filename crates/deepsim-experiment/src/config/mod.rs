@@ -2,6 +2,7 @@
 
 pub(crate) mod agreement;
 pub mod check;
+mod comparators;
 mod data;
 mod discriminator;
 mod diversity;
@@ -16,6 +17,7 @@ pub mod schema;
 mod train;
 mod vaegan;
 
+pub use comparators::{Comparator, Comparators};
 pub use data::Data;
 pub use discriminator::{Discriminator, DiscriminatorKind};
 pub use diversity::Diversity;
@@ -23,6 +25,7 @@ pub use file::Config;
 pub use gate::Gate;
 pub use generator::Generator;
 pub use loss::{Loss, Pixels};
+pub(crate) use network::KEYS;
 pub use network::{Network, Normalize, OutputTap, SourceKind, SourceTap, Units};
 pub use optimizer::{Optimizers, Schedule};
 pub use train::{DiscriminatorPasses, OnNotFinite, Precision, Tf32, Train};

@@ -59,6 +59,28 @@ pub struct Network {
     pub trust_code: Option<bool>,
 }
 
+impl Network {
+    /// Whether both are the same network with the same weights, at whatever taps.
+    #[must_use]
+    pub fn is_same_network(&self, other: &Network) -> bool {
+        self.net == other.net && self.weights == other.weights
+    }
+}
+
+/// The keys of the section, as they are written.
+pub(crate) const KEYS: [&str; 10] = [
+    "net",
+    "tap",
+    "weights",
+    "features",
+    "shape",
+    "factor",
+    "width",
+    "normalize",
+    "units",
+    "trust_code",
+];
+
 /// `net`: an architecture, or another source of features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceKind {

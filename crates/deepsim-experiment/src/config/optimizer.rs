@@ -12,8 +12,9 @@ use super::check::{Checked, complain};
 pub struct Optimizers {
     /// The generator's.
     pub generator: AdamOptions,
-    /// The discriminator's.
-    pub discriminator: AdamOptions,
+    /// The discriminator's, where there is one (`loss.adv` above 0).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discriminator: Option<AdamOptions>,
     /// The encoder's, where it learns (`[latent]`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoder: Option<AdamOptions>,
@@ -30,10 +31,15 @@ pub struct Schedule {
 impl Optimizers {
     pub(super) fn check(&self) -> Checked {
         check_one("generator", &self.generator)?;
-        check_one("discriminator", &self.discriminator)?;
-        self.encoder
-            .as_ref()
-            .map_or(Ok(()), |o| check_one("encoder", o))
+        for (network, options) in [
+            ("discriminator", &self.discriminator),
+            ("encoder", &self.encoder),
+        ] {
+            if let Some(options) = options {
+                check_one(network, options)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -50,6 +50,14 @@ pub enum FeatureShape {
 }
 
 impl FeatureShape {
+    /// The sizes of one image's features, as tensors have them.
+    pub fn sizes(self) -> Vec<i64> {
+        match self {
+            FeatureShape::Vector(length) => vec![length],
+            FeatureShape::Map { channels, size } => vec![channels, size, size],
+        }
+    }
+
     /// Number of values.
     pub fn len(self) -> i64 {
         match self {

@@ -388,6 +388,19 @@ impl Terms<f64> {
     pub fn weight(&self, kind: TermKind) -> f64 {
         self.of(kind).copied().unwrap_or(0.0)
     }
+
+    /// Whether a term's number is above 0.
+    #[must_use]
+    pub fn counts(&self, term: &Term) -> bool {
+        self.get(term).is_some_and(|weight| *weight > 0.0)
+    }
+
+    /// Whether that of any term of a kind is, with a name or without.
+    #[must_use]
+    pub fn any(&self, kind: TermKind) -> bool {
+        let mut all = self.iter();
+        all.any(|(term, weight)| term.kind() == kind && *weight > 0.0)
+    }
 }
 
 impl Terms<Tensor> {
@@ -439,6 +452,19 @@ mod tests {
         ];
         assert_eq!(all, wanted.map(|(k, v)| (k.to_owned(), v)));
         assert_eq!(terms.weight(TermKind::Kl), 0.0);
+    }
+
+    #[test]
+    fn a_named_term_counts_for_its_kind() {
+        let deep = Term::named(TermKind::Feature, "deep");
+        let mut weights = Terms::default();
+        weights.set(TermKind::Feature, 0.0);
+        weights.set(TermKind::Image, 1.0);
+        assert!(!weights.any(TermKind::Feature) && weights.any(TermKind::Image));
+        weights.set(deep.clone(), 2.0);
+        assert!(weights.any(TermKind::Feature) && weights.counts(&deep));
+        assert!(!weights.counts(&Term::from(TermKind::Feature)));
+        assert!(!weights.counts(&Term::from(TermKind::Kl)));
     }
 
     #[test]

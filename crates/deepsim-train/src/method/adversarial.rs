@@ -4,13 +4,25 @@
 use deepsim_experiment::config;
 use deepsim_nets::loss::terms::discriminator_loss;
 use deepsim_nets::loss::{Label, SharedPass, cross_entropy};
-use deepsim_nets::{AutocastGuard, Discriminator, Mode, Precision, Reduction};
+use deepsim_nets::{AutocastGuard, Discriminator, Mode, NetError, Precision, Reduction};
 use tch::{Kind, Tensor};
 use tracing::trace_span;
 
 use crate::error::Result;
 use crate::method::gate::Gate;
 use crate::method::gradients::{Gradients, Player, backward, trained, with_grad};
+use crate::method::slice::Slice;
+use crate::state::State;
+
+/// The discriminator that trains along.
+///
+/// # Errors
+/// A state without one.
+pub(super) fn discriminator_of(state: &State) -> Result<&Discriminator> {
+    let discriminator = state.discriminator.as_ref();
+    Ok(discriminator
+        .ok_or_else(|| NetError::Spec("this iteration needs a discriminator that learns".into()))?)
+}
 
 /// The discriminator of an iteration, and how its losses are computed.
 #[derive(Debug)]
@@ -25,9 +37,11 @@ pub struct DiscriminatorStep<'a> {
     pub weight: f64,
     /// Arithmetic.
     pub precision: Precision,
+    /// Which images of the global batch it is shown.
+    pub slice: Slice,
 }
 
-/// What the discriminator's step computes.
+/// What the discriminator's step computes of a micro-batch: parts of what it would of the global batch.
 #[derive(Debug)]
 pub struct DiscriminatorOutcome {
     /// Its loss on real images.
@@ -75,7 +89,7 @@ impl DiscriminatorStep<'_> {
         }
     }
 
-    /// The loss of images towards a label.
+    /// The loss of images towards a label, as a part of the global batch's.
     ///
     /// # Errors
     /// What libtorch refuses.
@@ -89,11 +103,8 @@ impl DiscriminatorStep<'_> {
             let _autocast = AutocastGuard::new(x.device(), self.precision)?;
             let of_images = self.logits(x)?;
             let of_generated = self.logits(&fake.f_detach()?)?;
-            Ok(discriminator_loss(
-                &of_images,
-                &of_generated,
-                self.reduction,
-            )?)
+            let [real, generated] = discriminator_loss(&of_images, &of_generated, self.reduction)?;
+            Ok([self.part(real)?, self.part(generated)?])
         })?;
         drop(forward);
         let gradients = if gate.train_d {
@@ -146,7 +157,8 @@ impl DiscriminatorStep<'_> {
         }
         let _phase = trace_span!("discriminator_shared_backward").entered();
         let shared = SharedPass::new(&logits, self.reduction)?;
-        let loss = real.f_add(&shared.seeded)?.f_mul_scalar(self.weight)?;
+        let seeded = self.part(shared.seeded.shallow_clone())?;
+        let loss = real.f_add(&seeded)?.f_mul_scalar(self.weight)?;
         let mut inputs = trained(self.discriminator.params());
         inputs.push(&shown);
         let mut gradients = Tensor::f_run_backward(&[loss], &inputs, false, false)?;
@@ -172,7 +184,11 @@ impl DiscriminatorStep<'_> {
     }
 
     fn cost(&self, logits: &Tensor, label: Label) -> Result<Tensor> {
-        Ok(cross_entropy(logits, label, self.reduction)?)
+        self.part(cross_entropy(logits, label, self.reduction)?)
+    }
+
+    fn part(&self, loss: Tensor) -> Result<Tensor> {
+        self.slice.part(loss, self.reduction)
     }
 
     fn gradients(&self, loss: &Tensor) -> Result<Gradients> {

@@ -50,6 +50,19 @@ impl Gradients {
             tensors,
         })
     }
+
+    /// Adds the same network's gradients of another micro-batch.
+    ///
+    /// # Errors
+    /// Gradients of other shapes.
+    pub fn add_(&mut self, other: &Gradients) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        for (sum, gradient) in self.tensors.iter_mut().zip(&other.tensors) {
+            *sum = sum.f_add(gradient)?;
+        }
+        self.norm = gradient_norm(&self.tensors)?;
+        Ok(())
+    }
 }
 
 /// Gradients of a loss with regard to the weights that train, network by network. Nothing

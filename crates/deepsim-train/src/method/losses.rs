@@ -6,6 +6,7 @@ use tracing::trace_span;
 
 use crate::error::{Result, TrainError};
 use crate::method::gradients::Gradients;
+use crate::method::sums::Sums;
 
 /// Losses of the discriminator.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,18 +41,18 @@ impl Losses {
     }
 }
 
-/// Reads all numbers of the iteration after `step` at once.
+/// Reads all numbers of the iteration after `step` at once, the sums of its micro-batches.
 ///
 /// # Errors
-/// [`TrainError::NotFinite`] that names the first of them that is not finite: terms, the discriminator's losses, gradients.
-pub(crate) fn read(
-    step: u64,
-    terms: &Terms<Tensor>,
-    discriminator: Option<&Sides<Tensor>>,
-    gradients: &[&Gradients],
-    device: Device,
-) -> Result<Losses> {
+/// [`TrainError::NotFinite`] that names the first of them that is not finite: terms, the discriminator's losses,
+/// gradients.
+pub(crate) fn read(step: u64, sums: &Sums, device: Device) -> Result<Losses> {
     let _phase = trace_span!("losses").entered();
+    let Sums {
+        terms,
+        discriminator,
+        gradients,
+    } = sums;
     let mut named: Vec<(String, &Tensor)> = terms
         .iter()
         .map(|(term, value)| (term.log_key(), value))
@@ -83,7 +84,7 @@ pub(crate) fn read(
     let mut next = || values.next().unwrap_or(f64::NAN);
     Ok(Losses {
         terms: terms.map(|_, _| next()),
-        discriminator: discriminator.map(|_| Sides {
+        discriminator: discriminator.as_ref().map(|_| Sides {
             real: next(),
             generated: next(),
         }),

@@ -1,11 +1,18 @@
-//! One training iteration: that of the paper, or of VAE/GAN.
+//! One training iteration: that of the paper ([`deepsim`]), or of VAE/GAN ([`vaegan`]).
+//!
+//! Each phase of either is a function of one [`MicroBatch`] that changes no weight and returns [`Sums`].
 
 pub mod adversarial;
-mod deepsim;
+mod codes;
+mod comparison;
+pub mod deepsim;
 pub mod gate;
 pub mod gradients;
 pub mod losses;
+pub mod micro_batch;
 pub mod plan;
+pub mod slice;
+pub mod sums;
 pub mod vaegan;
 
 use deepsim_experiment::Perception;
@@ -13,7 +20,10 @@ use deepsim_nets::init::{derive_seed, seeded};
 use tch::Tensor;
 
 pub use losses::{Losses, Sides};
+pub use micro_batch::MicroBatch;
 pub use plan::Plan;
+pub use slice::Slice;
+pub use sums::Sums;
 
 use crate::error::Result;
 use crate::state::State;
@@ -23,16 +33,18 @@ pub fn iteration_seed(seed: u64, step: u64) -> i64 {
     derive_seed(seed, "dropout", step)
 }
 
-/// Does one iteration on images `x` `[N,3,crop,crop]` in Caffe units and advances the state.
+/// Does one iteration on images `x` `[N,3,crop,crop]` in Caffe units and advances the state. The whole batch is one
+/// micro-batch.
 ///
-/// Its phases are spans of `tracing` at level TRACE, one after the other: `features`, `generate`, `discriminator_forward`,
-/// `discriminator_backward` (with one pass `discriminator_shared_backward`), `discriminator_update`, `adversarial_term`
-/// (not with one pass), `feature_term`, `image_term`, `generator_backward`, `generator_update`, `encoder_update` and
-/// `losses`. The benchmark times them. VAE/GAN has the updates and `losses` alone.
+/// Its phases are spans of `tracing` at level TRACE, one after the other: `features`, `generate`,
+/// `discriminator_forward`, `discriminator_backward` (with one pass `discriminator_shared_backward`),
+/// `discriminator_update`, `adversarial_term` (not with one pass), `feature_term`, `image_term`, `generator_backward`,
+/// `generator_update`, `encoder_update` and `losses`. The benchmark times them. VAE/GAN has the updates and `losses`
+/// alone.
 ///
-/// `seed` ([`iteration_seed`]) determines the codes' noise, the generator's and the dropout masks, drawn in this order: codes (where they
-/// are Gaussian), noise (where the generator takes some), the second noise (for diversity), D on real images, D on generated images, updated D on generated images (not with one
-/// pass).
+/// `seed` ([`iteration_seed`]) determines the codes' noise, the generator's and the dropout masks, drawn in this order:
+/// codes (where they are Gaussian), noise (where the generator takes some), the second noise (for diversity), D on real
+/// images, D on generated images, updated D on generated images (not with one pass).
 ///
 /// An encoder that learns is updated with the generator, by the gradient of the same loss and of the
 /// Kullback-Leibler term, and pauses with it. Its term is computed whenever codes are Gaussian, and shown;
@@ -43,7 +55,7 @@ pub fn iteration_seed(seed: u64, step: u64) -> i64 {
 /// update older.
 ///
 /// `recorded` are the features of the images where no network of the experiment encodes them.
-/// Where the discriminator is the comparator, both images are compared in its features as they are
+/// Where the discriminator is a comparator, both images are compared in its features as they are
 /// after its update of this iteration (or as they stand, while it pauses), without dropout; that
 /// loss tells the discriminator nothing.
 ///
@@ -56,8 +68,8 @@ pub fn iteration_seed(seed: u64, step: u64) -> i64 {
 /// With [`Plan::vaegan`] the iteration is that of VAE/GAN: [`vaegan`].
 ///
 /// # Errors
-/// [`NotFinite`](crate::TrainError::NotFinite) if a loss or a gradient is NaN or infinite (the state must not be used then),
-/// and what libtorch refuses.
+/// [`NotFinite`](crate::TrainError::NotFinite) if a loss or a gradient is NaN or infinite (the state must not be used
+/// then), a network that the terms need and the state lacks, and what libtorch refuses.
 pub fn iterate(
     state: &mut State,
     perception: &Perception,
@@ -66,8 +78,10 @@ pub fn iterate(
     plan: &Plan,
     seed: i64,
 ) -> Result<Losses> {
+    let slice = Slice::whole(x.size()[0]);
+    let batch = MicroBatch::new(perception, plan, x, recorded, slice)?;
     seeded(seed, || match plan.vaegan {
-        Some(rule) => vaegan::step(state, perception, x, plan, rule),
-        None => deepsim::step(state, perception, x, recorded, plan),
+        Some(rule) => vaegan::step(state, &batch, rule),
+        None => deepsim::step(state, &batch),
     })
 }

@@ -37,7 +37,7 @@ impl Plan {
             weights: experiment.weights(),
             reduction: config.loss.reduction,
             pixels: config.pixels.distance,
-            gate: config.gate,
+            gate: config.gate.unwrap_or(config::Gate::OPEN),
             precision: match config.train.precision {
                 config::Precision::Fp32 => Precision::Fp32,
                 config::Precision::Bf16 => Precision::Bf16,

@@ -68,7 +68,7 @@ pub(crate) fn log_entries(
         ("discr.dead", Value::from(watch.collapse.is_dead())),
         ("gate.stuck", Value::from(watch.balance.paused().is_some())),
         ("updates.g", Value::from(state.adam_g.count())),
-        ("updates.d", Value::from(state.adam_d.count())),
+        ("updates.d", Value::from(state.discriminator_updates())),
         (
             "lr",
             Value::from(experiment.config.optimizer.generator.lr * state.rate()),

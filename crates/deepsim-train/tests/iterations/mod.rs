@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use deepsim_experiment::{Experiment, Perception};
+use deepsim_experiment::{Experiment, Perception, config};
 use deepsim_nets::images::rgb_to_caffe;
 use deepsim_nets::loss::TermKind;
 use deepsim_nets::params::{NamedTensors, Params, f32_bytes};
@@ -49,8 +49,7 @@ impl<'a> Case<'a> {
         let mut experiment = experiment.clone();
         // The reference's iterations have no gate, which pauses a network after losses that some seeds give. It is held
         // against the reference by itself.
-        experiment.config.gate.d_off_below = -1.0;
-        experiment.config.gate.g_off_above = 1e300;
+        experiment.config.gate = experiment.config.gate.map(|_| config::Gate::OPEN);
         Case {
             what: what.to_owned(),
             r,
@@ -61,7 +60,7 @@ impl<'a> Case<'a> {
 
     fn options(&self) -> [Option<AdamOptions>; 3] {
         let o = &self.experiment.config.optimizer;
-        [Some(o.generator), Some(o.discriminator), o.encoder]
+        [Some(o.generator), o.discriminator, o.encoder]
     }
 
     /// The same with a network's largest gradient for its epsilon; the moments of the first iteration are given.
@@ -87,20 +86,25 @@ impl<'a> Case<'a> {
             params.copy_from(&values, "a network", "reference").unwrap();
         };
         load(state.generator.params_mut(), "wG/");
-        load(state.discriminator.params_mut(), "wD/");
+        if let Some(discriminator) = &mut state.discriminator {
+            load(discriminator.params_mut(), "wD/");
+        }
         if let Some(encoder) = &mut state.encoder {
             load(&mut encoder.params, "wE/");
         }
         if kind == Kind::Double {
             perception.widen().unwrap();
             state.generator.params().widen().unwrap();
-            state.discriminator.params().widen().unwrap();
+            if let Some(discriminator) = &state.discriminator {
+                discriminator.params().widen().unwrap();
+            }
             if let Some(encoder) = &state.encoder {
                 encoder.params.widen().unwrap();
             }
         }
         state.adam_g = Adam::new(state.generator.params(), g.unwrap()).unwrap();
-        state.adam_d = Adam::new(state.discriminator.params(), d.unwrap()).unwrap();
+        let discriminator = state.discriminator.as_ref();
+        state.adam_d = discriminator.map(|net| Adam::new(net.params(), d.unwrap()).unwrap());
         if let (Some(encoder), Some(options)) = (&mut state.encoder, e) {
             encoder.adam = Adam::new(&encoder.params, options).unwrap();
         }
@@ -109,20 +113,20 @@ impl<'a> Case<'a> {
 
     fn networks<'s>(&self, state: &'s State) -> Vec<Network<'s>> {
         let [g, d, e] = self.options();
-        let mut all = vec![
-            Network {
-                letter: "G",
-                params: state.generator.params(),
-                adam: &state.adam_g,
-                options: g.unwrap(),
-            },
-            Network {
+        let mut all = vec![Network {
+            letter: "G",
+            params: state.generator.params(),
+            adam: &state.adam_g,
+            options: g.unwrap(),
+        }];
+        if let (Some(discriminator), Some(adam)) = (&state.discriminator, &state.adam_d) {
+            all.push(Network {
                 letter: "D",
-                params: state.discriminator.params(),
-                adam: &state.adam_d,
+                params: discriminator.params(),
+                adam,
                 options: d.unwrap(),
-            },
-        ];
+            });
+        }
         if let (Some(encoder), Some(options)) = (&state.encoder, e) {
             all.push(Network {
                 letter: "E",

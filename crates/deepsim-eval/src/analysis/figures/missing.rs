@@ -107,7 +107,7 @@ impl Missing {
                 let fits = |e: &&Experiment| {
                     inverts(e)
                         && Loss::of(e) == Loss::Full
-                        && e.config.comparator != e.config.encoder
+                        && e.config.comparator.only() != Some(&e.config.encoder)
                 };
                 let all: Vec<String> = files
                     .iter()

@@ -118,8 +118,8 @@ fn losses(group: &[&Entry]) -> Plan {
         .iter()
         .find(|e| {
             let config = &e.experiment.config;
-            (config.comparator.net, &config.comparator.weights)
-                == (config.encoder.net, &config.encoder.weights)
+            let own = config.comparator.only();
+            own.is_some_and(|own| own.is_same_network(&config.encoder))
         })
         .map(|e| comparator(e));
     let most = counts
@@ -237,12 +237,10 @@ fn comparators(group: &[&Entry]) -> Plan {
         .copied()
         .collect();
     let key = |e: &Entry| {
-        let (mine, other) = (
-            &e.experiment.config.encoder,
-            &e.experiment.config.comparator,
-        );
-        let own = mine.net == other.net && mine.weights == other.weights;
-        (!own, net_name(&e.experiment.comparator))
+        let config = &e.experiment.config;
+        let own = config.comparator.only();
+        let own = own.is_some_and(|own| own.is_same_network(&config.encoder));
+        (!own, e.experiment.compared_in(net_name))
     };
     let mut keys: Vec<(bool, String)> = full.iter().map(|e| key(e)).collect();
     keys.sort();

@@ -292,7 +292,7 @@ impl Record {
         if is != self.manifest.test_data {
             return Err(EvalError::InputChanged {
                 run: self.path.clone(),
-                what: "data.test",
+                what: "data.test".to_owned(),
                 was: self.manifest.test_data.chars().take(16).collect(),
                 is: is.chars().take(16).collect(),
             });
@@ -306,11 +306,11 @@ impl Record {
     /// Missing or changed weights; a TorchScript module without consent.
     pub fn perception(&self, consent: &Consent, device: Device) -> Result<Perception> {
         let permit = consent.on_record(&self.path, &self.manifest.encoder_weights);
-        let perception = Perception::encoder_alone(&self.experiment, permit, device)?;
+        let perception = Perception::encoder_alone(&self.experiment, &permit, device)?;
         if perception.encoder_hash != self.manifest.encoder_weights {
             return Err(EvalError::InputChanged {
                 run: self.path.clone(),
-                what: "encoder.weights",
+                what: "encoder.weights".to_owned(),
                 was: self.manifest.encoder_weights.chars().take(16).collect(),
                 is: perception.encoder_hash.chars().take(16).collect(),
             });

@@ -1,0 +1,123 @@
+//! Where features come from: one source a file. A new source is a file here, a variant of [`Source`] with its line in
+//! [`Source::validate`] and [`Source::source`], and a name in the configuration's `net`.
+
+mod discriminator;
+mod downsampled;
+mod kind;
+pub(crate) mod network;
+mod recorded;
+mod torchscript;
+mod vaegan;
+
+use std::fmt;
+use std::ops::Deref;
+
+pub use discriminator::{DiscriminatorSource, FrozenDiscriminatorSource};
+pub use downsampled::DownsampledSource;
+pub use kind::{FeatureSource, Features, Role};
+pub use network::{NetSource, Weights};
+pub use recorded::RecordedSource;
+pub use vaegan::VaeGanSource;
+
+pub use crate::script::source::ScriptSource;
+
+use crate::config::check::Complaint;
+use crate::config::{Network, SourceKind};
+use kind::Given;
+
+/// A validated source of features. What all of them answer is [`FeatureSource`], to which it dereferences.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// A network of ours.
+    Network(NetSource),
+    /// A TorchScript module.
+    Script(ScriptSource),
+    /// Recorded features (encoders only).
+    Recorded(RecordedSource),
+    /// The image, made smaller (encoders only).
+    Downsampled(DownsampledSource),
+    /// The encoder of VAE/GAN, which learns (encoders only).
+    VaeGan(VaeGanSource),
+    /// The discriminator that trains along (comparators only).
+    Discriminator(DiscriminatorSource),
+    /// The discriminator of an earlier run (comparators only).
+    FrozenDiscriminator(FrozenDiscriminatorSource),
+}
+
+impl Source {
+    /// Validates the section `table` of an experiment file.
+    ///
+    /// # Errors
+    /// The key that is missing, superfluous or impossible, and why.
+    pub fn validate(role: Role, table: &str, section: &Network) -> Result<Source, Complaint> {
+        let given = Given {
+            role,
+            table,
+            section,
+        };
+        given.check_keys(&match section.net {
+            SourceKind::Network(_) => network::INFO,
+            SourceKind::TorchScript => torchscript::INFO,
+            SourceKind::Recorded => recorded::INFO,
+            SourceKind::Downsampled => downsampled::INFO,
+            SourceKind::VaeGan => vaegan::INFO,
+            SourceKind::Discriminator => discriminator::INFO,
+        })?;
+        Ok(match section.net {
+            SourceKind::Network(net) => Source::Network(network::parse(&given, net)?),
+            SourceKind::TorchScript => Source::Script(torchscript::parse(&given)?),
+            SourceKind::Recorded => Source::Recorded(recorded::parse(&given)?),
+            SourceKind::Downsampled => Source::Downsampled(downsampled::parse(&given)?),
+            SourceKind::VaeGan => Source::VaeGan(vaegan::parse(&given)),
+            SourceKind::Discriminator => match discriminator::parse(&given)? {
+                (tap, None) => Source::Discriminator(DiscriminatorSource { tap }),
+                (tap, Some(run)) => {
+                    Source::FrozenDiscriminator(FrozenDiscriminatorSource { run, tap })
+                }
+            },
+        })
+    }
+
+    /// What all sources answer.
+    pub fn source(&self) -> &(dyn FeatureSource + 'static) {
+        match self {
+            Source::Network(source) => source,
+            Source::Script(source) => source,
+            Source::Recorded(source) => source,
+            Source::Downsampled(source) => source,
+            Source::VaeGan(source) => source,
+            Source::Discriminator(source) => source,
+            Source::FrozenDiscriminator(source) => source,
+        }
+    }
+
+    /// The network of ours, where it is one.
+    pub fn network(&self) -> Option<&NetSource> {
+        match self {
+            Source::Network(source) => Some(source),
+            _ => None,
+        }
+    }
+
+    /// The TorchScript module, where it is one.
+    pub fn script(&self) -> Option<&ScriptSource> {
+        match self {
+            Source::Script(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl Deref for Source {
+    type Target = dyn FeatureSource;
+
+    fn deref(&self) -> &Self::Target {
+        self.source()
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source().fmt(f)
+    }
+}
