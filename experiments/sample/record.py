@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
-def picture(path, size=128):
+def load_square(path, size=128):
     """RGB, 0-255, [3, size, size]: the largest centred square, as `deepsim-data prepare` cuts it."""
     image = Image.open(path).convert("RGB")
     side = min(image.size)
@@ -29,7 +29,7 @@ def picture(path, size=128):
 
 
 def responses(w, rgb):
-    """256 numbers for each picture [N,3,H,W]."""
+    """256 numbers for each image [N,3,H,W]."""
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     x = (rgb / 255 - mean) / std
@@ -46,7 +46,7 @@ def main(photos="data/photos", weights="weights/alexnet-lpips.safetensors", out=
     with torch.no_grad():
         for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS):
             name = path.relative_to(folder).as_posix()
-            features[name] = responses(w, picture(path)[None].float())[0].clone()
+            features[name] = responses(w, load_square(path)[None].float())[0].clone()
     save_file(features, out)
     print(f"{len(features)} photos, features of {len(next(iter(features.values())))} numbers, in {out}")
 

@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from browser import Browser  # noqa: E402
 
 KEYS = {"left": ("ArrowLeft", 37), "right": ("ArrowRight", 39)}
-# Which run a side shows, by its picture.
+# Which run a side shows, by its image.
 SIDE = """(() => {{
   const src = document.querySelector('#{side} img').src;
   for (const p of ASKED.photos) {{

@@ -18,13 +18,13 @@ def encode(w, net, tap, x):
 
 
 def kl(mu, log_variance):
-    """Eq. 8, per picture: half of |mu|^2 + |sigma|^2 - <log sigma^2, 1>, averaged over the batch."""
+    """Eq. 8, per image: half of |mu|^2 + |sigma|^2 - <log sigma^2, 1>, averaged over the batch."""
     sigma = torch.exp(log_variance / 2)
     terms = (mu**2).sum(1) + (sigma**2).sum(1) - torch.log(sigma**2).sum(1)
     return terms.mean() / 2
 
 
-def iterations(encoder0, comparator, tap, net, g0, d0, pictures, latent, crop, seed, weight_decay, weighted_kl):
+def iterations(encoder0, comparator, tap, net, g0, d0, images, latent, crop, seed, weight_decay, weighted_kl):
     """As training.iterations, but what is decoded is z = mu + sigma * epsilon, and encoder and generator
     learn together. After torch.manual_seed(seed + iteration), epsilon is drawn first."""
     trunk_biases = {k for k in g0 if k.endswith(".bias") and not k.startswith(("Rconv", "defc"))}
@@ -46,12 +46,12 @@ def iterations(encoder0, comparator, tap, net, g0, d0, pictures, latent, crop, s
         epsilon = precision.noise(*mu.shape)
         z = mu + torch.exp(log_variance / 2) * epsilon
         fake = nets.generator(g, z, (latent,), crop)
-        judge = lambda pictures: nets.discriminator(d, pictures, crop, masks=[])  # with dropout
-        real_loss, fake_loss = losses.discriminating(judge(x), judge(fake.detach()), "caffe")
+        discriminate = lambda images: nets.discriminator(d, images, crop, masks=[])  # with dropout
+        real_loss, fake_loss = losses.discriminating(discriminate(x), discriminate(fake.detach()), "caffe")
         adams["D"].zero_grad()
         (training.LAMBDA["discr"] * (real_loss + fake_loss)).backward()
         adams["D"].step()
-        adv = losses.adversarial(judge(fake), "caffe")
+        adv = losses.adversarial(discriminate(fake), "caffe")
         c = lambda x: net(comparator, x, {tap})[tap]
         terms = {
             "feat": losses.squared_distance(c(fake), c(x).detach(), "caffe"),
@@ -75,7 +75,7 @@ def iterations(encoder0, comparator, tap, net, g0, d0, pictures, latent, crop, s
         out.update({f"loss/{it}/{k}": v.detach() for k, v in terms.items()})
         out[f"z/{it}"] = z.detach()
 
-    for it, x in enumerate(pictures):
+    for it, x in enumerate(images):
         one(it, x)
     for name, after, before in (("E", e, encoder0), ("G", g, g0), ("D", d, d0)):
         out.update({f"moved{name}/{k}": v.detach() - before[k] for k, v in after.items()})

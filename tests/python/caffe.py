@@ -4,7 +4,7 @@
 
 FOLDER/new.caffemodel (and, for caffenet, FOLDER/v1.caffemodel of the same weights in the old layer
 messages) with net.prototxt beside; FOLDER/NAME.safetensors, for each of them, holds the inputs `x…`
-(pictures RGB 0-255, or features) and OpenCV's outputs, `TAP…` or `y`.
+(images RGB 0-255, or features) and OpenCV's outputs, `TAP…` or `y`.
 
 The layers are written down here from the published prototxt files and caffe.proto, not taken from
 this project's tables.
@@ -222,11 +222,11 @@ def run_classifier(folder, name):
     taps = [layer.name for layer in layers if layer.kind != "Dropout"]
     prototxt = write(folder, name, layers, "data", (1, 3, 227, 227), forms)
     rng = np.random.default_rng(6)
-    pictures = {side: rng.integers(0, 256, (2, 3, side, side)).astype(np.float32) for side in sides}
+    images = {side: rng.integers(0, 256, (2, 3, side, side)).astype(np.float32) for side in sides}
     for form in forms:
         net = opened(prototxt, form)
         found = {}
-        for side, rgb in pictures.items():
+        for side, rgb in images.items():
             bgr = rgb[:, ::-1] - np.array(mean, np.float32).reshape(1, 3, 1, 1)
             net.setInput(np.ascontiguousarray(bgr), "data")
             found[f"x.{side}"] = rgb

@@ -1,6 +1,6 @@
 """torchvision's VGG16, EfficientNet-Lite0 and SqueezeNet 1.1, from their papers, as plain functions.
 
-Pictures are RGB, 0-255, NCHW. Activations at `taps` come as a dict.
+Images are RGB, 0-255, NCHW. Activations at `taps` come as a dict.
 """
 
 import math
@@ -210,7 +210,7 @@ SQUEEZENET_SHAPES["conv10"] = (1000, 512, 1, 1)
 
 
 def squeezenet(w, rgb, taps, mutate=None):
-    """Caffe's pictures and pools; dropout is off (eval)."""
+    """Caffe's images and pools; dropout is off (eval)."""
 
     def conv(name, x, stride=1, padding=0):
         return F.conv2d(x, w[name + ".weight"], w[name + ".bias"], stride, padding)

@@ -23,7 +23,7 @@ def cross_entropy(logits, label, reduction):
 
 
 def adversarial(fake_logits, reduction):
-    """Eq. 4: the generator wants its pictures to be called real (0)."""
+    """Eq. 4: the generator wants its images to be called real (0)."""
     return cross_entropy(fake_logits, 0, reduction)
 
 
@@ -58,7 +58,7 @@ def apart(a, b):
     return torch.stack([(p - q).abs().mean() for p, q in zip(a, b)])
 
 
-def diversity(pictures, noises, limit, reduction="caffe"):
+def diversity(images, noises, limit, reduction="caffe"):
     """Of two batches: how far apart each pair is by how far its noises are, at most `limit`; a reward."""
-    each = torch.minimum(apart(*pictures) / apart(*noises), torch.tensor(float(limit)))
+    each = torch.minimum(apart(*images) / apart(*noises), torch.tensor(float(limit)))
     return each.sum() if reduction == "paper" else each.mean()

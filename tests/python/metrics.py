@@ -1,4 +1,4 @@
-"""LPIPS, SSIM and PSNR from their definitions. Pictures are RGB, 0-255, NCHW; one number each."""
+"""LPIPS, SSIM and PSNR from their definitions. Images are RGB, 0-255, NCHW; one number each."""
 
 import torch
 
@@ -7,7 +7,7 @@ LPIPS_TAPS = {
     "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
 }
 LPIPS_CHANNELS = {"alexnet": (64, 192, 384, 256, 256), "vgg16": (64, 128, 256, 512, 512)}
-# Zhang et al. 2018, version 0.1 of their package: pictures in [-1, 1] are shifted and scaled.
+# Zhang et al. 2018, version 0.1 of their package: images in [-1, 1] are shifted and scaled.
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 

@@ -4,7 +4,7 @@
     mv.py OUT.safetensors
 
 Written from the published description, not from this project's Rust code: the total variation by
-explicit loops over shifted pictures, the update on x/sigma as the authors write it.
+explicit loops over shifted images, the update on x/sigma as the authors write it.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """The networks, written from the published facts, as plain functions of a dict of tensors.
 
-Pictures at every door are RGB, 0-255, NCHW. `mutate` names a deliberate mistake; a parity test
+Images at every interface are RGB, 0-255, NCHW. `mutate` names a deliberate mistake; a parity test
 must notice each of them.
 """
 
@@ -75,8 +75,8 @@ def to_caffe(rgb, mutate=None):
 
 def from_caffe(bgr, mutate=None):
     """BGR minus the mean -> RGB 0-255, not clipped."""
-    pictures = bgr + per_channel(MEAN_BGR)
-    return pictures if mutate == "rgb" else pictures.flip(1)
+    images = bgr + per_channel(MEAN_BGR)
+    return images if mutate == "rgb" else images.flip(1)
 
 
 # --- CaffeNet (bvlc_reference_caffenet) ----------------------------------------------------
@@ -90,8 +90,8 @@ def lrn(x, mutate=None):
 
 def videonet(w, rgb, taps, mutate=None):
     """Wang & Gupta's: CaffeNet's layers but for a narrower fc7 and no fc8, and its own mean."""
-    pictures = (rgb if mutate == "rgb" else rgb.flip(1)) - per_channel(VIDEONET_MEAN_BGR)
-    return caffenet_layers(w, pictures, taps, mutate)
+    images = (rgb if mutate == "rgb" else rgb.flip(1)) - per_channel(VIDEONET_MEAN_BGR)
+    return caffenet_layers(w, images, taps, mutate)
 
 
 def caffenet(w, rgb, taps, mutate=None):
@@ -99,7 +99,7 @@ def caffenet(w, rgb, taps, mutate=None):
     return caffenet_layers(w, to_caffe(rgb, mutate), taps, mutate)
 
 
-def caffenet_layers(w, pictures, taps, mutate):
+def caffenet_layers(w, images, taps, mutate):
     found = {}
 
     def at(name, value):
@@ -123,7 +123,7 @@ def caffenet_layers(w, pictures, taps, mutate):
         return pool(norm(x)) if mutate == "norm-first" else norm(pool(x))
 
     def layers():
-        x = conv("conv1", pictures, stride=4)
+        x = conv("conv1", images, stride=4)
         yield
         x = pool_and_norm(1, at("relu1", relu(x)))
         yield

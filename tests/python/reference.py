@@ -54,8 +54,8 @@ class Draw:
     def normal(self, shape, std=1.0):
         return torch.from_numpy(self.rng.standard_normal(shape, dtype=np.float32) * np.float32(std))
 
-    def pictures(self, n, size):
-        """Blobs of colour under noise: like photographs, neighbours agree and channels differ."""
+    def images(self, n, size):
+        """Blobs of colour under noise. As in natural images, neighbours agree and channels differ."""
         coarse = torch.from_numpy(self.rng.uniform(0, 255, (n, 3, 7, 7)).astype(np.float32))
         smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
         return (smooth + self.normal((n, 3, size, size), 25.0)).clamp(0, 255)
@@ -113,10 +113,10 @@ def feature_net(args, draw, net, all_taps, shapes, make_weights=None):
     whole = any(t.startswith("fc") or t in ("relu6", "relu7", "logits") for t in taps)
     kept = {k: s for k, s in shapes.items() if whole or len(s) == 4}
     # Blobs of about 70 grey levels into a unit-variance first layer would leave LRN with nothing
-    # to do, so CaffeNet keeps the pictures' scale and AlexNet starts from unit variance.
+    # to do, so CaffeNet keeps the images' scale and AlexNet starts from unit variance.
     w = (make_weights or draw.weights)(kept)
     deepest = max(taps, key=all_taps.index)
-    x = draw.pictures(args.batch, args.crop)
+    x = draw.images(args.batch, args.crop)
     out = {f"w/{k}": v for k, v in w.items()}
     if len(args.mutate) > 1:
         w, x = lift(w), lift(x)
@@ -159,7 +159,7 @@ def efficientnet_lite0(args, draw):
 
 def squeezenet(args, draw):
     def weights(shapes):
-        return draw.weights(shapes, first_scale=1 / 70)  # from the pictures' scale to 1, where biases matter
+        return draw.weights(shapes, first_scale=1 / 70)  # from the images' scale to 1, where biases matter
 
     shapes, taps = classifiers.SQUEEZENET_SHAPES, classifiers.SQUEEZENET_TAPS
     return feature_net(args, draw, classifiers.squeezenet, taps, shapes, weights)
@@ -184,7 +184,7 @@ def generator_weights(draw, features, crop, output_scale=30.0):
     w = draw.weights(
         nets.generator_shapes(features, crop), nets.generator_biases(features, crop), slope=nets.SLOPE
     )
-    w["deconv0.weight"] *= output_scale  # pictures, not grey
+    w["deconv0.weight"] *= output_scale  # images, not grey
     w["deconv0.bias"] *= 50.0
     return w
 
@@ -221,7 +221,7 @@ def discriminator_weights(draw, crop, features=None):
 def discriminator(args, draw):
     w = discriminator_weights(draw, args.crop, args.features)
     feat = None if args.features is None else draw.features(args.batch, args.features)
-    x = draw.pictures(args.batch, args.crop)
+    x = draw.images(args.batch, args.crop)
     if feat is not None:  # its gradient comes with those of the weights
         w["feat"] = feat
     out = with_gradients(
@@ -240,7 +240,7 @@ def losses_case(args, draw):
     n = args.batch
     pairs = {
         "feat": (draw.features(n, (16, 5)), draw.features(n, (16, 5))),
-        "img": (draw.pictures(n, 24) * 1.4 - 50, draw.pictures(n, 24)),
+        "img": (draw.images(n, 24) * 1.4 - 50, draw.images(n, 24)),
     }
     real, fake = draw.normal((n, 2), 3.0), draw.normal((n, 2), 3.0)
     real[0], fake[0] = torch.tensor([-80.0, 70.0]), torch.tensor([90.0, -60.0])
@@ -291,9 +291,9 @@ def iteration(args, draw):
         "alexnet": (nets.alexnet, nets.ALEXNET_SHAPES),
     }[args.net]
     comparator = draw.weights({k: s for k, s in shapes.items() if len(s) == 4})
-    pictures = [draw.pictures(args.batch, args.crop)]
+    images = [draw.images(args.batch, args.crop)]
     with torch.no_grad():
-        y = net(lift(comparator), lift(pictures[0]), {args.tap})[args.tap]
+        y = net(lift(comparator), lift(images[0]), {args.tap})[args.tap]
         # Keep the first features near unit size, whatever the net: rescale its last layer.
         last = [k for k in comparator if k.endswith(".weight")][-1][: -len(".weight")]
         for part in (".weight", ".bias"):
@@ -305,15 +305,15 @@ def iteration(args, draw):
         first = next(k for k in g0 if k.endswith(".weight"))
         g0[first][:, -args.noise :] *= 10
     d0 = discriminator_weights(draw, args.crop)
-    pictures += [draw.pictures(args.batch, args.crop) for _ in range(1, args.iterations)]
+    images += [draw.images(args.batch, args.crop) for _ in range(1, args.iterations)]
     out, decayed = training.iterations(
-        lift(comparator), args.tap, net, lift(g0), lift(d0), lift(pictures), features, args.crop, args.seed, args.weight_decay,
+        lift(comparator), args.tap, net, lift(g0), lift(d0), lift(images), features, args.crop, args.seed, args.weight_decay,
         args.one_pass, args.judged_at, args.noise, args.diversity, args.limit,
     )
     out.update({f"wC/{k}": v for k, v in comparator.items()})
     out.update({f"wG/{k}": v for k, v in g0.items()})
     out.update({f"wD/{k}": v for k, v in d0.items()})
-    out.update({f"x/{i}": x for i, x in enumerate(pictures)})
+    out.update({f"x/{i}": x for i, x in enumerate(images)})
     settings = {
         "net": args.net,
         "features": ",".join(map(str, features)),
@@ -343,7 +343,7 @@ def gate_case(args, draw):
 
 def error(args, draw):
     n = 12
-    truth = draw.pictures(n, 16)
+    truth = draw.images(n, 16)
     found = truth + draw.normal(tuple(truth.shape), 60.0)
     f_truth, f_found = draw.features(n, (8, 3)), draw.features(n, (8, 3))
     values = {
@@ -372,7 +372,7 @@ def lpips(args, draw):
     def distance(a, b):
         return metrics.lpips(lambda x: net(w, x, set(taps)), taps, heads, a, b)
 
-    a = draw.pictures(args.batch, args.crop)
+    a = draw.images(args.batch, args.crop)
     b = (a + draw.normal(tuple(a.shape), 20.0)).clamp(0, 255)
     out = {f"w/{k}": v for k, v in w.items()} | {f"heads/{k}": v for k, v in heads.items()}
     w, heads = lift(w), lift(heads)
@@ -385,7 +385,7 @@ def lpips(args, draw):
 
 
 def ssim(args, draw):
-    a = draw.pictures(args.batch, args.crop)
+    a = draw.images(args.batch, args.crop)
     b = (a + draw.normal(tuple(a.shape), 20.0)).clamp(0, 255)
     out = {"a": a, "b": b, "ssim": metrics.ssim(a, b), "psnr": metrics.psnr(a, b)}
     return out, {}
@@ -396,7 +396,7 @@ def ms_ssim(args, draw):
     from pytorch_msssim import ms_ssim, ssim
 
     out = {}
-    a = draw.pictures(args.batch, args.crop)
+    a = draw.images(args.batch, args.crop)
     b = (a + draw.normal(tuple(a.shape), 40.0)).clamp(0, 255)
     out = {"a": a, "b": b, "up": draw.normal((args.batch,))}
     for name, of in (("ssim", ssim), ("ms_ssim", ms_ssim)):
@@ -413,10 +413,10 @@ def vae(args, draw):
     net, shapes = nets.alexnet, nets.ALEXNET_SHAPES
     convolutions = {k: s for k, s in shapes.items() if len(s) == 4}
     comparator, encoder = draw.weights(convolutions), draw.weights(convolutions)
-    pictures = [draw.pictures(args.batch, args.crop) for _ in range(args.iterations)]
+    images = [draw.images(args.batch, args.crop) for _ in range(args.iterations)]
     (latent,) = args.features
     with torch.no_grad():
-        y = net(lift(comparator), lift(pictures[0]), {args.tap})[args.tap]
+        y = net(lift(comparator), lift(images[0]), {args.tap})[args.tap]
     n = y[0].numel()
     rms = float(f"{(y**2).mean().sqrt().item():.3g}")  # the same in every precision
     for head, size in zip(autoencoders.HEADS, (1.0, 0.3)):
@@ -425,12 +425,12 @@ def vae(args, draw):
     g0 = generator_weights(draw, args.features, args.crop)
     d0 = discriminator_weights(draw, args.crop)
     out = autoencoders.iterations(
-        lift(encoder), lift(comparator), args.tap, net, lift(g0), lift(d0), lift(pictures), latent, args.crop, args.seed,
+        lift(encoder), lift(comparator), args.tap, net, lift(g0), lift(d0), lift(images), latent, args.crop, args.seed,
         args.weight_decay, not args.without_kl,
     )
     for prefix, weights in (("wC", comparator), ("wE", encoder), ("wG", g0), ("wD", d0)):
         out.update({f"{prefix}/{k}": v for k, v in weights.items()})
-    out.update({f"x/{i}": x for i, x in enumerate(pictures)})
+    out.update({f"x/{i}": x for i, x in enumerate(images)})
     return out, {
         "torch_seeds": ",".join(str(args.seed + i) for i in range(args.iterations)),
         "weight_decay": args.weight_decay,
@@ -444,14 +444,14 @@ def vaegan_case(args, draw):
     if args.batch < 3:
         raise SystemExit("--batch 3 or more: batch norm makes 1 and -1 of any two numbers, with no gradient")
     if not 0 <= args.real_weight < 1:
-        raise SystemExit("--real-weight must be below 1, or nothing is left of the generated pictures")
+        raise SystemExit("--real-weight must be below 1, or nothing is left of the generated images")
     shapes = vaegan.shapes(args.crop, args.features[0], args.width)
     weights = {net: vaegan.initial_weights(draw, layers) for net, layers in shapes.items()}
-    pictures = [draw.pictures(args.batch, args.crop) for _ in range(args.iterations)]
-    out, trained, gate_distance = vaegan.iterations(weights, pictures, args)
-    out |= vaegan.evaluation(trained, pictures[0])
+    images = [draw.images(args.batch, args.crop) for _ in range(args.iterations)]
+    out, trained, gate_distance = vaegan.iterations(weights, images, args)
+    out |= vaegan.evaluation(trained, images[0])
     out |= {f"w{net}/{k}": v for net in weights for k, v in weights[net].items()}
-    out |= {f"x/{i}": x for i, x in enumerate(pictures)}
+    out |= {f"x/{i}": x for i, x in enumerate(images)}
     return out, {
         "torch_seeds": ",".join(str(args.seed + i) for i in range(args.iterations)),
         "features": str(args.features[0]),
@@ -518,7 +518,7 @@ def run(arguments):
     parser.add_argument("--width", type=float, default=1.0, help="vaegan: times the hidden channels")
     parser.add_argument("--gan", action="store_true", help="vaegan: no encoder, no reconstruction")
     parser.add_argument("--gamma", type=float, default=1e-2, help="vaegan: G's share of the reconstruction")
-    parser.add_argument("--real-weight", type=float, default=0.5, help="vaegan: of real pictures in D's loss")
+    parser.add_argument("--real-weight", type=float, default=0.5, help="vaegan: of real images in D's loss")
     parser.add_argument("--equilibrium", type=float, default=0.68, help="vaegan: the gate's middle")
     parser.add_argument("--margin", type=float, default=0.35, help="vaegan: from there to the gate's edges")
     parser.add_argument("--img", type=float, default=0.0, help="vaegan: weight of the image loss")

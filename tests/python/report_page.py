@@ -69,15 +69,15 @@ class Page:
         self.b.key(name, number=ARROWS[name])
 
 
-def pictures(p):
+def images(p):
     broken = p.b.run(
         "Promise.all([...document.images].map((i) => i.decode().then(() => '', () => i.alt)))"
         ".then((all) => all.filter((a) => a))"
     )
-    assert broken == [], f"pictures that do not decode: {broken}"
+    assert broken == [], f"images that do not decode: {broken}"
     without = p.b.run("[...document.images].filter((i) => !i.alt.trim()).length")
-    assert without == 0, f"{without} pictures without a text"
-    p.tried(f"{p.b.run('document.images.length')} pictures decode and have a text")
+    assert without == 0, f"{without} images without a text"
+    p.tried(f"{p.b.run('document.images.length')} images decode and have a text")
 
 
 def names(p):
@@ -308,7 +308,7 @@ def main():
         browser.size(1280)
         browser.prefers(color_scheme="light")
         p.open()
-        pictures(p)
+        images(p)
         names(p)
         slider(p)
         player(p, "between")

@@ -7,8 +7,8 @@ writes `traced.pt` (a small convolutional network whose parameters require gradi
 (scripted: returns a dictionary), modules that are wrong in one way each, `noisy.pt` (prints and warns, as soon
 as it is loaded), `inplace.pt` (changes its input), `kept.pt` (returns the same memory each time), `half.pt`, `bfloat16.pt`,
 `double.pt` (the types of their output), `weights.pt` and `old-weights.pt` (state dicts of both forms of torch.save), and
-`parity.safetensors`: pictures `rgb` (RGB 0-255), `up`, and for each UNITS `y/UNITS` and `gx/UNITS`,
-the gradient of sum(y * up) with regard to the RGB picture.
+`parity.safetensors`: images `rgb` (RGB 0-255), `up`, and for each UNITS `y/UNITS` and `gx/UNITS`,
+the gradient of sum(y * up) with regard to the RGB image.
 """
 
 import sys

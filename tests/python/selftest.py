@@ -150,11 +150,11 @@ def vaegan_sizes():
             side = 2 * x.shape[2]
             x = vaegan.double(g, name, x)
             assert x.shape[2:] == (side, side)
-        picture = vaegan.decode(g, torch.zeros(3, 5), "batch")
-        assert picture.shape == (3, 3, 8 * base, 8 * base)
-        assert [t.shape for t in vaegan.encode(e, picture, "batch")] == [(3, 5)] * 2
-        assert vaegan.discriminator_features(d, picture, "batch").shape == (3, 32, base, base)
-        assert vaegan.discriminate(d, picture, "batch").shape == (3,)
+        image = vaegan.decode(g, torch.zeros(3, 5), "batch")
+        assert image.shape == (3, 3, 8 * base, 8 * base)
+        assert [t.shape for t in vaegan.encode(e, image, "batch")] == [(3, 5)] * 2
+        assert vaegan.discriminator_features(d, image, "batch").shape == (3, 32, base, base)
+        assert vaegan.discriminate(d, image, "batch").shape == (3,)
 
 
 def vaegan_norm():
@@ -208,7 +208,7 @@ def vaegan_losses():
     assert math.isclose(vaegan.kl(zeros + 2, zeros), 3 * (4 + 1) / 2)
     # One grey level in each of 3 numbers, half of that squared.
     assert math.isclose(vaegan.image_loss(zeros + 2 / 255, zeros), 1.5, rel_tol=1e-6)
-    real, fake = vaegan.judgements(torch.tensor([0.0, 50.0, 50.0]), 2)
+    real, fake = vaegan.label_losses(torch.tensor([0.0, 50.0, 50.0]), 2)
     assert torch.allclose(real, -torch.tensor([0.501, 1.001]).log(), rtol=1e-5)
     assert torch.allclose(fake, -torch.tensor([0.001]).log(), rtol=1e-3)
 

@@ -32,18 +32,18 @@ def trained(weights, frozen=()):
 
 
 def iterations(
-    comparator, tap, net, g0, d0, pictures, features, crop, seed, weight_decay, one_pass=False, judged_at=None,
+    comparator, tap, net, g0, d0, images, features, crop, seed, weight_decay, one_pass=False, judged_at=None,
     noise=0, diversity=0.0, limit=0.0,
 ):
-    """One iteration per batch of `pictures`: what a second implementation must find, and the names of
+    """One iteration per batch of `images`: what a second implementation must find, and the names of
     the weights that decay.
 
     `comparator` holds the weights of `net` (nets.caffenet or nets.alexnet), encoder and
     comparator at once. Dropout masks are drawn after torch.manual_seed(seed + iteration):
     D(real) before Dfc6, before Dfc7; D(fake) the same; then, after D's update, D(fake) again.
     With `noise` so many channels of it, drawn before the masks, enter G behind y; with `diversity` as
-    many again, for a second picture that is to differ from the first.
-    With `judged_at` the pictures are compared in that layer of the updated D instead, which learns
+    many again, for a second image that is to differ from the first.
+    With `judged_at` the images are compared in that layer of the updated D instead, which learns
     nothing from it. With `one_pass` there is no third call: G follows what D said of `fake` before its update.
     """
     trunk_biases = {k for k in g0 if k.endswith(".bias") and not k.startswith(("Rconv", "defc"))}
@@ -127,9 +127,9 @@ def iterations(
             out.update({f"gD/{k}": v for k, v in zip(d, grads_d)})
 
     with torch.no_grad():
-        wanted = [c(x) for x in pictures]
+        wanted = [c(x) for x in images]
     out = {}
-    for it, x in enumerate(pictures):
+    for it, x in enumerate(images):
         one(it, x, wanted[it])
     for name, after, before in (("G", g, g0), ("D", d, d0)):
         out.update({f"moved{name}/{k}": v.detach() - before[k] for k, v in after.items()})

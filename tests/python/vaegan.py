@@ -1,4 +1,4 @@
-"""Iterations of VAE/GAN: an autoencoder that compares pictures in the discriminator it learns with
+"""Iterations of VAE/GAN: an autoencoder that compares images in the discriminator it learns with
 (Larsen et al., "Autoencoding beyond pixels using a learned similarity metric", and the facts of the
 authors' code). The networks see RGB in [-1, 1]; a network is a dict of tensors, running statistics too.
 """
@@ -91,8 +91,8 @@ def double(w, name, x):
     return F.conv_transpose2d(x, w[f"{name}.weight"], stride=2, padding=2, output_padding=1)
 
 
-def to_networks(pictures):
-    return 2 * pictures / 255 - 1
+def to_networks(images):
+    return 2 * images / 255 - 1
 
 
 def encode(w, x, how):
@@ -122,7 +122,7 @@ def discriminator_features(w, x, how):
 
 
 def discriminate(w, x, how):
-    """One logit of "real" for each picture."""
+    """One logit of "real" for each image."""
     x = nets.relu(norm(w, "Dconv4", discriminator_features(w, x, how), how))
     x = nets.relu(norm(w, "Dfc5", F.linear(x.flatten(1), w["Dfc5.weight"]), how))
     return F.linear(x, w["Dfc6.weight"], w["Dfc6.bias"]).flatten()
@@ -143,8 +143,8 @@ def kl(mu, log_variance):
     return (mu**2 + log_variance.exp() - log_variance).sum() / (2 * len(mu))
 
 
-def judgements(logits, real):
-    """-log p of the first `real` pictures and -log(1 - p) of the generated rest, both softened."""
+def label_losses(logits, real):
+    """-log p of the first `real` images and -log(1 - p) of the generated rest, both softened."""
     p = torch.sigmoid(logits)
     return -torch.log(p[:real] + 1e-3), -torch.log(1 - p[real:] + 1e-3)
 
@@ -181,8 +181,8 @@ def gradients(of, *groups, retain=False):
 
 
 @torch.enable_grad()
-def iterations(weights, pictures, args):
-    """What a second implementation must find after one iteration per batch of `pictures`.
+def iterations(weights, images, args):
+    """What a second implementation must find after one iteration per batch of `images`.
 
     All gradients of an iteration are of the same weights, and all updates come at its end. After
     torch.manual_seed(seed + iteration), epsilon is drawn and then the code that is from the prior;
@@ -222,11 +222,11 @@ def iterations(weights, pictures, args):
         out[f"zp/{it}"] = zp
 
         generated = decode(w["G"], codes, "update" if args.gan else "batch")
-        l_real, l_gen = judgements(discriminate(w["D"], torch.cat([x, generated]), "update"), n)
+        l_real, l_gen = label_losses(discriminate(w["D"], torch.cat([x, generated]), "update"), n)
         terms |= {"d_real": l_real.mean(), "d_fake": l_gen.mean()}
         weight_gen = (1 - args.real_weight) * n / len(l_gen)
         total = (args.real_weight * l_real.sum() + weight_gen * l_gen.sum()) / n
-        # D's batch statistics lead from the generated pictures to the real ones' logits too.
+        # D's batch statistics lead from the generated images to the real ones' logits too.
         total_g, total_d = gradients(total, p["G"], p["D"])
         grads["D"] = {k: LAMBDA["adv"] * g for k, g in total_d.items()}
         gamma = 0.0 if args.gan else args.gamma
@@ -247,7 +247,7 @@ def iterations(weights, pictures, args):
         from_edge = lambda loss, edge: abs(loss - args.equilibrium - edge)
         return min(from_edge(loss, edge) for loss in found for edge in (-args.margin, args.margin))
 
-    inputs = [to_networks(precision.lift(x)) for x in pictures]
+    inputs = [to_networks(precision.lift(x)) for x in images]
     gate_distance = min(one(it, x) for it, x in enumerate(inputs))
     for net in "EGD":
         out.update({f"out{net}/{k}": v for k, v in w[net].items()})
@@ -256,9 +256,9 @@ def iterations(weights, pictures, args):
 
 
 @torch.no_grad()
-def evaluation(w, pictures):
+def evaluation(w, images):
     """By running statistics."""
-    x = to_networks(precision.lift(pictures))
+    x = to_networks(precision.lift(images))
     mean, _ = encode(w["E"], x, "running")
     found = {
         "mean": mean,

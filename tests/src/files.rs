@@ -63,16 +63,17 @@ pub fn checkpoint(run: &Path, step: u64) -> PathBuf {
     run.join(format!("checkpoints/step-{step:09}"))
 }
 
-/// The bytes of a checkpoint's three files of tensors.
+/// The bytes of a checkpoint's files of tensors; a discriminator is there where one trains.
 pub fn tensors(run: &Path, step: u64) -> BTreeMap<&'static str, Vec<u8>> {
     ["generator", "discriminator", "state"]
         .into_iter()
-        .map(|stem| {
+        .filter_map(|stem| {
             let file = checkpoint(run, step).join(format!("{stem}.safetensors"));
-            (
-                stem,
-                fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display())),
-            )
+            if stem == "discriminator" && !file.exists() {
+                return None;
+            }
+            let bytes = fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            Some((stem, bytes))
         })
         .collect()
 }

@@ -39,7 +39,7 @@ const float* gaussian() {
   return taps.values;
 }
 
-// Calls body(plane, planes, workspace) for each channel of each picture.
+// Calls body(plane, planes, workspace) for each channel of each image.
 template <class Body>
 void each_plane(const at::Tensor& x, const at::Tensor& y, double c1, double c2, const Body& body) {
   const int64_t height = x.size(2), width = x.size(3), area = height * width;
@@ -79,7 +79,7 @@ struct Ssim : torch::autograd::Function<Ssim> {
     const auto by = grads[0].to(at::kFloat).contiguous();
     const float* b = by.const_data_ptr<float>();
     const int64_t planes = by.numel() / 2;
-    // Both pictures play the same part: the gradient of one is that of the other, exchanged.
+    // Both images play the same part: the gradient of one is that of the other, exchanged.
     const auto gradient = [&](const at::Tensor& of, const at::Tensor& other) {
       auto out = at::empty_like(of);
       float* to = out.mutable_data_ptr<float>();
@@ -100,7 +100,7 @@ struct Ssim : torch::autograd::Function<Ssim> {
 at::Tensor ssim(const at::Tensor& x, const at::Tensor& y, double c1, double c2) {
   capability();  // throws here, not in the middle of the work
   TORCH_CHECK(x.sizes() == y.sizes() && x.dim() == 4, "two tensors [N,C,H,W] of one shape");
-  TORCH_CHECK(x.size(2) >= SSIM_TAPS && x.size(3) >= SSIM_TAPS, "pictures below 11x11");
+  TORCH_CHECK(x.size(2) >= SSIM_TAPS && x.size(3) >= SSIM_TAPS, "images below 11x11");
   for (const auto& t : {x, y})
     TORCH_CHECK(t.device().is_cpu() && t.scalar_type() == at::kFloat, "fp32 tensors on the CPU");
   return Ssim::apply(x, y, c1, c2);

@@ -13,7 +13,7 @@ enum { MX, MY, XX, YY, XY };
 // Rows start on a cache line, whatever the width.
 int64_t padded(int64_t width) { return (width + 2 * TAPS + 15) / 16 * 16; }
 
-// One row of both pictures through the window's row: five quantities at each whole window.
+// One row of both images through the window's row: five quantities at each whole window.
 void along_row(const float* __restrict x, const float* __restrict y, const float* __restrict taps,
                int64_t columns, float* __restrict to, int64_t stride) {
   float* __restrict mx = to + MX * stride;
@@ -149,7 +149,7 @@ void backward(const SsimPlanes& p, double by_ssim, double by_cs, float* dx, floa
   const double count = static_cast<double>(rows) * static_cast<double>(columns);
   const float ssim = static_cast<float>(by_ssim / count), cs = static_cast<float>(by_cs / count);
   float* row = workspace + TAPS * QUANTITIES * stride;
-  float* nothing = row + QUANTITIES * stride;  // a row of zeros: windows beyond the picture
+  float* nothing = row + QUANTITIES * stride;  // a row of zeros: windows beyond the image
   float* filtered = nothing + stride;          // three rows with zeros on both sides
   float* maps = filtered + 3 * stride;         // three planes of derivatives
   for (int64_t j = 0; j < 4 * stride; ++j) nothing[j] = 0;

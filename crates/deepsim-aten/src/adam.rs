@@ -68,8 +68,8 @@ pub fn fused_adam(
             });
         }
     }
-    // The kernel walks raw memory: a gradient stored in another order than its weight (backward
-    // passes return channels-last ones) would update the wrong elements without a word.
+    // The kernel walks raw memory. A gradient stored in another order than its weight would update
+    // the wrong elements without an error, and backward passes do return channels-last gradients.
     let mut ordered = Vec::with_capacity(grads.len());
     for (p, g) in params.iter().zip(grads) {
         let same = p.size() != g.size() || p.stride() == g.stride();

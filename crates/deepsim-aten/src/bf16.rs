@@ -192,7 +192,7 @@ mod tests {
         (difference.norm() / (want.norm() + 1e-30)).double_value(&[])
     }
 
-    /// Values that bf16 holds exactly: what is left of the error is the kernels' own.
+    /// Values that bf16 represents exactly, so that the only error is that of the kernels.
     fn random(shape: &[i64]) -> Tensor {
         Tensor::randn(shape, (Kind::Float, Device::Cpu))
             .to_kind(Kind::BFloat16)
@@ -232,8 +232,8 @@ mod tests {
         Bf16Convolution { output, ..with }
     }
 
-    /// The twin: libtorch's own convolution in fp64, rectified where `got` is: a value nearer to zero than
-    /// rounding may lie on either side of it.
+    /// The reference: libtorch's convolution in fp64. It is rectified where `got` is rectified, because
+    /// rounding may put a value near zero on either side of zero.
     fn direct(x: &Tensor, w: &Tensor, b: &Tensor, with: Bf16Convolution, got: &Tensor) -> Tensor {
         let (s, p) = ([with.stride; 2], [with.padding; 2]);
         let v = match with.direction {
@@ -308,8 +308,8 @@ mod tests {
         agrees([2, 3, 23, 23], [32, 3, 7, 7], down(4, 0, 1, 0.0));
         agrees([2, 3, 9, 9], [16, 3, 3, 3], down(1, 1, 1, 0.0));
         agrees([2, 16, 1, 1], [16, 16, 1, 1], down(1, 0, 1, 1.0));
-        // Merged phases whose last pixel ends where the row of sums does, or near it: no load may go
-        // beyond (`cargo xtask asan` watches).
+        // Merged phases whose last pixel ends at or near the end of the row of sums. No load may
+        // read beyond it (`cargo xtask asan` checks that).
         for (channels, stride) in [(1, 8), (4, 4), (6, 3), (7, 3), (15, 2)] {
             let kernel = stride + 1;
             let x = [2, channels, 3 * stride + 1, 3 * stride + 2];

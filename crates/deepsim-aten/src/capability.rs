@@ -1,4 +1,4 @@
-//! Which instruction set our own kernels use, and how many threads libtorch.
+//! Which instruction set our own kernels use, and how many threads libtorch uses.
 
 use std::ffi::{c_char, c_int};
 
@@ -58,9 +58,10 @@ pub fn capability() -> Result<Capability, AtenError> {
 /// Variables by which people choose libtorch's number of threads themselves.
 const CHOSEN: [&str; 2] = ["OMP_NUM_THREADS", "MKL_NUM_THREADS"];
 
-/// Gives libtorch no more threads than this process may use processors: affinity and the container's
-/// quota count (libtorch itself sees the processors of the machine). Its own choice stands where it is
-/// lower, and that of `OMP_NUM_THREADS` or `MKL_NUM_THREADS` always. Call it once, before any work.
+/// Limits libtorch's threads to the processors that this process may use, by affinity and by the
+/// container's quota. (libtorch itself counts the processors of the machine.) A lower number that
+/// libtorch chose is kept, and so is any number that `OMP_NUM_THREADS` or `MKL_NUM_THREADS` sets. Call
+/// it once, before any work.
 pub fn fit_threads() {
     let own = tch::get_num_threads();
     let there = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
@@ -70,7 +71,7 @@ pub fn fit_threads() {
     }
 }
 
-/// The number of threads to set, where it is to be another than libtorch's `own`.
+/// The number of threads to set; `None` keeps libtorch's `own` number.
 fn fewer(own: c_int, there: usize, chosen: bool) -> Option<c_int> {
     let there = c_int::try_from(there).unwrap_or(c_int::MAX).max(1);
     (!chosen && there < own).then_some(there)

@@ -35,7 +35,7 @@ unsafe extern "C" {
 pub enum Tf32 {
     /// They may.
     Allowed,
-    /// They may not. libtorch's own default forbids it to cuBLAS and allows it to cuDNN.
+    /// They may not. libtorch's default forbids it for cuBLAS only and allows it for cuDNN.
     Forbidden,
 }
 
@@ -91,7 +91,7 @@ pub fn cuda_peak(index: usize) -> Result<u64, AtenError> {
     peak(index, false)
 }
 
-/// Lets [`cuda_peak`] begin here.
+/// Resets the peak that [`cuda_peak`] reports.
 ///
 /// # Errors
 /// As for [`cuda_peak`].

@@ -102,10 +102,9 @@ pub fn flush_denormals() -> bool {
     unsafe { deepsim_set_flush_denormal(1) != 0 }
 }
 
-/// Makes this process keep the memory that it frees, for its next allocations: a training step
-/// frees and asks for the same gigabytes again and again, and each fresh page costs the kernel a
-/// fault and a clearing. Call it once, first thing in `main`. Returns false where the C library
-/// has no such setting.
+/// Makes this process keep freed memory for its next allocations. Every training step frees and
+/// allocates the same gigabytes, and each fresh page would cost a page fault and its clearing. Call
+/// it once, first thing in `main`. Returns false where the C library has no such setting.
 pub fn keep_memory() -> bool {
     // SAFETY: sets parameters of the C library's allocator only.
     unsafe { deepsim_keep_memory() != 0 }

@@ -40,8 +40,8 @@ unsafe extern "C" {
 #[derive(Clone, Copy, Debug)]
 struct Line([u16; STEP]);
 
-/// What is known of a row x of which a centre c was taken away: (x − c) / `unit`, rounded to fp32,
-/// is what was coded.
+/// Measures of a row x. The coded values are (x − c) / `unit`, rounded to fp32, where c is the
+/// centre.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RowMeasure {
@@ -71,8 +71,8 @@ pub struct Bf16Columns {
 }
 
 impl Bf16Rows {
-    /// Takes `centre` away from each of `rows`, rows of `centre.len()` values, and codes them, in
-    /// rayon's threads. A last row that is cut short is left out.
+    /// Subtracts `centre` from each row and codes the result, on rayon's threads. A row has
+    /// `centre.len()` values; an incomplete last row is left out.
     ///
     /// # Errors
     /// No code for it in this process ([`crate::bf16_code`]).
@@ -167,8 +167,9 @@ impl Bf16Columns {
         self.lines.is_empty()
     }
 
-    /// Products of blocks `from..to` of `rows` with all columns, in this thread, summed in fp32 and
-    /// rounded no further. `out` is made as long as they are; [`Bf16Columns::sixteen`] finds them.
+    /// Writes the products of blocks `from..to` of `rows` with all columns to `out`, which is
+    /// resized. Sums are fp32 and are not rounded further. The work is done in this thread.
+    /// [`Bf16Columns::sixteen`] reads the products.
     ///
     /// # Errors
     /// Blocks that do not exist, rows of another length, or no code for it in this process.
@@ -206,8 +207,8 @@ impl Bf16Columns {
         }
     }
 
-    /// Of what [`Bf16Columns::products`] wrote: those of the `row`-th of its rows with columns
-    /// `16 * lanes` to `16 * lanes + 15`.
+    /// Reads from the output of [`Bf16Columns::products`] the products of its row number `row` with
+    /// columns `16 * lanes` to `16 * lanes + 15`.
     #[inline]
     pub fn sixteen<'a>(&self, out: &'a [f32], row: usize, lanes: usize) -> &'a [f32; 16] {
         let block = row / BLOCK * (self.lines.len() / self.steps / BLOCK) + lanes / 2;

@@ -19,8 +19,8 @@ pub enum ScriptOutput<'a> {
 
 static HEAR: OnceLock<fn(ScriptOutput<'_>)> = OnceLock::new();
 
-/// From here on `hear` gets what modules print, on all threads, and the warnings of this thread. The first function of
-/// the process stays.
+/// From now on `hear` receives what modules print on any thread, and the warnings of this thread. A later call cannot
+/// replace the first function.
 pub fn hear_scripts(hear: fn(ScriptOutput<'_>)) {
     HEAR.get_or_init(|| hear);
     // SAFETY: sets two function pointers that live as long as the process.

@@ -18,10 +18,11 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Of two fp32 CPU tensors `[N,C,H,W]` of one shape, at least 11×11, the mean over all whole windows
-/// (11×11, Gaussian of deviation 1.5) of the structural similarity and of its contrast-structure
-/// part, as `[2,N,C]`. `c1` and `c2` are the formula's constants, (K·range)². Differentiable once
-/// with regard to both: five filters forward, and back three more instead of autograd's ten.
+/// The structural similarity of two fp32 CPU tensors `[N,C,H,W]` of one shape, at least 11×11, and
+/// its contrast-structure part, as `[2,N,C]`. Both are means over all whole windows (11×11, Gaussian
+/// of deviation 1.5). `c1` and `c2` are the formula's constants, (K·range)². Differentiable once
+/// with regard to both. The forward pass applies five filters, and the backward pass three, where
+/// autograd would apply ten.
 ///
 /// # Errors
 /// Other shapes, other types, another device.

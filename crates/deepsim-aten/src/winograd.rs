@@ -143,8 +143,8 @@ mod tests {
     use super::*;
     use tch::{Device, Kind};
 
-    /// The twin: libtorch's own convolution in fp64, rectified where `got` is: a value nearer to zero than
-    /// rounding may lie on either side of it.
+    /// The reference: libtorch's convolution in fp64. It is rectified where `got` is rectified, because
+    /// rounding may put a value near zero on either side of zero.
     fn direct(x: &Tensor, w: &Tensor, b: &Tensor, form: Form, slope: f64, got: &Tensor) -> Tensor {
         let v = match form {
             Form::Convolution { padding, groups } => {

@@ -41,7 +41,7 @@ const LISTED: usize = 100;
 /// Characters of a foreign text that a message shows at most.
 const SHOWN: usize = 60;
 
-/// What is known of images: a table of yes, no and not known.
+/// Attributes of images: a table of yes, no and not known.
 #[derive(Clone, Debug)]
 pub struct Attributes {
     path: PathBuf,
@@ -172,7 +172,7 @@ impl Attributes {
         })
     }
 
-    /// All that is known of an image, in the order of [`Attributes::names`]; `None` for an image
+    /// The attributes of an image, in the order of [`Attributes::names`]; `None` for an image
     /// without a row. `image` is its name in a dataset ([`Dataset::name`](crate::Dataset::name)):
     /// the longest row name that is a trailing path of it counts.
     #[must_use]

@@ -36,7 +36,7 @@ enum Content {
     Prepared {
         manifest: Box<Manifest>,
         shards: Shards,
-        /// None where what is written of it is damaged.
+        /// None if `skipped.json` is damaged.
         skipped: Option<Skipped>,
         /// Names in the directory that are no part of the dataset.
         beside: Vec<String>,
@@ -80,7 +80,7 @@ impl Dataset {
         Ok(data)
     }
 
-    /// Opens a dataset whose shards may be missing or cut; the images in them are bad then.
+    /// Opens a dataset even if shards are missing or truncated; their images cannot be read then.
     ///
     /// # Errors
     /// Those of [`Dataset::open`] except those of shards.
@@ -274,7 +274,7 @@ impl Dataset {
         notes
     }
 
-    /// Whether what is written of the source's other files cannot be read.
+    /// Whether the list of skipped files cannot be read.
     pub(crate) fn is_skipped_damaged(&self) -> bool {
         matches!(&self.content, Content::Prepared { skipped: None, .. })
     }
@@ -378,7 +378,8 @@ fn some<'a>(
     Some(format!("{count} {what} ({}{more})", one_line(&first)))
 }
 
-/// What is written beside a manifest of what was skipped; none where it cannot be read. It decides nothing.
+/// Reads the list of skipped files beside a manifest; `None` if it cannot be read. Nothing else depends on
+/// it.
 fn read_skipped(path: &Path) -> Option<Skipped> {
     let file = path.join(SKIPPED);
     match std::fs::metadata(&file) {
@@ -390,7 +391,7 @@ fn read_skipped(path: &Path) -> Option<Skipped> {
     }
 }
 
-/// What lies in a directory besides these, sorted.
+/// The names in a directory except the known ones, sorted.
 pub(crate) fn beside<'a>(
     path: &Path,
     known: impl IntoIterator<Item = &'a str>,

@@ -1,20 +1,20 @@
-//! Strict decoding: an image comes out whole, with the pixels that the libraries give that
-//! everybody trusts, or an error says what is wrong with it.
+//! Strict decoding: the result is the whole image, with the same pixels as the most used libraries
+//! give, or an error that says what is wrong.
 //!
-//! * The format is told from the content, not from the extension: a PNG named `.JPEG`
+//! * The format is recognised by the content, not by the extension: a PNG named `.JPEG`
 //!   (ILSVRC-2012 has one) works.
-//! * JPEG goes through libjpeg-turbo; its warnings are errors, and an image of which scans are
-//!   missing is one too, so a cut file is never an image with a grey rest. WebP goes through libwebp.
-//!   PNG, TIFF (BigTIFF too), BMP, GIF and PNM go through the crates of the image-rs project; of
-//!   animations the first frame is taken.
+//! * JPEG goes through libjpeg-turbo. Its warnings are errors, and so are missing scans, so a
+//!   truncated file never becomes an image with a grey rest. WebP goes through libwebp. PNG, TIFF
+//!   (BigTIFF too), BMP, GIF and PNM go through the crates of the image-rs project; of animations the
+//!   first frame is taken.
 //! * Refused by name, because no two programs agree on them or nobody uses them: JPEGs with
 //!   arithmetic or lossless coding or other than 8 bits; TIFFs with a palette, planes in
 //!   tiles, floating-point samples or bits in reversed order.
 //! * More than 20,000 pixels a side or 200 million in all are refused before decoding. All threads
-//!   together use at most 1.6 GB for decoding (and 2 GiB for the files that they read): what a
-//!   image will take is reckoned from its header; what would take more alone is refused, the rest
-//!   waits for its turn. Time is bounded by that: every format is read in one pass over its pixels
-//!   but progressive JPEG, which is refused beyond 100.
+//!   together use at most 1.6 GB for decoding (and 2 GiB for the files that they read). The memory
+//!   for an image is computed from its header. An image that alone would need more is refused; the
+//!   others wait for their turn. This also limits the time: every format is read in one pass over
+//!   its pixels, except progressive JPEG, which is refused beyond 100 scans.
 //! * Colour: grey becomes R = G = B. CMYK and YCCK JPEGs are read in Adobe's inverted
 //!   convention (stored 255 = no ink) whether or not they carry Adobe's marker, as Pillow and
 //!   OpenCV do: R = K − K·(255 − C)/255 and so on, each product rounded (YCCK: the YCbCr part first
@@ -69,8 +69,8 @@ pub fn decode_rgb8(path: &Path) -> Result<RgbImage, DataError> {
     })
 }
 
-/// Waits until the threads hold so little of files that one of this size may be read, too. To be
-/// kept as long as the file's bytes are. `None` for a file that is refused anyway.
+/// Waits until the budget for files has room for one of this size. Keep the result as long as the
+/// file's bytes. `None` for a file that is larger than the budget, which is refused anyway.
 pub(crate) fn reserve_for_file(bytes: u64) -> Option<Reservation> {
     FILES.take(bytes)
 }

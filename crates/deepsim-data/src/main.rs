@@ -10,7 +10,7 @@ use deepsim_data::terminal::{self, parse};
 use deepsim_data::with_causes;
 
 fn main() -> ExitCode {
-    // Where no handler can be set, things are as they would be without.
+    // If the handler cannot be set, the program runs without it.
     let _ = terminal::fail_at_the_file_limit();
     let args: cli::Args = parse();
     args.log.listen();

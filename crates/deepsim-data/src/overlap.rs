@@ -40,8 +40,8 @@ pub enum Overlap {
     NotComparable(String),
 }
 
-/// The images of `b` that are also in `a`. Between prepared datasets nothing but the manifests, which are in memory
-/// already, is looked at; `go_on` is asked between the files that are read otherwise.
+/// The images of `b` that are also in `a`. For two prepared datasets only the manifests are compared, which are in
+/// memory. Otherwise files are read, and `go_on` is asked between them.
 ///
 /// # Errors
 /// [`DataError::Unreadable`] for a file that the disk refuses, [`DataError::Interrupted`] when `go_on` says stop.
@@ -101,7 +101,7 @@ fn prepared(a: &Manifest, b: &Manifest) -> Overlap {
         && a.resize == b.resize
         && a.window == b.window
         && a.store == b.store
-        // of different sources, images that neither turned are found all the same
+        // with different sources, images that neither dataset turned can still be equal
         && (a.orientation == b.orientation || !same_source);
     if same_settings {
         let stored: HashSet<&blake3::Hash> =

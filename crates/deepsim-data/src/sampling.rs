@@ -45,9 +45,9 @@ pub fn place(step: u64, batch: usize, slot: usize, len: usize) -> (u64, usize) {
     ((sample / len) as u64, (sample % len) as usize)
 }
 
-/// Which images stand for a sorted set: all of them where `n` is not below `of`, else `n` indices below `of`,
-/// strictly increasing and spread evenly: each is the middle one of its n-th part. The first ones of a sorted
-/// set are all of a kind (one class, one camera, one person).
+/// Chooses the images that stand for a sorted set of `of` images. If `n` is at least `of`, these are all
+/// images. Otherwise they are `n` strictly increasing indices, spread evenly: the middle one of each n-th
+/// part. (The first images of a sorted set are often all of one class, camera or person.)
 #[must_use]
 pub fn spread(n: usize, of: usize) -> Vec<usize> {
     let n = n.min(of);

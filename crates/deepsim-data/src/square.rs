@@ -2,10 +2,11 @@
 //!
 //! The filter is everywhere the antialiased bicubic (Catmull-Rom, a = −0.5) of Pillow's
 //! `Image.resize(…, Image.BICUBIC, box=…)`, columns first, computed by `fast_image_resize` in
-//! integers. Golden vectors hold it to Pillow's passes: 99 of 100 values are equal, the others one
-//! grey level off (two at the very most: weights have 15 bits here and 22 there, and each pass
-//! rounds). Pillow 13.0 begins with the rows in some upright images; on hard edges that shows.
-//! As with Pillow's `box`, the filter at a window's border looks at the pixels beyond it.
+//! integers. Golden vectors compare it with Pillow's passes: 99 of 100 values are equal, and the
+//! others differ by one grey level, or two at the very most. (Weights have 15 bits here and 22 in
+//! Pillow, and each pass rounds.) Pillow 13.0 begins with the rows in some upright images, which
+//! makes a difference at hard edges. As with Pillow's `box`, the filter at a window's border looks
+//! at the pixels beyond it.
 //!
 //! * [`Resize::Squash`]: both sides to `size`, the aspect ratio is lost. The Caffe tools
 //!   prepared ILSVRC-2012 so.
@@ -106,9 +107,9 @@ pub(crate) fn check_size(size: u32) -> Result<(), DataError> {
 
 /// Scales a window of an RGB image (rows of interleaved pixels) to `side`×`side`.
 ///
-/// Columns first, then rows, as Pillow does: what overshoots is cut to 0–255 between the two, so
-/// that on hard edges the order is worth up to 26 grey levels. `fast_image_resize` left to itself
-/// begins with the rows.
+/// Columns first, then rows, as Pillow does. Values are clipped to 0–255 between the two passes, so
+/// at hard edges the order changes the result by up to 26 grey levels. By default
+/// `fast_image_resize` begins with the rows.
 pub(crate) fn resample(
     pixels: &[u8],
     size: (u32, u32),

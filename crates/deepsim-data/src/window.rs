@@ -1,9 +1,9 @@
 //! A square window of source images, cut out before they are scaled.
 //!
-//! Face datasets come with much around the faces, and their users cut the same window out of
-//! every image: 15,40,148 out of CelebA's aligned images (178×218), 50,50,150 out of LFW's
-//! funneled ones (250×250). The window is cut first and scaled then, so that the resize filter
-//! sees nothing of what lies beyond it; what comes out is square whatever the [`Resize`] says.
+//! Images of face datasets show more than the face, and users cut the same window out of every
+//! image: 15,40,148 out of CelebA's aligned images (178×218), 50,50,150 out of LFW's funneled ones
+//! (250×250). The window is cut out before it is scaled, so that the resize filter reads no pixels
+//! beyond it. The result is square whatever [`Resize`] says.
 //!
 //! [`Resize`]: crate::square::Resize
 

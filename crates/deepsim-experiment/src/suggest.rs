@@ -78,8 +78,16 @@ fn of_the_network(text: &str, error: &str) -> Option<String> {
     let at = error.find(EXPECTED)? + EXPECTED.len();
     let end = at + error[at..].find(['\n', ';']).unwrap_or(error.len() - at);
     let table: toml::Table = text.parse().ok()?;
-    let net = ["encoder", "comparator"].into_iter().find_map(|side| {
-        let side = table.get(side)?;
+    let sections = ["encoder", "comparator"];
+    let sections = sections
+        .into_iter()
+        .filter_map(|side| table.get(side)?.as_table());
+    // Comparators may have names.
+    let mut all = sections.flat_map(|side| {
+        let named = side.values().filter_map(toml::Value::as_table);
+        std::iter::once(side).chain(named)
+    });
+    let net = all.find_map(|side| {
         (side.get("tap")?.as_str()? == tap).then(|| side.get("net")?.as_str())?
     })?;
     let parsed: Result<NetKind, serde::de::value::Error> =

@@ -98,8 +98,13 @@ fn page() -> String {
          `extends = \"FILE.toml\"`, at the top, takes everything from another file; then a file states only what it changes. \
          FILE is relative to the folder of the file that extends it, and must be complete itself. Tables are merged key \
          by key; an `[encoder]` or `[comparator]` with a `net` of its own replaces the other's whole, so write all of \
-         its keys. A key of FILE can be changed, not removed. `deepsim-train EXPERIMENT.toml --print` prints the \
+         its keys. `[comparator.NAME]` sections replace a single `[comparator]`. A key of FILE can be changed, not removed. `deepsim-train EXPERIMENT.toml --print` prints the \
          complete result, and a run keeps it as its `experiment.toml`.\n\n\
+         `[comparator]` is one network. Several have names, as `[comparator.NAME]` with the same keys, and the loss weighs \
+         each: `loss.feat = { NAME = 0.01, OTHER = 0.002 }`, or `--set loss.feat.NAME=0.01`. Networks with the same weights \
+         share a pass.\n\n\
+         A section is needed only where its term weighs something: `[comparator]` where `loss.feat` is above 0; \
+         `[discriminator]`, `optimizer.discriminator` and `[gate]` where `loss.adv` is.\n\n\
          `--set KEY=VALUE` overrides a key from the command line, such as `--set train.steps=100`.\n\n\
          Editors with support for TOML complete and check keys by `experiments/experiment.schema.json`, which the first \
          line of each experiment names.\n",

@@ -1,5 +1,5 @@
-//! Files that nothing unexpected stands behind: only regular ones are opened, and a file is written beside and renamed,
-//! so that a link in its place is replaced and never written through.
+//! Safe opening and writing of files. Only regular files are opened. A file is written under a temporary name in the
+//! same folder and then renamed, so that a link in its place is replaced and never written through.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// How the name of a file begins that is being written. A killed process may leave one behind.
+/// Prefix of the name of a file while it is written. A killed process may leave such a file behind.
 pub const BESIDE: &str = ".partial-file-";
 
 fn flag(flag: OFlags) -> i32 {
@@ -29,7 +29,8 @@ fn regular(file: File) -> io::Result<File> {
     ))
 }
 
-/// Opens a file for reading. It never waits for the writer of a pipe, nor begins to read what has no end.
+/// Opens a file for reading. It never waits for the writer of a pipe, and never opens a device that has
+/// no end.
 ///
 /// # Errors
 /// What cannot be opened, and what is not a regular file or a link to one.
@@ -37,7 +38,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).custom_flags(flag(OFlags::NONBLOCK));
     match options.open(path) {
-        // A regular file that another process holds a lease on, or a disk that is slow to give it: that is waited for.
+        // Another process holds a lease on the regular file, or the disk is slow: wait for it.
         Err(e) if e.kind() == io::ErrorKind::WouldBlock && fs::metadata(path)?.is_file() => {
             regular(File::open(path)?)
         }
@@ -45,7 +46,8 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// As [`open`], or what a shell hands over as a file (`<(zcat FILE)` is a pipe below /dev or /proc): somebody writes there.
+/// As [`open`], but also opens a pipe that a shell passes as a file: `<(zcat FILE)` is a pipe below /dev or /proc, and
+/// a program writes to it.
 ///
 /// # Errors
 /// As [`open`], elsewhere.
@@ -86,7 +88,8 @@ pub fn own(path: &Path) -> io::Result<File> {
     regular(options.open(path)?)
 }
 
-/// Writes a file beside and renames it into place: a reader never sees half of it.
+/// Writes a temporary file in the same folder and renames it into place: a reader never sees half
+/// of it.
 ///
 /// # Errors
 /// Anything that cannot be written; what was there is untouched then.
@@ -107,12 +110,13 @@ fn write(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    // Temporary files are their owner's alone; of results the umask decides, as of any other file.
+    // By default only the owner can read a temporary file. The mode of a result follows the umask,
+    // as for any other file.
     let mut beside = tempfile::Builder::new()
         .prefix(BESIDE)
         .permissions(PermissionsExt::from_mode(0o666))
         .tempfile_in(parent)
-        // Its own words name a file that nobody has asked for.
+        // Its own message names the temporary file, which the user does not know.
         .map_err(|e| io::Error::from(e.kind()))?;
     beside.write_all(bytes)?;
     if sync {

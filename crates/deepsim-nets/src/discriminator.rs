@@ -1,4 +1,4 @@
-//! Discriminators: real image or generated. DeePSiM's, and that of Larsen et al.
+//! Discriminators: real image or generated. DeePSiM's, and VAE/GAN's.
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
@@ -26,7 +26,7 @@ pub enum Architecture {
     /// DeePSiM's.
     #[default]
     DeePSiM,
-    /// That of Larsen et al., with batch normalisation.
+    /// VAE/GAN's, with batch normalisation.
     #[serde(rename = "larsen")]
     VaeGan {
         /// Multiplies its hidden channels; 1 is theirs.
@@ -65,7 +65,7 @@ pub struct DiscriminatorSpec {
 }
 
 /// A layer of the discriminator whose output can be taken as features. DeePSiM's: a convolution after its
-/// rectifier, or the average over all positions. Of Larsen et al.: a convolution, before normalisation and
+/// rectifier, or the average over all positions. VAE/GAN's: a convolution, before normalisation and
 /// rectifier, as the authors compare images (Dconv4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -243,9 +243,9 @@ enum Body {
 }
 
 impl Discriminator {
-    /// The authors' initialisation: N(0, c²·2/fan_in), c = 0.1 for Dconv1, Dfc6 and Dfc7, else 1;
-    /// biases zero. All weights and biases decay. Of Larsen et al.: variances are kept, biases are zero, and
-    /// weights decay.
+    /// The authors' initialisation: N(0, c²·2/fan_in), c = 0.1 for Dconv1, Dfc6 and Dfc7, else 1; biases
+    /// zero. All weights and biases decay. VAE/GAN's: variances are kept, biases are zero, and weights
+    /// decay.
     ///
     /// # Errors
     /// A crop that is too small.
@@ -312,7 +312,8 @@ impl Discriminator {
         &self.params
     }
 
-    /// Takes the gradients from its weights, for one that only compares. Gradients pass through to images.
+    /// Freezes the weights, for a discriminator that only serves as comparator. Gradients still pass
+    /// through to the images.
     ///
     /// # Errors
     /// What libtorch refuses.
@@ -395,7 +396,7 @@ impl Discriminator {
         }
     }
 
-    /// The layers of Larsen et al., up to what `last` computes, or all.
+    /// The layers of VAE/GAN's discriminator, up to what `last` computes, or all.
     fn stacked(
         &self,
         layers: &[Layer],

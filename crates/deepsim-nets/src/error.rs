@@ -119,7 +119,7 @@ impl From<tch::TchError> for NetError {
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, NetError>;
 
-/// From where a file was looked for that is not there.
+/// The folder in which a missing file was searched for.
 fn from_where(path: &Path, source: &std::io::Error) -> String {
     match std::env::current_dir() {
         Ok(cwd) if path.is_relative() && source.kind() == std::io::ErrorKind::NotFound => format!(

@@ -41,7 +41,7 @@ impl FeatureNet {
     ) -> Result<FeatureNet> {
         let rows = net.rows_to(tap)?;
         let convolutions = net.convolutional_rows();
-        // A file without any fully connected layer is held against the convolutions alone.
+        // A file without any fully connected layer is compared with the convolutions alone.
         let conv_only = NetKind::weight_shapes(convolutions);
         let has_fc = values
             .keys()
@@ -94,8 +94,9 @@ impl FeatureNet {
         Ok(FeatureNet { net, rows, layers })
     }
 
-    /// Lets the weights learn, and names them: for an encoder that is trained along. Consumes
-    /// nothing of a frozen network by accident: it must be owned, and asked by this name.
+    /// Makes the weights trainable and returns them by name, for an encoder that learns. It takes
+    /// the network by value, so that a frozen network that is in use elsewhere is not unfrozen by
+    /// accident.
     ///
     /// # Errors
     /// A network with batch normalisation, whose statistics are part of its convolutions here.
@@ -122,7 +123,7 @@ impl FeatureNet {
         Ok((self, params))
     }
 
-    /// Takes the weights to fp64, in place: for whoever wants to know how much rounding matters.
+    /// Converts the weights to fp64, in place, to measure the effect of rounding.
     ///
     /// # Errors
     /// What libtorch refuses.

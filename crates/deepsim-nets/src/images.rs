@@ -123,7 +123,7 @@ pub fn caffe_to_efficientnet(caffe: &Tensor) -> Result<Tensor> {
     reversed("EfficientNet-Lite0", caffe, [1.0 / 128.0; 3], shift)
 }
 
-/// Caffe units → RGB in −1…1, as the networks of Larsen et al. see images.
+/// Caffe units → RGB in −1…1, the units of VAE/GAN's networks.
 ///
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.

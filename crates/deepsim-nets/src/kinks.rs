@@ -30,7 +30,8 @@ pub(crate) fn relu(x: &Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
-/// Notes the sides of what a kernel has rectified itself: a rectifier keeps a value's sign.
+/// Records the sides of values that a kernel has already rectified: a rectifier keeps a value's
+/// sign.
 pub(crate) fn note_rectified(y: &Tensor) -> Result<()> {
     sides::note(|| y.f_detach()?.f_gt(0.0))
 }

@@ -41,7 +41,7 @@ pub struct LatentSpec {
     pub code: Code,
 }
 
-/// What an encoder says of a batch of images, fp32.
+/// The codes' distribution that an encoder gives for a batch of images, fp32.
 #[derive(Debug)]
 pub struct Posterior {
     /// μ `[N,size]`.
@@ -103,11 +103,11 @@ struct Head {
 enum Body {
     /// A feature network up to a layer.
     Features(FeatureNet, Tap),
-    /// The encoder of Larsen et al., for crops of this side.
+    /// VAE/GAN's encoder, for crops of this side.
     VaeGan(Vec<Layer>, i64),
 }
 
-/// A feature network up to a layer, or the encoder of Larsen et al., and heads behind it, all of which learn.
+/// A feature network up to a layer, or VAE/GAN's encoder, and the heads behind it. All of them learn.
 #[derive(Debug)]
 pub struct LearnedEncoder {
     body: Body,
@@ -142,8 +142,8 @@ impl LearnedEncoder {
         heads.added(Body::Features(net, tap), params, spec, seed, device)
     }
 
-    /// The encoder of Larsen et al. for images `crop` pixels wide, with random weights; `width` multiplies
-    /// its channels. The heads are as in [`LearnedEncoder::new`], but do not decay, as the authors' do not.
+    /// VAE/GAN's encoder for images `crop` pixels wide, with random weights; `width` multiplies its
+    /// channels. The heads are as in [`LearnedEncoder::new`], but do not decay, as the authors' do not.
     ///
     /// # Errors
     /// A code without values, or a size that it is not made for.
@@ -163,7 +163,7 @@ impl LearnedEncoder {
         heads.added(Body::VaeGan(layers, crop), params, spec, seed, device)
     }
 
-    /// Checks that the encoder of Larsen et al. is made for such crops and widths.
+    /// Checks that VAE/GAN's encoder is made for such crops and widths.
     ///
     /// # Errors
     /// A size that it is not made for.

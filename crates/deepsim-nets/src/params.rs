@@ -68,8 +68,8 @@ impl Params {
             .map(|p| &p.tensor)
     }
 
-    /// Takes the weights to fp64, in place, under all of their handles: for whoever wants to know how
-    /// much rounding matters. Optimisers that were made for them before cannot be used any more.
+    /// Converts the weights to fp64, in place, for all of their handles, to measure the effect of
+    /// rounding. Optimisers that were made before cannot be used any more.
     ///
     /// # Errors
     /// What libtorch refuses.
@@ -164,8 +164,8 @@ fn not_finite(tensor: &Tensor) -> Result<Option<(i64, f64)>> {
     Ok(Some((index, flat.f_double_value(&[index])?)))
 }
 
-/// A weight on a device, detached, in the order that its kernels want: cuDNN's tensor cores take
-/// channels-last maps, and would have a filter of another order copied in each of its uses.
+/// A weight on a device, detached, in the memory order that the device's kernels expect. cuDNN's
+/// tensor cores take channels-last maps, and a filter in another order would be copied at each use.
 pub(crate) fn stored(tensor: &Tensor, device: Device) -> Result<Tensor> {
     let there = tensor.f_to_device(device)?.f_detach()?;
     match (device, there.dim()) {

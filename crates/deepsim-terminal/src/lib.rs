@@ -3,8 +3,7 @@
 //! * Text from files (names, keys, paths, messages of other libraries) may hold characters that a terminal obeys:
 //!   [`escape`] is the one place where they become visible. [`tell`] and [`print()`] go through it, and [`parse`] for what
 //!   clap says about arguments.
-//! * The reader may be gone (a closed terminal, a log on a full disk, `| head`): that is no reason to end what was
-//!   going well.
+//! * The reader may be gone (a closed terminal, a log on a full disk, `| head`). This does not end the program.
 //! * Commands to copy are built of words, each quoted for the shell: [`command`].
 
 #[cfg(feature = "log")]
@@ -26,7 +25,7 @@ pub fn tell(line: impl Display) {
     let _ = writeln!(io::stderr(), "{}", escape(&line));
 }
 
-/// Text on stdout, escaped. A reader who has seen enough is no failure.
+/// Text on stdout, escaped. A closed pipe is not an error.
 ///
 /// # Errors
 /// A stdout that takes no more: a full disk.
@@ -142,7 +141,8 @@ pub fn parse<T: clap::Parser>() -> T {
     {
         end(error.print(), error.exit_code());
     }
-    // The same error about escaped words: clap would leave out what it takes for colours, and break lines where they do.
+    // Make the same error from escaped arguments: in the original ones clap drops colour sequences and keeps line
+    // breaks.
     let escaped = std::env::args_os().map(|word| one_line(&word.to_string_lossy()).into_owned());
     let error = T::try_parse_from(escaped).err().unwrap_or(error);
     let text = error.render().to_string();
@@ -155,7 +155,7 @@ pub fn parse<T: clap::Parser>() -> T {
     end(said, error.exit_code())
 }
 
-/// Help that nobody can read because the disk is full is a failure; a reader who has gone is none.
+/// A full disk makes printing the help fail; a closed pipe does not.
 fn end(said: io::Result<()>, code: i32) -> ! {
     match said {
         Err(e) if code == 0 && e.kind() != ErrorKind::BrokenPipe => {

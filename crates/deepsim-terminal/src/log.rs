@@ -75,7 +75,7 @@ impl Options {
             (false, true) => Level::DEBUG,
             (false, false) => Level::INFO,
         };
-        // Other libraries' remarks are for those who ask.
+        // Other libraries' messages below warnings are shown only with `RUST_LOG`.
         let usual = || {
             EnvFilter::builder()
                 .with_default_directive(LevelFilter::WARN.into())

@@ -16,8 +16,8 @@ pub fn fail_at_the_file_limit() -> io::Result<()> {
     flag::register(SIGXFSZ, Arc::default()).map(drop)
 }
 
-/// Ctrl-C, SIGTERM and a closed terminal end this process even where it is the first one (in a container), for which the
-/// kernel ignores them unless it listens.
+/// Ctrl-C, SIGTERM and a closed terminal end this process even if it is the first one of a container. For such a
+/// process the kernel ignores signals without a handler.
 ///
 /// # Errors
 /// As for [`fail_at_the_file_limit`].

@@ -200,7 +200,7 @@ fn newest_words(newest: Option<u64>) -> String {
     })
 }
 
-/// What helps against a number that is not finite, besides the learning rates, where hardly an update came before it.
+/// Advice for a number that is not finite before the learning rates can be the cause: at the first step.
 fn at_first(step: u64) -> &'static str {
     match step {
         0 | 1 => {
@@ -223,7 +223,7 @@ fn advice(what: &str, source: &TrainError) -> &'static str {
     }
 }
 
-/// What gets a resumed run past an error.
+/// Advice on how to resume after an error.
 fn remedy(source: &TrainError, rescue: &Rescue) -> &'static str {
     match source {
         _ if matches!(rescue, Rescue::Done { .. }) => "",

@@ -88,7 +88,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     deepsim_nets::keep_memory();
-    // Where no handler can be set, things are as they would be without.
+    // If the handler cannot be set, the program runs without it.
     let _ = deepsim_data::terminal::fail_at_the_file_limit();
     let arguments: Arguments = parse();
     arguments.log.listen();

@@ -181,8 +181,8 @@ fn unwritten(run: &RunDir, step: u64) -> Result<Option<Box<Checkpoint>>> {
     Ok(owed.then(|| Box::new(newest)))
 }
 
-/// A finished run is finished whatever the datasets are by now; but who asks for others should know that they were not
-/// looked at.
+/// A finished run stays finished whatever the datasets are now. But a user who names other datasets should know that
+/// they were not used.
 fn tell_other_data(data: &Dataset, test: &Dataset, trained: &Manifest) {
     for (what, is, was) in [
         ("data.train", data.digest(), &trained.train_data),
@@ -235,8 +235,8 @@ fn fewer_scales(experiment: &Experiment) -> Option<String> {
 
 fn set_threads(threads: usize, device: Device) {
     if device.is_cuda() {
-        // What libtorch has left to do on the CPU is small, and its threads spin while they wait for more:
-        // they would take the processors from decoding, and from the thread that feeds the GPU.
+        // With a GPU, libtorch has little to do on the CPU. Its threads spin while they wait for work, and
+        // would take processors from decoding and from the thread that feeds the GPU.
         tch::set_num_threads(1);
     }
     if threads > 0 {
@@ -270,7 +270,7 @@ fn check_size(experiment: &Experiment, data: &Dataset) -> Result<()> {
     Ok(())
 }
 
-/// Errors are relative to the distance between images, of which one alone has none; and all that will be looked at
+/// Errors are relative to the distance between images, so at least two are needed. All images that will be used
 /// must be readable.
 fn check_held_out(experiment: &Experiment, test: &Dataset) -> Result<()> {
     if test.len() < 2 {

@@ -1,4 +1,4 @@
-//! What a training is asked for beside its experiment.
+//! The options of a training besides its experiment.
 
 use std::path::PathBuf;
 

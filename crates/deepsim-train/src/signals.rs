@@ -10,8 +10,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-/// Signals that follow the first one this closely are the same wish: `timeout` and some batch systems tell the process
-/// and then its group, and a script may pass on a Ctrl-C that the terminal has sent to all.
+/// Signals within this time after the first count as the same request. `timeout` and some batch systems signal the
+/// process and then its group, and a script may pass on a Ctrl-C that the terminal has sent to all.
 const ONE_WISH: Duration = Duration::from_millis(100);
 
 /// Remembers the first signal; a second Ctrl-C or SIGTERM ends the process at once, and so does the first while there
@@ -96,7 +96,7 @@ impl Stop {
     }
 }
 
-/// As Linux tells it; elsewhere nobody has asked.
+/// Read from /proc on Linux; elsewhere the answer is no.
 fn hangup_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));

@@ -216,7 +216,8 @@ impl State {
         snapshot
     }
 
-    /// Takes everything back from a checkpoint, and returns all of its counters: some are of what only looks on.
+    /// Takes everything back from a checkpoint, and returns all of its counters: some belong to the checks in
+    /// `observe`.
     ///
     /// # Errors
     /// A tensor or counter that is missing, unknown or of another shape; the state must not be

@@ -71,7 +71,7 @@ enum Rates {
     Halved,
 }
 
-/// Halvings after which it is not the learning rate.
+/// Most halvings. If a number is still not finite, the learning rate is not the cause.
 const HALVINGS: u64 = 8;
 
 /// Trains until the end, a signal, or an error.
@@ -91,7 +91,7 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
             return Err(TrainError::Hopeless { halvings: HALVINGS });
         }
         training.state.halvings += 1;
-        // At once: a process that is killed now must not begin with the old rates.
+        // Save at once: if the process is killed now, a resume must not begin with the old rates.
         training.save()?;
     }
     training.run(stop)
@@ -120,7 +120,7 @@ struct Training<'a> {
     means: Means,
     watch: Watch,
     logged: (Instant, u64),
-    /// Whether `state` is what it is after a whole step: an iteration that fails on its way leaves something else.
+    /// Whether `state` is that after a complete step. An iteration that fails half-way leaves a mixture.
     valid: bool,
 }
 
@@ -176,8 +176,8 @@ impl<'a> Training<'a> {
         Ok(training)
     }
 
-    /// A checkpoint comes before its step's line in the log. The line that was cut off between the two is written now;
-    /// where it is there, its means are done with.
+    /// A checkpoint is written before the log's line of its step. If the run was interrupted between the two, the line
+    /// is written now. If the line is there, its means are discarded.
     fn catch_up(&mut self) -> Result<()> {
         if self.means.is_empty() {
             return Ok(());
@@ -186,7 +186,7 @@ impl<'a> Training<'a> {
         if self.log.has_line_of(step) {
             self.means = Means::default();
         } else if step >= self.settings.steps || step.is_multiple_of(self.settings.log_every) {
-            // What cannot be written becomes part of the next line.
+            // If the line cannot be written, its means become part of the next line.
             match self.log() {
                 Ok(entries) => self.events.scalars(step, &entries)?,
                 Err(error) => tracing::warn!("the line of step {step} is missing: {error}"),
@@ -302,13 +302,13 @@ impl<'a> Training<'a> {
         losses
     }
 
-    /// Warns of networks that have stopped to learn.
+    /// Warns of networks that have stopped learning.
     fn observe(&mut self, losses: &Losses) {
         if self.plan.weights.weight(TermKind::Adversarial) <= 0.0 {
             return;
         }
         let step = self.state.step;
-        // The equilibrium of Larsen et al. is near what is death in the paper's game.
+        // At VAE/GAN's equilibrium the losses are near those of a dead discriminator in DeePSiM.
         if self.plan.vaegan.is_none() {
             let collapse = &mut self.watch.collapse;
             collapse.observe(losses.discriminator(), losses.of(TermKind::Adversarial));
@@ -337,7 +337,7 @@ impl<'a> Training<'a> {
         let images_per_s = if step > before {
             n / at.elapsed().as_secs_f64().max(1e-9)
         } else {
-            // The line of an earlier process: nobody knows.
+            // The line is that of an earlier process, whose speed is not known.
             f64::NAN
         };
         self.logged = (Instant::now(), step);
@@ -356,7 +356,7 @@ impl<'a> Training<'a> {
         match self.log.write(step, &entries) {
             Ok(()) => Ok(entries),
             Err(error) => {
-                // The next line will be of these steps, too.
+                // The next line will include these steps.
                 self.means = kept;
                 Err(error)
             }

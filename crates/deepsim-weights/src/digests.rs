@@ -1,7 +1,7 @@
 //! Digests beside a weights file: `NAME.safetensors.blake3`, one line for the whole file and one for each tensor.
 //!
-//! Written by `deepsim-weights import`, checked whenever the weights are read. They stand beside the file, so that its
-//! bytes stay those of any other tool; weights without them are read unchecked.
+//! Written by `deepsim-weights import`, checked whenever the weights are read. They are in a file of their own, so
+//! that the weights file is the same as other tools write. Weights without digests are read unchecked.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -66,7 +66,7 @@ pub fn is_list(bytes: &[u8]) -> bool {
         .all(|line| line.is_empty() || digits(line))
 }
 
-/// Holds a weights file's bytes against the digests beside it, where there are any.
+/// Compares a weights file's bytes with the digests beside it, if there are any.
 ///
 /// # Errors
 /// [`DigestError::Changed`] that names what changed; digests that cannot be read.

@@ -119,7 +119,8 @@ fn write(
     })
 }
 
-/// Names go into a file whose one reserved key they must not be, and onto terminals.
+/// A name becomes a key of a safetensors file, where one key is reserved, and is shown on
+/// terminals.
 fn check_name(file: &Path, name: &str) -> Result<(), ImportError> {
     const LONGEST: usize = 256;
     if name == "__metadata__" || name.len() > LONGEST || name.contains(deepsim_terminal::is_obeyed)

@@ -79,8 +79,8 @@ impl ImportKind {
     /// The largest file that is read, in bytes. Larger ones cannot be of this kind.
     pub fn max_bytes(self) -> u64 {
         match self {
-            // The files known have 5 to 59 MB; the rest is room to say what is wrong with
-            // whatever was given instead.
+            // The known files have 5 to 59 MB. The limit is higher, so that a larger wrong file
+            // gets a specific error.
             ImportKind::LpipsJax | ImportKind::EfficientNetLite0 | ImportKind::SqueezeNet => {
                 256 << 20
             }

@@ -71,7 +71,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // Where no handler can be set, things are as they would be without.
+    // If the handler cannot be set, the program runs without it.
     let _ = deepsim_terminal::fail_at_the_file_limit();
     let _ = deepsim_terminal::end_as_first_process();
     let cli: Cli = deepsim_terminal::parse();

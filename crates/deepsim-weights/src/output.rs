@@ -86,7 +86,8 @@ pub(super) fn write(
     let folder = folder(out);
     fs::create_dir_all(folder).map_err(failed)?;
     let mut beside = partial(folder).map_err(failed)?;
-    // Digests of other weights must not outlive them: for a moment there are none.
+    // The old digests are removed before the weights are replaced, so that they never stand beside
+    // other weights.
     match fs::remove_file(digests::beside(out)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
         _ => {}
@@ -95,7 +96,7 @@ pub(super) fn write(
     beside.as_file().sync_all().map_err(failed)?;
     match existing {
         Existing::Replace => beside.persist(out).map_err(|e| failed(e.error))?,
-        // Someone may have put a file there since the look above.
+        // A file may have appeared there since the check above.
         Existing::Keep => beside
             .persist_noclobber(out)
             .map_err(|e| match e.error.kind() {
@@ -128,14 +129,14 @@ fn check_digests(out: &Path, existing: Existing) -> Result<(), ImportError> {
     }
 }
 
-/// Weights without digests are weights: a crash before this leaves a whole import that is read unchecked.
+/// A crash before this leaves complete weights without digests, which are read unchecked.
 fn write_digests(out: &Path, bytes: &[u8]) -> Result<(), ImportError> {
     let path = digests::beside(out);
     let text = digests::text(bytes).map_err(|reason| ImportError::Serialize {
         path: path.clone(),
         reason,
     })?;
-    // Half a digest would refuse whole weights.
+    // With an incomplete list of digests, intact weights would be refused.
     let put = || -> io::Result<()> {
         if fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
             return Ok(());

@@ -66,7 +66,7 @@ pub struct Object<'a> {
     pub callable: &'static str,
     /// With what: a tuple.
     pub args: Value<'a>,
-    /// What the object would then have been told by `__setstate__`.
+    /// The argument that its `__setstate__` would have received.
     pub state: Option<Value<'a>>,
     /// Keys set on it afterwards.
     pub items: Vec<(Value<'a>, Value<'a>)>,
@@ -219,7 +219,7 @@ pub enum PickleError {
         /// Where it is named.
         offset: usize,
     },
-    /// An opcode met something else than it works on.
+    /// An opcode found a value of the wrong kind.
     #[error("opcode {opcode} at offset {offset} does not fit what stands before it")]
     Operand {
         /// The opcode.
@@ -227,7 +227,7 @@ pub enum PickleError {
         /// Where it stands.
         offset: usize,
     },
-    /// A remembered value that was never remembered.
+    /// A memo entry that was never set.
     #[error("offset {offset} asks for the remembered value {index}, which there is not")]
     Memo {
         /// Its number.

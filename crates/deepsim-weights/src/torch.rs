@@ -123,7 +123,7 @@ fn view<'a>(pickle: &Pickle<'a>, name: &str, mut value: Value<'a>) -> Result<Vie
         tensor: name.to_owned(),
         part,
     };
-    // A parameter is a tensor with a mark on it; one of a parameter is no more than that.
+    // A parameter is a tensor with a mark. A parameter of a parameter is refused.
     if let Some(parameter) = called(pickle, value, &PARAMETER) {
         value = *pickle.args(parameter).first().ok_or(malformed("tensor"))?;
         // Whether it takes gradients and its hooks. States of other lengths replace the tensor's values.
@@ -139,7 +139,7 @@ fn view<'a>(pickle: &Pickle<'a>, name: &str, mut value: Value<'a>) -> Result<Vie
             kind: pickle.kind(value),
         });
     };
-    // What would be set on the tensor afterwards would change its values.
+    // A state or items that are set on the tensor afterwards would change its values.
     if tensor.state.is_some() || !tensor.items.is_empty() {
         return Err(malformed("state"));
     }
@@ -169,8 +169,8 @@ fn view<'a>(pickle: &Pickle<'a>, name: &str, mut value: Value<'a>) -> Result<Vie
     Ok(View::new(name, storage, offset, &shape, &strides)?.negated(negative))
 }
 
-/// Whether a tensor's values are the negatives of those that are stored. PyTorch marks tensors so that are the imaginary
-/// part of a conjugate.
+/// Whether a tensor's values are the negatives of the stored ones. PyTorch sets this mark on the imaginary part of a
+/// conjugate.
 fn negative<'a>(pickle: &Pickle<'a>, name: &str, marks: Value<'a>) -> Result<bool> {
     if marks == Value::None {
         return Ok(false);

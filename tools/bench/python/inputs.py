@@ -13,7 +13,7 @@ LOSSES = ("feat", "adv", "img", "d_real", "d_fake")
 
 
 class Inputs:
-    """Settings as attributes, tensors as dicts by name: `net`, `g`, `d`, and the pictures `x`."""
+    """Settings as attributes, tensors as dicts by name: `net`, `g`, `d`, and the images `x`."""
 
     def __init__(self, folder, device="cpu"):
         folder = pathlib.Path(folder)

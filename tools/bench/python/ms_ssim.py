@@ -1,4 +1,4 @@
-"""The work `ms_ssim`: MS-SSIM of 64 pairs of pictures of 3x227x227 and its gradient with regard to one of
+"""The work `ms_ssim`: MS-SSIM of 64 pairs of images of 3x227x227 and its gradient with regard to one of
 each pair, by the package pytorch-msssim.
 
 Usage: ms_ssim.py FOLDER

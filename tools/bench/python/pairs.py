@@ -1,4 +1,4 @@
-"""The work `pairs`: the mean Euclidean distance over all pairs of 2,000 pictures of 3x227x227.
+"""The work `pairs`: the mean Euclidean distance over all pairs of 2,000 images of 3x227x227.
 
 Usage: pairs.py FOLDER cdist|gram
 
@@ -12,7 +12,7 @@ import torch
 
 import worker
 
-PICTURES, LENGTH = 2_000, 3 * 227 * 227
+IMAGES, LENGTH = 2_000, 3 * 227 * 227
 CHUNK = 250
 ROWS, COLUMNS = 500, 32_768
 
@@ -39,7 +39,7 @@ def gram(x):
 def main():
     distance = {"cdist": cdist, "gram": gram}[sys.argv[2]]
     torch.manual_seed(1)
-    x = torch.rand(PICTURES, LENGTH)
+    x = torch.rand(IMAGES, LENGTH)
     facts = {"precision": "fp32", "threads": torch.get_num_threads()}
     facts["checks"] = [{"mean distance": distance(x)}]
     worker.serve(facts, lambda: distance(x))

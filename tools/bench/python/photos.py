@@ -26,14 +26,14 @@ def cut(photo, rng):
     return photo.resize((width, height), Image.Resampling.LANCZOS, box=(x, y, x + w, y + h))
 
 
-def encode(picture):
+def encode(image):
     """The JPEG of the highest quality that does not exceed the size."""
     low, high = 30, 98
     best = b""
     while low <= high:
         quality = (low + high) // 2
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=quality)
+        image.save(buffer, "JPEG", quality=quality)
         if buffer.tell() <= BYTES or not best:
             best = buffer.getvalue()
         if buffer.tell() <= BYTES:

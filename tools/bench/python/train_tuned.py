@@ -9,7 +9,7 @@ cores with AVX-512 and without AMX, interleaved and undisturbed unless said othe
     no wasted work: one pass of the frozen network for encoder and comparator, G(y) reused,
       only the gradients that are used (backward(inputs=...)), one read of the five losses;
       fused Adam; NCHW                                                             1.31
-    channels-last pictures and maps                                                1.15
+    channels-last images and maps                                                  1.15
     glibc that keeps freed memory, in large pages (MALLOC_*, GLIBC_TUNABLES):
       at batch 16 it takes the outliers away; at batch 64                  4.35 after 5.3
     LRN as a banded 1x1 convolution with rsqrt(s) * sqrt(rsqrt(s)); as a Function of its own or
@@ -18,9 +18,9 @@ cores with AVX-512 and without AMX, interleaved and undisturbed unless said othe
   measured and not kept
     bf16 autocast (chosen by trial: it wins where the processor has AMX)           1.99
     torch.compile of the networks, 50 s to compile; with LRN left to autograd      1.26; 1.28
-    D on photographs and generated pictures as one batch                           1.14 (noise)
+    D on real and generated images as one batch                                    1.14 (noise)
     trunk biases of G left out altogether (they are zero)                          1.15
-    generated pictures copied to channels-last before D and the comparator         1.15
+    generated images copied to channels-last before D and the comparator           1.15
     THP_MEM_ALLOC_ENABLE=1 instead of the settings of glibc: a part of their gain
     OMP_PROC_BIND=close, OMP_WAIT_POLICY=active                                    1.17, 1.18
 """
@@ -35,7 +35,7 @@ import inputs
 import worker
 
 CHANNELS_LAST = torch.channels_last
-TRIAL = 16  # pictures of the trial that chooses between fp32 and bf16
+TRIAL = 16  # images of the trial that chooses between fp32 and bf16
 TRIES = 3
 
 
@@ -67,13 +67,13 @@ def stored(t):
 
 
 class Training:
-    def __init__(self, given, precision, pictures, one_pass=False):
+    def __init__(self, given, precision, images, one_pass=False):
         self.given, self.bf16, self.one_pass = given, precision == "bf16", one_pass
-        if pictures.is_cuda:
+        if images.is_cuda:
             torch.backends.cudnn.benchmark = True
             torch.backends.cudnn.allow_tf32 = precision == "tf32"
             torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        self.x = stored(pictures)
+        self.x = stored(images)
         self.net = {name: stored(t) for name, t in given.weights["net"].items()}
         taps = (given.encoder_tap, given.comparator_tap)
         self.rows = max((given.rows_to(tap) for tap in taps), key=len)
@@ -93,7 +93,7 @@ class Training:
         decay = given.adam_d["weight_decay"]
         self.adam_d = adam([{"params": self.d_learns, "weight_decay": decay}], given.adam_d)
         if given.net == "alexnet":
-            self.scale, self.shift = (t.to(pictures.device) for t in to_torchvision())
+            self.scale, self.shift = (t.to(images.device) for t in to_torchvision())
 
     def cast(self):
         return torch.autocast(self.x.device.type, torch.bfloat16, enabled=self.bf16)
@@ -148,7 +148,7 @@ class Training:
         off = (x.shape[2] - crop) // 2
         return x[:, :, off : off + crop, off : off + crop]
 
-    def judge(self, x):
+    def discriminate(self, x):
         """Log-probabilities [N, 2], 0 = real."""
         last = self.given.discriminator[-1]
         for row in self.given.discriminator:
@@ -176,8 +176,8 @@ class Training:
         clear(self.d_learns)
         shown = generated.detach().requires_grad_(self.one_pass)
         with self.cast():
-            d_real = -self.judge(x)[:, 0].mean()
-            seen = self.judge(shown)
+            d_real = -self.discriminate(x)[:, 0].mean()
+            seen = self.discriminate(shown)
         d_fake = -seen[:, 1].mean()
         learns = self.d_learns + [shown] * self.one_pass
         (w["adv"] * (d_real + d_fake)).backward(inputs=learns)
@@ -185,14 +185,14 @@ class Training:
 
         clear(self.g_learns)
         with self.cast():
-            logits = seen.detach() if self.one_pass else self.judge(generated)
+            logits = seen.detach() if self.one_pass else self.discriminate(generated)
             features = self.features(generated, {comparator})[comparator]
         adv = -logits[:, 0].mean()
         feat = (features.float() - wanted.float()).square().sum() / (2 * n)
         img = (generated.float() - x).square().sum() / (2 * n)
         loss = w["feat"] * feat + w["img"] * img
         if self.one_pass:
-            # d(-log p) = -(1-p)/p * d(-log(1-p)) for each picture, p the probability of "real".
+            # d(-log p) = -(1-p)/p * d(-log(1-p)) for each image, p the probability of "real".
             factor = -(logits[:, 1] - logits[:, 0]).exp()
             pushed = shown.grad * factor.view(-1, 1, 1, 1)
             roots, gradients = (loss, generated), (None, pushed.to(generated.dtype))
@@ -223,7 +223,7 @@ def to_torchvision():
 
 
 def faster(given):
-    """The faster arithmetic on this machine: the best of some iterations on a few pictures."""
+    """The faster arithmetic on this machine: the best of some iterations on a few images."""
     trials = {p: Training(given, p, given.x[:TRIAL]) for p in ("fp32", "bf16")}
     times = {precision: [] for precision in trials}
     for _ in range(1 + TRIES):  # the first is the warm-up

@@ -64,7 +64,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // As the programs begin that do this work for users.
+    // The same start as in the programs that do this work for users.
     deepsim_nets::keep_memory();
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,

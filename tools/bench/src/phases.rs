@@ -1,6 +1,6 @@
 //! Where the time of an iteration goes: the spans of the trainer's own iteration, timed one by one.
 //!
-//! On a GPU each phase is waited for, which the iteration itself does not do: there the sum is above the iteration's time.
+//! On a GPU each phase waits for the device. The iteration itself does not, so the sum of the phases is above its time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use tch::Device;
 
-/// Exit code of a worker whose master went away.
+/// Exit code of a worker whose parent process has ended.
 const ORPHANED: i32 = 3;
 
 /// Answers commands until `stop`. `facts` go out with the first line, `unit` is what is timed,
@@ -54,8 +54,8 @@ pub fn serve(
     Ok(())
 }
 
-/// Commands, read by a thread: when the master is gone there is no one to work for, not even to
-/// the end of the unit at hand.
+/// Reads commands on a thread of its own. When the parent process has ended, the worker exits at
+/// once, even within a unit.
 fn commands() -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
@@ -84,8 +84,8 @@ pub fn wait(device: Device) {
     }
 }
 
-/// Lets the kernel's record of the largest resident size begin here: loading and trials are no
-/// part of the work. A kernel that cannot keeps the record from the start.
+/// Resets the kernel's record of the largest resident size, because loading and trials are not part
+/// of the work. If the kernel cannot reset it, the record counts from the start.
 fn forget_peak(device: Device) -> Result<()> {
     match device {
         Device::Cuda(index) => Ok(deepsim_nets::forget_cuda_peak(index)?),

@@ -1,5 +1,5 @@
-//! Running other programs: they inherit the terminal, so that their progress bars show, and
-//! Ctrl-C is theirs to answer (training saves a checkpoint first).
+//! Running other programs. They inherit the terminal, so that their progress bars are shown, and
+//! handle Ctrl-C themselves (a training saves a checkpoint first).
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -113,7 +113,7 @@ impl Child {
         }
         let mut child = self.start()?;
         let (out, err) = (child.stdout.take(), child.stderr.take());
-        // Signals are answered by whoever waits, so that reading must not keep us from waiting.
+        // This thread waits for the child and handles signals, so other threads read.
         let (status, out, err) = std::thread::scope(|scope| {
             let (out, err) = (scope.spawn(|| read(out)), scope.spawn(|| read(err)));
             (self.wait(child), out.join(), err.join())
@@ -125,8 +125,8 @@ impl Child {
         Ok((status, [out?, err?]))
     }
 
-    /// Runs it to its end, handing what it says on stdout and stderr to `read` meanwhile, in the order in
-    /// which it says it; how it ended.
+    /// Runs it to its end. Meanwhile `read` gets its stdout and stderr, in the order of the output.
+    /// Returns how it ended.
     ///
     /// # Errors
     /// As [`Child::lines`].
@@ -143,7 +143,7 @@ impl Child {
         self.read_output(child, pipe, read)
     }
 
-    /// Runs it to its end, handing what it says on stderr to `read` meanwhile; how it ended.
+    /// Runs it to its end. Meanwhile `read` gets its stderr. Returns how it ended.
     ///
     /// # Errors
     /// When it cannot be started, or `read` fails (it is ended then).
@@ -166,7 +166,7 @@ impl Child {
         read: impl FnOnce(&mut dyn Read) -> Result<()> + Send,
     ) -> Result<Result<()>> {
         let id = child.id();
-        // Ctrl-C is answered by whoever waits, so that reading must not keep us from waiting.
+        // This thread waits for the child and handles Ctrl-C, so another thread reads.
         let (output, status) = std::thread::scope(|scope| {
             let reader = scope.spawn(move || {
                 let output = read(&mut pipe);
@@ -200,7 +200,7 @@ impl Child {
         self.check(status)
     }
 
-    /// Runs it to its end in silence, for questions that may be answered with no.
+    /// Runs it to its end without output, and returns whether it succeeded.
     pub fn succeeds(mut self) -> bool {
         let quiet = self.command.stdout(Stdio::null()).stderr(Stdio::null());
         quiet.status().is_ok_and(|status| status.success())
@@ -216,8 +216,9 @@ impl Child {
         })
     }
 
-    /// Waits; meanwhile Ctrl-C does not end us before the child, which the terminal has told as
-    /// well, and a SIGTERM that only reached us is passed on.
+    /// Waits for the child. A Ctrl-C meanwhile does not end this process before the child, which
+    /// the terminal signals as well. A SIGTERM that reached only this process is passed on to the
+    /// child.
     fn wait(&self, mut child: std::process::Child) -> Result<ExitStatus> {
         let signals = Signals::get()?;
         signals.idle.store(false, Ordering::SeqCst);
@@ -238,7 +239,7 @@ impl Child {
             std::thread::sleep(POLL);
         };
         signals.idle.store(true, Ordering::SeqCst);
-        // After a Ctrl-C nothing more must start, even if this child was through already.
+        // After a Ctrl-C nothing more must start, even if this child had already finished.
         let stopped = [(&signals.interrupted, 2), (&signals.terminated, 15)]
             .into_iter()
             .find(|(flag, _)| flag.load(Ordering::SeqCst));
@@ -305,7 +306,8 @@ impl Signals {
     }
 }
 
-/// Tells a process and all that it has started: cargo hands nothing on to the tests that it runs.
+/// Signals a process and all of its descendants, because cargo does not pass signals on to the
+/// tests that it runs.
 fn terminate(id: u32) {
     let mut told = vec![id];
     let parents = parents();

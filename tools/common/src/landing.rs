@@ -1,5 +1,5 @@
-//! How files and folders land: verified, and all at once (written beside, then renamed), so that
-//! a killed set-up leaves either the old or the new.
+//! Puts files and folders in place: verified, and in one step (written under a temporary name, then
+//! renamed), so that a killed set-up leaves either the old or the new.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -56,7 +56,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     let mut temporary = tempfile::Builder::new()
         .prefix(".deepsim-new-")
-        // Temporary files are private by default; of what lands the umask decides, as of any file.
+        // Temporary files are private by default. The mode of a result follows the umask, as for
+        // any file.
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
         .tempfile_in(folder)
         .with_context(|| format!("writing in {}", folder.display()))?;
@@ -76,7 +77,7 @@ pub fn replace_folder(new: &Path, place: &Path) -> Result<()> {
     replace_folder_if(new, place, &|_| true)
 }
 
-/// The same, if `ours` says of what stood there that it may be deleted; otherwise it is put back.
+/// The same, but the old content is deleted only if `ours` accepts it; otherwise it is put back.
 ///
 /// # Errors
 /// A refusal where it is not ours; a failed move.
@@ -155,14 +156,14 @@ pub fn remove(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How the names of unfinished work begin.
+/// Prefix of the names of unfinished work.
 const HIDDEN: &str = ".deepsim-";
-/// How the names of the files that say so end.
+/// Suffix of the marker files beside unfinished work.
 const OWNER: &str = ".owner";
-/// What those files hold.
+/// Content of the marker files.
 const OURS: &str = "unfinished work of cargo xtask, deleted by its next set-up\n";
 
-/// A hidden folder beside `place` that a later set-up recognises as left over: by a file beside it that says so.
+/// A hidden folder beside `place`. A later set-up recognises it as left over by a marker file beside it.
 pub fn sibling(place: &Path, what: &str) -> PathBuf {
     let name = place.file_name().unwrap_or_default().to_string_lossy();
     let path = place.with_file_name(format!("{HIDDEN}{what}-{name}-{}", std::process::id()));
@@ -187,8 +188,8 @@ fn is_ours(owner: &Path) -> bool {
     is_file && fs::read(owner).is_ok_and(|text| text == OURS.as_bytes())
 }
 
-/// Deletes what killed set-ups left in `folder`: what a file beside it says is ours. What merely looks so is named.
-/// Only call it while holding the set-up's lock.
+/// Deletes what killed set-ups left in `folder`: entries with a marker file beside them. Entries that only have
+/// such a name are reported. Call this only while holding the set-up's lock.
 pub fn sweep(folder: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Ok(());

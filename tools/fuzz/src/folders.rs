@@ -77,7 +77,8 @@ pub(crate) fn checkpoint(bytes: &[u8]) -> bool {
         let Ok(checkpoint) = Checkpoint::open(folder) else {
             return false;
         };
-        // The good files are of no network that a manifest could describe: that must be seen before it is built.
+        // No manifest can describe a network that fits the good files. This must be found before a network is
+        // built.
         let device = tch::Device::Cpu;
         let built =
             checkpoint.generator(device).is_ok() || checkpoint.discriminator(device).is_ok();

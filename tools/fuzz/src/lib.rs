@@ -1,8 +1,8 @@
 //! What the programs read from files, as functions of bytes.
 //!
 //! A target must come back from any bytes: no panic, no abort, no endless loop, no memory beyond what
-//! the format's bounds allow. What it gives, whether the bytes were accepted, is for tests: a seed
-//! that its target refuses teaches the fuzzer nothing.
+//! the format's bounds allow. Its result says whether the bytes were accepted. Tests use it, because
+//! a seed that its target refuses teaches the fuzzer nothing.
 //!
 //! `cargo xtask fuzz` runs them under libFuzzer; `tests/replay.rs` runs the seeds, and every input
 //! that once broke something, in each `cargo xtask test`.
@@ -82,7 +82,7 @@ fn experiment(bytes: &[u8]) -> bool {
     let again = first
         .to_toml()
         .and_then(|written| Experiment::parse(&written, path, &[]));
-    // A broken promise must be seen by the fuzzer, so it panics.
+    // The fuzzer must notice a broken promise, so this panics.
     match again {
         Ok(again) => {
             assert_eq!(again.config, first.config, "written and read");

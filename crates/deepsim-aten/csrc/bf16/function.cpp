@@ -47,7 +47,7 @@ std::shared_ptr<const Plan> plan_of(const Geometry& geometry) {
   const std::lock_guard lock(mutex);
   auto& plan = plans[geometry];
   if (!plan) {
-    // A network has some tens; pictures of ever new sizes must not fill the memory.
+    // A network has some tens; images of ever new sizes must not fill the memory.
     if (plans.size() > 256) {
       plans.clear();
       return plans[geometry] = std::make_shared<Plan>(make_plan(geometry));

@@ -8,7 +8,7 @@ namespace {
 int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Fewer channels than this leave most of a step empty: a strided picture's phases are merged.
+// Fewer channels than this leave most of a step empty: a strided image's phases are merged.
 constexpr int64_t NARROW = 16, MERGED_MOST = 64;
 
 struct Shape {

@@ -9,7 +9,7 @@
 // is a constant distance in memory: sixteen neighbouring positions under one tap are a matrix
 // operand where they stand, and nothing is gathered. The zeros that a row needs on its right are
 // those that the next row needs on its left. A big map of a strided convolution is stored as
-// stride^2 planes (phases), each of stride 1. Where it has few channels (a picture's three), the
+// stride^2 planes (phases), each of stride 1. Where it has few channels (an image's three), the
 // phases become channels of one plane ("merged").
 #pragma once
 #include <compare>

@@ -12,7 +12,7 @@ impl std::fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
-/// Prints a line of results. A reader who has seen enough ends the program without complaint.
+/// Prints a line of results. If the reader has closed the pipe, the program ends without an error.
 pub(super) fn say(line: &str) -> anyhow::Result<()> {
     deepsim_data::terminal::print(format_args!("{line}\n")).map_err(|error| {
         Failed(anyhow::Error::from(error).context("cannot write to stdout")).into()

@@ -20,11 +20,11 @@ use super::progress::Progress;
 
 /// Duplicates named one by one; more are only counted.
 const NAMED: usize = 5;
-/// Time that the work has to end by itself after a signal: one large image takes longer to decode, and a network disk may
-/// not answer at all.
+/// Time that the work has to stop by itself after a signal. It may need more: one large image takes longer to decode,
+/// and a network disk may not answer at all.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// More threads than any machine makes use of only take memory, and time to end.
+/// Most threads. More than a machine can use would only cost memory, and time to stop.
 const MOST_THREADS: usize = 1024;
 
 pub fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
@@ -108,7 +108,8 @@ struct Stop {
 }
 
 impl Stop {
-    /// Waits for signals from here on. The work is asked to end; if it does not, the program ends without it.
+    /// Waits for signals from here on. A signal asks the work to stop. If the work does not stop in time, the
+    /// program exits anyway.
     fn watch() -> std::io::Result<Self> {
         let stop = Self::default();
         let mut wanted = vec![SIGINT, SIGTERM, SIGUSR1];
@@ -138,11 +139,11 @@ impl Stop {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
     }
 
-    /// Ends the program, and with it the work that did not end.
+    /// Exits although the work has not stopped.
     fn end(&self, signal: i32) {
         let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stage) = stage.as_ref() {
-            // threads may still be writing there: what they add after the first pass goes with the second
+            // threads may still be writing there: the second pass removes what they add after the first
             for _ in 0..2 {
                 let _ = std::fs::remove_dir_all(stage);
             }

@@ -56,7 +56,7 @@ impl Progress {
         }
     }
 
-    /// A line for people that does not tear the bar.
+    /// Prints a line above the progress bar.
     pub fn note(&self, line: &str) {
         tracing::info!("{line}");
     }

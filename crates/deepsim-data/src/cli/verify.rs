@@ -11,7 +11,7 @@ use super::output::{Failed, say};
 use super::progress::Progress;
 
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    // Where no handler can be set, things are as they would be without.
+    // If the handler cannot be set, the program runs without it.
     let _ = terminal::end_as_first_process();
     let mut all_whole = true;
     let parts = parts(&args.dataset);

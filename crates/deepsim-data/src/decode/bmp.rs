@@ -33,7 +33,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
         if let Some(most) = scales {
             for pixel in buffer.as_chunks_mut::<3>().0 {
                 for (value, most) in pixel.iter_mut().zip(most) {
-                    // What was stored, of which `image` gave value · 255 / most, rounded.
+                    // The stored value. From it `image` computed stored · 255 / most, rounded.
                     let stored = (u32::from(*value) * most + 127) / 255;
                     *value = (stored * 255 / most) as u8;
                 }

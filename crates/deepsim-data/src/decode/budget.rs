@@ -1,6 +1,7 @@
-//! One budget of memory for everything that is decoded at the same time, whatever the number of
-//! threads: what an image will take is reckoned from its header, and a thread waits until that
-//! much is free. First come, first served, so that a large image is not overtaken for ever.
+//! One memory budget for all images that are decoded at the same time, whatever the number of
+//! threads. The memory for an image is computed from its header, and a thread waits until that much
+//! is free. Threads are served in the order of their requests, so that a large image is not
+//! overtaken for ever.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -9,8 +10,8 @@ use crate::limits::{MAX_FILE, MAX_MEMORY};
 /// Memory for decoding: a thread that holds some of it never waits for more.
 pub(super) static DECODING: Budget = Budget::new(MAX_MEMORY);
 
-/// Memory for files that are read whole before they are decoded. It is taken before, and kept
-/// while, a thread waits for [`DECODING`]; the other way round two threads could wait for each
+/// Memory for files that are read whole before they are decoded. A thread takes it before it waits
+/// for [`DECODING`], and keeps it meanwhile. In the other order two threads could wait for each
 /// other for ever.
 pub(super) static FILES: Budget = Budget::new(MAX_FILE);
 
@@ -25,7 +26,7 @@ pub(super) struct Budget {
 #[derive(Debug)]
 struct State {
     used: u64,
-    /// The number that the next to come will draw, and the one whose turn it is.
+    /// The ticket of the next request, and the ticket that is served now.
     next: u64,
     turn: u64,
 }

@@ -1,4 +1,5 @@
-//! GIF through the crate `gif`: the first frame on its screen. What is free is transparent.
+//! GIF through the crate `gif`: the first frame on its screen. The rest of the screen is
+//! transparent.
 
 use std::io::{Cursor, ErrorKind};
 

@@ -1,4 +1,4 @@
-//! A decoder's bug costs one image, not a training run, and prints nothing.
+//! A panic in a decoder becomes an error of one image. It ends no training run and prints nothing.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -16,14 +16,15 @@ pub(super) fn guarded<T>(decode: impl FnOnce() -> Result<T, ImageFault>) -> Resu
     caught(decode).unwrap_or_else(|reason| Err(ImageFault::DecoderCrashed(reason)))
 }
 
-/// Runs code of others on a file; a panic's message comes back. The process's panic hook is not
-/// told of it, but of every other panic as before: of other threads', and of this one's later.
+/// Runs third-party code on a file and returns the message of a panic. The process's panic hook
+/// does not see this panic. It still sees all others: those of other threads, and later ones of
+/// this thread.
 pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     static SILENCER: Once = Once::new();
     SILENCER.call_once(|| {
         let usual = take_hook();
         set_hook(Box::new(move |panic| {
-            // A thread that is ending has no such cell any more, and guards nothing.
+            // A thread that is ending no longer has this cell. It is not inside [`guarded`].
             if !GUARDED.try_with(Cell::get).unwrap_or(false) {
                 usual(panic);
             }

@@ -13,7 +13,7 @@ use crate::fault::ImageFault;
 pub(super) const OVERHEAD: u64 = 2 << 20;
 
 thread_local! {
-    /// For how many copies of an image's pixels memory is taken, at least.
+    /// The least number of copies of an image's pixels for which memory is taken.
     static COPIES: Cell<u64> = const { Cell::new(1) };
 }
 
@@ -25,13 +25,13 @@ pub(crate) struct Held {
     pub reservation: Reservation,
 }
 
-/// From now on memory is taken for so many copies of an image's pixels, at least, in this thread.
+/// Sets the least number of copies of an image's pixels for which this thread takes memory.
 pub(super) fn set_copies(copies: u64) {
     COPIES.set(copies);
 }
 
-/// Takes the memory, lets a decoder fill a buffer, and converts that. The decoder takes `extra`
-/// bytes beyond.
+/// Takes the memory, lets a decoder fill a buffer, and converts the buffer to RGB. The decoder
+/// itself needs `extra` bytes.
 pub(super) fn decode_into(
     width: usize,
     height: usize,
@@ -49,8 +49,8 @@ pub(super) fn decode_into(
     Ok(Held { image, reservation })
 }
 
-/// Waits for so much of the budget of all threads, for [`OVERHEAD`], and at least for what is kept
-/// of so many pixels.
+/// Waits for `bytes` and [`OVERHEAD`] of the budget of all threads, and at least for the memory
+/// that the copies of `pixels` pixels need.
 pub(super) fn reserve(bytes: u64, pixels: usize) -> Result<Reservation, ImageFault> {
     let bytes = bytes.saturating_add(OVERHEAD).max(pixel_bytes(pixels));
     DECODING

@@ -1,7 +1,8 @@
-//! JPEG through libjpeg-turbo, whose pixels are everybody's: Pillow, torchvision and OpenCV use it.
+//! JPEG through libjpeg-turbo, which Pillow, torchvision and OpenCV use, so the pixels are the
+//! same.
 //!
-//! It goes on after a warning, with grey or smeared blocks; here a warning is an error. What it
-//! does not warn of is looked for before: scans that are not there.
+//! After a warning the library goes on with grey or smeared blocks; here a warning is an error. It
+//! does not warn of missing scans, so the headers are searched for them before.
 
 use image::RgbImage;
 use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
@@ -142,7 +143,8 @@ struct Frame {
     height: usize,
     components: Vec<Component>,
     progressive: bool,
-    /// Not one scan with all components, so that libjpeg keeps the whole image's coefficients.
+    /// False for one scan with all components. Otherwise libjpeg keeps the coefficients of the
+    /// whole image.
     several_scans: bool,
 }
 
@@ -320,7 +322,7 @@ impl<'a> Segments<'a> {
                     let content = self.bytes.get(start..self.at);
                     return Ok((marker, content.ok_or_else(|| cut("no whole header"))?));
                 }
-                // Bytes between segments: the decoder has its own word on them.
+                // Skip bytes between segments: the decoder reports them.
                 Some(_) => self.at += 1,
                 None => return Err(cut("no end marker")),
             }

@@ -16,7 +16,8 @@ const SMALL: usize = 4 << 20;
 pub(super) fn decode(bytes: &[u8]) -> Result<Held, ImageFault> {
     check_whole(bytes)?;
     let mut options = DecodeOptions::default();
-    // The pixels' own sum: without it damage that leaves the stream readable would pass.
+    // Check the checksum of the pixels. Without it, damage that leaves the stream readable would
+    // not be found.
     options.set_ignore_adler32(false);
     let mut decoder = Decoder::new_with_options(Cursor::new(bytes), options);
     decoder.set_limits(Limits { bytes: SMALL });
@@ -60,9 +61,9 @@ fn fault(error: DecodingError) -> ImageFault {
     }
 }
 
-/// A PNG's chunks must lead to IEND: the decoder is content with the last row. Those before the pixels must be whole,
-/// or transparency whose name is damaged would pass for a chunk that nobody needs. And it must stand where it counts:
-/// the decoder would leave it out without a word.
+/// A PNG's chunks must end in IEND, because the decoder stops after the last row. The chunks before the pixels must
+/// be intact, or a transparency chunk with a damaged name would be taken for an optional chunk. A transparency chunk
+/// must also stand at its proper place: elsewhere the decoder would ignore it silently.
 fn check_whole(bytes: &[u8]) -> Result<(), ImageFault> {
     let transparency = |what| Err(ImageFault::Refused(format!("its transparency {what}")));
     let kind_of_colour = bytes.get(25).copied();

@@ -102,7 +102,7 @@ fn check(tiff: &mut Tiff) -> Result<bool, ImageFault> {
     match compression {
         Some(CompressionMethod::JPEG) => return no("JPEG inside, in its first form"),
         Some(CompressionMethod::WebP) => return no("WebP inside"),
-        // Nothing in it tells of damage, and the crate fills up what it cannot read otherwise than libtiff.
+        // The compression has no checksum, and the crate fills unreadable parts differently from libtiff.
         Some(CompressionMethod::Huffman | CompressionMethod::Fax3 | CompressionMethod::Fax4) => {
             return no("the compression of fax machines");
         }

@@ -160,8 +160,8 @@ pub enum Outcome {
     },
 }
 
-/// Writes a prepared dataset (format: [`crate::manifest`]). What stands at the output is replaced only if it is the
-/// dataset that stood there when the work began; what appears there meanwhile stays.
+/// Writes a prepared dataset (format: [`crate::manifest`]). An existing output is replaced only if it is the
+/// dataset that was there when the work began. Anything that appears there meanwhile is left alone.
 ///
 /// # Errors
 /// Those of listing (missing, unreadable or empty sources, damaged archives), impossible
@@ -242,7 +242,7 @@ pub fn prepare(
             events(Event::Leftover(old));
             Ok(outcome)
         }
-        // somebody else was faster: the same dataset is as good
+        // another process may have written the same dataset meanwhile, which is as good
         Published::Occupied => {
             let mut turns = |skip: &[Quarantined]| turns_any(&listing, skip, events);
             match stage::standing(&out, &request.source, &plan, &mut turns) {

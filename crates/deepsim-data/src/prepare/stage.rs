@@ -1,8 +1,8 @@
 //! The output directory: what stands there, free space for it, and the one rename that publishes it.
 //!
-//! Nothing is removed that was not agreed to be replaced. A free place is taken by a rename that fails where anything has
-//! appeared; a dataset is exchanged with the new one in one step, and what came out is looked at again before it is
-//! deleted, file by file. If it is not what was agreed, it is exchanged back.
+//! Only the dataset that was agreed to be replaced is removed. A free place is taken by a rename that fails if anything
+//! has appeared there. An old dataset is exchanged with the new one in one step. It is then checked again, and deleted
+//! file by file. If it is not the agreed dataset, the two are exchanged back.
 
 use crate::terminal::path as shown;
 use std::ffi::OsString;
@@ -214,8 +214,8 @@ pub(crate) struct Replaceable {
 }
 
 impl Replaceable {
-    /// Only what `prepare` wrote may be replaced: anything else in the directory is kept from
-    /// being deleted by refusing.
+    /// Only files that `prepare` wrote may be replaced. If the directory holds anything else, the
+    /// request is refused.
     pub fn check(out: &Path) -> Result<Self, DataError> {
         let mut manifests = Vec::new();
         let directories = directories(out);
@@ -381,7 +381,7 @@ impl Stage {
                 sync_directory(parent)?;
                 Ok(Published::Done)
             }
-            // the old dataset stands at the staging path now, and more than it
+            // the staging path now holds the old dataset and other files
             Published::Kept(_) => {
                 sync_directory(parent)?;
                 Ok(Published::Kept(self.directory.keep()))
@@ -453,7 +453,7 @@ impl Stage {
                 Ok(Published::Done)
             }
             other => {
-                // nothing is lost: it goes back, or stays where it is
+                // the old dataset is not lost: it goes back, or stays at its temporary place
                 let _ = std::fs::rename(&old, out);
                 other
             }
@@ -465,9 +465,10 @@ impl Stage {
 pub(crate) enum Published {
     /// The dataset is at its place and nothing else is left.
     Done,
-    /// The dataset is at its place; of the old one something is left here, with what was put there meanwhile.
+    /// The dataset is at its place. Parts of the old one are left here, with other files that were put there
+    /// meanwhile.
     Kept(PathBuf),
-    /// Something else stands there than was agreed; nothing was changed.
+    /// The output is not what was agreed; nothing was changed.
     Occupied,
 }
 

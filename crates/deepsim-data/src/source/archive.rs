@@ -49,8 +49,8 @@ pub(super) fn list(root: &Path, step: Step<'_>) -> Result<(Vec<Entry>, Skipped),
     Ok((lister.entries, lister.skipped))
 }
 
-/// Old tars have no magic; the crate checks their header's checksum. What is surely something
-/// else gets a better word than "checksum".
+/// Old tars have no magic number; the crate checks the checksum of their header. A file that is
+/// surely no tar gets a clearer error than one about a checksum.
 fn check_magic(root: &Path, file: &File) -> Result<(), DataError> {
     let mut head = [0; 512];
     let read = file

@@ -1,8 +1,8 @@
 //! What a source is: ILSVRC-2012 in one of its two forms, or any collection of images.
 //!
-//! A few strays do not change that: with one image in a hundred, or a single one, that is not ILSVRC-2012's (a cover
-//! beside the synset folders), the source stays what it is and the strays are skipped by name. With more it is a
-//! collection of images, and it is said why.
+//! A few stray images do not change that. If a single image, or one in a hundred, is not ILSVRC-2012's (a cover
+//! beside the synset folders), the source still counts as ILSVRC-2012, and the stray images are skipped and named.
+//! With more of them the source is a collection of images, and the reason is reported.
 
 use std::path::Path;
 

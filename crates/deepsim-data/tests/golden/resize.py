@@ -4,7 +4,7 @@ Usage: PYTHONPATH=third_party/py python3 crates/deepsim-data/tests/golden/resize
 Run by hand and committed, so that the test needs no Python. The pattern is integer arithmetic that
 the test repeats: gradients, single bright and dark pixels, and checks that make bicubic overshoot.
 
-One pass at a time: left to itself Pillow 13.0 begins with the rows in some upright pictures, where
+One pass at a time: left to itself Pillow 13.0 begins with the rows in some upright images, where
 earlier ones begin with the columns always. What overshoots is cut off between the passes, so that
 the order shows: by up to 26 grey levels in this pattern.
 """
@@ -27,10 +27,10 @@ def value(x, y, c):
     return (x * 11 + y * 5 + c * 80) % 256
 
 
-def columns_first(picture, window, size):
+def columns_first(image, window, size):
     left, top, right, bottom = window
     bicubic = Image.Resampling.BICUBIC
-    narrow = picture.resize((size, picture.height), bicubic, box=(left, 0, right, picture.height))
+    narrow = image.resize((size, image.height), bicubic, box=(left, 0, right, image.height))
     return narrow.resize((size, size), bicubic, box=(0, top, size, bottom))
 
 
@@ -39,7 +39,7 @@ def main():
     cases, pixels = [], bytearray()
     for width, height in SOURCES:
         source = bytes(value(x, y, c) for y in range(height) for x in range(width) for c in range(3))
-        picture = Image.frombytes("RGB", (width, height), source)
+        image = Image.frombytes("RGB", (width, height), source)
         short = min(width, height)
         x, y = (width - short) // 2, (height - short) // 2
         for size in SIZES:
@@ -49,7 +49,7 @@ def main():
             ]:
                 if mode == "short-crop" and width == height:
                     continue  # the same as squash
-                out = columns_first(picture, window, size)
+                out = columns_first(image, window, size)
                 cases.append({"width": width, "height": height, "mode": mode, "size": size})
                 pixels += out.tobytes()
     facts = {"pillow": PIL.__version__, "filter": "BICUBIC", "cases": cases}

@@ -65,7 +65,7 @@ def silent_cases():
         if not bad:
             pixels = shown(eight(np.round(wide.astype(float) / 15000 * 65535).astype(np.int64)))
         write(f"most-{bad}-wide.pgm", f"P5 {width} {height} 15000\n".encode() + wide.tobytes(), pixels, verdict)
-    # Alpha belongs before its picture.
+    # Alpha belongs before its image.
     opaque = io.BytesIO()
     Image.fromarray(rgb.astype(np.uint8)).save(opaque, "WEBP", quality=80)
     lossy = opaque.getvalue()[20:]

@@ -51,9 +51,9 @@ def add(name, data):
     with open(path, "wb") as file:
         file.write(data)
     try:
-        picture = Image.open(path)
-        picture.load()
-        rgb = picture.convert("RGB")
+        image = Image.open(path)
+        image.load()
+        rgb = image.convert("RGB")
         width, height = rgb.size
         with open(f"{path}.rgb", "wb") as file:
             file.write(rgb.tobytes())
@@ -119,7 +119,7 @@ for subsampling in [0, 1, 2]:
         )
         add(f"cmyk-{subsampling}-{progressive}", open(path, "rb").read())
         add(f"ycck-{subsampling}-{progressive}", adobe(open(path, "rb").read(), 2))
-# Coding that no picture on the web has.
+# Coding that no image on the web has.
 for name, arguments in [("arithmetic", ["-arithmetic"]), ("lossless", ["-lossless", "1"])]:
     data = encode(whole, *arguments)
     if data:

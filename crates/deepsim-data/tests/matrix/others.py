@@ -38,14 +38,14 @@ def shown(pixels, alpha=None):
 
 def pillow(path):
     """Pillow's pixels, under the same rules."""
-    picture = Image.open(path)
-    picture.load()
-    if picture.mode.startswith("I"):
-        return shown(eight(np.asarray(picture)))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        rgba = np.asarray(picture.convert("RGBA"))
+    image = Image.open(path)
+    image.load()
+    if image.mode.startswith("I"):
+        return shown(eight(np.asarray(image)))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = np.asarray(image.convert("RGBA"))
         return shown(rgba[:, :, :3], rgba[:, :, 3])
-    return np.asarray(picture.convert("RGB"))
+    return np.asarray(image.convert("RGB"))
 
 
 def note(name, pixels, verdict="read"):
@@ -66,8 +66,8 @@ def write(name, data, pixels=None, verdict="read"):
     note(name, pixels, verdict)
 
 
-def save(name, picture, verdict="read", **options):
-    picture.save(f"{out}/{name}", **options)
+def save(name, image, verdict="read", **options):
+    image.save(f"{out}/{name}", **options)
     note(name, pillow(f"{out}/{name}"), verdict)
 
 
@@ -171,26 +171,26 @@ def png_cases():
 # ---- WebP
 def webp_cases():
     for width, height in [(37, 29), (1, 1), (16, 16), (33, 64), (130, 97)]:
-        picture = Image.fromarray(photo(width, height, 3).astype(np.uint8))
+        image = Image.fromarray(photo(width, height, 3).astype(np.uint8))
         clear = Image.fromarray(photo(width, height, 4).astype(np.uint8), "RGBA")
         size = f"{width}x{height}"
         for quality in [5, 40, 80, 100]:
             for method in [0, 4, 6]:
-                save(f"lossy-{quality}-{method}-{size}.webp", picture, quality=quality, method=method)
+                save(f"lossy-{quality}-{method}-{size}.webp", image, quality=quality, method=method)
             for alpha in [100, 30]:
                 save(f"lossy-alpha-{quality}-{alpha}-{size}.webp", clear, quality=quality, alpha_quality=alpha)
         for method in [0, 6]:
-            save(f"lossless-{method}-{size}.webp", picture, lossless=True, method=method)
+            save(f"lossless-{method}-{size}.webp", image, lossless=True, method=method)
             save(f"lossless-alpha-{method}-{size}.webp", clear, lossless=True, method=method)
             save(f"lossless-exact-{method}-{size}.webp", clear, lossless=True, method=method, exact=True)
-        grey = picture.convert("L").convert("RGB")
+        grey = image.convert("L").convert("RGB")
         save(f"lossless-grey-{size}.webp", grey, lossless=True)
-        few = picture.quantize(5).convert("RGB")
+        few = image.quantize(5).convert("RGB")
         save(f"lossless-few-{size}.webp", few, lossless=True)
-        other = Image.fromarray(255 - np.asarray(picture))
+        other = Image.fromarray(255 - np.asarray(image))
         for lossless in [False, True]:
             save(
-                f"animated-{lossless}-{size}.webp", picture, "read",
+                f"animated-{lossless}-{size}.webp", image, "read",
                 save_all=True, append_images=[other], lossless=lossless, duration=50,
             )
         save(
@@ -387,25 +387,25 @@ def tiff(samples, photometric, bits=8, order="<", big=False, rows=None, tile=Non
 
 
 def tiff_cases():
-    picture = COLOURS
+    image = COLOURS
     rgba = Image.fromarray(photo(37, 29, 4).astype(np.uint8), "RGBA")
-    modes = {"1": picture.convert("1"), "L": picture.convert("L"), "LA": rgba.convert("LA"), "RGB": picture,
-             "RGBA": rgba, "CMYK": picture.convert("CMYK"),
+    modes = {"1": image.convert("1"), "L": image.convert("L"), "LA": rgba.convert("LA"), "RGB": image,
+             "RGBA": rgba, "CMYK": image.convert("CMYK"),
              "I;16": Image.fromarray(photo(37, 29, 1, 65535)[:, :, 0].astype(np.uint16))}
     for mode, source in modes.items():
         for compression in [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"]:
             save(f"{mode}-{compression}.tif".replace(";", ""), source, compression=compression)
     for compression in ["tiff_ccitt", "group3", "group4"]:
         save(f"{compression}.tif", modes["1"], "refused", compression=compression)
-    save("palette.tif", picture.quantize(99), "either")
-    for name, source in [("grey", modes["L"]), ("rgb", picture)]:
+    save("palette.tif", image.quantize(99), "either")
+    for name, source in [("grey", modes["L"]), ("rgb", image)]:
         for quality in [60, 95]:
             save(f"jpeg-{name}-{quality}.tif", source, compression="jpeg", quality=quality)
     tall = Image.fromarray(photo(300, 700, 3).astype(np.uint8))
     save("jpeg-strips.tif", tall, compression="jpeg", strip_size=65536)
     save("jpeg-ycbcr.tif", tall.convert("YCbCr"), "either", compression="jpeg")
     save("float.tif", Image.fromarray(photo(37, 29, 1)[:, :, 0].astype(np.float32)), "either")
-    save("pages.tif", picture, save_all=True, append_images=[modes["L"]])
+    save("pages.tif", image, save_all=True, append_images=[modes["L"]])
     kinds = {"grey": (1, 1), "white": (0, 1), "rgb": (2, 3), "rgba": (2, 4), "cmyk": (5, 4)}
     forms = {"strip": {}, "strips": {"rows": 5}, "tiles": {"tile": 16}, "planes": {"planes": True, "rows": 7},
              "planes-tiles": {"planes": True, "tile": 16}, "deflate": {"compress": 8, "rows": 5},
@@ -490,8 +490,8 @@ def riff(chunks):
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def webp_of(picture):
-    picture.save(f"{out}/part", "WEBP", lossless=True, exact=True)
+def webp_of(image):
+    image.save(f"{out}/part", "WEBP", lossless=True, exact=True)
     with open(f"{out}/part", "rb") as file:
         return dict(chunks_of(file.read()))[b"VP8L"]
 

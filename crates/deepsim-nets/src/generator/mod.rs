@@ -30,7 +30,7 @@ pub struct Generator {
 enum Body {
     /// DeePSiM's, and that of Dosovitskiy & Brox, CVPR 2016.
     Plain(Vec<Layer>),
-    /// The decoder of Larsen et al.
+    /// VAE/GAN's decoder.
     VaeGan(Vec<stack::Layer>),
 }
 
@@ -139,9 +139,9 @@ impl Generator {
         }
     }
 
-    /// Features `[N,C,H,W]` or `[N,length]` (raw activations) → images `[N,3,crop,crop]` in
-    /// Caffe units, not clipped (but that the trunk of Larsen et al. ends in a hyperbolic tangent).
-    /// Noise, where the generator takes some, is at its mean, zero.
+    /// Features `[N,C,H,W]` or `[N,length]` (raw activations) → images `[N,3,crop,crop]` in Caffe
+    /// units, not clipped (but VAE/GAN's trunk ends in a hyperbolic tangent). Noise, where the
+    /// generator takes some, is at its mean, zero.
     ///
     /// # Errors
     /// Features of another shape than the spec says.

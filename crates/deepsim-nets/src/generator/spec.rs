@@ -186,7 +186,7 @@ impl GeneratorSpec {
         }
     }
 
-    /// The layers of the decoder of Larsen et al., where the trunk is theirs.
+    /// The layers of VAE/GAN's decoder, if this is the trunk.
     pub(super) fn vae_gan_layers(&self) -> Result<Option<Vec<stack::Layer>>> {
         match (self.trunk, self.input) {
             (Trunk::VaeGan, _) if self.noise != 0 => Err(NetError::Spec(

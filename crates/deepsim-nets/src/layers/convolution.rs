@@ -89,9 +89,9 @@ impl Geometry {
     }
 }
 
-/// Doubling transposed convolution of `x` `[N,C,H,W]` to images, of which the centre of `crop`
-/// pixels is kept; fp32 whatever the precision of `x` where our own kernels compute it, since a
-/// image's grey levels need more than bf16's eight bits.
+/// Doubling transposed convolution of `x` `[N,C,H,W]` to images, of which the central `crop` pixels
+/// are kept. Where our own kernels compute it, the result is fp32 whatever the precision of `x`,
+/// because grey levels need more than bf16's eight bits.
 pub(crate) fn to_images(
     x: &Tensor,
     weight: &Tensor,

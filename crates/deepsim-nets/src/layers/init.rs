@@ -17,8 +17,8 @@ pub fn derive_seed(seed: u64, purpose: &str, index: u64) -> i64 {
     (u64::from_le_bytes(word) >> 1).cast_signed()
 }
 
-/// Runs `draw` with libtorch's generator seeded. The generator is one for the whole process, so
-/// that seeded regions of different threads take turns.
+/// Runs `draw` with libtorch's generator seeded. There is one generator for the whole process, so
+/// seeded regions of different threads run one after the other.
 pub fn seeded<T>(seed: i64, draw: impl FnOnce() -> T) -> T {
     static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
     // A panic inside an earlier region leaves nothing behind: the next one seeds anew.

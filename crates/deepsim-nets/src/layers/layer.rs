@@ -163,7 +163,8 @@ impl Layer {
                 let y = folded::forward(parts, x)?;
                 if block.has_skip() { y.f_add(x)? } else { y }
             }
-            // fp32 whatever the map's precision: a mean of hundreds of values deserves it.
+            // fp32 whatever the map's precision, so that a mean of hundreds of values is not
+            // rounded to bf16.
             (Op::GlobalAverage, _) => {
                 x.f_mean_dim([2i64, 3].as_slice(), false, at_least_fp32(x))?
             }

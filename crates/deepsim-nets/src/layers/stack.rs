@@ -1,5 +1,5 @@
-//! Stacks of layers with batch normalisation: what the encoder, decoder and discriminator of Larsen et
-//! al. are made of.
+//! Stacks of layers with batch normalisation: the encoder, decoder and discriminator of VAE/GAN are
+//! made of them.
 
 use deepsim_aten::{AutocastGuard, Precision};
 use tch::{Device, Tensor};
@@ -13,20 +13,20 @@ use crate::precision::widened;
 
 /// Added to variances before their root is taken (the authors' 1e-6).
 const EPSILON: f64 = 1e-6;
-/// Weight of a batch in the running statistics (the authors' momentum of 0.9, said as libtorch says it).
+/// Weight of a batch in the running statistics (the authors' momentum of 0.9, in libtorch's convention).
 const NEWEST: f64 = 0.1;
 /// Side of every kernel.
 const KERNEL: i64 = 5;
 
-/// How a network is asked that is not the same in training and afterwards.
+/// The mode of a network that computes differently in training and in evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Dropout acts; batch normalisation takes the batch's statistics, and running statistics learn of it.
-    /// Masks come from libtorch's generator, which the caller seeds.
+    /// Dropout is active. Batch normalisation uses the statistics of the batch and updates the running
+    /// ones. Masks come from libtorch's generator, which the caller seeds.
     Training,
-    /// As in training, but the running statistics stay as they are: for a second look at a batch.
+    /// As in training, but the running statistics stay as they are: for a second pass over a batch.
     Aside,
-    /// Nothing drops out; batch normalisation takes its running statistics. A pure function.
+    /// No dropout; batch normalisation uses the running statistics. A pure function.
     Evaluation,
 }
 
@@ -75,8 +75,8 @@ impl Layer {
         }
     }
 
-    /// Keeps the variance of activations. The authors fill weights in the same manner; behind batch
-    /// normalisation their size is of no account.
+    /// Keeps the variance of activations. The authors fill weights in the same manner. The scale of
+    /// weights before batch normalisation has no effect.
     fn deviation(&self) -> f64 {
         let taps = match self.op {
             Op::Fc => 1.0,

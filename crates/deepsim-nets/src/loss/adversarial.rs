@@ -1,4 +1,5 @@
-//! What a discriminator's logits cost, and one backward pass that serves both players.
+//! Losses of a discriminator's logits, and one backward pass that serves discriminator and
+//! generator.
 
 use tch::Tensor;
 
@@ -6,7 +7,7 @@ use crate::error::{NetError, Result};
 use crate::loss::Reduction;
 use crate::precision::at_least_fp32;
 
-/// What a discriminator is asked to call its input.
+/// The label that the discriminator should give its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Label {
     /// Class 0.
@@ -37,14 +38,16 @@ pub fn cross_entropy(logits: &Tensor, label: Label, reduction: Reduction) -> Res
 /// One backward pass of the discriminator over generated images that serves both its own loss
 /// and the generator's.
 ///
-/// With two classes both losses see an image's logits through their difference z alone
-/// (p = σ(z) is the probability of "real"): d(−ln(1−p))/dz = p in the discriminator's loss and
-/// d(−ln p)/dz = −(1−p) in the generator's. A backward pass is linear in what it starts from, and
-/// no image sees another: started from p at each image, it gives the discriminator's weights
-/// their gradient, and each image the generator's gradient but for the factor −(1−p)/p.
+/// With two classes both losses see an image's logits through their difference z alone (p = σ(z) is
+/// the probability of "real"): d(−ln(1−p))/dz = p in the discriminator's loss and d(−ln p)/dz =
+/// −(1−p) in the generator's. A backward pass is linear in its starting gradient, and images do not
+/// affect each other. Started from p at each image, one pass gives the gradient of the
+/// discriminator's weights. At each image it gives the generator's gradient except for the factor
+/// −(1−p)/p.
 ///
-/// It starts from z, not from the two logits: the gradient of a log-softmax at the likelier of
-/// them is p − 1 + (1 − p), in which a small p drowns (below 6e-8 it is 0, where −p is meant).
+/// The pass starts from z, not from the two logits. At the likelier logit the gradient of a
+/// log-softmax is p − 1 + (1 − p), where rounding loses a small p (below 6e-8 the result is 0
+/// instead of −p).
 #[derive(Debug)]
 pub struct SharedPass {
     /// A scalar whose gradients with regard to the discriminator's weights are those of its loss
@@ -55,10 +58,11 @@ pub struct SharedPass {
 }
 
 impl SharedPass {
-    /// The pass starts from this probability at least. From a smaller one the images' gradients
-    /// might fall below the smallest number of fp32 (and bf16, whose range is the same) before
-    /// their factor lifts them again. It exaggerates what such an image has to say to the
-    /// discriminator's weights, to 1e-18 of what an undecided one has: far below Adam's ε.
+    /// The least probability from which the pass starts. With a smaller one, the images' gradients
+    /// could underflow in fp32 (and in bf16, which has the same range) before their factor scales
+    /// them up again. The bound makes the contribution of such an image to the gradient of the
+    /// discriminator's weights too large, but only 1e-18 of that of an undecided image, far below
+    /// Adam's ε.
     const RARE: f64 = 1.0 / (1u64 << 60) as f64;
 
     /// From the logits `[N,2]` of generated images, with their graph.
@@ -72,7 +76,8 @@ impl SharedPass {
         let z = logits.f_select(1, 0)?.f_sub(&logits.f_select(1, 1)?)?;
         let known = z.f_detach()?;
         let p = known.f_sigmoid()?.f_clamp_min(Self::RARE)?;
-        // 1 − p as a probability of its own: subtracted from 1 it would lose its digits near 0.
+        // 1 − p, computed as a probability: the subtraction would lose the digits of a value near
+        // 0.
         let factors = known.f_neg()?.f_sigmoid()?.f_div(&p)?.f_neg()?;
         let each = z.f_mul(&p)?;
         let seeded = match reduction {
@@ -82,8 +87,9 @@ impl SharedPass {
         Ok(SharedPass { seeded, factors })
     }
 
-    /// The gradient of the adversarial loss at the images `[N,…]`, from the gradient of
-    /// [`SharedPass::seeded`] (or of a multiple: then of the same multiple) there; fp32.
+    /// The gradient of the adversarial loss at the images `[N,…]`, fp32, from the gradient of
+    /// [`SharedPass::seeded`] at the images. The gradient of a multiple of `seeded` gives the same
+    /// multiple of the result.
     ///
     /// # Errors
     /// A gradient of another number of images.

@@ -1,4 +1,4 @@
-//! A reward for images of the same features that differ.
+//! The diversity term: it rewards differences between images of the same features.
 
 use tch::Tensor;
 
@@ -7,10 +7,10 @@ use crate::kinks::magnitude;
 use crate::loss::Reduction;
 use crate::precision::at_least_fp32;
 
-/// How different two images are that were made from the same features and two draws of noise: mean absolute
-/// difference of images `a`, `b` `[N,…]` by that of their noises, at most `limit` (in the images' units), for each
-/// pair; the term is minus its mean over the batch (sum for [`Reduction::Paper`]). After Yang et al.,
-/// "Diversity-sensitive conditional generative adversarial networks" (ICLR 2019), Eq. 2.
+/// The diversity of images `a` and `b` `[N,…]` that were made from the same features and two draws of noise. For
+/// each pair it is the mean absolute difference of the images, divided by that of their noises, and at most
+/// `limit` (in the images' units). The term is minus its mean over the batch (sum for [`Reduction::Paper`]). After
+/// Yang et al., "Diversity-sensitive conditional generative adversarial networks" (ICLR 2019), Eq. 2.
 ///
 /// # Errors
 /// Images or noises of different shapes.

@@ -1,4 +1,5 @@
-//! The losses: [`terms`] has the equations of the paper and the table of terms; what they are made of stands beside it.
+//! The losses. [`terms`] has the equations of the paper and the table of terms; the other modules have the distances
+//! that the terms use.
 
 pub mod adversarial;
 pub mod distances;

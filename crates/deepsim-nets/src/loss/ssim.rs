@@ -58,8 +58,8 @@ pub fn scales(height: i64, width: i64) -> usize {
 /// index in `b`. Five scales need more than 160 pixels; smaller images are compared at fewer, the
 /// weights of those scaled to the same sum. Differentiable once with regard to both.
 ///
-/// Where a channel's structure is opposite at some scale its product is 0, and so is its gradient:
-/// never NaN, on flat, negative or identical images either.
+/// Where a channel's structure is opposite at some scale, its product and its gradient are 0. They
+/// are never NaN, not even for flat, negative or identical images.
 ///
 /// # Errors
 /// Tensors that are not images of one shape, or images smaller than the window.
@@ -151,7 +151,7 @@ fn means_by_libtorch(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let vb = blur(&b.f_square()?)?.f_sub(&mb2)?;
     let covariance = blur(&a.f_mul(&b)?)?.f_sub(&mab)?;
     let twice_plus = |x: &Tensor, c: f64| x.f_mul_scalar(2.0)?.f_add_scalar(c);
-    // Rounding may leave less than nothing of a variance of huge values.
+    // Rounding may make a variance of huge values negative.
     let spread = va.f_add(&vb)?.f_clamp_min(0.0)?.f_add_scalar(C2)?;
     let cs = twice_plus(&covariance, C2)?.f_div(&spread)?;
     let luminance = twice_plus(&mab, C1)?.f_div(&ma2.f_add(&mb2)?.f_add_scalar(C1)?)?;

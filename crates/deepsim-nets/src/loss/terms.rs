@@ -17,7 +17,8 @@ use crate::loss::{
     Label, PixelDistance, Reduction, cross_entropy, pixel_distance, squared_distance,
 };
 
-/// Eq. 2: the feature loss, the squared distance of a generated image's features `[N,…]` to those wanted; fp32.
+/// Eq. 2: the feature loss, the squared distance of the features `[N,…]` of generated images from the target
+/// features `wanted`; fp32.
 ///
 /// # Errors
 /// Features of different shapes.
@@ -25,8 +26,8 @@ pub fn feature_loss(features: &Tensor, wanted: &Tensor, reduction: Reduction) ->
     squared_distance(features, wanted, reduction)
 }
 
-/// Eq. 3: the discriminator's loss of its logits `[N,2]` (index 0 = real) on photographs and on generated images, apart:
-/// their sum is what it goes down.
+/// Eq. 3: the discriminator's two losses, from its logits `[N,2]` (index 0 = real) on real images and on generated
+/// images. The discriminator minimises their sum.
 ///
 /// # Errors
 /// Logits of another shape.
@@ -49,7 +50,7 @@ pub fn adversarial_loss(generated: &Tensor, reduction: Reduction) -> Result<Tens
     cross_entropy(generated, Label::Real, reduction)
 }
 
-/// Eq. 5: the image loss of generated images against photographs, both `[N,3,H,W]` in Caffe units; the paper's distance is
+/// Eq. 5: the image loss between generated and real images, both `[N,3,H,W]` in Caffe units. The paper's distance is
 /// the squared one.
 ///
 /// # Errors
@@ -63,8 +64,8 @@ pub fn image_loss(
     pixel_distance(distance, generated, photographs, reduction)
 }
 
-/// The terms of the generated images themselves, beside what networks say of them: each whose weight is above 0 is set. They
-/// are computed in the order of [`TermKind`].
+/// Sets the terms that need no network but the generator: each whose weight is above 0, computed in the order of
+/// [`TermKind`].
 ///
 /// # Errors
 /// As the terms' own functions.

@@ -39,8 +39,8 @@ pub fn frechet_distance(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(between.f_add(&spread)?.f_double_value(&[])?)
 }
 
-/// A matrix with the singular values of AᵀB, as small as can be: of many rows only the triangle of
-/// their QR factors matters.
+/// The smallest matrix with the singular values of AᵀB. With many rows, the triangular QR factors
+/// are enough.
 fn cross(fa: &Tensor, fb: &Tensor) -> Result<Tensor> {
     let small = |x: &Tensor| -> Result<Tensor> {
         let size = x.size();

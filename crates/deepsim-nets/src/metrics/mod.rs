@@ -1,5 +1,4 @@
-//! Numbers by which reconstructions are judged. Nothing here keeps a graph but [`Lpips`], when its
-//! images ask for gradients.
+//! Metrics of reconstructions. Only [`Lpips`] keeps a graph, if its images require gradients.
 
 mod classes;
 mod distribution;
@@ -75,8 +74,8 @@ pub fn mean_distance(a: &Tensor, b: &Tensor) -> Result<f64> {
 }
 
 /// The paper's normalised error in percent: the mean distance of `reconstructed` from `original`
-/// (rows of the same index) over the mean distance of all pairs of different originals. 100 is
-/// what a random other sample would score.
+/// (rows of the same index) over the mean distance of all pairs of different originals. 100 is the
+/// error of a random other sample.
 ///
 /// # Errors
 /// Tensors of different shapes, fewer than two rows, or originals that are all the same.

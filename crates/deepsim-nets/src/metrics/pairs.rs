@@ -17,7 +17,7 @@ const ROWS: i64 = 256;
 const NEAR: f64 = 1.0 / 16.0;
 /// What rounding adds to |a−b|², relative to |a|² + |b|².
 const ROUNDING: f64 = 4e-6;
-/// Near pairs are left as they are where all of them together cannot be off by more than this.
+/// Near pairs are not measured directly if their total error cannot exceed this.
 const HARMLESS: f64 = 1e-5;
 
 /// Mean Euclidean distance over all pairs of different rows of `x` `[N,length]`, of any kind of
@@ -34,9 +34,10 @@ pub fn mean_pair_distance(x: &Tensor) -> Result<f64> {
     Ok(within(&x.f_detach()?)? / (n * (n - 1) / 2) as f64)
 }
 
-/// [`mean_pair_distance`] of rows that need not be in memory together: `rows` gives those of a range, each time the
-/// same, and at most `room` bytes of them are held at a time. Where all `n` fit they are asked for once; else in two
-/// blocks at a time, every pair of blocks once, so that a row is asked for as often as there are blocks.
+/// [`mean_pair_distance`] of rows that need not be in memory together. `rows` returns the rows of a range, the same
+/// ones each time. At most `room` bytes of rows are held at once. If all `n` rows fit, they are requested once.
+/// Otherwise two blocks are held at a time, and each pair of blocks is visited once, so that each row is requested
+/// about as often as there are blocks.
 ///
 /// # Errors
 /// Fewer than two rows, and what `rows` refuses.
@@ -139,8 +140,9 @@ fn each_block(
         let part = |x: &Tensor| x.f_narrow(1, from, columns)?.f_to_kind(Kind::Float);
         let left = part(a)?;
         let mean = left.f_mean_dim(0, true, Kind::Float)?;
-        // Twice: where an offset is large, the first mean is off by its rounding, and what that
-        // leaves in common is small enough for the second. A mean in fp64 costs far more.
+        // The mean is subtracted twice. With a large offset, rounding makes the first mean inexact,
+        // and the offset that remains is small enough for the second. A mean in fp64 costs far
+        // more.
         let mut left = left.f_sub(&mean)?;
         let rest = left.f_mean_dim(0, true, Kind::Float)?;
         let _ = left.f_sub_(&rest)?;
@@ -169,8 +171,8 @@ fn near(distances: &Tensor, sums: &Tensor) -> Result<Tensor> {
     Ok(distances.f_square()?.f_less_tensor(&limit)?)
 }
 
-/// What must be added to the sum of `distances` because of pairs that lie close together where
-/// everything else lies far away (duplicates, or a few outliers among many samples).
+/// The correction of the sum of `distances` for pairs that are close together while all other rows
+/// are far away (duplicates, or a few outliers among many samples).
 fn correction(
     (a, b): (&Tensor, &Tensor),
     near: &Tensor,

@@ -1,4 +1,4 @@
-//! A linear probe: how well classes can be read from codes by a straight line.
+//! A linear probe: how well a linear classifier reads classes from codes.
 
 use tch::{Kind, Tensor};
 
@@ -104,7 +104,7 @@ impl ProbeCodes {
                 .f_mul_scalar(-1.0)?
                 .f_add_scalar(1.0)?
                 .f_mul_scalar(1.0 / penalty)?;
-            // What the fit without a row misses it by, in closed form.
+            // For each row, the error of the fit without that row, in closed form.
             let error = weights
                 .f_div(&diagonal)?
                 .f_square()?

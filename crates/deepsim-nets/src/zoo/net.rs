@@ -1,4 +1,4 @@
-//! What is known of a feature network beside its operations.
+//! The registry's entry of a feature network, and the units of its images.
 
 use tch::Tensor;
 
@@ -20,7 +20,7 @@ pub enum Units {
 }
 
 impl Units {
-    /// Images `[N,3,H,W]` in Caffe units, in these.
+    /// Converts images `[N,3,H,W]` from Caffe units to these units.
     ///
     /// # Errors
     /// A tensor that is not `[N,3,H,W]`.
@@ -34,7 +34,7 @@ impl Units {
     }
 }
 
-/// All that is known of a feature network.
+/// The registry's entry of a feature network.
 #[derive(Clone, Copy, Debug)]
 pub struct Net {
     /// In experiment files.
@@ -47,8 +47,8 @@ pub struct Net {
     pub fc_map: FcMap,
     /// Units of its images.
     pub units: Units,
-    /// Its kin. Networks of one family see alike: a metric made of one is no independent judgement of what
-    /// another trained.
+    /// The family of the network. Networks of one family have similar features, so a metric that uses one
+    /// is not independent of a training that used another.
     pub family: &'static str,
     /// Where its weights are from.
     pub obtain: &'static str,

@@ -133,7 +133,7 @@ const GENERATED: &str = "discr_fake";
 const COUNT: &str = "n";
 const RATIO: &str = "ratio";
 
-/// What checkpoints called the sums that had places instead of names.
+/// Names of the sums that older checkpoints store by position.
 const PLACES: [&str; 7] = ["feat", "adv", "img", "kl", "diversity", REAL, GENERATED];
 
 impl Means {
@@ -185,7 +185,7 @@ impl Means {
             let place = name
                 .strip_prefix("sum")
                 .and_then(|i| i.parse::<usize>().ok());
-            // A sum of what was not computed was not a number.
+            // In older checkpoints the sum of a term that was not computed is NaN.
             let name = match place {
                 Some(_) if value.is_nan() => continue,
                 Some(place) => PLACES.get(place).copied().unwrap_or(name),

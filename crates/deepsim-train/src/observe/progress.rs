@@ -108,8 +108,8 @@ impl Progress {
     }
 }
 
-/// How fast steps are. The first of a process counts for nothing: memory is found and code is chosen in it, which
-/// takes several times as long.
+/// Measures the time of a step. The first step of a process is not counted: it allocates memory and chooses code,
+/// which takes several times as long.
 #[derive(Debug, Default)]
 struct Pace {
     first: Option<Instant>,

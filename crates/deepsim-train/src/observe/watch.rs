@@ -1,4 +1,5 @@
-//! What is looked at while a run goes on, beside its losses: a discriminator that has collapsed, a gate that is stuck.
+//! Checks of a running training besides its losses: whether the discriminator has collapsed, whether the gate is
+//! stuck.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +11,10 @@ pub struct CollapseDetector {
 }
 
 impl CollapseDetector {
-    /// How near to chance counts as chance.
+    /// Largest distance of a loss from chance level that counts as chance.
     const TOLERANCE: f64 = 0.03;
-    /// Iterations in a row after which chance is death. A young discriminator is at chance too.
+    /// Iterations in a row at chance level after which the discriminator counts as dead. At the
+    /// beginning of a training it is at chance level too.
     pub const PATIENCE: u64 = 400;
 
     /// Takes one iteration's unweighted losses.
@@ -28,16 +30,15 @@ impl CollapseDetector {
         self.dead_for >= Self::PATIENCE
     }
 
-    /// Whether it has just been found dead, or has stayed dead for another long while: the
-    /// moments at which to tell.
+    /// Whether to warn now: it has just been found dead, or has stayed dead for another long while.
     pub fn should_tell(&self) -> bool {
         self.is_dead() && (self.dead_for - Self::PATIENCE).is_multiple_of(10 * Self::PATIENCE)
     }
 }
 
-/// Notices a gate that is stuck: one network trains on and on, the other hardly ever.
+/// Notices a gate that is stuck: one network is updated all the time, the other hardly ever.
 ///
-/// It looks at updates that happened, whatever rule decided on them.
+/// It counts updates, whatever rule decided on them.
 #[derive(Debug)]
 pub struct Balance {
     /// Updates so far of generator and discriminator.
@@ -47,8 +48,8 @@ pub struct Balance {
     stuck_for: u64,
 }
 
-/// What is looked at while a run goes on, beside its losses. It changes nothing in the training, but a resumed run is to
-/// say what an uninterrupted one says, so that it goes into checkpoints.
+/// The checks of a running training besides its losses. They change nothing in the training. Their counters are in
+/// checkpoints, so that a resumed run gives the same warnings as an uninterrupted one.
 #[derive(Debug)]
 pub struct Watch {
     /// Whether the discriminator lives.
@@ -58,7 +59,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to look, at a training with so many updates of generator and discriminator.
+    /// Begins the checks of a training with so many updates of generator and discriminator.
     pub fn new(updates_g: u64, updates_d: u64) -> Watch {
         Watch {
             collapse: CollapseDetector::default(),
@@ -66,7 +67,7 @@ impl Watch {
         }
     }
 
-    /// What it remembers, as integers of a checkpoint.
+    /// Its counters, as integers of a checkpoint.
     pub fn counters(&self) -> [(String, i64); 4] {
         let [g, d] = self.balance.shares.map(|share| share.to_bits());
         [
@@ -78,7 +79,7 @@ impl Watch {
         .map(|(name, value)| (name.to_owned(), value.cast_signed()))
     }
 
-    /// Remembers what a checkpoint holds; one from before it was kept holds nothing.
+    /// Restores the counters from a checkpoint. Older checkpoints do not have them.
     pub fn restore(&mut self, counters: &BTreeMap<String, i64>) {
         let of = |name: &str| counters.get(name).map(|n| n.cast_unsigned());
         if let (Some(dead), Some(g), Some(d), Some(stuck)) = (
@@ -106,9 +107,10 @@ pub enum Player {
 impl Balance {
     /// Iterations that a share remembers.
     const MEMORY: f64 = 500.0;
-    /// A share below is none. After full play it takes 1,955 paused iterations to fall as low.
+    /// A smaller share counts as no updates. From a share of 1 it takes 1,955 paused iterations to
+    /// fall below this.
     const HARDLY: f64 = 0.02;
-    /// Iterations after which it is told again.
+    /// Iterations after which the warning is repeated.
     const AGAIN: u64 = 20_000;
 
     /// Both have trained until now, with so many updates each.

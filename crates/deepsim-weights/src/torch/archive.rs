@@ -18,7 +18,7 @@ pub(super) struct Archive<'a> {
     bytes: &'a [u8],
     zip: ZipArchive<Cursor<&'a [u8]>>,
     folder: String,
-    /// Bytes that entries may still have, all together: they lie in the file side by side.
+    /// Bytes that the remaining entries may have in total, because entries do not overlap.
     left: u64,
 }
 
@@ -104,7 +104,7 @@ impl<'a> Archive<'a> {
                 "it is compressed, which torch.save never does".to_owned(),
             ));
         }
-        // A directory of lies may have every entry be the whole file.
+        // A forged directory may declare that every entry is the whole file.
         let start = entry.data_start();
         let range = start.and_then(|start| {
             let start = usize::try_from(start).ok()?;

@@ -52,7 +52,7 @@ pub enum TorchError {
     /// Another version of the older stream.
     #[error("the file is of another version of torch.save; load and save it with PyTorch")]
     Version,
-    /// Written by a machine of the other kind.
+    /// Written by a machine of the other byte order.
     #[error("the file is of a big-endian machine; load and save it with PyTorch on this one")]
     BigEndian,
     /// The list of storages is none.

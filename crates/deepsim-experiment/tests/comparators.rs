@@ -1,0 +1,192 @@
+//! Comparators by name, and sections that a loss without their term leaves out.
+
+// The leave that clippy.toml gives tests ends at their helper functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+
+use deepsim_experiment::fixed::Fixed;
+use deepsim_experiment::{Experiment, ExperimentError};
+use deepsim_nets::loss::{Term, TermKind};
+
+const NAMED: &str = "\
+[comparator.deep]
+net = \"alexnet\"
+tap = \"pool5\"
+weights = \"random:1\"
+
+[comparator.early]
+net = \"vgg16\"
+tap = \"pool1\"
+weights = \"random:2\"
+
+";
+
+fn quickstart() -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/quickstart.toml");
+    std::fs::read_to_string(file).unwrap()
+}
+
+/// A file without the lines from one section to the next.
+fn without(text: &str, section: &str) -> String {
+    let from = text.find(&format!("[{section}]\n")).unwrap();
+    let to = text[from + 1..].find("\n[").unwrap();
+    format!("{}{}", &text[..from], &text[from + to + 2..])
+}
+
+/// The quickstart with two comparators by name.
+fn named() -> String {
+    let text = without(&quickstart(), "comparator");
+    let at = text.find("[generator]").unwrap();
+    let text = format!("{}{NAMED}{}", &text[..at], &text[at..]);
+    assert!(text.contains("feat = 0.06\n"), "{text}");
+    text.replace("feat = 0.06\n", "feat = { deep = 0.01, early = 0.002 }\n")
+}
+
+fn parse(text: &str, sets: &[&str]) -> Result<Experiment, ExperimentError> {
+    let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+    Experiment::parse(text, Path::new("x.toml"), &sets)
+}
+
+#[track_caller]
+fn refused(text: &str, sets: &[&str], words: &[&str]) {
+    let error = parse(text, sets).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    let message = error.to_string();
+    for word in words {
+        assert!(message.contains(word), "`{word}` is not in: {message}");
+    }
+}
+
+#[test]
+fn comparators_by_name_have_weights_by_name() {
+    let e = parse(&named(), &["loss.feat.deep=0.5"]).unwrap();
+    let term = |name: &str| Term::named(TermKind::Feature, name);
+    let weights = e.weights();
+    assert_eq!(weights.get(&term("deep")), Some(&0.5));
+    assert_eq!(weights.get(&term("early")), Some(&0.002));
+    assert_eq!(weights.get(&Term::from(TermKind::Feature)), None);
+    assert_eq!(e.config.loss.weight(TermKind::Feature), 0.502);
+    assert_eq!(
+        e.compared_in(ToString::to_string),
+        "alexnet:pool5 + vgg16:pool1"
+    );
+    let tables: Vec<&str> = e.sources().map(|(table, _)| table).collect();
+    assert_eq!(tables, ["encoder", "comparator.deep", "comparator.early"]);
+    let again = parse(&e.to_toml().unwrap(), &[]).unwrap();
+    assert_eq!(again.config, e.config);
+    // One that weighs nothing takes no part.
+    let one = parse(&named(), &["loss.feat.early=0"]).unwrap();
+    assert_eq!(one.compared_in(ToString::to_string), "alexnet:pool5");
+}
+
+#[test]
+fn a_single_comparator_stands_in_the_file_as_it_always_did() {
+    let text = parse(&quickstart(), &[]).unwrap().to_toml().unwrap();
+    assert!(
+        text.contains("\n[comparator]\nnet = \"alexnet\"\n"),
+        "{text}"
+    );
+    assert!(text.contains("\nfeat = 0.06\n"), "{text}");
+}
+
+#[test]
+fn names_that_do_not_fit_are_refused() {
+    let text = named();
+    refused(
+        &text,
+        &["loss.feat=0.01"],
+        &["comparator.deep", "no weight"],
+    );
+    refused(
+        &text,
+        &["loss.feat.late=0.01"],
+        &["loss.feat.late", "[comparator.late]"],
+    );
+    refused(
+        &quickstart(),
+        &["loss.feat={ deep = 0.01 }"],
+        &["loss.feat.deep", "not there"],
+    );
+    refused(&text, &["loss.feat.deep=-1"], &["loss.feat.deep"]);
+    refused(&text, &["comparator.net=alexnet"], &["single comparator"]);
+    refused(
+        &text,
+        &["comparator.deep.tap=pool9"],
+        &["pool9", "did you mean", "pool5"],
+    );
+    refused(
+        &text,
+        &["comparator.deep.factor=2"],
+        &["comparator.deep.factor", "means nothing"],
+    );
+    refused(&text, &["comparator.deep.tapp=pool1"], &["tapp"]);
+    refused(&text, &["loss.adv=\"much\""], &["much", "f64"]);
+    refused(&text, &["loss.feat=\"much\""], &["much", "f64"]);
+    let odd = text.replace("comparator.deep", "comparator.\"a b\"");
+    refused(
+        &odd.replace("deep =", "\"a b\" ="),
+        &[],
+        &["a b", "letters"],
+    );
+}
+
+#[test]
+fn a_section_is_needed_only_where_its_term_weighs_something() {
+    let whole = quickstart();
+    for (section, key) in [
+        ("comparator", "loss.feat"),
+        ("discriminator", "loss.adv"),
+        ("gate", "loss.adv"),
+    ] {
+        let text = without(&whole, section);
+        let named = format!("`{section}`");
+        refused(&text, &[], &[&named, "is missing", key]);
+        let set = format!("{key}=0");
+        let e = parse(&text, &[&set]).unwrap();
+        assert!(!e.to_toml().unwrap().contains(&format!("[{section}]")));
+    }
+    let adam = whole
+        .lines()
+        .filter(|l| !l.starts_with("discriminator = {"));
+    let text: String = adam.flat_map(|l| [l, "\n"]).collect();
+    assert!(text.len() < whole.len());
+    refused(&text, &[], &["optimizer.discriminator", "is missing"]);
+    let e = parse(&text, &["loss.adv=0"]).unwrap();
+    assert_eq!(e.trained_discriminator(), None);
+}
+
+/// A run of an earlier version has sections that its loss does not use. Its file may lose them.
+#[test]
+fn sections_that_take_no_part_are_no_difference() {
+    let of = |text: &str, sets: &[&str]| Fixed::of(&parse(text, sets).unwrap().config).unwrap();
+    let whole = of(&quickstart(), &["loss.adv=0"]);
+    let text = without(&without(&quickstart(), "discriminator"), "gate");
+    let short = of(&text, &["loss.adv=0"]);
+    assert_eq!(short.differences(&whole), [""; 0]);
+    assert_eq!(whole.differences(&short), [""; 0]);
+    let pixels = without(&quickstart(), "comparator");
+    let pixels = of(&pixels, &["loss.feat=0"]);
+    let before = of(&quickstart(), &["loss.feat=0"]);
+    assert_eq!(pixels.differences(&before), [""; 0]);
+    // Where it takes part, each key counts.
+    let other = of(
+        &quickstart(),
+        &["gate.d_off_below=0.2", "comparator.tap=pool1"],
+    );
+    let keys: Vec<String> = other
+        .differences(&of(&quickstart(), &[]))
+        .iter()
+        .map(|line| line.split(':').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(keys, ["comparator.tap", "gate.d_off_below"]);
+    let other = of(&named(), &["loss.feat.deep=0.5"]);
+    assert_eq!(
+        other.differences(&of(&named(), &[])),
+        ["loss.feat.deep: there 0.01, here 0.5"]
+    );
+    // Weights lie somewhere; digests tell whether they are the same.
+    let moved = of(&named(), &["comparator.deep.weights=a.safetensors"]);
+    let there = of(&named(), &["comparator.deep.weights=b.safetensors"]);
+    assert_eq!(moved.differences(&there), [""; 0]);
+}

@@ -1,0 +1,132 @@
+//! Several feature terms side by side, and runs without a discriminator: trained, cut and continued, and evaluated.
+
+// The leave that clippy.toml gives tests ends at their helper functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::Path;
+
+use deepsim_tests::files::{checkpoint, column, tensors};
+use deepsim_tests::lab::Lab;
+use deepsim_tests::process::run;
+use serde_json::Value;
+
+fn manifest(run: &Path, step: u64) -> Value {
+    let file = checkpoint(run, step).join("manifest.json");
+    serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
+}
+
+const SINGLE: &str = "[comparator]\nnet = \"alexnet\"\ntap = \"relu3\"\nweights = \"random:1\"\n";
+/// One that is the encoder's network, one at another tap of a further network, and one that trains along.
+const NAMED: &str = "[comparator.along]\nnet = \"discriminator\"\ntap = \"Dconv3\"\n\n\
+                     [comparator.deep]\nnet = \"alexnet\"\ntap = \"relu3\"\nweights = \"random:1\"\n\n\
+                     [comparator.first]\nnet = \"alexnet\"\ntap = \"pool1\"\nweights = \"random:2\"\n\n\
+                     [comparator.second]\nnet = \"alexnet\"\ntap = \"pool2\"\nweights = \"random:2\"\n";
+
+#[test]
+fn several_comparators_train_resume_and_are_shown_by_name() {
+    let lab = Lab::new();
+    let text = lab.toml().replace(SINGLE, NAMED).replace(
+        "feat = 0.01\n",
+        "feat = { along = 0.003, deep = 0.01, first = 0.001, second = 0.002 }\n",
+    );
+    fs::write(lab.experiment(), text).unwrap();
+    let train = |out: &str, rest: &[&str]| run(lab.train_into(out).args(rest)).exits(0);
+    train("whole", &["--steps", "4"]);
+    train("cut", &["--steps", "2"]);
+    train("cut", &["--steps", "4", "--resume"]);
+    assert_eq!(tensors(&lab.at("cut"), 4), tensors(&lab.at("whole"), 4));
+
+    for name in ["along", "deep", "first", "second"] {
+        let key = format!("loss.feat.{name}");
+        let values = column(&lab.at("whole"), &key);
+        assert_eq!(values.len(), 4, "{key}");
+        assert!(
+            values.iter().all(|v| v.as_f64().unwrap() > 0.0),
+            "{key}: {values:?}"
+        );
+        assert_eq!(column(&lab.at("cut"), &key), values);
+    }
+
+    let manifest = manifest(&lab.at("whole"), 4);
+    assert_eq!(manifest["comparator_weights"], "");
+    let named = manifest["comparators"].as_object().unwrap();
+    let names: Vec<&String> = named.keys().collect();
+    assert_eq!(names, ["along", "deep", "first", "second"]);
+    assert_eq!(named["first"], named["second"]);
+    assert_ne!(named["first"], named["deep"]);
+
+    let table = run(&mut lab.eval(&["table2", "--runs", "whole", "--format", "json"])).prints();
+    let rows: Vec<Value> = serde_json::from_str(&table).unwrap();
+    let comparator = "discriminator:Dconv3 + alexnet:relu3 + alexnet:pool1 + alexnet:pool2";
+    assert!(
+        rows.iter().any(|row| row["comparator"] == comparator),
+        "{rows:?}"
+    );
+    run(&mut lab.eval(&[
+        "report",
+        "--runs",
+        ".",
+        "--out",
+        "page.html",
+        "--images",
+        "8",
+    ]))
+    .exits(0);
+    let page = fs::read_to_string(lab.at("page.html")).unwrap();
+    assert!(page.contains("feature deep"), "the curves name each term");
+
+    // The same weights under another name are another experiment.
+    let text = fs::read_to_string(lab.experiment()).unwrap();
+    fs::write(lab.experiment(), text.replace("first", "early")).unwrap();
+    run(lab.train_into("whole").args(["--steps", "6", "--resume"])).refuses(&["comparator.early"]);
+}
+
+/// What a loss does not use need neither be described nor be there.
+#[test]
+fn a_loss_on_pixels_needs_no_comparator_and_no_discriminator() {
+    let lab = Lab::new();
+    let whole = lab.toml().replace("feat = 0.01", "feat = 0.0");
+    let whole = whole.replace("adv = 100.0", "adv = 0.0");
+    let gone = "weights = \"gone.safetensors\"\n";
+    let unused = whole.replace(SINGLE, &SINGLE.replace("weights = \"random:1\"\n", gone));
+    fs::write(lab.experiment(), &unused).unwrap();
+    run(lab.train_into("unused").args(["--steps", "4"])).exits(0);
+
+    let gate =
+        "[gate]\nd_off_below = 0.1\nd_on_above = 0.5\ng_off_above = 10.0\ng_on_below = 0.1\n";
+    let adam = whole
+        .lines()
+        .find(|l| l.starts_with("discriminator = {"))
+        .unwrap();
+    let mut short = whole.clone();
+    for part in [SINGLE, gate, "[discriminator]\nfeatures = false\n", adam] {
+        assert!(short.contains(part), "{part}");
+        short = short.replace(part, "");
+    }
+    fs::write(lab.experiment(), short).unwrap();
+    run(lab.train_into("short").args(["--steps", "2"])).exits(0);
+    // A run that was begun with the unused sections goes on without them.
+    run(lab.train_into("short").args(["--steps", "4", "--resume"])).exits(0);
+    assert_eq!(tensors(&lab.at("short"), 4), tensors(&lab.at("unused"), 4));
+    let files: Vec<&str> = tensors(&lab.at("short"), 4).into_keys().collect();
+    assert_eq!(files, ["generator", "state"]);
+    run(lab.train_into("unused").args(["--steps", "6", "--resume"])).exits(0);
+
+    run(&mut lab.eval(&["table2", "--runs", "short"])).exits(0);
+    run(&mut lab.eval(&[
+        "report",
+        "--runs",
+        ".",
+        "--out",
+        "page.html",
+        "--images",
+        "8",
+    ]))
+    .exits(0);
+    let input = ["--input", "x.safetensors", "--output", "y.safetensors"];
+    for net in ["comparator", "discriminator"] {
+        let mut command = lab.eval(&["forward", "tiny.toml", "--net", net, "--run", "short"]);
+        run(command.args(input)).refuses(&[&format!("has no {net}")]);
+    }
+}
