@@ -1,5 +1,6 @@
 //! What can stop an evaluation.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use deepsim_data::terminal::path as shown;
@@ -203,7 +204,7 @@ pub enum EvalError {
     #[error("nothing to draw figure {figure} from in {}:\n  {}", shown(runs), advice.join("\n  "))]
     NothingToDraw {
         /// Its number in the paper.
-        figure: u8,
+        figure: &'static str,
         /// Where runs were looked for.
         runs: PathBuf,
         /// What is missing and how to get it.
@@ -278,6 +279,19 @@ pub enum EvalError {
 }
 
 impl EvalError {
+    /// An option that cannot be used.
+    pub fn usage(
+        option: &'static str,
+        value: impl Display,
+        reason: impl Into<String>,
+    ) -> EvalError {
+        EvalError::Usage {
+            option,
+            value: value.to_string(),
+            reason: reason.into(),
+        }
+    }
+
     /// 2 for what was asked and for inputs that cannot be used, found before the work begins; 1 for what goes wrong
     /// later, and where nothing could be used of what is there.
     pub fn exit_code(&self) -> u8 {

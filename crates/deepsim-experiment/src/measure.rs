@@ -29,6 +29,27 @@ pub fn batch_sizes(n: usize) -> Vec<i64> {
     let some = sizes.into_iter().filter(|size| *size > 0);
     some.map(|size| size as i64).collect()
 }
+
+/// Batches of `n` images, as ranges of their places.
+pub fn batches(n: usize) -> impl Iterator<Item = Range<usize>> {
+    let starts = (0..n).step_by(BATCH);
+    starts.map(move |from| from..n.min(from + BATCH))
+}
+
+/// What is made of `n` images batch by batch, as one tensor.
+///
+/// # Errors
+/// What `make` refuses; no images at all.
+pub fn in_batches<E: From<ExperimentError>>(
+    n: usize,
+    make: impl FnMut(Range<usize>) -> std::result::Result<Tensor, E>,
+) -> std::result::Result<Tensor, E> {
+    let parts: Vec<Tensor> = batches(n)
+        .map(make)
+        .collect::<std::result::Result<_, E>>()?;
+    Ok(Tensor::f_cat(&parts, 0).map_err(ExperimentError::from)?)
+}
+
 /// Images whose pairs the normalisation is exactly measured over: all up to here, so many of more.
 pub const PAIRS: usize = 2000;
 /// Bytes that images, and as many that features may take in memory for the normalisation.
@@ -195,7 +216,11 @@ impl Images<'_> {
     }
 }
 
-fn sum_of_distances(a: &Tensor, b: &Tensor) -> Result<f64> {
+/// Sum of the distances between samples of the same index, of images or features.
+///
+/// # Errors
+/// Tensors of different shapes.
+pub fn sum_of_distances(a: &Tensor, b: &Tensor) -> Result<f64> {
     let sum = sample_distances(a, b)?.f_sum(Kind::Double)?;
     Ok(sum.f_double_value(&[])?)
 }
@@ -276,13 +301,12 @@ impl<'a> Pairs<'a> {
         let n = places.len();
         // Rows of a range of places, in the batches of the pass.
         let rows = |range: Range<usize>, row: Row<'_, E>| -> std::result::Result<Tensor, E> {
-            let (first, count) = (range.start, range.len());
+            let indices: Vec<usize> = places[range].iter().map(|&p| images.chosen[p]).collect();
             let mut whole = None;
-            for from in range.step_by(BATCH) {
-                let part = &places[from..(first + count).min(from + BATCH)];
-                let indices: Vec<usize> = part.iter().map(|&p| images.chosen[p]).collect();
-                let part = flat(&row(&images.read(&indices)?)?)?;
-                whole = Some(put(whole, &part, (from - first) as i64, count as i64)?);
+            for batch in batches(indices.len()) {
+                let at = batch.start as i64;
+                let part = flat(&row(&images.read(&indices[batch])?)?)?;
+                whole = Some(put(whole, &part, at, indices.len() as i64)?);
             }
             whole.map_or_else(|| Ok(Tensor::new()), Ok)
         };

@@ -8,14 +8,15 @@ use std::rc::Rc;
 use deepsim_data::{Attributes, Dataset};
 use deepsim_experiment::Clip;
 use deepsim_experiment::evaluate::decode;
+use deepsim_experiment::measure::batches;
 use deepsim_nets::metrics::{Probe, ProbeCodes};
 use serde::Serialize;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::error::{EvalError, Result};
-use crate::measure::photos::{BATCH, LeftOut, from_data, of_training, some};
+use crate::measure::photos::{LeftOut, encoded, from_data, picked, some, within};
 use crate::run::loaded::Loaded;
-use crate::show::format::{Format, columns, csv, json};
+use crate::show::format::{self, Format, columns, number};
 
 /// Images of either kind that an attribute needs among those of the training: a mean of fewer is an image.
 pub const FEW: usize = 5;
@@ -74,12 +75,11 @@ struct Side {
 /// Attributes of a run whose encoder learned.
 pub struct Asker<'a> {
     run: &'a Loaded,
-    device: Device,
     train: Side,
     test: Side,
     /// Training codes of the attribute that was asked for last, and which: attributes that all images have labels for
     /// share them.
-    last: RefCell<Option<(Vec<i64>, Rc<ProbeCodes>)>>,
+    last: RefCell<Option<(Vec<usize>, Rc<ProbeCodes>)>>,
 }
 
 impl<'a> Asker<'a> {
@@ -87,41 +87,25 @@ impl<'a> Asker<'a> {
     ///
     /// # Errors
     /// A run without codes; unreadable or changed images; images without any attribute.
-    pub fn new(
-        run: &'a Loaded,
-        labels: &Attributes,
-        images: usize,
-        device: Device,
-    ) -> Result<Asker<'a>> {
+    pub fn new(run: &'a Loaded, labels: &Attributes, images: usize) -> Result<Asker<'a>> {
         if run.perception.learned().is_none() {
             return Err(EvalError::NoCodes {
                 run: run.path.clone(),
             });
         }
-        let side = |data: Dataset, mut left_out: Option<LeftOut>| -> Result<Side> {
+        let augment = run.experiment.augment();
+        let side = |data: Dataset, left_out: LeftOut| -> Result<Side> {
             let known: Vec<usize> = (0..data.len())
                 .filter(|&i| {
                     let name = data.name(i);
                     labels.names().iter().any(|a| labels.get(name, a).is_some())
                 })
                 .collect();
-            let (mut chosen, mut codes) = (Vec::new(), Vec::new());
-            for part in some(&known, images).chunks(BATCH) {
-                let augment = run.experiment.augment();
-                let (part, x) = match &mut left_out {
-                    Some(left_out) => of_training(&data, part, &augment, left_out, device)?,
-                    None => (part.to_vec(), from_data(&data, part, &augment, device)?),
-                };
-                if !part.is_empty() {
-                    chosen.extend(part);
-                    codes.push(run.perception.encode(&x)?);
-                }
-            }
-            let codes = if codes.is_empty() {
-                Tensor::f_zeros([0, 0], (Kind::Float, device))?
-            } else {
-                Tensor::f_cat(&codes, 0)?
-            };
+            let known = some(&known, images);
+            let (chosen, codes) =
+                encoded(&data, &known, &augment, left_out, run.device, |_, x| {
+                    Ok(run.perception.encode(x)?)
+                })?;
             Ok(Side {
                 data,
                 chosen,
@@ -129,8 +113,8 @@ impl<'a> Asker<'a> {
             })
         };
         let _guard = tch::no_grad_guard();
-        let train = side(run.train_data()?, Some(LeftOut::of(&run.experiment)))?;
-        let test = side(run.test_data()?, None)?;
+        let train = side(run.train_data()?, LeftOut::of(&run.experiment))?;
+        let test = side(run.test_data()?, LeftOut::none())?;
         if train.chosen.is_empty() {
             return Err(EvalError::NoLabels {
                 data: train.data.describe(),
@@ -139,7 +123,6 @@ impl<'a> Asker<'a> {
         }
         Ok(Asker {
             run,
-            device,
             train,
             test,
             last: RefCell::new(None),
@@ -147,7 +130,7 @@ impl<'a> Asker<'a> {
     }
 
     /// What probes on some of the training codes share.
-    fn probe_codes(&self, rows: &[i64], codes: &Tensor) -> Result<Rc<ProbeCodes>> {
+    fn probe_codes(&self, rows: &[usize], codes: &Tensor) -> Result<Rc<ProbeCodes>> {
         let mut last = self.last.borrow_mut();
         match &*last {
             Some((known, made)) if known == rows => Ok(Rc::clone(made)),
@@ -185,40 +168,28 @@ impl<'a> Asker<'a> {
         }
         let codes = picked(&self.train.codes, &rows)?;
         let of = |class: i64| -> Result<Tensor> {
-            let rows: Vec<i64> = (0..classes.len())
+            let rows: Vec<usize> = (0..classes.len())
                 .filter(|&i| classes[i] == class)
-                .map(|i| i as i64)
                 .collect();
             Ok(picked(&codes, &rows)?.f_mean_dim(0i64, true, Kind::Float)?)
         };
         let vector = of(1)?.f_sub(&of(0)?)?;
-        let spread = codes
-            .f_sub(&codes.f_mean_dim(0i64, true, Kind::Float)?)?
-            .f_square()?
-            .f_sum(Kind::Double)?
-            .f_double_value(&[])?
-            / classes.len() as f64;
-        let length = vector
-            .f_square()?
-            .f_sum(Kind::Double)?
-            .f_double_value(&[])?
-            .sqrt();
+        let squares = |x: &Tensor| -> Result<f64> {
+            Ok(x.f_square()?.f_sum(Kind::Double)?.f_double_value(&[])?)
+        };
+        let apart = codes.f_sub(&codes.f_mean_dim(0i64, true, Kind::Float)?)?;
+        let spread = squares(&apart)? / classes.len() as f64;
+        let length = squares(&vector)?.sqrt();
+        let (held, wanted) = known(&self.test, labels, attribute);
         let mut numbers = Numbers {
             run: self.run.path.display().to_string(),
             attribute: attribute.to_owned(),
             with,
             without,
             length: length / spread.sqrt().max(f64::MIN_POSITIVE),
-            held_out: 0,
-            probe: None,
-            guess: None,
-            found_before: None,
-            found_added: None,
-            missed_before: None,
-            missed_removed: None,
+            held_out: wanted.len(),
+            ..Numbers::default()
         };
-        let (held, wanted) = known(&self.test, labels, attribute);
-        numbers.held_out = wanted.len();
         let (mut added, mut removed) = (None, None);
         if !wanted.is_empty() {
             let others = picked(&self.test.codes, &held)?;
@@ -232,7 +203,7 @@ impl<'a> Asker<'a> {
             numbers.guess = percent(guessed, wanted.len());
             let step = vector.f_mul_scalar(strength)?;
             for (class, step) in [(0, step.shallow_clone()), (1, step.f_neg()?)] {
-                let rows: Vec<i64> = held
+                let rows: Vec<usize> = held
                     .iter()
                     .zip(&wanted)
                     .filter(|(_, c)| **c == class)
@@ -242,16 +213,9 @@ impl<'a> Asker<'a> {
                     continue;
                 }
                 let few = deepsim_data::spread(show.max(1), rows.len());
-                let indices: Vec<usize> = few
-                    .iter()
-                    .map(|&i| self.test.chosen[rows[i] as usize])
-                    .collect();
-                let photos = from_data(
-                    &self.test.data,
-                    &indices,
-                    &self.run.experiment.augment(),
-                    self.device,
-                )?;
+                let indices: Vec<usize> = few.iter().map(|&i| self.test.chosen[rows[i]]).collect();
+                let augment = self.run.experiment.augment();
+                let photos = from_data(&self.test.data, &indices, &augment, self.run.device)?;
                 let (before, turned_before) = self.decoded((&rows, class), None, &few, &probe)?;
                 let (after, turned_after) =
                     self.decoded((&rows, class), Some(&step), &few, &probe)?;
@@ -277,27 +241,21 @@ impl<'a> Asker<'a> {
     /// which share of all of them, encoded again, the probe reads another class, percent.
     fn decoded(
         &self,
-        (rows, class): (&[i64], i64),
+        (rows, class): (&[usize], i64),
         step: Option<&Tensor>,
         few: &[usize],
         probe: &Probe<'_>,
     ) -> Result<(Tensor, Option<f64>)> {
         let (mut kept, mut other) = (Vec::new(), 0);
-        for (batch, part) in rows.chunks(BATCH).enumerate() {
-            let mut codes = picked(&self.test.codes, part)?;
+        for batch in batches(rows.len()) {
+            let mut codes = picked(&self.test.codes, &rows[batch.clone()])?;
             if let Some(step) = step {
                 codes = codes.f_add(step)?;
             }
             let made = decode(&self.run.generator, &codes, Clip::Displayable)?;
             let said = probe.read(&self.run.perception.encode(&made)?)?;
             other += said.iter().filter(|c| **c != class).count();
-            let first = batch * BATCH;
-            let here: Vec<i64> = few
-                .iter()
-                .filter(|&&place| (first..first + part.len()).contains(&place))
-                .map(|&place| (place - first) as i64)
-                .collect();
-            kept.push(picked(&made, &here)?);
+            kept.push(picked(&made, &within(&batch, few))?);
         }
         Ok((Tensor::f_cat(&kept, 0)?, percent(other, rows.len())))
     }
@@ -307,19 +265,14 @@ fn percent(part: usize, of: usize) -> Option<f64> {
     Some(100.0 * part as f64 / of as f64)
 }
 
-fn picked(x: &Tensor, rows: &[i64]) -> Result<Tensor> {
-    let rows = Tensor::f_from_slice(rows)?.f_to_device(x.device())?;
-    Ok(x.f_index_select(0, &rows)?)
-}
-
 /// Rows of a side's codes of which the attribute is known, and whether they have it.
-fn known(side: &Side, labels: &Attributes, attribute: &str) -> (Vec<i64>, Vec<i64>) {
+fn known(side: &Side, labels: &Attributes, attribute: &str) -> (Vec<usize>, Vec<i64>) {
     side.chosen
         .iter()
         .enumerate()
         .filter_map(|(row, &i)| {
             let has = labels.get(side.data.name(i), attribute)?;
-            Some((row as i64, i64::from(has)))
+            Some((row, i64::from(has)))
         })
         .unzip()
 }
@@ -329,16 +282,11 @@ fn known(side: &Side, labels: &Attributes, attribute: &str) -> (Vec<i64>, Vec<i6
 /// # Errors
 /// None of ours.
 pub fn render(rows: &[Numbers], format: Format) -> Result<String> {
-    match format {
-        Format::Json => json(&rows.iter().collect::<Vec<_>>()),
-        Format::Csv => csv(rows),
-        Format::Text => Ok(text(rows)),
-    }
+    format::render(rows, format, text)
 }
 
 fn text(rows: &[Numbers]) -> String {
-    let one = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.0}"));
-    let change = |a: Option<f64>, b: Option<f64>| format!("{} → {}", one(a), one(b));
+    let change = |a: Option<f64>, b: Option<f64>| format!("{} → {}", number(a, 0), number(b, 0));
     let cells: Vec<Vec<String>> = rows
         .iter()
         .map(|r| {
@@ -348,8 +296,8 @@ fn text(rows: &[Numbers]) -> String {
                 format!("{}/{}", r.with, r.without),
                 format!("{:.2}", r.length),
                 r.held_out.to_string(),
-                one(r.probe),
-                one(r.guess),
+                number(r.probe, 0),
+                number(r.guess, 0),
                 change(r.found_before, r.found_added),
                 change(r.missed_before, r.missed_removed),
             ]

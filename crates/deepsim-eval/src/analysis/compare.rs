@@ -34,13 +34,6 @@ pub fn rows(
     consent: &Consent,
     device: Device,
 ) -> Result<Rows> {
-    if n == 0 {
-        return Err(EvalError::Usage {
-            option: "--images",
-            value: "0".to_owned(),
-            reason: "must be at least 1".to_owned(),
-        });
-    }
     let mut loaded = Vec::new();
     for path in runs {
         loaded.push(Loaded::open(path, consent, device)?);

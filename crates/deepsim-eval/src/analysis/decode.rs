@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use deepsim_experiment::features_file::FeaturesFile;
+use deepsim_experiment::measure::BATCH;
 use deepsim_experiment::{Clip, ExperimentError, evaluate, sheet};
 use serde::Serialize;
 use tch::{Device, Tensor};
@@ -21,8 +22,6 @@ pub struct Decoded {
     pub picture: String,
 }
 
-/// Features that go through the generator at a time.
-const CHUNK: usize = 16;
 /// Names listed in an error.
 const FEW: usize = 3;
 
@@ -93,7 +92,7 @@ pub fn decode(ready: &Ready, file: &Path, out: &Path, device: Device) -> Result<
         .while_running()?;
     let mut made = Vec::new();
     let _guard = tch::no_grad_guard();
-    for part in named.chunks(CHUNK) {
+    for part in named.chunks(BATCH) {
         let tensors: Vec<&Tensor> = part.iter().map(|(_, t)| t).collect();
         let mut x = Tensor::f_stack(&tensors, 0)?.f_to_device(device)?;
         if let Some(scale) = &ready.scale {

@@ -6,25 +6,27 @@
 //!
 //! Input is the tensor `x`. The generator also takes a file whose only tensor is `y`: what the encoder wrote.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use deepsim_data::terminal;
 use deepsim_data::terminal::path as shown;
 use deepsim_experiment::config::Normalize;
+use deepsim_experiment::measure::in_batches;
 use deepsim_experiment::networks;
 use deepsim_experiment::recorded::Scale;
 use deepsim_experiment::source::{DiscriminatorSource, NetSource, Source, Weights};
 use deepsim_experiment::{Checkpoint, Consent, Experiment, Fixed, files, run_dir};
 use deepsim_nets::images::{caffe_to_rgb, rgb_to_caffe};
-use deepsim_nets::params::{NamedTensors, f32_bytes, read_safetensors};
+use deepsim_nets::params::{NamedTensors, read_safetensors};
 use deepsim_nets::{Discriminator, FeatureBranch, Generator, Mode};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{EvalError, Result};
+use crate::measure::photos::narrowed;
 use crate::show::output;
 
 /// Which network.
@@ -57,9 +59,6 @@ pub struct Request {
     pub consent: Consent,
 }
 
-/// Images or features that go through a network at a time.
-const CHUNK: i64 = 16;
-
 /// Runs a network and returns the shape of its output.
 ///
 /// # Errors
@@ -87,7 +86,7 @@ pub fn forward(
         ));
     }
     let x = x.f_to_device(device)?;
-    let n = x.size().first().copied().unwrap_or(0);
+    let n = x.size().first().map_or(0, |&n| n as usize);
     if n == 0 {
         return Err(deepsim_nets::NetError::InputShape {
             what: "forward".to_owned(),
@@ -97,13 +96,8 @@ pub fn forward(
         .into());
     }
     let apply = network(experiment, request, &tensors, device)?;
-    let mut parts = Vec::new();
-    for from in (0..n).step_by(usize::try_from(CHUNK).unwrap_or(1)) {
-        let length = CHUNK.min(n - from);
-        parts.push(apply(&x.f_narrow(0, from, length)?, from)?);
-    }
-    let y = Tensor::f_cat(&parts, 0)?;
-    write(&y, &request.output)?;
+    let y = in_batches(n, |batch| apply(&narrowed(&x, &batch)?, batch.start as i64))?;
+    output::write(&request.output, &output::safetensors("y", &y)?)?;
     Ok(y.size())
 }
 
@@ -298,11 +292,7 @@ struct Input {
 
 impl Input {
     fn read(path: &Path) -> Result<Input> {
-        let refuse = |reason: String| EvalError::Usage {
-            option: "--input",
-            value: terminal::path(path),
-            reason,
-        };
+        let refuse = |reason: String| EvalError::usage("--input", terminal::path(path), reason);
         let bytes = files::read(path).map_err(|e| refuse(e.to_string()))?;
         let file = SafeTensors::deserialize(&bytes)
             .map_err(|e| refuse(format!("is not a whole safetensors file: {e}")))?;
@@ -333,14 +323,15 @@ impl Input {
             return Ok(tensor.shallow_clone());
         }
         if let Some(dtype) = self.others.get(key) {
-            return Err(EvalError::Usage {
-                option: "--input",
-                value: terminal::path(&self.path),
-                reason: format!(
-                    "`{key}` is {dtype:?}; forward takes F32 (images as 0–255 all the same): in Python, \
-                     {key}.astype(\"float32\") of numpy or {key}.float() of torch"
-                ),
-            });
+            let reason = format!(
+                "`{key}` is {dtype:?}; forward takes F32 (images as 0–255 all the same): in Python, \
+                 {key}.astype(\"float32\") of numpy or {key}.float() of torch"
+            );
+            return Err(EvalError::usage(
+                "--input",
+                terminal::path(&self.path),
+                reason,
+            ));
         }
         let names = self.tensors.keys().chain(self.others.keys());
         Err(EvalError::NoKey {
@@ -380,18 +371,4 @@ fn units(x: &Tensor) -> Result<Option<String>> {
     Ok(Some(format!(
         "all values of `x` lie in {range}, but images are RGB 0–255 here; if these are scaled otherwise, give {scale}"
     )))
-}
-
-fn write(y: &Tensor, path: &Path) -> Result<()> {
-    let bytes = f32_bytes(y)?;
-    let shape: Vec<usize> = y
-        .size()
-        .iter()
-        .map(|&d| usize::try_from(d).unwrap_or(0))
-        .collect();
-    let bad = |e: safetensors::SafeTensorError| EvalError::Format(e.to_string());
-    let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(bad)?;
-    let file =
-        safetensors::serialize([("y", view)], None::<HashMap<String, String>>).map_err(bad)?;
-    output::write(path, &file)
 }

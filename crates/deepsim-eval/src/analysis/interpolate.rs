@@ -1,15 +1,15 @@
 //! Interpolation (the paper's Fig. 7): images from features between two images'.
 
 use deepsim_data::terminal::one_line;
+use deepsim_experiment::measure::in_batches;
 use deepsim_nets::images::clip_caffe;
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use crate::error::{EvalError, Result};
-use crate::measure::photos::BATCH;
 use crate::measure::scale::distances;
 use crate::run::loaded::Loaded;
-use crate::show::format::{Format, columns, csv, json};
+use crate::show::format::{self, Format, columns, number};
 
 /// Frames at most: beyond it nobody looks, and memory would be the user's surprise.
 pub const MAX_STEPS: usize = 1000;
@@ -73,18 +73,17 @@ pub fn compute(
     let _guard = tch::no_grad_guard();
     let (from, to) = (run.perception.encode(a)?, run.perception.encode(b)?);
     let ts: Vec<f64> = (0..steps).map(|i| i as f64 / (steps - 1) as f64).collect();
-    let mut parts = Vec::new();
-    for chunk in ts.chunks(BATCH) {
-        let mut features = Vec::with_capacity(chunk.len());
-        for &t in chunk {
+    let frames = in_batches(steps, |batch| -> Result<Tensor> {
+        let mut features = Vec::with_capacity(batch.len());
+        for &t in &ts[batch.clone()] {
             // (1−t)a + tb rather than a + t(b−a): exact at both ends.
             features.push(from.f_mul_scalar(1.0 - t)?.f_add(&to.f_mul_scalar(t)?)?);
         }
-        let made = run.generator.forward(&Tensor::f_cat(&features, 0)?)?;
-        parts.push(clip_caffe(&made)?);
-        progress(chunk.len() as u64);
-    }
-    let frames = Tensor::f_cat(&parts, 0)?.f_to_kind(Kind::Float)?;
+        let made = clip_caffe(&run.generator.forward(&Tensor::f_cat(&features, 0)?)?)?;
+        progress(batch.len() as u64);
+        Ok(made)
+    })?
+    .f_to_kind(Kind::Float)?;
     let n = steps as i64;
     let pixels = frames.size()[1..].iter().product::<i64>() as f64;
     let per_pixel = |d: f64| d / pixels.sqrt();
@@ -129,37 +128,35 @@ fn smoothness(steps: &[f64], ends: f64) -> Smoothness {
 /// # Errors
 /// None of ours.
 pub fn render(runs: &[(&[Step], Smoothness)], format: Format) -> Result<String> {
-    let rows: Vec<&Step> = runs.iter().flat_map(|(steps, _)| *steps).collect();
-    match format {
-        Format::Json => json(&rows),
-        Format::Csv => csv(rows),
-        Format::Text => {
-            let mut out = String::new();
-            for (steps, smooth) in runs {
-                let Some(first) = steps.first() else { continue };
-                let cells: Vec<Vec<String>> = steps
-                    .iter()
-                    .map(|s| {
-                        vec![
-                            s.frame.to_string(),
-                            format!("{:.3}", s.t),
-                            s.step.map_or("-".to_owned(), |v| format!("{v:.2}")),
-                            s.file.clone(),
-                        ]
-                    })
-                    .collect();
-                out.push_str(&format!(
-                    "{}\n{}largest step / mean step {:.2}, path / distance of its ends {:.2}\n\
-                     (step: root mean squared change of pixels, grey levels)\n",
-                    one_line(&first.run),
-                    columns(&["frame", "t", "step", "file"], &cells),
-                    smooth.max_over_mean,
-                    smooth.path_over_ends
-                ));
-            }
-            Ok(out)
-        }
+    let rows: Vec<Step> = runs.iter().flat_map(|(steps, _)| *steps).cloned().collect();
+    format::render(&rows, format, |_| text(runs))
+}
+
+fn text(runs: &[(&[Step], Smoothness)]) -> String {
+    let mut out = String::new();
+    for (steps, smooth) in runs {
+        let Some(first) = steps.first() else { continue };
+        let cells: Vec<Vec<String>> = steps
+            .iter()
+            .map(|s| {
+                vec![
+                    s.frame.to_string(),
+                    format!("{:.3}", s.t),
+                    number(s.step, 2),
+                    s.file.clone(),
+                ]
+            })
+            .collect();
+        out.push_str(&format!(
+            "{}\n{}largest step / mean step {:.2}, path / distance of its ends {:.2}\n\
+             (step: root mean squared change of pixels, grey levels)\n",
+            one_line(&first.run),
+            columns(&["frame", "t", "step", "file"], &cells),
+            smooth.max_over_mean,
+            smooth.path_over_ends
+        ));
     }
+    out
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use deepsim_data::Dataset;
 use deepsim_data::terminal::one_line;
 use deepsim_experiment::evaluate::{decode, held_out_features};
-use deepsim_experiment::measure::{self, Batch, Images};
+use deepsim_experiment::measure::{self, Batch, in_batches};
 use deepsim_experiment::source::Source;
 use deepsim_experiment::{Clip, Experiment};
 use deepsim_nets::PixelDistance;
@@ -16,14 +16,14 @@ use deepsim_nets::loss::TermKind;
 use deepsim_nets::loss::ssim as structural;
 use deepsim_nets::metrics::linear_probe;
 use serde::Serialize;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::error::Result;
 use crate::measure::metrics::{Metrics, Score};
-use crate::measure::photos::{BATCH, LeftOut, category, from_data, of_training, some};
+use crate::measure::photos::{LeftOut, categories, category, encoded, from_data, narrowed, some};
 use crate::run::catalog::decoded_name;
-use crate::run::loaded::Loaded;
-use crate::show::format::{Format, columns, csv, json};
+use crate::run::loaded::{HeldOutImages, Loaded};
+use crate::show::format::{self, Format, columns};
 
 /// What is said of one run.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -90,20 +90,14 @@ pub fn trained_with(experiment: &Experiment) -> &'static str {
 ///
 /// # Errors
 /// Unreadable images.
-pub fn reconstructions(
-    run: &Loaded,
-    data: &Dataset,
-    chosen: &[usize],
-    device: Device,
-) -> Result<(Tensor, Tensor)> {
-    let (mut real, mut made) = (Vec::new(), Vec::new());
-    for part in chosen.chunks(BATCH) {
-        let x = from_data(data, part, &run.experiment.augment(), device)?;
-        let features = held_out_features(&run.perception, data, part, &x)?;
-        made.push(decode(&run.generator, &features, Clip::Displayable)?);
-        real.push(x);
-    }
-    Ok((Tensor::f_cat(&real, 0)?, Tensor::f_cat(&made, 0)?))
+pub fn reconstructions(run: &Loaded, data: &Dataset, chosen: &[usize]) -> Result<(Tensor, Tensor)> {
+    let real = from_data(data, chosen, &run.experiment.augment(), run.device)?;
+    let made = in_batches(chosen.len(), |batch| -> Result<Tensor> {
+        let x = narrowed(&real, &batch)?;
+        let features = held_out_features(&run.perception, data, &chosen[batch], &x)?;
+        Ok(decode(&run.generator, &features, Clip::Displayable)?)
+    })?;
+    Ok((real, made))
 }
 
 /// Training images that a category must have to be asked of the probe.
@@ -115,12 +109,9 @@ const MANY: usize = 4096;
 ///
 /// # Errors
 /// Unreadable images.
-fn classify(run: &Loaded, device: Device) -> Result<(Option<f64>, Option<f64>, usize)> {
+fn classify(run: &Loaded) -> Result<(Option<f64>, Option<f64>, usize)> {
     let (train, test) = (run.train_data()?, run.test_data()?);
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for i in 0..train.len() {
-        *counts.entry(category(&train, i)).or_default() += 1;
-    }
+    let mut counts = categories(&train);
     counts.retain(|name, n| !name.is_empty() && *n >= FEW);
     let names: Vec<&String> = counts.keys().collect();
     let known = |data: &Dataset| -> (Vec<usize>, Vec<i64>) {
@@ -137,28 +128,19 @@ fn classify(run: &Loaded, device: Device) -> Result<(Option<f64>, Option<f64>, u
         return Ok((None, None, 0));
     }
     let augment = run.experiment.augment();
-    let codes = |data: &Dataset, part: &[usize], x: &Tensor| -> Result<Tensor> {
-        Ok(held_out_features(&run.perception, data, part, x)?.f_flatten(1, -1)?)
+    let codes = |data: &Dataset, of: &[usize], left_out: LeftOut| {
+        encoded(data, of, &augment, left_out, run.device, |part, x| {
+            Ok(held_out_features(&run.perception, data, part, x)?.f_flatten(1, -1)?)
+        })
     };
-    let mut left_out = LeftOut::of(&run.experiment);
-    let (mut classes, mut codes_of_train, mut codes_of_test) = (Vec::new(), Vec::new(), Vec::new());
     let class_of: BTreeMap<usize, i64> = of_train.0.iter().copied().zip(of_train.1).collect();
-    for part in of_train.0.chunks(BATCH) {
-        let (part, x) = of_training(&train, part, &augment, &mut left_out, device)?;
-        if !part.is_empty() {
-            classes.extend(part.iter().filter_map(|i| class_of.get(i)));
-            codes_of_train.push(codes(&train, &part, &x)?);
-        }
-    }
-    for part in of_test.chunks(BATCH) {
-        let x = from_data(&test, part, &augment, device)?;
-        codes_of_test.push(codes(&test, part, &x)?);
-    }
-    let found = linear_probe(
-        &Tensor::f_cat(&codes_of_train, 0)?,
-        &classes,
-        &Tensor::f_cat(&codes_of_test, 0)?,
-    )?;
+    let (kept, codes_of_train) = codes(&train, &of_train.0, LeftOut::of(&run.experiment))?;
+    let classes: Vec<i64> = kept
+        .iter()
+        .filter_map(|i| class_of.get(i).copied())
+        .collect();
+    let (_, codes_of_test) = codes(&test, &of_test, LeftOut::none())?;
+    let found = linear_probe(&codes_of_train, &classes, &codes_of_test)?;
     let share = |right: usize| Some(right as f64 / of_test.len() as f64);
     let commonest = counts.values().copied().max();
     let commonest = names
@@ -172,16 +154,14 @@ fn classify(run: &Loaded, device: Device) -> Result<(Option<f64>, Option<f64>, u
     ))
 }
 
-/// Measures a run on at most `images` held-out images.
+/// Measures a run on held-out images.
 ///
 /// # Errors
 /// Unreadable original images, fewer than two, or images below 11 pixels.
-pub fn measure(run: &Loaded, metrics: &Metrics, images: usize, device: Device) -> Result<Row> {
+pub fn measure(run: &Loaded, of: &HeldOutImages, metrics: &Metrics) -> Result<Row> {
     let _guard = tch::no_grad_guard();
-    let data = run.test_data()?;
-    let chosen = measure::chosen(&data, images);
     let mut measuring = metrics.of(&run.experiment);
-    let n = chosen.len();
+    let n = of.chosen.len();
     let (mut ssim, mut ms_ssim, mut scales) = (0.0, 0.0, 0);
     let (mut l1, mut l2, mut values) = (0.0, 0.0, 0);
     let number = |x: Tensor| -> Result<f64> { Ok(x.f_sum(Kind::Double)?.f_double_value(&[])?) };
@@ -199,24 +179,18 @@ pub fn measure(run: &Loaded, metrics: &Metrics, images: usize, device: Device) -
         ms_ssim += number(several.similarity)?;
         Ok(())
     };
-    let of = Images {
-        data: &data,
-        augment: &run.experiment.augment(),
-        chosen: &chosen,
-        device,
-    };
     // Of what is decoded here only the images are measured.
     let held = measure::measure(
-        of,
+        of.images(),
         &|indices, x| {
-            let features = held_out_features(&run.perception, &data, indices, x)?;
+            let features = held_out_features(&run.perception, &of.data, indices, x)?;
             Ok((decode(&run.generator, &features, Clip::Displayable)?, None))
         },
         None,
         look,
     )?;
     let e = &run.experiment;
-    let (classified, classified_by_chance, n_classified) = classify(run, device)?;
+    let (classified, classified_by_chance, n_classified) = classify(run)?;
     Ok(Row {
         run: run.path.display().to_string(),
         task: decoded_name(e),
@@ -246,19 +220,15 @@ pub fn measure(run: &Loaded, metrics: &Metrics, images: usize, device: Device) -
 /// # Errors
 /// None of ours.
 pub fn render(rows: &[Row], format: Format) -> Result<String> {
-    let mut sorted: Vec<&Row> = rows.iter().collect();
+    let mut sorted = rows.to_vec();
     sorted.sort_by_key(|r| {
         let of = (r.task.clone(), r.photos.clone());
         (of, r.trained_with.clone(), r.run.clone())
     });
-    match format {
-        Format::Json => json(&sorted),
-        Format::Csv => csv(sorted),
-        Format::Text => Ok(text(&sorted)),
-    }
+    format::render(&sorted, format, text)
 }
 
-fn text(rows: &[&Row]) -> String {
+fn text(rows: &[Row]) -> String {
     let mut out = String::new();
     for of_task in rows.chunk_by(|a, b| a.task == b.task && a.photos == b.photos) {
         let cells: Vec<Vec<String>> = of_task

@@ -5,16 +5,20 @@ use deepsim_data::Dataset;
 use deepsim_experiment::Clip;
 use deepsim_experiment::evaluate::reconstruct;
 use deepsim_experiment::experiment::ComparatorSource;
+use deepsim_experiment::measure;
 use deepsim_experiment::source::{NetSource, Source};
 use deepsim_nets::Tap;
 use serde::Serialize;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::error::{EvalError, Result};
-use crate::measure::photos::{BATCH, LeftOut, category, from_data, of_training, short_name};
+use crate::measure::metrics::features_at;
+use crate::measure::photos::{
+    LeftOut, categories, category, from_data, narrowed, of_training, picked, short_name,
+};
 use crate::measure::scale::{Scale, distances, mean};
 use crate::run::catalog::decoded_name;
-use crate::run::loaded::Loaded;
+use crate::run::loaded::{HeldOutImages, Loaded};
 use crate::search::{Searcher, Settings, rows};
 use crate::show::sheet::{Sheet, images};
 
@@ -92,7 +96,7 @@ struct Space<'a> {
 /// Layers of the encoder that are searched besides the inverted one: deep and shallow ones.
 const LAYERS: [Tap; 4] = [Tap::Pool1, Tap::Pool2, Tap::Pool5, Tap::Relu6];
 
-fn spaces(run: &Loaded, device: Device) -> Result<Vec<Space<'_>>> {
+fn spaces(run: &Loaded) -> Result<Vec<Space<'_>>> {
     let mut spaces = vec![Space {
         name: "pixels".to_owned(),
         features: Box::new(|x| Ok(x.shallow_clone())),
@@ -102,17 +106,14 @@ fn spaces(run: &Loaded, device: Device) -> Result<Vec<Space<'_>>> {
         let at = |tap: Tap| source.net.table().iter().position(|(t, _)| *t == tap);
         for tap in LAYERS {
             if at(tap).is_some() && at(tap) < at(source.tap) {
-                let source = NetSource {
+                let at_tap = NetSource {
                     tap,
                     ..source.clone()
                 };
-                let net = source.load(device)?;
+                let net = at_tap.load(run.device)?;
                 spaces.push(Space {
                     name: format!("{}:{tap}", source.net),
-                    features: Box::new(move |x| {
-                        let found = net.features(x, &[tap])?.pop();
-                        found.ok_or_else(|| EvalError::Format(format!("no features at {tap}")))
-                    }),
+                    features: Box::new(move |x| features_at(&net, tap, x)),
                 });
             }
         }
@@ -163,17 +164,15 @@ fn spaces(run: &Loaded, device: Device) -> Result<Vec<Space<'_>>> {
 /// Unreadable images, `k` of 0, or what the networks refuse.
 pub fn compute(
     run: &Loaded,
-    held_out: &[usize],
+    of: &HeldOutImages,
     k: usize,
     scale: &Scale,
-    device: Device,
     mut progress: impl FnMut(u64),
 ) -> Result<Neighborhood> {
     let _guard = tch::no_grad_guard();
-    let (test, train) = (run.test_data()?, run.train_data()?);
-    let augment = run.experiment.augment();
-    let photos = from_data(&test, held_out, &augment, device)?;
-    let spaces = spaces(run, device)?;
+    let train = run.train_data()?;
+    let photos = from_data(&of.data, &of.chosen, &of.augment, run.device)?;
+    let spaces = spaces(run)?;
     let queries: Vec<(Vec<f32>, usize)> = spaces
         .iter()
         .map(|s| Ok(rows(&in_batches(&photos, &*s.features)?)?))
@@ -193,7 +192,7 @@ pub fn compute(
     for from in (0..train.len()).step_by(BLOCK) {
         let to = train.len().min(from + BLOCK);
         let block: Vec<usize> = (from..to).collect();
-        let (block, x) = of_training(&train, &block, &augment, &mut left_out, device)?;
+        let (block, x) = of_training(&train, &block, &of.augment, &mut left_out, run.device)?;
         if block.is_empty() {
             continue;
         }
@@ -211,7 +210,7 @@ pub fn compute(
     let mut found: Vec<(String, Vec<Vec<Found>>)> = Vec::new();
     for (space, search) in spaces.iter().zip(searches) {
         let neighbors = search.finish()?;
-        let of = |query: usize| {
+        let nearest = |query: usize| {
             let mut list: Vec<Found> = Vec::new();
             let all = neighbors.indices(query).iter();
             for (&i, &squared) in all.zip(neighbors.squared(query)) {
@@ -228,38 +227,30 @@ pub fn compute(
             }
             list
         };
-        found.push((space.name.clone(), (0..held_out.len()).map(of).collect()));
+        found.push((
+            space.name.clone(),
+            (0..of.chosen.len()).map(nearest).collect(),
+        ));
     }
-    measure(
-        run, &test, &train, held_out, photos, found, &queries, scale, device,
-    )
+    compared(run, of, &train, photos, found, &queries, scale)
 }
 
 fn in_batches(x: &Tensor, features: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    let n = x.size()[0];
-    let mut parts = Vec::new();
-    for from in (0..n).step_by(BATCH) {
-        parts.push(features(&x.f_narrow(
-            0,
-            from,
-            (BATCH as i64).min(n - from),
-        )?)?);
-    }
-    Ok(Tensor::f_cat(&parts, 0)?)
+    let n = x.size()[0] as usize;
+    measure::in_batches(n, |batch| features(&narrowed(x, &batch)?))
 }
 
-#[allow(clippy::too_many_arguments)] // one caller: the second half of `compute`
-fn measure(
+/// The second half of [`compute`].
+fn compared(
     run: &Loaded,
-    test: &Dataset,
+    of: &HeldOutImages,
     train: &Dataset,
-    held_out: &[usize],
     photos: Tensor,
     spaces: Vec<(String, Vec<Vec<Found>>)>,
     queries: &[(Vec<f32>, usize)],
     scale: &Scale,
-    device: Device,
 ) -> Result<Neighborhood> {
+    let (test, held_out) = (&of.data, &of.chosen);
     let encode = |x: &Tensor| in_batches(x, &|x| Ok(run.perception.encode(x)?));
     let features = encode(&photos)?;
     let reconstructions = in_batches(&photos, &|x| {
@@ -275,18 +266,15 @@ fn measure(
     };
     let own = errors(&reconstructions)?;
     let name = run.path.display().to_string();
-    let mut counts = std::collections::BTreeMap::<String, usize>::new();
-    for i in 0..train.len() {
-        *counts.entry(category(train, i)).or_default() += 1;
-    }
-    let categories: Vec<String> = held_out.iter().map(|&i| category(test, i)).collect();
+    let counts = categories(train);
+    let shown: Vec<String> = held_out.iter().map(|&i| category(test, i)).collect();
     let known: Vec<usize> = (0..held_out.len())
-        .filter(|&q| !categories[q].is_empty() && counts.contains_key(&categories[q]))
+        .filter(|&q| !shown[q].is_empty() && counts.contains_key(&shown[q]))
         .collect();
     let share = |count: usize, of: usize| (of > 0).then(|| count as f64 / of as f64);
     let chance: f64 = known
         .iter()
-        .map(|&q| counts[&categories[q]] as f64 / train.len() as f64)
+        .map(|&q| counts[&shown[q]] as f64 / train.len() as f64)
         .sum();
     let mut rows = vec![Row {
         run: name.clone(),
@@ -309,8 +297,7 @@ fn measure(
             let Some(first) = list.first() else {
                 return Err(EvalError::Format("a search found nothing".to_owned()));
             };
-            let augment = run.experiment.augment();
-            let x = from_data(train, &[first.index], &augment, device)?;
+            let x = from_data(train, &[first.index], &of.augment, run.device)?;
             found_images.push(if first.mirrored { x.f_flip([3])? } else { x });
         }
         let found_images = Tensor::f_cat(&found_images, 0)?;
@@ -321,7 +308,7 @@ fn measure(
         };
         let same = known.iter().filter(|&&q| {
             let first = found[q].first();
-            first.is_some_and(|f| category(train, f.index) == categories[q])
+            first.is_some_and(|f| category(train, f.index) == shown[q])
         });
         rows.push(Row {
             run: name.clone(),
@@ -356,18 +343,12 @@ impl Neighborhood {
     /// # Errors
     /// None of ours.
     pub fn sheet(&self, title: &str, shown: usize) -> Result<Sheet> {
-        let columns: Vec<i64> = deepsim_data::spread(shown.max(1), self.names.len())
-            .into_iter()
-            .map(|place| place as i64)
-            .collect();
-        let index = Tensor::from_slice(&columns);
-        let few = |x: &Tensor| -> Result<_> {
-            images(&x.f_index_select(0, &index.f_to_device(x.device())?)?)
-        };
+        let columns = deepsim_data::spread(shown.max(1), self.names.len());
+        let few = |x: &Tensor| -> Result<_> { images(&picked(x, &columns)?) };
         let mut sheet = Sheet::new(title);
         sheet.columns = columns
             .iter()
-            .map(|&i| short_name(&self.names[i as usize]))
+            .map(|&i| short_name(&self.names[i]))
             .collect();
         sheet.row("photo", few(&self.photos)?);
         sheet.row("reconstruction", few(&self.reconstructions)?);

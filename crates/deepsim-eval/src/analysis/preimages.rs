@@ -1,20 +1,21 @@
 //! Several images of the same features: how far they are apart, and whether each still has the features.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
-use deepsim_experiment::evaluate::held_out_features;
-use deepsim_experiment::measure::{self, Batch, Images};
+use deepsim_data::spread;
+use deepsim_experiment::Clip;
+use deepsim_experiment::evaluate::held_out_of;
+use deepsim_experiment::measure::{Batch, sum_of_distances};
 use deepsim_nets::init::{derive_seed, seeded};
-use deepsim_nets::metrics::{gradient_energy, sample_distances};
+use deepsim_nets::metrics::gradient_energy;
 use deepsim_nets::{Mode, images};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{EvalError, Result};
-use crate::measure::photos::some;
-use crate::run::loaded::Loaded;
-use crate::show::format::{Format, columns, csv, json};
+use crate::measure::photos::{picked, within};
+use crate::run::loaded::{HeldOutImages, Loaded};
+use crate::show::format::{self, Format, columns, number};
 
 /// Factor by which the sheet's maps of deviations are brightened.
 pub const BRIGHTER: f64 = 4.0;
@@ -85,8 +86,6 @@ impl Drawn {
 /// What is drawn.
 #[derive(Clone, Copy, Debug)]
 pub struct Draw {
-    /// Held-out images: all, or so many spread evenly.
-    pub images: usize,
     /// Images of each one's features.
     pub draws: usize,
     /// Held-out images whose generated images are kept.
@@ -99,7 +98,7 @@ pub struct Draw {
 ///
 /// # Errors
 /// A generator that takes no noise; unreadable images, or fewer than two.
-pub fn draw(run: &Loaded, request: Draw, device: Device) -> Result<Drawn> {
+pub fn draw(run: &Loaded, of: &HeldOutImages, request: Draw) -> Result<Drawn> {
     let _guard = tch::no_grad_guard();
     let spec = run.generator.spec();
     if spec.noise == 0 {
@@ -107,83 +106,57 @@ pub fn draw(run: &Loaded, request: Draw, device: Device) -> Result<Drawn> {
             run: run.path.clone(),
         });
     }
-    let data = run.test_data()?;
-    let chosen = measure::chosen(&data, request.images);
-    let shown: BTreeSet<usize> = some(&chosen, request.show).into_iter().collect();
+    let chosen = &of.chosen;
+    let shown = spread(request.show, chosen.len());
     let encodes = run.perception.encodes();
     let (mut photos, mut mean) = (vec![], vec![]);
     let mut draws: Vec<Vec<Tensor>> = (0..request.draws).map(|_| Vec::new()).collect();
-    let (mut far, mut feature_far, mut energy) = (0.0, 0.0, 0.0);
+    let (mut far, mut feature_far, mut energy, mut real) = (0.0, 0.0, 0.0, 0.0);
     let (mut apart, mut features_apart) = (0.0, 0.0);
-    let make = |indices: &[usize], x: &Tensor| -> Result<(Tensor, Option<Tensor>)> {
-        let features = held_out_features(&run.perception, &data, indices, x)?;
-        let generate = |noise: Option<&Tensor>| -> Result<Tensor> {
-            let made = run
-                .generator
-                .forward_in(Mode::Evaluation, &features, noise)?;
-            Ok(images::clip_caffe(&made)?)
-        };
-        Ok((generate(None)?, Some(features)))
-    };
     let mut at = 0;
     let look = |batch: &Batch| -> Result<()> {
-        let (x, n) = (&batch.images, batch.images.size()[0] as usize);
-        let part = &chosen[at..at + n];
-        at += n;
+        let x = &batch.images;
+        let places = at..at + x.size()[0] as usize;
+        at = places.end;
+        real += gradient_energy(x)?;
         let Some(features) = &batch.features else {
             return Err(EvalError::Format(
                 "no features to generate an image from".to_owned(),
             ));
         };
-        let here: Vec<i64> = (0..n)
-            .filter(|&i| shown.contains(&part[i]))
-            .map(|i| i as i64)
-            .collect();
-        let here = Tensor::f_from_slice(&here)?.f_to_device(device)?;
-        photos.push(x.f_index_select(0, &here)?);
-        mean.push(batch.made.f_index_select(0, &here)?);
+        let here = within(&places, &shown);
+        photos.push(picked(x, &here)?);
+        mean.push(picked(&batch.made, &here)?);
         let (mut made, mut made_features) = (Vec::new(), Vec::new());
         for (i, kept) in draws.iter_mut().enumerate() {
             // Each image has noise of its own, wherever batches begin.
             let mut noise = Vec::new();
-            for &photo in part {
+            for &photo in &chosen[places.clone()] {
                 let stream = derive_seed(request.seed, "pre-image", i as u64);
                 let own = derive_seed(stream.unsigned_abs(), "photograph", photo as u64);
                 noise.extend(seeded(own, || run.generator.draw_noise(1, Device::Cpu))?);
             }
-            let noise = Tensor::f_cat(&noise, 0)?.f_to_device(device)?;
+            let noise = Tensor::f_cat(&noise, 0)?.f_to_device(run.device)?;
             let y = run
                 .generator
                 .forward_in(Mode::Evaluation, features, Some(&noise))?;
             let y = images::clip_caffe(&y)?;
-            far += sum(x, &y)?;
+            far += sum_of_distances(x, &y)?;
             energy += gradient_energy(&y)?;
             if encodes {
                 let own = run.perception.encode(&y)?;
-                feature_far += sum(features, &own)?;
+                feature_far += sum_of_distances(features, &own)?;
                 made_features.push(own);
             }
-            kept.push(y.f_index_select(0, &here)?);
+            kept.push(picked(&y, &here)?);
             made.push(y);
         }
         apart += sum_of_pairs(&made)?;
         features_apart += sum_of_pairs(&made_features)?;
         Ok(())
     };
-    let encode = |x: &Tensor| -> Result<Tensor> { Ok(run.perception.encode(x)?) };
-    let encode: measure::Encode<'_, EvalError> = &encode;
-    let images = Images {
-        data: &data,
-        augment: &run.experiment.augment(),
-        chosen: &chosen,
-        device,
-    };
-    let mut real = 0.0;
-    let mut look = look;
-    let of_mean = measure::measure(images, &make, encodes.then_some(encode), |batch| {
-        real += gradient_energy(&batch.images)?;
-        look(batch)
-    })?;
+    let (perception, clip) = (&run.perception, Clip::Displayable);
+    let of_mean = held_out_of(of.images(), perception, &run.generator, clip, look)?;
     let norm = of_mean.norm;
     let (n, count) = (chosen.len() as f64, request.draws as f64);
     let pairs = count * (count - 1.0) / 2.0;
@@ -223,18 +196,12 @@ pub fn draw(run: &Loaded, request: Draw, device: Device) -> Result<Drawn> {
     })
 }
 
-/// Sum of the distances of samples of the same index.
-fn sum(a: &Tensor, b: &Tensor) -> Result<f64> {
-    let sum = sample_distances(a, b)?.f_sum(Kind::Double)?;
-    Ok(sum.f_double_value(&[])?)
-}
-
-/// The same over all pairs of draws.
+/// Sum of the distances of samples of the same index, over all pairs of draws.
 fn sum_of_pairs(draws: &[Tensor]) -> Result<f64> {
     let mut all = 0.0;
     for (i, a) in draws.iter().enumerate() {
         for b in &draws[..i] {
-            all += sum(a, b)?;
+            all += sum_of_distances(a, b)?;
         }
     }
     Ok(all)
@@ -245,15 +212,10 @@ fn sum_of_pairs(draws: &[Tensor]) -> Result<f64> {
 /// # Errors
 /// None of ours.
 pub fn render(rows: &[Numbers], format: Format) -> Result<String> {
-    match format {
-        Format::Json => json(&rows.iter().collect::<Vec<_>>()),
-        Format::Csv => csv(rows),
-        Format::Text => Ok(text(rows)),
-    }
+    format::render(rows, format, text)
 }
 
 fn text(rows: &[Numbers]) -> String {
-    let optional = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.1}"));
     let cells: Vec<Vec<String>> = rows
         .iter()
         .map(|r| {
@@ -266,9 +228,9 @@ fn text(rows: &[Numbers]) -> String {
                 },
                 format!("{}", r.diversity),
                 format!("{:.1}", r.spread),
-                optional(r.feature_spread),
-                optional(r.feature_error),
-                optional(r.feature_error_of_mean),
+                number(r.feature_spread, 1),
+                number(r.feature_error, 1),
+                number(r.feature_error_of_mean, 1),
                 format!("{:.1}", r.image_error),
                 format!("{:.2}", r.gradient_energy),
             ]

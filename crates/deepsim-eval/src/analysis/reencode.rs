@@ -3,16 +3,16 @@
 use deepsim_data::spread;
 use deepsim_data::terminal::one_line;
 use deepsim_experiment::evaluate::reconstruct;
+use deepsim_experiment::measure::batches;
 use deepsim_experiment::{Clip, ExperimentError};
 use serde::Serialize;
 use tch::{Device, Tensor};
 
 use crate::error::Result;
-use crate::measure::photos::{BATCH, from_data};
+use crate::measure::photos::{from_data, narrowed, picked, within};
 use crate::measure::scale::{Scale, distances, mean};
-use crate::run::loaded::Loaded;
-use crate::show::format::{Format, columns, csv, json};
-use crate::show::sheet::{Sheet, images};
+use crate::run::loaded::{HeldOutImages, Loaded};
+use crate::show::format::{self, Format, columns};
 
 /// Mean distances of one iteration's images, in percent of the mean distance between different
 /// held-out images, as in Table 2. (Iteration 1 is the usual reconstruction.)
@@ -37,26 +37,20 @@ pub struct Drift {
 }
 
 /// Which images are encoded again and again.
-#[derive(Debug)]
-pub enum Photos {
-    /// Held-out ones of the run, by index.
-    HeldOut(Vec<usize>),
+pub enum Photos<'a> {
+    /// Held-out ones of the run.
+    HeldOut(&'a HeldOutImages),
     /// Any, `[N,3,S,S]` in Caffe units.
     Given(Tensor),
 }
 
-impl Photos {
+impl Photos<'_> {
     /// How many.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match self {
-            Photos::HeldOut(chosen) => chosen.len(),
+            Photos::HeldOut(of) => of.chosen.len(),
             Photos::Given(photos) => usize::try_from(photos.size()[0]).unwrap_or(0),
         }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -80,42 +74,31 @@ pub struct Reencoded {
 /// Unreadable images, or what the networks refuse.
 pub fn compute(
     run: &Loaded,
-    photos: &Photos,
+    photos: &Photos<'_>,
     (keep, show): (&[usize], usize),
     scale: Option<&Scale>,
     mut progress: impl FnMut(u64),
-    device: Device,
 ) -> Result<Reencoded> {
     let _guard = tch::no_grad_guard();
-    let n = photos.len();
+    let n = photos.count();
     let shown = spread(show, n);
     let last = keep.iter().copied().max().unwrap_or(1).max(1);
     let mut kept: Vec<(usize, Vec<Tensor>)> = keep.iter().map(|&k| (k, Vec::new())).collect();
     kept.sort_by_key(|(k, _)| *k);
     kept.dedup_by_key(|(k, _)| *k);
     let mut originals = Vec::new();
-    let data = match photos {
-        Photos::HeldOut(_) => Some(run.test_data()?),
-        Photos::Given(_) => None,
-    };
     // [iteration][which distance] → of every image
     let mut all: Vec<[Vec<f64>; 4]> = vec![Default::default(); last];
-    for from in (0..n).step_by(BATCH) {
-        let to = n.min(from + BATCH);
-        let x = match (photos, &data) {
-            (Photos::HeldOut(chosen), Some(data)) => {
-                from_data(data, &chosen[from..to], &run.experiment.augment(), device)?
+    for batch in batches(n) {
+        let x = match photos {
+            Photos::HeldOut(of) => {
+                from_data(&of.data, &of.chosen[batch.clone()], &of.augment, run.device)?
             }
-            (Photos::Given(photos), _) => photos.f_narrow(0, from as i64, (to - from) as i64)?,
-            (Photos::HeldOut(_), None) => continue,
+            Photos::Given(photos) => narrowed(photos, &batch)?,
         };
-        let here: Vec<i64> = shown
-            .iter()
-            .filter(|place| (from..to).contains(place))
-            .map(|place| (place - from) as i64)
-            .collect();
-        let here = Tensor::f_from_slice(&here)?.f_to_device(device)?;
-        let few = |x: &Tensor| x.f_index_select(0, &here)?.f_to_device(Device::Cpu);
+        let here = within(&batch, &shown);
+        let few =
+            |x: &Tensor| -> Result<Tensor> { Ok(picked(x, &here)?.f_to_device(Device::Cpu)?) };
         originals.push(few(&x)?);
         let wanted = run.perception.encode(&x)?;
         let (mut before, mut before_features) = (x.shallow_clone(), wanted.shallow_clone());
@@ -134,7 +117,7 @@ pub fn compute(
             for (_, parts) in kept.iter_mut().filter(|(k, _)| *k == i + 1) {
                 parts.push(few(&y)?);
             }
-            progress((to - from) as u64);
+            progress(batch.len() as u64);
             (before, before_features) = (y, features);
         }
     }
@@ -168,75 +151,55 @@ pub fn compute(
     })
 }
 
-impl Reencoded {
-    /// Adds a row of images (unless they stand there already) and one for each kept iteration.
-    ///
-    /// # Errors
-    /// None of ours.
-    pub fn onto(&self, sheet: &mut Sheet) -> Result<()> {
-        if !sheet.rows.iter().any(|r| r.label == "photo") {
-            sheet.row("photo", images(&self.photos)?);
-        }
-        for (iteration, reconstructions) in &self.reconstructions {
-            sheet.row(&iteration.to_string(), images(reconstructions)?);
-        }
-        Ok(())
-    }
-}
-
 /// The drift in a format.
 ///
 /// # Errors
 /// None of ours.
 pub fn render(rows: &[Drift], format: Format) -> Result<String> {
-    match format {
-        Format::Json => json(rows),
-        Format::Csv => csv(rows),
-        Format::Text => {
-            let mut out = String::from(
-                "Drift while re-encoding, in % of the mean distance between different photos\n\
-                 (image / feature: to the photo; step: to the iteration before)\n",
-            );
-            let mut runs: Vec<&str> = rows.iter().map(|r| r.run.as_str()).collect();
-            runs.dedup();
-            for run in runs {
-                let cells: Vec<Vec<String>> = rows
-                    .iter()
-                    .filter(|r| r.run == run)
-                    .map(|r| {
-                        let two = |v: f64| format!("{v:.1}");
-                        vec![
-                            r.iteration.to_string(),
-                            two(r.image_to_original),
-                            two(r.feature_to_original),
-                            two(r.image_to_previous),
-                            two(r.feature_to_previous),
-                        ]
-                    })
-                    .collect();
-                let first = rows.iter().find(|r| r.run == run);
-                let (n, pairs) = first.map_or((0, 0), |r| (r.n, r.n_pairs_from));
-                let head = [
-                    "iteration",
-                    "image",
-                    "feature",
-                    "image step",
-                    "feature step",
-                ];
-                let from = if pairs == n {
-                    String::new()
-                } else {
-                    format!("; distances relative to the pairs of {pairs} held-out images")
-                };
-                out.push_str(&format!(
-                    "\n{} ({n} photos{from})\n{}",
-                    one_line(run),
-                    columns(&head, &cells)
-                ));
-            }
-            Ok(out)
-        }
+    format::render(rows, format, text)
+}
+
+fn text(rows: &[Drift]) -> String {
+    let mut out = String::from(
+        "Drift while re-encoding, in % of the mean distance between different photos\n\
+         (image / feature: to the photo; step: to the iteration before)\n",
+    );
+    for of_run in rows.chunk_by(|a, b| a.run == b.run) {
+        let two = |v: f64| format!("{v:.1}");
+        let cells: Vec<Vec<String>> = of_run
+            .iter()
+            .map(|r| {
+                vec![
+                    r.iteration.to_string(),
+                    two(r.image_to_original),
+                    two(r.feature_to_original),
+                    two(r.image_to_previous),
+                    two(r.feature_to_previous),
+                ]
+            })
+            .collect();
+        let (run, n, pairs) = of_run
+            .first()
+            .map_or(("", 0, 0), |r| (r.run.as_str(), r.n, r.n_pairs_from));
+        let head = [
+            "iteration",
+            "image",
+            "feature",
+            "image step",
+            "feature step",
+        ];
+        let from = if pairs == n {
+            String::new()
+        } else {
+            format!("; distances relative to the pairs of {pairs} held-out images")
+        };
+        out.push_str(&format!(
+            "\n{} ({n} photos{from})\n{}",
+            one_line(run),
+            columns(&head, &cells)
+        ));
     }
+    out
 }
 
 #[cfg(test)]

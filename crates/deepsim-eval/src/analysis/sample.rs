@@ -5,7 +5,7 @@ use std::path::Path;
 
 use deepsim_data::spread;
 use deepsim_experiment::evaluate::{decode, held_out_of};
-use deepsim_experiment::measure::{self, Images};
+use deepsim_experiment::measure::{self, batches, in_batches};
 use deepsim_experiment::source::Source;
 use deepsim_experiment::{Clip, Experiment};
 use deepsim_nets::init::{derive_seed, seeded};
@@ -15,9 +15,10 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{EvalError, Result};
-use crate::measure::photos::{BATCH, from_data};
-use crate::run::loaded::Loaded;
-use crate::show::format::{Format, columns, csv, json};
+use crate::measure::metrics::features_at;
+use crate::measure::photos::{LeftOut, encoded, picked};
+use crate::run::loaded::{HeldOutImages, Loaded};
+use crate::show::format::{self, Format, columns, number};
 
 /// The network in whose features samples and images are set against each other.
 pub const REFERENCE_NET: NetKind = NetKind::EfficientNetLite0;
@@ -79,7 +80,7 @@ pub fn compared_in(experiment: &Experiment) -> String {
 ///
 /// # Errors
 /// A run without such a prior.
-pub fn draw(run: &Loaded, count: usize, seed: u64, device: Device) -> Result<Tensor> {
+pub fn draw(run: &Loaded, count: usize, seed: u64) -> Result<Tensor> {
     let Some(latent) = run
         .experiment
         .config
@@ -90,22 +91,11 @@ pub fn draw(run: &Loaded, count: usize, seed: u64, device: Device) -> Result<Ten
             run: run.path.clone(),
         });
     };
-    let mut made = Vec::new();
-    for from in (0..count).step_by(BATCH) {
-        let to = count.min(from + BATCH);
-        made.push(draw_some(run, latent.size, from..to, seed, device)?);
-    }
-    Ok(Tensor::f_cat(&made, 0)?)
+    in_batches(count, |batch| draw_some(run, latent.size, batch, seed))
 }
 
 /// Some of the images of [`draw`].
-fn draw_some(
-    run: &Loaded,
-    size: i64,
-    range: Range<usize>,
-    seed: u64,
-    device: Device,
-) -> Result<Tensor> {
+fn draw_some(run: &Loaded, size: i64, range: Range<usize>, seed: u64) -> Result<Tensor> {
     let options = (Kind::Float, Device::Cpu);
     // Each image has a code of its own, wherever batches begin.
     let mut codes = Vec::new();
@@ -113,7 +103,7 @@ fn draw_some(
         let seed = derive_seed(seed, "prior", i as u64);
         codes.push(seeded(seed, || Tensor::f_randn([1, size], options))?);
     }
-    let codes = Tensor::f_cat(&codes, 0)?.f_to_device(device)?;
+    let codes = Tensor::f_cat(&codes, 0)?.f_to_device(run.device)?;
     Ok(decode(&run.generator, &codes, Clip::Displayable)?)
 }
 
@@ -142,16 +132,15 @@ fn took_part(experiment: &Experiment) -> bool {
 }
 
 /// Everything that is said of a run and `count` samples of [`draw`]. There are no distances by a reference network that had a part
-/// in the training. `images` limits held-out images.
+/// in the training.
 ///
 /// # Errors
 /// Unreadable images, or fewer than two.
 pub fn measure(
     run: &Loaded,
+    of: &HeldOutImages,
     (count, seed): (usize, u64),
-    images: usize,
     reference: Option<&FeatureNet>,
-    device: Device,
 ) -> Result<Numbers> {
     let _guard = tch::no_grad_guard();
     let Some(encoder) = run.perception.learned() else {
@@ -159,26 +148,16 @@ pub fn measure(
             run: run.path.clone(),
         });
     };
-    let augment = run.experiment.augment();
-    let (test, train) = (run.test_data()?, run.train_data()?);
+    let train = run.train_data()?;
     let reference = reference.filter(|_| !took_part(&run.experiment));
-    let reference_features = |x: &Tensor| -> Result<Vec<Tensor>> {
-        Ok(match reference {
-            Some(net) => net.features(x, &[REFERENCE_TAP])?,
-            None => Vec::new(),
-        })
+    let features = |x: &Tensor| -> Result<Option<Tensor>> {
+        let found = reference.map(|net| features_at(net, REFERENCE_TAP, x));
+        found.transpose()
     };
-    let chosen = measure::chosen(&test, images);
     let size = encoder.spec().size as f64;
     let (mut kl, mut energy, mut real) = (0.0, 0.0, Vec::new());
-    let of = Images {
-        data: &test,
-        augment: &augment,
-        chosen: &chosen,
-        device,
-    };
     let held = held_out_of(
-        of,
+        of.images(),
         &run.perception,
         &run.generator,
         Clip::Displayable,
@@ -191,17 +170,16 @@ pub fn measure(
             // Eq. 8 leaves the constant out.
             kl -= 0.5 * size * x.size()[0] as f64;
             energy += gradient_energy(x)?;
-            real.extend(reference_features(x)?);
+            real.extend(features(x)?);
             Ok(())
         },
     )?;
-    let n = chosen.len();
+    let n = of.chosen.len();
     let (mut of_samples, mut made) = (0.0, Vec::new());
-    for from in (0..count).step_by(BATCH) {
-        let range = from..count.min(from + BATCH);
-        let part = draw_some(run, encoder.spec().size, range, seed, device)?;
+    for batch in batches(count) {
+        let part = draw_some(run, encoder.spec().size, batch, seed)?;
         of_samples += gradient_energy(&part)?;
-        made.extend(reference_features(&part)?);
+        made.extend(features(&part)?);
     }
     let mut numbers = Numbers {
         run: run.path.display().to_string(),
@@ -213,32 +191,22 @@ pub fn measure(
         sample_energy: (of_samples / count as f64) / (energy / n as f64).max(f64::MIN_POSITIVE),
         samples: count,
         photos: n,
-        kernel_distance: None,
-        kernel_distance_of_photos: None,
-        frechet_distance: None,
-        frechet_distance_of_photos: None,
         n_pairs_from: held.norm.pairs_from,
+        ..Numbers::default()
     };
-    if reference.is_some() {
+    if let Some(net) = reference {
         let training = |n: usize| -> Result<Tensor> {
-            let mut all = Vec::new();
-            for part in measure::chosen(&train, n).chunks(BATCH) {
-                all.extend(reference_features(&from_data(
-                    &train, part, &augment, device,
-                )?)?);
-            }
-            Ok(Tensor::f_cat(&all, 0)?)
+            let known = measure::chosen(&train, n);
+            let features = |_: &[usize], x: &Tensor| features_at(net, REFERENCE_TAP, x);
+            let none = LeftOut::none();
+            Ok(encoded(&train, &known, &of.augment, none, run.device, features)?.1)
         };
         let (made, real) = (Tensor::f_cat(&made, 0)?, Tensor::f_cat(&real, 0)?);
         let known = training(count)?;
         // Equally many of all three: the Fréchet distance hangs on numbers.
         let equal = n.min(count).min(train.len());
-        let few = |x: &Tensor| -> Result<Tensor> {
-            let places = spread(equal, usize::try_from(x.size()[0]).unwrap_or(0));
-            let places: Vec<i64> = places.into_iter().map(|place| place as i64).collect();
-            let places = Tensor::f_from_slice(&places)?.f_to_device(x.device())?;
-            Ok(x.f_index_select(0, &places)?)
-        };
+        let few =
+            |x: &Tensor| -> Result<Tensor> { picked(x, &spread(equal, x.size()[0] as usize)) };
         let real_few = few(&real)?;
         numbers.kernel_distance = Some(kernel_distance(&made, &real)?);
         numbers.kernel_distance_of_photos = Some(kernel_distance(&known, &real)?);
@@ -253,19 +221,13 @@ pub fn measure(
 /// # Errors
 /// None of ours.
 pub fn render(rows: &[Numbers], format: Format) -> Result<String> {
-    match format {
-        Format::Json => json(&rows.iter().collect::<Vec<_>>()),
-        Format::Csv => csv(rows),
-        Format::Text => Ok(text(rows)),
-    }
+    format::render(rows, format, text)
 }
 
 fn text(rows: &[Numbers]) -> String {
     let Some(first) = rows.first() else {
         return String::new();
     };
-    let optional =
-        |v: Option<f64>, digits: usize| v.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
     let mut cells: Vec<Vec<String>> = rows
         .iter()
         .map(|r| {
@@ -276,22 +238,16 @@ fn text(rows: &[Numbers]) -> String {
                 format!("{:.1}", r.image_error),
                 format!("{:.2}", r.reconstruction_energy),
                 format!("{:.2}", r.sample_energy),
-                optional(r.kernel_distance, 3),
-                optional(r.frechet_distance, 1),
+                number(r.kernel_distance, 3),
+                number(r.frechet_distance, 1),
             ]
         })
         .collect();
-    let dash = || "-".to_owned();
-    cells.push(vec![
-        "training photos".to_owned(),
-        dash(),
-        dash(),
-        dash(),
-        dash(),
-        dash(),
-        optional(first.kernel_distance_of_photos, 3),
-        optional(first.frechet_distance_of_photos, 1),
-    ]);
+    let mut of_photos = vec!["training photos".to_owned()];
+    of_photos.extend(vec!["-".to_owned(); 5]);
+    of_photos.push(number(first.kernel_distance_of_photos, 3));
+    of_photos.push(number(first.frechet_distance_of_photos, 1));
+    cells.push(of_photos);
     let head = [
         "run",
         "compared in",

@@ -5,7 +5,7 @@ use deepsim_nets::{FeatureShape, GeneratorSpec, Trunk};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::show::format::{Format, columns, csv, json};
+use crate::show::format::{self, Format, columns};
 
 /// One layer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -101,53 +101,50 @@ pub fn rows(spec: &GeneratorSpec) -> Result<Vec<Row>> {
 /// # Errors
 /// As [`rows`].
 pub fn render(spec: &GeneratorSpec, format: Format) -> Result<String> {
-    let rows = rows(spec)?;
-    Ok(match format {
-        Format::Json => json(&rows)?,
-        Format::Csv => csv(&rows)?,
-        Format::Text => {
-            let dash = |v: Option<i64>| v.map_or("-".to_owned(), |v| v.to_string());
-            let cells: Vec<Vec<String>> = rows
-                .iter()
-                .map(|r| {
-                    vec![
-                        r.r#type.to_owned(),
-                        r.name.clone(),
-                        dash(r.in_size),
-                        dash(r.out_size),
-                        r.in_channels.to_string(),
-                        r.out_channels.to_string(),
-                        dash(r.kernel),
-                        if r.stride.is_empty() {
-                            "-".into()
-                        } else {
-                            r.stride.to_owned()
-                        },
-                        r.parameters.to_string(),
-                    ]
-                })
-                .collect();
-            let head = [
-                "type",
-                "name",
-                "in",
-                "out",
-                "in ch",
-                "out ch",
-                "kernel",
-                "stride",
-                "parameters",
-            ];
-            let total: i64 = rows.iter().map(|r| r.parameters).sum();
-            let crop = spec.crop;
-            format!(
-                "Generator from features of {}\n\n{}\n{:.2} M parameters; the last map is cropped at its centre to {crop}x{crop}\n",
-                spec.input,
-                columns(&head, &cells),
-                total as f64 / 1e6
-            )
-        }
-    })
+    format::render(&rows(spec)?, format, |rows| text(rows, spec))
+}
+
+fn text(rows: &[Row], spec: &GeneratorSpec) -> String {
+    let dash = |v: Option<i64>| v.map_or("-".to_owned(), |v| v.to_string());
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|r| {
+            vec![
+                r.r#type.to_owned(),
+                r.name.clone(),
+                dash(r.in_size),
+                dash(r.out_size),
+                r.in_channels.to_string(),
+                r.out_channels.to_string(),
+                dash(r.kernel),
+                if r.stride.is_empty() {
+                    "-".into()
+                } else {
+                    r.stride.to_owned()
+                },
+                r.parameters.to_string(),
+            ]
+        })
+        .collect();
+    let head = [
+        "type",
+        "name",
+        "in",
+        "out",
+        "in ch",
+        "out ch",
+        "kernel",
+        "stride",
+        "parameters",
+    ];
+    let total: i64 = rows.iter().map(|r| r.parameters).sum();
+    let crop = spec.crop;
+    format!(
+        "Generator from features of {}\n\n{}\n{:.2} M parameters; the last map is cropped at its centre to {crop}x{crop}\n",
+        spec.input,
+        columns(&head, &cells),
+        total as f64 / 1e6
+    )
 }
 
 #[cfg(test)]

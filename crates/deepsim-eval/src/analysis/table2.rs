@@ -148,33 +148,7 @@ impl Row {
             method: method.to_owned(),
             layer: layer.to_owned(),
             comparator: comparator.to_owned(),
-            image_error: None,
-            feature_error: None,
-            gradient_energy: None,
-            data: None,
-            split: None,
-            crop: None,
-            weights: None,
-            n: None,
-            clipped: None,
-            run: None,
-            step: None,
-            paper_image_error: None,
-            paper_feature_error: None,
-            lpips: Score::Missing,
-            lpips_net: None,
-            ssim: Score::Missing,
-            psnr: Score::Missing,
-            label_top1: Score::Missing,
-            label_top5: Score::Missing,
-            n_pairs_from: None,
-            held_out_overlap: None,
-            image_set: None,
-            recipe: None,
-            norm: None,
-            recorded: false,
-            loss: None,
-            apart: String::new(),
+            ..Row::default()
         }
     }
 
@@ -239,18 +213,11 @@ fn recipe(e: &Experiment) -> &'static str {
 /// A run that cannot be opened, or whose weights or images changed.
 pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> Result<Row> {
     let run = Loaded::open(path, options.consent, options.device)?;
-    let (e, data) = (&run.experiment, run.test_data()?);
-    let chosen = measure::chosen(&data, options.images);
-    let overlap = run.overlap(&data, &chosen, warn)?;
-    let images = Images {
-        data: &data,
-        augment: &e.augment(),
-        chosen: &chosen,
-        device: options.device,
-    };
+    let (e, held) = (&run.experiment, run.held_out(options.images)?);
+    let overlap = run.overlap(&held, warn)?;
     let mut measuring = options.metrics.map(|j| j.of(e));
     let errors = held_out_of(
-        images,
+        held.images(),
         &run.perception,
         &run.generator,
         options.clip,
@@ -263,14 +230,14 @@ pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> 
     let comparator = e.compared_in(ToString::to_string);
     let (paper_image_error, paper_feature_error) = printed(e);
     let row = Row::named(loss.method(e), &decoded_name(e), &comparator);
-    let row = row.measured(e, images, options.clip, &errors);
+    let row = row.measured(e, held.images(), options.clip, &errors);
     let verdict = measuring.map(|j| j.values()).unwrap_or_default();
     Ok(Row {
         run: Some(path.display().to_string()),
         step: Some(run.checkpoint.manifest.step),
         paper_image_error,
         paper_feature_error,
-        split: Some(if overlap == Some(chosen.len()) {
+        split: Some(if overlap == Some(held.chosen.len()) {
             "train".to_owned()
         } else {
             "test".to_owned()
@@ -291,20 +258,14 @@ pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> 
 /// As [`evaluate`].
 pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
     let record = mv::Record::open(path)?;
-    let (e, data) = (&record.experiment, record.test_data()?);
+    let e = &record.experiment;
+    let held = record.held_out(options.images, options.device)?;
     let perception = record.perception(options.consent, options.device)?;
-    let chosen = record.chosen(&data, options.images);
-    let images = Images {
-        data: &data,
-        augment: &e.augment(),
-        chosen: &chosen,
-        device: options.device,
-    };
     let reconstructions = record.reconstructions(Device::Cpu)?;
     let mut measuring = options.metrics.map(|j| j.of_encoder(e));
     let encode = |x: &Tensor| -> Result<Tensor> { Ok(perception.encode(x)?) };
     let errors = measure::measure(
-        images,
+        held.images(),
         &|indices, _| {
             let y = record
                 .of(&reconstructions, indices)?
@@ -325,7 +286,7 @@ pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
     let (paper_image_error, paper_feature_error) = paper::errors("mv", "", &layer)
         .filter(|_| trained)
         .unwrap_or((None, None));
-    let row = Row::named("mv", &layer, "").measured(e, images, options.clip, &errors);
+    let row = Row::named("mv", &layer, "").measured(e, held.images(), options.clip, &errors);
     Ok(Row {
         run: Some(path.display().to_string()),
         step: Some(record.manifest.settings.steps() as u64),
@@ -361,15 +322,15 @@ pub fn rows(
 ) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     if let Some(parent) = runs {
-        for path in find_runs(parent)? {
-            match evaluate(&path, options, &mut warn) {
-                Ok(row) => rows.push(row),
-                Err(error) => warn(format!("{} left out: {error}", shown(path))),
-            }
-            progress(1);
-        }
-        for path in mv::find(parent)? {
-            match evaluate_mv(&path, options) {
+        let runs = find_runs(parent)?.into_iter().map(|path| (path, false));
+        let records = mv::find(parent)?.into_iter().map(|path| (path, true));
+        for (path, is_record) in runs.chain(records) {
+            let row = if is_record {
+                evaluate_mv(&path, options)
+            } else {
+                evaluate(&path, options, &mut warn)
+            };
+            match row {
                 Ok(row) => rows.push(row),
                 Err(error) => warn(format!("{} left out: {error}", shown(path))),
             }

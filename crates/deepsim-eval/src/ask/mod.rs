@@ -55,11 +55,7 @@ pub fn page(
     device: Device,
 ) -> Result<(String, usize)> {
     let names: Vec<String> = runs.iter().map(|run| name(run)).collect();
-    let refuse = |reason: &str| EvalError::Usage {
-        option: "RUN",
-        value: names.join(" "),
-        reason: reason.to_owned(),
-    };
+    let refuse = |reason: &str| EvalError::usage("RUN", names.join(" "), reason);
     if names.len() < 2 {
         return Err(refuse("name at least two runs to choose between"));
     }

@@ -8,7 +8,7 @@ use deepsim_experiment::{ExperimentError, files};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EvalError, Result};
-use crate::show::format::{Format, columns, csv, json};
+use crate::show::format::{self, Format, columns, number};
 
 /// A file that the page saved.
 #[derive(Debug, Deserialize)]
@@ -57,11 +57,7 @@ pub fn count(files: &[PathBuf]) -> Result<Vec<Preference>> {
     // Chosen a, all, chosen left; and who answered.
     let mut pairs: BTreeMap<(String, String), ([usize; 3], BTreeSet<String>)> = BTreeMap::new();
     for path in files {
-        let refuse = |reason: String| EvalError::Usage {
-            option: "ANSWERS",
-            value: shown(path),
-            reason,
-        };
+        let refuse = |reason: String| EvalError::usage("ANSWERS", shown(path), reason);
         let text = files::read(path).map_err(ExperimentError::io(path))?;
         let given: Answers = serde_json::from_slice(&text)
             .map_err(|e| refuse(format!("is not what the page saves: {e}")))?;
@@ -132,34 +128,33 @@ fn wilson(hits: usize, of: usize) -> (f64, f64) {
 /// # Errors
 /// None of ours.
 pub fn render(rows: &[Preference], format: Format) -> Result<String> {
-    match format {
-        Format::Json => json(rows),
-        Format::Csv => csv(rows),
-        Format::Text if rows.is_empty() => Ok("What people prefer: not asked.\n".to_owned()),
-        Format::Text => {
-            let percent =
-                |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{:.0}", 100.0 * v));
-            let cells: Vec<Vec<String>> = rows
-                .iter()
-                .map(|r| {
-                    vec![
-                        r.a.clone(),
-                        r.b.clone(),
-                        r.people.to_string(),
-                        r.answers.to_string(),
-                        format!("{} %", percent(r.prefer_a)),
-                        format!("{} to {} %", percent(r.low), percent(r.high)),
-                        format!("{} %", percent(r.left)),
-                    ]
-                })
-                .collect();
-            let head = ["A", "B", "people", "answers", "prefer A", "95 %", "left"];
-            Ok(format!(
-                "{}\n95 %: Wilson's interval, as if a person's answers did not hang together.\n",
-                columns(&head, &cells)
-            ))
-        }
+    format::render(rows, format, text)
+}
+
+fn text(rows: &[Preference]) -> String {
+    if rows.is_empty() {
+        return "What people prefer: not asked.\n".to_owned();
     }
+    let percent = |v: Option<f64>| number(v.map(|v| 100.0 * v), 0);
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|r| {
+            vec![
+                r.a.clone(),
+                r.b.clone(),
+                r.people.to_string(),
+                r.answers.to_string(),
+                format!("{} %", percent(r.prefer_a)),
+                format!("{} to {} %", percent(r.low), percent(r.high)),
+                format!("{} %", percent(r.left)),
+            ]
+        })
+        .collect();
+    let head = ["A", "B", "people", "answers", "prefer A", "95 %", "left"];
+    format!(
+        "{}\n95 %: Wilson's interval, as if a person's answers did not hang together.\n",
+        columns(&head, &cells)
+    )
 }
 
 #[cfg(test)]

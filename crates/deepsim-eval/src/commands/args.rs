@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use deepsim_data::terminal::path as shown;
+use deepsim_eval::run::loaded::Loaded;
 use deepsim_eval::run::ready::Ready;
+use deepsim_eval::run::runs;
 use deepsim_eval::show::format::Format;
 use deepsim_eval::show::output;
+use deepsim_experiment::{Consent, device};
+use tch::Device;
 
-use super::print::Result;
+use super::print::{Result, warn};
 
 /// Which runs, and where to compute.
 #[derive(Args)]
@@ -19,6 +23,23 @@ pub struct Runs {
     /// Where to compute: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: String,
+}
+
+impl Runs {
+    /// The device.
+    pub fn device(&self) -> Result<Device> {
+        Ok(device::choose(&self.device)?)
+    }
+
+    /// Does something with each run, one at a time in memory; those that cannot be opened are told and left out.
+    pub fn each(
+        &self,
+        consent: &Consent,
+        device: Device,
+        work: impl FnMut(&Loaded) -> Result<()>,
+    ) -> Result<()> {
+        runs::each(self.runs.clone(), consent, device, warn, work)
+    }
 }
 
 /// How a table is printed, and where it is kept.
@@ -60,7 +81,7 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    pub fn open(&self, device: tch::Device) -> Result<Ready> {
+    pub fn open(&self, device: Device) -> Result<Ready> {
         match (&self.experiment, &self.weights) {
             (Some(experiment), Some(weights)) => Ready::of_weights(experiment, weights, device),
             _ => {

@@ -7,7 +7,7 @@ use deepsim_eval::ask;
 use deepsim_eval::show::output;
 use deepsim_experiment::{Consent, device};
 
-use super::print::Result;
+use super::print::{Result, at_least_one};
 
 /// A blind page that asks people which of two runs' images is more like the photo.
 #[derive(clap::Args)]
@@ -43,6 +43,7 @@ impl Ask {
     /// What the command line names wrongly, and failures of the work.
     pub fn run(self, consent: &Consent) -> Result<()> {
         output::check("--out", &self.out, output::Kind::Page)?;
+        at_least_one("--images", self.images)?;
         let device = device::choose(&self.device)?;
         let (page, questions) = ask::page(&self.runs, self.images, &self.filter, consent, device)?;
         output::write(&self.out, page.as_bytes())?;

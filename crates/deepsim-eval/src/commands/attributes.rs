@@ -72,11 +72,11 @@ impl Attributes {
         at_least_one("--show", self.show)?;
         at_least_one("--images", self.images)?;
         if !self.strength.is_finite() {
-            return Err(EvalError::Usage {
-                option: "--strength",
-                value: self.strength.to_string(),
-                reason: "must be a number".to_owned(),
-            });
+            return Err(EvalError::usage(
+                "--strength",
+                self.strength,
+                "must be a number",
+            ));
         }
         let labels = deepsim_data::Attributes::read(&self.labels)?;
         let names = if self.attribute.is_empty() {
@@ -93,8 +93,7 @@ impl Attributes {
             let run = Loaded::open(path, consent, device)?;
             run.train_data()?;
             run.test_data()?;
-            let asker =
-                attributes::Asker::new(&run, &labels, self.images, device).while_running()?;
+            let asker = attributes::Asker::new(&run, &labels, self.images).while_running()?;
             for name in &names {
                 let found = match asker.ask(&labels, name, self.strength, self.show) {
                     Ok(found) => found,

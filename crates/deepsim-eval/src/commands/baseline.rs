@@ -88,21 +88,16 @@ impl Mv {
         at_least_one("--batch", batch)?;
         at_least_two("--images", images)?;
         if let Some(tv) = tv.filter(|t| !(t.is_finite() && *t >= 0.0)) {
-            return Err(EvalError::Usage {
-                option: "--tv",
-                value: tv.to_string(),
-                reason: "must be a number from 0 on".to_owned(),
-            });
+            return Err(EvalError::usage("--tv", tv, "must be a number from 0 on"));
         }
         let experiment = Experiment::load(&experiment, &set)?;
         if experiment.config.latent.is_some() {
-            return Err(EvalError::Usage {
-                option: "EXPERIMENT",
-                value: shown(&experiment.path),
-                reason:
-                    "its encoder learns with the generator; give one whose features are a network's own"
-                        .to_owned(),
-            });
+            let reason = "its encoder learns with the generator; give one whose features are a network's own";
+            return Err(EvalError::usage(
+                "EXPERIMENT",
+                shown(&experiment.path),
+                reason,
+            ));
         }
         let crop = experiment.config.data.crop;
         let source = &experiment.encoder;

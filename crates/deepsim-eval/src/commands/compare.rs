@@ -7,7 +7,7 @@ use deepsim_eval::analysis::compare;
 use deepsim_eval::show::output;
 use deepsim_experiment::{Consent, device};
 
-use super::print::Result;
+use super::print::{Result, at_least_one};
 
 /// Held-out images above what several runs make of them, as one PNG.
 #[derive(clap::Args)]
@@ -38,6 +38,7 @@ impl Compare {
     /// # Errors
     /// What the command line names wrongly, and failures of the work.
     pub fn run(self, consent: &Consent) -> Result<()> {
+        at_least_one("--images", self.images)?;
         let device = device::choose(&self.device)?;
         let names = compare::compare(
             &self.runs,

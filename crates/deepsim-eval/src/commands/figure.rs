@@ -7,9 +7,9 @@ use deepsim_eval::analysis::figures;
 use deepsim_eval::error::WhileRunning as _;
 use deepsim_eval::run::catalog;
 use deepsim_eval::run::runs;
-use deepsim_eval::show::format::{Format, columns, csv, json};
+use deepsim_eval::show::format::{Format, columns, render};
 use deepsim_eval::show::output;
-use deepsim_experiment::{Consent, device};
+use deepsim_experiment::Consent;
 use serde::Serialize;
 
 use super::args::Runs;
@@ -25,17 +25,28 @@ struct Listed {
     picture: String,
 }
 
-/// A figure of the paper from the runs that there are, as one PNG.
-#[derive(clap::Args)]
-#[command(after_help = "\
+/// The end of the help: an example, and the figures.
+fn examples() -> String {
+    let figures: String = figures::FIGURES
+        .iter()
+        .map(|f| format!("  {}  {}\n", f.number, f.title))
+        .collect();
+    format!(
+        "\
 Example, after `cargo xtask quickstart` (more runs give more panels):
   cargo run -p deepsim-eval -- figure 1 --out figures
 
-1 components of the loss · 3 layers · 4 beside other methods · 5 re-encoding ·
-6 comparators · 7 interpolation · 8 samples of variational autoencoders. Runs
-are chosen by what their experiment says, not by name: of several that would
-do, the longest trained with the plainest name. stdout lists them; stderr says
-what is missing and which experiment file makes it. (2 is a diagram.)")]
+The figures (2 is a diagram):
+{figures}
+Runs are chosen by what their experiment says, not by name: of several that
+would do, the longest trained with the plainest name. stdout lists them; stderr
+says what is missing and which experiment file makes it."
+    )
+}
+
+/// A figure of the paper from the runs that there are, as one PNG.
+#[derive(clap::Args)]
+#[command(after_help = examples())]
 pub struct Figure {
     /// Its number in the paper.
     #[arg(value_enum)]
@@ -66,9 +77,9 @@ impl Figure {
     /// What the command line names wrongly, and failures of the work.
     pub fn run(self, consent: &Consent) -> Result<()> {
         at_least_one("--images", self.images)?;
-        let device = device::choose(&self.runs.device)?;
+        let device = self.runs.device()?;
         let folder = runs::folder(self.runs.runs.clone())?;
-        let number = self.figure.number();
+        let number = self.figure.number;
         let entries = match &folder {
             Some(folder) => {
                 let found = catalog::read(folder, warn)?;
@@ -86,7 +97,7 @@ impl Figure {
             }
             None => Vec::new(),
         };
-        let plan = figures::plan(self.figure, &entries, self.encoder.as_deref());
+        let plan = figures::plan(&self.figure, &entries, self.encoder.as_deref());
         let files = catalog::experiments(Path::new("experiments"));
         let model = plan.panels.first().map(|p| &p.entry.experiment);
         let advice: Vec<String> = plan
@@ -106,7 +117,7 @@ impl Figure {
         }
         let bar = bar(plan.panels.len() as u64, "panels");
         let made = figures::draw(
-            self.figure,
+            &self.figure,
             &plan,
             self.images,
             &self.filter,
@@ -125,21 +136,16 @@ impl Figure {
             .runs
             .into_iter()
             .map(|(label, run)| Listed {
-                figure: number,
+                figure: number.parse().unwrap_or_default(),
                 label,
                 run: run.display().to_string(),
                 picture: file.display().to_string(),
             })
             .collect();
-        let text = match self.format {
-            Format::Json => json(&list)?,
-            Format::Csv => csv(&list)?,
-            Format::Text => {
-                let cells: Vec<Vec<String>> =
-                    list.into_iter().map(|l| vec![l.label, l.run]).collect();
-                columns(&["row", "run"], &cells)
-            }
+        let text = |list: &[Listed]| {
+            let cells = |l: &Listed| vec![l.label.clone(), l.run.clone()];
+            columns(&["row", "run"], &list.iter().map(cells).collect::<Vec<_>>())
         };
-        output::show_as(self.format, &text)
+        output::show_as(self.format, &render(&list, self.format, text)?)
     }
 }

@@ -5,15 +5,14 @@ use std::path::PathBuf;
 use deepsim_eval::analysis::interpolate;
 use deepsim_eval::error::WhileRunning as _;
 use deepsim_eval::measure::photos::from_files;
-use deepsim_eval::run::runs;
 use deepsim_eval::show::apng;
 use deepsim_eval::show::format::Format;
 use deepsim_eval::show::output;
 use deepsim_eval::show::sheet::{Sheet, images, png};
-use deepsim_experiment::{Consent, device};
+use deepsim_experiment::Consent;
 
 use super::args::Runs;
-use super::print::{Result, put, run_name, warn, wrote};
+use super::print::{Result, put, run_name, wrote};
 use crate::progress::bar;
 
 /// Images from features between those of two images, and an animation.
@@ -54,9 +53,9 @@ impl Interpolate {
     /// # Errors
     /// What the command line names wrongly, and failures of the work.
     pub fn run(self, consent: &Consent) -> Result<()> {
-        let device = device::choose(&self.runs.device)?;
+        let device = self.runs.device()?;
         let mut all = Vec::new();
-        runs::each(self.runs.runs.clone(), consent, device, warn, |run| {
+        self.runs.each(consent, device, |run| {
             let paths = [self.a.clone(), self.b.clone()];
             let data = run.test_data()?;
             let augment = run.experiment.augment();

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use deepsim_eval::analysis::losses;
 use deepsim_eval::error::WhileRunning as _;
 use deepsim_eval::measure::metrics::Metrics;
-use deepsim_eval::run::runs;
+use deepsim_eval::measure::photos::spread;
 use deepsim_eval::show::format::Format;
 use deepsim_eval::show::sheet::{Sheet, images};
-use deepsim_experiment::{Consent, device, measure};
+use deepsim_experiment::Consent;
 
 use super::args::Runs;
 use super::print::{Result, at_least_one, at_least_two, file_name, put, warn, wrote};
@@ -55,32 +55,31 @@ impl Losses {
     pub fn run(self, consent: &Consent) -> Result<()> {
         at_least_two("--images", self.images)?;
         at_least_one("--show", self.show)?;
-        let device = device::choose(&self.runs.device)?;
+        let device = self.runs.device()?;
         let metrics = Metrics::load(&self.judge_weights, device)?;
         let mut all = Vec::new();
         let mut sheets: BTreeMap<(String, String), (Vec<usize>, Sheet)> = BTreeMap::new();
-        runs::each(self.runs.runs.clone(), consent, device, warn, |run| {
+        self.runs.each(consent, device, |run| {
             if !losses::compares(&run.experiment) {
                 return Ok(());
             }
-            let data = run.test_data()?;
+            let held = run.held_out(self.images)?;
             run.train_data()?;
-            run.overlap(&data, &measure::chosen(&data, self.images), warn)?;
-            let row = losses::measure(run, &metrics, self.images, device).while_running()?;
+            run.overlap(&held, warn)?;
+            let row = losses::measure(run, &held, &metrics).while_running()?;
             // Images stand under the original images that they were made of.
             let key = (row.task.clone(), row.photos.clone());
             let fresh = !sheets.contains_key(&key);
             let (chosen, sheet) = match sheets.entry(key) {
                 Entry::Occupied(there) => there.into_mut(),
                 Entry::Vacant(place) => {
-                    let chosen =
-                        deepsim_eval::measure::photos::spread(&data, self.show, &self.filter)?;
+                    let chosen = spread(&held.data, self.show, &self.filter)?;
                     let title = format!("Trained with several losses: {}", row.task);
                     place.insert((chosen, Sheet::new(&title)))
                 }
             };
             let (photos, made) =
-                losses::reconstructions(run, &data, chosen, device).while_running()?;
+                losses::reconstructions(run, &held.data, chosen).while_running()?;
             if fresh {
                 sheet.row("photo", images(&photos)?);
             }

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use deepsim_eval::analysis::neighbors;
 use deepsim_eval::error::WhileRunning as _;
 use deepsim_eval::measure::scale::Scale;
-use deepsim_eval::run::runs;
 use deepsim_eval::show::format::Format;
 use deepsim_eval::show::neighbors_table;
-use deepsim_experiment::{Consent, device, measure};
+use deepsim_experiment::Consent;
 
 use super::args::Runs;
 use super::print::{Result, at_least_one, at_least_two, put, run_name, warn, wrote};
@@ -48,17 +47,15 @@ impl Neighbors {
     pub fn run(self, consent: &Consent) -> Result<()> {
         at_least_two("--images", self.images)?;
         at_least_one("--show", self.show)?;
-        let device = device::choose(&self.runs.device)?;
+        let device = self.runs.device()?;
         let mut all = Vec::new();
-        runs::each(self.runs.runs.clone(), consent, device, warn, |run| {
-            let data = run.test_data()?;
-            let chosen = measure::chosen(&data, self.images);
-            run.overlap(&data, &chosen, warn)?;
+        self.runs.each(consent, device, |run| {
+            let held = run.held_out(self.images)?;
+            run.overlap(&held, warn)?;
             let training = run.train_data()?.len() as u64;
-            let scale = Scale::measure(run, &chosen, device).while_running()?;
+            let scale = Scale::measure(run, &held).while_running()?;
             let bar = bar(training, "training photos");
-            let made = neighbors::compute(run, &chosen, 1, &scale, device, |n| bar.inc(n))
-                .while_running()?;
+            let made = neighbors::compute(run, &held, 1, &scale, |n| bar.inc(n)).while_running()?;
             bar.finish_and_clear();
             let name = run_name(run);
             let title = format!("Nearest training photos of held-out ones ({name})");

@@ -3,16 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use deepsim_eval::EvalError;
 use deepsim_eval::analysis::preimages;
 use deepsim_eval::error::WhileRunning as _;
 use deepsim_eval::run::loaded::Loaded;
 use deepsim_eval::show::format::Format;
 use deepsim_eval::show::sheet::{Sheet, images};
-use deepsim_experiment::{Consent, device, measure};
+use deepsim_experiment::{Consent, device};
 use tch::Tensor;
 
-use super::print::{Result, at_least_one, file_name, put, run_name, warn, wrote};
+use super::print::{Result, at_least, at_least_one, file_name, put, run_name, warn, wrote};
 
 /// Several images of the same features, and how far they are apart.
 #[derive(clap::Args)]
@@ -60,27 +59,20 @@ impl Preimages {
     pub fn run(self, consent: &Consent) -> Result<()> {
         at_least_one("--show", self.show)?;
         for (option, value) in [("--draws", self.draws), ("--images", self.images)] {
-            if value < 2 {
-                return Err(EvalError::Usage {
-                    option,
-                    value: value.to_string(),
-                    reason: "must be at least 2: distances are measured".to_owned(),
-                });
-            }
+            at_least(2, option, value, ": distances are measured")?;
         }
         let device = device::choose(&self.device)?;
         let (mut all, mut taken) = (Vec::new(), BTreeSet::new());
         for path in &self.runs {
             let run = Loaded::open(path, consent, device)?;
-            let data = run.test_data()?;
-            run.overlap(&data, &measure::chosen(&data, self.images), warn)?;
+            let held = run.held_out(self.images)?;
+            run.overlap(&held, warn)?;
             let request = preimages::Draw {
-                images: self.images,
                 draws: self.draws,
                 show: self.show,
                 seed: self.seed,
             };
-            let drawn = preimages::draw(&run, request, device).while_running()?;
+            let drawn = preimages::draw(&run, &held, request).while_running()?;
             let name = run_name(&run);
             let mut sheet = Sheet::new(&format!("Images of the same features ({name})"));
             let mut row = |label: &str, x: &Tensor| -> Result<()> {

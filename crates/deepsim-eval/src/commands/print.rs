@@ -7,7 +7,7 @@ use deepsim_data::terminal::{one_line, path as shown};
 use deepsim_eval::EvalError;
 use deepsim_eval::run::catalog;
 use deepsim_eval::run::loaded::Loaded;
-use deepsim_eval::show::format::{Format, csv, json};
+use deepsim_eval::show::format::{Format, render};
 use deepsim_eval::show::output;
 use serde::Serialize;
 
@@ -33,27 +33,31 @@ pub fn run_name(run: &Loaded) -> String {
 
 /// A number from 1 on.
 pub fn at_least_one(option: &'static str, value: usize) -> Result<()> {
-    match value {
-        0 => Err(EvalError::Usage {
-            option,
-            value: "0".to_owned(),
-            reason: "must be at least 1".to_owned(),
-        }),
-        _ => Ok(()),
-    }
+    at_least(1, option, value, "")
 }
 
 /// So many images that they have distances.
 pub fn at_least_two(option: &'static str, value: usize) -> Result<()> {
-    match value {
-        0 | 1 => Err(EvalError::Usage {
-            option,
-            value: value.to_string(),
-            reason: "must be at least 2: errors are relative to the distance between images"
-                .to_owned(),
-        }),
-        _ => Ok(()),
+    let why = ": errors are relative to the distance between images";
+    at_least(2, option, value, why)
+}
+
+/// A number from `least` on; `why` ends the sentence.
+pub fn at_least(least: usize, option: &'static str, value: usize, why: &str) -> Result<()> {
+    if value < least {
+        let reason = format!("must be at least {least}{why}");
+        return Err(EvalError::usage(option, value, reason));
     }
+    Ok(())
+}
+
+/// Says that there are no runs, and how to get one.
+pub fn no_runs(asked: Option<&Path>) {
+    let none = match asked {
+        Some(path) => format!("no run in {} yet", shown(path)),
+        None => "no trained runs yet".to_owned(),
+    };
+    tracing::info!("hint: {none}; `cargo xtask quickstart` trains one on sample photos");
 }
 
 /// Prints numbers; what is no text is kept beside the images, too.
@@ -80,12 +84,6 @@ pub fn list<T: Serialize + Default>(
     format: Format,
     line: impl Fn(&T) -> &String,
 ) -> Result<String> {
-    match format {
-        Format::Json => json(made),
-        Format::Csv => csv(made),
-        Format::Text => Ok(made
-            .iter()
-            .map(|m| format!("{}\n", one_line(line(m))))
-            .collect()),
-    }
+    let text = |m: &T| format!("{}\n", one_line(line(m)));
+    render(made, format, |made| made.iter().map(text).collect())
 }

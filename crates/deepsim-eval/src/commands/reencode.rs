@@ -7,10 +7,9 @@ use deepsim_eval::analysis::reencode;
 use deepsim_eval::error::WhileRunning as _;
 use deepsim_eval::measure::photos::from_files;
 use deepsim_eval::measure::scale::Scale;
-use deepsim_eval::run::runs;
 use deepsim_eval::show::format::Format;
-use deepsim_eval::show::sheet::Sheet;
-use deepsim_experiment::{Consent, device, measure};
+use deepsim_eval::show::sheet::{Sheet, images};
+use deepsim_experiment::Consent;
 
 use super::args::Runs;
 use super::print::{Result, at_least_one, at_least_two, put, run_name, warn, wrote};
@@ -72,38 +71,31 @@ impl Reencode {
             .iter()
             .find(|i| !(1..=MAX_ITERATIONS).contains(*i))
         {
-            return Err(EvalError::Usage {
-                option: "--iterations",
-                value: bad.to_string(),
-                reason: format!("iterations count from 1 to {MAX_ITERATIONS}"),
-            });
+            let reason = format!("iterations count from 1 to {MAX_ITERATIONS}");
+            return Err(EvalError::usage("--iterations", bad, reason));
         }
-        let device = device::choose(&self.runs.device)?;
+        let device = self.runs.device()?;
         let last = self.iterations.iter().copied().max().unwrap_or(1) as u64;
         let mut all = Vec::new();
-        runs::each(self.runs.runs.clone(), consent, device, warn, |run| {
-            let data = run.test_data()?;
-            let augment = run.experiment.augment();
-            let (scaled, source) = if self.photos.is_empty() {
-                let chosen = measure::chosen(&data, self.images);
-                run.overlap(&data, &chosen, warn)?;
-                (chosen.clone(), reencode::Photos::HeldOut(chosen))
+        self.runs.each(consent, device, |run| {
+            let given = !self.photos.is_empty();
+            let held = run.held_out(if given { SCALE } else { self.images })?;
+            let source = if given {
+                let framing = held.data.framing();
+                let photos = from_files(&self.photos, framing, &held.augment, device)?;
+                reencode::Photos::Given(photos)
             } else {
-                let photos = from_files(&self.photos, data.framing(), &augment, device)?;
-                (
-                    measure::chosen(&data, SCALE),
-                    reencode::Photos::Given(photos),
-                )
+                run.overlap(&held, warn)?;
+                reencode::Photos::HeldOut(&held)
             };
-            let scale = Scale::measure(run, &scaled, device).while_running()?;
-            let bar = bar(source.len() as u64 * last, "photos × iterations");
+            let scale = Scale::measure(run, &held).while_running()?;
+            let bar = bar(source.count() as u64 * last, "photos × iterations");
             let made = reencode::compute(
                 run,
                 &source,
                 (&self.iterations, self.show),
                 Some(&scale),
                 |n| bar.inc(n),
-                device,
             )
             .while_running()?;
             bar.finish_and_clear();
@@ -112,7 +104,10 @@ impl Reencode {
             let mut sheet = Sheet::new(&format!(
                 "Re-encoding by {source} ({name}); iteration on the left"
             ));
-            made.onto(&mut sheet)?;
+            sheet.row("photo", images(&made.photos)?);
+            for (iteration, reconstructions) in &made.reconstructions {
+                sheet.row(&iteration.to_string(), images(reconstructions)?);
+            }
             wrote(
                 &self.out.join(format!("reencode-{name}.png")),
                 &sheet.png()?,

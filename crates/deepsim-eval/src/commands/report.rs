@@ -8,7 +8,7 @@ use deepsim_eval::measure::metrics::Metrics;
 use deepsim_eval::run::runs;
 use deepsim_eval::show::output;
 use deepsim_eval::{EvalError, report};
-use deepsim_experiment::{Consent, device};
+use deepsim_experiment::Consent;
 
 use super::args::Runs;
 use super::print::{Result, at_least_one, at_least_two, warn};
@@ -55,18 +55,14 @@ impl Report {
     pub fn run(self, consent: &Consent) -> Result<()> {
         at_least_one("--photos", self.photos)?;
         at_least_two("--images", self.images)?;
-        let Some(folder) = runs::folder(self.runs.runs.clone())? else {
-            return Err(EvalError::NoRuns {
-                path: "runs".into(),
-            });
-        };
+        let folder = runs::needed(self.runs.runs.clone())?;
         let file = if self.out.extension().is_some_and(|e| e == "html") {
             self.out.clone()
         } else {
             self.out.join("report.html")
         };
         output::check("--out", &file, output::Kind::Page)?;
-        let device = device::choose(&self.runs.device)?;
+        let device = self.runs.device()?;
         let metrics = Metrics::load(&self.judge_weights, device)?;
         let options = report::Options {
             runs: &folder,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use deepsim_data::terminal::{one_line, path as shown};
+use deepsim_data::terminal::one_line;
 use deepsim_eval::EvalError;
 use deepsim_eval::analysis::runs::{self as table, Row, Run, Sort, State};
 use deepsim_eval::error::WhileRunning as _;
@@ -14,7 +14,7 @@ use deepsim_experiment::{Consent, ExperimentError};
 use deepsim_nets::loss::{KINDS, Term};
 
 use super::args::Output;
-use super::print::{Result, warn};
+use super::print::{Result, no_runs, warn};
 
 /// Columns that the text has.
 const COLUMNS: usize = 80;
@@ -66,11 +66,7 @@ impl Runs {
             None => Vec::new(),
         };
         if rows.is_empty() {
-            let none = match &self.runs {
-                Some(path) => format!("no run in {} yet", shown(path)),
-                None => "no trained runs yet".to_owned(),
-            };
-            tracing::info!("hint: {none}; `cargo xtask quickstart` trains one on sample photos");
+            no_runs(self.runs.as_deref());
         }
         table::sort(&mut rows, self.sort);
         let text = render(&rows, self.output.format)?;

@@ -6,13 +6,12 @@ use deepsim_data::terminal::path as shown;
 use deepsim_eval::EvalError;
 use deepsim_eval::analysis::sample;
 use deepsim_eval::error::WhileRunning as _;
-use deepsim_eval::run::runs;
 use deepsim_eval::show::format::Format;
 use deepsim_eval::show::sheet::{Sheet, images};
-use deepsim_experiment::{Consent, device, measure};
+use deepsim_experiment::Consent;
 
 use super::args::Runs;
-use super::print::{Result, at_least_one, put, run_name, warn, wrote};
+use super::print::{Result, at_least, at_least_one, put, run_name, warn, wrote};
 
 /// Images of a row on a sheet of samples.
 const SAMPLES_A_ROW: i64 = 8;
@@ -60,16 +59,10 @@ impl Sample {
     /// What the command line names wrongly, and failures of the work.
     pub fn run(self, consent: &Consent) -> Result<()> {
         for (option, value) in [("--count", self.count), ("--images", self.images)] {
-            if value < 2 {
-                return Err(EvalError::Usage {
-                    option,
-                    value: value.to_string(),
-                    reason: "must be at least 2: distributions are compared".to_owned(),
-                });
-            }
+            at_least(2, option, value, ": distributions are compared")?;
         }
         at_least_one("--show", self.show)?;
-        let device = device::choose(&self.runs.device)?;
+        let device = self.runs.device()?;
         let reference = sample::reference(&self.judge_weights, device)?;
         if reference.is_none() {
             tracing::info!(
@@ -78,32 +71,26 @@ impl Sample {
             );
         }
         let (mut all, mut without) = (Vec::new(), None);
-        runs::each(self.runs.runs.clone(), consent, device, warn, |run| {
+        self.runs.each(consent, device, |run| {
             if !sample::has_prior(&run.experiment) {
                 without = Some(run.path.clone());
                 return Ok(());
             }
-            let test = run.test_data()?;
+            let held = run.held_out(self.images)?;
             run.train_data()?;
-            run.overlap(&test, &measure::chosen(&test, self.images), warn)?;
-            let made =
-                sample::draw(run, self.show.min(self.count), self.seed, device).while_running()?;
+            run.overlap(&held, warn)?;
+            let made = sample::draw(run, self.show.min(self.count), self.seed).while_running()?;
             let name = run_name(run);
             let mut sheet = Sheet::new(&format!(
                 "Samples of the prior ({name}, compared in {})",
                 sample::compared_in(&run.experiment)
             ));
-            let shown = made.size()[0];
-            for from in (0..shown).step_by(SAMPLES_A_ROW as usize) {
-                let part = made
-                    .f_narrow(0, from, (shown - from).min(SAMPLES_A_ROW))
-                    .map_err(deepsim_nets::NetError::from)?;
-                sheet.row("", images(&part)?);
+            for row in made.f_split(SAMPLES_A_ROW, 0)? {
+                sheet.row("", images(&row)?);
             }
             wrote(&self.out.join(format!("samples-{name}.png")), &sheet.png()?)?;
             let drawn = (self.count, self.seed);
-            let numbers = sample::measure(run, drawn, self.images, reference.as_ref(), device)
-                .while_running()?;
+            let numbers = sample::measure(run, &held, drawn, reference.as_ref()).while_running()?;
             all.push(numbers);
             Ok(())
         })?;

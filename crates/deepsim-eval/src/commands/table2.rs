@@ -10,10 +10,10 @@ use deepsim_eval::measure::metrics::Metrics;
 use deepsim_eval::run::runs;
 use deepsim_eval::show::format::Format;
 use deepsim_eval::show::table2_text;
-use deepsim_experiment::{Clip, Consent, device};
+use deepsim_experiment::{Clip, Consent};
 
 use super::args::{Output, Runs};
-use super::print::{Result, at_least_two, warn};
+use super::print::{Result, at_least_two, no_runs, warn};
 use crate::progress::bar;
 
 /// Normalised errors of all runs beside the paper's Table 2.
@@ -56,14 +56,13 @@ impl Table2 {
     pub fn run(self, consent: &Consent) -> Result<()> {
         at_least_two("--images", self.images)?;
         let output = &self.output;
-        let named = self.runs.runs.clone();
         let folder = runs::folder(self.runs.runs.clone())?;
         let clip = if self.no_clip {
             Clip::Off
         } else {
             Clip::Displayable
         };
-        let device = device::choose(&self.runs.device)?;
+        let device = self.runs.device()?;
         let count = table2::count(folder.as_deref())?;
         let needed = count > 0 && (self.judges || output.format != Format::Text);
         let metrics = if needed {
@@ -96,11 +95,7 @@ impl Table2 {
                     why: Vec::new(),
                 });
             }
-            let none = match &named {
-                Some(path) => format!("no run in {} yet", shown(path)),
-                None => "no trained runs yet".to_owned(),
-            };
-            tracing::info!("hint: {none}; `cargo xtask quickstart` trains one on sample photos");
+            no_runs(self.runs.runs.as_deref());
         }
         let mut text = table2_text::render(&rows, output.format)?;
         if self.judges && output.format == Format::Text {

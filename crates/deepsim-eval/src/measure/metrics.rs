@@ -11,7 +11,7 @@ use deepsim_nets::{FeatureNet, NetKind, Tap};
 use serde::{Serialize, Serializer};
 use tch::{Device, Kind, Tensor};
 
-use crate::error::Result;
+use crate::error::{EvalError, Result};
 use crate::measure::scale::mean;
 
 /// Value of a metric.
@@ -163,12 +163,17 @@ impl Metrics {
         let (h, w) = (size[2].max(CLASSIFIER_SIDE), size[3].max(CLASSIFIER_SIDE));
         let x = rgb.f_upsample_bicubic2d([h, w], false, None, None)?;
         let caffe = deepsim_nets::images::rgb_to_caffe(&x.f_clamp(0.0, 255.0)?)?;
-        let mut logits = net.features(&caffe, &[Tap::Logits])?;
-        Ok(match logits.pop() {
-            Some(logits) => classify(&logits, k)?,
-            None => Vec::new(),
-        })
+        Ok(classify(&features_at(net, Tap::Logits, &caffe)?, k)?)
     }
+}
+
+/// Features of images in Caffe units at one tap of a network.
+///
+/// # Errors
+/// A tap that it does not have, or images of an illegal size.
+pub fn features_at(net: &FeatureNet, tap: Tap, caffe: &Tensor) -> Result<Tensor> {
+    let found = net.features(caffe, &[tap])?.pop();
+    found.ok_or_else(|| EvalError::Format(format!("no features at {tap}")))
 }
 
 /// The network of ours that a source is, if it is one: only those are networks of metrics.

@@ -1,16 +1,16 @@
 //! Images as the networks see them: files of any size, or those held out by a run.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use deepsim_data::{Augment, DataError, Dataset, Framing, eval_batch, eval_image};
 use deepsim_experiment::Experiment;
+use deepsim_experiment::measure::BATCH;
 use deepsim_experiment::upload::to_caffe;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{EvalError, Result};
-
-/// Images in a batch that goes through networks.
-pub const BATCH: usize = deepsim_experiment::measure::BATCH;
 
 /// Images from files, `[N,3,S,S]` in Caffe units, S = `augment.crop`: made square by `framing` and cut as an evaluation
 /// cuts those of a dataset of this framing.
@@ -52,6 +52,14 @@ pub struct LeftOut {
 }
 
 impl LeftOut {
+    /// None are allowed.
+    pub fn none() -> LeftOut {
+        LeftOut {
+            allowed: 0,
+            found: 0,
+        }
+    }
+
     /// None yet, of as many as a run of this experiment is allowed.
     pub fn of(experiment: &Experiment) -> LeftOut {
         LeftOut {
@@ -105,6 +113,58 @@ pub fn of_training(
     Ok((kept, x))
 }
 
+/// What `encode` makes of images by index batch by batch, joined, and the indices of those that could be read.
+///
+/// # Errors
+/// As [`of_training`], and what `encode` refuses.
+pub fn encoded(
+    data: &Dataset,
+    indices: &[usize],
+    augment: &Augment,
+    mut left_out: LeftOut,
+    device: Device,
+    encode: impl Fn(&[usize], &Tensor) -> Result<Tensor>,
+) -> Result<(Vec<usize>, Tensor)> {
+    let (mut kept, mut codes) = (Vec::new(), Vec::new());
+    for part in indices.chunks(BATCH) {
+        let (part, x) = of_training(data, part, augment, &mut left_out, device)?;
+        if !part.is_empty() {
+            codes.push(encode(&part, &x)?);
+            kept.extend(part);
+        }
+    }
+    let codes = if codes.is_empty() {
+        Tensor::f_zeros([0, 0], (Kind::Float, device))?
+    } else {
+        Tensor::f_cat(&codes, 0)?
+    };
+    Ok((kept, codes))
+}
+
+/// Samples of a tensor at some places.
+///
+/// # Errors
+/// A place that is not there.
+pub fn picked(x: &Tensor, places: &[usize]) -> Result<Tensor> {
+    let places: Vec<i64> = places.iter().map(|&place| place as i64).collect();
+    let places = Tensor::f_from_slice(&places)?.f_to_device(x.device())?;
+    Ok(x.f_index_select(0, &places)?)
+}
+
+/// A batch of a tensor's samples.
+///
+/// # Errors
+/// Places that are not there.
+pub fn narrowed(x: &Tensor, batch: &Range<usize>) -> Result<Tensor> {
+    Ok(x.f_narrow(0, batch.start as i64, batch.len() as i64)?)
+}
+
+/// Those of some places that lie in a batch, counted from its beginning.
+pub fn within(batch: &Range<usize>, places: &[usize]) -> Vec<usize> {
+    let here = places.iter().filter(|&&place| batch.contains(&place));
+    here.map(|place| place - batch.start).collect()
+}
+
 /// Indices of `n` images (fewer, if there are fewer), spread evenly over those whose name
 /// contains one of `filters` (all, if there is none): names are sorted, so that the first ones
 /// are all of a kind.
@@ -149,6 +209,15 @@ const NAMELESS: [&str; 14] = [
 pub fn category(data: &Dataset, index: usize) -> String {
     data.label(index)
         .unwrap_or_else(|| shown_by(data.name(index)))
+}
+
+/// How many images of a dataset show what.
+pub fn categories(data: &Dataset) -> BTreeMap<String, usize> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for i in 0..data.len() {
+        *counts.entry(category(data, i)).or_default() += 1;
+    }
+    counts
 }
 
 fn shown_by(name: &str) -> String {

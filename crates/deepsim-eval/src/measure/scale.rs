@@ -1,12 +1,12 @@
 //! What distances are divided by: the N of the paper's Table 2.
 
-use deepsim_experiment::measure::{self, Images, Norm};
+use deepsim_experiment::measure::{self, Norm};
 use deepsim_nets::metrics::sample_distances;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
 use crate::error::{EvalError, Result};
-use crate::run::loaded::Loaded;
+use crate::run::loaded::{HeldOutImages, Loaded};
 
 /// Mean distances over pairs of different held-out images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -24,15 +24,9 @@ impl Scale {
     ///
     /// # Errors
     /// Fewer than two images, unreadable ones, or images that are all the same; features that were recorded elsewhere.
-    pub fn measure(run: &Loaded, chosen: &[usize], device: Device) -> Result<Scale> {
-        let images = Images {
-            data: &run.test_data()?,
-            augment: &run.experiment.augment(),
-            chosen,
-            device,
-        };
+    pub fn measure(run: &Loaded, of: &HeldOutImages) -> Result<Scale> {
         let encode = |x: &Tensor| -> Result<Tensor> { Ok(run.perception.encode(x)?) };
-        Scale::of(measure::norm(images, Some(&encode))?)
+        Scale::of(measure::norm(of.images(), Some(&encode))?)
     }
 
     /// From the normalisation of an evaluation that had an encoder.

@@ -1,7 +1,7 @@
 //! A closer look at some runs: between images, again and again, and what is nearest.
 
 use deepsim_data::Dataset;
-use deepsim_experiment::measure::{self, Norm};
+use deepsim_experiment::measure::Norm;
 use tch::Tensor;
 
 use super::data::{
@@ -13,10 +13,10 @@ use crate::analysis::interpolate;
 use crate::analysis::neighbors;
 use crate::analysis::reencode;
 use crate::error::Result;
-use crate::measure::photos::{from_data, short_name, spread};
+use crate::measure::photos::{from_data, picked, short_name, spread};
 use crate::measure::scale::{Scale, distances};
 use crate::run::catalog::{self, Entry, Loss, Origin, best};
-use crate::run::loaded::Loaded;
+use crate::run::loaded::{HeldOutImages, Loaded};
 
 /// Runs at most: each adds about half a megabyte.
 const RUNS: usize = 4;
@@ -72,25 +72,25 @@ pub(super) fn look(
     mut did: impl FnMut(u64),
 ) -> Closer {
     let opened = open(entry, options, known);
-    let mut part = |work: &mut dyn FnMut(&Loaded, &Dataset, &Scale) -> Result<()>| {
+    let mut part = |work: &mut dyn FnMut(&Loaded, &HeldOutImages, &Scale) -> Result<()>| {
         let done = match &opened {
-            Ok((run, data, scale)) => work(run, data, scale).map_err(|e| e.to_string()),
+            Ok((run, held, scale)) => work(run, held, scale).map_err(|e| e.to_string()),
             Err(why) => Err(why.clone()),
         };
         did(1);
         done
     };
     let (mut between, mut again, mut nearest) = (None, None, None);
-    let interpolations = part(&mut |run, data, _| {
-        between = Some(interpolations(run, data, options)?);
+    let interpolations = part(&mut |run, held, _| {
+        between = Some(interpolations(run, &held.data)?);
         Ok(())
     });
-    let reencoding = part(&mut |run, data, scale| {
-        again = Some(reencoding(run, data, scale, options)?);
+    let reencoding = part(&mut |run, held, scale| {
+        again = Some(reencoding(run, held, scale)?);
         Ok(())
     });
-    let neighbors = part(&mut |run, data, scale| {
-        nearest = Some(neighborhood(run, data, scale, options)?);
+    let neighbors = part(&mut |run, held, scale| {
+        nearest = Some(neighborhood(run, held, scale)?);
         Ok(())
     });
     Closer {
@@ -111,13 +111,13 @@ fn open(
     entry: &Entry,
     options: &Options<'_>,
     known: Option<Norm>,
-) -> Part<(Loaded, Dataset, Scale)> {
-    let opened = || -> Result<(Loaded, Dataset)> {
+) -> Part<(Loaded, HeldOutImages, Scale)> {
+    let opened = || -> Result<(Loaded, HeldOutImages)> {
         let run = Loaded::open(&entry.path, options.consent, options.device)?;
-        let data = run.test_data()?;
-        Ok((run, data))
+        let held = run.held_out(options.images)?;
+        Ok((run, held))
     };
-    let (run, data) = opened().map_err(|e| e.to_string())?;
+    let (run, held) = opened().map_err(|e| e.to_string())?;
     if !run.perception.encodes() {
         return Err(
             "its features were recorded from a file: no encoder is there that could look at \
@@ -129,12 +129,9 @@ fn open(
     let known = known.and_then(|norm| Scale::of(norm).ok());
     let scale = match known {
         Some(scale) => scale,
-        None => {
-            let chosen = measure::chosen(&data, options.images);
-            Scale::measure(&run, &chosen, options.device).map_err(|e| e.to_string())?
-        }
+        None => Scale::measure(&run, &held).map_err(|e| e.to_string())?,
     };
-    Ok((run, data, scale))
+    Ok((run, held, scale))
 }
 
 fn photo(data: &Dataset, index: usize, x: &Tensor) -> Result<Photo> {
@@ -148,17 +145,13 @@ fn photo(data: &Dataset, index: usize, x: &Tensor) -> Result<Photo> {
     })
 }
 
-fn interpolations(
-    run: &Loaded,
-    data: &Dataset,
-    options: &Options<'_>,
-) -> Result<Vec<Interpolation>> {
+fn interpolations(run: &Loaded, data: &Dataset) -> Result<Vec<Interpolation>> {
     let chosen = spread(data, 2 * PAIRS, &[])?;
     let augment = run.experiment.augment();
     let mut all = Vec::new();
     for pair in chosen.chunks_exact(2) {
-        let a = from_data(data, &pair[..1], &augment, options.device)?;
-        let b = from_data(data, &pair[1..], &augment, options.device)?;
+        let a = from_data(data, &pair[..1], &augment, run.device)?;
+        let b = from_data(data, &pair[1..], &augment, run.device)?;
         let made = interpolate::compute(run, &a, &b, FRAMES, |_| {})?;
         let frames = embed_all(&made.frames)?
             .into_iter()
@@ -180,21 +173,14 @@ fn interpolations(
     Ok(all)
 }
 
-fn reencoding(
-    run: &Loaded,
-    data: &Dataset,
-    scale: &Scale,
-    options: &Options<'_>,
-) -> Result<Reencoding> {
-    let chosen = measure::chosen(data, options.images);
+fn reencoding(run: &Loaded, held: &HeldOutImages, scale: &Scale) -> Result<Reencoding> {
     let keep: Vec<usize> = (1..=ROUNDS).collect();
     let made = reencode::compute(
         run,
-        &reencode::Photos::HeldOut(chosen.clone()),
+        &reencode::Photos::HeldOut(held),
         (&keep, REENCODED),
         Some(scale),
         |_| {},
-        options.device,
     )?;
     let mut photos = Vec::new();
     for (at, &place) in made.shown.iter().enumerate() {
@@ -203,7 +189,8 @@ fn reencoding(
         for (_, x) in &made.reconstructions {
             rounds.extend(embed_all(&one(x)?)?);
         }
-        photos.push((photo(data, chosen[place], &one(&made.photos)?)?, rounds));
+        let shown = photo(&held.data, held.chosen[place], &one(&made.photos)?)?;
+        photos.push((shown, rounds));
     }
     Ok(Reencoding {
         photos,
@@ -211,20 +198,10 @@ fn reencoding(
     })
 }
 
-fn neighborhood(
-    run: &Loaded,
-    data: &Dataset,
-    scale: &Scale,
-    options: &Options<'_>,
-) -> Result<Neighbors> {
-    let asked = measure::chosen(data, options.images);
-    let made = neighbors::compute(run, &asked, 1, scale, options.device, |_| {})?;
-    let places: Vec<i64> = deepsim_data::spread(NEIGHBORS, asked.len())
-        .into_iter()
-        .map(|place| place as i64)
-        .collect();
-    let index = Tensor::from_slice(&places).f_to_device(options.device)?;
-    let few = |x: &Tensor| -> Result<Tensor> { Ok(x.f_index_select(0, &index)?) };
+fn neighborhood(run: &Loaded, held: &HeldOutImages, scale: &Scale) -> Result<Neighbors> {
+    let made = neighbors::compute(run, held, 1, scale, |_| {})?;
+    let places = deepsim_data::spread(NEIGHBORS, held.chosen.len());
+    let few = |x: &Tensor| picked(x, &places);
     let photos = few(&made.photos)?;
     let features = run.perception.encode(&photos)?;
     let reconstructions = |x: &Tensor| -> Result<Vec<Reconstruction>> {
@@ -250,7 +227,7 @@ fn neighborhood(
         .zip(own)
         .enumerate()
         .map(|(i, (embedded, own))| {
-            let at = places[i] as usize;
+            let at = places[i];
             let beside = |(space, found, nearest): &(
                 &String,
                 &Vec<Vec<neighbors::Found>>,

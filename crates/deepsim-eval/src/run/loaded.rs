@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use deepsim_data::terminal::path as shown;
-use deepsim_data::{Dataset, Flow, Overlap, shared_images};
+use deepsim_data::{Augment, Dataset, Flow, Overlap, shared_images};
+use deepsim_experiment::measure::{self, Images};
 use deepsim_experiment::{Checkpoint, Consent, Experiment, Perception, run_dir};
 use deepsim_nets::Generator;
 use tch::Device;
@@ -25,6 +26,32 @@ pub struct Loaded {
     pub perception: Perception,
     /// The generator.
     pub generator: Generator,
+    /// Where it computes.
+    pub device: Device,
+}
+
+/// Held-out images that are measured.
+pub struct HeldOutImages {
+    /// All that there are.
+    pub data: Dataset,
+    /// Which of them.
+    pub chosen: Vec<usize>,
+    /// How they are cut.
+    pub augment: Augment,
+    /// Where to compute.
+    pub device: Device,
+}
+
+impl HeldOutImages {
+    /// For a measurement.
+    pub fn images(&self) -> Images<'_> {
+        Images {
+            data: &self.data,
+            augment: &self.augment,
+            chosen: &self.chosen,
+            device: self.device,
+        }
+    }
 }
 
 impl Loaded {
@@ -52,6 +79,7 @@ impl Loaded {
             checkpoint,
             perception,
             generator,
+            device,
         })
     }
 
@@ -70,20 +98,33 @@ impl Loaded {
         Ok(data)
     }
 
-    /// How many of the chosen held-out images are training images too; none where the training images are not there
+    /// The held-out images to measure: all, or `limit` of them spread evenly.
+    ///
+    /// # Errors
+    /// As [`Loaded::test_data`].
+    pub fn held_out(&self, limit: usize) -> Result<HeldOutImages> {
+        let data = self.test_data()?;
+        Ok(HeldOutImages {
+            chosen: measure::chosen(&data, limit),
+            data,
+            augment: self.experiment.augment(),
+            device: self.device,
+        })
+    }
+
+    /// How many of the held-out images are training images too; none where the training images are not there
     /// any more. Where there are some, `warn` is told.
     ///
     /// # Errors
     /// Images that cannot be read.
     pub fn overlap(
         &self,
-        test: &Dataset,
-        chosen: &[usize],
+        of: &HeldOutImages,
         mut warn: impl FnMut(String),
     ) -> Result<Option<usize>> {
-        let found = self.shared(test, chosen)?;
+        let found = self.shared(of)?;
         if let Some(count) = found.filter(|n| *n > 0) {
-            let n = chosen.len();
+            let n = of.chosen.len();
             let which = if count == n {
                 format!("all {n} held-out images are")
             } else {
@@ -97,8 +138,8 @@ impl Loaded {
         Ok(found)
     }
 
-    /// How many of the chosen images are training images, without a word.
-    fn shared(&self, test: &Dataset, chosen: &[usize]) -> Result<Option<usize>> {
+    /// How many of the images are training images, without a word.
+    fn shared(&self, of: &HeldOutImages) -> Result<Option<usize>> {
         // What the training counted holds: both sets are the same.
         if self.checkpoint.manifest.held_out_overlap == Some(0) {
             return Ok(Some(0));
@@ -106,10 +147,10 @@ impl Loaded {
         let Ok(train) = self.train_data() else {
             return Ok(None);
         };
-        Ok(match shared_images(&train, test, &|| Flow::Continue)? {
+        Ok(match shared_images(&train, &of.data, &|| Flow::Continue)? {
             Overlap::Images(shared) => {
                 let is_shared = |i: &&usize| shared.binary_search(i).is_ok();
-                Some(chosen.iter().filter(is_shared).count())
+                Some(of.chosen.iter().filter(is_shared).count())
             }
             Overlap::NotComparable(_) => None,
         })

@@ -22,6 +22,15 @@ pub fn folder(asked: Option<PathBuf>) -> Result<Option<PathBuf>> {
     }
 }
 
+/// The folder that was asked for, or `runs`.
+///
+/// # Errors
+/// A folder that is not there.
+pub fn needed(asked: Option<PathBuf>) -> Result<PathBuf> {
+    let path = "runs".into();
+    folder(asked)?.ok_or(EvalError::NoRuns { path })
+}
+
 /// Does something with each run of a folder (or the one run that it is), one at a time in
 /// memory. Runs that cannot be opened are told through `warn` and left out.
 ///
@@ -34,11 +43,7 @@ pub fn each(
     mut warn: impl FnMut(String),
     mut work: impl FnMut(&Loaded) -> Result<()>,
 ) -> Result<()> {
-    let Some(parent) = folder(asked)? else {
-        return Err(EvalError::NoRuns {
-            path: "runs".into(),
-        });
-    };
+    let parent = needed(asked)?;
     let paths = find_runs(&parent)?;
     let (count, alone) = (paths.len(), paths.len() == 1);
     let mut worked = 0;

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use clap::ValueEnum;
 use deepsim_data::terminal::{self, one_line};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::error::{EvalError, Result};
 
@@ -115,9 +114,25 @@ pub fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A number that may be missing, for JSON.
-pub fn optional(v: Option<f64>) -> Value {
-    v.map_or(Value::Null, Value::from)
+/// Rows in a format; `text` makes them readable.
+///
+/// # Errors
+/// As [`json`].
+pub fn render<T: Serialize + Default>(
+    rows: &[T],
+    format: Format,
+    text: impl FnOnce(&[T]) -> String,
+) -> Result<String> {
+    match format {
+        Format::Json => json(rows),
+        Format::Csv => csv(rows),
+        Format::Text => Ok(text(rows)),
+    }
+}
+
+/// A number with so many decimals; a dash where there is none.
+pub fn number(v: Option<f64>, decimals: usize) -> String {
+    v.map_or("-".to_owned(), |v| format!("{v:.decimals$}"))
 }
 
 #[cfg(test)]

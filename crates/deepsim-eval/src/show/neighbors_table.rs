@@ -4,18 +4,14 @@ use deepsim_data::terminal::one_line;
 
 use crate::analysis::neighbors::Row;
 use crate::error::Result;
-use crate::show::format::{Format, columns, csv, json};
+use crate::show::format::{self, Format, columns};
 
 /// The rows in a format.
 ///
 /// # Errors
 /// None of ours.
 pub fn render(rows: &[Row], format: Format) -> Result<String> {
-    match format {
-        Format::Json => json(rows),
-        Format::Csv => csv(rows),
-        Format::Text => Ok(text(rows)),
-    }
+    format::render(rows, format, text)
 }
 
 fn text(rows: &[Row]) -> String {
@@ -26,10 +22,7 @@ fn text(rows: &[Row]) -> String {
          nearer: % of photos to which the reconstruction is nearer (image / feature).\n\
          category: % of neighbours of the photo's category (chance: drawn at random).\n",
     );
-    let mut runs: Vec<&str> = rows.iter().map(|r| r.run.as_str()).collect();
-    runs.dedup();
-    for run in runs {
-        let mine: Vec<&Row> = rows.iter().filter(|r| r.run == run).collect();
+    for mine in rows.chunk_by(|a, b| a.run == b.run) {
         let cells: Vec<Vec<String>> = mine
             .iter()
             .map(|r| {
@@ -58,7 +51,9 @@ fn text(rows: &[Row]) -> String {
         let head = [
             "", "length", "image", "feature", "nearer", "category", "chance",
         ];
-        let (n, known) = mine.first().map_or((0, 0), |r| (r.n, r.n_category));
+        let (run, n, known) = mine
+            .first()
+            .map_or(("", 0, 0), |r| (r.run.as_str(), r.n, r.n_category));
         out.push_str(&format!(
             "\n{} ({n} photos; {known} of a category that is trained on)\n{}",
             one_line(run),

@@ -1,13 +1,15 @@
 //! Files that are written whole or not at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::io::Read as _;
 use std::path::Path;
 
 use deepsim_experiment::{ExperimentError, files};
-
+use deepsim_nets::params::f32_bytes;
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use tch::Tensor;
 
 use crate::error::{EvalError, Result, WhileRunning as _};
 use crate::show::format::Format;
@@ -117,11 +119,9 @@ pub fn check(option: &'static str, path: &Path, kind: Kind) -> Result<()> {
             Err(e) => e.to_string(),
         },
     };
-    Err(EvalError::Usage {
-        option,
-        value: deepsim_data::terminal::path(path),
-        reason: format!("{reason}; choose another name, or move it away"),
-    })
+    let value = deepsim_data::terminal::path(path);
+    let reason = format!("{reason}; choose another name, or move it away");
+    Err(EvalError::usage(option, value, reason))
 }
 
 /// The same image with the mark of this program.
@@ -130,6 +130,22 @@ fn marked(png: &[u8]) -> Vec<u8> {
         Some((head, rest)) if !rest.starts_with(MARK) => [head, MARK, rest].concat(),
         _ => png.to_owned(),
     }
+}
+
+/// A safetensors file of one tensor, as F32.
+///
+/// # Errors
+/// What libtorch refuses.
+pub fn safetensors(key: &str, x: &Tensor) -> Result<Vec<u8>> {
+    let bytes = f32_bytes(x)?;
+    let shape: Vec<usize> = x
+        .size()
+        .iter()
+        .map(|&d| usize::try_from(d).unwrap_or(0))
+        .collect();
+    let bad = |e: safetensors::SafeTensorError| EvalError::Format(e.to_string());
+    let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(bad)?;
+    safetensors::serialize([(key, view)], None::<HashMap<String, String>>).map_err(bad)
 }
 
 /// Writes a file beside and renames it: a reader never sees half of it. Makes its folder. Images are marked as this

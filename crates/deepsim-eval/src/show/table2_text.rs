@@ -9,14 +9,14 @@ use crate::analysis::paper;
 use crate::analysis::table2::Row;
 use crate::error::Result;
 use crate::run::catalog::Loss;
-use crate::show::format::{Format, columns, csv, json};
+use crate::show::format::{self, Format, columns, number};
 
 fn percent(v: Option<f64>) -> String {
-    v.map_or("-".to_owned(), |v| format!("{v:.1}"))
+    number(v, 1)
 }
 
 fn whole(v: Option<f64>) -> String {
-    v.map_or("-".to_owned(), |v| format!("{v:.0}"))
+    number(v, 0)
 }
 
 fn run_name(row: &Row) -> String {
@@ -213,8 +213,7 @@ fn runs(ours: &[&Row]) -> String {
                 r.layer.clone(),
                 percent(r.image_error),
                 percent(r.feature_error),
-                r.gradient_energy
-                    .map_or("-".to_owned(), |v| format!("{v:.2}")),
+                number(r.gradient_energy, 2),
                 r.step.map_or("-".to_owned(), |s| s.to_string()),
                 paper,
             ]
@@ -334,9 +333,5 @@ pub fn metrics(rows: &[Row]) -> String {
 /// # Errors
 /// None of ours.
 pub fn render(rows: &[Row], format: Format) -> Result<String> {
-    match format {
-        Format::Json => json(rows),
-        Format::Csv => csv(rows),
-        Format::Text => Ok(text(rows)),
-    }
+    format::render(rows, format, text)
 }

@@ -13,7 +13,6 @@ use super::{Figure, Panel, Plan};
 use crate::analysis::interpolate;
 use crate::analysis::mv;
 use crate::analysis::reencode;
-use crate::analysis::sample;
 use crate::error::{EvalError, Result};
 use crate::measure::photos::{from_data, named, short_name, some};
 use crate::run::catalog::{Entry, Origin};
@@ -24,10 +23,6 @@ use crate::show::sheet::{Sheet, images};
 const ITERATIONS: [usize; 4] = [1, 2, 4, 8];
 /// Frames of a row of Fig. 7.
 const FRAMES: usize = 8;
-/// Rows of Fig. 8 for each run.
-const SAMPLE_ROWS: usize = 2;
-/// Seed of its codes, the default of the command that draws more of them.
-const SAMPLE_SEED: u64 = 1;
 
 /// A figure and what it was made of.
 #[derive(Debug)]
@@ -36,10 +31,30 @@ pub struct Drawn {
     pub sheet: Sheet,
     /// Label and folder of each run.
     pub runs: Vec<(String, PathBuf)>,
-    /// Names of the images.
-    pub photos: Vec<String>,
     /// What is otherwise than asked.
     pub remarks: Vec<String>,
+}
+
+/// What the rows of a figure are made of.
+pub(super) struct Material<'a> {
+    pub plan: &'a Plan,
+    /// Images that were asked for.
+    pub count: usize,
+    /// Held-out images: at most as many.
+    pub chosen: &'a [usize],
+    /// Their names.
+    pub names: &'a [String],
+    /// They, Caffe units.
+    pub photos: &'a Tensor,
+    pub consent: &'a Consent,
+    pub device: Device,
+}
+
+impl Material<'_> {
+    /// The run of a panel.
+    pub(super) fn open(&self, panel: &Panel) -> Result<Loaded> {
+        Loaded::open(&panel.entry.path, self.consent, self.device)
+    }
 }
 
 /// Makes the images of a plan, of `count` held-out images whose name has one of `filters`.
@@ -48,7 +63,7 @@ pub struct Drawn {
 /// # Errors
 /// A plan without panels; runs that cannot be opened.
 pub fn draw(
-    figure: Figure,
+    figure: &Figure,
     plan: &Plan,
     count: usize,
     filters: &[String],
@@ -77,11 +92,11 @@ pub fn draw(
             let has = |i: &usize| record.manifest.photos.iter().any(|p| p.index == *i);
             candidates.retain(has);
             let asked = count.min(of);
-            if candidates.len() < asked && figure != Figure::Samples {
+            if candidates.len() < asked {
                 remarks.push(format!(
                     "figure {} shows {} of {asked} images: {} has reconstructions of no others \
                      (`baseline mv --images {asked} --fresh` makes more)",
-                    figure.number(),
+                    figure.number,
                     candidates.len(),
                     shown(&panel.entry.path),
                 ));
@@ -95,65 +110,37 @@ pub fn draw(
             data: "those that all runs of the figure have".to_owned(),
         });
     }
-    if figure != Figure::Samples && chosen.len() < count && of < count {
-        remarks.push(format!(
-            "figure {} shows {} images: there are no more{}",
-            figure.number(),
-            chosen.len(),
-            if filters.is_empty() {
-                ""
-            } else {
-                " of such a name"
-            }
-        ));
-    }
     let held_out = &first.entry.experiment.config.data;
     let mut sheet = Sheet::new(&format!(
         "Fig. {}: {} ({}, {} px)",
-        figure.number(),
-        figure.title(),
+        figure.number,
+        figure.title,
         held_out.test.display(),
         held_out.crop
     ));
     let augment = first.entry.experiment.augment();
     let names: Vec<String> = chosen.iter().map(|&i| data.name(i).to_owned()).collect();
-    let photos = from_data(&data, &chosen, &augment, device)?;
-    let mut shown = names.clone();
-    if figure == Figure::Samples {
-        shown = Vec::new();
-        for panel in &plan.panels {
-            let run = Loaded::open(&panel.entry.path, consent, device)?;
-            let per_row = i64::try_from(count).unwrap_or(i64::MAX);
-            let made = sample::draw(&run, SAMPLE_ROWS * count, SAMPLE_SEED, device)?;
-            for row in 0..SAMPLE_ROWS as i64 {
-                let label = if row == 0 { panel.label.as_str() } else { "" };
-                sheet.row(label, images(&made.f_narrow(0, row * per_row, per_row)?)?);
-            }
-            progress(1);
-        }
-    } else if figure == Figure::Interpolation {
-        shown = pairs(
-            &mut sheet,
-            plan,
-            (&names, &photos),
-            consent,
-            device,
-            &mut progress,
-        )?;
-    } else {
-        sheet.columns = names.iter().map(|n| short_name(n)).collect();
-        sheet.row("photo", images(&photos)?);
-        for panel in &plan.panels {
-            rows(
-                &mut sheet,
-                figure,
-                panel,
-                (&chosen, &photos),
-                consent,
-                device,
-            )?;
-            progress(1);
-        }
+    let material = Material {
+        plan,
+        count,
+        chosen: &chosen,
+        names: &names,
+        photos: &from_data(&data, &chosen, &augment, device)?,
+        consent,
+        device,
+    };
+    let on_it = (figure.rows)(&mut sheet, &material, &mut progress)?;
+    if !on_it.is_empty() && chosen.len() < count && of < count {
+        let which = if filters.is_empty() {
+            ""
+        } else {
+            " of such a name"
+        };
+        remarks.push(format!(
+            "figure {} shows {} images: there are no more{which}",
+            figure.number,
+            chosen.len()
+        ));
     }
     let of = |p: &Panel| {
         let heading = p
@@ -165,102 +152,111 @@ pub fn draw(
     Ok(Drawn {
         sheet,
         runs: plan.panels.iter().map(of).collect(),
-        photos: shown,
         remarks,
     })
 }
 
-fn rows(
+/// Held-out images, and below them what each run makes of them.
+pub(super) fn reconstructed(
     sheet: &mut Sheet,
-    figure: Figure,
-    panel: &Panel,
-    (chosen, photos): (&[usize], &Tensor),
-    consent: &Consent,
-    device: Device,
-) -> Result<()> {
-    if let Some(heading) = &panel.heading {
-        sheet.heading(heading);
+    of: &Material<'_>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Vec<String>> {
+    below_photos(sheet, of, progress, |sheet, panel| {
+        sheet.row(&panel.label, images(&reconstructions(&panel.entry, of)?)?);
+        Ok(())
+    })
+}
+
+/// The same of several iterations.
+pub(super) fn reencoded(
+    sheet: &mut Sheet,
+    of: &Material<'_>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Vec<String>> {
+    below_photos(sheet, of, progress, |sheet, panel| {
+        let run = of.open(panel)?;
+        let given = reencode::Photos::Given(of.photos.shallow_clone());
+        let shown = (&ITERATIONS[..], of.chosen.len());
+        let made = reencode::compute(&run, &given, shown, None, |_| {})?;
+        for (iteration, reconstructions) in &made.reconstructions {
+            let label = format!("{}, {iteration}", panel.label);
+            sheet.row(&label, images(reconstructions)?);
+        }
+        Ok(())
+    })
+}
+
+/// Held-out images in columns, and below them the rows of each panel.
+fn below_photos(
+    sheet: &mut Sheet,
+    of: &Material<'_>,
+    progress: &mut dyn FnMut(u64),
+    rows: impl Fn(&mut Sheet, &Panel) -> Result<()>,
+) -> Result<Vec<String>> {
+    sheet.columns = of.names.iter().map(|n| short_name(n)).collect();
+    sheet.row("photo", images(of.photos)?);
+    for panel in &of.plan.panels {
+        if let Some(heading) = &panel.heading {
+            sheet.heading(heading);
+        }
+        rows(sheet, panel)?;
+        progress(1);
     }
-    if figure != Figure::Reencoding {
-        let made = reconstructions(&panel.entry, photos, chosen, consent, device)?;
-        sheet.row(&panel.label, images(&made)?);
-        return Ok(());
-    }
-    let run = Loaded::open(&panel.entry.path, consent, device)?;
-    let given = reencode::Photos::Given(photos.shallow_clone());
-    let shown = (&ITERATIONS[..], chosen.len());
-    let made = reencode::compute(&run, &given, shown, None, |_| {}, device)?;
-    for (iteration, reconstructions) in &made.reconstructions {
-        sheet.row(
-            &format!("{}, {iteration}", panel.label),
-            images(reconstructions)?,
-        );
-    }
-    Ok(())
+    Ok(of.names.to_vec())
 }
 
 fn test_data(entry: &Entry) -> Result<Dataset> {
     Ok(Dataset::open_and_tell(&entry.experiment.config.data.test)?)
 }
 
-fn reconstructions(
-    entry: &Entry,
-    photos: &Tensor,
-    chosen: &[usize],
-    consent: &Consent,
-    device: Device,
-) -> Result<Tensor> {
+fn reconstructions(entry: &Entry, of: &Material<'_>) -> Result<Tensor> {
     match entry.origin {
         Origin::Generator(_) => {
-            let run = Loaded::open(&entry.path, consent, device)?;
+            let run = Loaded::open(&entry.path, of.consent, of.device)?;
             let data = run.test_data()?;
-            let features = held_out_features(&run.perception, &data, chosen, photos)?;
+            let features = held_out_features(&run.perception, &data, of.chosen, of.photos)?;
             Ok(decode(&run.generator, &features, Clip::Displayable)?)
         }
         Origin::MahendranVedaldi => {
             let record = mv::Record::open(&entry.path)?;
             record.test_data()?;
-            let some = record.of(&record.reconstructions(Device::Cpu)?, chosen)?;
-            Ok(clip_caffe(&some.f_to_device(device)?)?)
+            let some = record.of(&record.reconstructions(Device::Cpu)?, of.chosen)?;
+            Ok(clip_caffe(&some.f_to_device(of.device)?)?)
         }
     }
 }
 
-/// Rows of Fig. 7: neighbours in the choice of images are the pairs.
-fn pairs(
+/// Between images: neighbours in the choice are the pairs.
+pub(super) fn interpolated(
     sheet: &mut Sheet,
-    plan: &Plan,
-    (names, photos): (&[String], &Tensor),
-    consent: &Consent,
-    device: Device,
-    progress: &mut impl FnMut(u64),
+    of: &Material<'_>,
+    progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<String>> {
-    let pairs: Vec<i64> = (0..names.len() as i64 / 2).collect();
+    let pairs: Vec<i64> = (0..of.names.len() as i64 / 2).collect();
     if pairs.is_empty() {
-        return Err(EvalError::Usage {
-            option: "--images",
-            value: names.len().to_string(),
-            reason: "an interpolation needs at least two images".to_owned(),
-        });
+        let reason = "an interpolation needs at least two images";
+        return Err(EvalError::usage("--images", of.names.len(), reason));
     }
     sheet.columns = vec!["photo".to_owned()];
     let ts = (0..FRAMES).map(|i| format!("{:.2}", i as f64 / (FRAMES - 1) as f64));
     sheet.columns.extend(ts);
     sheet.columns.push("photo".to_owned());
-    for panel in &plan.panels {
+    for panel in &of.plan.panels {
         sheet.heading(&format!("features of {}", panel.label));
-        let run = Loaded::open(&panel.entry.path, consent, device)?;
+        let run = of.open(panel)?;
         for &pair in &pairs {
+            let [from, to] = [2 * pair, 2 * pair + 1];
             let (a, b) = (
-                photos.f_narrow(0, 2 * pair, 1)?,
-                photos.f_narrow(0, 2 * pair + 1, 1)?,
+                of.photos.f_narrow(0, from, 1)?,
+                of.photos.f_narrow(0, to, 1)?,
             );
             let made = interpolate::compute(&run, &a, &b, FRAMES, |_| {})?;
             let row = Tensor::f_cat(&[&a, &made.frames, &b], 0)?;
-            let [from, to] = [2 * pair, 2 * pair + 1].map(|i| short_name(&names[i as usize]));
+            let [from, to] = [from, to].map(|i| short_name(&of.names[i as usize]));
             sheet.row(&format!("{from} – {to}"), images(&row)?);
         }
         progress(1);
     }
-    Ok(names.iter().take(2 * pairs.len()).cloned().collect())
+    Ok(of.names.iter().take(2 * pairs.len()).cloned().collect())
 }

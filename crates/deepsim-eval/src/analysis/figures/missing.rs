@@ -7,16 +7,21 @@ use deepsim_experiment::Experiment;
 use crate::run::catalog::{Loss, inverts, net_name};
 
 /// A part of a figure that no run stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Missing {
     /// A run with this loss.
     Loss(Loss),
     /// Mahendran & Vedaldi's method at this layer.
     MahendranVedaldi(String),
-    /// Runs with another comparator.
-    Comparators,
-    /// Variational autoencoders with another loss.
-    Autoencoders,
+    /// Other runs to compare those that there are with.
+    Others {
+        /// What is missing, in words.
+        what: &'static str,
+        /// Whether an experiment makes one.
+        fits: fn(&Experiment) -> bool,
+        /// Whether it must look like what the figure has.
+        alike: bool,
+    },
 }
 
 /// The experiment nearest to a model at whose layer none does it: at another layer, whose name can be set.
@@ -90,40 +95,16 @@ impl Missing {
                 };
                 format!("no record of Mahendran & Vedaldi at {layer}; {how}")
             }
-            Missing::Autoencoders => {
+            Missing::Others { what, fits, alike } => {
                 let all: Vec<String> = files
                     .iter()
-                    .filter(|e| crate::analysis::sample::has_prior(e))
-                    .map(|e| shown(&e.path))
-                    .collect();
-                let short = "too few variational autoencoders to compare";
-                if all.is_empty() {
-                    format!("{short}, and no experiment file here makes one")
-                } else {
-                    format!("{short}; train {}", all.join(", "))
-                }
-            }
-            Missing::Comparators => {
-                let fits = |e: &&Experiment| {
-                    inverts(e)
-                        && Loss::of(e) == Loss::Full
-                        && e.config.comparator.only() != Some(&e.config.encoder)
-                };
-                let all: Vec<String> = files
-                    .iter()
-                    .filter(fits)
-                    .filter(like)
+                    .filter(|e| fits(e) && (!alike || like(e)))
                     .map(|e| shown(&e.path))
                     .collect();
                 if all.is_empty() {
-                    "no runs with different comparators, and no experiment file here \
-                             makes one"
-                        .to_owned()
+                    format!("{what}, and no experiment file here makes one")
                 } else {
-                    format!(
-                        "no runs with different comparators; train {}",
-                        all.join(", ")
-                    )
+                    format!("{what}; train {}", all.join(", "))
                 }
             }
         }

@@ -1,65 +1,110 @@
-//! The figures of the paper's Section 4.1, from the runs that there are.
+//! The figures of the paper's Section 4.1, from the runs that there are: a row of [`FIGURES`] each, and the functions that
+//! it names.
 
 mod draw;
 mod missing;
 mod plan;
+mod samples;
 
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
+use deepsim_experiment::Experiment;
+
+use crate::analysis::sample::has_prior;
+use crate::error::Result;
+use crate::run::catalog::{Entry, inverts};
+use crate::show::sheet::Sheet;
+use draw::Material;
 
 pub use draw::{Drawn, draw};
 pub use missing::Missing;
 pub use plan::{Panel, Plan, plan};
 
+/// Adds the rows to the sheet, tells of each panel, and gives the names of the held-out images that are on it.
+type Rows = fn(&mut Sheet, &Material<'_>, &mut dyn FnMut(u64)) -> Result<Vec<String>>;
+
 /// A figure of the paper that shows reconstructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Figure {
-    /// Parts of the loss left out.
-    #[value(name = "1")]
-    Losses,
-    /// Reconstructions from several layers.
-    #[value(name = "3")]
-    Layers,
-    /// Beside Dosovitskiy & Brox and Mahendran & Vedaldi.
-    #[value(name = "4")]
-    Methods,
-    /// Encoding and reconstructing again and again.
-    #[value(name = "5")]
-    Reencoding,
-    /// Other comparators.
-    #[value(name = "6")]
-    Comparators,
-    /// Between two images.
-    #[value(name = "7")]
-    Interpolation,
-    /// Samples of variational autoencoders.
-    #[value(name = "8")]
-    Samples,
+#[derive(Clone, Copy)]
+pub struct Figure {
+    /// Its number in the paper.
+    pub number: &'static str,
+    /// What it shows.
+    pub title: &'static str,
+    /// Which runs may stand in it.
+    takes: fn(&Experiment) -> bool,
+    /// What is equal of all that stand in it.
+    alike: fn(&Entry) -> String,
+    /// Chooses among runs that are alike.
+    choose: fn(&[&Entry]) -> Plan,
+    rows: Rows,
 }
 
-impl Figure {
-    /// Its number in the paper.
-    pub fn number(self) -> u8 {
-        match self {
-            Figure::Losses => 1,
-            Figure::Layers => 3,
-            Figure::Methods => 4,
-            Figure::Reencoding => 5,
-            Figure::Comparators => 6,
-            Figure::Interpolation => 7,
-            Figure::Samples => 8,
-        }
+/// All of them.
+pub static FIGURES: [Figure; 7] = [
+    Figure {
+        number: "1",
+        title: "reconstructions with different components of the loss",
+        takes: inverts,
+        alike: Entry::encoder_key,
+        choose: plan::losses,
+        rows: draw::reconstructed,
+    },
+    Figure {
+        number: "3",
+        title: "reconstructions from different layers",
+        takes: inverts,
+        alike: Entry::photos_key,
+        choose: plan::layers,
+        rows: draw::reconstructed,
+    },
+    Figure {
+        number: "4",
+        title: "comparison with other methods of inversion",
+        takes: inverts,
+        alike: Entry::photos_key,
+        choose: plan::methods,
+        rows: draw::reconstructed,
+    },
+    Figure {
+        number: "5",
+        title: "iteratively re-encoding and reconstructing",
+        takes: inverts,
+        alike: Entry::photos_key,
+        choose: plan::layers,
+        rows: draw::reencoded,
+    },
+    Figure {
+        number: "6",
+        title: "reconstructions with different comparators",
+        takes: inverts,
+        alike: Entry::encoder_key,
+        choose: plan::comparators,
+        rows: draw::reconstructed,
+    },
+    Figure {
+        number: "7",
+        title: "interpolation between images in feature space",
+        takes: inverts,
+        alike: Entry::photos_key,
+        choose: plan::layers,
+        rows: draw::interpolated,
+    },
+    Figure {
+        number: "8",
+        title: "samples from variational autoencoders",
+        takes: has_prior,
+        alike: Entry::photos_key,
+        choose: samples::choose,
+        rows: samples::rows,
+    },
+];
+
+impl ValueEnum for Figure {
+    fn value_variants<'a>() -> &'a [Figure] {
+        &FIGURES
     }
 
-    /// What it shows.
-    pub fn title(self) -> &'static str {
-        match self {
-            Figure::Losses => "reconstructions with different components of the loss",
-            Figure::Layers => "reconstructions from different layers",
-            Figure::Methods => "comparison with other methods of inversion",
-            Figure::Reencoding => "iteratively re-encoding and reconstructing",
-            Figure::Comparators => "reconstructions with different comparators",
-            Figure::Interpolation => "interpolation between images in feature space",
-            Figure::Samples => "samples from variational autoencoders",
-        }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.number))
     }
 }

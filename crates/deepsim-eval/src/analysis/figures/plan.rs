@@ -1,10 +1,8 @@
 //! Which runs stand in which figure.
 
-use deepsim_nets::loss::TermKind;
 use std::collections::BTreeMap;
 
 use super::{Figure, Missing};
-use crate::analysis::sample::{compared_in, has_prior};
 use crate::run::catalog::{Entry, Loss, Origin, best, inverts, layer_name, net_name};
 
 /// One row (or block of rows) of a figure.
@@ -16,6 +14,16 @@ pub struct Panel {
     pub label: String,
     /// The run or record.
     pub entry: Entry,
+}
+
+impl Panel {
+    fn new(label: &str, entry: &Entry) -> Panel {
+        Panel {
+            heading: None,
+            label: label.to_owned(),
+            entry: entry.clone(),
+        }
+    }
 }
 
 /// A figure before its images are made.
@@ -30,29 +38,16 @@ pub struct Plan {
 /// Chooses runs. `encoder` (`NET:TAP`) narrows the choice to runs that invert this layer.
 /// Images of one figure are of the same original images and crops; where runs differ in them, those
 /// that fill most of the figure are taken.
-pub fn plan(figure: Figure, entries: &[Entry], encoder: Option<&str>) -> Plan {
+pub fn plan(figure: &Figure, entries: &[Entry], encoder: Option<&str>) -> Plan {
     let fits = |e: &&Entry| {
         let source = &e.experiment.encoder;
-        let name = source.to_string();
-        // Autoencoders and super-resolution invert nothing.
-        let kind = match figure {
-            Figure::Samples => has_prior(&e.experiment),
-            _ => inverts(&e.experiment),
-        };
-        kind && encoder.is_none_or(|wanted| wanted == name || wanted == layer_name(source))
-    };
-    let entries: Vec<&Entry> = entries.iter().filter(fits).collect();
-    let key: fn(&Entry) -> String = match figure {
-        Figure::Losses | Figure::Comparators => Entry::encoder_key,
-        _ => Entry::photos_key,
+        let named = |wanted: &str| wanted == source.to_string() || wanted == layer_name(source);
+        (figure.takes)(&e.experiment) && encoder.is_none_or(named)
     };
     let mut groups: BTreeMap<String, Vec<&Entry>> = BTreeMap::new();
-    for entry in entries {
-        groups.entry(key(entry)).or_default().push(entry);
-    }
-    let mut plans: Vec<Plan> = groups.values().map(|g| of_group(figure, g)).collect();
-    if plans.is_empty() {
-        plans.push(of_group(figure, &[]));
+    for entry in entries.iter().filter(fits) {
+        let alike = groups.entry((figure.alike)(entry)).or_default();
+        alike.push(entry);
     }
     // Most panels; of equals the longest trained.
     let worth = |p: &Plan| {
@@ -62,48 +57,34 @@ pub fn plan(figure: Figure, entries: &[Entry], encoder: Option<&str>) -> Plan {
         });
         (p.panels.len(), steps.max().unwrap_or(0))
     };
-    plans.into_iter().max_by_key(worth).unwrap_or_default()
+    let plans = groups.values().map(|group| (figure.choose)(group));
+    let most = plans.max_by_key(worth);
+    most.unwrap_or_else(|| (figure.choose)(&[]))
 }
 
-fn of_group(figure: Figure, group: &[&Entry]) -> Plan {
-    match figure {
-        Figure::Losses => losses(group),
-        Figure::Layers | Figure::Reencoding | Figure::Interpolation => layers(group),
-        Figure::Methods => methods(group),
-        Figure::Comparators => comparators(group),
-        Figure::Samples => samples(group),
+/// The run that stands for each key, labelled by it, in order. Fewer than two are nothing to compare.
+pub(super) fn compared(
+    group: &[&Entry],
+    key: impl Fn(&Entry) -> (bool, String),
+    missing: Missing,
+) -> Plan {
+    let mut alike: BTreeMap<(bool, String), Vec<&Entry>> = BTreeMap::new();
+    for &entry in group {
+        alike.entry(key(entry)).or_default().push(entry);
     }
-}
-
-/// One run for each comparator; the one that compares pixels first.
-fn samples(group: &[&Entry]) -> Plan {
     let mut plan = Plan::default();
-    let key = |e: &Entry| {
-        (
-            e.experiment.config.loss.weight(TermKind::Feature) > 0.0,
-            compared_in(&e.experiment),
-        )
-    };
-    let mut keys: Vec<(bool, String)> = group.iter().map(|e| key(e)).collect();
-    keys.sort();
-    keys.dedup();
-    for found in keys {
-        if let Some(entry) = best(group.iter().filter(|e| key(e) == found).copied()) {
-            plan.panels.push(Panel {
-                heading: None,
-                label: found.1,
-                entry: entry.clone(),
-            });
-        }
+    for ((_, label), entries) in alike {
+        plan.panels
+            .extend(best(entries).map(|entry| Panel::new(&label, entry)));
     }
     if plan.panels.len() < 2 {
-        plan.missing.push(Missing::Autoencoders);
+        plan.missing.push(missing);
     }
     plan
 }
 
 /// The run of each loss; of those with a feature loss, the ones whose comparator most of them use.
-fn losses(group: &[&Entry]) -> Plan {
+pub(super) fn losses(group: &[&Entry]) -> Plan {
     let mut plan = Plan::default();
     let comparator = |e: &Entry| format!("{:?}", e.experiment.config.comparator);
     let featured = |l: Loss| !matches!(l, Loss::Image | Loss::AdversarialImage | Loss::Adversarial);
@@ -137,11 +118,7 @@ fn losses(group: &[&Entry]) -> Plan {
             e.loss() == Some(loss) && (!featured(loss) || Some(&comparator(e)) == most)
         };
         match best(group.iter().filter(fits).copied()) {
-            Some(entry) => plan.panels.push(Panel {
-                heading: None,
-                label: loss.words().to_owned(),
-                entry: entry.clone(),
-            }),
+            Some(entry) => plan.panels.push(Panel::new(loss.words(), entry)),
             None => plan.missing.push(Missing::Loss(loss)),
         }
     }
@@ -170,18 +147,14 @@ fn inverted(group: &[&Entry]) -> Vec<String> {
 }
 
 /// The full loss at every layer.
-fn layers(group: &[&Entry]) -> Plan {
+pub(super) fn layers(group: &[&Entry]) -> Plan {
     let mut plan = Plan::default();
     for layer in inverted(group) {
         let full =
             |e: &&&Entry| net_name(&e.experiment.encoder) == layer && e.loss() == Some(Loss::Full);
-        if let Some(entry) = best(group.iter().filter(full).copied()) {
-            plan.panels.push(Panel {
-                heading: None,
-                label: layer,
-                entry: entry.clone(),
-            });
-        }
+        let found = best(group.iter().filter(full).copied());
+        plan.panels
+            .extend(found.map(|entry| Panel::new(&layer, entry)));
     }
     if plan.panels.is_empty() {
         plan.missing.push(Missing::Loss(Loss::Full));
@@ -190,7 +163,7 @@ fn layers(group: &[&Entry]) -> Plan {
 }
 
 /// The paper's method, the image loss alone, and Mahendran & Vedaldi at every layer.
-fn methods(group: &[&Entry]) -> Plan {
+pub(super) fn methods(group: &[&Entry]) -> Plan {
     let mut plan = Plan::default();
     for layer in inverted(group) {
         let mut heading = Some(layer.clone());
@@ -215,8 +188,7 @@ fn methods(group: &[&Entry]) -> Plan {
             match best(here.iter().filter(fits).copied()) {
                 Some(entry) => plan.panels.push(Panel {
                     heading: heading.take(),
-                    label: label.to_owned(),
-                    entry: entry.clone(),
+                    ..Panel::new(label, entry)
                 }),
                 None => plan.missing.extend(missing),
             }
@@ -229,8 +201,7 @@ fn methods(group: &[&Entry]) -> Plan {
 }
 
 /// The full loss with every comparator; that of the encoder's own network first.
-fn comparators(group: &[&Entry]) -> Plan {
-    let mut plan = Plan::default();
+pub(super) fn comparators(group: &[&Entry]) -> Plan {
     let full: Vec<&Entry> = group
         .iter()
         .filter(|e| e.loss() == Some(Loss::Full))
@@ -242,22 +213,14 @@ fn comparators(group: &[&Entry]) -> Plan {
         let own = own.is_some_and(|own| own.is_same_network(&config.encoder));
         (!own, e.experiment.compared_in(net_name))
     };
-    let mut keys: Vec<(bool, String)> = full.iter().map(|e| key(e)).collect();
-    keys.sort();
-    keys.dedup();
-    for found in keys {
-        let same = |e: &&&Entry| key(e) == found;
-        let label = found.1.clone();
-        if let Some(entry) = best(full.iter().filter(same).copied()) {
-            plan.panels.push(Panel {
-                heading: None,
-                label,
-                entry: entry.clone(),
-            });
-        }
-    }
-    if plan.panels.len() < 2 {
-        plan.missing.push(Missing::Comparators);
-    }
-    plan
+    let missing = Missing::Others {
+        what: "no runs with different comparators",
+        fits: |e| {
+            inverts(e)
+                && Loss::of(e) == Loss::Full
+                && e.config.comparator.only() != Some(&e.config.encoder)
+        },
+        alike: true,
+    };
+    compared(&full, key, missing)
 }

@@ -8,24 +8,24 @@
 //!   mv.png                       original images above reconstructions
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::Dataset;
 use deepsim_experiment::{Consent, Experiment, ExperimentError, Perception, files, measure};
 use deepsim_nets::images::{caffe_to_rgb, rgb_to_caffe};
-use deepsim_nets::params::{f32_bytes, read_safetensors};
+use deepsim_nets::params::read_safetensors;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
-use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 use tempfile::TempDir;
 
 use super::objective::Settings;
 use crate::error::{EvalError, Result};
-use crate::measure::photos::{short_name, some};
+use crate::measure::photos::{picked, short_name, some};
+use crate::run::loaded::{HeldOutImages, same};
 use crate::show::output;
 use crate::show::sheet::{Sheet, images};
 
@@ -143,11 +143,7 @@ pub fn write(out: &Path, made: &Made<'_>, fresh: bool) -> Result<()> {
     let beside = beside(out, fresh)?;
     let mut sheet = Sheet::new(&format!("Mahendran & Vedaldi, {}", made.experiment.encoder));
     let shown = deepsim_data::spread(SHOWN, made.photos.len());
-    let places: Vec<i64> = shown.iter().map(|&i| i as i64).collect();
-    let few = |x: &Tensor| -> Result<_> {
-        let places = Tensor::f_from_slice(&places)?.f_to_device(x.device())?;
-        images(&x.f_index_select(0, &places)?)
-    };
+    let few = |x: &Tensor| -> Result<_> { images(&picked(x, &shown)?) };
     let names = shown.iter().map(|&i| &made.photos[i]);
     sheet.columns = names.map(|p| short_name(&p.name)).collect();
     sheet.row("photo", few(&made.originals)?);
@@ -155,7 +151,10 @@ pub fn write(out: &Path, made: &Made<'_>, fresh: bool) -> Result<()> {
     let mut files = BTreeMap::new();
     for (name, bytes) in [
         (TOML, made.experiment.to_toml()?.into_bytes()),
-        (TENSORS, tensors(&caffe_to_rgb(&made.reconstructions)?)?),
+        (
+            TENSORS,
+            output::safetensors("x", &caffe_to_rgb(&made.reconstructions)?)?,
+        ),
         (PICTURE, sheet.png()?),
     ] {
         output::write(&beside.path().join(name), &bytes)?;
@@ -224,18 +223,6 @@ fn replace(beside: &Path, out: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn tensors(rgb: &Tensor) -> Result<Vec<u8>> {
-    let bytes = f32_bytes(rgb)?;
-    let shape: Vec<usize> = rgb
-        .size()
-        .iter()
-        .map(|&d| usize::try_from(d).unwrap_or(0))
-        .collect();
-    let bad = |e: safetensors::SafeTensorError| EvalError::Format(e.to_string());
-    let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(bad)?;
-    safetensors::serialize([("x", view)], None::<HashMap<String, String>>).map_err(bad)
-}
-
 /// A record, opened and verified.
 #[derive(Debug)]
 pub struct Record {
@@ -288,15 +275,8 @@ impl Record {
     /// Missing or changed images.
     pub fn test_data(&self) -> Result<Dataset> {
         let data = Dataset::open_and_tell(&self.experiment.config.data.test)?;
-        let is = data.digest();
-        if is != self.manifest.test_data {
-            return Err(EvalError::InputChanged {
-                run: self.path.clone(),
-                what: "data.test".to_owned(),
-                was: self.manifest.test_data.chars().take(16).collect(),
-                is: is.chars().take(16).collect(),
-            });
-        }
+        let then = &self.manifest.test_data;
+        same(&self.path, "data.test", then, &data.digest())?;
         Ok(data)
     }
 
@@ -307,28 +287,33 @@ impl Record {
     pub fn perception(&self, consent: &Consent, device: Device) -> Result<Perception> {
         let permit = consent.on_record(&self.path, &self.manifest.encoder_weights);
         let perception = Perception::encoder_alone(&self.experiment, &permit, device)?;
-        if perception.encoder_hash != self.manifest.encoder_weights {
-            return Err(EvalError::InputChanged {
-                run: self.path.clone(),
-                what: "encoder.weights".to_owned(),
-                was: self.manifest.encoder_weights.chars().take(16).collect(),
-                is: perception.encoder_hash.chars().take(16).collect(),
-            });
-        }
+        let then = &self.manifest.encoder_weights;
+        same(
+            &self.path,
+            "encoder.weights",
+            then,
+            &perception.encoder_hash,
+        )?;
         Ok(perception)
     }
 
     /// The images to measure it on: those that any run is measured on ([`measure::chosen`]) where it has
     /// reconstructions of them all, else its own, at most `limit` of them.
-    pub fn chosen(&self, data: &Dataset, limit: usize) -> Vec<usize> {
+    ///
+    /// # Errors
+    /// As [`Record::test_data`].
+    pub fn held_out(&self, limit: usize, device: Device) -> Result<HeldOutImages> {
+        let data = self.test_data()?;
         let mut own: Vec<usize> = self.manifest.photos.iter().map(|p| p.index).collect();
         own.sort_unstable();
-        let chosen = measure::chosen(data, limit);
-        if chosen.iter().all(|i| own.binary_search(i).is_ok()) {
-            chosen
-        } else {
-            some(&own, limit)
-        }
+        let chosen = measure::chosen(&data, limit);
+        let has_all = chosen.iter().all(|i| own.binary_search(i).is_ok());
+        Ok(HeldOutImages {
+            chosen: if has_all { chosen } else { some(&own, limit) },
+            data,
+            augment: self.experiment.augment(),
+            device,
+        })
     }
 
     /// Reconstructions of images of the dataset, of all of [`Record::reconstructions`].
@@ -339,14 +324,13 @@ impl Record {
         let photos = &self.manifest.photos;
         let place = |&index: &usize| {
             let found = photos.iter().position(|p| p.index == index);
-            found.map(|p| p as i64).ok_or_else(|| EvalError::Record {
+            found.ok_or_else(|| EvalError::Record {
                 path: self.path.join(FILE),
                 reason: format!("has no reconstruction of image {index}"),
             })
         };
-        let places: Vec<i64> = indices.iter().map(place).collect::<Result<_>>()?;
-        let places = Tensor::f_from_slice(&places)?.f_to_device(reconstructions.device())?;
-        Ok(reconstructions.f_index_select(0, &places)?)
+        let places: Vec<usize> = indices.iter().map(place).collect::<Result<_>>()?;
+        picked(reconstructions, &places)
     }
 
     /// The reconstructions, `[N,3,S,S]` in Caffe units, not clipped.
