@@ -298,7 +298,7 @@ pub enum ExperimentError {
     /// Networks and weights.
     #[error(transparent)]
     Net(#[from] deepsim_nets::NetError),
-    /// Photographs.
+    /// Images.
     #[error(transparent)]
     Data(#[from] deepsim_data::DataError),
 }

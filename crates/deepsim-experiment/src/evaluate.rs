@@ -1,4 +1,4 @@
-//! Errors on held-out photographs, the same for training and for tables.
+//! Errors on held-out images, the same for training and for tables.
 
 use deepsim_data::{Augment, Dataset, Part};
 use deepsim_nets::{Generator, images};

@@ -71,17 +71,17 @@ pub struct Norm {
     pub pairs_from: usize,
 }
 
-/// Errors of a generator on held-out photographs.
+/// Errors of a generator on held-out images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeldOut {
-    /// Photographs.
+    /// Images.
     pub n: usize,
     /// Normalised error of pixels, percent.
     pub image_error: f64,
     /// Normalised error of the inverted features, percent; none where they were recorded
     /// elsewhere, since the reconstruction's cannot be.
     pub feature_error: Option<f64>,
-    /// Gradient energy relative to the photographs': 1 is as sharp, below is blur.
+    /// Gradient energy relative to the images': 1 is as sharp, below is blur.
     pub gradient_energy: f64,
     /// What errors are relative to.
     pub norm: Norm,

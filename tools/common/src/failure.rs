@@ -59,8 +59,19 @@ impl std::fmt::Display for Ending {
     }
 }
 
-/// The process' exit code for an error.
-pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+/// Whether an error is a child that Ctrl-C or SIGTERM ended.
+pub fn is_interrupted(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<ChildFailed>()
+        .is_some_and(|child| child.ending.interrupted())
+}
+
+/// What a program's `main` gives: an error is told first, and has its exit code.
+pub fn ended(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    deepsim_terminal::tell(format_args!("error: {error:#}"));
     if let Some(child) = error.downcast_ref::<ChildFailed>() {
         ExitCode::from(child.ending.code())
     } else if error.downcast_ref::<Refusal>().is_some() {

@@ -1,11 +1,11 @@
 //! The photos that nobody trains on.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::failure::refuse;
+use crate::files;
 use crate::workspace::Workspace;
 
 /// Held-out photos that are inverted, spread evenly over the set: nobody chose them.
@@ -17,9 +17,7 @@ pub const SAMPLE: &str = "data/sample";
 /// Source files of some held-out photos, spread evenly over the set.
 pub fn held_out(ws: &Workspace, source: &Path, prepared: &str) -> Result<Vec<PathBuf>> {
     let manifest = ws.path(prepared).join("test/manifest.json");
-    let text = fs::read(&manifest).with_context(|| format!("reading {}", manifest.display()))?;
-    let json: serde_json::Value =
-        serde_json::from_slice(&text).with_context(|| format!("in {}", manifest.display()))?;
+    let json: serde_json::Value = files::json(&manifest)?;
     let samples = json["samples"].as_array().map_or(&[][..], Vec::as_slice);
     let paths: Vec<_> = samples
         .iter()

@@ -112,33 +112,6 @@ pub fn replace_folder_if(new: &Path, place: &Path, ours: &dyn Fn(&Path) -> bool)
     remove(&old)
 }
 
-/// Moves what the folder `new` holds into the folder `place`, which keeps what else it has; files of
-/// the same path are replaced. Records of packages (`*.dist-info`) land last: a package whose move
-/// was killed half-way has none.
-pub fn merge_folder(new: &Path, place: &Path) -> Result<()> {
-    merge(new, place)?;
-    remove(new)
-}
-
-fn merge(new: &Path, place: &Path) -> Result<()> {
-    let context = || format!("moving {} into {}", new.display(), place.display());
-    let mut entries = fs::read_dir(new)
-        .and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>())
-        .with_context(context)?;
-    let is_record = |name: &Path| name.extension().is_some_and(|e| e == "dist-info");
-    entries.sort_by_key(|entry| is_record(Path::new(&entry.file_name())));
-    for entry in entries {
-        let (from, to) = (entry.path(), place.join(entry.file_name()));
-        let is_folder = |path| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
-        if is_folder(&from) && is_folder(&to) {
-            merge(&from, &to)?;
-        } else {
-            fs::rename(&from, &to).with_context(context)?;
-        }
-    }
-    fs::remove_dir(new).with_context(context)
-}
-
 /// Deletes a file, a link or a folder with all it holds, and the note that says whose it is.
 pub fn remove(path: &Path) -> Result<()> {
     if let Ok(meta) = fs::symlink_metadata(path) {
@@ -263,29 +236,6 @@ mod tests {
         replace_folder(&new, &place).unwrap();
         assert_eq!(fs::read_to_string(precious.join("f")).unwrap(), "mine");
         assert!(!place.join("f").exists());
-    }
-
-    #[test]
-    fn a_folder_lands_inside_another_which_keeps_the_rest() {
-        let tmp = tempfile::tempdir().unwrap();
-        let (new, place) = (tmp.path().join("new"), tmp.path().join("place"));
-        for (file, content) in [
-            ("place/nvidia/old", "kept"),
-            ("place/cv2/half", "of a killed set-up"),
-            ("new/nvidia/added", "added"),
-            ("new/cv2/half", "whole"),
-            ("new/cv2.dist-info/RECORD", "record"),
-        ] {
-            write(&tmp.path().join(file), content.as_bytes()).unwrap();
-        }
-        merge_folder(&new, &place).unwrap();
-        let read = |file: &str| fs::read_to_string(place.join(file)).unwrap();
-        assert_eq!(read("nvidia/old") + &read("nvidia/added"), "keptadded");
-        assert_eq!(
-            read("cv2/half") + &read("cv2.dist-info/RECORD"),
-            "wholerecord"
-        );
-        assert!(!new.exists());
     }
 
     #[test]

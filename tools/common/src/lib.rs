@@ -5,6 +5,7 @@
 pub mod args;
 pub mod child;
 pub mod failure;
+pub mod files;
 pub mod held_out;
 pub mod landing;
 pub mod lock;
@@ -13,5 +14,6 @@ pub mod programs;
 pub mod python;
 pub mod requirements;
 pub mod stages;
+pub mod testing;
 pub mod training;
 pub mod workspace;

@@ -49,8 +49,21 @@ impl Programs {
     /// # Errors
     /// A failed build, which has shown its errors.
     pub fn build(ws: &Workspace, packages: &[&str]) -> Result<Self> {
+        Self::built(ws, packages, &[])
+    }
+
+    /// The same as users build for speed.
+    ///
+    /// # Errors
+    /// As for [`Programs::build`].
+    pub fn for_speed(ws: &Workspace, packages: &[&str]) -> Result<Self> {
+        Self::built(ws, packages, &["--release"])
+    }
+
+    fn built(ws: &Workspace, packages: &[&str], profile: &[&str]) -> Result<Self> {
         let mut cargo = Child::cargo("building the programs", ws.root())
             .args(["build", "--message-format", "json-render-diagnostics"])
+            .args(profile)
             .args(packages.iter().flat_map(|package| ["--package", package]))
             .hint("The same command goes on from here.");
         if !on_terminal() {

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 
 use crate::failure::ChildFailed;
+use crate::files;
 use crate::programs::Programs;
 use crate::workspace::Workspace;
 
@@ -91,10 +92,7 @@ pub fn newest_manifest(run: &Path) -> Result<Option<Value>> {
     let Some(checkpoint) = newest_checkpoint(run) else {
         return Ok(None);
     };
-    let text = fs::read(checkpoint.join("manifest.json")).context("reading the checkpoint")?;
-    Ok(Some(
-        serde_json::from_slice(&text).context("reading the checkpoint")?,
-    ))
+    files::json(&checkpoint.join("manifest.json")).map(Some)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use deepsim_tools::files;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
@@ -17,19 +18,13 @@ pub fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
 }
 
 fn keys(file: &Path) -> Result<Table> {
-    let own = table(file)?;
+    let own: Table = files::toml(file)?;
     let Some(base) = own.get("extends").and_then(Value::as_str) else {
         return Ok(own);
     };
-    let mut all = table(&file.parent().unwrap_or(Path::new("")).join(base))?;
+    let mut all = files::toml(&file.parent().unwrap_or(Path::new("")).join(base))?;
     put_over(&mut all, own);
     Ok(all)
-}
-
-fn table(file: &Path) -> Result<Table> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-    toml::from_str(&text).with_context(|| format!("in {}", file.display()))
 }
 
 /// As the trainer does: key by key, but a section that names another network replaces the other's whole.

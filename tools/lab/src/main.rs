@@ -3,12 +3,14 @@
 //! `cargo xtask NAME` starts it. It depends on no torch crate: what computes are the workspace's programs.
 
 mod bench;
+mod chart;
 mod documents;
 mod endure;
 mod experiment_file;
 mod goldens;
 mod harden;
 mod memory;
+mod numbers;
 mod precision;
 mod reproduce;
 mod samples;
@@ -50,80 +52,53 @@ enum Command {
     /// For changes of the code that must change no number: record before, check after. Eleven trainings of 30 steps in one
     /// thread; compared are all logged losses, every tensor of the checkpoint, and what `table2` or `sample` prints.
     #[command(after_help = goldens::EXAMPLES)]
-    Goldens {
-        #[command(flatten)]
-        args: goldens::Args,
-    },
+    Goldens(goldens::Args),
 
     /// Run the sample experiments and write their records, docs/results/*.json; or check them
     ///
     /// Finished runs are only evaluated, cut ones go on. Tables and numbers of the documents are made
     /// from the records; what was not run reads "not run".
     #[command(after_help = reproduce::EXAMPLES)]
-    Reproduce {
-        #[command(flatten)]
-        args: reproduce::Args,
-    },
+    Reproduce(reproduce::Args),
 
     /// Train in fp32 and in bf16 with several seeds, and compare what they reach
     ///
     /// Writes docs/results/precision.json and docs/pictures/precision.png, and prints whether bf16
     /// stays within what the seed alone changes in fp32.
     #[command(after_help = precision::EXAMPLES)]
-    Precision {
-        #[command(flatten)]
-        args: precision::Args,
-    },
+    Precision(precision::Args),
 
     /// Train for an hour and see whether memory, file handles, threads and speed stay flat
     #[command(after_help = endure::SOAK_EXAMPLES)]
-    Soak {
-        #[command(flatten)]
-        args: endure::SoakArgs,
-    },
+    Soak(endure::SoakArgs),
 
     /// Kill a training again and again, and see whether anything is lost
     #[command(after_help = endure::KILL_EXAMPLES)]
-    Kills {
-        #[command(flatten)]
-        args: endure::KillArgs,
-    },
+    Kills(endure::KillArgs),
 
     /// Feed everything that is read from files with what no program wrote, guided by coverage
     ///
     /// libFuzzer on the stable toolchain. The targets are in tools/fuzz/targets.toml.
     #[command(after_help = harden::FUZZ_EXAMPLES)]
-    Fuzz {
-        #[command(flatten)]
-        args: harden::FuzzArgs,
-    },
+    Fuzz(harden::FuzzArgs),
 
     /// Run the tests that call C++ under AddressSanitizer
     #[command(after_help = harden::ASAN_EXAMPLES)]
     Asan,
 
     /// Check the dependencies' licences, sources and known holes with cargo-deny
-    Deny {
-        #[command(flatten)]
-        args: harden::DenyArgs,
-    },
+    Deny(harden::DenyArgs),
 
     /// Evaluate synthetic images and see whether more of them take more memory
     #[command(after_help = memory::EXAMPLES)]
-    Memory {
-        #[command(flatten)]
-        args: memory::Args,
-    },
+    Memory(memory::Args),
 
     /// Compare DeepSim's speed with PyTorch's on this machine
     ///
     /// Contenders take turns in rounds, so that what disturbs the machine disturbs all of them;
     /// the median counts. Prints a table, and where the time of our iterations goes.
     #[command(after_help = bench::EXAMPLES)]
-    Bench {
-        #[command(flatten)]
-        args: bench::Args,
-    },
+    Bench(bench::Args),
 
     /// Check that the documents have the records' numbers and no others
     #[command(hide = true)]
@@ -131,29 +106,22 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli: Cli = deepsim_terminal::parse();
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            deepsim_terminal::tell(format_args!("error: {error:#}"));
-            failure::exit_code(&error)
-        }
-    }
+    failure::ended(run(deepsim_terminal::parse()))
 }
 
 fn run(cli: Cli) -> Result<()> {
     let ws = Workspace::find(cli.root.as_deref())?;
     match cli.command {
-        Command::Goldens { args } => goldens::run(&ws, &args),
-        Command::Reproduce { args } => reproduce::run(&ws, &args),
-        Command::Precision { args } => precision::run(&ws, &args),
-        Command::Soak { args } => endure::soak(&ws, &args),
-        Command::Kills { args } => endure::kills(&ws, &args),
-        Command::Fuzz { args } => harden::fuzz(&ws, &args),
+        Command::Goldens(args) => goldens::run(&ws, &args),
+        Command::Reproduce(args) => reproduce::run(&ws, &args),
+        Command::Precision(args) => precision::run(&ws, &args),
+        Command::Soak(args) => endure::soak(&ws, &args),
+        Command::Kills(args) => endure::kills(&ws, &args),
+        Command::Fuzz(args) => harden::fuzz(&ws, &args),
         Command::Asan => harden::asan(&ws),
-        Command::Deny { args } => harden::deny(&ws, &args),
-        Command::Memory { args } => memory::run(&ws, &args),
-        Command::Bench { args } => bench::run(&ws, &args),
+        Command::Deny(args) => harden::deny(&ws, &args),
+        Command::Memory(args) => memory::run(&ws, &args),
+        Command::Bench(args) => bench::run(&ws, &args),
         Command::Documents => documents::check(&ws),
     }
 }

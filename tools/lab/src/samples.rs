@@ -12,7 +12,7 @@ use deepsim_tools::child::Child;
 use deepsim_tools::programs::Programs;
 use deepsim_tools::stages::{Stages, note};
 use deepsim_tools::workspace::Workspace;
-use deepsim_tools::{landing, machine, programs, training};
+use deepsim_tools::{files, machine, programs, training};
 
 /// Where records are kept.
 pub const RECORDS: &str = "docs/results";
@@ -139,9 +139,7 @@ pub fn ready(ws: &Workspace, stages: &mut Stages, faces: bool) -> Result<(Progra
 /// # Errors
 /// A full or unwritable disk.
 pub fn write(ws: &Workspace, name: &str, record: &impl Serialize) -> Result<()> {
-    let mut json = serde_json::to_vec_pretty(record).context("writing a record")?;
-    json.push(b'\n');
-    landing::write(&ws.path(RECORDS).join(format!("{name}.json")), &json)?;
+    files::write_json(&ws.path(RECORDS).join(format!("{name}.json")), record)?;
     note(format_args!("written: {RECORDS}/{name}.json"));
     Ok(())
 }

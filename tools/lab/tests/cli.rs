@@ -9,12 +9,7 @@ use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
 
-/// A workspace with nothing in it.
-fn workspace() -> tempfile::TempDir {
-    let tmp = tempfile::tempdir().unwrap();
-    fs::create_dir_all(tmp.path().join("tools/xtask")).unwrap();
-    tmp
-}
+use deepsim_tools::testing::{help_fits, stand_in, workspace};
 
 fn lab(ws: &Path, path: &Path) -> Command {
     let mut command = Command::cargo_bin("deepsim-lab").unwrap();
@@ -22,19 +17,9 @@ fn lab(ws: &Path, path: &Path) -> Command {
     command
 }
 
-/// A program that a shell reads. Another process writes it: were it open for writing here while another test starts a
-/// process, that one would hold it open as well, and it could not be started.
-fn stand_in(folder: &Path, name: &str, script: &str) {
-    let text = tempfile::NamedTempFile::new().unwrap();
-    fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
-    let mut install = std::process::Command::new("install");
-    install.args(["-m", "755"]).arg(text.path());
-    assert!(install.arg(folder.join(name)).status().unwrap().success());
-}
-
 #[test]
 fn wrong_words_are_refused() {
-    let (ws, empty) = (workspace(), tempfile::tempdir().unwrap());
+    let ((ws, _), empty) = (workspace(), tempfile::tempdir().unwrap());
     let refused = |args: &[&str], complaint: &str| {
         lab(ws.path(), empty.path())
             .args(args)
@@ -64,16 +49,6 @@ fn wrong_words_are_refused() {
 
 #[test]
 fn help_is_not_wrapped_at_80_columns() {
-    let help = |command: &str, columns: &str| {
-        let mut asked = Command::cargo_bin("deepsim-lab").unwrap();
-        asked.args([command, "--help"]).env("COLUMNS", columns);
-        let done = asked.assert().success();
-        String::from_utf8(done.get_output().stdout.clone()).unwrap()
-    };
-    let examples = |text: &str| {
-        let start = text.lines().position(|line| line.starts_with("Example"));
-        start.map(|start| text.lines().skip(start).collect::<Vec<_>>().join("\n"))
-    };
     let commands = [
         "goldens",
         "reproduce",
@@ -86,22 +61,7 @@ fn help_is_not_wrapped_at_80_columns() {
         "memory",
         "bench",
     ];
-    for command in commands.into_iter().chain(["--help"]) {
-        let narrow = help(command, "80");
-        let example = format!("cargo xtask {command}");
-        assert!(
-            command.starts_with('-') || narrow.contains(&example),
-            "{command}"
-        );
-        for line in narrow.lines() {
-            assert!(line.chars().count() <= 80, "{command}: {line}");
-        }
-        assert_eq!(
-            examples(&narrow),
-            examples(&help(command, "100")),
-            "{command}"
-        );
-    }
+    help_fits(env!("CARGO_BIN_EXE_deepsim-lab"), &commands);
 }
 
 /// Every file below a folder with its bytes.
@@ -123,7 +83,7 @@ fn contents(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
 
 #[test]
 fn reproduce_check_prints_recorded_beside_here_and_writes_nothing() {
-    let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
+    let ((ws, _), bin) = (workspace(), tempfile::tempdir().unwrap());
     let put = |file: &str, text: &str| {
         let path = ws.path().join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -112,7 +112,7 @@ fn fetch(ws: &Workspace) -> Result<()> {
         if tool.is_debians() {
             debian(ws, tool.name(), &tree)?
         } else {
-            wheel(ws, &tree)?
+            requirements::install_into(&ws.path(LOCK), &tree)?
         }
         if !tree.join(tool.place()).is_file() {
             landing::remove(&tree)?;
@@ -124,14 +124,6 @@ fn fetch(ws: &Workspace) -> Result<()> {
         }
     }
     landing::replace_folder(&tree, &place)
-}
-
-fn wheel(ws: &Workspace, tree: &Path) -> Result<()> {
-    let lock = ws.path(LOCK);
-    let wheels = requirements::wheels(&ws.downloads()).join("build-tools");
-    requirements::fetch(&lock, &wheels)?;
-    requirements::install(&lock, &wheels, tree)?;
-    landing::remove(&wheels)
 }
 
 fn debian(ws: &Workspace, package: &str, tree: &Path) -> Result<()> {

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use deepsim_tools::files;
 
 /// A module's path within its crate; the root's is empty.
 type Module = Vec<String>;
@@ -102,8 +103,7 @@ impl Sources {
                 }
                 let below = path.strip_prefix(src)?;
                 if let Some(module) = module_of(below, is_library) {
-                    let text = fs::read_to_string(&path)
-                        .with_context(|| format!("reading {}", path.display()))?;
+                    let text = files::text(&path)?;
                     let (named, exports) = paths(&tokens(&text));
                     let path = below.to_path_buf();
                     files.insert(

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{additions, needs};
+use crate::needs;
+use deepsim_tools::child::Child;
 use deepsim_tools::failure::refuse;
 use deepsim_tools::stages::note;
 use deepsim_tools::workspace::Workspace;
-use deepsim_tools::{landing, python, requirements};
+use deepsim_tools::{files, landing, python, requirements};
 
 /// The libtorch release that the Rust binding is written for; any patch level of it serves.
 pub const VERSION: &str = "2.13";
@@ -115,7 +116,7 @@ pub fn satisfies(ws: &Workspace, found: &Installed, choice: Option<&Choice>) -> 
         Some(Choice::Lite) => matches!(found.mode, Mode::Lite | Mode::Full),
         Some(Choice::Full) => {
             let follows = match &found.requirements {
-                Some(digest) => *digest == requirements::digest(&lock(ws, Mode::Full))?,
+                Some(digest) => *digest == landing::sha256(&lock(ws, Mode::Full))?,
                 None => python::imports(&ws.python()),
             };
             found.mode == Mode::Full && follows && found.python == python_version()
@@ -173,28 +174,25 @@ fn fetch(ws: &Workspace, mode: Mode) -> Result<Installed> {
     }
     fs::create_dir_all(ws.downloads()).context("creating third_party/downloads")?;
     let lock = lock(ws, mode);
-    if mode == Mode::Full
-        && let Some(found) = installed(ws)?.filter(|f| f.mode == mode && f.python == python)
-        && let Some(missing) = additions::missing(&lock, &ws.python())?
-    {
-        additions::add(ws, &missing)?;
-        if python::imports(&ws.python()) {
-            let requirements = Some(requirements::digest(&lock)?);
-            let installed = Installed {
-                requirements,
-                ..found
-            };
-            record_install(&ws.python(), &installed)?;
-            return Ok(installed);
-        }
-        note("Python cannot import what is there: everything is installed anew");
+    let place = ws.python();
+    let mut staging = landing::sibling(&place, "staging");
+    // The whole set is gigabytes: what is there stays, and only what it lacks of the lock file is fetched.
+    let usable = installed(ws)?.is_some_and(|f| f.mode == mode && f.python == python);
+    let grows = mode == Mode::Full && usable && links(&place, &staging);
+    if grows {
+        note("adding what is missing");
+        landing::require_space(&ws.third_party(), 1_000, "what is missing")?;
+        requirements::add(ws, &lock, &staging)?;
     }
-    note(download);
-    landing::require_space(&ws.third_party(), needs_mb, "libtorch")?;
-    let wheels = requirements::wheels(&ws.downloads());
-    requirements::fetch(&lock, &wheels)?;
-    let staging = landing::sibling(&ws.python(), "staging");
-    requirements::install(&lock, &wheels, &staging)?;
+    if !grows || !python::imports(&staging) {
+        if grows {
+            note("Python cannot import what is there: everything is installed anew");
+        }
+        note(download);
+        landing::require_space(&ws.third_party(), needs_mb, "libtorch")?;
+        staging = landing::sibling(&place, "staging");
+        requirements::add(ws, &lock, &staging)?;
+    }
     let torch = version(&staging.join("torch"))?;
     if mode == Mode::Full && !python::imports(&staging) {
         return Err(refuse(format!(
@@ -204,7 +202,7 @@ fn fetch(ws: &Workspace, mode: Mode) -> Result<Installed> {
             python::IMPORTS.replace(',', ", ")
         )));
     }
-    let requirements = Some(requirements::digest(&lock)?);
+    let requirements = Some(landing::sha256(&lock)?);
     let installed = Installed {
         mode,
         torch,
@@ -212,9 +210,15 @@ fn fetch(ws: &Workspace, mode: Mode) -> Result<Installed> {
         requirements,
     };
     record_install(&staging, &installed)?;
-    landing::replace_folder(&staging, &ws.python())?;
-    landing::remove(&wheels)?;
+    landing::replace_folder(&staging, &place)?;
     Ok(installed)
+}
+
+/// Whether the folder `new` now holds hard links to what is in `old`: it takes no room, and changing it leaves `old`
+/// alone, as files are replaced and never written to.
+fn links(old: &Path, new: &Path) -> bool {
+    let copy = Child::new("cp", "cp", Path::new("."));
+    copy.args(["-al"]).args([old, new]).succeeds()
 }
 
 fn link(ws: &Workspace, folder: &Path) -> Result<Installed> {
@@ -312,25 +316,19 @@ fn stamp(py: &Path) -> PathBuf {
 }
 
 fn record_install(py: &Path, installed: &Installed) -> Result<()> {
-    let mut json = serde_json::to_vec_pretty(installed).context("recording the install")?;
-    json.push(b'\n');
-    landing::write(&stamp(py), &json)
+    files::write_json(&stamp(py), installed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use deepsim_tools::testing::libtorch;
 
-    fn libtorch(version_py: &str) -> tempfile::TempDir {
+    /// One that only its Python says the version of.
+    fn wheel(version_py: &str) -> tempfile::TempDir {
         let tmp = tempfile::tempdir().unwrap();
-        for file in [
-            "lib/libtorch_cpu.so",
-            "include/torch/csrc/api/include/torch/torch.h",
-        ] {
-            let path = tmp.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
-        }
+        libtorch(tmp.path(), "");
+        fs::remove_file(tmp.path().join("build-version")).unwrap();
         fs::write(tmp.path().join("version.py"), version_py).unwrap();
         tmp
     }
@@ -338,14 +336,14 @@ mod tests {
     #[test]
     fn the_version_is_read_and_checked() {
         let text = "__all__ = []\n__version__ = '2.13.1+cpu'\ndebug = False\n";
-        assert_eq!(version(libtorch(text).path()).unwrap(), "2.13.1+cpu");
-        let old = libtorch("__version__ = '2.1.3'\n");
+        assert_eq!(version(wheel(text).path()).unwrap(), "2.13.1+cpu");
+        let old = wheel("__version__ = '2.1.3'\n");
         let message = version(old.path()).unwrap_err().to_string();
         assert!(
             message.contains("2.1.3") && message.contains("--torch lite"),
             "{message}"
         );
-        let zip = libtorch("");
+        let zip = wheel("");
         fs::write(zip.path().join("build-version"), "2.13.0+cpu\n").unwrap();
         assert_eq!(version(zip.path()).unwrap(), "2.13.0+cpu");
     }

@@ -1,7 +1,6 @@
 //! `cargo xtask`: set-up, first results, tests; and the way to the lab. It depends on no torch crate, so it builds and
 //! runs before libtorch is there, and on little else, so that it builds in seconds.
 
-mod additions;
 mod apt;
 mod browser;
 mod build_tools;
@@ -132,10 +131,7 @@ Examples:
     /// `cargo xtask test` runs, whose bounds hold for every seed and every processor. Prints for each test
     /// how near it came to its bound.
     #[command(after_help = parity::EXAMPLES)]
-    Parity {
-        #[command(flatten)]
-        args: parity::Args,
-    },
+    Parity(parity::Args),
 
     /// Check the invariants that a machine can check
     ///
@@ -144,23 +140,14 @@ Examples:
     Tidy,
 
     /// Train small cases of every kind and compare them with a record, bit for bit
-    ///
-    /// For changes of the code that must change no number: record before, check after. Eleven trainings of 30 steps in one
-    /// thread; compared are all logged losses, every tensor of the checkpoint, and what `table2` or `sample` prints.
     #[command(disable_help_flag = true)]
     Goldens(Lab),
 
     /// Run the sample experiments and write their records, docs/results/*.json; or check them
-    ///
-    /// Finished runs are only evaluated, cut ones go on. Tables and numbers of the documents are made
-    /// from the records; what was not run reads "not run".
     #[command(disable_help_flag = true)]
     Reproduce(Lab),
 
     /// Train in fp32 and in bf16 with several seeds, and compare what they reach
-    ///
-    /// Writes docs/results/precision.json and docs/pictures/precision.png, and prints whether bf16
-    /// stays within what the seed alone changes in fp32.
     #[command(disable_help_flag = true)]
     Precision(Lab),
 
@@ -173,8 +160,6 @@ Examples:
     Kills(Lab),
 
     /// Feed everything that is read from files with what no program wrote, guided by coverage
-    ///
-    /// libFuzzer on the stable toolchain. The targets are in tools/fuzz/targets.toml.
     #[command(disable_help_flag = true)]
     Fuzz(Lab),
 
@@ -191,22 +176,12 @@ Examples:
     Memory(Lab),
 
     /// Compare DeepSim's speed with PyTorch's on this machine
-    ///
-    /// Contenders take turns in rounds, so that what disturbs the machine disturbs all of them;
-    /// the median counts. Prints a table, and where the time of our iterations goes.
     #[command(disable_help_flag = true)]
     Bench(Lab),
 }
 
 fn main() -> ExitCode {
-    let cli: Cli = deepsim_terminal::parse();
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            deepsim_terminal::tell(format_args!("error: {error:#}"));
-            deepsim_tools::failure::exit_code(&error)
-        }
-    }
+    deepsim_tools::failure::ended(run(deepsim_terminal::parse()))
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -226,7 +201,7 @@ fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
         Command::Test => suite::run(&ws),
-        Command::Parity { args } => parity::run(&ws, &args),
+        Command::Parity(args) => parity::run(&ws, &args),
         Command::Goldens(lab) => lab.run(&ws, "goldens"),
         Command::Tidy => tidy::run(&ws),
         Command::Reproduce(lab) => lab.run(&ws, "reproduce"),

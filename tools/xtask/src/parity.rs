@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::verdict::{self, Verdict};
 use deepsim_tools::child::Child;
 use deepsim_tools::failure::refuse;
+use deepsim_tools::machine::cpuinfo;
 use deepsim_tools::stages::{Stages, note, seconds};
 use deepsim_tools::workspace::Workspace;
 
@@ -139,15 +140,9 @@ impl Setting {
     }
 }
 
-fn cpuinfo(key: &str) -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with(key));
-    line.and_then(|l| l.split_once(": "))
-        .map_or_else(String::new, |(_, v)| v.to_owned())
-}
-
 fn flags() -> Vec<String> {
     cpuinfo("flags")
+        .unwrap_or_default()
         .split_whitespace()
         .map(str::to_owned)
         .collect()
@@ -160,7 +155,8 @@ fn processor() -> String {
         .into_iter()
         .filter(|&set| flags.iter().any(|f| f == set))
         .collect();
-    format!("{} ({})", cpuinfo("model name"), has.join(", "))
+    let name = cpuinfo("model name").unwrap_or_default();
+    format!("{name} ({})", has.join(", "))
 }
 
 /// The parity tests under a setting, ready to run. The whole workspace is selected: another selection of

@@ -13,9 +13,9 @@ use crate::apt;
 use crate::rcc::Archive;
 use deepsim_tools::child::Child;
 use deepsim_tools::failure::refuse;
-use deepsim_tools::landing;
 use deepsim_tools::stages::{megabytes, note};
 use deepsim_tools::workspace::Workspace;
+use deepsim_tools::{files, landing};
 
 /// Fewer photos than this cannot be split and trained on.
 const MIN_OWN: usize = 20;
@@ -221,10 +221,7 @@ struct Group {
 }
 
 fn fetch(ws: &Workspace) -> Result<()> {
-    let path = ws.path("data/manifests/gcompris.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let manifest: Manifest =
-        toml::from_str(&text).with_context(|| format!("in {}", ws.show(&path)))?;
+    let manifest: Manifest = files::toml(&ws.path("data/manifests/gcompris.toml"))?;
 
     let downloads = ws.downloads();
     fs::create_dir_all(&downloads).with_context(|| format!("creating {}", downloads.display()))?;

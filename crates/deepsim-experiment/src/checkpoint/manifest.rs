@@ -43,14 +43,14 @@ pub struct Manifest {
     /// blake3 of the weights of comparators with names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub comparators: BTreeMap<String, String>,
-    /// Digest of the training photographs.
+    /// Digest of the training images.
     pub train_data: String,
-    /// Digest of the held-out photographs.
+    /// Digest of the held-out images.
     pub test_data: String,
-    /// How the held-out photographs were made square, so that others can be treated alike without them.
+    /// How the held-out images were made square, so that others can be treated alike without them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub framing: Option<Framing>,
-    /// Held-out photographs that are training photographs too; none where it could not be told.
+    /// Held-out images that are training images too; none where it could not be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out_overlap: Option<usize>,
     /// Versions that made it.

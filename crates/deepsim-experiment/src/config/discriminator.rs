@@ -15,7 +15,7 @@ pub struct Discriminator {
     /// "deepsim" (if left out), or "larsen": that of Larsen et al., with batch normalisation.
     #[serde(default, skip_serializing_if = "DiscriminatorKind::is_deepsim")]
     pub architecture: DiscriminatorKind,
-    /// Larsen: multiplies its hidden channels; 1 (if left out) is theirs.
+    /// "larsen": multiplies its hidden channels; 1 (if left out) is that of Larsen et al.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<f64>,
 }

@@ -42,7 +42,7 @@ pub struct Network {
     /// multiple of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub factor: Option<u32>,
-    /// Larsen: multiplies its hidden channels; 1 (if left out) is theirs.
+    /// "larsen": multiplies its hidden channels; 1 (if left out) is that of Larsen et al.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<f64>,
     /// Recorded: "none" (if left out); "rms": all values divided by their root mean square;

@@ -17,13 +17,13 @@ use crate::loss::{
     Label, PixelDistance, Reduction, cross_entropy, pixel_distance, squared_distance,
 };
 
-/// Eq. 2: the feature loss, the squared distance of the features `[N,…]` of generated images from the target
-/// features `wanted`; fp32.
+/// Eq. 2: the feature loss, the squared distance of the features `[N,…]` of generated images from those of
+/// real images, `target`; fp32.
 ///
 /// # Errors
 /// Features of different shapes.
-pub fn feature_loss(features: &Tensor, wanted: &Tensor, reduction: Reduction) -> Result<Tensor> {
-    squared_distance(features, wanted, reduction)
+pub fn feature_loss(features: &Tensor, target: &Tensor, reduction: Reduction) -> Result<Tensor> {
+    squared_distance(features, target, reduction)
 }
 
 /// Eq. 3: the discriminator's two losses, from its logits `[N,2]` (index 0 = real) on real images and on generated
@@ -32,12 +32,12 @@ pub fn feature_loss(features: &Tensor, wanted: &Tensor, reduction: Reduction) ->
 /// # Errors
 /// Logits of another shape.
 pub fn discriminator_loss(
-    photographs: &Tensor,
+    real: &Tensor,
     generated: &Tensor,
     reduction: Reduction,
 ) -> Result<[Tensor; 2]> {
     Ok([
-        cross_entropy(photographs, Label::Real, reduction)?,
+        cross_entropy(real, Label::Real, reduction)?,
         cross_entropy(generated, Label::Fake, reduction)?,
     ])
 }
@@ -58,10 +58,10 @@ pub fn adversarial_loss(generated: &Tensor, reduction: Reduction) -> Result<Tens
 pub fn image_loss(
     distance: PixelDistance,
     generated: &Tensor,
-    photographs: &Tensor,
+    real: &Tensor,
     reduction: Reduction,
 ) -> Result<Tensor> {
-    pixel_distance(distance, generated, photographs, reduction)
+    pixel_distance(distance, generated, real, reduction)
 }
 
 /// Sets the terms that need no network but the generator: each whose weight is above 0, computed in the order of
@@ -446,12 +446,12 @@ mod tests {
         terms.set(TermKind::Feature, 3.0);
         terms.set(TermKind::Image, 4.0);
         let all: Vec<(String, f64)> = terms.iter().map(|(t, v)| (t.log_key(), *v)).collect();
-        let wanted = [
+        let target = [
             ("loss.feat", 3.0),
             ("loss.feat.deep", 2.0),
             ("loss.img", 4.0),
         ];
-        assert_eq!(all, wanted.map(|(k, v)| (k.to_owned(), v)));
+        assert_eq!(all, target.map(|(k, v)| (k.to_owned(), v)));
         assert_eq!(terms.weight(TermKind::Kl), 0.0);
     }
 

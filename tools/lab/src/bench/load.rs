@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Instant;
 
+use deepsim_tools::machine::processor_seconds;
+
 /// Ticks per second of the kernel's CPU times; 100 on every Linux that users meet.
 const TICKS: f64 = 100.0;
 
@@ -21,11 +23,11 @@ impl Look {
     pub fn now(pid: u32) -> Option<Look> {
         let stat = fs::read_to_string("/proc/stat").ok()?;
         let (machine, cores) = machine(&stat)?;
-        let process = process(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         Some(Look {
             at: Instant::now(),
             machine,
-            process,
+            process: processor_seconds(&stat)?,
             cores,
             pid,
         })
@@ -35,9 +37,9 @@ impl Look {
     pub fn others(&self) -> Option<f64> {
         let now = Look::now(self.pid)?;
         let wall = now.at.duration_since(self.at).as_secs_f64();
-        let others = (now.machine - self.machine) - (now.process - self.process);
+        let others = (now.machine - self.machine) / TICKS - (now.process - self.process);
         // Ticks are coarse: a short unit says nothing.
-        (wall > 0.2).then(|| (others / TICKS / wall / self.cores).clamp(0.0, 1.0))
+        (wall > 0.2).then(|| (others / wall / self.cores).clamp(0.0, 1.0))
     }
 }
 
@@ -61,15 +63,6 @@ fn machine(stat: &str) -> Option<(f64, f64)> {
     (cores > 0).then_some((busy, cores as f64))
 }
 
-/// User and system ticks of a process; its name may hold blanks and parentheses.
-fn process(stat: &str) -> Option<f64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(11);
-    let user: f64 = fields.next()?.parse().ok()?;
-    let system: f64 = fields.next()?.parse().ok()?;
-    Some(user + system)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,8 +72,6 @@ mod tests {
         let stat = "cpu  10 1 5 900 7 2 3 4 0 0\ncpu0 5 0 0 0\ncpu1 5 0 0 0\nintr 1 2\n";
         assert_eq!(machine(stat), Some((25.0, 2.0)));
         assert_eq!(machine("nothing"), None);
-        let line = "42 (a b) c) S 1 1 1 0 -1 4194304 100 0 0 0 30 12 0 0 20 0 2 0 5 6 7";
-        assert_eq!(process(line), Some(42.0));
         assert!(Look::now(std::process::id()).is_some());
     }
 }

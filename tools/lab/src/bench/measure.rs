@@ -6,9 +6,10 @@ use anyhow::{Context, Result};
 
 use super::agree::{Claim, agree};
 use super::preparation::Bench;
-use super::stats::{Summary, summary};
 use super::work::{CONTENDERS, Contender, Work};
 use super::worker::{Farewell, Ready, Unit, Worker};
+use crate::numbers::{Summary, summary};
+use deepsim_terminal::tell;
 use deepsim_tools::failure::refuse;
 
 /// What was measured of one contender.
@@ -94,7 +95,7 @@ pub fn run(bench: &Bench, work: Work, rounds: u32, peak: &mut Peak) -> Result<Me
         let Some(command) = bench.command(work, contender) else {
             continue;
         };
-        tell(&format!("{name}: loading {}", contender.name()));
+        tell(format_args!("{name}: loading {}", contender.name()));
         let what = format!("{} of {name}", contender.name());
         let (worker, ready) = Worker::start(&what, command)?;
         started.push((contender, worker, ready, Vec::new()));
@@ -121,14 +122,14 @@ pub fn run(bench: &Bench, work: Work, rounds: u32, peak: &mut Peak) -> Result<Me
         }
         for (contender, worker, ready, units) in rotated(&mut started, round) {
             let unit = worker.go()?;
-            tell(&progress(name, round + 1, rounds, *contender, ready, unit));
+            tell(progress(name, round + 1, rounds, *contender, ready, unit));
             units.push(unit);
         }
     }
     let mut columns = Vec::new();
     for (contender, worker, ready, units) in started {
         if contender == Contender::Ours && work.trains() {
-            tell(&format!("{name}: phases of ours"));
+            tell(format_args!("{name}: phases of ours"));
         }
         columns.push(Column {
             contender,
@@ -213,10 +214,6 @@ fn progress(
 
 /// What other programs may take without being mentioned.
 pub const NOISE: f64 = 0.05;
-
-fn tell(line: &str) {
-    deepsim_terminal::tell(line);
-}
 
 #[cfg(test)]
 mod tests {

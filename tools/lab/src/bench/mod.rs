@@ -9,7 +9,6 @@ mod load;
 mod measure;
 mod preparation;
 mod record;
-mod stats;
 mod table;
 mod work;
 mod worker;
@@ -17,6 +16,7 @@ mod worker;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 use self::measure::{Measured, Peak};
 use self::preparation::Bench;
@@ -158,8 +158,9 @@ fn works(only: &[Work], device: &str) -> Result<Vec<Work>> {
             work.name()
         )));
     }
-    let all = work::ALL.into_iter().filter(|work| cpu || work.trains());
+    let all = Work::value_variants().iter().copied();
     Ok(all
+        .filter(|work| cpu || work.trains())
         .filter(|work| only.is_empty() || only.contains(work))
         .collect())
 }
@@ -185,7 +186,7 @@ mod tests {
         let chosen = works(&args.only, &args.device).unwrap();
         assert_eq!(chosen, [Work::Fc6B16, Work::Sample]);
         assert_eq!(args.rounds, Some(3));
-        assert_eq!(works(&[], "cpu").unwrap(), work::ALL);
+        assert_eq!(works(&[], "cpu").unwrap(), Work::value_variants());
     }
 
     #[test]

@@ -1,24 +1,22 @@
 //! What must be there before the first worker starts, and how each worker is started.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
 
 use super::work::{Contender, Work};
 use deepsim_tools::child::Child;
 use deepsim_tools::failure::refuse;
 use deepsim_tools::lock::Lock;
-use deepsim_tools::stages::{note, on_terminal};
+use deepsim_tools::programs::Programs;
+use deepsim_tools::stages::note;
 use deepsim_tools::workspace::Workspace;
-use deepsim_tools::{landing, python, requirements};
+use deepsim_tools::{python, requirements};
 
 const PACKAGE: &str = "deepsim-bench";
 const SCRIPTS: &str = "tools/bench/python";
 const LOCK: &str = "tools/python/bench.txt";
-/// The digest of the lock file that third_party/bench-py was installed from.
-const STAMP: &str = ".deepsim-lock";
 
 /// glibc as the tuned PyTorch wants it: freed memory is kept, in large pages, instead of being given back and
 /// cleared again by the kernel in every iteration (a fifth of the time at batch 64).
@@ -64,7 +62,7 @@ impl<'a> Bench<'a> {
             install(ws)?;
         }
         note("building our worker (release; some minutes the first time)");
-        let program = build(ws)?;
+        let program = Programs::for_speed(ws, &[PACKAGE])?.path(PACKAGE)?;
         Ok(Bench {
             ws,
             program,
@@ -176,50 +174,13 @@ fn packages(ws: &Workspace) -> PathBuf {
 /// Installs torchvision and faiss unless they are there as the lock file says.
 fn install(ws: &Workspace) -> Result<()> {
     let (lock, target) = (ws.path(LOCK), packages(ws));
-    let wanted = requirements::digest(&lock)?;
-    let found = std::fs::read_to_string(target.join(STAMP)).unwrap_or_default();
-    if found.trim() == wanted {
+    if requirements::follows(&lock, &target)? {
         return Ok(());
     }
     // A set-up that starts meanwhile would sweep away what is half installed.
     let _lock = Lock::take(ws)?;
     note("torchvision and faiss: 27 MB to fetch");
-    let wheels = ws.downloads().join("bench-wheels");
-    requirements::fetch(&lock, &wheels)?;
-    let staging = landing::sibling(&target, "staging");
-    requirements::install(&lock, &wheels, &staging)?;
-    landing::write(&staging.join(STAMP), format!("{wanted}\n").as_bytes())?;
-    landing::replace_folder(&staging, &target)?;
-    landing::remove(&wheels)
-}
-
-/// Builds our worker as users build for speed, and says where it is.
-fn build(ws: &Workspace) -> Result<PathBuf> {
-    let mut cargo = Child::cargo("building the benchmark", ws.root()).args([
-        "build",
-        "--release",
-        "--package",
-        PACKAGE,
-        "--message-format",
-        "json-render-diagnostics",
-    ]);
-    if !on_terminal() {
-        cargo = cargo.args(["--quiet"]);
-    }
-    let output = String::from_utf8(cargo.output()?).context("reading cargo's messages")?;
-    executable(&output).with_context(|| format!("cargo built no program {PACKAGE}"))
-}
-
-fn executable(messages: &str) -> Option<PathBuf> {
-    #[derive(Deserialize)]
-    struct Message {
-        executable: Option<PathBuf>,
-    }
-    let all = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Message>(line).ok());
-    all.filter_map(|message| message.executable)
-        .find(|path| path.file_name() == Some(Path::new(PACKAGE).as_os_str()))
+    requirements::install(&lock, &target)
 }
 
 #[cfg(test)]
@@ -227,25 +188,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_worker_is_picked_from_cargos_messages() {
-        let messages = r#"{"reason":"compiler-artifact","executable":null}
-{"reason":"compiler-artifact","executable":"/t/release/deepsim-data"}
-{"reason":"compiler-artifact","executable":"/t/release/deepsim-bench"}
-{"reason":"build-finished","success":true}"#;
-        let found = executable(messages);
-        assert_eq!(found, Some(PathBuf::from("/t/release/deepsim-bench")));
-        assert_eq!(executable("no json"), None);
-    }
-
-    #[test]
     fn the_extra_packages_are_locked_to_a_torchvision() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let lock = std::fs::read_to_string(root.join(LOCK)).unwrap();
-        let names: Vec<_> = requirements::parse(&lock)
-            .unwrap()
-            .into_iter()
-            .map(|r| r.name)
-            .collect();
+        let ws = Workspace::find(None).unwrap();
+        let lock = std::fs::read_to_string(ws.path(LOCK)).unwrap();
+        let pins = lock.lines().filter_map(|line| line.split_once("=="));
+        let names: Vec<_> = pins.map(|(name, _)| name).collect();
         assert_eq!(names, ["faiss-cpu", "torchvision"]);
     }
 }

@@ -1,11 +1,11 @@
 //! What `--json` writes.
 
 use anyhow::{Context, Result};
-use serde_json::{Map, Value, json};
+use clap::ValueEnum;
+use serde_json::{Value, json};
 
 use super::measure::{Column, Measured, Peak};
-use super::stats::Summary;
-use super::work::{ALL, CONTENDERS, Contender, Unit, Work};
+use super::work::{CONTENDERS, Contender, Unit, Work};
 use super::worker::{Farewell, Ready, Unit as Timed};
 use deepsim_tools::machine;
 
@@ -22,76 +22,53 @@ pub fn json(all: &[Measured], peak: &Peak) -> Result<String> {
 }
 
 fn entry(measured: &Measured, peak: &Peak) -> Value {
-    let each = |get: &dyn Fn(Contender) -> Value| -> Value {
-        let all = CONTENDERS.iter().map(|&c| (c.key().to_owned(), get(c)));
-        Value::Object(all.collect::<Map<_, _>>())
+    let each = |get: &dyn Fn(&Column) -> Value| -> Value {
+        let all = CONTENDERS.iter().map(|&contender| {
+            let value = measured.column(contender).map_or(Value::Null, get);
+            (contender.key().to_owned(), value)
+        });
+        Value::Object(all.collect())
     };
-    let of = |c: Contender| measured.column(c);
-    let spread = |s: Summary| json!([s.min, s.max]);
-    let mut entry = Map::new();
-    let mut put = |key: &str, value: Value| {
-        entry.insert(key.to_owned(), value);
-    };
-    put("work", json!(measured.work.name()));
-    put("processor", json!(machine::processor()));
+    let units = |get: fn(&Timed) -> Value| each(&|c| c.units.iter().map(get).collect());
+    let mut entry = json!({
+        "work": measured.work.name(),
+        "processor": machine::processor(),
+        "tuned_to_ours": measured.ratio(Contender::Tuned),
+        "naive_to_ours": measured.ratio(Contender::Naive),
+        "spread": each(&|c| c.summary().map_or(Value::Null, |s| json!([s.min, s.max]))),
+        "times_s": units(|unit: &Timed| json!(unit.seconds)),
+        "others_cpu": units(|unit: &Timed| json!(unit.others)),
+        "peak_mib": each(&|c| json!(c.farewell.peak_mib)),
+        "precision": each(&|c| json!(c.ready.precision)),
+        "threads": each(&|c| json!(c.ready.threads)),
+        "checks": each(&|c| json!(c.ready.checks)),
+    });
     for contender in CONTENDERS {
-        let key = format!("{}_s", contender.key());
-        put(&key, json!(measured.median(contender)));
+        entry[format!("{}_s", contender.key())] = json!(measured.median(contender));
     }
-    put("tuned_to_ours", json!(measured.ratio(Contender::Tuned)));
-    put("naive_to_ours", json!(measured.ratio(Contender::Naive)));
-    put(
-        "spread",
-        each(&|c| of(c).and_then(|c| c.summary()).map_or(Value::Null, spread)),
-    );
-    put(
-        "times_s",
-        each(&|c| json!(of(c).map(|c| c.units.iter().map(|u| u.seconds).collect::<Vec<_>>()))),
-    );
-    put(
-        "others_cpu",
-        each(&|c| json!(of(c).map(|c| c.units.iter().map(|u| u.others).collect::<Vec<_>>()))),
-    );
-    put(
-        "peak_mib",
-        each(&|c| json!(of(c).map(|c| c.farewell.peak_mib))),
-    );
-    put(
-        "precision",
-        each(&|c| json!(of(c).and_then(|c| c.ready.precision.clone()))),
-    );
     let gpu = measured.columns.iter().find_map(|c| c.ready.device.clone());
     if let Some(gpu) = gpu {
-        put("device", json!(gpu));
+        entry["device"] = json!(gpu);
     }
-    put(
-        "threads",
-        each(&|c| json!(of(c).and_then(|c| c.ready.threads))),
-    );
-    put("checks", each(&|c| json!(of(c).map(|c| &c.ready.checks))));
-    if let Some(ours) = of(Contender::Ours) {
+    if let Some(ours) = measured.column(Contender::Ours) {
         if measured.work.unit() == Unit::ImagesPerSecond {
-            put("images_per_unit", json!(ours.ready.amount));
-            let rows: Vec<Value> = scaling(measured)
-                .into_iter()
+            entry["images_per_unit"] = json!(ours.ready.amount);
+            let rows = scaling(measured).into_iter();
+            entry["scaling"] = rows
                 .map(|(threads, rate, _)| json!({ "on": threads, "images_per_s": rate }))
                 .collect();
-            put("scaling", json!(rows));
         }
         if measured.work.trains() {
-            put("gflop", json!(ours.ready.gflop));
-            put("gemm_gflops", json!(gemm(measured, peak)));
-            put("share_of_gemm_peak", json!(share(measured, peak)));
-            let components: Vec<Value> = ours
-                .farewell
-                .components
-                .iter()
+            entry["gflop"] = json!(ours.ready.gflop);
+            entry["gemm_gflops"] = json!(gemm(measured, peak));
+            entry["share_of_gemm_peak"] = json!(share(measured, peak));
+            let components = ours.farewell.components.iter();
+            entry["components"] = components
                 .map(|(name, seconds)| json!({ "phase": name, "s": seconds }))
                 .collect();
-            put("components", json!(components));
         }
     }
-    Value::Object(entry)
+    entry
 }
 
 /// How a work that is told in images per second scales with threads: what ours says of each number
@@ -131,8 +108,10 @@ pub fn parse(file: &Value) -> Result<(Vec<Measured>, Peak)> {
     let mut all = Vec::new();
     for entry in file.as_array().context("no list of works")? {
         let name = entry["work"].as_str().unwrap_or_default();
-        let work = ALL.into_iter().find(|work| work.name() == name);
-        let work = work.with_context(|| format!("there is no work `{name}`"))?;
+        let mut works = Work::value_variants().iter().copied();
+        let work = works
+            .find(|work| work.name() == name)
+            .with_context(|| format!("there is no work `{name}`"))?;
         let columns: Vec<Column> = CONTENDERS
             .iter()
             .filter_map(|&contender| column(entry, work, contender))

@@ -10,7 +10,7 @@
 //! it. Numbers with a unit that stand outside of marks are complaints: see [`loose`].
 
 mod loose;
-mod markdown;
+pub mod markdown;
 mod records;
 mod speed;
 mod studies;
@@ -177,7 +177,6 @@ fn body_end(here: &str, close: &str, line: usize) -> Result<usize> {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::path::Path;
 
     fn records() -> Records {
         Records::of([
@@ -234,8 +233,7 @@ mod tests {
 
     #[test]
     fn the_committed_documents_hold_the_records_numbers_and_no_others() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let ws = Workspace::find(Some(&root)).unwrap();
+        let ws = Workspace::find(None).unwrap();
         assert_eq!(complaints(&ws).unwrap(), [""; 0]);
         for page in ["README.md", "docs/performance.md", "docs/reproduction.md"] {
             let text = fs::read_to_string(ws.path(page)).unwrap();
@@ -245,11 +243,8 @@ mod tests {
 
     #[test]
     fn a_changed_number_in_a_document_is_a_complaint() {
-        let tmp = tempfile::tempdir().unwrap();
-        for folder in ["tools/xtask", "docs/results"] {
-            fs::create_dir_all(tmp.path().join(folder)).unwrap();
-        }
-        let ws = Workspace::find(Some(tmp.path())).unwrap();
+        let (_folder, ws) = deepsim_tools::testing::workspace();
+        fs::create_dir_all(ws.path("docs/results")).unwrap();
         let record = json!({ "metrics": [{ "image_error": 39.43 }] }).to_string();
         fs::write(ws.path("docs/results/quickstart.json"), record).unwrap();
         fs::write(

@@ -7,8 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
+use crate::numbers::thousands;
 use crate::reproduce::{EXPERIMENTS, reconstructs};
 use crate::samples::{self, RECORDS};
+use deepsim_tools::files;
 use deepsim_tools::stages::seconds;
 use deepsim_tools::workspace::Workspace;
 
@@ -36,10 +38,7 @@ impl Records {
             let Some(stem) = stem.filter(|stem| json && !stem.starts_with('.')) else {
                 continue;
             };
-            let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-            let value = serde_json::from_slice(&bytes)
-                .with_context(|| format!("in {RECORDS}/{stem}.json"))?;
-            records.all.insert(stem.to_owned(), value);
+            records.all.insert(stem.to_owned(), files::json(&path)?);
         }
         for experiment in EXPERIMENTS {
             if let Ok(settings) = samples::settings(&ws.path(experiment.file)) {
@@ -237,23 +236,6 @@ fn format(value: &Value, how: &str) -> Result<String> {
             None => bail!("`{how}` is no format: .1, .2, int, time, minutes, percent, ms, gib"),
         },
     })
-}
-
-/// `70,900`.
-pub fn thousands(number: f64) -> String {
-    let digits = format!("{:.0}", number.abs());
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    if number < 0.0 {
-        format!("−{out}")
-    } else {
-        out
-    }
 }
 
 #[cfg(test)]

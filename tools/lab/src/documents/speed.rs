@@ -4,8 +4,9 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::markdown::markdown;
-use super::records::{Records, thousands};
+use super::records::Records;
 use crate::bench;
+use crate::numbers::{mean_and_error, thousands};
 
 /// The table of that name; none where there is no such table.
 ///
@@ -98,10 +99,8 @@ fn precision(record: &Value) -> Result<String> {
             .iter()
             .filter_map(Value::as_f64)
             .collect();
-        let n = differences.len() as f64;
-        let mean = differences.iter().sum::<f64>() / n;
-        let squares: f64 = differences.iter().map(|d| (d - mean).powi(2)).sum();
-        let error = (squares / (n - 1.0) / n).sqrt();
+        let (mean, error) = mean_and_error(&differences);
+        let error = error.unwrap_or(f64::NAN);
         rows.push(vec![
             words.to_owned(),
             format!(

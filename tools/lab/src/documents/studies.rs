@@ -3,261 +3,224 @@
 use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::markdown::{cell, markdown, metrics, percent, share};
 use super::records::Records;
 use crate::reproduce::{EXPERIMENTS, reconstructs};
 use crate::samples::RECORDS;
 
+/// What a column shows of a row, by the row's keys.
+#[derive(Debug, Clone, Copy)]
+enum Show {
+    /// A number with so many digits, or a word.
+    Plain(&'static str, usize),
+    /// The same, of an encoder that learns.
+    Learned(&'static str, usize),
+    /// A number of percent.
+    Percent(&'static str, usize),
+    /// The same, of an encoder that learns.
+    LearnedPercent(&'static str, usize),
+    /// A share, in percent.
+    Share(&'static str),
+    /// Two shares, before and after.
+    Change(&'static str, &'static str),
+}
+use Show::{Change, Learned, LearnedPercent, Percent, Plain, Share};
+
+impl Show {
+    /// The cell of a row of the experiment `name`.
+    fn of(self, name: &str, row: &Map<String, Value>) -> String {
+        match self {
+            Learned(..) | LearnedPercent(..) if !reconstructs(name) => "–".to_owned(),
+            Plain(key, digits) | Learned(key, digits) => cell(row, key, digits),
+            Percent(key, digits) | LearnedPercent(key, digits) => percent(row, key, digits),
+            Share(key) => share(row, key),
+            Change(before, after) => format!("{} → {}", share(row, before), share(row, after)),
+        }
+    }
+}
+
+/// Its head, and what it shows.
+type Column = (&'static str, Show);
+
+const SAMPLES: [Column; 9] = [
+    ("compared in", Plain("comparator", 0)),
+    ("KL, nats an image", Learned("kl", 1)),
+    ("image error", LearnedPercent("image_error", 1)),
+    (
+        "sharpness of reconstructions",
+        Learned("reconstruction_energy", 2),
+    ),
+    ("of samples", Plain("sample_energy", 2)),
+    ("kernel distance", Plain("kernel_distance", 3)),
+    ("of training photos", Plain("kernel_distance_of_photos", 3)),
+    ("Fréchet distance", Plain("frechet_distance", 0)),
+    ("of training photos", Plain("frechet_distance_of_photos", 0)),
+];
+
+const ATTRIBUTES: [Column; 5] = [
+    ("attribute", Plain("attribute", 0)),
+    ("probe, held out", Share("probe")),
+    ("by guessing", Share("guess")),
+    ("added", Change("found_before", "found_added")),
+    ("taken away", Change("missed_before", "missed_removed")),
+];
+
+const PREIMAGES: [Column; 7] = [
+    ("spread of images", Percent("spread", 1)),
+    ("spread of their features", Percent("feature_spread", 1)),
+    ("feature error", Percent("feature_error", 1)),
+    ("with noise zero", Percent("feature_error_of_mean", 1)),
+    ("image error", Percent("image_error", 1)),
+    ("n", Plain("n", 0)),
+    ("draws", Plain("draws", 0)),
+];
+
+const REENCODE: [Column; 6] = [
+    ("iteration", Plain("iteration", 0)),
+    ("image error", Percent("image_to_original", 1)),
+    ("feature error", Percent("feature_to_original", 1)),
+    (
+        "image, to the iteration before",
+        Percent("image_to_previous", 1),
+    ),
+    (
+        "features, to the iteration before",
+        Percent("feature_to_previous", 1),
+    ),
+    ("n", Plain("n", 0)),
+];
+
+const NEIGHBORS: [Column; 8] = [
+    ("nearest training photo in", Plain("space", 0)),
+    ("image error", Percent("image_error", 1)),
+    ("feature error", Percent("feature_error", 1)),
+    (
+        "reconstruction is nearer: image",
+        Share("reconstruction_nearer_image"),
+    ),
+    ("features", Share("reconstruction_nearer_feature")),
+    ("same category", Share("same_category")),
+    ("by chance", Share("same_category_by_chance")),
+    ("n", Plain("n", 0)),
+];
+
+/// Of the one row that [`steps`] makes.
+const INTERPOLATE: [Column; 4] = [
+    ("frames", Plain("frames", 0)),
+    ("mean step, grey levels", Plain("mean", 2)),
+    ("largest", Plain("largest", 2)),
+    ("largest / mean", Plain("ratio", 2)),
+];
+
+const MV: [Column; 6] = [
+    ("image error", Percent("image_error", 1)),
+    ("feature error", Percent("feature_error", 1)),
+    ("gradient energy", Plain("gradient_energy", 2)),
+    ("feature term at first", Plain("feature_start", 3)),
+    ("in the end", Plain("feature_end", 3)),
+    ("n", Plain("n", 0)),
+];
+
+const LOSSES: [Column; 9] = [
+    ("L1", Plain("l1", 2)),
+    ("L2", Plain("l2", 2)),
+    ("SSIM", Plain("ssim", 3)),
+    ("MS-SSIM", Plain("ms_ssim", 3)),
+    ("LPIPS", Plain("lpips", 3)),
+    ("sharpness", Plain("gradient_energy", 2)),
+    ("category from codes", Share("classified")),
+    ("by guessing", Share("classified_by_chance")),
+    ("of images", Plain("n_classified", 0)),
+];
+
+/// What `table2` gives of the same experiments.
+const METRICS: [Column; 5] = [
+    ("image error, %", Plain("image_error", 1)),
+    ("PSNR, dB", Plain("psnr", 2)),
+    ("SSIM", Plain("ssim", 3)),
+    ("LPIPS", Plain("lpips", 3)),
+    ("sharpness", Plain("gradient_energy", 2)),
+];
+
 /// The table of that name, of some experiments; none where there is no such table.
 ///
 /// # Errors
 /// No such experiment; a record that it cannot do without.
 pub fn table(records: &Records, name: &str, of: &[&str]) -> Result<Option<String>> {
-    let (study, lines): (_, Line) = match name {
-        "samples" => ("sample", samples),
-        "attributes" => ("attributes", attributes),
-        "preimages" => ("preimages", preimages),
-        "reencode" => ("reencode", reencode),
-        "neighbors" => ("neighbors", neighbors),
-        "interpolate" => ("interpolate", interpolate),
-        "mv" => ("mv", mv),
+    let (study, first, columns): (_, _, &[Column]) = match name {
+        "samples" => ("sample", "run", &SAMPLES),
+        "attributes" => ("attributes", "run", &ATTRIBUTES),
+        "preimages" => ("preimages", "run", &PREIMAGES),
+        "reencode" => ("reencode", "run", &REENCODE),
+        "neighbors" => ("neighbors", "run", &NEIGHBORS),
+        "interpolate" => ("interpolate", "run", &INTERPOLATE),
+        "mv" => ("mv", "layer of", &MV),
         "losses" => return losses(records, of).map(Some),
         _ => return Ok(None),
     };
-    studied(records, study, of, lines).map(Some)
-}
-
-type Line = fn(&str, &[&Map<String, Value>]) -> (Vec<String>, Vec<Vec<String>>);
-
-/// A table of a study, of those experiments that have a record of it. Where none has, what would make it.
-fn studied(records: &Records, study: &str, of: &[&str], lines: Line) -> Result<String> {
     if of.is_empty() {
         bail!("the names of experiments are missing");
     }
-    let (mut head, mut rows) = (Vec::new(), Vec::new());
+    let mut rows = Vec::new();
     for name in of {
-        if !EXPERIMENTS.iter().any(|e| e.name == *name) {
-            bail!("there is no experiment {name}");
-        }
-        if let Some(found) = records.study(name, study) {
-            let (columns, cells) = lines(name, &found);
-            head = columns;
-            rows.extend(cells);
+        shows(name)?;
+        let found = records.study(name, study).unwrap_or_default();
+        let summary = (study == "interpolate" && !found.is_empty()).then(|| steps(&found));
+        for row in summary
+            .iter()
+            .chain(found.into_iter().filter(|_| summary.is_none()))
+        {
+            rows.push(line(&[format!("`{name}`")], name, columns, row));
         }
     }
-    Ok(if rows.is_empty() {
-        not_recorded(of)
+    Ok(Some(if rows.is_empty() {
+        // What would make it.
+        format!(
+            "*Not recorded yet; `cargo xtask reproduce --only {}` writes this table.*\n",
+            of.join(",")
+        )
     } else {
-        let head: Vec<&str> = head.iter().map(String::as_str).collect();
-        markdown(&head, &rows)
-    })
+        markdown(&heads(&[first], columns), &rows)
+    }))
 }
 
-fn not_recorded(of: &[&str]) -> String {
-    format!(
-        "*Not recorded yet; `cargo xtask reproduce --only {}` writes this table.*\n",
-        of.join(",")
-    )
+/// What an experiment shows.
+fn shows(name: &str) -> Result<&'static str> {
+    match EXPERIMENTS.iter().find(|e| e.name == name) {
+        Some(experiment) => Ok(experiment.shows),
+        None => bail!("there is no experiment {name}"),
+    }
 }
 
-fn words(all: &[&str]) -> Vec<String> {
-    all.iter().map(|word| (*word).to_owned()).collect()
+fn heads(first: &[&'static str], columns: &[Column]) -> Vec<&'static str> {
+    let all = columns.iter().map(|(head, _)| *head);
+    first.iter().copied().chain(all).collect()
 }
 
-fn samples(name: &str, rows: &[&Map<String, Value>]) -> (Vec<String>, Vec<Vec<String>>) {
-    let head = [
-        "run",
-        "compared in",
-        "KL, nats an image",
-        "image error",
-        "sharpness of reconstructions",
-        "of samples",
-        "kernel distance",
-        "of training photos",
-        "Fréchet distance",
-        "of training photos",
-    ];
-    let cells = rows.iter().map(|row| {
-        let error = if reconstructs(name) {
-            percent(row, "image_error", 1)
-        } else {
-            "–".to_owned()
-        };
-        let energy = if reconstructs(name) {
-            cell(row, "reconstruction_energy", 2)
-        } else {
-            "–".to_owned()
-        };
-        let kl = if reconstructs(name) {
-            cell(row, "kl", 1)
-        } else {
-            "–".to_owned()
-        };
-        vec![
-            format!("`{name}`"),
-            cell(row, "comparator", 0),
-            kl,
-            error,
-            energy,
-            cell(row, "sample_energy", 2),
-            cell(row, "kernel_distance", 3),
-            cell(row, "kernel_distance_of_photos", 3),
-            cell(row, "frechet_distance", 0),
-            cell(row, "frechet_distance_of_photos", 0),
-        ]
-    });
-    (words(&head), cells.collect())
+fn line(first: &[String], name: &str, columns: &[Column], row: &Map<String, Value>) -> Vec<String> {
+    let cells = columns.iter().map(|(_, show)| show.of(name, row));
+    first.iter().cloned().chain(cells).collect()
 }
 
-fn attributes(name: &str, rows: &[&Map<String, Value>]) -> (Vec<String>, Vec<Vec<String>>) {
-    let head = [
-        "run",
-        "attribute",
-        "probe, held out",
-        "by guessing",
-        "added",
-        "taken away",
-    ];
-    let cells = rows.iter().map(|row| {
-        let change = |before, after| format!("{} → {}", share(row, before), share(row, after));
-        vec![
-            format!("`{name}`"),
-            cell(row, "attribute", 0),
-            share(row, "probe"),
-            share(row, "guess"),
-            change("found_before", "found_added"),
-            change("missed_before", "missed_removed"),
-        ]
-    });
-    (words(&head), cells.collect())
-}
-
-fn preimages(name: &str, rows: &[&Map<String, Value>]) -> (Vec<String>, Vec<Vec<String>>) {
-    let head = [
-        "run",
-        "spread of images",
-        "spread of their features",
-        "feature error",
-        "with noise zero",
-        "image error",
-        "n",
-        "draws",
-    ];
-    let cells = rows.iter().map(|row| {
-        vec![
-            format!("`{name}`"),
-            percent(row, "spread", 1),
-            percent(row, "feature_spread", 1),
-            percent(row, "feature_error", 1),
-            percent(row, "feature_error_of_mean", 1),
-            percent(row, "image_error", 1),
-            cell(row, "n", 0),
-            cell(row, "draws", 0),
-        ]
-    });
-    (words(&head), cells.collect())
-}
-
-fn reencode(name: &str, rows: &[&Map<String, Value>]) -> (Vec<String>, Vec<Vec<String>>) {
-    let head = [
-        "run",
-        "iteration",
-        "image error",
-        "feature error",
-        "image, to the iteration before",
-        "features, to the iteration before",
-        "n",
-    ];
-    let cells = rows.iter().map(|row| {
-        vec![
-            format!("`{name}`"),
-            cell(row, "iteration", 0),
-            percent(row, "image_to_original", 1),
-            percent(row, "feature_to_original", 1),
-            percent(row, "image_to_previous", 1),
-            percent(row, "feature_to_previous", 1),
-            cell(row, "n", 0),
-        ]
-    });
-    (words(&head), cells.collect())
-}
-
-fn neighbors(name: &str, rows: &[&Map<String, Value>]) -> (Vec<String>, Vec<Vec<String>>) {
-    let head = [
-        "run",
-        "nearest training photo in",
-        "image error",
-        "feature error",
-        "reconstruction is nearer: image",
-        "features",
-        "same category",
-        "by chance",
-        "n",
-    ];
-    let cells = rows.iter().map(|row| {
-        vec![
-            format!("`{name}`"),
-            cell(row, "space", 0),
-            percent(row, "image_error", 1),
-            percent(row, "feature_error", 1),
-            share(row, "reconstruction_nearer_image"),
-            share(row, "reconstruction_nearer_feature"),
-            share(row, "same_category"),
-            share(row, "same_category_by_chance"),
-            cell(row, "n", 0),
-        ]
-    });
-    (words(&head), cells.collect())
-}
-
-fn interpolate(name: &str, rows: &[&Map<String, Value>]) -> (Vec<String>, Vec<Vec<String>>) {
-    let steps: Vec<f64> = rows
+/// A row about the steps between frames of an interpolation.
+fn steps(frames: &[&Map<String, Value>]) -> Map<String, Value> {
+    let steps: Vec<f64> = frames
         .iter()
         .filter_map(|row| row.get("step")?.as_f64())
         .collect();
     let largest = steps.iter().copied().fold(f64::NAN, f64::max);
     let mean = steps.iter().sum::<f64>() / steps.len() as f64;
-    let cells = vec![
-        format!("`{name}`"),
-        rows.len().to_string(),
-        format!("{mean:.2}"),
-        format!("{largest:.2}"),
-        format!("{:.2}", largest / mean),
-    ];
-    let head = [
-        "run",
-        "frames",
-        "mean step, grey levels",
-        "largest",
-        "largest / mean",
-    ];
-    (words(&head), vec![cells])
-}
-
-fn mv(name: &str, rows: &[&Map<String, Value>]) -> (Vec<String>, Vec<Vec<String>>) {
-    let head = [
-        "layer of",
-        "image error",
-        "feature error",
-        "gradient energy",
-        "feature term at first",
-        "in the end",
-        "n",
-    ];
-    let cells = rows.iter().map(|row| {
-        vec![
-            format!("`{name}`"),
-            percent(row, "image_error", 1),
-            percent(row, "feature_error", 1),
-            cell(row, "gradient_energy", 2),
-            cell(row, "feature_start", 3),
-            cell(row, "feature_end", 3),
-            cell(row, "n", 0),
-        ]
-    });
-    (words(&head), cells.collect())
+    [
+        ("frames", json!(frames.len())),
+        ("mean", json!(mean)),
+        ("largest", json!(largest)),
+        ("ratio", json!(largest / mean)),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
 }
 
 /// Training losses against metrics: those of the study where it is recorded, else those that `table2` gave.
@@ -266,70 +229,24 @@ fn losses(records: &Records, of: &[&str]) -> Result<String> {
     let whole = of
         .iter()
         .all(|name| records.study(name, "losses").is_some());
+    let columns: &[Column] = if whole { &LOSSES } else { &METRICS };
     for name in of {
-        let shows = EXPERIMENTS.iter().find(|e| e.name == *name);
-        let Some(shows) = shows.map(|e| e.shows) else {
-            bail!("there is no experiment {name}");
+        let first = [format!("`{name}`"), shows(name)?.to_owned()];
+        let row = if whole {
+            let found = records.study(name, "losses").unwrap_or_default();
+            let Some(row) = found.first().copied() else {
+                continue;
+            };
+            row
+        } else {
+            let Some(row) = metrics(records.need(name)?) else {
+                bail!("{RECORDS}/{name}.json has no metrics");
+            };
+            row
         };
-        let mut row = vec![format!("`{name}`"), shows.to_owned()];
-        match records.study(name, "losses").filter(|_| whole) {
-            Some(found) => {
-                let Some(of) = found.first() else { continue };
-                let digits = [
-                    ("l1", 2),
-                    ("l2", 2),
-                    ("ssim", 3),
-                    ("ms_ssim", 3),
-                    ("lpips", 3),
-                    ("gradient_energy", 2),
-                ];
-                row.extend(digits.map(|(key, digits)| cell(of, key, digits)));
-                row.push(share(of, "classified"));
-                row.push(share(of, "classified_by_chance"));
-                row.push(cell(of, "n_classified", 0));
-            }
-            None => {
-                let Some(of) = metrics(records.need(name)?) else {
-                    bail!("{RECORDS}/{name}.json has no metrics");
-                };
-                let digits = [
-                    ("image_error", 1),
-                    ("psnr", 2),
-                    ("ssim", 3),
-                    ("lpips", 3),
-                    ("gradient_energy", 2),
-                ];
-                row.extend(digits.map(|(key, digits)| cell(of, key, digits)));
-            }
-        }
-        rows.push(row);
+        rows.push(line(&first, name, columns, row));
     }
-    let head: &[&str] = if whole {
-        &[
-            "run",
-            "trained with",
-            "L1",
-            "L2",
-            "SSIM",
-            "MS-SSIM",
-            "LPIPS",
-            "sharpness",
-            "category from codes",
-            "by guessing",
-            "of images",
-        ]
-    } else {
-        &[
-            "run",
-            "trained with",
-            "image error, %",
-            "PSNR, dB",
-            "SSIM",
-            "LPIPS",
-            "sharpness",
-        ]
-    };
-    let mut out = markdown(head, &rows);
+    let mut out = markdown(&heads(&["run", "trained with"], columns), &rows);
     if !whole {
         let _ = write!(
             out,

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::markdown::{cell, markdown, metrics, percent};
 use super::records::Records;
 use super::{speed, studies};
+use crate::numbers::thousands;
 use crate::reproduce::{EXPERIMENTS, reconstructs};
 use crate::samples::RECORDS;
 use deepsim_tools::stages::seconds;
@@ -137,11 +138,7 @@ fn compare(records: &Records, of: &[&str]) -> Result<String> {
                 cell(of, "image_error", 1),
                 cell(of, "feature_error", 1),
                 cell(of, "gradient_energy", 2),
-                format!(
-                    "{} steps, {}",
-                    super::records::thousands(steps),
-                    time(record)
-                ),
+                format!("{} steps, {}", thousands(steps), time(record)),
                 seed(records, name, record),
                 record["processor"]
                     .as_str()

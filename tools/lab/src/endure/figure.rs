@@ -4,10 +4,9 @@ use anyhow::Result;
 use plotters::prelude::*;
 
 use super::look::Look;
-use crate::precision::chart::{FONT, encode, provide_font};
+use crate::chart::{axes, figure};
 
-const WIDTH: u32 = 900;
-const HEIGHT: u32 = 560;
+const SIZE: (u32, u32) = (900, 560);
 const LINE: RGBColor = RGBColor(0x1f, 0x4e, 0x9c);
 
 /// A panel's title, and its value of a look.
@@ -25,12 +24,8 @@ const PANELS: [Panel; 4] = [
 /// # Errors
 /// None that is known of.
 pub fn draw(looks: &[Look]) -> Result<Vec<u8>> {
-    provide_font()?;
-    let mut pixels = vec![0u8; (WIDTH * HEIGHT * 3) as usize];
-    {
-        let root = BitMapBackend::with_buffer(&mut pixels, (WIDTH, HEIGHT)).into_drawing_area();
-        root.fill(&WHITE)?;
-        let end = looks.last().map_or(1.0, |l| l.minutes.max(0.1));
+    let end = looks.last().map_or(1.0, |l| l.minutes.max(0.1));
+    figure(SIZE, |root| {
         for (area, (title, of)) in root.split_evenly((2, 2)).iter().zip(PANELS) {
             let points: Vec<(f64, f64)> = looks
                 .iter()
@@ -42,29 +37,12 @@ pub fn draw(looks: &[Look]) -> Result<Vec<u8>> {
             let high = sorted
                 .get(sorted.len().saturating_sub(1) * 98 / 100)
                 .map_or(1.0, |v| 1.3 * v);
-            let mut chart = ChartBuilder::on(area)
-                .caption(title, (FONT, 18))
-                .margin(8)
-                .margin_right(18)
-                .x_label_area_size(36)
-                .y_label_area_size(64)
-                .build_cartesian_2d(0.0..end, 0.0..high)?;
-            chart
-                .configure_mesh()
-                .light_line_style(WHITE)
-                .bold_line_style(RGBColor(0xdd, 0xdd, 0xdd))
-                .x_desc("minutes")
-                .axis_desc_style((FONT, 14))
-                .x_labels(7)
-                .y_labels(6)
-                .label_style((FONT, 14))
-                .draw()?;
+            let mut chart = axes(area, title, "minutes", 0.0..end, 0.0..high)?;
             let shown = points.into_iter().map(|(x, y)| (x, y.min(high)));
             chart.draw_series(LineSeries::new(shown, LINE.stroke_width(2)))?;
         }
-        root.present()?;
-    }
-    encode(&pixels, WIDTH, HEIGHT)
+        Ok(())
+    })
 }
 
 #[cfg(test)]

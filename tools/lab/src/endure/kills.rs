@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::small::{arguments, clear, ready};
 use crate::samples;
+use deepsim_tools::files;
 use deepsim_tools::stages::note;
 use deepsim_tools::training::newest_checkpoint;
 use deepsim_tools::workspace::Workspace;
@@ -190,8 +191,7 @@ fn has_partial(run: &Path) -> Result<bool> {
 /// blake3 of each file as the manifest says.
 fn hashes(checkpoint: &Path) -> Result<BTreeMap<String, String>> {
     let file = checkpoint.join("manifest.json");
-    let text = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
-    let manifest: Value = serde_json::from_slice(&text).context("reading a manifest")?;
+    let manifest: Value = files::json(&file)?;
     let files = manifest["files"]
         .as_object()
         .context("a manifest without files")?;

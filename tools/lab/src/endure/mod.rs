@@ -7,19 +7,5 @@ mod look;
 mod small;
 mod soak;
 
-use anyhow::Result;
-use deepsim_tools::workspace::Workspace;
-
-pub use kills::Args as KillArgs;
-pub use soak::Args as SoakArgs;
-
-pub const SOAK_EXAMPLES: &str = soak::EXAMPLES;
-pub const KILL_EXAMPLES: &str = kills::EXAMPLES;
-
-pub fn soak(ws: &Workspace, args: &SoakArgs) -> Result<()> {
-    soak::run(ws, args)
-}
-
-pub fn kills(ws: &Workspace, args: &KillArgs) -> Result<()> {
-    kills::run(ws, args)
-}
+pub use kills::{Args as KillArgs, EXAMPLES as KILL_EXAMPLES, run as kills};
+pub use soak::{Args as SoakArgs, EXAMPLES as SOAK_EXAMPLES, run as soak};

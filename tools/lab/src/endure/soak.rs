@@ -16,6 +16,7 @@ use super::small::{arguments, clear, newest, ready, writer};
 use crate::samples;
 use deepsim_tools::failure::ChildFailed;
 use deepsim_tools::landing;
+use deepsim_tools::machine::processor_seconds;
 use deepsim_tools::programs::Programs;
 use deepsim_tools::stages::note;
 use deepsim_tools::workspace::Workspace;
@@ -257,15 +258,6 @@ fn over(looks: &[Look], of: fn(&Look, &Look) -> Option<f64>) -> f64 {
     ends.and_then(|(from, to)| of(from, to)).unwrap_or(f64::NAN)
 }
 
-/// User and system time out of `/proc/PID/stat`: fields 14 and 15, in ticks of a hundredth of a second, which
-/// Linux shows on every machine. The name before them is in parentheses and may hold spaces.
-fn processor_seconds(stat: &str) -> Option<f64> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<f64>().ok();
-    Some((ticks()? + ticks()?) / 100.0)
-}
-
 /// A name, and its value of some looks.
 type Quantity = (&'static str, fn(&[Look]) -> f64);
 
@@ -393,12 +385,5 @@ mod tests {
         let own = look(Path::new("/proc/self")).unwrap();
         assert!(own.resident_mib > 1.0 && own.threads >= 1.0 && own.handles >= 3.0);
         assert!(look(Path::new("/proc/none")).is_none());
-    }
-
-    #[test]
-    fn processor_time_is_found_behind_any_name() {
-        let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20";
-        assert_eq!(processor_seconds(stat), Some(3.0));
-        assert_eq!(processor_seconds("7 (a) S 1"), None);
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use deepsim_tools::failure::refuse;
-use deepsim_tools::{landing, training};
+use deepsim_tools::{files, training};
 
 /// Values that change with the clock.
 const OF_THE_CLOCK: [&str; 1] = ["images_per_s"];
@@ -64,9 +64,7 @@ impl Record {
     /// # Errors
     /// A full or unwritable disk.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let mut json = serde_json::to_vec_pretty(self).context("writing a record")?;
-        json.push(b'\n');
-        landing::write(path, &json)
+        files::write_json(path, self)
     }
 }
 

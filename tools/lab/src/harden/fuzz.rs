@@ -5,16 +5,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::host;
 use super::progress::{self, Progress};
+use crate::documents::markdown::markdown;
+use crate::numbers::thousands;
 use crate::samples;
 use deepsim_tools::child::Child;
-use deepsim_tools::failure::{ChildFailed, Ending, refuse};
+use deepsim_tools::failure::{ChildFailed, Ending, is_interrupted, refuse};
+use deepsim_tools::files;
 use deepsim_tools::stages::{Stages, note, seconds};
 use deepsim_tools::workspace::Workspace;
 
@@ -73,11 +76,11 @@ struct Target {
 }
 
 #[derive(Debug, Serialize)]
-struct Evidence {
+struct Evidence<'a> {
     name: &'static str,
     command: &'static str,
     commit: Option<String>,
-    targets: Vec<Outcome>,
+    targets: &'a [Outcome],
 }
 
 /// What a target went through.
@@ -97,9 +100,7 @@ struct Outcome {
 /// # Errors
 /// An unknown target, a failed build, and inputs that broke something.
 pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
-    let file = ws.path(FOLDER).join("targets.toml");
-    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-    let Table { target: all } = toml::from_str(&text).context("reading targets.toml")?;
+    let Table { target: all } = files::toml(&ws.path(FOLDER).join("targets.toml"))?;
     let names: Vec<&str> = all.iter().map(|target| target.name.as_str()).collect();
     if let Some(unknown) = args
         .targets
@@ -145,7 +146,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
             name: NAME,
             command: "cargo xtask fuzz --record",
             commit,
-            targets: outcomes.iter().map(Outcome::copy).collect(),
+            targets: &outcomes,
         };
         samples::write(ws, NAME, &evidence)?;
     }
@@ -157,18 +158,6 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         );
     }
     Ok(())
-}
-
-impl Outcome {
-    fn copy(&self) -> Self {
-        Self {
-            target: self.target.clone(),
-            reads: self.reads.clone(),
-            seconds: self.seconds,
-            progress: self.progress.clone(),
-            found: self.found.clone(),
-        }
-    }
 }
 
 fn build(ws: &Workspace) -> Result<PathBuf> {
@@ -204,8 +193,7 @@ fn control(ws: &Workspace, program: &Path) -> Result<()> {
     let log = ws.path("target/fuzz/control.log");
     let (ended, progress, found) = progress::watch(child, &log, None)?;
     if let Err(error) = plainly(ended)
-        && let Some(failed) = error.downcast_ref::<ChildFailed>()
-        && failed.ending.interrupted()
+        && is_interrupted(&error)
     {
         return Err(error);
     }
@@ -317,56 +305,47 @@ fn one(
 
 /// What a person reads, and docs/reliability.md holds.
 fn table(outcomes: &[Outcome]) -> String {
-    use std::fmt::Write;
-    let mut text = "| target | reads | executions | time | edges by the seeds | edges in the end | kept inputs | largest | found |\n\
-                    |---|---|---|---|---|---|---|---|---|\n"
-        .to_owned();
-    for outcome in outcomes {
-        let Progress {
-            executions,
-            edges_of_seeds,
-            edges,
-            corpus,
-            peak_mib,
-            ..
-        } = outcome.progress;
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} | {edges_of_seeds} | {edges} | {corpus} | {peak_mib} MiB | {} |",
-            outcome.target,
-            outcome.reads,
-            thousands(executions),
-            seconds(std::time::Duration::from_secs(outcome.seconds)),
-            outcome.found.len(),
-        );
-    }
-    text
-}
-
-/// 1,234,567.
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    let rows: Vec<Vec<String>> = outcomes
+        .iter()
+        .map(|outcome| {
+            let Progress {
+                executions,
+                edges_of_seeds,
+                edges,
+                corpus,
+                peak_mib,
+                ..
+            } = outcome.progress;
+            vec![
+                outcome.target.clone(),
+                outcome.reads.clone(),
+                thousands(executions as f64),
+                seconds(Duration::from_secs(outcome.seconds)),
+                edges_of_seeds.to_string(),
+                edges.to_string(),
+                corpus.to_string(),
+                format!("{peak_mib} MiB"),
+                outcome.found.len().to_string(),
+            ]
+        })
+        .collect();
+    let head = [
+        "target",
+        "reads",
+        "executions",
+        "time",
+        "edges by the seeds",
+        "edges in the end",
+        "kept inputs",
+        "largest",
+        "found",
+    ];
+    markdown(&head, &rows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_read_well() {
-        assert_eq!(
-            [7, 1000, 1_234_567].map(thousands),
-            ["7", "1,000", "1,234,567"]
-        );
-    }
 
     #[test]
     fn the_table_has_a_line_for_each_target() {

@@ -37,44 +37,28 @@ impl Progress {
     /// `#4096 pulse cov: 301 ft: 455 corp: 40/2kb lim: 33 exec/s: 2048 rss: 95Mb`, and at the end
     /// `stat::number_of_executed_units: 1000000`.
     fn take(&mut self, line: &str) {
-        if let Some((key, value)) = line
-            .strip_prefix("stat::")
-            .and_then(|rest| rest.split_once(':'))
-        {
-            let value = value.trim().parse().unwrap_or(0);
-            match key {
-                "number_of_executed_units" => self.executions = value,
-                "peak_rss_mb" => self.peak_mib = value,
-                _ => {}
-            }
-            return;
-        }
-        let Some(rest) = line.strip_prefix('#') else {
-            return;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |word: &str| -> Option<u64> {
+            let end = word.find(|c: char| !c.is_ascii_digit());
+            word[..end.unwrap_or(word.len())].parse().ok()
         };
-        let words: Vec<&str> = rest.split_whitespace().collect();
         let after = |key: &str| {
             let at = words.iter().position(|word| *word == key)?;
-            let digits: String = words
-                .get(at + 1)?
-                .chars()
-                .take_while(char::is_ascii_digit)
-                .collect();
-            digits.parse::<u64>().ok()
+            words.get(at + 1).copied().and_then(number)
         };
-        let (Some(executions), Some(edges)) =
-            (words.first().and_then(|n| n.parse().ok()), after("cov:"))
-        else {
-            return;
-        };
-        self.executions = executions;
-        self.edges = edges;
-        self.features = after("ft:").unwrap_or(self.features);
-        self.corpus = after("corp:").unwrap_or(self.corpus);
-        self.peak_mib = self.peak_mib.max(after("rss:").unwrap_or(0));
-        if words.get(1) == Some(&"INITED") {
-            self.edges_of_seeds = edges;
+        let tried = words.first().and_then(|word| word.strip_prefix('#'));
+        if let (Some(executions), Some(edges)) = (tried.and_then(number), after("cov:")) {
+            self.executions = executions;
+            self.edges = edges;
+            self.features = after("ft:").unwrap_or(self.features);
+            self.corpus = after("corp:").unwrap_or(self.corpus);
+            self.peak_mib = self.peak_mib.max(after("rss:").unwrap_or(0));
+            if words.get(1) == Some(&"INITED") {
+                self.edges_of_seeds = edges;
+            }
         }
+        self.executions = after("stat::number_of_executed_units:").unwrap_or(self.executions);
+        self.peak_mib = after("stat::peak_rss_mb:").unwrap_or(self.peak_mib);
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a run's `metrics.jsonl` tells of its way.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use deepsim_tools::files;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -51,9 +51,7 @@ impl Curves {
     /// A file that is not there or no list of metrics.
     pub fn read(run: &Path) -> Result<Curves> {
         let path = run.join("metrics.jsonl");
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        Curves::parse(&text).with_context(|| format!("in {}", path.display()))
+        Curves::parse(&files::text(&path)?).with_context(|| format!("in {}", path.display()))
     }
 
     fn parse(text: &str) -> Result<Curves> {

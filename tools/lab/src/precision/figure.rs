@@ -3,8 +3,8 @@
 use anyhow::Result;
 use plotters::prelude::*;
 
-use super::chart::{FONT, encode, provide_font};
 use super::run::{Precision, Run};
+use crate::chart::{Area, FONT, axes, figure};
 
 const WIDTH: u32 = 900;
 const HEIGHT: u32 = 620;
@@ -13,7 +13,7 @@ const HEAD: u32 = 34;
 /// One panel: what it shows, and where a run's curve goes.
 struct Panel {
     title: &'static str,
-    points: fn(&Run) -> Vec<(u64, f64)>,
+    points: fn(&Run) -> Vec<(f64, f64)>,
 }
 
 const PANELS: [Panel; 4] = [
@@ -21,28 +21,28 @@ const PANELS: [Panel; 4] = [
         title: "image error, held-out photos, %",
         points: |run| {
             let all = run.curves.held_out.iter();
-            all.map(|e| (e.step, e.image_error)).collect()
+            all.map(|e| (e.step as f64, e.image_error)).collect()
         },
     },
     Panel {
         title: "feature error, held-out photos, %",
         points: |run| {
             let all = run.curves.held_out.iter();
-            all.map(|e| (e.step, e.feature_error)).collect()
+            all.map(|e| (e.step as f64, e.feature_error)).collect()
         },
     },
     Panel {
         title: "image loss, training",
         points: |run| {
             let all = run.curves.losses.iter();
-            all.map(|l| (l.step, l.img)).collect()
+            all.map(|l| (l.step as f64, l.img)).collect()
         },
     },
     Panel {
         title: "feature loss, training",
         points: |run| {
             let all = run.curves.losses.iter();
-            all.map(|l| (l.step, l.feat)).collect()
+            all.map(|l| (l.step as f64, l.feat)).collect()
         },
     },
 ];
@@ -68,11 +68,7 @@ fn width(precision: Precision) -> u32 {
 /// # Errors
 /// None that is known of: runs without curves give empty panels.
 pub fn draw(runs: &[Run]) -> Result<Vec<u8>> {
-    provide_font()?;
-    let mut pixels = vec![0u8; (WIDTH * HEIGHT * 3) as usize];
-    {
-        let root = BitMapBackend::with_buffer(&mut pixels, (WIDTH, HEIGHT)).into_drawing_area();
-        root.fill(&WHITE)?;
+    figure((WIDTH, HEIGHT), |root| {
         let (head, body) = root.split_vertically(HEAD);
         let mut x = 16;
         for (precision, words) in [
@@ -90,46 +86,27 @@ pub fn draw(runs: &[Run]) -> Result<Vec<u8>> {
         for (area, panel) in body.split_evenly((2, 2)).iter().zip(&PANELS) {
             chart(area, panel, runs)?;
         }
-        root.present()?;
-    }
-    encode(&pixels, WIDTH, HEIGHT)
+        Ok(())
+    })
 }
 
-type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
-
 fn chart(area: &Area, panel: &Panel, runs: &[Run]) -> Result<()> {
-    let curves: Vec<(Precision, Vec<(u64, f64)>)> = runs
+    let curves: Vec<(Precision, Vec<(f64, f64)>)> = runs
         .iter()
         .map(|run| (run.precision, finite((panel.points)(run))))
         .collect();
     let all = || curves.iter().flat_map(|(_, points)| points);
-    let last = all().map(|(step, _)| *step).max().unwrap_or(1);
+    let last = all().map(|(step, _)| *step).fold(1.0, f64::max);
     // The fall of the first steps would leave no room for what differs later.
-    let late = |step: u64| 10 * step >= last;
+    let late = |step: f64| 10.0 * step >= last;
     let shown = all().filter(|(step, _)| late(*step)).map(|(_, y)| *y);
     let (low, high) = shown.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), y| {
         (a.min(y), b.max(y))
     });
     let (low, high) = if low < high { (low, high) } else { (0.0, 1.0) };
     let margin = 0.05 * (high - low);
-    let mut chart = ChartBuilder::on(area)
-        .caption(panel.title, (FONT, 18))
-        .margin(8)
-        .margin_right(18)
-        .x_label_area_size(36)
-        .y_label_area_size(64)
-        .build_cartesian_2d(last / 10..last, low - margin..high + margin)?;
-    chart
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(RGBColor(0xdd, 0xdd, 0xdd))
-        .x_desc("step")
-        .axis_desc_style((FONT, 14))
-        .x_labels(6)
-        .y_labels(6)
-        .label_style((FONT, 14))
-        .y_label_formatter(&|y| label(*y, high - low))
-        .draw()?;
+    let y = low - margin..high + margin;
+    let mut chart = axes(area, panel.title, "step", last / 10.0..last, y)?;
     let (below, above): (Vec<_>, Vec<_>) =
         curves.into_iter().partition(|(p, _)| *p == Precision::Fp32);
     for (precision, points) in below.into_iter().chain(above) {
@@ -140,18 +117,8 @@ fn chart(area: &Area, panel: &Panel, runs: &[Run]) -> Result<()> {
     Ok(())
 }
 
-fn finite(points: Vec<(u64, f64)>) -> Vec<(u64, f64)> {
+fn finite(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     points.into_iter().filter(|(_, y)| y.is_finite()).collect()
-}
-
-/// `45`, `45.2`, `1.2e8`: as many digits as tell the labels of an axis of this span apart.
-fn label(y: f64, span: f64) -> String {
-    match span {
-        1e5.. => format!("{y:.1e}"),
-        10.0.. => format!("{y:.0}"),
-        1.0.. => format!("{y:.1}"),
-        _ => format!("{y:.2}"),
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! as any run is. The seeds' own spread in fp32 is the measure: a bf16 that stays within it does
 //! no harm that another seed would not do. `docs/results/precision.json` keeps all numbers.
 
-pub mod chart;
 mod curves;
 mod figure;
 mod run;
@@ -354,17 +353,14 @@ mod tests {
         };
         assert_eq!(full.scaled(1950), full);
         assert_eq!(full.scaled(900).halve_at, [507, 738]);
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let ws = Workspace::find(Some(&root)).unwrap();
+        let ws = Workspace::find(None).unwrap();
         let file = Schedule::read(&ws).unwrap();
         assert!(file.halve_at.iter().all(|&at| at < file.steps));
     }
 
     #[test]
     fn stamps_begin_anew_with_a_new_run() {
-        let tmp = tempfile::tempdir().unwrap();
-        fs::create_dir_all(tmp.path().join("tools/xtask")).unwrap();
-        let ws = Workspace::find(Some(tmp.path())).unwrap();
+        let (_folder, ws) = deepsim_tools::testing::workspace();
         let args = Args {
             steps: 9,
             seeds: 1,

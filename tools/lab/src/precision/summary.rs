@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::run::{Precision, Run};
+use crate::numbers::{mean_and_error, significant};
 use deepsim_tools::stages::seconds;
 
 /// Where bf16's mean lies.
@@ -152,29 +153,9 @@ pub fn table(runs: &[Run], all: &[Comparison]) -> String {
     text
 }
 
-/// Mean, and its standard error where there are at least two.
-fn mean_and_error(values: &[f64]) -> (f64, Option<f64>) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n.max(1.0);
-    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    (mean, (n > 1.0).then(|| (squares / (n - 1.0) / n).sqrt()))
-}
-
 /// Four digits, without an exponent where it can be.
 fn digits(value: f64) -> String {
     significant(value, 4)
-}
-
-fn significant(value: f64, n: i32) -> String {
-    if value == 0.0 || !value.is_finite() {
-        return value.to_string();
-    }
-    let before = value.abs().log10().floor() as i32;
-    let after = (n - 1 - before).clamp(0, 6).unsigned_abs() as usize;
-    match before {
-        ..=6 => format!("{value:.after$}"),
-        _ => format!("{value:.2e}"),
-    }
 }
 
 #[cfg(test)]
@@ -261,19 +242,8 @@ pub mod tests {
     }
 
     #[test]
-    fn differences_have_a_standard_error_from_two_on() {
-        assert_eq!(mean_and_error(&[1.0, 3.0]), (2.0, Some(1.0)));
-        assert_eq!(mean_and_error(&[5.0]), (5.0, None));
+    fn differences_are_taken_seed_by_seed() {
         let c = comparison("x", "smaller", vec![40.0, 42.0], vec![41.0, 41.0]);
         assert_eq!(c.unwrap().differences, [1.0, -1.0]);
-    }
-
-    #[test]
-    fn numbers_have_four_digits() {
-        let all = [0.01234, 0.87654, 38.7, 1234.5, 123_456.7, 3.2e8].map(digits);
-        assert_eq!(
-            all,
-            ["0.01234", "0.8765", "38.70", "1234", "123457", "3.20e8"]
-        );
     }
 }

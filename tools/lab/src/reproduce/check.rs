@@ -1,15 +1,15 @@
 //! `reproduce --check`: the recorded numbers beside those of the runs that are here. Nothing is written.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Map, Value};
 
 use super::{Experiment, reconstructs, run_directory};
 use crate::samples::{self, RECORDS, Record};
 use deepsim_tools::failure::refuse;
+use deepsim_tools::files;
 use deepsim_tools::programs::Programs;
 use deepsim_tools::stages::note;
 use deepsim_tools::training;
@@ -101,13 +101,8 @@ pub fn check(ws: &Workspace, chosen: &[&Experiment]) -> Result<()> {
 
 fn read(ws: &Workspace, experiment: &Experiment) -> Result<Option<Record>> {
     let file = Path::new(RECORDS).join(format!("{}.json", experiment.name));
-    match fs::read(ws.path(&file)) {
-        Ok(json) => Ok(Some(
-            serde_json::from_slice(&json).with_context(|| format!("in {}", file.display()))?,
-        )),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
-    }
+    let file = ws.path(file);
+    file.exists().then(|| files::json(&file)).transpose()
 }
 
 /// Data and weights by the record's names whose checksums are others here.

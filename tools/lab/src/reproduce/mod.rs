@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use serde::Deserialize;
 
 use crate::{documents, experiment_file, samples};
-use deepsim_tools::failure::{ChildFailed, refuse};
+use deepsim_tools::failure::{is_interrupted, refuse};
 use deepsim_tools::held_out;
 use deepsim_tools::stages::{Stages, note, seconds};
 use deepsim_tools::training::{Outcome, Training};
@@ -204,12 +204,6 @@ fn train_and_record(ws: &Workspace, chosen: &[&Experiment], args: &Args) -> Resu
     Ok(())
 }
 
-fn is_interrupted(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<ChildFailed>()
-        .is_some_and(|child| child.ending.interrupted())
-}
-
 /// Where the trainer puts the experiment by itself: `runs/NAME`, the name out of its file.
 fn run_directory(ws: &Workspace, experiment: &Experiment) -> Result<PathBuf> {
     #[derive(Deserialize)]
@@ -227,8 +221,7 @@ mod tests {
 
     #[test]
     fn every_experiment_has_its_file_and_its_own_name() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let ws = Workspace::find(Some(&root)).unwrap();
+        let ws = Workspace::find(None).unwrap();
         for experiment in EXPERIMENTS {
             let run = run_directory(&ws, experiment).unwrap();
             assert_eq!(run, Path::new("runs").join(experiment.name));

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use crate::samples::Rows;
+use deepsim_tools::files;
 use deepsim_tools::programs::Programs;
 use deepsim_tools::workspace::Workspace;
 
@@ -168,9 +169,7 @@ fn mahendran_vedaldi(ws: &Workspace, programs: &Programs, of: &Subject) -> Resul
 
 /// What the feature term was at the beginning and in the end, means over the photos.
 fn feature_terms(record: &Path) -> Result<[(&'static str, f64); 2]> {
-    let text = std::fs::read(record).with_context(|| format!("reading {}", record.display()))?;
-    let json: Value =
-        serde_json::from_slice(&text).with_context(|| format!("in {}", record.display()))?;
+    let json: Value = files::json(record)?;
     let photos = json["photos"].as_array().map_or(&[][..], Vec::as_slice);
     let mean = |key: &str| {
         let all: Vec<f64> = photos.iter().filter_map(|p| p[key].as_f64()).collect();
@@ -182,7 +181,7 @@ fn feature_terms(record: &Path) -> Result<[(&'static str, f64); 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use deepsim_tools::testing::{stand_in, workspace};
 
     fn subject<'a>(pair: Option<[&'a Path; 2]>) -> Subject<'a> {
         Subject {
@@ -212,28 +211,9 @@ mod tests {
         assert!(arguments(Study::Interpolate, &subject(None)).is_err());
     }
 
-    /// A program that is a shell script, in place of a built one.
-    fn stand_in(folder: &Path, package: &str, script: &str) -> Programs {
-        // Written by another process: see `stand_in` in tests/cli.rs.
-        let text = tempfile::NamedTempFile::new().unwrap();
-        fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
-        let mut install = std::process::Command::new("install");
-        install.args(["-m", "755"]).arg(text.path());
-        assert!(
-            install
-                .arg(folder.join(package))
-                .status()
-                .unwrap()
-                .success()
-        );
-        Programs::at(folder, &[package]).unwrap()
-    }
-
     #[test]
     fn rows_of_every_study_come_from_the_program_and_an_empty_answer_is_an_error() {
-        let tmp = tempfile::tempdir().unwrap();
-        fs::create_dir_all(tmp.path().join("tools/xtask")).unwrap();
-        let ws = Workspace::find(Some(tmp.path())).unwrap();
+        let (tmp, ws) = workspace();
         let script = r#"case "$1" in
   baseline) mkdir -p runs/mv-x
     echo '{"photos":[{"feature_start":1.0,"feature_end":0.25},{"feature_start":2.0,"feature_end":0.75}]}' > runs/mv-x/mv.json ;;
@@ -242,7 +222,8 @@ mod tests {
   interpolate) echo '[{"run":"runs/x","step":2.5,"file":"target/frame-000.png"}]' ;;
   *) echo '[{"run":"runs/x","command":"'"$1"'"}]' ;;
 esac"#;
-        let programs = stand_in(tmp.path(), "deepsim-eval", script);
+        stand_in(tmp.path(), "deepsim-eval", script);
+        let programs = Programs::at(tmp.path(), &["deepsim-eval"]).unwrap();
         let pair = Some([Path::new("a"), Path::new("b")]);
         let made = |study| make(&ws, &programs, study, &subject(pair));
         for study in [
