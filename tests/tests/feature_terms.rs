@@ -3,12 +3,14 @@
 // The leave that clippy.toml gives tests ends at their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
 use deepsim_tests::files::{checkpoint, column, tensors};
 use deepsim_tests::lab::Lab;
 use deepsim_tests::process::run;
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
 fn manifest(run: &Path, step: u64) -> Value {
@@ -124,6 +126,10 @@ fn a_loss_on_pixels_needs_no_comparator_and_no_discriminator() {
         "8",
     ]))
     .exits(0);
+    let x = vec![0; 3 * 64 * 64 * 4];
+    let x = TensorView::new(Dtype::F32, vec![1, 3, 64, 64], &x).unwrap();
+    let x = safetensors::serialize([("x", x)], None::<HashMap<String, String>>).unwrap();
+    fs::write(lab.at("x.safetensors"), x).unwrap();
     let input = ["--input", "x.safetensors", "--output", "y.safetensors"];
     for net in ["comparator", "discriminator"] {
         let mut command = lab.eval(&["forward", "tiny.toml", "--net", net, "--run", "short"]);

@@ -6,6 +6,7 @@
 mod holdout;
 mod plan;
 mod stage;
+pub mod verify;
 
 use crate::terminal::path as shown;
 use std::collections::{HashMap, HashSet};

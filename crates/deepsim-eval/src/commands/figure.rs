@@ -97,7 +97,7 @@ impl Figure {
             }
             None => Vec::new(),
         };
-        let plan = figures::plan(&self.figure, &entries, self.encoder.as_deref());
+        let plan = self.figure.plan(&entries, self.encoder.as_deref());
         let files = catalog::experiments(Path::new("experiments"));
         let model = plan.panels.first().map(|p| &p.entry.experiment);
         let advice: Vec<String> = plan

@@ -70,9 +70,9 @@ impl Comparators {
 
     pub(super) fn check(&self) -> Checked {
         for comparator in self.iter() {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+            let odd = |c: char| !(c.is_ascii_alphanumeric() || "-_".contains(c));
             if let Some(name) = &comparator.name
-                && !(name.chars().all(plain) && !name.is_empty())
+                && (name.is_empty() || name.contains(odd))
             {
                 let reason = "must be named by letters, digits, '-' and '_'";
                 return complain(&comparator.table(), reason);

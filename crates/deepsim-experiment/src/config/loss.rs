@@ -223,18 +223,17 @@ impl JsonSchema for Loss {
         let mut required = vec![REDUCTION];
         for info in KINDS.iter().filter(|info| info.weight.is_in_loss()) {
             let description = format!("Weight of the {} term ({}).", info.label, info.equation);
-            let number = serde_json::json!({"type": "number", "description": description});
             let value = if info.kind == BY_NAME {
-                let description =
-                    "Weights of the feature terms, by the names of their comparators.";
                 let numbers = serde_json::json!({
                     "type": "object",
-                    "description": description,
                     "additionalProperties": {"type": "number"},
                 });
-                serde_json::json!({"anyOf": [number, numbers]})
+                serde_json::json!({
+                    "anyOf": [{"type": "number"}, numbers],
+                    "description": format!("{description} With named comparators a table: a weight for each name."),
+                })
             } else {
-                number
+                serde_json::json!({"type": "number", "description": description})
             };
             properties.insert(info.key.to_owned(), value);
             if info.weight == WeightKey::Required {

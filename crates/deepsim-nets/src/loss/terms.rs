@@ -136,7 +136,7 @@ pub enum TermKind {
     Image,
     /// [`kl_loss`].
     Kl,
-    /// [`diversity`](super::diversity).
+    /// [`diversity`](super::diversity()).
     Diversity,
     /// [`total_variation`].
     TotalVariation,

@@ -7,39 +7,24 @@
 //! 4. The gate decides from the losses which networks the next iteration updates.
 
 mod features;
+mod forward;
 mod generated;
 mod terms;
 
 use deepsim_nets::FeatureBranch;
 use deepsim_nets::loss::{TermKind, Terms};
-use tch::Tensor;
 use tracing::trace_span;
 
 use crate::error::Result;
-use crate::method::adversarial::{Adversarial, DiscriminatorStep, discriminator_of};
+use crate::method::adversarial::{DiscriminatorStep, discriminator_of};
 use crate::method::gradients::{Gradients, Player, backward};
-use crate::method::losses::{Losses, Sides, read};
+use crate::method::losses::{Losses, read};
 use crate::method::micro_batch::MicroBatch;
+use crate::method::sides::Sides;
 use crate::method::sums::Sums;
 use crate::state::State;
-use features::Features;
-use generated::Generated;
 
-/// What the first pass of a micro-batch makes.
-#[derive(Debug)]
-pub struct Forward {
-    features: Features,
-    generated: Generated,
-}
-
-/// What the discriminator's step tells the generator of a micro-batch.
-#[derive(Debug, Default)]
-pub struct Verdict {
-    /// Its part of the loss; none without an adversarial term.
-    adversarial: Option<Adversarial>,
-    /// Input of the feature branch, where the discriminator has one.
-    shown: Option<Tensor>,
-}
+pub use forward::{Forward, Verdict, forward};
 
 /// One iteration, on a whole batch.
 pub(super) fn step(state: &mut State, batch: &MicroBatch<'_>) -> Result<Losses> {
@@ -63,19 +48,6 @@ pub(super) fn step(state: &mut State, batch: &MicroBatch<'_>) -> Result<Losses> 
     }
     state.step += 1;
     Ok(losses)
-}
-
-/// Features of a micro-batch's images, and images made of them.
-///
-/// # Errors
-/// What libtorch refuses.
-pub fn forward(state: &State, batch: &MicroBatch<'_>) -> Result<Forward> {
-    let features = features::encode(state, batch)?;
-    let generated = generated::generate(state, &features.inverted, batch)?;
-    Ok(Forward {
-        features,
-        generated,
-    })
 }
 
 /// The discriminator's losses on a micro-batch, and its gradients where it trains. Nothing is found without an

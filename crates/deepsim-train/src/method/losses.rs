@@ -6,16 +6,8 @@ use tracing::trace_span;
 
 use crate::error::{Result, TrainError};
 use crate::method::gradients::Gradients;
+use crate::method::sides::Sides;
 use crate::method::sums::Sums;
-
-/// Losses of the discriminator.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sides<T> {
-    /// On real images.
-    pub real: T,
-    /// On generated images.
-    pub generated: T,
-}
 
 /// Unweighted losses of one iteration, and what the gate made of them.
 #[derive(Clone, Debug, PartialEq)]

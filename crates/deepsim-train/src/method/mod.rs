@@ -11,6 +11,7 @@ pub mod gradients;
 pub mod losses;
 pub mod micro_batch;
 pub mod plan;
+mod sides;
 pub mod slice;
 pub mod sums;
 pub mod vaegan;
@@ -19,9 +20,10 @@ use deepsim_experiment::Perception;
 use deepsim_nets::init::{derive_seed, seeded};
 use tch::Tensor;
 
-pub use losses::{Losses, Sides};
+pub use losses::Losses;
 pub use micro_batch::MicroBatch;
 pub use plan::Plan;
+pub use sides::Sides;
 pub use slice::Slice;
 pub use sums::Sums;
 

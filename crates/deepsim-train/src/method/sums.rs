@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use crate::error::Result;
 use crate::method::gradients::Gradients;
-use crate::method::losses::Sides;
+use crate::method::sides::Sides;
 
 /// Gradients, terms and losses of a phase of one micro-batch, or of several phases and micro-batches. They are parts of
 /// those of the global batch: see [`Slice`](crate::method::slice::Slice).

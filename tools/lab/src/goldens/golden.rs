@@ -75,7 +75,7 @@ impl Map {
     /// A file that is not there or is none; a tensor that may not go.
     pub fn read(path: &Path) -> Result<Self> {
         let map: Self = read(path)?;
-        let may = |name: &String| name.starts_with("discriminator/") || name.contains("means.");
+        let may = |name: &String| of_discriminator(name) || name.contains("means.");
         match map.gone.keys().find(|name| !may(name)) {
             Some(name) => Err(refuse(format!(
                 "{}: {name} may not go: only checkpointed means and a discriminator that no loss used may",
@@ -84,6 +84,11 @@ impl Map {
             None => Ok(map),
         }
     }
+}
+
+/// Whether a tensor is the discriminator's, or a moment or counter of its optimiser.
+fn of_discriminator(name: &str) -> bool {
+    name.starts_with("discriminator/") || name.starts_with("state/discriminator.")
 }
 
 impl Golden {
@@ -165,9 +170,7 @@ impl Golden {
     /// How this differs from what was recorded before: numbers by more than `within`, relative, or at all.
     pub fn differences(&self, before: &Golden, map: &Map, within: Option<f64>) -> Vec<String> {
         let unused = !self.0.keys().any(|place| place.ends_with("/loss.adv"));
-        let gone = |name: &str| {
-            map.gone.contains_key(name) && (unused || !name.starts_with("discriminator/"))
-        };
+        let gone = |name: &str| map.gone.contains_key(name) && (unused || !of_discriminator(name));
         let mut found = Vec::new();
         let mut known: BTreeSet<&str> = BTreeSet::new();
         for (place, was) in &before.0 {
@@ -278,6 +281,7 @@ mod tests {
         let path = folder.path().join("map.json");
         for (name, allowed) in [
             ("state/means.sum0", true),
+            ("state/discriminator.m.Dconv1.bias", true),
             ("generator/deconv0.weight", false),
         ] {
             fs::write(&path, json!({"gone": {name: "a reason"}}).to_string()).unwrap();

@@ -9,7 +9,9 @@ use deepsim_experiment::{Clip, Consent};
 use deepsim_nets::images::clip_caffe;
 use tch::{Device, Tensor};
 
-use super::{Figure, Panel, Plan};
+use super::figure::Figure;
+use super::material::Material;
+use super::plan::{Panel, Plan};
 use crate::analysis::interpolate;
 use crate::analysis::mv;
 use crate::analysis::reencode;
@@ -33,28 +35,6 @@ pub struct Drawn {
     pub runs: Vec<(String, PathBuf)>,
     /// What is otherwise than asked.
     pub remarks: Vec<String>,
-}
-
-/// What the rows of a figure are made of.
-pub(super) struct Material<'a> {
-    pub plan: &'a Plan,
-    /// Images that were asked for.
-    pub count: usize,
-    /// Held-out images: at most as many.
-    pub chosen: &'a [usize],
-    /// Their names.
-    pub names: &'a [String],
-    /// They, Caffe units.
-    pub photos: &'a Tensor,
-    pub consent: &'a Consent,
-    pub device: Device,
-}
-
-impl Material<'_> {
-    /// The run of a panel.
-    pub(super) fn open(&self, panel: &Panel) -> Result<Loaded> {
-        Loaded::open(&panel.entry.path, self.consent, self.device)
-    }
 }
 
 /// Makes the images of a plan, of `count` held-out images whose name has one of `filters`.

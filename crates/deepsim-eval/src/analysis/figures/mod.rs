@@ -2,42 +2,22 @@
 //! it names.
 
 mod draw;
+mod figure;
+mod material;
 mod missing;
 mod plan;
 mod samples;
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
-use deepsim_experiment::Experiment;
 
 use crate::analysis::sample::has_prior;
-use crate::error::Result;
 use crate::run::catalog::{Entry, inverts};
-use crate::show::sheet::Sheet;
-use draw::Material;
 
 pub use draw::{Drawn, draw};
+pub use figure::Figure;
 pub use missing::Missing;
-pub use plan::{Panel, Plan, plan};
-
-/// Adds the rows to the sheet, tells of each panel, and gives the names of the held-out images that are on it.
-type Rows = fn(&mut Sheet, &Material<'_>, &mut dyn FnMut(u64)) -> Result<Vec<String>>;
-
-/// A figure of the paper that shows reconstructions.
-#[derive(Clone, Copy)]
-pub struct Figure {
-    /// Its number in the paper.
-    pub number: &'static str,
-    /// What it shows.
-    pub title: &'static str,
-    /// Which runs may stand in it.
-    takes: fn(&Experiment) -> bool,
-    /// What is equal of all that stand in it.
-    alike: fn(&Entry) -> String,
-    /// Chooses among runs that are alike.
-    choose: fn(&[&Entry]) -> Plan,
-    rows: Rows,
-}
+pub use plan::{Panel, Plan};
 
 /// All of them.
 pub static FIGURES: [Figure; 7] = [

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Figure, Missing};
-use crate::run::catalog::{Entry, Loss, Origin, best, inverts, layer_name, net_name};
+use super::missing::Missing;
+use crate::run::catalog::{Entry, Loss, best, inverts, net_name};
 
 /// One row (or block of rows) of a figure.
 #[derive(Clone, Debug)]
@@ -33,33 +33,6 @@ pub struct Plan {
     pub panels: Vec<Panel>,
     /// What the paper's figure has and the runs have not.
     pub missing: Vec<Missing>,
-}
-
-/// Chooses runs. `encoder` (`NET:TAP`) narrows the choice to runs that invert this layer.
-/// Images of one figure are of the same original images and crops; where runs differ in them, those
-/// that fill most of the figure are taken.
-pub fn plan(figure: &Figure, entries: &[Entry], encoder: Option<&str>) -> Plan {
-    let fits = |e: &&Entry| {
-        let source = &e.experiment.encoder;
-        let named = |wanted: &str| wanted == source.to_string() || wanted == layer_name(source);
-        (figure.takes)(&e.experiment) && encoder.is_none_or(named)
-    };
-    let mut groups: BTreeMap<String, Vec<&Entry>> = BTreeMap::new();
-    for entry in entries.iter().filter(fits) {
-        let alike = groups.entry((figure.alike)(entry)).or_default();
-        alike.push(entry);
-    }
-    // Most panels; of equals the longest trained.
-    let worth = |p: &Plan| {
-        let steps = p.panels.iter().map(|p| match p.entry.origin {
-            Origin::Generator(step) => step,
-            Origin::MahendranVedaldi => 0,
-        });
-        (p.panels.len(), steps.max().unwrap_or(0))
-    };
-    let plans = groups.values().map(|group| (figure.choose)(group));
-    let most = plans.max_by_key(worth);
-    most.unwrap_or_else(|| (figure.choose)(&[]))
 }
 
 /// The run that stands for each key, labelled by it, in order. Fewer than two are nothing to compare.

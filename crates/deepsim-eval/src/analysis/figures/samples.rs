@@ -2,9 +2,9 @@
 
 use deepsim_nets::loss::TermKind;
 
-use super::draw::Material;
-use super::plan::compared;
-use super::{Missing, Plan};
+use super::material::Material;
+use super::missing::Missing;
+use super::plan::{Plan, compared};
 use crate::analysis::sample::{compared_in, draw, has_prior};
 use crate::error::Result;
 use crate::run::catalog::Entry;

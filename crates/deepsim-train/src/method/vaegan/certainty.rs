@@ -6,8 +6,8 @@ use deepsim_nets::{Discriminator, Mode, Reduction};
 use tch::Tensor;
 
 use crate::error::Result;
-use crate::method::losses::Sides;
 use crate::method::micro_batch::MicroBatch;
+use crate::method::sides::Sides;
 
 /// Added to probabilities before their logarithm (the authors' 1e-3): the discriminator's certainty ends there.
 const DOUBT: f64 = 1e-3;

@@ -1,12 +1,15 @@
-//! Batches: the pure functions from (dataset, specification, step) to pixels.
+//! Batches: the pure functions from (dataset, specification, step) to pixels; [`loader`] makes them ahead.
+
+pub(crate) mod loader;
+pub mod sampling;
 
 use image::RgbImage;
 use ndarray::Array4;
 use rayon::prelude::*;
 
+use crate::batch::sampling::{Draw, permutation, place, scaled_side};
 use crate::dataset::Dataset;
 use crate::error::DataError;
-use crate::sampling::{Draw, permutation, place, scaled_side};
 use crate::square::{Window, resample};
 
 /// Are training crops mirrored left to right?
@@ -97,7 +100,7 @@ pub struct BatchSpec {
     pub batch_size: usize,
     /// Crop, mirror, scale.
     pub augment: Augment,
-    /// Seed of the order and of the augmentation: see [`sampling`](crate::sampling).
+    /// Seed of the order and of the augmentation: see [`sampling`].
     pub seed: u64,
 }
 
