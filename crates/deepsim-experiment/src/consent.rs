@@ -65,7 +65,7 @@ impl Consent {
         Permit {
             consent: self,
             whose: experiment,
-            recorded: Vec::new(),
+            recorded: None,
         }
     }
 
@@ -74,7 +74,7 @@ impl Consent {
         Permit {
             consent: self,
             whose: run,
-            recorded: manifest.sources().collect(),
+            recorded: Some(manifest.sources().collect()),
         }
     }
 
@@ -83,7 +83,7 @@ impl Consent {
         Permit {
             consent: self,
             whose: record,
-            recorded: vec![("encoder".to_owned(), encoder)],
+            recorded: Some(vec![("encoder".to_owned(), encoder)]),
         }
     }
 
@@ -122,8 +122,8 @@ pub fn parse_hash(text: &str) -> std::result::Result<String, String> {
 pub struct Permit<'a> {
     consent: &'a Consent,
     whose: &'a Path,
-    /// The sections of sources, each with its hash.
-    recorded: Vec<(String, &'a str)>,
+    /// The sections of a run's sources, each with its hash; none where there is no run.
+    recorded: Option<Vec<(String, &'a str)>>,
 }
 
 /// A module that may be run: its bytes, hashed and allowed. Made by [`Permit::modules`] alone.
@@ -156,8 +156,9 @@ impl Permit<'_> {
             let bytes =
                 crate::files::read(&source.file).map_err(ExperimentError::io(&source.file))?;
             let hash = blake3::hash(&bytes).to_hex().to_string();
-            let recorded = self.recorded.iter().find(|(known, _)| known == table);
-            if let Some((_, was)) = recorded
+            let recorded = self.recorded.as_ref();
+            let recorded = recorded.map(|all| all.iter().find(|(known, _)| known == table));
+            if let Some(Some((_, was))) = recorded
                 && *was != hash
             {
                 let cut = |s: &str| s.chars().take(16).collect();
@@ -171,7 +172,8 @@ impl Permit<'_> {
             check_format(&source.file, &bytes)?;
             let allowed = match &self.consent.given {
                 Given::Nothing => false,
-                Given::Recorded => true,
+                // A run binds: what it has not recorded is allowed by its hash alone.
+                Given::Recorded => recorded.is_none_or(|found| found.is_some()),
                 Given::Hashes(hashes) => hashes.contains(&hash),
             };
             if !allowed {
@@ -240,6 +242,34 @@ mod tests {
         for (flag, command, advised) in cases {
             assert_eq!(consent(flag, command).advice(&["h2"]), advised);
         }
+    }
+
+    #[test]
+    fn the_bare_flag_allows_what_a_run_has_recorded_and_nothing_beside() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("module.pt");
+        std::fs::write(&file, "a program").unwrap();
+        let source = ScriptSource {
+            file,
+            output: crate::config::OutputTap(None),
+            units: crate::config::Units::Rgb1,
+            shape: None,
+        };
+        let hash = blake3::hash(b"a program").to_hex().to_string();
+        let of = |table: &str| [(table.to_owned(), Some(&source))];
+        let bare = consent(Some(&[]), &[]);
+        let run = bare.on_record(folder.path(), &hash);
+        assert!(run.modules(&of("encoder")).unwrap()[0].is_some());
+        let beside = run.modules(&of("comparator.beside")).unwrap_err();
+        assert!(matches!(beside, ExperimentError::NoConsent { .. }));
+        let first = bare.at_first(folder.path());
+        assert!(first.modules(&of("comparator.beside")).is_ok());
+        let named = consent(Some(&[&hash]), &[]);
+        let run = named.on_record(folder.path(), &hash);
+        assert!(run.modules(&of("comparator.beside")).is_ok());
+        let other = bare.on_record(folder.path(), "another");
+        let changed = other.modules(&of("encoder")).unwrap_err();
+        assert!(matches!(changed, ExperimentError::InputChanged { .. }));
     }
 
     #[test]

@@ -1,6 +1,5 @@
-//! Whether a signal has asked this process to stop. Signals are the process's, and so is this: what takes long asks it
-//! between two pieces of its work. A program that saves something first tells it; in all others the operating system
-//! ends the process, and nothing here ever says so.
+//! A flag for the whole process: a signal has asked it to stop. Long work checks it between two parts. Only the trainer
+//! sets it; other programs are ended by the operating system.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

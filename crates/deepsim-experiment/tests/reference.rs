@@ -97,8 +97,8 @@ fn page() -> String {
          `crates/deepsim-experiment/src/config/`. Keys that are marked optional may be left out.\n\n\
          `extends = \"FILE.toml\"`, at the top, takes everything from another file; then a file states only what it changes. \
          FILE is relative to the folder of the file that extends it, and must be complete itself. Tables are merged key \
-         by key; an `[encoder]` or `[comparator]` with a `net` of its own replaces the other's whole, so write all of \
-         its keys. `[comparator.NAME]` sections replace a single `[comparator]`. A key of FILE can be changed, not removed. `deepsim-train EXPERIMENT.toml --print` prints the \
+         by key. An `[encoder]` or `[comparator]` that sets `net` replaces the whole section of the extended file: then \
+         write every key. `[comparator.NAME]` sections replace a single `[comparator]`. A key of FILE can be changed, not removed. `deepsim-train EXPERIMENT.toml --print` prints the \
          complete result, and a run keeps it as its `experiment.toml`.\n\n\
          `[comparator]` is one network. Several have names, as `[comparator.NAME]` with the same keys, and the loss weighs \
          each: `loss.feat = { NAME = 0.01, OTHER = 0.002 }`, or `--set loss.feat.NAME=0.01`. Networks with the same weights \

@@ -14,8 +14,8 @@ use signal_hook::low_level;
 /// process and then its group, and a script may pass on a Ctrl-C that the terminal has sent to all.
 const ONE_WISH: Duration = Duration::from_millis(100);
 
-/// Remembers the first signal; a second Ctrl-C or SIGTERM ends the process at once, and so does the first while there
-/// is nothing to save.
+/// What a signal does. While there is nothing to save, the first one ends the process at once. Later the first one is
+/// remembered, and a second Ctrl-C or SIGTERM ends the process at once.
 #[derive(Clone, Debug)]
 pub struct Stop {
     signal: Arc<AtomicUsize>,

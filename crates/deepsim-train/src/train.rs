@@ -76,7 +76,10 @@ const HALVINGS: u64 = 8;
 
 /// Trains until the end, a signal, or an error.
 fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop) -> Result<End> {
-    stop.nothing_to_save();
+    // After a halving there is a run: a signal is remembered, and the loop says how to go on.
+    if rates == Rates::AsTheyAre {
+        stop.nothing_to_save();
+    }
     let prepared = match prepare(experiment, request, stop)? {
         Ready::Finished(step) => return Ok(End::Done(step)),
         Ready::Begin(prepared) => *prepared,

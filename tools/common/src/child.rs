@@ -63,6 +63,14 @@ impl Child {
         self
     }
 
+    /// Leaves environment variables out.
+    pub fn without_env(mut self, keys: &[&str]) -> Self {
+        for key in keys {
+            self.command.env_remove(key);
+        }
+        self
+    }
+
     /// What to do when it fails, a whole sentence.
     pub fn hint(mut self, hint: impl AsRef<str>) -> Self {
         self.hint = format!("\n{}", hint.as_ref());

@@ -4,7 +4,7 @@
 //! begins where the first one broke off; and it leaves alone what a folder has already.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -20,19 +20,30 @@ const STAMP: &str = ".deepsim-lock";
 /// Nothing that the lock file does not name, and nothing that runs a package's setup.py.
 const LOCKED: [&str; 4] = ["--no-deps", "--require-hashes", "--only-binary", ":all:"];
 
+/// Settings of uv that would undo what set-up tells it.
+const CONTRADICTING: [&str; 5] = [
+    "UV_NO_CACHE",
+    "UV_OFFLINE",
+    "UV_TORCH_BACKEND",
+    "UV_PYTHON",
+    "UV_LINK_MODE",
+];
+/// Where systems keep the certificates that they trust.
+const CERTIFICATES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+];
+
 /// `python3 -m pip`, undisturbed by settings that contradict `--target`.
 pub fn pip(what: impl Into<String>, folder: &Path) -> Child {
-    module("pip", what, folder)
+    Child::new(what, "python3", folder)
+        .args(["-m", "pip"])
+        .hint("What was fetched is kept; run the same command again (if it was not you: is the network there?)")
         .env("PIP_USER", "0")
         .env("PIP_REQUIRE_VIRTUALENV", "0")
         .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
         .env("PIP_ROOT_USER_ACTION", "ignore")
-}
-
-fn module(name: &str, what: impl Into<String>, folder: &Path) -> Child {
-    Child::new(what, "python3", folder)
-        .args(["-m", name])
-        .hint("What was fetched is kept; run the same command again (if it was not you: is the network there?)")
 }
 
 /// pip's own progress bar on a terminal, silence in a log.
@@ -86,60 +97,101 @@ pub fn install_into(lock: &Path, folder: &Path) -> Result<()> {
     installed
 }
 
+/// Packages that uv has fetched for an installation that is not complete yet; removed when it is.
+pub fn cache(ws: &Workspace) -> PathBuf {
+    ws.downloads().join("uv")
+}
+
 /// Adds to `folder` with uv what `lock` has and it lacks; a package of another version is replaced.
 ///
 /// # Errors
-/// A failed pip or uv, which has said why. What has come is kept for the next try.
+/// A failed pip or uv, which has said why. What has come is kept in [`cache`] for the next try.
 pub fn add(ws: &Workspace, lock: &Path, folder: &Path) -> Result<()> {
-    let (tool, cache) = (ws.third_party().join("uv"), ws.downloads().join("uv"));
+    let tool = ws.third_party().join("uv");
     if !follows(&ws.path(UV), &tool)? {
         note("uv, which fetches the rest: 18 MB");
         install(&ws.path(UV), &tool)?;
     }
+    let script = "import sys; print(sys.executable)";
+    let python = Child::new("asking python3 for its place", "python3", ws.root())
+        .args(["-c", script])
+        .output()?;
+    let certificates = CERTIFICATES.iter().any(|file| Path::new(file).exists());
+    // The program itself: `python3 -m uv` would take another one that lies beside python3.
     let uv = |what: &str| {
-        let uv = module("uv", what, ws.root()).env("PYTHONPATH", &tool);
-        uv.args(["--system-certs", "--cache-dir"]).args([&cache])
+        Child::new(what, tool.join("bin/uv"), ws.root())
+            .hint("uv has said why above. What was fetched is kept; run the same command again")
+            .without_env(&CONTRADICTING)
+            .args(["--no-config", "--cache-dir"])
+            .args([cache(ws)])
+            .args(certificates.then_some("--system-certs"))
     };
-    // What a killed try had not finished.
-    uv("uv").args(["cache", "prune"]).succeeds();
+    if cache(ws).exists() {
+        note("going on with what was fetched");
+        uv("uv").args(["cache", "prune"]).succeeds();
+    }
     let settings = pip("asking pip for its settings", ws.root())
         .args(["config", "list"])
         .output()?;
     let mut install = uv("fetching Python packages")
-        .args(["pip", "install"])
+        .args(["pip", "install", "--link-mode", "hardlink", "--python"])
+        .args([String::from_utf8_lossy(&python).trim()])
         .args(LOCKED)
         .args(["--target"])
         .args([folder])
         .args(["--requirement"])
         .args([lock]);
-    for (key, value) in uvs_settings(&String::from_utf8_lossy(&settings)) {
+    let mut settings = uvs_settings(&String::from_utf8_lossy(&settings));
+    // A package that is cut off comes anew: few at a time, or a bad line never ends.
+    settings.push(("UV_CONCURRENT_DOWNLOADS", "2".to_owned()));
+    for (key, value) in settings {
         if std::env::var_os(key).is_none() {
             install = install.env(key, value);
         }
     }
-    install.run()?;
-    landing::remove(&cache)
+    install.run()
 }
 
 /// What `pip config list` says, in uv's words: who has told pip of another index need not tell uv as well.
-fn uvs_settings(list: &str) -> Vec<(&'static str, &str)> {
-    let value = |name: &str| {
-        // Those of the environment are listed first, and they win.
-        list.lines().find_map(|line| {
-            let (key, value) = line.split_once('=')?;
-            let (_, key) = key.rsplit_once('.')?;
-            (key == name).then_some(value.trim_matches('\''))
+fn uvs_settings(list: &str) -> Vec<(&'static str, String)> {
+    // As pip: the environment counts before the command's section, and that before the global one.
+    let value = |names: &[&str]| {
+        let mut sections = [":env:", "install", "global"].iter();
+        sections.find_map(|section| {
+            list.lines().find_map(|line| {
+                let (key, value) = line.split_once('=')?;
+                let (at, key) = key.rsplit_once('.')?;
+                let value = value.trim_matches(['\'', '"']);
+                (at == *section && names.contains(&key)).then_some(value)
+            })
         })
     };
-    [
+    // pip prints line ends within a value as they are written in Python.
+    let words = |value: &str| {
+        let text = value.replace("\\n", " ");
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let mut found = Vec::new();
+    for (pips, uvs) in [
         ("index-url", "UV_DEFAULT_INDEX"),
-        ("cert", "SSL_CERT_FILE"),
-        ("default-timeout", "UV_HTTP_TIMEOUT"),
-        ("timeout", "UV_HTTP_TIMEOUT"),
-    ]
-    .into_iter()
-    .filter_map(|(pips, uvs)| Some((uvs, value(pips)?)))
-    .collect()
+        ("extra-index-url", "UV_INDEX"),
+        ("trusted-host", "UV_INSECURE_HOST"),
+        ("proxy", "ALL_PROXY"),
+    ] {
+        found.extend(value(&[pips]).map(|value| (uvs, words(value))));
+    }
+    if let Some(cert) = value(&["cert"]) {
+        let of_folder = Path::new(cert).is_dir();
+        let key = if of_folder {
+            "SSL_CERT_DIR"
+        } else {
+            "SSL_CERT_FILE"
+        };
+        found.push((key, cert.to_owned()));
+    }
+    let seconds = value(&["timeout", "default-timeout"]).and_then(|s| s.parse::<f64>().ok());
+    found.extend(seconds.map(|s| ("UV_HTTP_TIMEOUT", format!("{:.0}", s.ceil()))));
+    found
 }
 
 #[cfg(test)]
@@ -175,14 +227,26 @@ mod tests {
 
     #[test]
     fn pips_index_certificates_and_patience_are_uvs_too() {
-        let list = ":env:.cert='/etc/a=b.crt'\n:env:.default-timeout='180'\n\
-            global.cert='/etc/other.crt'\nglobal.index-url='https://mirror.example/simple'\n";
+        let list = ":env:.cert='/etc/a=b.crt'\n:env:.default-timeout='7.5'\n\
+            global.cert='/etc/other.crt'\nglobal.index-url='https://global.example/simple'\n\
+            global.timeout='15'\nglobal.extra-index-url='\\nhttps://one.example\\nhttps://two.example'\n\
+            global.trusted-host='one.example'\ninstall.index-url='https://mirror.example/simple'\n\
+            install.proxy='http://proxy.example:3128'\n";
         let expected = [
             ("UV_DEFAULT_INDEX", "https://mirror.example/simple"),
+            ("UV_INDEX", "https://one.example https://two.example"),
+            ("UV_INSECURE_HOST", "one.example"),
+            ("ALL_PROXY", "http://proxy.example:3128"),
             ("SSL_CERT_FILE", "/etc/a=b.crt"),
-            ("UV_HTTP_TIMEOUT", "180"),
+            ("UV_HTTP_TIMEOUT", "8"),
         ];
-        assert_eq!(uvs_settings(list), expected);
+        assert_eq!(
+            uvs_settings(list),
+            expected.map(|(key, value)| (key, value.to_owned()))
+        );
         assert!(uvs_settings("").is_empty());
+        let folder = tempfile::tempdir().unwrap();
+        let list = format!("global.cert='{}'\n", folder.path().display());
+        assert_eq!(uvs_settings(&list)[0].0, "SSL_CERT_DIR");
     }
 }

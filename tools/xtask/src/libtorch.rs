@@ -162,7 +162,7 @@ pub fn describe(ws: &Workspace, found: &Installed) -> String {
 fn fetch(ws: &Workspace, mode: Mode) -> Result<Installed> {
     let python = python_version();
     let (download, needs_mb) = match mode {
-        Mode::Full => ("2.7 GB to fetch, 5.0 GB installed", 8_000),
+        Mode::Full => ("2.7 GB to fetch, 5.0 GB installed", 8_000_u64),
         _ => ("527 MB to fetch, 1.2 GB installed", 2_000),
     };
     if !python.as_deref().is_some_and(supported) {
@@ -175,33 +175,49 @@ fn fetch(ws: &Workspace, mode: Mode) -> Result<Installed> {
     fs::create_dir_all(ws.downloads()).context("creating third_party/downloads")?;
     let lock = lock(ws, mode);
     let place = ws.python();
-    let mut staging = landing::sibling(&place, "staging");
     // The whole set is gigabytes: what is there stays, and only what it lacks of the lock file is fetched.
-    let usable = installed(ws)?.is_some_and(|f| f.mode == mode && f.python == python);
-    let grows = mode == Mode::Full && usable && links(&place, &staging);
-    if grows {
-        note("adding what is missing");
-        landing::require_space(&ws.third_party(), 1_000, "what is missing")?;
-        requirements::add(ws, &lock, &staging)?;
-    }
-    if !grows || !python::imports(&staging) {
-        if grows {
-            note("Python cannot import what is there: everything is installed anew");
+    let before = installed(ws)?.filter(|f| mode == Mode::Full && f.mode == mode);
+    let before = before.filter(|f| f.python == python);
+    let copy = match &before {
+        Some(_) => copied(ws, &place)?,
+        None => None,
+    };
+    let needed = needs_mb.saturating_sub(megabytes(&requirements::cache(ws)));
+    let grown = match (before, copy) {
+        (Some(before), Some(staging)) => {
+            note("adding what is missing");
+            let pin = before.torch.split('+').next().unwrap_or_default();
+            let pinned = files::text(&lock)?.contains(&format!("torch=={pin} "));
+            let space = if pinned { 1_000 } else { needed };
+            landing::require_space(&ws.third_party(), space, "what is missing")?;
+            requirements::add(ws, &lock, &staging)?;
+            let works = python::imports(&staging);
+            if !works {
+                note("Python cannot import what is there: everything is installed anew");
+            }
+            works.then_some(staging)
         }
-        note(download);
-        landing::require_space(&ws.third_party(), needs_mb, "libtorch")?;
-        staging = landing::sibling(&place, "staging");
-        requirements::add(ws, &lock, &staging)?;
-    }
+        _ => None,
+    };
+    let staging = match grown {
+        Some(staging) => staging,
+        None => {
+            note(download);
+            landing::require_space(&ws.third_party(), needed, "libtorch")?;
+            let staging = landing::sibling(&place, "staging");
+            requirements::add(ws, &lock, &staging)?;
+            if mode == Mode::Full && !python::imports(&staging) {
+                return Err(refuse(format!(
+                    "PyTorch was installed but Python cannot import it; to see why, run\n  \
+                     PYTHONPATH={} python3 -c 'import {}'",
+                    staging.display(),
+                    python::IMPORTS.replace(',', ", ")
+                )));
+            }
+            staging
+        }
+    };
     let torch = version(&staging.join("torch"))?;
-    if mode == Mode::Full && !python::imports(&staging) {
-        return Err(refuse(format!(
-            "PyTorch was installed but Python cannot import it; to see why, run\n  \
-             PYTHONPATH={} python3 -c 'import {}'",
-            staging.display(),
-            python::IMPORTS.replace(',', ", ")
-        )));
-    }
     let requirements = Some(landing::sha256(&lock)?);
     let installed = Installed {
         mode,
@@ -211,14 +227,48 @@ fn fetch(ws: &Workspace, mode: Mode) -> Result<Installed> {
     };
     record_install(&staging, &installed)?;
     landing::replace_folder(&staging, &place)?;
+    // It served until here; the rest is of earlier versions.
+    landing::remove(&requirements::cache(ws))?;
+    for stale in ["wheels", "bench-wheels"] {
+        landing::remove(&ws.downloads().join(stale))?;
+    }
     Ok(installed)
 }
 
-/// Whether the folder `new` now holds hard links to what is in `old`: it takes no room, and changing it leaves `old`
-/// alone, as files are replaced and never written to.
-fn links(old: &Path, new: &Path) -> bool {
-    let copy = Child::new("cp", "cp", Path::new("."));
-    copy.args(["-al"]).args([old, new]).succeeds()
+/// A new folder beside `place` with what is in it, where one can be made. Hard links take no room, and changing one
+/// leaves the other alone, as files are replaced and never written to.
+fn copied(ws: &Workspace, place: &Path) -> Result<Option<PathBuf>> {
+    // The folder itself, not a link to it.
+    let Ok(old) = place.canonicalize() else {
+        return Ok(None);
+    };
+    for how in ["-al", "-a"] {
+        if how == "-a" {
+            note("no hard links here: copying what is there");
+            landing::require_space(&ws.third_party(), 6_000, "a copy of what is there")?;
+        }
+        let new = landing::sibling(place, "staging");
+        let copy = Child::new("cp", "cp", Path::new("."));
+        if copy.args([how]).args([&old, &new]).succeeds() {
+            return Ok(Some(new));
+        }
+        landing::remove(&new)?;
+    }
+    Ok(None)
+}
+
+/// Size of what is below a folder; links are not followed.
+fn megabytes(folder: &Path) -> u64 {
+    fn bytes(path: &Path) -> u64 {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        let sizes = entries.map(|entry| match entry.metadata() {
+            Ok(found) if found.is_dir() => bytes(&entry.path()),
+            Ok(found) => found.len(),
+            Err(_) => 0,
+        });
+        sizes.sum()
+    }
+    bytes(folder) >> 20
 }
 
 fn link(ws: &Workspace, folder: &Path) -> Result<Installed> {

@@ -178,12 +178,9 @@ fn a_failed_fetch_leaves_the_old_libtorch_and_passes_the_exit_code_on() {
     stand_in(
         bin.path(),
         "python3",
-        r#"case "$*" in
-  "-c import sys"*) echo 3.11 ;;
-  "-m pip --version" | "-m pip install"* | "-m pip config list") exit 0 ;;
-  "-m uv"*"pip install"*) echo "no network here" >&2; exit 23 ;;
-  *) exit 1 ;;
-esac"#,
+        // What is there cannot be imported: it is no full PyTorch.
+        &with_uv(bin.path(), r#"echo "no network here" >&2; exit 23"#)
+            .replace(r#""-c import torch"*) exit 0 ;;"#, ""),
     );
     libtorch(&ws.path().join("third_party/py/torch"), "2.13.0+cpu");
     xtask(ws.path(), bin.path())
@@ -207,6 +204,38 @@ esac"#,
         .stderr(contains("libtorch 2.13.0+cpu, lite"));
 }
 
+/// A python3 whose pip brings a uv that does `install` for locked packages alone; it knows `$target` and `$cache`.
+fn with_uv(bin: &Path, install: &str) -> String {
+    stand_in(bin, "mkdir", r#"exec /bin/mkdir "$@""#);
+    let uv = format!(
+        r#"case "$*" in
+  *"cache prune") exit 0 ;;
+  *"pip install"*"--no-deps --require-hashes --only-binary :all: --target"*) ;;
+  *) echo "not locked: $*" >&2; exit 1 ;;
+esac
+while [ $# -gt 0 ]; do
+  case "$1" in --target) target=$2 ;; --cache-dir) cache=$2 ;; esac
+  shift
+done
+{install}"#
+    );
+    stand_in(bin, "uv-of-the-test", &uv);
+    let uv = bin.join("uv-of-the-test");
+    format!(
+        r#"case "$*" in
+  "-c import sys"*) echo 3.11 ;;
+  "-c import torch"*) exit 0 ;;
+  "-m pip --version") exit 0 ;;
+  "-m pip config list") echo "global.index-url='mirror of theirs'" ;;
+  "-m pip install"*"/uv.txt --quiet") echo one uv >&2
+    while [ "$1" != --target ]; do shift; done
+    mkdir -p "$2/bin"; /bin/cp "{}" "$2/bin/uv" ;;
+  *) exit 1 ;;
+esac"#,
+        uv.display()
+    )
+}
+
 #[test]
 fn a_full_install_is_given_what_it_lacks_in_one_step() {
     let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
@@ -217,37 +246,31 @@ fn a_full_install_is_given_what_it_lacks_in_one_step() {
     stand_in(bin.path(), "c++", "exit 0");
     stand_in(bin.path(), "cp", r#"exec /bin/cp "$@""#);
     // uv comes by pip once; every try adds a package, and only the last one succeeds.
-    let python = |code: u8| {
-        format!(
-            r#"case "$*" in
-  "-c import sys"*) echo 3.11 ;;
-  "-c import torch"*) exit 0 ;;
-  "-m pip --version") exit 0 ;;
-  "-m pip config list") echo "global.index-url='mirror of theirs'" ;;
-  "-m pip install"*"/uv.txt --quiet") echo one uv >&2 ;;
-  "-m uv"*"pip install"*) while [ "$1" != --target ]; do shift; done
-    echo "with $UV_DEFAULT_INDEX" >&2; : > "$2/added"; exit {code} ;;
-  *) exit 1 ;;
-esac"#
-        )
-    };
+    let code = bin.path().join("code");
+    let install = format!(
+        r#"mkdir -p "$cache"; echo "with $UV_DEFAULT_INDEX" >&2; : > "$target/added"; exit $(/bin/cat "{}")"#,
+        code.display()
+    );
+    stand_in(bin.path(), "python3", &with_uv(bin.path(), &install));
+    let cache = ws.path().join("third_party/downloads/uv");
     let setup = || {
         let mut command = xtask(ws.path(), bin.path());
         command.env_remove("UV_DEFAULT_INDEX");
         command.args(["setup", "--only", "torch", "--torch", "full"]);
         command.assert()
     };
-    stand_in(bin.path(), "python3", &python(9));
+    fs::write(&code, "9").unwrap();
     setup()
         .code(9)
         .stderr(contains("one uv").and(contains("with mirror of theirs")));
-    assert!(!py.join("added").exists());
-    stand_in(bin.path(), "python3", &python(0));
+    assert!(!py.join("added").exists() && cache.exists());
+    fs::write(&code, "0").unwrap();
     setup()
         .success()
         .stderr(contains("adding what is missing").and(contains("one uv").not()))
         .stderr(contains("libtorch 2.13.0+cpu, full"));
     assert!(py.join("added").exists() && py.join("torch/lib/libtorch_cpu.so").exists());
+    assert!(!cache.exists());
     setup().success().stderr(contains("adding").not());
     let beside = fs::read_dir(ws.path().join("third_party")).unwrap();
     let mut names: Vec<_> = beside.map(|entry| entry.unwrap().file_name()).collect();

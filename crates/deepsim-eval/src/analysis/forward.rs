@@ -17,7 +17,7 @@ use deepsim_experiment::measure::in_batches;
 use deepsim_experiment::networks;
 use deepsim_experiment::recorded::Scale;
 use deepsim_experiment::source::{DiscriminatorSource, NetSource, Source, Weights};
-use deepsim_experiment::{Checkpoint, Consent, Experiment, Fixed, files, run_dir};
+use deepsim_experiment::{Checkpoint, Consent, Experiment, ExperimentError, Fixed, files, run_dir};
 use deepsim_nets::images::{caffe_to_rgb, rgb_to_caffe};
 use deepsim_nets::params::{NamedTensors, read_safetensors};
 use deepsim_nets::{Discriminator, FeatureBranch, Generator, Mode};
@@ -116,6 +116,9 @@ fn network(
         match Checkpoint::newest(&request.run.join("checkpoints"))? {
             Some(c) => {
                 same_networks(experiment, &request.run, &c)?;
+                if stem == "discriminator" && c.manifest.discriminator.is_none() {
+                    return Err(ExperimentError::NoDiscriminator { path: c.path }.into());
+                }
                 Ok((c.tensors(stem)?, shown(&c.path)))
             }
             None => Err(EvalError::NoWeights {

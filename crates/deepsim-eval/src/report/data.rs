@@ -109,14 +109,14 @@ pub struct Headline {
 pub struct Photo {
     /// Its short name.
     pub name: String,
-    /// It.
+    /// The image, embedded.
     pub embedded: EmbeddedImage,
 }
 
 /// A reconstruction, and its errors in percent of the mean distance between different images.
 #[derive(Clone, Debug)]
 pub struct Reconstruction {
-    /// It.
+    /// The image, embedded.
     pub embedded: EmbeddedImage,
     /// Of pixels.
     pub image: f64,

@@ -138,8 +138,8 @@ impl LayerOp {
     }
 }
 
-/// The trunk from 4×4 on: (name, output channels) of the doubling, then of the layer that keeps
-/// the size, where there is one. `deconv0` (3 channels, linear) ends it.
+/// The trunk from 4×4 on (Table 1 of the paper): (name, output channels) of the doubling layer, then of the layer that keeps
+/// the size, where there is one. The comment beside a row is the side of its map. `deconv0` (3 channels, linear) ends it.
 type Stage = ((&'static str, i64), Option<(&'static str, i64)>);
 const TRUNK: [Stage; 5] = [
     (("deconv5", 256), Some(("conv5_1", 512))), // 8

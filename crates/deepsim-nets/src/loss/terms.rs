@@ -178,7 +178,7 @@ pub struct KindInfo {
     pub in_every_line: bool,
 }
 
-/// The table of all kinds.
+/// The table of all kinds. Eq. 3 is no term of the generator's loss: see [`discriminator_loss`].
 pub const KINDS: [KindInfo; 6] = [
     KindInfo {
         kind: TermKind::Feature,

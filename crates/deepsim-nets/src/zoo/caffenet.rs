@@ -30,7 +30,7 @@ const TABLE: &[Row] = &[
     (Tap::Fc8, fc("fc8", 4096, 1000)),
 ];
 
-/// It.
+/// Its entry in the registry.
 pub(super) const NET: Net = Net {
     name: "caffenet",
     label: "CaffeNet",

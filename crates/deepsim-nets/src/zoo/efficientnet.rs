@@ -35,7 +35,7 @@ const TABLE: &[Row] = &[
     (Tap::Logits, fc("_fc", 1280, 1000)),
 ];
 
-/// It.
+/// Its entry in the registry.
 pub(super) const NET: Net = Net {
     name: "efficientnet-lite0",
     label: "EfficientNet-Lite0",

@@ -58,7 +58,7 @@ const TABLE: &[Row] = &[
     (Tap::Logits, Op::GlobalAverage),
 ];
 
-/// It.
+/// Its entry in the registry.
 pub(super) const NET: Net = Net {
     name: "squeezenet",
     label: "SqueezeNet 1.1",

@@ -46,7 +46,7 @@ const TABLE: &[Row] = &[
     (Tap::Fc8, fc("classifier.6", 4096, 1000)),
 ];
 
-/// It.
+/// Its entry in the registry.
 pub(super) const NET: Net = Net {
     name: "vgg16",
     label: "torchvision's VGG16",

@@ -30,7 +30,7 @@ const TABLE: &[Row] = &[
     (Tap::Relu7, Op::Relu),
 ];
 
-/// It.
+/// Its entry in the registry.
 pub(super) const NET: Net = Net {
     name: "videonet",
     label: "VideoNet",
