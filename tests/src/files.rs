@@ -63,13 +63,16 @@ pub fn checkpoint(run: &Path, step: u64) -> PathBuf {
     run.join(format!("checkpoints/step-{step:09}"))
 }
 
-/// The bytes of a checkpoint's files of tensors; a discriminator is there where one trains.
+/// The bytes of a checkpoint's files of tensors; the manifest says whether a discriminator is one of them.
 pub fn tensors(run: &Path, step: u64) -> BTreeMap<&'static str, Vec<u8>> {
+    let manifest = fs::read_to_string(checkpoint(run, step).join("manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    let trains = manifest.get("discriminator").is_some();
     ["generator", "discriminator", "state"]
         .into_iter()
         .filter_map(|stem| {
             let file = checkpoint(run, step).join(format!("{stem}.safetensors"));
-            if stem == "discriminator" && !file.exists() {
+            if stem == "discriminator" && !trains {
                 return None;
             }
             let bytes = fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));

@@ -108,11 +108,11 @@ fn a_loss_on_pixels_needs_no_comparator_and_no_discriminator() {
     }
     fs::write(lab.experiment(), short).unwrap();
     run(lab.train_into("short").args(["--steps", "2"])).exits(0);
-    // A run that was begun with the unused sections goes on without them.
     run(lab.train_into("short").args(["--steps", "4", "--resume"])).exits(0);
     assert_eq!(tensors(&lab.at("short"), 4), tensors(&lab.at("unused"), 4));
     let files: Vec<&str> = tensors(&lab.at("short"), 4).into_keys().collect();
     assert_eq!(files, ["generator", "state"]);
+    // A run that was begun with the unused sections goes on without them.
     run(lab.train_into("unused").args(["--steps", "6", "--resume"])).exits(0);
 
     run(&mut lab.eval(&["table2", "--runs", "short"])).exits(0);

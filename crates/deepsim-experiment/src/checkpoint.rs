@@ -1,7 +1,7 @@
 //! Checkpoints: visible only when whole, verified when read.
 //!
 //! A checkpoint is a directory `checkpoints/step-000001000/` with `generator.safetensors`,
-//! `discriminator.safetensors`, `state.safetensors` and `manifest.json`. It is written beside
+//! `discriminator.safetensors` (where one trains), `state.safetensors` and `manifest.json`. It is written beside
 //! (`checkpoints/.partial-…`), every file is synced, the manifest with the hash and size of each
 //! comes last, and one rename makes it visible. Where a checkpoint of the same step is there already, the two exchange
 //! their names. What is removed is told by its name and by what is in it; whatever else lies in the folder stays.

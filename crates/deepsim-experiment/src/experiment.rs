@@ -120,7 +120,8 @@ impl Experiment {
                 .map_err(unusable("discriminator"))?;
         }
         let trains = config.loss.weight(TermKind::Adversarial) > 0.0;
-        for comparator in &comparators {
+        let weights = config.loss.weights();
+        for comparator in comparators.iter().filter(|c| weights.counts(&c.term)) {
             let discriminator = discriminator.as_ref().filter(|_| trains);
             let source = &comparator.source;
             source.check_comparator(&comparator.table, crop, discriminator)?;
@@ -183,8 +184,7 @@ impl Experiment {
     /// The comparators that take part: those whose term weighs something.
     pub fn compared(&self) -> impl Iterator<Item = &ComparatorSource> {
         let weights = self.config.loss.weights();
-        let weighs = move |c: &&ComparatorSource| weights.get(&c.term).is_some_and(|w| *w > 0.0);
-        self.comparators.iter().filter(weighs)
+        self.comparators.iter().filter(|c| weights.counts(&c.term))
     }
 
     /// What images are compared in, for people: `alexnet:pool5`, joined by ` + ` where there are several. Empty where no

@@ -103,6 +103,15 @@ fn without_name(key: &str) -> String {
     }
 }
 
+/// The weight that a comparator's key takes part by.
+fn feature_term(key: &str) -> String {
+    let named = key.strip_prefix("comparator.");
+    match named.and_then(|key| key.split_once('.')) {
+        Some((name, _)) => format!("loss.feat.{name}"),
+        None => "loss.feat".to_owned(),
+    }
+}
+
 /// The values of all keys that a resume may not change, and their digest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fixed {
@@ -146,7 +155,7 @@ impl Fixed {
         let adversarial = ["discriminator.", "optimizer.discriminator.", "gate."];
         (adversarial.into_iter().any(begins) && !weighs("loss.adv"))
             || (begins("gate.") && has_vaegan)
-            || (begins("comparator.") && !weighs("loss.feat"))
+            || (begins("comparator.") && !weighs(&feature_term(key)))
     }
 
     /// Each key with another value here than there: `key: there X, here Y`.

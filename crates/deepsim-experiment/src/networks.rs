@@ -432,6 +432,18 @@ impl Perception {
         }
     }
 
+    /// Features of images in the comparator of one term; none where it is the discriminator that trains along.
+    ///
+    /// # Errors
+    /// Images of an illegal size.
+    pub fn compare_at(&self, term: &Term, caffe: &Tensor) -> Result<Option<Tensor>> {
+        Ok(match self.comparators.get(term) {
+            Some(Comparator::Tap(place, tap)) => Some(one(&self.networks[*place], *tap, caffe)?),
+            Some(Comparator::Frozen(net)) => Some(net.features(caffe)?),
+            Some(Comparator::Discriminator(_)) | None => None,
+        })
+    }
+
     /// Features of images in each comparator that is a network of its own, by its term. Gradients pass to the images.
     ///
     /// # Errors

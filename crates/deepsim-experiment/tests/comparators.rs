@@ -106,7 +106,7 @@ fn names_that_do_not_fit_are_refused() {
     refused(
         &quickstart(),
         &["loss.feat={ deep = 0.01 }"],
-        &["loss.feat.deep", "not there"],
+        &["loss.feat.deep", "a number"],
     );
     refused(&text, &["loss.feat.deep=-1"], &["loss.feat.deep"]);
     refused(&text, &["comparator.net=alexnet"], &["single comparator"]);
@@ -121,6 +121,17 @@ fn names_that_do_not_fit_are_refused() {
         &["comparator.deep.factor", "means nothing"],
     );
     refused(&text, &["comparator.deep.tapp=pool1"], &["tapp"]);
+    for misspelt in [
+        "comparator.factr=2",
+        "comparator.layer=pool5",
+        "comparator.a=true",
+    ] {
+        let words = ["unknown field", "`factor`"];
+        refused(&quickstart(), &[misspelt], &words);
+    }
+    let nett = quickstart().replace("[comparator]\nnet =", "[comparator]\nnett =");
+    refused(&nett, &[], &["nett"]);
+    refused(&text, &["loss.feat={}"], &["names no comparator"]);
     refused(&text, &["loss.adv=\"much\""], &["much", "f64"]);
     refused(&text, &["loss.feat=\"much\""], &["much", "f64"]);
     let odd = text.replace("comparator.deep", "comparator.\"a b\"");
@@ -185,6 +196,11 @@ fn sections_that_take_no_part_are_no_difference() {
         other.differences(&of(&named(), &[])),
         ["loss.feat.deep: there 0.01, here 0.5"]
     );
+    // One that weighs nothing takes no part, whatever its tap.
+    let idle = ["loss.feat.early=0", "comparator.early.tap=pool2"];
+    let idle = of(&named(), &idle);
+    let before = of(&named(), &["loss.feat.early=0"]);
+    assert_eq!(idle.differences(&before), [""; 0]);
     // Weights lie somewhere; digests tell whether they are the same.
     let moved = of(&named(), &["comparator.deep.weights=a.safetensors"]);
     let there = of(&named(), &["comparator.deep.weights=b.safetensors"]);

@@ -335,10 +335,11 @@ fn same_inputs(run: &Path, now: &Manifest, then: &Manifest) -> Result<()> {
         ("data.test", &now.test_data, &then.test_data),
     ];
     let data = data.map(|(what, is, was)| (what.to_owned(), is.as_str(), was.as_str()));
-    // A comparator that takes no part is not loaded, though earlier builds did so.
-    let sources = now.sources().filter_map(|(table, is)| {
-        let (_, was) = then.sources().find(|(known, _)| *known == table)?;
-        Some((format!("{table}.weights"), is, was))
+    // What takes part is recorded. A comparator that takes none is not loaded, though earlier builds did so.
+    let sources = now.sources().map(|(table, is)| {
+        let was = then.sources().find(|(known, _)| *known == table);
+        let was = was.map_or("nothing", |(_, was)| was);
+        (format!("{table}.weights"), is, was)
     });
     for (what, is, was) in sources.chain(data) {
         if is != was {

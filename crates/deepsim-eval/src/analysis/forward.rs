@@ -200,9 +200,10 @@ fn network(
     })
 }
 
-/// The comparator's section and source: the first, where there are several.
+/// The comparator's section and source: where there are several the first by name, of those that take part if any does.
 fn comparator(experiment: &Experiment) -> Result<(&str, &Source)> {
-    let first = experiment.comparators.first();
+    let first = experiment.compared().next();
+    let first = first.or_else(|| experiment.comparators.first());
     let first = first.ok_or_else(|| lacks(experiment, "comparator"))?;
     Ok((&first.table, &first.source))
 }

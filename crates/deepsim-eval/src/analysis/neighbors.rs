@@ -125,6 +125,12 @@ fn spaces(run: &Loaded) -> Result<Vec<Space<'_>>> {
         },
         features: Box::new(|x| Ok(run.perception.encode(x)?)),
     });
+    // Whose each name is: all spaces until here are the encoder's.
+    let origin = encoder.origin();
+    let mut origins: Vec<(String, String)> = spaces
+        .iter()
+        .map(|space| (space.name.clone(), origin.clone()))
+        .collect();
     for ComparatorSource {
         term,
         source: comparator,
@@ -136,17 +142,18 @@ fn spaces(run: &Loaded) -> Result<Vec<Space<'_>>> {
             continue;
         }
         // The same layer of a network with other weights is another space.
-        let same_tap = encoder.to_string() == comparator.to_string();
-        let name = if same_tap && encoder.origin() != comparator.origin() {
-            format!("{comparator} of {}", comparator.origin())
+        let (plain, origin) = (comparator.to_string(), comparator.origin());
+        let taken = spaces.iter().any(|s| s.name == plain);
+        let name = if taken && !origins.contains(&(plain.clone(), origin.clone())) {
+            format!("{plain} of {origin}")
         } else {
-            comparator.to_string()
+            plain.clone()
         };
+        origins.push((plain, origin));
         spaces.push(Space {
             name,
             features: Box::new(move |x| {
-                let found = run.perception.compare(x)?;
-                let found = found.get(term).map(Tensor::shallow_clone);
+                let found = run.perception.compare_at(term, x)?;
                 found.ok_or_else(|| EvalError::Format(format!("no features of {comparator}")))
             }),
         });

@@ -67,9 +67,9 @@ impl Loaded {
         let mut perception = Perception::open(&experiment, &permit, device)?;
         let then = &checkpoint.manifest;
         for (table, is) in perception.hashes() {
-            if let Some((_, was)) = then.sources().find(|(known, _)| *known == table) {
-                same(path, &format!("{table}.weights"), was, is)?;
-            }
+            let was = then.sources().find(|(known, _)| *known == table);
+            let was = was.map_or("nothing", |(_, was)| was);
+            same(path, &format!("{table}.weights"), was, is)?;
         }
         perception.restore(&checkpoint)?;
         let generator = checkpoint.generator(device)?;

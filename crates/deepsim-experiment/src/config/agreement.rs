@@ -51,7 +51,11 @@ fn feature_terms(config: &Config) -> Checked {
         .filter_map(|c| c.name.as_deref())
         .collect();
     if let Some(name) = weighed.iter().find(|name| !named.contains(name)) {
-        let reason = format!("weighs a comparator that is not there: add [comparator.{name}]");
+        let reason = if config.comparator.iter().any(|c| c.name.is_none()) {
+            "weighs by name, but [comparator] has none: make loss.feat a number".to_owned()
+        } else {
+            format!("weighs a comparator that is not there: add [comparator.{name}]")
+        };
         return complain(&format!("loss.feat.{name}"), reason);
     }
     if config.loss.weight(TermKind::Feature) == 0.0 {

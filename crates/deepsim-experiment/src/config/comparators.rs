@@ -6,7 +6,7 @@ use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeSeed, Error as _, IntoDeserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -117,7 +117,7 @@ impl<'de> Deserialize<'de> for Comparators {
                     return Err(A::Error::missing_field("net"));
                 };
                 // The keys of a network are no names: the first tells which form the section has, so that an error
-                // of either form is located at its own key.
+                // of either form is located at its own key. What is no table is no named network.
                 if KEYS.contains(&first.as_str()) {
                     let whole = Unread {
                         first: Some(first),
@@ -126,7 +126,8 @@ impl<'de> Deserialize<'de> for Comparators {
                     let network = Network::deserialize(MapAccessDeserializer::new(whole))?;
                     return Ok(network.into());
                 }
-                let mut all = BTreeMap::from([(first, map.next_value()?)]);
+                let network = map.next_value_seed(Named(&first))?;
+                let mut all = BTreeMap::from([(first, network)]);
                 while let Some(name) = map.next_key::<String>()? {
                     if KEYS.contains(&name.as_str()) {
                         let reason = format!(
@@ -134,7 +135,8 @@ impl<'de> Deserialize<'de> for Comparators {
                         );
                         return Err(A::Error::custom(reason));
                     }
-                    all.insert(name, map.next_value()?);
+                    let network = map.next_value_seed(Named(&name))?;
+                    all.insert(name, network);
                 }
                 let all = all.into_iter().map(|(name, network)| Comparator {
                     name: Some(name),
@@ -145,6 +147,58 @@ impl<'de> Deserialize<'de> for Comparators {
         }
 
         from.deserialize_map(Section)
+    }
+}
+
+/// The network of `[comparator.NAME]`. What is no table is an unknown key of a single comparator.
+struct Named<'a>(&'a str);
+
+impl Named<'_> {
+    fn unknown<T, E: serde::de::Error>(&self) -> Result<T, E> {
+        let known = KEYS.map(|key| format!("`{key}`")).join(", ");
+        // As serde's own words for a struct's unknown field.
+        let message = format!("unknown field `{}`, expected one of {known}", self.0);
+        Err(E::custom(message))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Named<'_> {
+    type Value = Network;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Network, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Named<'_> {
+    type Value = Network;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a network")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Network, A::Error> {
+        Network::deserialize(MapAccessDeserializer::new(map))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Network, E> {
+        self.unknown()
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<Network, E> {
+        self.unknown()
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Network, E> {
+        self.unknown()
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<Network, E> {
+        self.unknown()
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Network, A::Error> {
+        self.unknown()
     }
 }
 

@@ -175,6 +175,11 @@ impl<'de> Deserialize<'de> for Loss {
                     match key {
                         Key::Weight(kind) if kind == BY_NAME => match map.next_value()? {
                             Weights::One(weight) => weights.set(kind, weight),
+                            Weights::Named(all) if all.is_empty() => {
+                                let reason =
+                                    "feat names no comparator; write 0 for no feature term";
+                                return Err(A::Error::custom(reason));
+                            }
                             Weights::Named(all) => {
                                 let term = |(name, weight): (String, f64)| {
                                     (Term::named(kind, &name), weight)
