@@ -8,9 +8,10 @@ use tch::{Device, Tensor};
 use crate::error::{NetError, Result};
 use crate::images;
 use crate::layers::convolution::Rectifier;
-use crate::layers::init::{he_deviation, normal, zeros};
-use crate::layers::layer::{self, Layer};
-use crate::layers::op::{Op, Row};
+use crate::layers::init::{he_deviation, untrained};
+use crate::layers::layer::{self, Layer, Pass, rectifier};
+use crate::layers::mode::Mode;
+use crate::layers::op::Row;
 use crate::layers::tap::Tap;
 use crate::params::{NamedTensors, Param, Params, check_exact, read_safetensors, widen};
 use crate::zoo::NetKind;
@@ -74,13 +75,8 @@ impl FeatureNet {
     /// An unknown tap.
     pub fn random(net: NetKind, tap: Tap, seed: u64, device: Device) -> Result<FeatureNet> {
         FeatureNet::build(net, net.rows_to(tap)?, device, &|name, shape| {
-            if shape.len() > 1 {
-                normal(name, shape, he_deviation(shape[1..].iter().product()), seed)
-            } else if name.ends_with(".weight") || name.ends_with(".running_var") {
-                Ok(zeros(shape)?.f_add_scalar(1.0)?)
-            } else {
-                zeros(shape)
-            }
+            let inputs = shape[1..].iter().product();
+            untrained(name, shape, he_deviation(inputs), seed)
         })
     }
 
@@ -103,14 +99,14 @@ impl FeatureNet {
     pub fn unfreeze(self) -> Result<(FeatureNet, Params)> {
         let mut params = Params::default();
         for ((_, op), layer) in self.rows.iter().zip(&self.layers) {
-            let Some(tensors) = layer.learnable() else {
+            if layer.is_folded() {
                 return Err(NetError::Spec(format!(
                     "{} cannot be trained along: its batch normalisation is folded into its \
                      convolutions",
                     self.net
                 )));
-            };
-            for ((name, _), tensor) in op.tensors().into_iter().zip(tensors) {
+            }
+            for ((name, _), tensor) in op.tensors().into_iter().zip(layer.tensors()) {
                 let tensor = tensor.f_set_requires_grad(true)?;
                 params.push(Param {
                     name,
@@ -128,7 +124,7 @@ impl FeatureNet {
     /// # Errors
     /// What libtorch refuses.
     pub fn widen(&self) -> Result<()> {
-        for tensor in self.layers.iter().filter_map(Layer::learnable).flatten() {
+        for tensor in self.layers.iter().flat_map(Layer::tensors) {
             widen(tensor)?;
         }
         Ok(())
@@ -158,22 +154,25 @@ impl FeatureNet {
         let size = caffe.size();
         self.net.shape_at(self.rows[last].0, size[2], size[3])?;
         let mut x = self.net.info().units.of_caffe(caffe)?;
+        let pass = Pass {
+            averaged_to: self.net.fc_map().averaged_to(),
+            ..Pass::of(Mode::Evaluation)
+        };
         let mut found: Vec<(Tap, Tensor)> = Vec::with_capacity(taps.len());
         let mut at = 0;
         while let (true, Some((tap, _)), Some(layer)) =
             (at <= last, self.rows.get(at), self.layers.get(at))
         {
             // A layer with weights and its ReLU are one operation unless what lies between is wanted.
-            let (tap, rectifier) = match self.rows.get(at + 1) {
-                Some((after, Op::Relu))
-                    if layer.rectifies() && !taps.contains(tap) && at < last =>
-                {
+            let follows = self.rows.get(at + 1);
+            let (tap, rectifier) = match follows.and_then(|(t, op)| Some((t, rectifier(op)?))) {
+                Some(after) if layer.rectifies() && !taps.contains(tap) && at < last => {
                     at += 1;
-                    (after, Rectifier::Leaky(0.0))
+                    after
                 }
                 _ => (tap, Rectifier::None),
             };
-            x = layer.forward(&x, self.net.fc_map(), rectifier)?;
+            x = layer.forward(&x, pass, rectifier)?;
             if taps.contains(tap) {
                 found.push((*tap, x.shallow_clone()));
             }
@@ -219,8 +218,8 @@ mod tests {
         assert_eq!(y.len(), 2);
         y[1].sum(Kind::Float).backward();
         assert!(x.grad().abs().sum(Kind::Float).double_value(&[]) > 0.0);
-        let weights: Vec<_> = net.layers.iter().filter_map(Layer::learnable).collect();
-        assert!(weights.iter().flatten().count() >= 4);
-        assert!(weights.iter().flatten().all(|w| !w.requires_grad()));
+        let weights: Vec<_> = net.layers.iter().flat_map(Layer::tensors).collect();
+        assert!(weights.len() >= 4);
+        assert!(weights.iter().all(|w| !w.requires_grad()));
     }
 }

@@ -12,12 +12,13 @@ use crate::error::{NetError, Result};
 use crate::features::FeatureNet;
 use crate::images;
 use crate::layers::convolution::Rectifier;
-use crate::layers::init::{normal, zeros};
-use crate::layers::linear::linear;
-use crate::layers::stack::{self, Layer, Mode};
+use crate::layers::layer::{self, Layer, Pass};
+use crate::layers::mode::Mode;
+use crate::layers::op::{Op, fc};
+use crate::layers::stack::{self, Decays, Initial};
 use crate::layers::tap::Tap;
 use crate::loss::Reduction;
-use crate::params::{Param, Params};
+use crate::params::Params;
 use crate::precision::{at_least_fp32, widened};
 use crate::zoo::vaegan;
 
@@ -91,13 +92,6 @@ impl Posterior {
     }
 }
 
-/// A weight and a bias that learn.
-#[derive(Debug)]
-struct Head {
-    weight: Tensor,
-    bias: Tensor,
-}
-
 /// What is in front of the heads.
 #[derive(Debug)]
 enum Body {
@@ -112,8 +106,10 @@ enum Body {
 pub struct LearnedEncoder {
     body: Body,
     spec: LatentSpec,
-    mean: Head,
-    log_variance: Option<Head>,
+    /// Values in front of the heads.
+    features: i64,
+    mean: Layer,
+    log_variance: Option<Layer>,
     params: Params,
 }
 
@@ -135,11 +131,8 @@ impl LearnedEncoder {
     ) -> Result<LearnedEncoder> {
         let features = net.kind().feature_shape(tap, crop)?.len();
         let (net, params) = net.unfreeze()?;
-        let heads = Heads {
-            features,
-            decay: true,
-        };
-        heads.added(Body::Features(net, tap), params, spec, seed, device)
+        let body = (Body::Features(net, tap), features, Decays::WeightAndBias);
+        LearnedEncoder::with_heads(body, params, spec, seed, device)
     }
 
     /// VAE/GAN's encoder for images `crop` pixels wide, with random weights; `width` multiplies its
@@ -154,13 +147,50 @@ impl LearnedEncoder {
         seed: u64,
         device: Device,
     ) -> Result<LearnedEncoder> {
-        let layers = vaegan::encoder(crop, width)?;
-        let params = stack::weights("encoder", &layers, seed, device)?;
-        let heads = Heads {
-            features: layers.last().map_or(0, |l| l.output),
-            decay: false,
+        let ops = vaegan::encoder(crop, width)?;
+        let features = ops.iter().fold(3, |channels, op| op.channels(channels));
+        let (layers, params) = stack::build("encoder", &ops, vaegan::initial, seed, device)?;
+        let body = (Body::VaeGan(layers, crop), features, Decays::Nothing);
+        LearnedEncoder::with_heads(body, params, spec, seed, device)
+    }
+
+    /// Puts the heads behind a body, whose weights are `params`; the body has values in front of them, and its heads
+    /// decay so.
+    fn with_heads(
+        (body, features, decays): (Body, i64, Decays),
+        mut params: Params,
+        spec: LatentSpec,
+        seed: u64,
+        device: Device,
+    ) -> Result<LearnedEncoder> {
+        if spec.size < 1 {
+            return Err(NetError::Spec(format!("codes of {} values", spec.size)));
+        }
+        let mut head = |key: &'static str, deviation: f64| -> Result<Layer> {
+            let initial = |_: &Op| Initial {
+                deviation,
+                bias_learns: true,
+                decays,
+            };
+            let ops = [fc(key, features, spec.size)];
+            let (mut layers, weights) = stack::build("encoder", &ops, initial, seed, device)?;
+            params.extend(weights);
+            let built = layers.pop();
+            built.ok_or_else(|| NetError::Spec(format!("no layer {key}")))
         };
-        heads.added(Body::VaeGan(layers, crop), params, spec, seed, device)
+        let mean = head("mean", 1.0 / (features as f64).sqrt())?;
+        let log_variance = match spec.code {
+            Code::Gaussian => Some(head("log_variance", 0.0)?),
+            Code::Plain => None,
+        };
+        Ok(LearnedEncoder {
+            body,
+            spec,
+            features,
+            mean,
+            log_variance,
+            params,
+        })
     }
 
     /// Checks that VAE/GAN's encoder is made for such crops and widths.
@@ -203,20 +233,18 @@ impl LearnedEncoder {
             Body::VaeGan(layers, crop) => {
                 images::check_size("the encoder", caffe, *crop)?;
                 let x = images::caffe_to_unit(caffe)?;
-                stack::forward(layers, &self.params, &x, 0, mode, None)?
+                layer::forward(layers, &x, Pass::with_libtorch_fc(mode))?
             }
         };
-        let width = self.mean.weight.size()[1];
-        if features.size()[1] != width {
+        if features.size()[1] != self.features {
             return Err(NetError::InputShape {
                 what: "the encoder's heads".to_owned(),
-                expected: format!("images that give {width} features"),
+                expected: format!("images that give {} features", self.features),
                 got: features.size(),
             });
         }
-        let through = |head: &Head| -> Result<Tensor> {
-            let values = linear(&features, &head.weight, &head.bias, Rectifier::None)?;
-            widened(&values)
+        let through = |head: &Layer| -> Result<Tensor> {
+            widened(&head.forward(&features, Pass::of(mode), Rectifier::None)?)
         };
         Ok(Posterior {
             mean: through(&self.mean)?,
@@ -225,68 +253,10 @@ impl LearnedEncoder {
     }
 }
 
-/// The heads of an encoder that is being made.
-struct Heads {
-    /// Values in front of them.
-    features: i64,
-    /// Whether weight decay applies to them.
-    decay: bool,
-}
-
-impl Heads {
-    fn added(
-        self,
-        body: Body,
-        mut params: Params,
-        spec: LatentSpec,
-        seed: u64,
-        device: Device,
-    ) -> Result<LearnedEncoder> {
-        if spec.size < 1 {
-            return Err(NetError::Spec(format!("codes of {} values", spec.size)));
-        }
-        let Heads { features, decay } = self;
-        let mut head = |name: &str, deviation: f64| -> Result<Head> {
-            let mut add = |part: &str, values: Tensor| -> Result<Tensor> {
-                let tensor = values.f_to_device(device)?.f_set_requires_grad(true)?;
-                params.push(Param {
-                    name: format!("{name}.{part}"),
-                    tensor: tensor.shallow_clone(),
-                    trains: true,
-                    decays: decay,
-                });
-                Ok(tensor)
-            };
-            let shape = [spec.size, features];
-            let weight = if deviation > 0.0 {
-                normal(&format!("encoder.{name}.weight"), &shape, deviation, seed)?
-            } else {
-                zeros(&shape)?
-            };
-            Ok(Head {
-                weight: add("weight", weight)?,
-                bias: add("bias", zeros(&[spec.size])?)?,
-            })
-        };
-        let mean = head("mean", 1.0 / (features as f64).sqrt())?;
-        let log_variance = match spec.code {
-            Code::Gaussian => Some(head("log_variance", 0.0)?),
-            Code::Plain => None,
-        };
-        Ok(LearnedEncoder {
-            body,
-            spec,
-            mean,
-            log_variance,
-            params,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::init::seeded;
+    use crate::layers::init::{normal, seeded};
     use crate::zoo::NetKind;
 
     fn encoder(code: Code) -> LearnedEncoder {

@@ -38,6 +38,11 @@ impl Params {
         self.entries.push(param);
     }
 
+    /// Appends all of another's weights.
+    pub(crate) fn extend(&mut self, others: Params) {
+        self.entries.extend(others.entries);
+    }
+
     /// The same weights under a second handle: what is copied into one is in both.
     pub fn handles(&self) -> Params {
         let same = |p: &Param| Param {

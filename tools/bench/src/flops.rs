@@ -7,42 +7,11 @@
 use anyhow::{Context, Result, bail};
 use deepsim_experiment::Experiment;
 use deepsim_experiment::config;
-use deepsim_nets::generator::LayerOp;
 use deepsim_nets::layers::op::Op;
 use deepsim_nets::layers::shape::Extent;
-use deepsim_nets::params::Params;
-use deepsim_nets::{NetKind, Tap};
+use deepsim_nets::{DiscriminatorSpec, NetKind, Tap};
 
 use crate::networks::networks;
-
-/// A layer of the discriminator: what its weights do not say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DLayer {
-    /// Prefix of its tensors.
-    pub name: String,
-    /// Stride; 1 for the fully connected ones.
-    pub stride: i64,
-    /// Shape of its weight.
-    pub shape: Vec<i64>,
-}
-
-/// The discriminator's layers in order.
-pub fn discriminator(params: &Params) -> Vec<DLayer> {
-    let weights = params
-        .iter()
-        .filter_map(|p| Some((p.name.strip_suffix(".weight")?, p.tensor.size())));
-    weights
-        .map(|(name, shape)| DLayer {
-            name: name.to_owned(),
-            stride: match name {
-                "Dconv1" => 4,
-                "Dconv3" | "Dconv5" => 2,
-                _ => 1,
-            },
-            shape,
-        })
-        .collect()
-}
 
 /// Forward operations of a network for one image, layer by layer.
 type Forward = Vec<f64>;
@@ -51,7 +20,7 @@ type Forward = Vec<f64>;
 ///
 /// # Errors
 /// An experiment whose sizes do not fit.
-pub fn gflop(experiment: &Experiment, d: &[DLayer]) -> Result<f64> {
+pub fn gflop(experiment: &Experiment, d: &DiscriminatorSpec) -> Result<f64> {
     let crop = i64::from(experiment.config.data.crop);
     let (e, c) = networks(experiment)?;
     let encoder = frozen(e.net, e.tap, crop)?;
@@ -61,8 +30,9 @@ pub fn gflop(experiment: &Experiment, d: &[DLayer]) -> Result<f64> {
     } else {
         &comparator
     };
-    let g = generator(experiment)?;
-    let d = discriminator_layers(d, crop)?;
+    let spec = &experiment.generator;
+    let g = learned(&spec.layers()?, Extent::of(spec.entering()))?;
+    let d = learned(&d.layers()?, Extent::image(crop, crop))?;
     let d_again = match experiment.config.train.discriminator_passes {
         // Once more on generated images, for their gradient.
         config::DiscriminatorPasses::Paper => 2.0 * total(&d),
@@ -129,65 +99,46 @@ fn count(op: &Op, x: Extent, layers: &mut Forward) -> Result<Extent> {
                 }
             }
         }
-        Op::Relu | Op::MaxPool(_) | Op::Lrn | Op::GlobalAverage => {}
-        Op::ConvNorm(_) | Op::MbConv(_) => {
+        // Every input position is multiplied with every weight, at any stride.
+        Op::Double {
+            input,
+            output,
+            kernel,
+            ..
+        } => {
+            let positions = product(&[y.height / 2, y.width / 2]);
+            layers.push(2.0 * positions * product(&[input, output, kernel, kernel]));
+        }
+        Op::Keep { input, output, .. } => {
+            layers.push(2.0 * product(&[input, output, 3, 3, y.height, y.width]));
+        }
+        Op::Relu
+        | Op::LeakyRelu(_)
+        | Op::Tanh
+        | Op::Dropout(_)
+        | Op::Crop(_)
+        | Op::MaxPool(_)
+        | Op::Lrn
+        | Op::GlobalAverage => {}
+        Op::ConvNorm(_) | Op::MbConv(_) | Op::BatchNorm { .. } => {
             bail!("the benchmark does not know convolutions with batch normalisation")
         }
     }
     Ok(y)
 }
 
-fn generator(experiment: &Experiment) -> Result<Forward> {
-    let spec = &experiment.generator;
-    let mut side = match spec.input {
-        deepsim_nets::FeatureShape::Vector(_) => 4,
-        deepsim_nets::FeatureShape::Map { size, .. } => size,
-    };
+/// All operations of a network that learns, in the order of its weights.
+fn learned(ops: &[Op], mut x: Extent) -> Result<Forward> {
     let mut layers = Vec::new();
-    for layer in spec.layers()? {
-        let channels = product(&[layer.input, layer.output]);
-        layers.push(match layer.op {
-            LayerOp::Fc => 2.0 * channels,
-            LayerOp::Conv { kernel, pad } => {
-                side = side + 2 * pad - kernel + 1;
-                2.0 * channels * product(&[kernel, kernel, side, side])
-            }
-            // Every input position is multiplied with every weight, at any stride.
-            LayerOp::Double { kernel } => {
-                side *= 2;
-                2.0 * channels * product(&[kernel, kernel, side / 2, side / 2])
-            }
-            LayerOp::Keep => 2.0 * channels * product(&[3, 3, side, side]),
-        });
+    for op in ops {
+        x = count(op, x, &mut layers)?;
     }
     Ok(layers)
 }
 
-fn discriminator_layers(layers: &[DLayer], crop: i64) -> Result<Forward> {
-    let mut side = crop;
-    layers
-        .iter()
-        .map(|layer| {
-            let positions = match layer.shape.as_slice() {
-                [_, _, kernel, _] => {
-                    side = (side - kernel) / layer.stride + 1;
-                    side * side
-                }
-                [_, _] => 1,
-                other => {
-                    return Err(anyhow::anyhow!("a weight of shape {other:?}"));
-                }
-            };
-            Ok(2.0 * positions as f64 * product(&layer.shape))
-        })
-        .collect::<Result<Forward>>()
-        .context("counting the discriminator's operations")
-}
-
 #[cfg(test)]
 mod tests {
-    use deepsim_nets::{Discriminator, DiscriminatorSpec, FeatureBranch};
-    use tch::Device;
+    use deepsim_nets::FeatureBranch;
 
     use super::*;
     use crate::work::Training;
@@ -199,8 +150,7 @@ mod tests {
             features: FeatureBranch::Off,
             architecture: Default::default(),
         };
-        let d = Discriminator::new(spec, 1, Device::Cpu).unwrap();
-        gflop(&experiment, &discriminator(d.params())).unwrap()
+        gflop(&experiment, &spec).unwrap()
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use deepsim_experiment::Experiment;
-use deepsim_nets::generator::LayerOp;
 use deepsim_nets::init::{derive_seed, he_deviation, normal, seeded, zeros};
 use deepsim_nets::layers::op::{Op, Rounding, Row};
 use deepsim_nets::loss::TermKind;
@@ -18,7 +17,6 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use crate::flops;
 use crate::networks::{discriminator, networks};
 
 /// Seed of the frozen networks' weights: `random:1` in the experiment.
@@ -152,7 +150,14 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
             | Op::ConvNorm(_)
             | Op::MbConv(_)
             | Op::GlobalAverage
-            | Op::Branches(_) => {
+            | Op::Branches(_)
+            | Op::Double { .. }
+            | Op::Keep { .. }
+            | Op::LeakyRelu(_)
+            | Op::Tanh
+            | Op::BatchNorm { .. }
+            | Op::Dropout(_)
+            | Op::Crop(_) => {
                 bail!("the benchmark's scripts do not know the layer {tap}")
             }
         })
@@ -161,20 +166,41 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
         .generator
         .layers()?
         .iter()
-        .map(|layer| {
-            let (op, stride, pad) = match layer.op {
-                LayerOp::Fc => ("fc", 1, 0),
-                LayerOp::Conv { pad, .. } => ("conv", 1, pad),
-                LayerOp::Double { .. } => ("deconv", 2, 1),
-                LayerOp::Keep => ("deconv", 1, 1),
+        .filter_map(|op| {
+            let (kind, key, input, output, stride, pad) = match *op {
+                Op::Fc {
+                    key, input, output, ..
+                } => ("fc", key, input, output, 1, 0),
+                Op::Conv {
+                    key,
+                    input,
+                    output,
+                    pad,
+                    ..
+                } => ("conv", key, input, output, 1, pad),
+                Op::Double {
+                    key, input, output, ..
+                } => ("deconv", key, input, output, 2, 1),
+                Op::Keep { key, input, output } => ("deconv", key, input, output, 1, 1),
+                _ => return None,
             };
-            json!({ "name": layer.name, "op": op, "input": layer.input, "output": layer.output,
-                    "stride": stride, "pad": pad })
+            Some(
+                json!({ "name": key, "op": kind, "input": input, "output": output,
+                         "stride": stride, "pad": pad }),
+            )
         })
         .collect();
-    let discriminator: Vec<Value> = flops::discriminator(discriminator(state)?.params())
+    let discriminator: Vec<Value> = discriminator(state)?
+        .spec()
+        .layers()?
         .iter()
-        .map(|layer| json!({ "name": layer.name, "stride": layer.stride }))
+        .filter_map(|op| {
+            let stride = match op {
+                Op::Conv { stride, .. } => *stride,
+                _ => 1,
+            };
+            Some(json!({ "name": op.key()?, "stride": stride }))
+        })
         .collect();
     let (encoder, comparator) = networks(experiment)?;
     Ok(json!({

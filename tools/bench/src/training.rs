@@ -34,12 +34,12 @@ pub fn run(work: &Training, folder: &Path, precision: &str, device: Device) -> R
     let losses = (0..inputs::WARM_UP)
         .map(|_| Ok(as_json(&bench.iterate()?)))
         .collect::<Result<Vec<Value>>>()?;
-    let d = flops::discriminator(networks::discriminator(&bench.state)?.params());
+    let d = networks::discriminator(&bench.state)?.spec();
     let facts = json!({
         "precision": precision,
         "threads": tch::get_num_threads(),
         "checks": losses,
-        "gflop": flops::gflop(&bench.experiment, &d)?,
+        "gflop": flops::gflop(&bench.experiment, d)?,
     });
     let bench = std::cell::RefCell::new(bench);
     serve(

@@ -1,7 +1,8 @@
 //! Table 1 of the paper: the generator, layer by layer.
 
-use deepsim_nets::generator::LayerOp;
-use deepsim_nets::{FeatureShape, GeneratorSpec, Trunk};
+use deepsim_nets::layers::op::Op;
+use deepsim_nets::layers::shape::Extent;
+use deepsim_nets::{FeatureShape, GeneratorSpec, NetError, Trunk};
 use serde::Serialize;
 
 use crate::error::Result;
@@ -46,52 +47,54 @@ pub fn paper_spec() -> GeneratorSpec {
 /// # Errors
 /// A spec that cannot be built.
 pub fn rows(spec: &GeneratorSpec) -> Result<Vec<Row>> {
-    let mut size = match spec.input {
-        FeatureShape::Map { size, .. } => Some(size),
-        FeatureShape::Vector(_) => None,
-    };
-    let mut out = Vec::new();
-    for layer in spec.layers()? {
-        let (r#type, kernel, stride, next) = match (layer.op, size) {
-            (LayerOp::Fc, _) => ("fc", None, "", None),
-            (LayerOp::Conv { kernel, pad }, s) => (
-                "conv",
-                Some(kernel),
-                "1",
-                s.map(|s| s + 2 * pad - kernel + 1),
-            ),
-            (LayerOp::Double { kernel }, s) => {
-                ("uconv", Some(kernel), "↑2", Some(s.unwrap_or(4) * 2))
+    let mut x = Extent::of(spec.input);
+    let mut out: Vec<Row> = Vec::new();
+    for op in spec.layers()? {
+        let y = op.output(x).ok_or_else(|| {
+            NetError::Spec(format!("no layer {op:?} takes features of {}", spec.input))
+        })?;
+        let (r#type, input, kernel, stride) = match op {
+            Op::Fc { input, .. } => ("fc", input, None, ""),
+            Op::Conv { input, kernel, .. } => ("conv", input, Some(kernel), "1"),
+            Op::Keep { input, .. } => ("conv", input, Some(3), "1"),
+            Op::Double { input, kernel, .. } => ("uconv", input, Some(kernel), "↑2"),
+            // What follows a layer is no row of its own; batch normalisation counts as the layer's.
+            _ => {
+                if let Some(row) = out.last_mut() {
+                    row.parameters += op.parameters();
+                }
+                x = y;
+                continue;
             }
-            (LayerOp::Keep, s) => ("conv", Some(3), "1", s),
         };
-        if size.is_none() && kernel.is_some() {
+        let side = |x: Extent| (!x.flat).then_some(x.height);
+        let mut from = x;
+        if x.flat && kernel.is_some() {
+            from = x.as_map(input);
             out.push(Row {
                 name: String::new(),
                 r#type: "reshape",
                 in_size: None,
-                out_size: Some(4),
-                in_channels: layer.input * 16,
-                out_channels: layer.input,
+                out_size: side(from),
+                in_channels: x.channels,
+                out_channels: input,
                 kernel: None,
                 stride: "",
                 parameters: 0,
             });
-            size = Some(4);
         }
-        let weights = layer.input * layer.output * kernel.map_or(1, |k| k * k);
         out.push(Row {
-            name: layer.name.to_owned(),
+            name: op.key().unwrap_or_default().to_owned(),
             r#type,
-            in_size: size,
-            out_size: next,
-            in_channels: layer.input,
-            out_channels: layer.output,
+            in_size: side(from),
+            out_size: side(y),
+            in_channels: input,
+            out_channels: y.channels,
             kernel,
             stride,
-            parameters: weights + layer.output,
+            parameters: op.parameters(),
         });
-        size = next;
+        x = y;
     }
     Ok(out)
 }
@@ -139,8 +142,14 @@ fn text(rows: &[Row], spec: &GeneratorSpec) -> String {
     ];
     let total: i64 = rows.iter().map(|r| r.parameters).sum();
     let crop = spec.crop;
+    let images = match spec.trunk {
+        Trunk::VaeGan => format!("images of {crop}x{crop}"),
+        Trunk::DeePSiM | Trunk::Db { .. } => {
+            format!("the last map is cropped at its centre to {crop}x{crop}")
+        }
+    };
     format!(
-        "Generator from features of {}\n\n{}\n{:.2} M parameters; the last map is cropped at its centre to {crop}x{crop}\n",
+        "Generator from features of {}\n\n{}\n{:.2} M parameters; {images}\n",
         spec.input,
         columns(&head, &cells),
         total as f64 / 1e6
@@ -171,5 +180,35 @@ mod tests {
         );
         let sizes: Vec<_> = rows.iter().skip(4).map(|r| r.in_size.unwrap()).collect();
         assert_eq!(sizes, [4, 8, 8, 16, 16, 32, 32, 64, 128]);
+        let total: i64 = rows.iter().map(|r| r.parameters).sum();
+        assert_eq!((total as f64 / 1e4).round() / 100.0, 56.10);
+    }
+
+    #[test]
+    fn vaegan_decoder_has_its_normalisations_in_the_rows_of_its_layers() {
+        let spec = GeneratorSpec {
+            input: FeatureShape::Vector(128),
+            crop: 64,
+            trunk: Trunk::VaeGan,
+            ..paper_spec()
+        };
+        let rows = rows(&spec).unwrap();
+        let shown: Vec<_> = rows
+            .iter()
+            .map(|r| (r.r#type, r.out_size, r.out_channels))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("fc", None, 16384),
+                ("reshape", Some(8), 256),
+                ("uconv", Some(16), 256),
+                ("uconv", Some(32), 128),
+                ("uconv", Some(64), 32),
+                ("conv", Some(64), 3)
+            ]
+        );
+        assert_eq!(rows[0].parameters, 128 * 16384 + 2 * 16384);
+        assert_eq!(rows[5].parameters, 25 * 32 * 3 + 3);
     }
 }

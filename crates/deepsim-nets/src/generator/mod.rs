@@ -8,78 +8,34 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{NetError, Result};
 use crate::images;
-use crate::layers::convolution::{Geometry, Rectifier, convolution, to_images};
-use crate::layers::init::{normal, zeros};
-use crate::layers::linear::linear;
-use crate::layers::shape::FeatureShape;
+use crate::layers::layer::{self, Layer, Pass};
+use crate::layers::mode::Mode;
+use crate::layers::op::Op;
 pub use crate::layers::shape::MAX_CROP;
-use crate::layers::stack::{self, Mode};
-use crate::params::{NamedTensors, Param, Params, check_exact, stored};
-use crate::zoo::vaegan;
-pub use spec::{GeneratorSpec, Layer, LayerOp, SLOPE, Trunk};
+use crate::layers::stack;
+use crate::params::{NamedTensors, Params, check_exact};
+pub use spec::{GeneratorSpec, SLOPE, Trunk};
 
 /// A generator with its weights.
 #[derive(Debug)]
 pub struct Generator {
     spec: GeneratorSpec,
-    body: Body,
+    layers: Vec<Layer>,
     params: Params,
 }
 
-#[derive(Debug)]
-enum Body {
-    /// DeePSiM's, and that of Dosovitskiy & Brox, CVPR 2016.
-    Plain(Vec<Layer>),
-    /// VAE/GAN's decoder.
-    VaeGan(Vec<stack::Layer>),
-}
-
 impl Generator {
-    /// The authors' initialisation: N(0, c²·2/fan_in) with c = 1.8 for doubling layers, 0.9 for
-    /// 3×3 trunk layers, 1 otherwise; biases zero.
+    /// With random weights, as the authors of each trunk begin; biases are zero.
     ///
     /// # Errors
     /// A spec that cannot be built.
     pub fn new(spec: GeneratorSpec, seed: u64, device: Device) -> Result<Generator> {
-        if let Some(layers) = spec.vae_gan_layers()? {
-            return Ok(Generator {
-                params: stack::weights("generator", &layers, seed, device)?,
-                body: Body::VaeGan(layers),
-                spec,
-            });
-        }
-        let layers = spec.layers()?;
-        let mut params = Params::default();
-        for layer in &layers {
-            let weight_name = format!("{}.weight", layer.name);
-            let shape = layer.weight_shape();
-            let weight = normal(
-                &format!("generator.{weight_name}"),
-                &shape,
-                layer.deviation(),
-                seed,
-            )?;
-            // Weight decay: the released solver has it on Rconv6–8's weights alone.
-            let decays = matches!(layer.op, LayerOp::Conv { .. });
-            params.push(Param {
-                name: weight_name,
-                tensor: stored(&weight, device)?.f_set_requires_grad(true)?,
-                trains: true,
-                decays,
-            });
-            let trains = layer.bias_trains(spec.trunk);
-            params.push(Param {
-                name: format!("{}.bias", layer.name),
-                tensor: zeros(&[layer.output])?
-                    .f_to_device(device)?
-                    .f_set_requires_grad(trains)?,
-                trains,
-                decays: false,
-            });
-        }
+        let ops = spec.layers()?;
+        let initial = |op: &Op| spec.initial(op);
+        let (layers, params) = stack::build("generator", &ops, initial, seed, device)?;
         Ok(Generator {
             spec,
-            body: Body::Plain(layers),
+            layers,
             params,
         })
     }
@@ -126,17 +82,10 @@ impl Generator {
         if self.spec.noise == 0 {
             return Ok(None);
         }
-        let mut shape = self.feature_shape();
+        let mut shape = self.spec.input.sizes();
         shape[0] = self.spec.noise;
         shape.insert(0, images);
         Ok(Some(Tensor::f_randn(shape, (Kind::Float, device))?))
-    }
-
-    fn feature_shape(&self) -> Vec<i64> {
-        match self.spec.input {
-            FeatureShape::Map { channels, size } => vec![channels, size, size],
-            FeatureShape::Vector(n) => vec![n],
-        }
     }
 
     /// Features `[N,C,H,W]` or `[N,length]` (raw activations) → images `[N,3,crop,crop]` in Caffe
@@ -161,7 +110,7 @@ impl Generator {
         features: &Tensor,
         noise: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let expected = self.feature_shape();
+        let expected = self.spec.input.sizes();
         if features.size().get(1..) != Some(expected.as_slice()) {
             return Err(NetError::InputShape {
                 what: "the generator".to_owned(),
@@ -176,43 +125,14 @@ impl Generator {
                 got: features.size(),
             });
         }
-        let layers = match &self.body {
-            Body::Plain(layers) => layers,
-            Body::VaeGan(layers) => {
-                let side = vaegan::base(self.spec.crop, self.spec.width)?;
-                let unit = stack::forward(layers, &self.params, features, side, mode, None)?;
-                return images::unit_to_caffe(&unit);
+        let x = self.with_noise(features, noise)?;
+        match self.spec.trunk {
+            Trunk::VaeGan => {
+                let unit = layer::forward(&self.layers, &x, Pass::with_libtorch_fc(mode))?;
+                images::unit_to_caffe(&unit)
             }
-        };
-        let mut x = self.with_noise(features, noise)?;
-        let last = layers.len() - 1;
-        let rectifier = Rectifier::Leaky(self.spec.trunk.slope());
-        for (i, (layer, pair)) in layers.iter().zip(self.params_by_layer()).enumerate() {
-            let (weight, bias) = pair;
-            let geometry = match layer.op {
-                LayerOp::Fc => {
-                    x = linear(&x, weight, bias, rectifier)?;
-                    continue;
-                }
-                LayerOp::Conv { pad, .. } => Geometry::Convolution {
-                    stride: 1,
-                    padding: pad,
-                    groups: 1,
-                },
-                LayerOp::Double { kernel } => Geometry::Double { kernel },
-                LayerOp::Keep => Geometry::Keep,
-            };
-            if x.dim() == 2 {
-                // [N, 16·C] → [N,C,4,4]
-                x = x.f_view([-1, layer.input, 4, 4])?;
-            }
-            x = if i == last {
-                to_images(&x, weight, bias, layer.op.kernel(), self.spec.crop)?
-            } else {
-                convolution(&x, weight, bias, geometry, rectifier)?
-            };
+            Trunk::DeePSiM | Trunk::Db { .. } => layer::forward(&self.layers, &x, Pass::of(mode)),
         }
-        Ok(x)
     }
 
     fn with_noise(&self, features: &Tensor, noise: Option<&Tensor>) -> Result<Tensor> {
@@ -233,11 +153,5 @@ impl Generator {
             }
         };
         Ok(Tensor::f_cat(&[features, &noise], 1)?)
-    }
-
-    /// (weight, bias) of each layer, in order.
-    fn params_by_layer(&self) -> impl Iterator<Item = (&Tensor, &Tensor)> {
-        let mut entries = self.params.iter();
-        std::iter::from_fn(move || Some((&entries.next()?.tensor, &entries.next()?.tensor)))
     }
 }

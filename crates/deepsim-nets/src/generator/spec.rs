@@ -1,13 +1,13 @@
-//! Architectures of generators, written once: from features to layers.
+//! Everything that determines a generator.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{NetError, Result};
-use crate::layers::init::he_deviation;
+use crate::layers::op::Op;
 use crate::layers::shape::{FeatureShape, MAX_CROP, MAX_FEATURES};
-use crate::layers::stack;
-use crate::zoo::vaegan;
+use crate::layers::stack::{self, Initial};
+use crate::zoo::{deepsim, vaegan};
 
 /// Slope of the leaky ReLUs in the paper's generators.
 pub const SLOPE: f64 = 0.3;
@@ -72,107 +72,12 @@ impl Trunk {
     pub fn is_deepsim(&self) -> bool {
         *self == Trunk::DeePSiM
     }
-
-    /// Kernel side of the doubling layers.
-    pub(super) fn kernel(self) -> i64 {
-        match self {
-            Trunk::DeePSiM => 4,
-            Trunk::Db { kernel, .. } => kernel,
-            Trunk::VaeGan => 5,
-        }
-    }
-
-    /// Slope of the leaky ReLUs.
-    pub(super) fn slope(self) -> f64 {
-        match self {
-            Trunk::DeePSiM => SLOPE,
-            Trunk::Db { slope, .. } => slope,
-            Trunk::VaeGan => 0.0,
-        }
-    }
 }
-
-/// One layer of a generator. All but the last are followed by a leaky ReLU.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Layer {
-    /// Prefix of the tensors' names, as in the released Caffe models.
-    pub name: &'static str,
-    /// Input channels.
-    pub input: i64,
-    /// Output channels.
-    pub output: i64,
-    /// What it does.
-    pub op: LayerOp,
-}
-
-/// The operation of a generator's layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LayerOp {
-    /// Fully connected.
-    Fc,
-    /// Convolution with this kernel and padding (CONV5's front end).
-    Conv {
-        /// Kernel side.
-        kernel: i64,
-        /// Padding on each side.
-        pad: i64,
-    },
-    /// Transposed convolution, stride 2, that doubles the size.
-    Double {
-        /// Kernel side: 4 (padding 1), or 5 (padding 2, and one row and column more at the end).
-        kernel: i64,
-    },
-    /// Transposed convolution 3×3, stride 1, padding 1: keeps the size. The released weights
-    /// are stored `[in,out,k,k]` for these too.
-    Keep,
-}
-
-impl LayerOp {
-    /// Kernel side.
-    pub(super) fn kernel(self) -> i64 {
-        match self {
-            LayerOp::Fc => 1,
-            LayerOp::Conv { kernel, .. } | LayerOp::Double { kernel } => kernel,
-            LayerOp::Keep => 3,
-        }
-    }
-}
-
-/// The trunk from 4×4 on (Table 1 of the paper): (name, output channels) of the doubling layer, then of the layer that keeps
-/// the size, where there is one. The comment beside a row is the side of its map. `deconv0` (3 channels, linear) ends it.
-type Stage = ((&'static str, i64), Option<(&'static str, i64)>);
-const TRUNK: [Stage; 5] = [
-    (("deconv5", 256), Some(("conv5_1", 512))), // 8
-    (("deconv4", 256), Some(("conv4_1", 256))), // 16
-    (("deconv3", 128), Some(("conv3_1", 128))), // 32
-    (("deconv2", 64), None),                    // 64
-    (("deconv1", 32), None),                    // 128
-];
-/// Channels of the 4×4 map that the fully connected front end makes.
-const FC_CHANNELS: i64 = 256;
-/// Channels of the convolutional front end that enters at 4, 8, 16, 32, 64 pixels: what the
-/// trunk carries there.
-const FRONT_CHANNELS: [i64; 5] = [512, 512, 256, 128, 64];
 
 impl GeneratorSpec {
-    fn scaled(&self, channels: i64) -> i64 {
-        // Multiples of 8 keep matrix kernels on their fast paths.
-        let scaled = (channels as f64 * self.width / 8.0).round() as i64 * 8;
-        scaled.max(8)
-    }
-
-    /// Number of doublings of the whole trunk: the smallest that reaches the crop.
-    fn doublings(&self) -> usize {
-        let mut n = 1;
-        while 4 << n < self.crop {
-            n += 1;
-        }
-        n
-    }
-
     /// Side of the map before the final crop: 256 for the paper's 227.
     pub fn uncropped(&self) -> i64 {
-        4 << self.doublings()
+        4 << deepsim::doublings(self.crop)
     }
 
     /// What enters the first layer: the features, and the noise behind them.
@@ -183,23 +88,6 @@ impl GeneratorSpec {
                 channels: channels + self.noise,
                 size,
             },
-        }
-    }
-
-    /// The layers of VAE/GAN's decoder, if this is the trunk.
-    pub(super) fn vae_gan_layers(&self) -> Result<Option<Vec<stack::Layer>>> {
-        match (self.trunk, self.input) {
-            (Trunk::VaeGan, _) if self.noise != 0 => Err(NetError::Spec(
-                "the trunk `larsen` takes no noise beside its codes".into(),
-            )),
-            (Trunk::VaeGan, FeatureShape::Vector(length)) if length > 0 => {
-                self.bounded()?;
-                vaegan::decoder(length, self.crop, self.width).map(Some)
-            }
-            (Trunk::VaeGan, other) => Err(NetError::Spec(format!(
-                "the trunk `larsen` takes codes, vectors, not features of {other}"
-            ))),
-            _ => Ok(None),
         }
     }
 
@@ -225,39 +113,50 @@ impl GeneratorSpec {
     /// Names and shapes of its weights, running statistics among them, without building it.
     ///
     /// # Errors
-    /// As [`GeneratorSpec::validate`].
+    /// As [`GeneratorSpec::layers`].
     pub fn shapes(&self) -> Result<Vec<(String, Vec<i64>)>> {
-        if let Some(layers) = self.vae_gan_layers()? {
-            return Ok(stack::shapes(&layers));
-        }
-        let of = |layer: Layer| {
-            let [weight, bias] = ["weight", "bias"].map(|part| format!("{}.{part}", layer.name));
-            [(weight, layer.weight_shape()), (bias, vec![layer.output])]
-        };
-        Ok(self.layers()?.into_iter().flat_map(of).collect())
+        Ok(stack::shapes(&self.layers()?))
     }
 
     /// Checks that a generator of this spec can be built.
     ///
     /// # Errors
-    /// [`NetError::Spec`] for sizes that no generator can be built for.
+    /// As [`GeneratorSpec::layers`].
     pub fn validate(&self) -> Result<()> {
-        match self.vae_gan_layers()? {
-            Some(_) => Ok(()),
-            None => self.layers().map(drop),
-        }
+        self.layers().map(drop)
     }
 
-    /// The layers from features to images, of the trunks without batch normalisation.
+    /// The layers from features to images.
     ///
     /// # Errors
-    /// [`NetError::Spec`] for sizes that no generator can be built for, and for the trunk `larsen`.
-    pub fn layers(&self) -> Result<Vec<Layer>> {
-        if self.trunk == Trunk::VaeGan {
-            return Err(NetError::Spec(
-                "the trunk `larsen` has layers of its own kind".into(),
-            ));
-        }
+    /// [`NetError::Spec`] for sizes that no generator can be built for.
+    pub fn layers(&self) -> Result<Vec<Op>> {
+        let trunk = match (self.trunk, self.input) {
+            (Trunk::VaeGan, _) if self.noise != 0 => {
+                return Err(NetError::Spec(
+                    "the trunk `larsen` takes no noise beside its codes".into(),
+                ));
+            }
+            (Trunk::VaeGan, FeatureShape::Vector(length)) if length > 0 => {
+                self.bounded()?;
+                return vaegan::decoder(length, self.crop, self.width);
+            }
+            (Trunk::VaeGan, other) => {
+                return Err(NetError::Spec(format!(
+                    "the trunk `larsen` takes codes, vectors, not features of {other}"
+                )));
+            }
+            (Trunk::DeePSiM, _) => deepsim::Trunk {
+                kernel: 4,
+                slope: SLOPE,
+                keeps: true,
+            },
+            (Trunk::Db { kernel, slope }, _) => deepsim::Trunk {
+                kernel,
+                slope,
+                keeps: false,
+            },
+        };
         if !(8..=MAX_CROP).contains(&self.crop) {
             return Err(NetError::Spec(format!(
                 "a generator makes crops of 8 to {MAX_CROP} pixels, not {}",
@@ -276,156 +175,22 @@ impl GeneratorSpec {
                 self.width
             )));
         }
-        if let Trunk::Db { kernel, slope } = self.trunk
-            && !(matches!(kernel, 4 | 5) && (0.0..1.0).contains(&slope))
-        {
+        let deepsim::Trunk { kernel, slope, .. } = trunk;
+        if !(matches!(kernel, 4 | 5) && (0.0..1.0).contains(&slope)) {
             return Err(NetError::Spec(format!(
                 "the trunk `db` takes a kernel of 4 or 5 and a slope from 0 to below 1, not {kernel} and {slope}"
             )));
         }
         self.bounded()?;
-        let double = LayerOp::Double {
-            kernel: self.trunk.kernel(),
-        };
-        let mut layers = Vec::new();
-        let (mut channels, enters) = match self.entering() {
-            FeatureShape::Vector(length) => self.vector_front(length, &mut layers)?,
-            FeatureShape::Map { channels, size } => self.map_front(channels, size, &mut layers)?,
-        };
-        let doublings = self.doublings();
-        if enters >= doublings {
-            return Err(NetError::Spec(format!(
-                "features of {} are too large for a generator of {}-pixel crops: \
-                 use a larger crop or a later tap",
-                self.input, self.crop
-            )));
-        }
-        for ((doubling, out), keep) in &TRUNK[enters..doublings - 1] {
-            let mut push = |name, output, op| {
-                let output = self.scaled(output);
-                layers.push(Layer {
-                    name,
-                    input: channels,
-                    output,
-                    op,
-                });
-                channels = output;
-            };
-            push(*doubling, *out, double);
-            if let (Some((name, out)), true) = (keep, self.trunk.is_deepsim()) {
-                push(*name, *out, LayerOp::Keep);
-            }
-        }
-        layers.push(Layer {
-            name: "deconv0",
-            input: channels,
-            output: 3,
-            op: double,
-        });
-        Ok(layers)
+        deepsim::generator(self.input, self.noise, self.crop, self.width, trunk)
     }
 
-    /// Three fully connected layers, reshaped to a 4×4 map. Returns its channels and the
-    /// number of doublings skipped (none).
-    fn vector_front(&self, length: i64, layers: &mut Vec<Layer>) -> Result<(i64, usize)> {
-        if length < 1 {
-            return Err(NetError::Spec(
-                "a generator needs features of at least one value".into(),
-            ));
+    /// How the weights of a layer begin, and what training does to them.
+    pub(super) fn initial(&self, op: &Op) -> Initial {
+        match self.trunk {
+            Trunk::VaeGan => vaegan::initial(op),
+            Trunk::DeePSiM => deepsim::generator_initial(op, false),
+            Trunk::Db { .. } => deepsim::generator_initial(op, true),
         }
-        let channels = self.scaled(FC_CHANNELS);
-        let mut input = length;
-        for name in ["defc7", "defc6", "defc5"] {
-            let output = channels * 16;
-            layers.push(Layer {
-                name,
-                input,
-                output,
-                op: LayerOp::Fc,
-            });
-            input = output;
-        }
-        Ok((channels, 0))
-    }
-
-    /// Three convolutions; the last one's kernel and padding bring the map to a size of the
-    /// trunk: 4 for maps up to 6, else the next power of two.
-    fn map_front(&self, channels: i64, size: i64, layers: &mut Vec<Layer>) -> Result<(i64, usize)> {
-        if channels < 1 || size < 1 {
-            return Err(NetError::Spec(format!(
-                "no generator takes features of {}",
-                self.input
-            )));
-        }
-        let mut enters = 0;
-        if size > 6 {
-            while 4 << enters < size {
-                enters += 1;
-            }
-        }
-        let Some(&front) = FRONT_CHANNELS.get(enters) else {
-            return Err(NetError::Spec(format!(
-                "features of {} are too large to invert",
-                self.input
-            )));
-        };
-        let front = self.scaled(front);
-        let target = 4i64 << enters;
-        // size + 2·pad − kernel + 1 = target, with the smallest kernel from 2 on that gives a
-        // whole padding: 6→4 is 3×3 without padding, as published.
-        let (kernel, pad) = (2..)
-            .map(|k| (k, target - size + k - 1))
-            .find(|(_, twice)| *twice >= 0 && twice % 2 == 0)
-            .map_or((3, 1), |(k, twice)| (k, twice / 2));
-        let same = LayerOp::Conv { kernel: 3, pad: 1 };
-        layers.push(Layer {
-            name: "Rconv6",
-            input: channels,
-            output: front,
-            op: same,
-        });
-        layers.push(Layer {
-            name: "Rconv7",
-            input: front,
-            output: front,
-            op: same,
-        });
-        let fit = LayerOp::Conv { kernel, pad };
-        layers.push(Layer {
-            name: "Rconv8",
-            input: front,
-            output: front,
-            op: fit,
-        });
-        Ok((front, enters))
-    }
-}
-
-impl Layer {
-    /// Shape of the weight tensor.
-    pub(super) fn weight_shape(&self) -> Vec<i64> {
-        match self.op {
-            LayerOp::Fc => vec![self.output, self.input],
-            LayerOp::Conv { kernel, .. } => vec![self.output, self.input, kernel, kernel],
-            LayerOp::Double { kernel } => vec![self.input, self.output, kernel, kernel],
-            LayerOp::Keep => vec![self.input, self.output, 3, 3],
-        }
-    }
-
-    /// Deviation of the authors' initialisation: c·√(2/fan_in).
-    pub(super) fn deviation(&self) -> f64 {
-        let kernel = self.op.kernel();
-        match self.op {
-            LayerOp::Fc => he_deviation(self.input),
-            LayerOp::Conv { .. } => he_deviation(self.input * kernel * kernel),
-            // Caffe reads the fan-in of a transposed convolution as out·k².
-            LayerOp::Double { .. } => 1.8 * he_deviation(self.output * kernel * kernel),
-            LayerOp::Keep => 0.9 * he_deviation(self.output * kernel * kernel),
-        }
-    }
-
-    /// The released models give the trunk's biases a learning rate of zero.
-    pub(super) fn bias_trains(&self, trunk: Trunk) -> bool {
-        !trunk.is_deepsim() || matches!(self.op, LayerOp::Fc | LayerOp::Conv { .. })
     }
 }

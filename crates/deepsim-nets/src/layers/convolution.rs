@@ -27,6 +27,14 @@ impl Rectifier {
             Rectifier::Leaky(slope) => slope,
         }
     }
+
+    /// Applies it in place: nothing may need `y` any more.
+    pub(crate) fn apply(self, y: Tensor) -> Result<Tensor> {
+        match self {
+            Rectifier::None => Ok(y),
+            Rectifier::Leaky(slope) => rectified(y, slope),
+        }
+    }
 }
 
 /// A convolution's geometry.
@@ -95,7 +103,7 @@ impl Geometry {
 pub(crate) fn to_images(
     x: &Tensor,
     weight: &Tensor,
-    bias: &Tensor,
+    bias: Option<&Tensor>,
     kernel: i64,
     crop: i64,
 ) -> Result<Tensor> {
@@ -110,26 +118,25 @@ pub(crate) fn to_images(
             width: crop,
         };
         let with = geometry.bf16(Rectifier::None, output);
-        return Ok(bf16_convolution(x, weight, Some(bias), with)?);
+        return Ok(bf16_convolution(x, weight, bias, with)?);
     }
     let whole = convolution(x, weight, bias, geometry, Rectifier::None)?;
     window(&whole, offset, crop)
 }
 
 /// A square window of maps `[N,C,H,W]`.
-fn window(x: &Tensor, offset: i64, side: i64) -> Result<Tensor> {
+pub(crate) fn window(x: &Tensor, offset: i64, side: i64) -> Result<Tensor> {
     Ok(x.f_narrow(2, offset, side)?.f_narrow(3, offset, side)?)
 }
 
 /// Convolution of `x` `[N,C,H,W]`, with or without a bias, and the rectifier behind it.
-pub(crate) fn convolution<'a>(
+pub(crate) fn convolution(
     x: &Tensor,
     weight: &Tensor,
-    bias: impl Into<Option<&'a Tensor>>,
+    bias: Option<&Tensor>,
     geometry: Geometry,
     rectifier: Rectifier,
 ) -> Result<Tensor> {
-    let bias = bias.into();
     if bf16_wanted(x)? {
         let with = geometry.bf16(rectifier, Output::Bf16);
         let y = bf16_convolution(x, weight, bias, with)?;
@@ -166,10 +173,7 @@ pub(crate) fn convolution<'a>(
         Geometry::Double { .. } => transposed(x, weight, bias, [2, 1, 0])?,
     };
     // In place: no convolution needs its output for its backward pass.
-    match rectifier {
-        Rectifier::None => Ok(y),
-        Rectifier::Leaky(slope) => rectified(y, slope),
-    }
+    rectifier.apply(y)
 }
 
 fn noted(y: &Tensor, rectifier: Rectifier) -> Result<()> {

@@ -6,8 +6,8 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::blocks::{After, Part};
 use super::convolution::{Geometry, Rectifier, convolution};
-use super::op::{After, Part};
 use crate::error::Result;
 use crate::kinks;
 use crate::precision::at_least_fp32;
@@ -87,7 +87,13 @@ impl Folded {
                 padding,
                 groups,
             };
-            convolution(&x, &self.weight, &self.bias, geometry, Rectifier::None)?
+            convolution(
+                &x,
+                &self.weight,
+                Some(&self.bias),
+                geometry,
+                Rectifier::None,
+            )?
         } else {
             // Depthwise: nothing for a matrix unit or Winograd's algorithm to gain.
             let (bias, pads) = (Some(&self.bias), [padding; 2]);

@@ -50,6 +50,21 @@ pub fn zeros(shape: &[i64]) -> Result<Tensor> {
     Ok(Tensor::f_zeros(shape, (Kind::Float, Device::Cpu))?)
 }
 
+/// Values before training: N(0, deviation²) for matrices and filters (zeros if `deviation` is 0), ones for gains
+/// and variances of batch normalisation, zeros for everything else.
+///
+/// # Errors
+/// What libtorch refuses (out of memory).
+pub(crate) fn untrained(name: &str, shape: &[i64], deviation: f64, seed: u64) -> Result<Tensor> {
+    if shape.len() > 1 && deviation > 0.0 {
+        normal(name, shape, deviation, seed)
+    } else if shape.len() == 1 && (name.ends_with(".weight") || name.ends_with(".running_var")) {
+        Ok(zeros(shape)?.f_add_scalar(1.0)?)
+    } else {
+        zeros(shape)
+    }
+}
+
 /// √(2/fan_in): keeps the variance of a ReLU network's activations (He et al. 2015).
 pub fn he_deviation(fan_in: i64) -> f64 {
     (2.0 / fan_in as f64).sqrt()

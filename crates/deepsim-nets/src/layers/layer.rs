@@ -1,16 +1,19 @@
 //! Operations with their tensors: what the rows of a table become when a network is built.
 
+use deepsim_aten::{AutocastGuard, Precision};
 use tch::{Device, Tensor};
 
-use super::convolution::{Geometry, Rectifier, convolution};
+use super::batch_norm::Norm;
+use super::convolution::{Geometry, Rectifier, convolution, to_images, window};
 use super::folded::{self, Folded};
 use super::linear::{linear, max_pool};
 use super::lrn;
-use super::op::{FcMap, Op};
+use super::mode::Mode;
+use super::op::{Affine, Op};
 use crate::error::{NetError, Result};
 use crate::kinks;
 use crate::params::stored;
-use crate::precision::at_least_fp32;
+use crate::precision::{at_least_fp32, widened};
 
 /// Where tensors come from: by name, and the shape that they must have.
 pub(crate) type Source<'a> = &'a dyn Fn(&str, &[i64]) -> Result<Tensor>;
@@ -26,10 +29,23 @@ pub(crate) struct Layer {
 #[derive(Debug)]
 enum Weights {
     None,
-    Affine { weight: Tensor, bias: Tensor },
+    Affine {
+        weight: Tensor,
+        bias: Option<Tensor>,
+    },
+    Norm(Norm),
     Band(Tensor),
     Folded(Vec<Folded>),
     Branches(Vec<Vec<Layer>>),
+}
+
+/// The rectifier that an operation is, if it is one.
+pub(crate) fn rectifier(op: &Op) -> Option<Rectifier> {
+    match *op {
+        Op::Relu => Some(Rectifier::Leaky(0.0)),
+        Op::LeakyRelu(slope) => Some(Rectifier::Leaky(slope)),
+        _ => None,
+    }
 }
 
 /// Builds operations that follow each other, the first of which takes maps of `channels`.
@@ -50,39 +66,88 @@ pub(crate) fn build<'a>(
     Ok(layers)
 }
 
-/// `x` through layers in turn; a layer with weights and the ReLU behind it are computed as one.
+/// How layers are computed, beside their input.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pass {
+    /// For batch normalisation and dropout.
+    pub mode: Mode,
+    /// Side that a map is averaged to in front of a fully connected layer.
+    pub averaged_to: Option<i64>,
+    /// Whether libtorch computes fully connected layers in bf16 too, instead of our kernel. The two round differently:
+    /// discriminators and VAE/GAN keep the one that they have been trained with.
+    pub libtorch_fc: bool,
+}
+
+impl Pass {
+    /// Of networks that average nothing, by our kernels.
+    pub(crate) fn of(mode: Mode) -> Pass {
+        Pass {
+            mode,
+            averaged_to: None,
+            libtorch_fc: false,
+        }
+    }
+
+    /// As [`Pass::of`], but for fully connected layers, which libtorch computes.
+    pub(crate) fn with_libtorch_fc(mode: Mode) -> Pass {
+        Pass {
+            libtorch_fc: true,
+            ..Pass::of(mode)
+        }
+    }
+}
+
+/// `x` through layers in turn. A layer with weights is computed as one with what follows it: a rectifier, the
+/// crop to an image, or a hyperbolic tangent.
 ///
 /// # Errors
-/// What libtorch refuses.
-pub(crate) fn forward(layers: &[Layer], x: &Tensor, fc_map: FcMap) -> Result<Tensor> {
+/// What libtorch refuses; a single image where its batch's statistics are asked for.
+pub(crate) fn forward(layers: &[Layer], x: &Tensor, pass: Pass) -> Result<Tensor> {
     let mut x = x.shallow_clone();
     let mut rest = layers;
     while let [layer, after @ ..] = rest {
-        let (rectifier, after) = match after {
-            [relu, after @ ..] if layer.rectifies() && relu.op == Op::Relu => {
-                (Rectifier::Leaky(0.0), after)
-            }
-            _ => (Rectifier::None, after),
+        let next = after.first().map(|l| l.op);
+        let rectifier = match next {
+            Some(op) if layer.rectifies() => rectifier(&op),
+            _ => None,
         };
-        x = layer.forward(&x, fc_map, rectifier)?;
-        rest = after;
+        (x, rest) = match (next, rectifier) {
+            (_, Some(rectifier)) => (layer.forward(&x, pass, rectifier)?, &after[1..]),
+            (Some(Op::Crop(side)), _) => (layer.cropped(&x, pass, side)?, &after[1..]),
+            (Some(Op::Tanh), _) => {
+                // An image's grey levels need more than bf16's eight bits.
+                let _exact = AutocastGuard::new(x.device(), Precision::Fp32)?;
+                let y = layer.forward(&widened(&x)?, pass, Rectifier::None)?;
+                (y.f_tanh()?, &after[1..])
+            }
+            _ => (layer.forward(&x, pass, Rectifier::None)?, after),
+        };
     }
     Ok(x)
 }
 
 impl Layer {
-    fn new(op: Op, channels: i64, get: Source, device: Device) -> Result<Layer> {
+    pub(crate) fn new(op: Op, channels: i64, get: Source, device: Device) -> Result<Layer> {
+        if let Some(Affine { key, weight, bias }) = op.affine() {
+            let weight = stored(&get(&format!("{key}.weight"), &weight)?, device)?;
+            let bias = match bias {
+                Some(values) => Some(stored(&get(&format!("{key}.bias"), &[values])?, device)?),
+                None => None,
+            };
+            let weights = Weights::Affine { weight, bias };
+            return Ok(Layer { op, weights });
+        }
         let weights = match op {
-            Op::Conv { key, .. } | Op::Fc { key, .. } => {
-                let mut found = Vec::new();
-                for (name, shape) in op.tensors() {
-                    found.push(stored(&get(&name, &shape)?, device)?);
-                }
-                // `tensors` gives the bias first.
-                match (found.pop(), found.pop()) {
-                    (Some(weight), Some(bias)) => Weights::Affine { weight, bias },
-                    _ => return Err(NetError::Spec(format!("no tensors for layer {key}"))),
-                }
+            Op::BatchNorm { key, channels } => {
+                let part = |name: &str| -> Result<Tensor> {
+                    stored(&get(&format!("{key}.{name}"), &[channels])?, device)
+                };
+                Weights::Norm(Norm {
+                    weight: part("weight")?,
+                    bias: part("bias")?,
+                    running_mean: part("running_mean")?,
+                    running_var: part("running_var")?,
+                })
             }
             Op::Lrn => Weights::Band(lrn::band(channels, device)?),
             Op::ConvNorm(_) | Op::MbConv(_) => {
@@ -94,69 +159,87 @@ impl Layer {
                     .map(|branch| build(*branch, channels, get, device))
                     .collect::<Result<_>>()?,
             ),
-            Op::Relu | Op::MaxPool(_) | Op::GlobalAverage => Weights::None,
+            _ => Weights::None,
         };
         Ok(Layer { op, weights })
     }
 
-    /// Whether a ReLU behind this layer can be computed with it.
-    pub(crate) fn rectifies(&self) -> bool {
-        matches!(self.op, Op::Conv { .. } | Op::Fc { .. })
+    /// What it computes.
+    pub(crate) fn op(&self) -> &Op {
+        &self.op
     }
 
-    /// The tensors that can learn, in the order of [`Op::tensors`]; `None` where batch normalisation, whose
-    /// statistics do not learn, is folded into them.
-    pub(crate) fn learnable(&self) -> Option<Vec<&Tensor>> {
+    /// Whether a rectifier behind this layer can be computed with it.
+    pub(crate) fn rectifies(&self) -> bool {
+        matches!(self.weights, Weights::Affine { .. } | Weights::Norm(_))
+    }
+
+    /// Its tensors, in the order of [`Op::tensors`]; none where batch normalisation is folded into them.
+    pub(crate) fn tensors(&self) -> Vec<&Tensor> {
         match &self.weights {
-            Weights::Affine { weight, bias } => Some(vec![bias, weight]),
-            Weights::Folded(_) => None,
+            Weights::Affine { weight, bias } => bias.iter().chain([weight]).collect(),
+            Weights::Norm(norm) => norm.tensors().into(),
             Weights::Branches(branches) => {
-                let mut all = Vec::new();
-                for layer in branches.iter().flatten() {
-                    all.extend(layer.learnable()?);
-                }
-                Some(all)
+                let layers = branches.iter().flatten();
+                layers.flat_map(Layer::tensors).collect()
             }
-            Weights::None | Weights::Band(_) => Some(Vec::new()),
+            Weights::None | Weights::Band(_) | Weights::Folded(_) => Vec::new(),
         }
     }
 
-    /// The layer's output for `x`, and the rectifier behind it where the layer [`Layer::rectifies`].
-    /// A map before a fully connected layer becomes what `fc_map` says.
+    /// Whether batch normalisation is folded into its tensors, so that they cannot learn.
+    pub(crate) fn is_folded(&self) -> bool {
+        match &self.weights {
+            Weights::Folded(_) => true,
+            Weights::Branches(branches) => branches.iter().flatten().any(Layer::is_folded),
+            _ => false,
+        }
+    }
+
+    /// The layer's output for `x`, and the rectifier behind it where the layer [`Layer::rectifies`]. A vector in
+    /// front of a convolution becomes the square map that it holds.
     ///
     /// # Errors
-    /// What libtorch refuses.
-    pub(crate) fn forward(
-        &self,
-        x: &Tensor,
-        fc_map: FcMap,
-        rectifier: Rectifier,
-    ) -> Result<Tensor> {
+    /// What libtorch refuses; a single image where its batch's statistics are asked for.
+    pub(crate) fn forward(&self, x: &Tensor, pass: Pass, rectifier: Rectifier) -> Result<Tensor> {
         Ok(match (self.op, &self.weights) {
-            (
-                Op::Conv {
-                    stride,
-                    pad,
-                    groups,
-                    ..
-                },
-                Weights::Affine { weight, bias },
-            ) => {
-                let geometry = Geometry::Convolution {
-                    stride,
-                    padding: pad,
-                    groups,
-                };
-                convolution(x, weight, bias, geometry, rectifier)?
-            }
             (Op::Fc { .. }, Weights::Affine { weight, bias }) => {
-                let map = match (x.dim(), fc_map) {
-                    (4, FcMap::AveragedTo(side)) => x.f_adaptive_avg_pool2d([side, side])?,
+                let map = match (x.dim(), pass.averaged_to) {
+                    (4, Some(side)) => x.f_adaptive_avg_pool2d([side, side])?,
                     _ => x.shallow_clone(),
                 };
-                linear(&map.f_flatten(1, -1)?, weight, bias, rectifier)?
+                let x = map.f_flatten(1, -1)?;
+                if pass.libtorch_fc {
+                    rectifier.apply(x.f_linear(weight, bias.as_ref())?)?
+                } else {
+                    linear(&x, weight, bias.as_ref(), rectifier)?
+                }
             }
+            (op, Weights::Affine { weight, bias }) => {
+                let geometry = match op {
+                    Op::Double { kernel, .. } => Geometry::Double { kernel },
+                    Op::Conv {
+                        stride,
+                        pad,
+                        groups,
+                        ..
+                    } => Geometry::Convolution {
+                        stride,
+                        padding: pad,
+                        groups,
+                    },
+                    _ => Geometry::Keep,
+                };
+                convolution(&self.as_map(x)?, weight, bias.as_ref(), geometry, rectifier)?
+            }
+            (_, Weights::Norm(norm)) => rectifier.apply(norm.forward(x, pass.mode)?)?,
             (Op::Relu, _) => kinks::relu(x)?,
+            (Op::LeakyRelu(slope), _) => {
+                kinks::rectified(x.f_to_dtype(x.kind(), false, true)?, slope)?
+            }
+            (Op::Tanh, _) => widened(x)?.f_tanh()?,
+            (Op::Dropout(p), _) => x.f_dropout(p, pass.mode != Mode::Evaluation)?,
+            (Op::Crop(side), _) => window(x, (x.size()[2] - side) / 2, side)?,
             (Op::MaxPool(window), _) => max_pool(x, window)?,
             (Op::ConvNorm(_), Weights::Folded(parts)) => folded::forward(parts, x)?,
             (Op::MbConv(block), Weights::Folded(parts)) => {
@@ -172,7 +255,7 @@ impl Layer {
             (Op::Branches(_), Weights::Branches(branches)) => {
                 let mut ends = Vec::with_capacity(branches.len());
                 for branch in branches {
-                    ends.push(forward(branch, x, fc_map)?);
+                    ends.push(forward(branch, x, pass)?);
                 }
                 match ends.len() {
                     1 => ends.remove(0),
@@ -181,6 +264,30 @@ impl Layer {
             }
             (op, _) => return Err(NetError::Spec(format!("no tensors for {op:?}"))),
         })
+    }
+
+    /// The central square of what the layer computes, in fp32 at least.
+    fn cropped(&self, x: &Tensor, pass: Pass, side: i64) -> Result<Tensor> {
+        if let (Op::Double { kernel, .. }, Weights::Affine { weight, bias }) =
+            (self.op, &self.weights)
+        {
+            return to_images(&self.as_map(x)?, weight, bias.as_ref(), kernel, side);
+        }
+        let y = self.forward(x, pass, Rectifier::None)?;
+        window(&y, (y.size()[2] - side) / 2, side)
+    }
+
+    /// `x` `[N,C,H,W]`, or the square map that a vector `[N,C·H·W]` holds.
+    fn as_map(&self, x: &Tensor) -> Result<Tensor> {
+        let (Op::Conv { input, .. } | Op::Double { input, .. } | Op::Keep { input, .. }) = self.op
+        else {
+            return Ok(x.shallow_clone());
+        };
+        if x.dim() != 2 {
+            return Ok(x.shallow_clone());
+        }
+        let side = (x.size()[1] / input).isqrt();
+        Ok(x.f_view([-1, input, side, side])?)
     }
 }
 
@@ -208,9 +315,9 @@ mod tests {
         let layer = built();
         let x = normal("x", &[2, 3, 5, 6], 1.0, 1).unwrap();
         let y = layer
-            .forward(&x, FcMap::AveragedTo(1), Rectifier::None)
+            .forward(&x, Pass::of(Mode::Evaluation), Rectifier::None)
             .unwrap();
-        let [bias_a, a, bias_b, b] = layer.learnable().unwrap()[..] else {
+        let [bias_a, a, bias_b, b] = layer.tensors()[..] else {
             panic!("four tensors");
         };
         let squeezed = x.conv2d(a, Some(bias_a), 1, 0, 1, 1).relu();
@@ -228,17 +335,62 @@ mod tests {
     }
 
     #[test]
+    fn layers_computed_with_what_follows_equal_layers_computed_one_by_one() {
+        let double = Op::Double {
+            key: "a",
+            input: 2,
+            output: 3,
+            kernel: 5,
+            bias: true,
+        };
+        let norm = Op::BatchNorm {
+            key: "n",
+            channels: 3,
+        };
+        let tables = [
+            vec![double, Op::LeakyRelu(0.3), Op::Crop(7)],
+            vec![double, Op::Crop(9)],
+            vec![conv("a", (2, 3), (3, 1, 1), 1), norm, Op::Relu, Op::Tanh],
+            vec![Op::Dropout(0.5), conv("a", (2, 3), (1, 1, 0), 1), Op::Tanh],
+        ];
+        let pass = Pass::of(Mode::Evaluation);
+        // A vector is the map that it holds.
+        let x = normal("x", &[2, 2 * 6 * 6], 1.0, 1).unwrap();
+        for ops in tables {
+            let draw = |name: &str, shape: &[i64]| {
+                normal(name, shape, 1.0, 1)?.f_abs().map_err(Into::into)
+            };
+            let layers = build(&ops, 2, &draw, Device::Cpu).unwrap();
+            let together = forward(&layers, &x, pass).unwrap();
+            let mut y = x.view([2, 2, 6, 6]);
+            for layer in &layers {
+                y = layer.forward(&y, pass, Rectifier::None).unwrap();
+            }
+            let extent = ops.iter().try_fold(
+                Extent {
+                    channels: 72,
+                    height: 1,
+                    width: 1,
+                    flat: true,
+                },
+                |x, op| op.output(x),
+            );
+            let Extent {
+                channels, height, ..
+            } = extent.unwrap();
+            assert_eq!(together.size(), [2, channels, height, height], "{ops:?}");
+            let far = (together - y).abs().max().double_value(&[]);
+            assert!(far < 1e-5, "{ops:?}: {far}");
+        }
+    }
+
+    #[test]
     fn tensors_of_branches_are_named_and_ordered_as_the_learnable_ones_are() {
         let named = FORK.tensors();
         let names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["a.bias", "a.weight", "b.bias", "b.weight"]);
         let layer = built();
-        let sizes: Vec<Vec<i64>> = layer
-            .learnable()
-            .unwrap()
-            .iter()
-            .map(|t| t.size())
-            .collect();
+        let sizes: Vec<Vec<i64>> = layer.tensors().iter().map(|t| t.size()).collect();
         let shapes: Vec<Vec<i64>> = named.into_iter().map(|(_, shape)| shape).collect();
         assert_eq!(sizes, shapes);
     }

@@ -4,7 +4,7 @@ use deepsim_aten::{LastWindow, bf16_linear, bf16_max_pool, bf16_wanted};
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
-use crate::kinks::{self, note_pooled, note_rectified, rectified};
+use crate::kinks::{self, note_pooled, note_rectified};
 use crate::layers::convolution::Rectifier;
 use crate::layers::op::{Rounding, Window};
 
@@ -12,21 +12,17 @@ use crate::layers::op::{Rounding, Window};
 pub(crate) fn linear(
     x: &Tensor,
     weight: &Tensor,
-    bias: &Tensor,
+    bias: Option<&Tensor>,
     rectifier: Rectifier,
 ) -> Result<Tensor> {
     if bf16_wanted(x)? {
-        let y = bf16_linear(x, weight, Some(bias), rectifier.slope())?;
+        let y = bf16_linear(x, weight, bias, rectifier.slope())?;
         if rectifier != Rectifier::None {
             note_rectified(&y)?;
         }
         return Ok(y);
     }
-    let y = x.f_linear(weight, Some(bias))?;
-    match rectifier {
-        Rectifier::None => Ok(y),
-        Rectifier::Leaky(slope) => rectified(y, slope),
-    }
+    rectifier.apply(x.f_linear(weight, bias)?)
 }
 
 /// Maximum over windows of `x` `[N,C,H,W]`.

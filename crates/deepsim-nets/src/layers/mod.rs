@@ -1,11 +1,14 @@
 //! What networks are made of: operations and their tables' language, and how each is computed.
 
+pub(crate) mod batch_norm;
+pub mod blocks;
 pub(crate) mod convolution;
 pub(crate) mod folded;
 pub mod init;
 pub(crate) mod layer;
 pub(crate) mod linear;
 pub mod lrn;
+pub mod mode;
 pub mod op;
 pub mod shape;
 pub(crate) mod stack;

@@ -1,5 +1,7 @@
-//! The operations that tables of feature networks are written in.
+//! The operations that the tables of all networks are written in: feature networks, generators, discriminators
+//! and encoders.
 
+use super::blocks::{ConvNorm, MbConv, Part};
 use super::shape::Extent;
 use super::tap::Tap;
 
@@ -43,7 +45,17 @@ pub enum FcMap {
     AveragedTo(i64),
 }
 
-/// One operation of a feature network.
+impl FcMap {
+    /// The side that maps are averaged to, if they are.
+    pub(crate) fn averaged_to(self) -> Option<i64> {
+        match self {
+            FcMap::Exactly(_) => None,
+            FcMap::AveragedTo(side) => Some(side),
+        }
+    }
+}
+
+/// One operation of a network.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
     /// Convolution: tensor prefix, input and output channels, kernel, stride, padding, groups.
@@ -62,9 +74,49 @@ pub enum Op {
         pad: i64,
         /// Groups.
         groups: i64,
+        /// Whether it has a bias; none in front of batch normalisation.
+        bias: bool,
+    },
+    /// Transposed convolution with stride 2, which doubles the size; weight `[in,out,k,k]`.
+    Double {
+        /// Prefix of the tensors' names.
+        key: &'static str,
+        /// Input channels.
+        input: i64,
+        /// Output channels.
+        output: i64,
+        /// Kernel side: 4 (padding 1), or 5 (padding 2, and one more row and column at the end).
+        kernel: i64,
+        /// Whether it has a bias; none in front of batch normalisation.
+        bias: bool,
+    },
+    /// Transposed convolution 3×3 with stride 1 and padding 1, which keeps the size; weight `[in,out,3,3]`, as in
+    /// the released weights.
+    Keep {
+        /// Prefix of the tensors' names.
+        key: &'static str,
+        /// Input channels.
+        input: i64,
+        /// Output channels.
+        output: i64,
     },
     /// max(x, 0).
     Relu,
+    /// max(x, 0) + slope · min(x, 0).
+    LeakyRelu(f64),
+    /// Hyperbolic tangent. It and the layer in front of it are computed in fp32 at least.
+    Tanh,
+    /// Batch normalisation of a network that learns: statistics of the batch in training, running ones in evaluation.
+    BatchNorm {
+        /// Prefix of the tensors' names.
+        key: &'static str,
+        /// Channels of a map, values of a vector.
+        channels: i64,
+    },
+    /// In training, each value is zero with this probability and enlarged otherwise.
+    Dropout(f64),
+    /// The central square of this side; what follows is an image, in fp32 at least.
+    Crop(i64),
     /// Maximum over square windows.
     MaxPool(Window),
     /// Local response normalisation across 5 channels, α = 1e-4 divided by 5, β = 0.75, k = 1.
@@ -77,6 +129,8 @@ pub enum Op {
         input: i64,
         /// Outputs.
         output: i64,
+        /// Whether it has a bias; none in front of batch normalisation.
+        bias: bool,
     },
     /// Convolution with batch normalisation and ReLU6.
     ConvNorm(ConvNorm),
@@ -90,7 +144,61 @@ pub enum Op {
     Branches(&'static [&'static [Op]]),
 }
 
+/// The tensors of a convolution or a fully connected layer: `KEY.weight`, `KEY.bias`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Affine {
+    /// Prefix of the tensors' names.
+    pub key: &'static str,
+    /// Shape of the weight.
+    pub weight: Vec<i64>,
+    /// Values of the bias, where there is one.
+    pub bias: Option<i64>,
+}
+
 impl Op {
+    /// Its tensors, if it is a convolution or a fully connected layer.
+    pub fn affine(&self) -> Option<Affine> {
+        let (key, weight, output, bias) = match *self {
+            Op::Conv {
+                key,
+                input,
+                output,
+                kernel,
+                groups,
+                bias,
+                ..
+            } => {
+                let weight = vec![output, input / groups, kernel, kernel];
+                (key, weight, output, bias)
+            }
+            Op::Double {
+                key,
+                input,
+                output,
+                kernel,
+                bias,
+            } => (key, vec![input, output, kernel, kernel], output, bias),
+            Op::Keep { key, input, output } => (key, vec![input, output, 3, 3], output, true),
+            Op::Fc {
+                key,
+                input,
+                output,
+                bias,
+            } => (key, vec![output, input], output, bias),
+            _ => return None,
+        };
+        Some(Affine {
+            key,
+            weight,
+            bias: bias.then_some(output),
+        })
+    }
+
+    /// The prefix of its tensors' names, if it is a convolution or a fully connected layer.
+    pub fn key(&self) -> Option<&'static str> {
+        self.affine().map(|affine| affine.key)
+    }
+
     /// The convolutions with batch normalisation in this operation.
     pub(crate) fn parts(&self) -> Vec<Part> {
         match self {
@@ -102,46 +210,64 @@ impl Op {
 
     /// Names and shapes of the operation's tensors: a bias before its weight, branches in order.
     pub(crate) fn tensors(&self) -> Vec<(String, Vec<i64>)> {
-        let affine = |key: &str, weight: Vec<i64>| {
-            let bias = (format!("{key}.bias"), vec![weight[0]]);
-            vec![bias, (format!("{key}.weight"), weight)]
-        };
+        if let Some(Affine { key, weight, bias }) = self.affine() {
+            let bias = bias.map(|values| (format!("{key}.bias"), vec![values]));
+            let weight = (format!("{key}.weight"), weight);
+            return bias.into_iter().chain([weight]).collect();
+        }
         match *self {
-            Op::Conv {
-                key,
-                input,
-                output,
-                kernel,
-                groups,
-                ..
-            } => affine(key, vec![output, input / groups, kernel, kernel]),
-            Op::Fc { key, input, output } => affine(key, vec![output, input]),
-            Op::ConvNorm(_) | Op::MbConv(_) => self.parts().iter().flat_map(Part::shapes).collect(),
+            Op::BatchNorm { key, channels } => ["weight", "bias", "running_mean", "running_var"]
+                .map(|part| (format!("{key}.{part}"), vec![channels]))
+                .into(),
             Op::Branches(branches) => {
                 let operations = branches.iter().copied().flatten();
                 operations.flat_map(Op::tensors).collect()
             }
-            Op::Relu | Op::MaxPool(_) | Op::Lrn | Op::GlobalAverage => Vec::new(),
+            _ => self.parts().iter().flat_map(Part::shapes).collect(),
         }
+    }
+
+    /// How many of its values learn; running statistics do not.
+    pub fn parameters(&self) -> i64 {
+        let learn = |(name, _): &(String, Vec<i64>)| !name.contains(".running_");
+        let tensors = self.tensors().into_iter().filter(learn);
+        tensors
+            .map(|(_, shape)| shape.iter().product::<i64>())
+            .sum()
     }
 
     /// Channels of the output for an input of `input` channels.
     pub(crate) fn channels(&self, input: i64) -> i64 {
         match *self {
-            Op::Conv { output, .. } | Op::Fc { output, .. } => output,
+            Op::Conv { output, .. }
+            | Op::Double { output, .. }
+            | Op::Keep { output, .. }
+            | Op::Fc { output, .. } => output,
             Op::ConvNorm(layer) => layer.output,
             Op::MbConv(block) => block.output,
             Op::Branches(branches) => {
                 let end = |branch: &&[Op]| branch.iter().fold(input, |c, op| op.channels(c));
                 branches.iter().map(end).sum()
             }
-            Op::Relu | Op::MaxPool(_) | Op::Lrn | Op::GlobalAverage => input,
+            _ => input,
         }
     }
 
     /// The output for an input of this extent; `None` where the input is too small, or where branches end in
     /// maps of different sizes.
     pub fn output(&self, input: Extent) -> Option<Extent> {
+        let input = match *self {
+            Op::Conv {
+                input: channels, ..
+            }
+            | Op::Double {
+                input: channels, ..
+            }
+            | Op::Keep {
+                input: channels, ..
+            } => input.as_map(channels),
+            _ => input,
+        };
         let Extent { height, width, .. } = input;
         let map = |channels, height, width| Extent {
             channels,
@@ -162,6 +288,12 @@ impl Op {
                     (room >= 0).then(|| room / stride + 1)
                 };
                 Some(map(output, count(height)?, count(width)?))
+            }
+            Op::Double { output, .. } => Some(map(output, 2 * height, 2 * width)),
+            Op::Keep { output, .. } => Some(map(output, height, width)),
+            Op::Crop(side) => {
+                let fits = height >= side && width >= side;
+                fits.then(|| map(input.channels, side, side))
             }
             Op::MaxPool(window) => {
                 let fits = height >= window.kernel && width >= window.kernel;
@@ -193,7 +325,12 @@ impl Op {
                     fits.then(|| map(all.channels + next.channels, all.height, all.width))
                 })
             }
-            Op::Relu | Op::Lrn => Some(input),
+            Op::Relu
+            | Op::LeakyRelu(_)
+            | Op::Tanh
+            | Op::BatchNorm { .. }
+            | Op::Dropout(_)
+            | Op::Lrn => Some(input),
         }
     }
 }
@@ -214,6 +351,7 @@ pub(crate) const fn conv(
         stride,
         pad,
         groups,
+        bias: true,
     }
 }
 
@@ -226,47 +364,16 @@ pub(crate) const fn max_pool(kernel: i64, stride: i64, rounding: Rounding) -> Op
 }
 
 pub(crate) const fn fc(key: &'static str, input: i64, output: i64) -> Op {
-    Op::Fc { key, input, output }
+    Op::Fc {
+        key,
+        input,
+        output,
+        bias: true,
+    }
 }
 
 /// A row of a table: where it can be tapped, and what it does.
 pub type Row = (Tap, Op);
-
-/// Convolution without bias, batch normalisation, ReLU6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConvNorm {
-    /// Prefix of the convolution's tensor.
-    pub conv: &'static str,
-    /// Prefix of the normalisation's tensors.
-    pub norm: &'static str,
-    /// Input channels.
-    pub input: i64,
-    /// Output channels.
-    pub output: i64,
-    /// Kernel side.
-    pub kernel: i64,
-    /// Stride.
-    pub stride: i64,
-}
-
-/// Inverted residual block (Sandler et al. 2018): a 1×1 convolution to `expand` times the channels
-/// (none where `expand` is 1), a depthwise one, and a 1×1 one without rectifier; the input is
-/// added where shapes allow it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MbConv {
-    /// Prefix of the tensors' names.
-    pub key: &'static str,
-    /// Input channels.
-    pub input: i64,
-    /// Output channels.
-    pub output: i64,
-    /// Channels inside, in units of input channels.
-    pub expand: i64,
-    /// Kernel side of the depthwise convolution.
-    pub kernel: i64,
-    /// Stride of the depthwise convolution.
-    pub stride: i64,
-}
 
 pub(crate) const fn conv_norm(
     (conv, norm): (&'static str, &'static str),
@@ -297,96 +404,4 @@ pub(crate) const fn mb(
         kernel,
         stride,
     })
-}
-
-/// One convolution with its normalisation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
-    pub(crate) conv: String,
-    pub(crate) norm: String,
-    pub(crate) input: i64,
-    pub(crate) output: i64,
-    pub(crate) kernel: i64,
-    pub(crate) stride: i64,
-    pub(crate) groups: i64,
-    pub(crate) after: After,
-}
-
-/// What follows the normalisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum After {
-    Relu6,
-    Nothing,
-}
-
-impl ConvNorm {
-    pub(crate) fn part(&self) -> Part {
-        Part {
-            conv: self.conv.to_owned(),
-            norm: self.norm.to_owned(),
-            input: self.input,
-            output: self.output,
-            kernel: self.kernel,
-            stride: self.stride,
-            groups: 1,
-            after: After::Relu6,
-        }
-    }
-}
-
-impl MbConv {
-    pub(crate) fn parts(&self) -> Vec<Part> {
-        let inside = self.input * self.expand;
-        let part = |conv: &str, norm: &str| Part {
-            conv: format!("{}.{conv}", self.key),
-            norm: format!("{}.{norm}", self.key),
-            input: inside,
-            output: inside,
-            kernel: 1,
-            stride: 1,
-            groups: 1,
-            after: After::Relu6,
-        };
-        let expand = Part {
-            input: self.input,
-            ..part("_expand_conv", "_bn0")
-        };
-        let depthwise = Part {
-            kernel: self.kernel,
-            stride: self.stride,
-            groups: inside,
-            ..part("_depthwise_conv", "_bn1")
-        };
-        let project = Part {
-            output: self.output,
-            after: After::Nothing,
-            ..part("_project_conv", "_bn2")
-        };
-        if self.expand == 1 {
-            vec![depthwise, project]
-        } else {
-            vec![expand, depthwise, project]
-        }
-    }
-
-    /// Whether the input is added to the output.
-    pub(crate) fn has_skip(&self) -> bool {
-        self.stride == 1 && self.input == self.output
-    }
-}
-
-impl Part {
-    pub(crate) fn kernel_shape(&self) -> Vec<i64> {
-        let inputs = self.input / self.groups;
-        vec![self.output, inputs, self.kernel, self.kernel]
-    }
-
-    /// Names and shapes of the tensors.
-    pub(crate) fn shapes(&self) -> Vec<(String, Vec<i64>)> {
-        let mut out = vec![(format!("{}.weight", self.conv), self.kernel_shape())];
-        for name in ["weight", "bias", "running_mean", "running_var"] {
-            out.push((format!("{}.{name}", self.norm), vec![self.output]));
-        }
-        out
-    }
 }

@@ -32,6 +32,38 @@ impl Extent {
             flat: false,
         }
     }
+
+    /// That of one image's features.
+    pub fn of(features: FeatureShape) -> Extent {
+        match features {
+            FeatureShape::Vector(length) => Extent {
+                channels: length,
+                height: 1,
+                width: 1,
+                flat: true,
+            },
+            FeatureShape::Map { channels, size } => Extent {
+                channels,
+                height: size,
+                width: size,
+                flat: false,
+            },
+        }
+    }
+
+    /// A vector as the square map of so many channels that it holds; a map as it is.
+    pub fn as_map(self, channels: i64) -> Extent {
+        if !self.flat {
+            return self;
+        }
+        let side = (self.channels / channels).isqrt();
+        Extent {
+            channels,
+            height: side,
+            width: side,
+            flat: false,
+        }
+    }
 }
 
 /// Shape of one image's features.

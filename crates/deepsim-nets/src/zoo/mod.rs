@@ -4,6 +4,7 @@
 
 mod alexnet;
 mod caffenet;
+pub(crate) mod deepsim;
 mod efficientnet;
 mod net;
 mod squeezenet;
@@ -54,6 +55,12 @@ pub const NETS: &[&Net] = &[
     &efficientnet::NET,
     &squeezenet::NET,
 ];
+
+/// Channels at a width. Multiples of 8 keep matrix kernels on their fast paths.
+pub(crate) fn scaled(channels: i64, width: f64) -> i64 {
+    let scaled = (channels as f64 * width / 8.0).round() as i64 * 8;
+    scaled.max(8)
+}
 
 /// The names of all layers of all networks, each once.
 static TAPS: LazyLock<Vec<&str>> = LazyLock::new(|| {

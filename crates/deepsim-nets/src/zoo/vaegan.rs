@@ -5,8 +5,10 @@
 //! They see images as RGB in −1…1; outside it is Caffe units, as everywhere.
 
 use crate::error::{NetError, Result};
+use crate::layers::op::{Op, fc};
 use crate::layers::shape::MAX_CROP;
-use crate::layers::stack::{After, Layer, Op};
+use crate::layers::stack::{Decays, Initial};
+use crate::zoo::scaled;
 
 /// Halvings and doublings of the three networks.
 const SHRINK: i64 = 8;
@@ -14,11 +16,8 @@ const SHRINK: i64 = 8;
 const ENCODED: i64 = 1024;
 /// Values behind the discriminator's.
 const WIDEST: i64 = 512;
-
-/// Channels at a width, as multiples of 8.
-fn scaled(channels: i64, width: f64) -> i64 {
-    ((channels as f64 * width / 8.0).round() as i64 * 8).max(8)
-}
+/// Side of every kernel.
+const KERNEL: i64 = 5;
 
 /// Side of the smallest map.
 ///
@@ -39,81 +38,136 @@ pub(crate) fn base(crop: i64, width: f64) -> Result<i64> {
     Ok(crop / SHRINK)
 }
 
-fn layer(name: &'static str, op: Op, input: i64, output: i64, after: After) -> Layer {
-    Layer {
-        name,
-        op,
+/// Convolution 5×5 with padding 2.
+fn conv(key: &'static str, input: i64, output: i64, stride: i64, bias: bool) -> Op {
+    Op::Conv {
+        key,
         input,
         output,
-        after,
+        kernel: KERNEL,
+        stride,
+        pad: KERNEL / 2,
+        groups: 1,
+        bias,
     }
 }
 
-const HALVE: Op = Op::Convolution { stride: 2 };
-const KEEP: Op = Op::Convolution { stride: 1 };
+fn halve(key: &'static str, input: i64, output: i64) -> Op {
+    conv(key, input, output, 2, false)
+}
 
-/// Images → values for the heads, of which the last layer says how many.
-pub(crate) fn encoder(crop: i64, width: f64) -> Result<Vec<Layer>> {
+fn double(key: &'static str, input: i64, output: i64) -> Op {
+    Op::Double {
+        key,
+        input,
+        output,
+        kernel: KERNEL,
+        bias: false,
+    }
+}
+
+fn dense(key: &'static str, input: i64, output: i64) -> Op {
+    Op::Fc {
+        key,
+        input,
+        output,
+        bias: false,
+    }
+}
+
+/// A layer without bias, batch normalisation named `norm`, and a ReLU.
+fn norm_relu(layer: Op, norm: &'static str) -> [Op; 3] {
+    let channels = layer.channels(0);
+    [
+        layer,
+        Op::BatchNorm {
+            key: norm,
+            channels,
+        },
+        Op::Relu,
+    ]
+}
+
+/// Images → values for the heads.
+pub(crate) fn encoder(crop: i64, width: f64) -> Result<Vec<Op>> {
     let base = base(crop, width)?;
     let w = |channels| scaled(channels, width);
-    Ok(vec![
-        layer("Econv1", HALVE, 3, w(64), After::NormRelu),
-        layer("Econv2", HALVE, w(64), w(128), After::NormRelu),
-        layer("Econv3", HALVE, w(128), w(256), After::NormRelu),
-        layer(
-            "Efc4",
-            Op::Fc,
-            w(256) * base * base,
-            w(ENCODED),
-            After::NormRelu,
-        ),
-    ])
+    Ok([
+        norm_relu(halve("Econv1", 3, w(64)), "Econv1.norm"),
+        norm_relu(halve("Econv2", w(64), w(128)), "Econv2.norm"),
+        norm_relu(halve("Econv3", w(128), w(256)), "Econv3.norm"),
+        norm_relu(dense("Efc4", w(256) * base * base, w(ENCODED)), "Efc4.norm"),
+    ]
+    .concat())
 }
 
 /// Codes → images.
-pub(crate) fn decoder(latent: i64, crop: i64, width: f64) -> Result<Vec<Layer>> {
+pub(crate) fn decoder(latent: i64, crop: i64, width: f64) -> Result<Vec<Op>> {
     let base = base(crop, width)?;
     let w = |channels| scaled(channels, width);
-    Ok(vec![
-        layer("Gfc", Op::Fc, latent, w(256) * base * base, After::NormRelu),
-        layer("Gup1", Op::Double, w(256), w(256), After::NormRelu),
-        layer("Gup2", Op::Double, w(256), w(128), After::NormRelu),
-        layer("Gup3", Op::Double, w(128), w(32), After::NormRelu),
-        layer("Gconv4", KEEP, w(32), 3, After::Tanh),
-    ])
+    let mut ops = [
+        norm_relu(dense("Gfc", latent, w(256) * base * base), "Gfc.norm"),
+        norm_relu(double("Gup1", w(256), w(256)), "Gup1.norm"),
+        norm_relu(double("Gup2", w(256), w(128)), "Gup2.norm"),
+        norm_relu(double("Gup3", w(128), w(32)), "Gup3.norm"),
+    ]
+    .concat();
+    ops.extend([conv("Gconv4", w(32), 3, 1, true), Op::Tanh]);
+    Ok(ops)
 }
 
 /// Images → the logit of "real".
-pub(crate) fn discriminator(crop: i64, width: f64) -> Result<Vec<Layer>> {
+pub(crate) fn discriminator(crop: i64, width: f64) -> Result<Vec<Op>> {
     let base = base(crop, width)?;
     let w = |channels| scaled(channels, width);
-    Ok(vec![
-        layer("Dconv1", KEEP, 3, w(32), After::Relu),
-        layer("Dconv2", HALVE, w(32), w(128), After::NormRelu),
-        layer("Dconv3", HALVE, w(128), w(256), After::NormRelu),
-        layer("Dconv4", HALVE, w(256), w(256), After::NormRelu),
-        layer(
-            "Dfc5",
-            Op::Fc,
-            w(256) * base * base,
-            w(WIDEST),
-            After::NormRelu,
-        ),
-        layer("Dfc6", Op::Fc, w(WIDEST), 1, After::Nothing),
-    ])
+    let mut ops = vec![conv("Dconv1", 3, w(32), 1, true), Op::Relu];
+    ops.extend(
+        [
+            norm_relu(halve("Dconv2", w(32), w(128)), "Dconv2.norm"),
+            norm_relu(halve("Dconv3", w(128), w(256)), "Dconv3.norm"),
+            norm_relu(halve("Dconv4", w(256), w(256)), "Dconv4.norm"),
+            norm_relu(dense("Dfc5", w(256) * base * base, w(WIDEST)), "Dfc5.norm"),
+        ]
+        .concat(),
+    );
+    ops.push(fc("Dfc6", w(WIDEST), 1));
+    Ok(ops)
+}
+
+/// Keeps the variance of activations. The authors fill weights in the same manner. The scale of
+/// weights before batch normalisation has no effect. Weights of layers decay, nothing else does.
+pub(crate) fn initial(op: &Op) -> Initial {
+    let area = (KERNEL * KERNEL) as f64;
+    let (input, taps) = match *op {
+        Op::Fc { input, .. } => (input, 1.0),
+        Op::Conv { input, .. } => (input, area),
+        // At stride 2 a quarter of the kernel meets each pixel.
+        Op::Double { input, .. } => (input, area / 4.0),
+        _ => (1, 1.0),
+    };
+    // Every layer but the last is followed by a ReLU.
+    let last = op
+        .affine()
+        .is_some_and(|a| ["Gconv4", "Dfc6"].contains(&a.key));
+    let gain = if last { 1.0 } else { 2.0 };
+    Initial {
+        deviation: (gain / (input as f64 * taps)).sqrt(),
+        bias_learns: true,
+        decays: Decays::Weight,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::stack::weights;
+    use crate::layers::stack::build;
     use tch::Device;
 
     #[test]
     fn parameters_are_the_authors() {
         // At 64 pixels and width 1, by hand; running statistics are no parameters.
-        let trained = |layers: Vec<Layer>| -> usize {
-            let params = weights("net", &layers, 1, Device::Cpu).unwrap();
+        let trained = |ops: Vec<Op>| -> usize {
+            let (_, params) = build("net", &ops, initial, 1, Device::Cpu).unwrap();
             params.trained().iter().map(|p| p.tensor.numel()).sum()
         };
         let norms = |channels: usize| 2 * channels;
@@ -144,6 +198,6 @@ mod tests {
         for (crop, width) in [(8, 1.0), (60, 1.0), (264, 1.0), (64, 0.0), (64, f64::NAN)] {
             assert!(encoder(crop, width).is_err(), "{crop} {width}");
         }
-        assert_eq!(decoder(5, 32, 0.1).unwrap()[0].output, 24 * 16);
+        assert_eq!(decoder(5, 32, 0.1).unwrap()[0].channels(5), 24 * 16);
     }
 }

@@ -1,0 +1,183 @@
+//! Discriminators: real image or generated. DeePSiM's, and VAE/GAN's.
+
+mod spec;
+#[cfg(test)]
+mod tests;
+
+use tch::{Device, Tensor};
+
+use crate::error::{NetError, Result};
+use crate::images;
+use crate::layers::layer::{self, Layer, Pass};
+use crate::layers::mode::Mode;
+use crate::layers::op::Op;
+use crate::layers::shape::Extent;
+use crate::layers::stack;
+use crate::params::{NamedTensors, Params, check_exact};
+use crate::precision::widened;
+pub use spec::{Architecture, DiscriminatorSpec, DiscriminatorTap, FeatureBranch};
+
+/// A discriminator with its weights.
+#[derive(Debug)]
+pub struct Discriminator {
+    spec: DiscriminatorSpec,
+    trunk: Vec<Layer>,
+    branch: Vec<Layer>,
+    head: Vec<Layer>,
+    params: Params,
+}
+
+impl Discriminator {
+    /// With random weights, as the authors of each architecture begin; biases are zero.
+    ///
+    /// # Errors
+    /// As [`DiscriminatorSpec::validate`].
+    pub fn new(spec: DiscriminatorSpec, seed: u64, device: Device) -> Result<Discriminator> {
+        spec.validate()?;
+        let parts = spec.parts()?;
+        let mut params = Params::default();
+        let mut build = |ops: &[Op]| -> Result<Vec<Layer>> {
+            let initial = |op: &Op| spec.initial(op);
+            let (layers, weights) = stack::build("discriminator", ops, initial, seed, device)?;
+            params.extend(weights);
+            Ok(layers)
+        };
+        Ok(Discriminator {
+            trunk: build(&parts.trunk)?,
+            branch: build(&parts.branch)?,
+            head: build(&parts.head)?,
+            params,
+            spec,
+        })
+    }
+
+    /// With weights from a file, whose names and shapes are compared with the spec's before anything is built: a file
+    /// may ask for more than any memory holds.
+    ///
+    /// # Errors
+    /// [`NetError::Mismatch`] listing every difference; a spec that cannot be built.
+    pub fn from_values(
+        spec: DiscriminatorSpec,
+        values: &NamedTensors,
+        what: &str,
+        origin: &str,
+        device: Device,
+    ) -> Result<Discriminator> {
+        check_exact(values, &spec.shapes()?, what, origin)?;
+        let mut discriminator = Discriminator::new(spec, 0, device)?;
+        discriminator.params.copy_from(values, what, origin)?;
+        Ok(discriminator)
+    }
+
+    /// What it was built from.
+    pub fn spec(&self) -> &DiscriminatorSpec {
+        &self.spec
+    }
+
+    /// Its weights.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Freezes the weights, for a discriminator that only serves as comparator. Gradients still pass
+    /// through to the images.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn freeze(&mut self) -> Result<()> {
+        for p in self.params.iter() {
+            let _ = p.tensor.f_set_requires_grad(false)?;
+        }
+        Ok(())
+    }
+
+    /// Its weights, to load values into.
+    pub fn params_mut(&mut self) -> &mut Params {
+        &mut self.params
+    }
+
+    /// Images `[N,3,H,W]` in Caffe units → features at a tap, `[N,C,H,W]`, or `[N,256]` at
+    /// Dpool5. Nothing drops out before any of them; `mode` matters for batch normalisation alone.
+    ///
+    /// # Errors
+    /// Images too small, or a layer that this discriminator does not have.
+    pub fn features(&self, caffe: &Tensor, tap: DiscriminatorTap, mode: Mode) -> Result<Tensor> {
+        self.spec.has(tap)?;
+        let at = self
+            .trunk
+            .iter()
+            .position(|l| l.op().key() == Some(tap.name()));
+        let end = match (at, self.spec.architecture) {
+            (None, _) => self.trunk.len(),
+            // Behind its rectifier.
+            (Some(at), Architecture::DeePSiM) => at + 2,
+            // Before normalisation and rectifier.
+            (Some(at), Architecture::VaeGan { .. }) => at + 1,
+        };
+        self.through(&self.trunk[..end], caffe, mode)
+    }
+
+    /// Images in Caffe units, through the first layers of the trunk.
+    fn through(&self, layers: &[Layer], caffe: &Tensor, mode: Mode) -> Result<Tensor> {
+        if let Architecture::VaeGan { .. } = self.spec.architecture {
+            images::check_size("the discriminator", caffe, self.spec.crop)?;
+            return layer::forward(
+                layers,
+                &images::caffe_to_unit(caffe)?,
+                Pass::with_libtorch_fc(mode),
+            );
+        }
+        images::check_images("the discriminator", caffe)?;
+        let size = caffe.size();
+        let mut x = Extent::image(size[2], size[3]);
+        for layer in layers {
+            let op = layer.op();
+            x = op.output(x).ok_or_else(|| NetError::TooSmall {
+                what: "the discriminator".to_owned(),
+                height: size[2],
+                width: size[3],
+                layer: op.key().unwrap_or("Dpool5").to_owned(),
+            })?;
+        }
+        layer::forward(layers, caffe, Pass::with_libtorch_fc(mode))
+    }
+
+    /// Images `[N,3,H,W]` in Caffe units → logits `[N,2]`, index 0 = real. `features` are the
+    /// inverted features of the real images, needed exactly where the spec has the branch.
+    ///
+    /// # Errors
+    /// Images too small, or features missing or superfluous.
+    pub fn forward(&self, caffe: &Tensor, features: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
+        let x = self.through(&self.trunk, caffe, mode)?;
+        let x = match (self.spec.features, features) {
+            (FeatureBranch::Off, None) => x,
+            (FeatureBranch::Features(length), Some(f)) => {
+                let flat = f.f_flatten(1, -1)?;
+                if flat.size() != [x.size()[0], length] {
+                    return Err(NetError::InputShape {
+                        what: "the discriminator's feature branch".to_owned(),
+                        expected: format!("[{},{length}]", x.size()[0]),
+                        got: f.size(),
+                    });
+                }
+                let f = layer::forward(&self.branch, &flat, Pass::with_libtorch_fc(mode))?;
+                Tensor::f_cat(&[x, widened(&f)?], 1)? // [N,768]
+            }
+            (FeatureBranch::Off, Some(_)) => {
+                return Err(NetError::Spec(
+                    "this discriminator has no feature branch".into(),
+                ));
+            }
+            (FeatureBranch::Features(_), None) => {
+                return Err(NetError::Spec(
+                    "this discriminator has a feature branch and needs the features".into(),
+                ));
+            }
+        };
+        match self.spec.architecture {
+            Architecture::DeePSiM => layer::forward(&self.head, &x, Pass::with_libtorch_fc(mode)),
+            // One logit says the same as two of which one is 0.
+            Architecture::VaeGan { .. } => Ok(Tensor::f_cat(&[&x, &x.f_zeros_like()?], 1)?),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Sizes, branches, statistics and dropout of discriminators.
+
+use super::*;
+use tch::Kind;
+
+fn spec(crop: i64) -> DiscriminatorSpec {
+    DiscriminatorSpec {
+        crop,
+        features: FeatureBranch::Off,
+        architecture: Architecture::DeePSiM,
+    }
+}
+
+#[test]
+fn small_crops_drop_strided_layers() {
+    let names = |crop| -> Vec<_> {
+        let trunk = spec(crop).parts().unwrap().trunk;
+        trunk.iter().filter_map(Op::key).collect()
+    };
+    assert_eq!(names(227).len(), 5);
+    assert_eq!(names(128).len(), 5);
+    assert_eq!(names(64), ["Dconv1", "Dconv2", "Dconv3", "Dconv4"]);
+    assert_eq!(names(48), ["Dconv1", "Dconv2", "Dconv4"]);
+    assert!(matches!(
+        spec(32).validate(),
+        Err(NetError::TooSmall { .. })
+    ));
+}
+
+#[test]
+fn the_feature_branch_is_needed_exactly_where_it_is() {
+    let x = Tensor::zeros([2, 3, 64, 64], (Kind::Float, Device::Cpu));
+    let f = Tensor::zeros([2, 5, 1, 2], (Kind::Float, Device::Cpu));
+    let plain = Discriminator::new(spec(64), 1, Device::Cpu).unwrap();
+    assert_eq!(
+        plain.forward(&x, None, Mode::Evaluation).unwrap().size(),
+        [2, 2]
+    );
+    assert!(plain.forward(&x, Some(&f), Mode::Evaluation).is_err());
+    let with = DiscriminatorSpec {
+        features: FeatureBranch::Features(10),
+        ..spec(64)
+    };
+    let with = Discriminator::new(with, 1, Device::Cpu).unwrap();
+    assert_eq!(
+        with.forward(&x, Some(&f), Mode::Evaluation).unwrap().size(),
+        [2, 2]
+    );
+    assert!(with.forward(&x, None, Mode::Evaluation).is_err());
+}
+
+#[test]
+fn shapes_are_known_without_building() {
+    let vae_gan = Architecture::VaeGan { width: 0.25 };
+    for (crop, features, architecture) in [
+        (64, FeatureBranch::Off, Architecture::DeePSiM),
+        (128, FeatureBranch::Features(10), Architecture::DeePSiM),
+        (64, FeatureBranch::Off, vae_gan),
+    ] {
+        let spec = DiscriminatorSpec {
+            crop,
+            features,
+            architecture,
+        };
+        let d = Discriminator::new(spec.clone(), 1, Device::Cpu).unwrap();
+        let there = d.params().iter().map(|p| (p.name.clone(), p.tensor.size()));
+        assert_eq!(
+            spec.shapes().unwrap(),
+            there.collect::<Vec<_>>(),
+            "{spec:?}"
+        );
+    }
+    let endless = DiscriminatorSpec {
+        features: FeatureBranch::Features(i64::MAX),
+        ..spec(64)
+    };
+    assert!(endless.shapes().is_err());
+}
+
+#[test]
+fn dropout_follows_the_seed() {
+    let d = Discriminator::new(spec(64), 1, Device::Cpu).unwrap();
+    let x = Tensor::rand([2, 3, 64, 64], (Kind::Float, Device::Cpu)) * 255.0;
+    let draw =
+        |seed| crate::layers::init::seeded(seed, || d.forward(&x, None, Mode::Training).unwrap());
+    assert_eq!(draw(5), draw(5));
+    assert_ne!(draw(5), draw(6));
+}
+
+#[test]
+fn vaegan_discriminator_changes_statistics_in_training_alone() {
+    let spec = DiscriminatorSpec {
+        architecture: Architecture::VaeGan { width: 0.25 },
+        ..spec(32)
+    };
+    let d = Discriminator::new(spec.clone(), 1, Device::Cpu).unwrap();
+    let x = Tensor::rand([4, 3, 32, 32], (Kind::Float, Device::Cpu)) * 255.0 - 100.0;
+    let running = || {
+        let name = "Dconv4.norm.running_mean";
+        d.params().get(name).unwrap().copy()
+    };
+    let before = running();
+    let still = d.forward(&x, None, Mode::Evaluation).unwrap();
+    assert_eq!(still, d.forward(&x, None, Mode::Evaluation).unwrap());
+    let aside = d.forward(&x, None, Mode::Aside).unwrap();
+    assert_eq!(before, running());
+    let trained = d.forward(&x, None, Mode::Training).unwrap();
+    assert_eq!(aside, trained);
+    assert_ne!(before, running());
+    assert_ne!(still, trained);
+    assert_eq!(trained.size(), [4, 2]);
+    assert_eq!(trained.select(1, 1).abs().max().double_value(&[]), 0.0);
+    assert!(d.forward(&x.narrow(0, 0, 1), None, Mode::Training).is_err());
+    assert!(
+        d.forward(&x.narrow(3, 0, 24), None, Mode::Training)
+            .is_err()
+    );
+    let at = |tap| d.features(&x, tap, Mode::Evaluation);
+    assert_eq!(at(DiscriminatorTap::Dconv4).unwrap().size(), [4, 64, 4, 4]);
+    assert!(at(DiscriminatorTap::Dpool5).is_err());
+    assert!(spec.has(DiscriminatorTap::Dconv5).is_err());
+}
