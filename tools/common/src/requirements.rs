@@ -116,6 +116,7 @@ pub fn add(ws: &Workspace, lock: &Path, folder: &Path) -> Result<()> {
     let python = Child::new("asking python3 for its place", "python3", ws.root())
         .args(["-c", script])
         .output()?;
+    // Without the system's, uv trusts those that it brings.
     let certificates = CERTIFICATES.iter().any(|file| Path::new(file).exists());
     // The program itself: `python3 -m uv` would take another one that lies beside python3.
     let uv = |what: &str| {
@@ -127,7 +128,8 @@ pub fn add(ws: &Workspace, lock: &Path, folder: &Path) -> Result<()> {
             .args(certificates.then_some("--system-certs"))
     };
     if cache(ws).exists() {
-        note("going on with what was fetched");
+        // It waits for a uv that a killed set-up has left running.
+        note("going on with what was fetched, once no other uv uses it");
         uv("uv").args(["cache", "prune"]).succeeds();
     }
     let settings = pip("asking pip for its settings", ws.root())
@@ -141,7 +143,12 @@ pub fn add(ws: &Workspace, lock: &Path, folder: &Path) -> Result<()> {
         .args([folder])
         .args(["--requirement"])
         .args([lock]);
-    let mut settings = uvs_settings(&String::from_utf8_lossy(&settings));
+    // pip heeds them where it is told of no certificates.
+    let bundle = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
+        .iter()
+        .filter_map(|key| std::env::var(key).ok())
+        .find(|path| !path.is_empty());
+    let mut settings = uvs_settings(&String::from_utf8_lossy(&settings), bundle);
     // A package that is cut off comes anew: few at a time, or a bad line never ends.
     settings.push(("UV_CONCURRENT_DOWNLOADS", "2".to_owned()));
     for (key, value) in settings {
@@ -153,8 +160,9 @@ pub fn add(ws: &Workspace, lock: &Path, folder: &Path) -> Result<()> {
 }
 
 /// What `pip config list` says, in uv's words: who has told pip of another index need not tell uv as well.
-fn uvs_settings(list: &str) -> Vec<(&'static str, String)> {
-    // As pip: the environment counts before the command's section, and that before the global one.
+/// `bundle` are the certificates where the list names none.
+fn uvs_settings(list: &str, bundle: Option<String>) -> Vec<(&'static str, String)> {
+    // As pip: the environment counts before the command's section, and that before the global one; empty is unset.
     let value = |names: &[&str]| {
         let mut sections = [":env:", "install", "global"].iter();
         sections.find_map(|section| {
@@ -162,7 +170,8 @@ fn uvs_settings(list: &str) -> Vec<(&'static str, String)> {
                 let (key, value) = line.split_once('=')?;
                 let (at, key) = key.rsplit_once('.')?;
                 let value = value.trim_matches(['\'', '"']);
-                (at == *section && names.contains(&key)).then_some(value)
+                let applies = at == *section && names.contains(&key) && !value.is_empty();
+                applies.then_some(value)
             })
         })
     };
@@ -172,22 +181,33 @@ fn uvs_settings(list: &str) -> Vec<(&'static str, String)> {
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     let mut found = Vec::new();
-    for (pips, uvs) in [
-        ("index-url", "UV_DEFAULT_INDEX"),
-        ("extra-index-url", "UV_INDEX"),
-        ("trusted-host", "UV_INSECURE_HOST"),
-        ("proxy", "ALL_PROXY"),
-    ] {
+    if let Some(index) = value(&["index-url"]).map(words) {
+        // The main index first, as an extra one may have another build of a locked version. Where the main one is
+        // pip's own, it has all that is locked.
+        if let Some(extra) = value(&["extra-index-url"]).map(words) {
+            found.push(("UV_INDEX", format!("{index} {extra}")));
+            found.push(("UV_INDEX_STRATEGY", "unsafe-first-match".to_owned()));
+        }
+        found.push(("UV_DEFAULT_INDEX", index));
+    }
+    // Only folders: uv gives up at a place that it cannot read, where pip goes on.
+    let links = value(&["find-links"]).map(words).unwrap_or_default();
+    let there = |place: &&str| place.starts_with('/') && Path::new(place).is_dir();
+    let folders: Vec<_> = links.split(' ').filter(there).collect();
+    if !folders.is_empty() {
+        found.push(("UV_FIND_LINKS", folders.join(",")));
+    }
+    for (pips, uvs) in [("trusted-host", "UV_INSECURE_HOST"), ("proxy", "ALL_PROXY")] {
         found.extend(value(&[pips]).map(|value| (uvs, words(value))));
     }
-    if let Some(cert) = value(&["cert"]) {
-        let of_folder = Path::new(cert).is_dir();
+    if let Some(cert) = value(&["cert"]).map(str::to_owned).or(bundle) {
+        let of_folder = Path::new(&cert).is_dir();
         let key = if of_folder {
             "SSL_CERT_DIR"
         } else {
             "SSL_CERT_FILE"
         };
-        found.push((key, cert.to_owned()));
+        found.push((key, cert));
     }
     let seconds = value(&["timeout", "default-timeout"]).and_then(|s| s.parse::<f64>().ok());
     found.extend(seconds.map(|s| ("UV_HTTP_TIMEOUT", format!("{:.0}", s.ceil()))));
@@ -231,22 +251,31 @@ mod tests {
             global.cert='/etc/other.crt'\nglobal.index-url='https://global.example/simple'\n\
             global.timeout='15'\nglobal.extra-index-url='\\nhttps://one.example\\nhttps://two.example'\n\
             global.trusted-host='one.example'\ninstall.index-url='https://mirror.example/simple'\n\
-            install.proxy='http://proxy.example:3128'\n";
+            :env:.proxy=''\ninstall.proxy='http://proxy.example:3128'\n";
         let expected = [
+            (
+                "UV_INDEX",
+                "https://mirror.example/simple https://one.example https://two.example",
+            ),
+            ("UV_INDEX_STRATEGY", "unsafe-first-match"),
             ("UV_DEFAULT_INDEX", "https://mirror.example/simple"),
-            ("UV_INDEX", "https://one.example https://two.example"),
             ("UV_INSECURE_HOST", "one.example"),
             ("ALL_PROXY", "http://proxy.example:3128"),
             ("SSL_CERT_FILE", "/etc/a=b.crt"),
             ("UV_HTTP_TIMEOUT", "8"),
         ];
         assert_eq!(
-            uvs_settings(list),
+            uvs_settings(list, Some("/etc/bundle.crt".to_owned())),
             expected.map(|(key, value)| (key, value.to_owned()))
         );
-        assert!(uvs_settings("").is_empty());
+        // Extra indexes beside pip's own are left out.
+        assert!(uvs_settings("global.extra-index-url='https://one.example'\n", None).is_empty());
         let folder = tempfile::tempdir().unwrap();
-        let list = format!("global.cert='{}'\n", folder.path().display());
-        assert_eq!(uvs_settings(&list)[0].0, "SSL_CERT_DIR");
+        let path = folder.path().display().to_string();
+        let list = format!("global.find-links='/no/such/folder {path}'\n");
+        assert_eq!(
+            uvs_settings(&list, Some(path.clone())),
+            [("UV_FIND_LINKS", path.clone()), ("SSL_CERT_DIR", path)]
+        );
     }
 }

@@ -143,11 +143,17 @@ pub fn default_choice() -> Choice {
 /// # Errors
 /// A refusal for an unusable folder, Python or disk; a failed pip.
 pub fn install(ws: &Workspace, choice: &Choice) -> Result<Installed> {
-    match choice {
+    let installed = match choice {
         Choice::Full => fetch(ws, Mode::Full),
         Choice::Lite => fetch(ws, Mode::Lite),
         Choice::Folder(folder) => link(ws, folder),
+    }?;
+    // It served until here; the rest is of earlier versions.
+    landing::remove(&requirements::cache(ws))?;
+    for stale in ["wheels", "bench-wheels"] {
+        landing::remove(&ws.downloads().join(stale))?;
     }
+    Ok(installed)
 }
 
 /// A line for people about the present libtorch.
@@ -227,11 +233,6 @@ fn fetch(ws: &Workspace, mode: Mode) -> Result<Installed> {
     };
     record_install(&staging, &installed)?;
     landing::replace_folder(&staging, &place)?;
-    // It served until here; the rest is of earlier versions.
-    landing::remove(&requirements::cache(ws))?;
-    for stale in ["wheels", "bench-wheels"] {
-        landing::remove(&ws.downloads().join(stale))?;
-    }
     Ok(installed)
 }
 

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use predicates::prelude::*;
@@ -236,13 +236,61 @@ esac"#,
     )
 }
 
-#[test]
-fn a_full_install_is_given_what_it_lacks_in_one_step() {
-    let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
-    let py = ws.path().join("third_party/py");
+/// A full libtorch that an older lock file led to; its folder.
+fn older_full(ws: &Path) -> PathBuf {
+    let py = ws.join("third_party/py");
     libtorch(&py.join("torch"), "2.13.0+cpu");
     let record = r#"{"mode": "full", "torch": "2.13.0+cpu", "python": "3.11", "requirements": "of an older lock file"}"#;
     fs::write(py.join(".deepsim-setup.json"), record).unwrap();
+    py
+}
+
+#[test]
+fn what_came_is_kept_until_python_can_import_it_even_without_hard_links() {
+    let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
+    let py = older_full(ws.path());
+    stand_in(bin.path(), "c++", "exit 0");
+    stand_in(
+        bin.path(),
+        "cp",
+        r#"[ "$1" = -a ] || exit 1; exec /bin/cp "$@""#,
+    );
+    let import = bin.path().join("import");
+    let install = r#"mkdir -p "$cache" "$target"; : > "$cache/package"; : > "$target/added""#;
+    let python = with_uv(bin.path(), install).replace(
+        r#""-c import torch"*) exit 0 ;;"#,
+        &format!(
+            r#""-c import torch"*) exit $(/bin/cat "{}") ;;"#,
+            import.display()
+        ),
+    );
+    stand_in(bin.path(), "python3", &python);
+    let downloads = ws.path().join("third_party/downloads");
+    fs::create_dir_all(downloads.join("wheels")).unwrap();
+    let setup = || {
+        let mut command = xtask(ws.path(), bin.path());
+        command.args(["setup", "--only", "torch", "--torch", "full"]);
+        command.assert()
+    };
+    fs::write(&import, "1").unwrap();
+    setup().code(2).stderr(
+        contains("no hard links here")
+            .and(contains("everything is installed anew"))
+            .and(contains("Python cannot import it; to see why")),
+    );
+    assert!(!py.join("added").exists() && downloads.join("uv/package").exists());
+    fs::write(&import, "0").unwrap();
+    setup()
+        .success()
+        .stderr(contains("going on with what was fetched").and(contains("anew").not()));
+    assert!(py.join("added").exists() && py.join("torch/lib/libtorch_cpu.so").exists());
+    assert_eq!(fs::read_dir(downloads).unwrap().count(), 0);
+}
+
+#[test]
+fn a_full_install_is_given_what_it_lacks_in_one_step() {
+    let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
+    let py = older_full(ws.path());
     stand_in(bin.path(), "c++", "exit 0");
     stand_in(bin.path(), "cp", r#"exec /bin/cp "$@""#);
     // uv comes by pip once; every try adds a package, and only the last one succeeds.
