@@ -1,12 +1,13 @@
-//! Runs of earlier checkpoint formats are gone on with and evaluated as by the build that wrote them.
-//! `crates/deepsim-experiment/tests/fixtures/format-2/make.py` says how its runs were made.
+//! Runs of earlier builds are gone on with and evaluated as by the build that wrote them: those of earlier checkpoint
+//! formats, and those with networks that their loss does not use. The `make.py` of each folder of
+//! `crates/deepsim-experiment/tests/fixtures` says how its runs were made.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use deepsim_tests::files::{checkpoint, contents, metrics};
+use deepsim_tests::files::{checkpoint, contents, metrics, tensors};
 use deepsim_tests::process::{program, root, run};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -15,15 +16,22 @@ const RUNS: [&str; 4] = ["inversion", "vaegan", "recorded", "diversity"];
 /// Losses after a few steps differ between processors by the order of their sums.
 const TOLERANCE: f64 = 1e-3;
 
-/// A copy of the runs and of all that they need.
-fn unpacked() -> TempDir {
-    let from = root().join("crates/deepsim-experiment/tests/fixtures/format-2");
-    let to = TempDir::new().unwrap();
+/// Copies a folder of fixtures.
+fn unpack(name: &str, to: &Path) {
+    let from = root()
+        .join("crates/deepsim-experiment/tests/fixtures")
+        .join(name);
     for (path, bytes) in contents(&from) {
-        let target = to.path().join(path.strip_prefix(&from).unwrap());
+        let target = to.join(path.strip_prefix(&from).unwrap());
         fs::create_dir_all(target.parent().unwrap()).unwrap();
         fs::write(target, bytes).unwrap();
     }
+}
+
+/// A copy of the runs of format 2 and of all that they need.
+fn unpacked() -> TempDir {
+    let to = TempDir::new().unwrap();
+    unpack("format-2", to.path());
     to
 }
 
@@ -169,4 +177,50 @@ fn a_run_of_format_2_binds_by_its_experiment_file() {
     ];
     run(in_folder("deepsim-train", folder.path()).args(on))
         .refuses(&["experiment.toml is missing", "--fresh"]);
+}
+
+/// Builds once made every network that the file describes, and kept a discriminator that no adversarial term asked.
+#[test]
+fn runs_with_networks_that_their_loss_does_not_use_are_evaluated_and_gone_on_with() {
+    let folder = TempDir::new().unwrap();
+    unpack("format-2/images", &folder.path().join("images"));
+    unpack("unused-networks", folder.path());
+    let manifest = |name: &str, step: u64| -> Value {
+        let file = checkpoint(&folder.path().join(name), step).join("manifest.json");
+        serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+    };
+    let files = |name: &str, step: u64| -> Vec<&'static str> {
+        tensors(&folder.path().join(name), step)
+            .into_keys()
+            .collect()
+    };
+    let all = ["discriminator", "generator", "state"];
+    for name in ["no-adversary", "no-features"] {
+        let before = manifest(name, 4);
+        assert_eq!(files(name, 4), all, "{name}");
+        assert!(before["discriminator"].is_object(), "{name}");
+        assert_ne!(before["comparator_weights"], "", "{name}");
+        evaluates_and_goes_on(folder.path(), name);
+    }
+    let report = [
+        "report",
+        "--runs",
+        ".",
+        "--out",
+        "page.html",
+        "--images",
+        "4",
+    ];
+    run(in_folder("deepsim-eval", folder.path()).args(report)).exits(0);
+    // What goes on is without them.
+    assert_eq!(files("no-adversary", 8), ["generator", "state"]);
+    assert_eq!(files("no-features", 8), all);
+    assert_eq!(manifest("no-features", 8)["comparator_weights"], "");
+    for name in ["no-adversary", "no-features"] {
+        let experiment = format!("{name}.toml");
+        let on = [&experiment, "--out", name, "--resume", "--steps", "10"];
+        run(in_folder("deepsim-train", folder.path()).args(on))
+            .says(&["resumed at step 8 of 10"])
+            .exits(0);
+    }
 }
