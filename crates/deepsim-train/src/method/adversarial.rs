@@ -170,7 +170,7 @@ impl DiscriminatorStep<'_> {
         Ok(DiscriminatorOutcome {
             real,
             generated,
-            gradients: Some(Gradients::new(Player::Discriminator, gradients)?),
+            gradients: Some(Gradients::of(Player::Discriminator, gradients)),
             adversarial: Adversarial::Found {
                 loss: adv,
                 gradient: at_images,
@@ -195,7 +195,7 @@ impl DiscriminatorStep<'_> {
         let _phase = trace_span!("discriminator_backward").entered();
         let loss = loss.f_mul_scalar(self.weight)?;
         let [tensors] = backward(&loss, [self.discriminator.params()])?;
-        Gradients::new(Player::Discriminator, tensors)
+        Ok(Gradients::of(Player::Discriminator, tensors))
     }
 }
 

@@ -108,11 +108,11 @@ pub fn generator_gradients(
         let generator = state.generator.params();
         if let Some(encoder) = &state.encoder {
             let [of_generator, of_encoder] = backward(&loss, [generator, &encoder.params])?;
-            gradients.push(Gradients::new(Player::Generator, of_generator)?);
-            gradients.push(Gradients::new(Player::Encoder, of_encoder)?);
+            gradients.push(Gradients::of(Player::Generator, of_generator));
+            gradients.push(Gradients::of(Player::Encoder, of_encoder));
         } else {
             let [of_generator] = backward(&loss, [generator])?;
-            gradients.push(Gradients::new(Player::Generator, of_generator)?);
+            gradients.push(Gradients::of(Player::Generator, of_generator));
         }
     }
     Sums::new(&followed.terms, None, gradients)

@@ -1,5 +1,6 @@
 //! Backward passes, and a number for each that tells whether all of it is finite.
 
+use deepsim_nets::NetError;
 use deepsim_nets::params::Params;
 use tch::{Kind, Tensor};
 
@@ -34,34 +35,60 @@ pub struct Gradients {
     pub player: Player,
     /// One for each weight.
     pub tensors: Vec<Tensor>,
-    /// A number that is finite where they are, on their device; none where there are none.
-    pub norm: Option<Tensor>,
 }
 
 impl Gradients {
-    /// With their norm.
+    /// What a backward pass has found of a network.
+    pub fn of(player: Player, tensors: Vec<Tensor>) -> Gradients {
+        Gradients { player, tensors }
+    }
+
+    /// Adds the same network's gradients of another micro-batch, in place.
+    ///
+    /// # Errors
+    /// Gradients of another network, of another number of weights, or of other shapes; nothing is changed then.
+    pub fn add_(&mut self, other: &Gradients) -> Result<()> {
+        let shapes = |of: &Gradients| of.tensors.iter().map(Tensor::size).collect::<Vec<_>>();
+        let (own, others) = (shapes(self), shapes(other));
+        if self.player != other.player || own != others {
+            return Err(NetError::Spec(format!(
+                "gradients cannot be added: of {} with shapes {own:?}, and of {} with shapes {others:?}",
+                self.player.name(),
+                other.player.name()
+            ))
+            .into());
+        }
+        let _guard = tch::no_grad_guard();
+        for (sum, gradient) in self.tensors.iter_mut().zip(&other.tensors) {
+            let _ = sum.f_add_(gradient)?;
+        }
+        Ok(())
+    }
+
+    /// A number that is finite where they are, on their device; none where there are none. It is the sum of the norms of
+    /// the biases' gradients (of the first weight's, where there are no biases). What is not finite anywhere in a backward
+    /// pass reaches the biases of all layers below, the first layer's in any case; that a norm squares tells a gradient
+    /// which only Adam's square would make infinite. The weights' own would take a pass over hundreds of megabytes: what
+    /// escapes here is found before it is saved ([`crate::state::State::is_finite`]).
     ///
     /// # Errors
     /// What libtorch refuses.
-    pub fn new(player: Player, tensors: Vec<Tensor>) -> Result<Gradients> {
-        Ok(Gradients {
-            player,
-            norm: gradient_norm(&tensors)?,
-            tensors,
-        })
-    }
-
-    /// Adds the same network's gradients of another micro-batch.
-    ///
-    /// # Errors
-    /// Gradients of other shapes.
-    pub fn add_(&mut self, other: &Gradients) -> Result<()> {
+    pub fn norm(&self) -> Result<Option<Tensor>> {
         let _guard = tch::no_grad_guard();
-        for (sum, gradient) in self.tensors.iter_mut().zip(&other.tensors) {
-            *sum = sum.f_add(gradient)?;
+        let biases = self.tensors.iter().filter(|g| g.dim() == 1);
+        let mut chosen: Vec<&Tensor> = biases.collect();
+        if chosen.is_empty() {
+            chosen.extend(self.tensors.first());
         }
-        self.norm = gradient_norm(&self.tensors)?;
-        Ok(())
+        let norms = chosen
+            .into_iter()
+            .map(|g| g.f_norm()?.f_to_kind(Kind::Float))
+            .collect::<std::result::Result<Vec<Tensor>, _>>()?;
+        Ok(if norms.is_empty() {
+            None
+        } else {
+            Some(Tensor::f_stack(&norms, 0)?.f_sum(Kind::Float)?)
+        })
     }
 }
 
@@ -89,40 +116,26 @@ pub(crate) fn with_grad<T>(on: bool, body: impl FnOnce() -> Result<T>) -> Result
     body()
 }
 
-/// A number that is finite where a network's gradients are: the sum of the norms of its biases' (of its first weight's,
-/// where it has none). What is not finite anywhere in a backward pass reaches the biases of all layers below, the
-/// first layer's in any case; that a norm squares tells a gradient which only Adam's square would make infinite. The
-/// weights' own would take a pass over hundreds of megabytes: what
-/// escapes here is found before it is saved ([`crate::state::State::is_finite`]).
-fn gradient_norm(gradients: &[Tensor]) -> Result<Option<Tensor>> {
-    let _guard = tch::no_grad_guard();
-    let biases = gradients.iter().filter(|g| g.dim() == 1);
-    let mut chosen: Vec<&Tensor> = biases.collect();
-    if chosen.is_empty() {
-        chosen.extend(gradients.first());
-    }
-    let norms = chosen
-        .into_iter()
-        .map(|g| g.f_norm()?.f_to_kind(Kind::Float))
-        .collect::<std::result::Result<Vec<Tensor>, _>>()?;
-    Ok(if norms.is_empty() {
-        None
-    } else {
-        Some(Tensor::f_stack(&norms, 0)?.f_sum(Kind::Float)?)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use tch::Device;
 
+    fn gradients(player: Player, tensors: &[Tensor]) -> Gradients {
+        Gradients::of(player, tensors.iter().map(Tensor::copy).collect())
+    }
+
+    fn ones(shape: &[i64]) -> Tensor {
+        Tensor::ones(shape, (Kind::Float, Device::Cpu))
+    }
+
     #[test]
     fn one_number_that_is_not_finite_shows_in_the_norm() {
-        let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
-        let norm = |g: &[Tensor]| gradient_norm(g).unwrap().map(|sum| sum.double_value(&[]));
-        let (weight, bias, last) = (ones(&[4, 3, 5, 5]), ones(&[4]), ones(&[9]));
-        let finite = [weight, bias, last];
+        let norm = |g: &[Tensor]| {
+            let norm = gradients(Player::Generator, g).norm().unwrap();
+            norm.map(|sum| sum.double_value(&[]))
+        };
+        let finite = [ones(&[4, 3, 5, 5]), ones(&[4]), ones(&[9])];
         assert_eq!(norm(&finite), Some(2.0 + 3.0));
         assert_eq!(norm(&finite[..1]), Some(300f32.sqrt().into()));
         assert_eq!(norm(&[]), None);
@@ -132,6 +145,40 @@ mod tests {
                 let _ = grads[at].get(1).fill_(spoilt);
                 assert!(!norm(&grads).unwrap().is_finite(), "{at}: {spoilt}");
             }
+        }
+    }
+
+    #[test]
+    fn gradients_of_the_same_weights_are_added_in_place() {
+        let mut sum = gradients(Player::Encoder, &[ones(&[2, 3]), ones(&[2])]);
+        let places: Vec<_> = sum.tensors.iter().map(Tensor::data_ptr).collect();
+        let more = gradients(Player::Encoder, &[ones(&[2, 3]) * 2.0, ones(&[2]) * 3.0]);
+        sum.add_(&more).unwrap();
+        assert_eq!(sum.tensors, [ones(&[2, 3]) * 3.0, ones(&[2]) * 4.0]);
+        let after: Vec<_> = sum.tensors.iter().map(Tensor::data_ptr).collect();
+        assert_eq!(after, places);
+        assert_eq!(more.tensors, [ones(&[2, 3]) * 2.0, ones(&[2]) * 3.0]);
+    }
+
+    /// libtorch would repeat the values of a smaller tensor, and a pass over both would end with the shorter.
+    #[test]
+    fn gradients_of_other_weights_are_refused() {
+        let own = [ones(&[2, 3]), ones(&[2])];
+        for (player, other, words) in [
+            (Player::Encoder, vec![ones(&[2, 3])], "[[2, 3]]"),
+            (Player::Encoder, vec![ones(&[2, 3]), ones(&[1])], "[1]]"),
+            (Player::Encoder, vec![ones(&[3]), ones(&[2])], "[[3], [2]]"),
+            (
+                Player::Generator,
+                vec![ones(&[2, 3]), ones(&[2])],
+                "the generator",
+            ),
+        ] {
+            let mut sum = gradients(Player::Encoder, &own);
+            let error = sum.add_(&gradients(player, &other)).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains(words), "{words} is not in: {error}");
+            assert_eq!(sum.tensors, own);
         }
     }
 }

@@ -5,7 +5,6 @@ use tch::{Device, Kind, Tensor};
 use tracing::trace_span;
 
 use crate::error::{Result, TrainError};
-use crate::method::gradients::Gradients;
 use crate::method::sides::Sides;
 use crate::method::sums::Sums;
 
@@ -45,6 +44,12 @@ pub(crate) fn read(step: u64, sums: &Sums, device: Device) -> Result<Losses> {
         discriminator,
         gradients,
     } = sums;
+    let mut norms = Vec::new();
+    for of_network in gradients {
+        if let Some(norm) = of_network.norm()? {
+            norms.push((of_network.player, norm));
+        }
+    }
     let mut named: Vec<(String, &Tensor)> = terms
         .iter()
         .map(|(term, value)| (term.log_key(), value))
@@ -53,10 +58,8 @@ pub(crate) fn read(step: u64, sums: &Sums, device: Device) -> Result<Losses> {
         named.push(("loss.discr_real".to_owned(), real));
         named.push(("loss.discr_fake".to_owned(), generated));
     }
-    for Gradients { player, norm, .. } in gradients {
-        if let Some(norm) = norm {
-            named.push((format!("{}'s gradient", player.name()), norm));
-        }
+    for (player, norm) in &norms {
+        named.push((format!("{}'s gradient", player.name()), norm));
     }
     let tensors: Vec<&Tensor> = named.iter().map(|(_, tensor)| *tensor).collect();
     let values = numbers(&tensors, device)?;

@@ -87,7 +87,7 @@ mod tests {
         let tensor = || Tensor::from_slice(&[value, 2.0 * value]);
         let mut terms = Terms::default();
         terms.set(kind, Tensor::from_slice(&[value]).squeeze());
-        let gradients = vec![Gradients::new(player, vec![tensor()]).unwrap()];
+        let gradients = vec![Gradients::of(player, vec![tensor()])];
         Sums::new(&terms, None, gradients).unwrap()
     }
 
@@ -104,8 +104,8 @@ mod tests {
         let values = Vec::<f32>::try_from(&all.gradients[0].tensors[0]).unwrap();
         assert_eq!(values, [5.0, 10.0]);
         // The norm is that of the sum.
-        let norm = all.gradients[0].norm.as_ref().unwrap().double_value(&[]);
-        assert!((norm - 125f64.sqrt()).abs() < 1e-5);
+        let norm = all.gradients[0].norm().unwrap().unwrap();
+        assert!((norm.double_value(&[]) - 125f64.sqrt()).abs() < 1e-5);
         assert!(all.discriminator.is_none());
     }
 }

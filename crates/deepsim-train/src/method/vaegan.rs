@@ -68,7 +68,7 @@ pub fn compute_gradients(
     if let Some(reconstructed) = reconstructed {
         let loss = reconstructed.terms.weighted_sum(w, batch.x.device())?;
         let [of_decoder, of_encoder] = backward(&loss, [decoder, encoder.params()])?;
-        gradients.push(Gradients::new(Player::Encoder, of_encoder)?);
+        gradients.push(Gradients::of(Player::Encoder, of_encoder));
         of_reconstruction = Some(of_decoder);
         terms = reconstructed.terms;
     }
@@ -81,8 +81,8 @@ pub fn compute_gradients(
         None => 0.0,
     };
     let of_decoder = mixed(of_reconstruction, adversarial, gamma, d_losses.share)?;
-    gradients.push(Gradients::new(Player::Generator, of_decoder)?);
-    gradients.push(Gradients::new(Player::Discriminator, of_discriminator)?);
+    gradients.push(Gradients::of(Player::Generator, of_decoder));
+    gradients.push(Gradients::of(Player::Discriminator, of_discriminator));
     // What the decoder goes down: the mean of ln(1 − p) of its images.
     terms.set(TermKind::Adversarial, d_losses.sides.generated.f_neg()?);
     Sums::new(&terms, Some(&d_losses.sides), gradients)
