@@ -26,6 +26,7 @@ mod manifest;
 
 pub use listing::{directory_name, steps, strange};
 pub(crate) use listing::{is_visible, step_of};
+pub(crate) use manifest::by_section;
 pub use manifest::{FORMAT, FileEntry, Manifest};
 
 /// Stem of the file in a checkpoint that holds an encoder that learned.

@@ -10,7 +10,7 @@ use deepsim_nets::loss::{Term, Terms};
 use deepsim_nets::{FeatureNet, LearnedEncoder, Tap};
 use tch::{Device, Tensor};
 
-use crate::checkpoint::{Checkpoint, ENCODER_FILE};
+use crate::checkpoint::{Checkpoint, ENCODER_FILE, by_section};
 use crate::consent::{Allowed, Consent, Permit};
 use crate::error::{ExperimentError, Result};
 use crate::experiment::Experiment;
@@ -215,15 +215,11 @@ impl Perception {
 
     /// The sections of the experiment that were loaded, each with the blake3 of what it was loaded from.
     pub fn hashes(&self) -> impl Iterator<Item = (String, &str)> {
-        let single = [
-            ("encoder", &self.encoder_hash),
-            ("comparator", &self.comparator_hash),
-        ];
-        let single = single.into_iter().filter(|(_, hash)| !hash.is_empty());
-        let named = self.comparator_hashes.iter();
-        single
-            .map(|(table, hash)| (table.to_owned(), hash.as_str()))
-            .chain(named.map(|(name, hash)| (format!("comparator.{name}"), hash.as_str())))
+        by_section(
+            &self.encoder_hash,
+            &self.comparator_hash,
+            &self.comparator_hashes,
+        )
     }
 
     /// Tries TorchScript modules on batches of these sizes, as a training will make them.

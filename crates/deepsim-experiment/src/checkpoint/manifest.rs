@@ -69,15 +69,11 @@ pub struct Manifest {
 impl Manifest {
     /// The sections of the experiment that features come from, each with the blake3 of what it was trained with.
     pub fn sources(&self) -> impl Iterator<Item = (String, &str)> {
-        let single = [
-            ("encoder", &self.encoder_weights),
-            ("comparator", &self.comparator_weights),
-        ];
-        let single = single.into_iter().filter(|(_, hash)| !hash.is_empty());
-        let named = self.comparators.iter();
-        single
-            .map(|(table, hash)| (table.to_owned(), hash.as_str()))
-            .chain(named.map(|(name, hash)| (format!("comparator.{name}"), hash.as_str())))
+        by_section(
+            &self.encoder_weights,
+            &self.comparator_weights,
+            &self.comparators,
+        )
     }
 
     /// The bytes of `manifest.json`, with the digest.
@@ -112,6 +108,21 @@ impl Manifest {
             other => Err(format!("format {other} is not known to this build")),
         }
     }
+}
+
+/// The sections that features come from, each with its hash: `encoder`, `comparator` where it has one, and
+/// `comparator.NAME` of those with names.
+pub(crate) fn by_section<'a>(
+    encoder: &'a str,
+    comparator: &'a str,
+    named: &'a BTreeMap<String, String>,
+) -> impl Iterator<Item = (String, &'a str)> {
+    let single = [("encoder", encoder), ("comparator", comparator)].into_iter();
+    let single = single.filter(|(_, hash)| !hash.is_empty());
+    let named = named.iter();
+    single
+        .map(|(table, hash)| (table.to_owned(), hash))
+        .chain(named.map(|(name, hash)| (format!("comparator.{name}"), hash.as_str())))
 }
 
 /// Whether the bytes of a manifest are those that its digest, the last line, is of: every byte counts, also of fields

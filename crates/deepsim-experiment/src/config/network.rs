@@ -60,9 +60,10 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whether both are the same network with the same weights, at whatever taps.
+    /// Whether both sections name the same source with the same words for its weights, at whatever taps. Of networks
+    /// of ours [`NetSource::is_same_network`](crate::source::NetSource::is_same_network) tells it of what was read.
     #[must_use]
-    pub fn is_same_network(&self, other: &Network) -> bool {
+    pub fn names_same_network(&self, other: &Network) -> bool {
         self.net == other.net && self.weights == other.weights
     }
 }

@@ -61,8 +61,7 @@ pub trait FeatureSource: fmt::Display {
     /// The key at fault: a layer that crops of this size do not reach, a factor that does not divide the crop, or a source
     /// whose features have no shape of their own.
     fn feature_shape(&self, _crop: i64) -> std::result::Result<FeatureShape, Complaint> {
-        let unknown = NetError::Spec(format!("the shape of the features of {self} is not known"));
-        Err(unusable("encoder", &unknown))
+        Err(without_shape(self))
     }
 
     /// Whether it can compare the images of an experiment with this crop and discriminator, for the section `table`.
@@ -205,6 +204,14 @@ impl Given<'_> {
 /// A complaint about a section whose network cannot be built.
 pub(super) fn unusable(table: &str, error: &NetError) -> Complaint {
     (table.to_owned(), format!("cannot be used: {error}"))
+}
+
+/// A complaint about an encoder whose features have no shape that is known.
+pub(super) fn without_shape(source: &(impl fmt::Display + ?Sized)) -> Complaint {
+    let unknown = NetError::Spec(format!(
+        "the shape of the features of {source} is not known"
+    ));
+    unusable("encoder", &unknown)
 }
 
 /// More values than any representation of an image has; keeps products of them far from overflow.

@@ -6,7 +6,7 @@ use std::path::Path;
 use deepsim_nets::FeatureShape;
 use tch::{Device, Tensor};
 
-use super::kind::{FeatureSource, Features, Given, KindInfo, Role, shape, unusable};
+use super::kind::{FeatureSource, Features, Given, KindInfo, Role, shape, without_shape};
 use crate::config::SourceTap;
 use crate::config::check::Complaint;
 use crate::consent::Allowed;
@@ -72,9 +72,7 @@ impl FeatureSource for ScriptSource {
     }
 
     fn feature_shape(&self, _: i64) -> std::result::Result<FeatureShape, Complaint> {
-        let unknown = format!("the shape of the features of {self} is not known");
-        self.shape
-            .ok_or_else(|| unusable("encoder", &deepsim_nets::NetError::Spec(unknown)))
+        self.shape.ok_or_else(|| without_shape(self))
     }
 
     fn open(&self, module: Option<Allowed>, device: Device) -> Result<Box<dyn Features>> {

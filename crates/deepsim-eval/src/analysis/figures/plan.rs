@@ -73,7 +73,7 @@ pub(super) fn losses(group: &[&Entry]) -> Plan {
         .find(|e| {
             let config = &e.experiment.config;
             let own = config.comparator.only();
-            own.is_some_and(|own| own.is_same_network(&config.encoder))
+            own.is_some_and(|own| own.names_same_network(&config.encoder))
         })
         .map(|e| comparator(e));
     let most = counts
@@ -183,7 +183,7 @@ pub(super) fn comparators(group: &[&Entry]) -> Plan {
     let key = |e: &Entry| {
         let config = &e.experiment.config;
         let own = config.comparator.only();
-        let own = own.is_some_and(|own| own.is_same_network(&config.encoder));
+        let own = own.is_some_and(|own| own.names_same_network(&config.encoder));
         (!own, e.experiment.compared_in(net_name))
     };
     let missing = Missing::Others {
