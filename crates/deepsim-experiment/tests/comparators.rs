@@ -167,6 +167,85 @@ fn a_section_is_needed_only_where_its_term_weighs_something() {
     assert_eq!(e.trained_discriminator(), None);
 }
 
+/// What loading a file says that extends [`named`].
+fn extended(own: &str) -> Result<Experiment, ExperimentError> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("base.toml"), named()).unwrap();
+    let file = folder.path().join("own.toml");
+    std::fs::write(&file, format!("extends = \"base.toml\"\n{own}")).unwrap();
+    Experiment::load(&file, &[])
+}
+
+#[test]
+fn a_file_that_extends_named_comparators_changes_a_weight_and_a_tap() {
+    let own =
+        "name = \"own\"\n[loss]\nfeat = { deep = 0.5 }\n[comparator.early]\ntap = \"pool2\"\n";
+    let found = extended(own).unwrap();
+    let sets = [
+        "name=own",
+        "loss.feat.deep=0.5",
+        "comparator.early.tap=pool2",
+    ];
+    assert_eq!(found.config, parse(&named(), &sets).unwrap().config);
+    // What is not named stays.
+    let weight = |name: &str| {
+        *found
+            .weights()
+            .get(&Term::named(TermKind::Feature, name))
+            .unwrap()
+    };
+    assert_eq!((weight("deep"), weight("early")), (0.5, 0.002));
+    assert_eq!(
+        found.compared_in(ToString::to_string),
+        "alexnet:pool5 + vgg16:pool2"
+    );
+    assert_eq!(
+        found.differences(&parse(&named(), &[]).unwrap().config),
+        [
+            "comparator.early.tap: there \"pool1\", here \"pool2\"",
+            "loss.feat.deep: there 0.01, here 0.5",
+        ]
+    );
+    // What a run keeps is complete.
+    let kept = found.to_toml().unwrap();
+    assert_eq!(parse(&kept, &[]).unwrap().config, found.config);
+}
+
+#[test]
+fn a_file_that_extends_named_comparators_replaces_a_network_or_all_of_them() {
+    // Another network brings its own keys: the base's weights are not its weights.
+    let own = "name = \"own\"\n[comparator.early]\nnet = \"discriminator\"\ntap = \"Dconv4\"\n";
+    let found = extended(own).unwrap();
+    assert_eq!(
+        found.compared_in(ToString::to_string),
+        "alexnet:pool5 + discriminator:Dconv4"
+    );
+    // One more, with its weight.
+    let late = "[comparator.late]\nnet = \"alexnet\"\ntap = \"pool1\"\nweights = \"random:3\"\n";
+    let own = format!("name = \"own\"\n[loss]\nfeat = {{ late = 0.1 }}\n{late}");
+    let found = extended(&own).unwrap();
+    assert_eq!(found.comparators.len(), 3);
+    // A single one instead.
+    let single = late.replace(".late", "");
+    let own = format!("name = \"own\"\n[loss]\nfeat = 0.1\n{single}");
+    let found = extended(&own).unwrap();
+    assert_eq!(found.compared_in(ToString::to_string), "alexnet:pool1");
+    // What its own lines leave unmatched is said of them.
+    for (own, words) in [
+        (format!("name = \"own\"\n{late}"), "comparator.late"),
+        (
+            "name = \"own\"\n[loss]\nfeat = { late = 1.0 }\n".to_owned(),
+            "loss.feat.late",
+        ),
+    ] {
+        let error = extended(&own).unwrap_err().to_string();
+        assert!(
+            error.contains("own.toml: ") && error.contains(words),
+            "{error}"
+        );
+    }
+}
+
 /// A run of an earlier version has sections that its loss does not use. Its file may lose them.
 #[test]
 fn sections_that_take_no_part_are_no_difference() {

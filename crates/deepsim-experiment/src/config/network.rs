@@ -257,3 +257,20 @@ impl JsonSchema for SourceTap {
         json_schema!({"type": "string"})
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A section of named comparators is told by its first key: a key of a network that is not listed would be a name.
+    #[test]
+    fn the_listed_keys_are_those_of_the_schema() {
+        let schema = serde_json::to_value(schemars::schema_for!(Network)).unwrap();
+        let properties = schema["properties"].as_object().unwrap();
+        let mut found: Vec<&str> = properties.keys().map(String::as_str).collect();
+        found.sort_unstable();
+        let mut listed = KEYS;
+        listed.sort_unstable();
+        assert_eq!(found, listed);
+    }
+}
