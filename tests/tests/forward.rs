@@ -98,6 +98,54 @@ fn feature_networks_at_any_legal_size() {
     }
 }
 
+const SINGLE: &str = "[comparator]\nnet = \"alexnet\"\ntap = \"relu3\"\nweights = \"random:1\"\n";
+const NAMED: &str = "[comparator.deep]\nnet = \"alexnet\"\ntap = \"relu3\"\nweights = \"random:1\"\n\n\
+                     [comparator.early]\nnet = \"alexnet\"\ntap = \"pool1\"\nweights = \"random:2\"\n";
+
+/// Gives the laboratory's experiment two comparators with these weights in the loss.
+fn named(lab: &Lab, weights: &str) {
+    let text = lab.toml();
+    assert!(text.contains(SINGLE) && text.contains("feat = 0.01\n"));
+    let text = text.replace(SINGLE, NAMED);
+    let text = text.replace("feat = 0.01\n", &format!("feat = {weights}\n"));
+    fs::write(lab.experiment(), text).unwrap();
+}
+
+#[test]
+fn one_of_several_comparators_is_told_by_its_name() {
+    let lab = Lab::new();
+    let x = images(2, 64);
+    save(&lab.at("in.safetensors"), &[("x", &x)]);
+    let features = |tap: Tap, seed: u64| {
+        let net = FeatureNet::random(NetKind::AlexNet, tap, seed, Device::Cpu).unwrap();
+        let mut all = net.features(&rgb_to_caffe(&x).unwrap(), &[tap]).unwrap();
+        all.remove(0)
+    };
+    let both = "comparator.deep, comparator.early";
+    named(&lab, "{ deep = 0.01, early = 0.002 }");
+    forward(&lab, "comparator", &[]).refuses(&["--net comparator:", "tiny.toml has several", both]);
+    forward(&lab, "comparator.late", &[]).refuses(&[
+        "--net comparator.late:",
+        "tiny.toml has no such section",
+        both,
+    ]);
+    forward(&lab, "comparator.", &[]).refuses(&["--net", "comparator.NAME"]);
+    assert!(!lab.at("out.safetensors").exists());
+    forward(&lab, "comparator.deep", &[]).exits(0);
+    same(&y(&lab), &features(Tap::Relu3, 1));
+    forward(&lab, "comparator.early", &[]).exits(0);
+    same(&y(&lab), &features(Tap::Pool1, 2));
+    // The only one that takes part needs no name; the other is there by its own.
+    named(&lab, "{ deep = 0.0, early = 0.002 }");
+    forward(&lab, "comparator.deep", &[]).exits(0);
+    same(&y(&lab), &features(Tap::Relu3, 1));
+    forward(&lab, "comparator", &[]).exits(0);
+    same(&y(&lab), &features(Tap::Pool1, 2));
+    // One without a name has none.
+    fs::write(lab.experiment(), lab.toml()).unwrap();
+    forward(&lab, "comparator.deep", &[]).refuses(&["--net comparator.deep:", "it has comparator"]);
+}
+
 /// Otherwise weights would go into a network of another kind, wherever their shapes are alike.
 #[test]
 fn an_experiment_with_other_networks_than_the_run_is_refused_by_key() {

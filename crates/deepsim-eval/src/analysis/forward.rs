@@ -8,11 +8,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use clap::ValueEnum;
 use deepsim_data::terminal;
 use deepsim_data::terminal::path as shown;
 use deepsim_experiment::config::Normalize;
+use deepsim_experiment::experiment::ComparatorSource;
 use deepsim_experiment::measure::in_batches;
 use deepsim_experiment::networks;
 use deepsim_experiment::recorded::Scale;
@@ -30,16 +31,35 @@ use crate::measure::photos::narrowed;
 use crate::show::output;
 
 /// Which network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Net {
     /// Images → features at the tap to invert.
     Encoder,
-    /// Images → features at the tap to compare.
-    Comparator,
+    /// Images → features at the tap to compare; with the NAME of `[comparator.NAME]` where it has one.
+    Comparator(Option<String>),
     /// Features → images.
     Generator,
     /// Images → logits.
     Discriminator,
+}
+
+impl FromStr for Net {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Net, &'static str> {
+        match text {
+            "encoder" => Ok(Net::Encoder),
+            "comparator" => Ok(Net::Comparator(None)),
+            "generator" => Ok(Net::Generator),
+            "discriminator" => Ok(Net::Discriminator),
+            _ => match text.strip_prefix("comparator.") {
+                Some(name) if !name.is_empty() => Ok(Net::Comparator(Some(name.to_owned()))),
+                _ => Err(
+                    "there are encoder, comparator, comparator.NAME, generator and discriminator",
+                ),
+            },
+        }
+    }
 }
 
 /// What to run on what.
@@ -127,11 +147,11 @@ fn network(
             }),
         }
     };
-    Ok(match request.net {
-        Net::Encoder | Net::Comparator => {
-            let (table, source) = match request.net {
-                Net::Encoder => ("encoder", &experiment.encoder),
-                _ => comparator(experiment)?,
+    Ok(match &request.net {
+        Net::Encoder | Net::Comparator(_) => {
+            let (table, source) = match &request.net {
+                Net::Comparator(name) => comparator(experiment, name.as_deref())?,
+                _ => ("encoder", &experiment.encoder),
             };
             if let Source::Discriminator(DiscriminatorSource { tap }) = *source {
                 let d = discriminator(experiment, &trained("discriminator")?, device)?;
@@ -200,12 +220,35 @@ fn network(
     })
 }
 
-/// The comparator's section and source: where there are several the first by name, of those that take part if any does.
-fn comparator(experiment: &Experiment) -> Result<(&str, &Source)> {
-    let first = experiment.compared().next();
-    let first = first.or_else(|| experiment.comparators.first());
-    let first = first.ok_or_else(|| lacks(experiment, "comparator"))?;
-    Ok((&first.table, &first.source))
+/// A comparator's section and source, by its name. Without a name it is the only one that takes part, or the only one that
+/// there is where none does.
+fn comparator<'a>(experiment: &'a Experiment, name: Option<&str>) -> Result<(&'a str, &'a Source)> {
+    let all = &experiment.comparators;
+    if all.is_empty() {
+        return Err(lacks(experiment, "comparator"));
+    }
+    let mut meant: Vec<&ComparatorSource> = match name {
+        Some(name) => all.iter().filter(|c| c.term.name() == Some(name)).collect(),
+        None => experiment.compared().collect(),
+    };
+    if name.is_none() && meant.is_empty() {
+        meant = all.iter().collect();
+    }
+    if let [one] = meant.as_slice() {
+        return Ok((&one.table, &one.source));
+    }
+    let tables: Vec<&str> = all.iter().map(|c| c.table.as_str()).collect();
+    let (file, tables) = (shown(&experiment.path), tables.join(", "));
+    Err(match name {
+        Some(name) => {
+            let reason = format!("{file} has no such section; it has {tables}");
+            EvalError::usage("--net", format!("comparator.{name}"), reason)
+        }
+        None => {
+            let reason = format!("{file} has several; give one of {tables}");
+            EvalError::usage("--net", "comparator", reason)
+        }
+    })
 }
 
 /// The experiment's discriminator with trained weights, given with where they are from.
@@ -375,4 +418,20 @@ fn units(x: &Tensor) -> Result<Option<String>> {
     Ok(Some(format!(
         "all values of `x` lie in {range}, but images are RGB 0–255 here; if these are scaled otherwise, give {scale}"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_told_by_its_section() {
+        assert_eq!("encoder".parse(), Ok(Net::Encoder));
+        assert_eq!("comparator".parse(), Ok(Net::Comparator(None)));
+        let named = Net::Comparator(Some("deep".to_owned()));
+        assert_eq!("comparator.deep".parse(), Ok(named));
+        for bad in ["comparator.", "comparators", "judge", "encoder.deep", ""] {
+            assert!(bad.parse::<Net>().is_err(), "{bad}");
+        }
+    }
 }

@@ -22,8 +22,8 @@ again as `x`):
 pub struct Forward {
     /// The experiment that says which network, tap and sizes.
     experiment: PathBuf,
-    /// Which of its networks.
-    #[arg(long, value_enum)]
+    /// Which of its networks: encoder, comparator (of several: comparator.NAME), generator or discriminator.
+    #[arg(long, value_name = "NET")]
     net: forward::Net,
     /// Weights; else the experiment's own, or those of the run's newest checkpoint.
     #[arg(long, value_name = "FILE")]
