@@ -11,7 +11,7 @@ use crate::layers::convolution::Rectifier;
 use crate::layers::init::{he_deviation, untrained};
 use crate::layers::layer::{self, Layer, Pass, rectifier};
 use crate::layers::mode::Mode;
-use crate::layers::op::Row;
+use crate::layers::op::{Row, learns};
 use crate::layers::tap::Tap;
 use crate::params::{NamedTensors, Param, Params, check_exact, read_safetensors, widen};
 use crate::zoo::NetKind;
@@ -107,12 +107,12 @@ impl FeatureNet {
                 )));
             }
             for ((name, _), tensor) in op.tensors().into_iter().zip(layer.tensors()) {
-                let tensor = tensor.f_set_requires_grad(true)?;
+                let trains = learns(&name);
                 params.push(Param {
+                    tensor: tensor.f_set_requires_grad(trains)?,
                     name,
-                    tensor,
-                    trains: true,
-                    decays: true,
+                    trains,
+                    decays: trains,
                 });
             }
         }

@@ -15,8 +15,8 @@ use crate::layers::convolution::Rectifier;
 use crate::layers::layer::{self, Layer, Pass};
 use crate::layers::mode::Mode;
 use crate::layers::op::{Op, fc};
-use crate::layers::stack::{self, Decays, Initial};
 use crate::layers::tap::Tap;
+use crate::layers::trained::{self, Decays, Initial};
 use crate::loss::Reduction;
 use crate::params::Params;
 use crate::precision::{at_least_fp32, widened};
@@ -149,7 +149,7 @@ impl LearnedEncoder {
     ) -> Result<LearnedEncoder> {
         let ops = vaegan::encoder(crop, width)?;
         let features = ops.iter().fold(3, |channels, op| op.channels(channels));
-        let (layers, params) = stack::build("encoder", &ops, vaegan::initial, seed, device)?;
+        let (layers, params) = trained::build("encoder", &ops, vaegan::initial, seed, device)?;
         let body = (Body::VaeGan(layers, crop), features, Decays::Nothing);
         LearnedEncoder::with_heads(body, params, spec, seed, device)
     }
@@ -173,7 +173,7 @@ impl LearnedEncoder {
                 decays,
             };
             let ops = [fc(key, features, spec.size)];
-            let (mut layers, weights) = stack::build("encoder", &ops, initial, seed, device)?;
+            let (mut layers, weights) = trained::build("encoder", &ops, initial, seed, device)?;
             params.extend(weights);
             let built = layers.pop();
             built.ok_or_else(|| NetError::Spec(format!("no layer {key}")))

@@ -182,14 +182,18 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
                     key, input, output, ..
                 } => ("deconv", key, input, output, 2, 1),
                 Op::Keep { key, input, output } => ("deconv", key, input, output, 1, 1),
-                _ => return None,
+                Op::LeakyRelu(_) | Op::Crop(_) => return None,
+                _ => {
+                    let words = "the benchmark's scripts do not know the layer";
+                    return Some(Err(anyhow::anyhow!("{words} {op:?}")));
+                }
             };
-            Some(
+            Some(Ok(
                 json!({ "name": key, "op": kind, "input": input, "output": output,
-                         "stride": stride, "pad": pad }),
-            )
+                            "stride": stride, "pad": pad }),
+            ))
         })
-        .collect();
+        .collect::<Result<_>>()?;
     let discriminator: Vec<Value> = discriminator(state)?
         .spec()
         .layers()?

@@ -27,7 +27,7 @@ pub struct Row {
     pub kernel: Option<i64>,
     /// `↑2` where the size doubles.
     pub stride: &'static str,
-    /// Weights and biases.
+    /// Weights and biases, those of batch normalisation among them.
     pub parameters: i64,
 }
 
@@ -47,12 +47,12 @@ pub fn paper_spec() -> GeneratorSpec {
 /// # Errors
 /// A spec that cannot be built.
 pub fn rows(spec: &GeneratorSpec) -> Result<Vec<Row>> {
-    let mut x = Extent::of(spec.input);
+    let mut x = Extent::of(spec.entering());
+    let no_layer =
+        |op: &Op| NetError::Spec(format!("a generator from {} has no {op:?}", spec.input));
     let mut out: Vec<Row> = Vec::new();
     for op in spec.layers()? {
-        let y = op.output(x).ok_or_else(|| {
-            NetError::Spec(format!("no layer {op:?} takes features of {}", spec.input))
-        })?;
+        let y = op.output(x).ok_or_else(|| no_layer(&op))?;
         let (r#type, input, kernel, stride) = match op {
             Op::Fc { input, .. } => ("fc", input, None, ""),
             Op::Conv { input, kernel, .. } => ("conv", input, Some(kernel), "1"),
@@ -70,7 +70,7 @@ pub fn rows(spec: &GeneratorSpec) -> Result<Vec<Row>> {
         let side = |x: Extent| (!x.flat).then_some(x.height);
         let mut from = x;
         if x.flat && kernel.is_some() {
-            from = x.as_map(input);
+            from = x.as_map(input).ok_or_else(|| no_layer(&op))?;
             out.push(Row {
                 name: String::new(),
                 r#type: "reshape",

@@ -12,7 +12,7 @@ use crate::layers::layer::{self, Layer, Pass};
 use crate::layers::mode::Mode;
 use crate::layers::op::Op;
 use crate::layers::shape::Extent;
-use crate::layers::stack;
+use crate::layers::trained;
 use crate::params::{NamedTensors, Params, check_exact};
 use crate::precision::widened;
 pub use spec::{Architecture, DiscriminatorSpec, DiscriminatorTap, FeatureBranch};
@@ -33,12 +33,11 @@ impl Discriminator {
     /// # Errors
     /// As [`DiscriminatorSpec::validate`].
     pub fn new(spec: DiscriminatorSpec, seed: u64, device: Device) -> Result<Discriminator> {
-        spec.validate()?;
         let parts = spec.parts()?;
         let mut params = Params::default();
         let mut build = |ops: &[Op]| -> Result<Vec<Layer>> {
             let initial = |op: &Op| spec.initial(op);
-            let (layers, weights) = stack::build("discriminator", ops, initial, seed, device)?;
+            let (layers, weights) = trained::build("discriminator", ops, initial, seed, device)?;
             params.extend(weights);
             Ok(layers)
         };
@@ -148,20 +147,20 @@ impl Discriminator {
     /// # Errors
     /// Images too small, or features missing or superfluous.
     pub fn forward(&self, caffe: &Tensor, features: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
-        let x = self.through(&self.trunk, caffe, mode)?;
-        let x = match (self.spec.features, features) {
-            (FeatureBranch::Off, None) => x,
+        // Before anything is computed, which could change running statistics.
+        let features = match (self.spec.features, features) {
+            (FeatureBranch::Off, None) => None,
             (FeatureBranch::Features(length), Some(f)) => {
+                let n = caffe.size().first().copied().unwrap_or_default();
                 let flat = f.f_flatten(1, -1)?;
-                if flat.size() != [x.size()[0], length] {
+                if flat.size() != [n, length] {
                     return Err(NetError::InputShape {
                         what: "the discriminator's feature branch".to_owned(),
-                        expected: format!("[{},{length}]", x.size()[0]),
+                        expected: format!("[{n},{length}]"),
                         got: f.size(),
                     });
                 }
-                let f = layer::forward(&self.branch, &flat, Pass::with_libtorch_fc(mode))?;
-                Tensor::f_cat(&[x, widened(&f)?], 1)? // [N,768]
+                Some(flat)
             }
             (FeatureBranch::Off, Some(_)) => {
                 return Err(NetError::Spec(
@@ -174,6 +173,11 @@ impl Discriminator {
                 ));
             }
         };
+        let mut x = self.through(&self.trunk, caffe, mode)?;
+        if let Some(flat) = features {
+            let f = layer::forward(&self.branch, &flat, Pass::with_libtorch_fc(mode))?;
+            x = Tensor::f_cat(&[x, widened(&f)?], 1)?; // [N,768]
+        }
         match self.spec.architecture {
             Architecture::DeePSiM => layer::forward(&self.head, &x, Pass::with_libtorch_fc(mode)),
             // One logit says the same as two of which one is 0.

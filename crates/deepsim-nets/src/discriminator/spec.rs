@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{NetError, Result};
 use crate::layers::op::Op;
 use crate::layers::shape::MAX_FEATURES;
-use crate::layers::stack::{self, Initial};
-use crate::zoo::{deepsim, vaegan};
+use crate::layers::trained::{self, Initial};
+use crate::zoo::{DiscriminatorParts, deepsim, vaegan};
 
 /// Which discriminator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -93,6 +93,11 @@ impl DiscriminatorSpec {
     /// # Errors
     /// [`NetError::TooSmall`] or [`NetError::Spec`].
     pub fn validate(&self) -> Result<()> {
+        self.parts().map(drop)
+    }
+
+    /// Its layers, in three parts.
+    pub(super) fn parts(&self) -> Result<DiscriminatorParts> {
         if let FeatureBranch::Features(n) = self.features
             && !(1..=MAX_FEATURES).contains(&n)
         {
@@ -100,17 +105,12 @@ impl DiscriminatorSpec {
                 "the discriminator's feature branch takes 1 to {MAX_FEATURES} features, not {n}"
             )));
         }
-        self.parts().map(drop)
-    }
-
-    /// Its layers, in three parts.
-    pub(super) fn parts(&self) -> Result<deepsim::Discriminator> {
         match (self.architecture, self.features) {
             (Architecture::DeePSiM, FeatureBranch::Off) => deepsim::discriminator(self.crop, None),
             (Architecture::DeePSiM, FeatureBranch::Features(length)) => {
                 deepsim::discriminator(self.crop, Some(length))
             }
-            (Architecture::VaeGan { width }, FeatureBranch::Off) => Ok(deepsim::Discriminator {
+            (Architecture::VaeGan { width }, FeatureBranch::Off) => Ok(DiscriminatorParts {
                 trunk: vaegan::discriminator(self.crop, width)?,
                 branch: Vec::new(),
                 head: Vec::new(),
@@ -134,7 +134,6 @@ impl DiscriminatorSpec {
     /// # Errors
     /// As [`DiscriminatorSpec::validate`].
     pub fn layers(&self) -> Result<Vec<Op>> {
-        self.validate()?;
         let parts = self.parts()?;
         Ok([parts.trunk, parts.branch, parts.head].concat())
     }
@@ -144,7 +143,7 @@ impl DiscriminatorSpec {
     /// # Errors
     /// As [`DiscriminatorSpec::validate`].
     pub fn shapes(&self) -> Result<Vec<(String, Vec<i64>)>> {
-        Ok(stack::shapes(&self.layers()?))
+        Ok(trained::shapes(&self.layers()?))
     }
 
     /// Checks that a discriminator of this size has a layer: small crops leave out Dconv5, then

@@ -28,6 +28,35 @@ fn small_crops_drop_strided_layers() {
 }
 
 #[test]
+fn features_of_deepsim_are_behind_the_rectifier_at_each_tap() {
+    let d = Discriminator::new(spec(96), 1, Device::Cpu).unwrap();
+    let x = Tensor::rand([2, 3, 96, 96], (Kind::Float, Device::Cpu)) * 255.0 - 100.0;
+    for (tap, channels, side) in [
+        (DiscriminatorTap::Dconv1, 32, 23),
+        (DiscriminatorTap::Dconv2, 64, 19),
+        (DiscriminatorTap::Dconv3, 128, 9),
+        (DiscriminatorTap::Dconv4, 256, 7),
+        (DiscriminatorTap::Dconv5, 256, 3),
+    ] {
+        let f = d.features(&x, tap, Mode::Evaluation).unwrap();
+        assert_eq!(f.size(), [2, channels, side, side], "{tap}");
+        assert!(f.min().double_value(&[]) >= 0.0, "{tap}");
+        // An image may be too small for the layers behind the tap.
+        let fits = tap == DiscriminatorTap::Dconv1;
+        let small = d.features(&x.narrow(2, 0, 8), tap, Mode::Evaluation);
+        assert_eq!(small.is_ok(), fits, "{tap}");
+    }
+    let last = d
+        .features(&x, DiscriminatorTap::Dconv5, Mode::Evaluation)
+        .unwrap();
+    let pooled = d
+        .features(&x, DiscriminatorTap::Dpool5, Mode::Evaluation)
+        .unwrap();
+    let mean = last.mean_dim([2i64, 3].as_slice(), false, Kind::Float);
+    assert_eq!(pooled, mean);
+}
+
+#[test]
 fn the_feature_branch_is_needed_exactly_where_it_is() {
     let x = Tensor::zeros([2, 3, 64, 64], (Kind::Float, Device::Cpu));
     let f = Tensor::zeros([2, 5, 1, 2], (Kind::Float, Device::Cpu));
@@ -75,6 +104,10 @@ fn shapes_are_known_without_building() {
         ..spec(64)
     };
     assert!(endless.shapes().is_err());
+    for crop in [i64::MIN, i64::MIN + 6, -1, 0] {
+        assert!(spec(crop).shapes().is_err(), "{crop}");
+        assert!(spec(crop).has(DiscriminatorTap::Dconv1).is_err(), "{crop}");
+    }
 }
 
 #[test]
@@ -110,6 +143,9 @@ fn vaegan_discriminator_changes_statistics_in_training_alone() {
     assert_ne!(still, trained);
     assert_eq!(trained.size(), [4, 2]);
     assert_eq!(trained.select(1, 1).abs().max().double_value(&[]), 0.0);
+    let now = running();
+    assert!(d.forward(&x, Some(&x), Mode::Training).is_err());
+    assert_eq!(now, running());
     assert!(d.forward(&x.narrow(0, 0, 1), None, Mode::Training).is_err());
     assert!(
         d.forward(&x.narrow(3, 0, 24), None, Mode::Training)

@@ -12,7 +12,7 @@ use crate::layers::layer::{self, Layer, Pass};
 use crate::layers::mode::Mode;
 use crate::layers::op::Op;
 pub use crate::layers::shape::MAX_CROP;
-use crate::layers::stack;
+use crate::layers::trained;
 use crate::params::{NamedTensors, Params, check_exact};
 pub use spec::{GeneratorSpec, SLOPE, Trunk};
 
@@ -32,7 +32,7 @@ impl Generator {
     pub fn new(spec: GeneratorSpec, seed: u64, device: Device) -> Result<Generator> {
         let ops = spec.layers()?;
         let initial = |op: &Op| spec.initial(op);
-        let (layers, params) = stack::build("generator", &ops, initial, seed, device)?;
+        let (layers, params) = trained::build("generator", &ops, initial, seed, device)?;
         Ok(Generator {
             spec,
             layers,

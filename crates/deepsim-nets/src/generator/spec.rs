@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{NetError, Result};
 use crate::layers::op::Op;
 use crate::layers::shape::{FeatureShape, MAX_CROP, MAX_FEATURES};
-use crate::layers::stack::{self, Initial};
+use crate::layers::trained::{self, Initial};
 use crate::zoo::{deepsim, vaegan};
 
 /// Slope of the leaky ReLUs in the paper's generators.
@@ -115,7 +115,7 @@ impl GeneratorSpec {
     /// # Errors
     /// As [`GeneratorSpec::layers`].
     pub fn shapes(&self) -> Result<Vec<(String, Vec<i64>)>> {
-        Ok(stack::shapes(&self.layers()?))
+        Ok(trained::shapes(&self.layers()?))
     }
 
     /// Checks that a generator of this spec can be built.

@@ -48,6 +48,25 @@ pub(crate) fn rectifier(op: &Op) -> Option<Rectifier> {
     }
 }
 
+/// The geometry of a convolution.
+fn geometry(op: &Op) -> Option<Geometry> {
+    match *op {
+        Op::Conv {
+            stride,
+            pad,
+            groups,
+            ..
+        } => Some(Geometry::Convolution {
+            stride,
+            padding: pad,
+            groups,
+        }),
+        Op::Double { kernel, .. } => Some(Geometry::Double { kernel }),
+        Op::Keep { .. } => Some(Geometry::Keep),
+        _ => None,
+    }
+}
+
 /// Builds operations that follow each other, the first of which takes maps of `channels`.
 ///
 /// # Errors
@@ -113,7 +132,9 @@ pub(crate) fn forward(layers: &[Layer], x: &Tensor, pass: Pass) -> Result<Tensor
         };
         (x, rest) = match (next, rectifier) {
             (_, Some(rectifier)) => (layer.forward(&x, pass, rectifier)?, &after[1..]),
-            (Some(Op::Crop(side)), _) => (layer.cropped(&x, pass, side)?, &after[1..]),
+            (Some(Op::Crop(side)), _) if matches!(layer.op, Op::Double { .. }) => {
+                (layer.cropped(&x, side)?, &after[1..])
+            }
             (Some(Op::Tanh), _) => {
                 // An image's grey levels need more than bf16's eight bits.
                 let _exact = AutocastGuard::new(x.device(), Precision::Fp32)?;
@@ -159,7 +180,18 @@ impl Layer {
                     .map(|branch| build(*branch, channels, get, device))
                     .collect::<Result<_>>()?,
             ),
-            _ => Weights::None,
+            Op::Relu
+            | Op::LeakyRelu(_)
+            | Op::Tanh
+            | Op::Dropout(_)
+            | Op::Crop(_)
+            | Op::MaxPool(_)
+            | Op::GlobalAverage
+            // These were built above.
+            | Op::Conv { .. }
+            | Op::Double { .. }
+            | Op::Keep { .. }
+            | Op::Fc { .. } => Weights::None,
         };
         Ok(Layer { op, weights })
     }
@@ -216,20 +248,8 @@ impl Layer {
                 }
             }
             (op, Weights::Affine { weight, bias }) => {
-                let geometry = match op {
-                    Op::Double { kernel, .. } => Geometry::Double { kernel },
-                    Op::Conv {
-                        stride,
-                        pad,
-                        groups,
-                        ..
-                    } => Geometry::Convolution {
-                        stride,
-                        padding: pad,
-                        groups,
-                    },
-                    _ => Geometry::Keep,
-                };
+                let geometry = geometry(&op)
+                    .ok_or_else(|| NetError::Spec(format!("{op:?} is no convolution")))?;
                 convolution(&self.as_map(x)?, weight, bias.as_ref(), geometry, rectifier)?
             }
             (_, Weights::Norm(norm)) => rectifier.apply(norm.forward(x, pass.mode)?)?,
@@ -266,15 +286,14 @@ impl Layer {
         })
     }
 
-    /// The central square of what the layer computes, in fp32 at least.
-    fn cropped(&self, x: &Tensor, pass: Pass, side: i64) -> Result<Tensor> {
-        if let (Op::Double { kernel, .. }, Weights::Affine { weight, bias }) =
-            (self.op, &self.weights)
-        {
-            return to_images(&self.as_map(x)?, weight, bias.as_ref(), kernel, side);
+    /// The central square of what a doubling layer computes.
+    fn cropped(&self, x: &Tensor, side: i64) -> Result<Tensor> {
+        match (self.op, &self.weights) {
+            (Op::Double { kernel, .. }, Weights::Affine { weight, bias }) => {
+                to_images(&self.as_map(x)?, weight, bias.as_ref(), kernel, side)
+            }
+            (op, _) => Err(NetError::Spec(format!("{op:?} makes no images"))),
         }
-        let y = self.forward(x, pass, Rectifier::None)?;
-        window(&y, (y.size()[2] - side) / 2, side)
     }
 
     /// `x` `[N,C,H,W]`, or the square map that a vector `[N,C·H·W]` holds.
@@ -385,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_of_branches_are_named_and_ordered_as_the_learnable_ones_are() {
+    fn tensors_of_branches_are_named_in_their_order() {
         let named = FORK.tensors();
         let names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["a.bias", "a.weight", "b.bias", "b.weight"]);

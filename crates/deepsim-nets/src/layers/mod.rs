@@ -11,5 +11,5 @@ pub mod lrn;
 pub mod mode;
 pub mod op;
 pub mod shape;
-pub(crate) mod stack;
 pub mod tap;
+pub(crate) mod trained;

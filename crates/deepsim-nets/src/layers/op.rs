@@ -104,7 +104,7 @@ pub enum Op {
     Relu,
     /// max(x, 0) + slope · min(x, 0).
     LeakyRelu(f64),
-    /// Hyperbolic tangent. It and the layer in front of it are computed in fp32 at least.
+    /// Hyperbolic tangent. [`crate::layers::layer::forward`] computes it and the layer in front of it in fp32 at least.
     Tanh,
     /// Batch normalisation of a network that learns: statistics of the batch in training, running ones in evaluation.
     BatchNorm {
@@ -115,7 +115,7 @@ pub enum Op {
     },
     /// In training, each value is zero with this probability and enlarged otherwise.
     Dropout(f64),
-    /// The central square of this side; what follows is an image, in fp32 at least.
+    /// The central square of this side, out of a square map. Behind a [`Op::Double`] our bf16 kernels give it in fp32.
     Crop(i64),
     /// Maximum over square windows.
     MaxPool(Window),
@@ -145,9 +145,7 @@ pub enum Op {
 }
 
 /// The tensors of a convolution or a fully connected layer: `KEY.weight`, `KEY.bias`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Affine {
-    /// Prefix of the tensors' names.
+pub(crate) struct Affine {
     pub key: &'static str,
     /// Shape of the weight.
     pub weight: Vec<i64>,
@@ -155,9 +153,14 @@ pub struct Affine {
     pub bias: Option<i64>,
 }
 
+/// Whether a tensor of this name can learn: running statistics cannot.
+pub(crate) fn learns(name: &str) -> bool {
+    !name.contains(".running_")
+}
+
 impl Op {
     /// Its tensors, if it is a convolution or a fully connected layer.
-    pub fn affine(&self) -> Option<Affine> {
+    pub(crate) fn affine(&self) -> Option<Affine> {
         let (key, weight, output, bias) = match *self {
             Op::Conv {
                 key,
@@ -223,14 +226,26 @@ impl Op {
                 let operations = branches.iter().copied().flatten();
                 operations.flat_map(Op::tensors).collect()
             }
-            _ => self.parts().iter().flat_map(Part::shapes).collect(),
+            Op::ConvNorm(_) | Op::MbConv(_) => self.parts().iter().flat_map(Part::shapes).collect(),
+            // The others of these were asked above.
+            Op::Conv { .. }
+            | Op::Double { .. }
+            | Op::Keep { .. }
+            | Op::Fc { .. }
+            | Op::Relu
+            | Op::LeakyRelu(_)
+            | Op::Tanh
+            | Op::Dropout(_)
+            | Op::Crop(_)
+            | Op::MaxPool(_)
+            | Op::Lrn
+            | Op::GlobalAverage => Vec::new(),
         }
     }
 
-    /// How many of its values learn; running statistics do not.
+    /// How many of its values can learn; running statistics cannot.
     pub fn parameters(&self) -> i64 {
-        let learn = |(name, _): &(String, Vec<i64>)| !name.contains(".running_");
-        let tensors = self.tensors().into_iter().filter(learn);
+        let tensors = self.tensors().into_iter().filter(|(name, _)| learns(name));
         tensors
             .map(|(_, shape)| shape.iter().product::<i64>())
             .sum()
@@ -249,7 +264,15 @@ impl Op {
                 let end = |branch: &&[Op]| branch.iter().fold(input, |c, op| op.channels(c));
                 branches.iter().map(end).sum()
             }
-            _ => input,
+            Op::Relu
+            | Op::LeakyRelu(_)
+            | Op::Tanh
+            | Op::BatchNorm { .. }
+            | Op::Dropout(_)
+            | Op::Crop(_)
+            | Op::MaxPool(_)
+            | Op::Lrn
+            | Op::GlobalAverage => input,
         }
     }
 
@@ -265,7 +288,7 @@ impl Op {
             }
             | Op::Keep {
                 input: channels, ..
-            } => input.as_map(channels),
+            } => input.as_map(channels)?,
             _ => input,
         };
         let Extent { height, width, .. } = input;
@@ -284,7 +307,7 @@ impl Op {
                 ..
             } => {
                 let count = |size: i64| {
-                    let room = size + 2 * pad - kernel;
+                    let room = size.checked_add(2 * pad - kernel)?;
                     (room >= 0).then(|| room / stride + 1)
                 };
                 Some(map(output, count(height)?, count(width)?))
@@ -292,7 +315,7 @@ impl Op {
             Op::Double { output, .. } => Some(map(output, 2 * height, 2 * width)),
             Op::Keep { output, .. } => Some(map(output, height, width)),
             Op::Crop(side) => {
-                let fits = height >= side && width >= side;
+                let fits = height == width && height >= side;
                 fits.then(|| map(input.channels, side, side))
             }
             Op::MaxPool(window) => {

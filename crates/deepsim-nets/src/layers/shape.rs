@@ -51,18 +51,18 @@ impl Extent {
         }
     }
 
-    /// A vector as the square map of so many channels that it holds; a map as it is.
-    pub fn as_map(self, channels: i64) -> Extent {
+    /// A vector as the square map of so many channels that it holds, if it holds one; a map as it is.
+    pub fn as_map(self, channels: i64) -> Option<Extent> {
         if !self.flat {
-            return self;
+            return Some(self);
         }
-        let side = (self.channels / channels).isqrt();
-        Extent {
+        let side = self.channels.checked_div(channels)?.checked_isqrt()?;
+        (side * side * channels == self.channels).then_some(Extent {
             channels,
             height: side,
             width: side,
             flat: false,
-        }
+        })
     }
 }
 

@@ -5,8 +5,8 @@ use crate::error::{NetError, Result};
 use crate::layers::init::he_deviation;
 use crate::layers::op::{Op, conv, fc};
 use crate::layers::shape::{Extent, FeatureShape};
-use crate::layers::stack::{Decays, Initial};
-use crate::zoo::scaled;
+use crate::layers::trained::{Decays, Initial};
+use crate::zoo::{DiscriminatorParts, scaled};
 
 /// A trunk of doubling layers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,6 +45,7 @@ pub(crate) fn doublings(crop: i64) -> usize {
 }
 
 /// Features of shape `input`, and `noise` random numbers (or maps of them) beside them → images of `crop` pixels.
+/// The sizes are checked: [`crate::GeneratorSpec::layers`].
 ///
 /// # Errors
 /// [`NetError::Spec`] for features that are too large for the crop.
@@ -65,7 +66,8 @@ pub(crate) fn generator(
             let front = front.ok_or_else(|| {
                 NetError::Spec(format!("features of {input} are too large to invert"))
             })?;
-            map_front(channels + noise, size, front, leaky, &mut ops);
+            let into = 4i64 << enters;
+            map_front(channels + noise, size, (front, into), leaky, &mut ops);
             (front, enters)
         }
     };
@@ -114,7 +116,8 @@ fn vector_front(length: i64, width: f64, leaky: Op, ops: &mut Vec<Op>) -> i64 {
     channels
 }
 
-/// How many doublings of the trunk a map of this side leaves out.
+/// How many doublings of the trunk a map of this side leaves out. It enters at 4 pixels up to a side of 6, else at the
+/// next power of two.
 fn stage_of(size: i64) -> usize {
     let mut enters = 0;
     if size > 6 {
@@ -125,14 +128,13 @@ fn stage_of(size: i64) -> usize {
     enters
 }
 
-/// Three convolutions; the last one's kernel and padding bring the map to a size of the trunk: 4 for maps up to 6, else
-/// the next power of two.
-fn map_front(channels: i64, size: i64, front: i64, leaky: Op, ops: &mut Vec<Op>) {
-    let target = 4i64 << stage_of(size);
-    // size + 2·pad − kernel + 1 = target, with the smallest kernel from 2 on that gives a
+/// Three convolutions, from maps of side `size` to `front` maps of side `into`, which the last one's kernel and padding
+/// reach.
+fn map_front(channels: i64, size: i64, (front, into): (i64, i64), leaky: Op, ops: &mut Vec<Op>) {
+    // size + 2·pad − kernel + 1 = into, with the smallest kernel from 2 on that gives a
     // whole padding: 6→4 is 3×3 without padding, as published.
     let (kernel, pad) = (2..)
-        .map(|k| (k, target - size + k - 1))
+        .map(|k| (k, into - size + k - 1))
         .find(|(_, twice)| *twice >= 0 && twice % 2 == 0)
         .map_or((3, 1), |(k, twice)| (k, twice / 2));
     ops.extend([
@@ -175,17 +177,6 @@ const MIN_MAP: i64 = 3;
 /// Probability of dropping a value before each fully connected layer.
 const DROPOUT: f64 = 0.5;
 
-/// A discriminator's parts.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Discriminator {
-    /// Images → values, the averages of the last maps.
-    pub trunk: Vec<Op>,
-    /// Features → values that stand behind the trunk's; nothing where it does not see features.
-    pub branch: Vec<Op>,
-    /// Values → two logits.
-    pub head: Vec<Op>,
-}
-
 /// The convolutions of the discriminator: name, output channels, kernel, stride. Sizes are for 227×227 images. Every
 /// convolution is followed by a ReLU.
 const CONVOLUTIONS: [(&str, i64, i64, i64); 5] = [
@@ -201,7 +192,7 @@ const CONVOLUTIONS: [(&str, i64, i64, i64); 5] = [
 ///
 /// # Errors
 /// [`NetError::TooSmall`].
-pub(crate) fn discriminator(crop: i64, features: Option<i64>) -> Result<Discriminator> {
+pub(crate) fn discriminator(crop: i64, features: Option<i64>) -> Result<DiscriminatorParts> {
     let (mut trunk, averages) = [&[][..], &["Dconv5"], &["Dconv5", "Dconv3"]]
         .into_iter()
         .find_map(|dropped| convolutions(crop, dropped))
@@ -231,7 +222,7 @@ pub(crate) fn discriminator(crop: i64, features: Option<i64>) -> Result<Discrimi
         Op::Dropout(DROPOUT),
         fc("Dfc7", 512, 2),
     ];
-    Ok(Discriminator {
+    Ok(DiscriminatorParts {
         trunk,
         branch,
         head,

@@ -56,6 +56,17 @@ pub const NETS: &[&Net] = &[
     &squeezenet::NET,
 ];
 
+/// A discriminator's layers.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DiscriminatorParts {
+    /// What images go through.
+    pub trunk: Vec<Op>,
+    /// What features go through, if it sees them; their values stand behind the trunk's.
+    pub branch: Vec<Op>,
+    /// What the values of both go through.
+    pub head: Vec<Op>,
+}
+
 /// Channels at a width. Multiples of 8 keep matrix kernels on their fast paths.
 pub(crate) fn scaled(channels: i64, width: f64) -> i64 {
     let scaled = (channels as f64 * width / 8.0).round() as i64 * 8;

@@ -7,7 +7,7 @@
 use crate::error::{NetError, Result};
 use crate::layers::op::{Op, fc};
 use crate::layers::shape::MAX_CROP;
-use crate::layers::stack::{Decays, Initial};
+use crate::layers::trained::{Decays, Initial};
 use crate::zoo::scaled;
 
 /// Halvings and doublings of the three networks.
@@ -23,7 +23,7 @@ const KERNEL: i64 = 5;
 ///
 /// # Errors
 /// Sizes and widths that these networks are not made for.
-pub(crate) fn base(crop: i64, width: f64) -> Result<i64> {
+fn base(crop: i64, width: f64) -> Result<i64> {
     if crop % SHRINK != 0 || !(2 * SHRINK..=MAX_CROP).contains(&crop) {
         return Err(NetError::Spec(format!(
             "the networks of Larsen et al. take crops of 16 to {MAX_CROP} pixels that are multiples of 8, \
@@ -160,7 +160,7 @@ pub(crate) fn initial(op: &Op) -> Initial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::stack::build;
+    use crate::layers::trained::build;
     use tch::Device;
 
     #[test]

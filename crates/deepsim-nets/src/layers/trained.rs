@@ -4,8 +4,8 @@ use tch::Device;
 
 use super::init::untrained;
 use super::layer::Layer;
-use super::op::Op;
-use crate::error::Result;
+use super::op::{Op, learns};
+use crate::error::{NetError, Result};
 use crate::params::{Param, Params};
 
 /// How the weights of an operation begin, and what training does to them. Biases begin at zero.
@@ -31,7 +31,7 @@ pub(crate) enum Decays {
 /// named, in [`Params`]: a weight before its bias, running statistics of batch normalisation among them.
 ///
 /// # Errors
-/// What libtorch refuses (out of memory).
+/// An operation with weights that are not learnt in this form; what libtorch refuses (out of memory).
 pub(crate) fn build(
     net: &str,
     ops: &[Op],
@@ -41,7 +41,13 @@ pub(crate) fn build(
 ) -> Result<(Vec<Layer>, Params)> {
     let mut params = Params::default();
     let mut layers = Vec::with_capacity(ops.len());
+    let mut channels = 0;
     for op in ops {
+        let affine = op.affine().is_some();
+        let tensors = op.tensors();
+        if !(affine || matches!(op, Op::BatchNorm { .. }) || tensors.is_empty()) {
+            return Err(NetError::Spec(format!("no network that learns has {op:?}")));
+        }
         let Initial {
             deviation,
             bias_learns,
@@ -49,15 +55,14 @@ pub(crate) fn build(
         } = initial(op);
         let draw =
             |name: &str, shape: &[i64]| untrained(&format!("{net}.{name}"), shape, deviation, seed);
-        let layer = Layer::new(*op, 0, &draw, device)?;
-        let affine = op.affine().is_some();
-        let mut named: Vec<_> = op.tensors().into_iter().zip(layer.tensors()).collect();
-        named.sort_by_key(|((name, _), _)| !is_weight(name));
-        for ((name, _), tensor) in named {
+        let layer = Layer::new(*op, channels, &draw, device)?;
+        channels = op.channels(channels);
+        let names = tensors.into_iter().map(|(name, _)| name);
+        for (name, tensor) in weight_first(names.zip(layer.tensors()).collect()) {
             let (trains, decays) = match (affine, is_weight(&name)) {
                 (true, true) => (true, decays != Decays::Nothing),
                 (true, false) => (bias_learns, decays == Decays::WeightAndBias),
-                (false, _) => (!name.contains(".running_"), false),
+                (false, _) => (learns(&name), false),
             };
             params.push(Param {
                 tensor: tensor.f_set_requires_grad(trains)?,
@@ -73,12 +78,14 @@ pub(crate) fn build(
 
 /// Names and shapes of the tensors of [`build`], in its order.
 pub(crate) fn shapes(ops: &[Op]) -> Vec<(String, Vec<i64>)> {
-    let in_order = |op: &Op| {
-        let mut tensors = op.tensors();
-        tensors.sort_by_key(|(name, _)| !is_weight(name));
-        tensors
-    };
-    ops.iter().flat_map(in_order).collect()
+    let tensors = ops.iter().map(|op| weight_first(op.tensors()));
+    tensors.flatten().collect()
+}
+
+/// An operation's tensors by name, a weight before its bias.
+fn weight_first<T>(mut named: Vec<(String, T)>) -> Vec<(String, T)> {
+    named.sort_by_key(|(name, _)| !is_weight(name));
+    named
 }
 
 fn is_weight(name: &str) -> bool {
