@@ -191,6 +191,7 @@ impl FeatureNet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::init::normal;
     use tch::Kind;
 
     #[test]
@@ -213,7 +214,9 @@ mod tests {
     #[test]
     fn gradients_reach_the_image_and_never_the_weights() {
         let net = FeatureNet::random(NetKind::AlexNet, Tap::Pool2, 1, Device::Cpu).unwrap();
-        let x = Tensor::randn([1, 3, 64, 64], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let x = normal("x", &[1, 3, 64, 64], 1.0, 1)
+            .unwrap()
+            .set_requires_grad(true);
         let y = net.features(&x, &[Tap::Relu1, Tap::Pool2]).unwrap();
         assert_eq!(y.len(), 2);
         y[1].sum(Kind::Float).backward();

@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn equals_the_pooling_composition() {
         tch::manual_seed(1);
-        let x = Tensor::randn([2, 16, 5, 7], (Kind::Float, Device::Cpu)) * 300.0;
+        let x = crate::layers::init::normal("x", &[2, 16, 5, 7], 300.0, 1).unwrap();
         let got = lrn(&x, &band(16, Device::Cpu).unwrap()).unwrap();
         let want = reference(&x);
         let relative = ((&got - &want).norm() / want.norm()).double_value(&[]);

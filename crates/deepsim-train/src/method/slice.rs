@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn the_whole_batch_is_left_as_it_is() {
         let whole = Slice::whole(4);
-        let drawn = Tensor::rand([4, 3], (Kind::Float, Device::Cpu));
+        let drawn = Tensor::ones([4, 3], (Kind::Float, Device::Cpu));
         let found = whole.of(drawn.shallow_clone()).unwrap();
         assert_eq!(found.data_ptr(), drawn.data_ptr());
         let loss = whole.part(drawn.shallow_clone(), Reduction::Mean).unwrap();
