@@ -8,10 +8,12 @@ use serde_json::Value;
 
 use crate::config::Config;
 
-/// Keys that a resume may change: the length of the run, its reports, its threads and what it tolerates. Consent to run
+/// Keys that a resume may change: the length of the run, its reports, its threads and micro-batches, and what it
+/// tolerates. Consent to run
 /// code is no part of an experiment either.
-const FREE: [&str; 12] = [
+const FREE: [&str; 13] = [
     "train.steps",
+    "train.accumulate",
     "train.threads",
     "train.log_every",
     "train.checkpoint_every",

@@ -310,6 +310,32 @@ fn only_what_changes_the_run_counts_as_another_experiment() {
     );
 }
 
+/// Another number of micro-batches changes nothing but rounding: a run may go on with it.
+#[test]
+fn micro_batches_are_one_unless_said_otherwise_and_may_change() {
+    let whole = parse(&quickstart(), &[]).unwrap();
+    assert_eq!(whole.config.train.accumulate, 1);
+    let split = parse(&quickstart(), &["train.accumulate=3"]).unwrap();
+    assert!(split.differences(&whole.config).is_empty());
+    let batch = whole.config.train.batch_size;
+    for (number, words) in [
+        (0, "train.accumulate".to_owned()),
+        (
+            batch + 1,
+            format!("must be at most train.batch_size ({batch})"),
+        ),
+    ] {
+        let text = message(&quickstart(), &[&format!("train.accumulate={number}")]);
+        assert!(text.contains(&words), "{text}");
+    }
+    let normalised = ["discriminator.architecture=larsen", "train.accumulate=2"];
+    let text = message(&quickstart(), &normalised);
+    assert!(
+        text.contains("`train.accumulate` must be 1 here: batch normalisation"),
+        "{text}"
+    );
+}
+
 /// A key that came later than the first runs: left out it means what they did, and a run that has
 /// begun keeps it.
 #[test]

@@ -58,11 +58,26 @@ impl Posterior {
     /// # Errors
     /// What libtorch refuses.
     pub fn draw(&self) -> Result<Tensor> {
+        let options = (Kind::Float, self.mean.device());
+        let noise = match self.log_variance {
+            Some(_) => Some(Tensor::f_randn(self.mean.size(), options)?),
+            None => None,
+        };
+        self.at(noise.as_ref())
+    }
+
+    /// Codes `[N,size]` for ε `[N,size]`: μ + σ⊙ε, or μ where codes are plain.
+    ///
+    /// # Errors
+    /// Gaussian codes without ε, and ε of another shape.
+    pub fn at(&self, noise: Option<&Tensor>) -> Result<Tensor> {
         let Some(log_variance) = &self.log_variance else {
             return Ok(self.mean.shallow_clone());
         };
-        let options = (Kind::Float, self.mean.device());
-        let noise = Tensor::f_randn(self.mean.size(), options)?.f_to_kind(self.mean.kind())?;
+        let noise = noise
+            .filter(|noise| noise.size() == self.mean.size())
+            .ok_or_else(|| NetError::Spec("Gaussian codes need a draw for each value".into()))?
+            .f_to_kind(self.mean.kind())?;
         let deviation = log_variance.f_mul_scalar(0.5)?.f_exp()?;
         Ok(self.mean.f_add(&deviation.f_mul(&noise)?)?)
     }

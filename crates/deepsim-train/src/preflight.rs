@@ -17,6 +17,7 @@ use deepsim_nets::loss::ssim as structural;
 use tch::Device;
 
 use crate::error::Result;
+use crate::method::Slice;
 use crate::observe::metrics_log::{self, Means};
 use crate::precision::{advice, set_products};
 use crate::reports::{SHEET, is_evaluated};
@@ -415,7 +416,9 @@ fn recorded(experiment: &Experiment, request: &Request) -> Result<Option<Checkpo
 fn batches(experiment: &Experiment, test: &Dataset) -> Vec<i64> {
     let train = &experiment.config.train;
     let mut sizes = measure::batch_sizes(test.len().min(train.eval_images));
-    sizes.extend([train.batch_size, test.len().min(SHEET)].map(|n| n as i64));
+    let parts = Slice::split(train.batch_size as i64, train.accumulate as i64);
+    sizes.extend(parts.iter().map(|part| part.len));
+    sizes.push(test.len().min(SHEET) as i64);
     sizes.sort_unstable();
     sizes.dedup();
     sizes

@@ -1,10 +1,8 @@
-//! Micro-batches of a batch: what their phases find adds up to what the whole batch's find, and is a fixed share of what
-//! the same images give as a batch of their own.
+//! Micro-batches of a batch: what their phases find adds up to what the whole batch's find, and an iteration on several is
+//! that on one. In double precision, so that nothing but the mathematics is held.
 //!
-//! In double precision, so that nothing but the mathematics is held. The two comparisons complete each other. Sums are
-//! compared with zeros for the discriminator's last weights: its dropout, which no slice covers, then changes no logit, and
-//! the gradient of its last biases is that of any masks. Nothing of an adversarial gradient shows there. Shares are compared
-//! with all weights as they are: two images draw the same masks as a part and as a whole.
+//! With batch normalisation parts do not add up: they have statistics of their own. Then a part is a fixed share of what the
+//! same images, with the same draws, give as a batch of their own.
 
 // The leave that clippy.toml gives tests ends at their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -14,12 +12,12 @@ use std::path::Path;
 use deepsim_experiment::{Experiment, Perception};
 use deepsim_nets::init::seeded;
 use deepsim_nets::loss::TermKind;
-use deepsim_nets::{Code, LatentSpec, Reduction};
+use deepsim_nets::{Adam, AdamOptions, Params, Reduction};
 use deepsim_train::method::deepsim::{discriminator_gradients, forward, generator_gradients};
 use deepsim_train::method::gate::Gate;
 use deepsim_train::method::gradients::Player;
 use deepsim_train::method::vaegan::compute_gradients;
-use deepsim_train::method::{MicroBatch, Plan, Slice, Sums};
+use deepsim_train::method::{Draws, MicroBatch, Plan, Slice, Sums, iterate};
 use deepsim_train::state::State;
 use tch::{Device, Kind, Tensor};
 
@@ -31,13 +29,10 @@ const TOLERANCE: f64 = 1e-8;
 const REDUCTIONS: [Reduction; 3] = [Reduction::Caffe, Reduction::Mean, Reduction::Paper];
 /// Seed of all draws of the phases.
 const SEED: i64 = 11;
-/// Length of VAE/GAN's codes: so short that libtorch draws numbers one after the other.
-const CODE: i64 = 3;
 
-/// The two losses of the discriminator, and its last gradient, in [`values`].
+/// The two losses of the discriminator in [`values`].
 const ON_REAL: &str = "on real";
 const ON_GENERATED: &str = "on generated";
-const LAST_BIASES: &str = "the discriminator's last biases";
 
 fn experiment(file: &str, sets: &[&str]) -> Experiment {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
@@ -68,38 +63,36 @@ impl Run {
         Run::of(&experiment(file, &sets))
     }
 
-    /// A small experiment of VAE/GAN. Plain codes, which no file may ask for there, leave the prior's as its only draws.
-    fn vaegan(file: &str, more: &[&str], code: Code) -> Run {
-        let size = format!("latent.size={CODE}");
+    /// A small experiment of VAE/GAN.
+    fn vaegan(file: &str, more: &[&str]) -> Run {
         let mut sets = vec![
             "data.crop=32",
-            size.as_str(),
+            "latent.size=5",
             "generator.width=0.25",
             "discriminator.width=0.25",
             "encoder.width=0.25",
             "train.precision=fp32",
         ];
         sets.extend_from_slice(more);
-        let mut experiment = experiment(file, &sets);
-        experiment.config.latent = Some(LatentSpec { size: CODE, code });
-        Run::of(&experiment)
+        Run::of(&experiment(file, &sets))
     }
 
     fn of(experiment: &Experiment) -> Run {
         let mut perception = Perception::load(experiment, Device::Cpu).unwrap();
-        let state = State::new(experiment, perception.take_learned(), Device::Cpu).unwrap();
+        let mut state = State::new(experiment, perception.take_learned(), Device::Cpu).unwrap();
         perception.widen().unwrap();
-        state.generator.params().widen().unwrap();
-        if let Some(encoder) = &state.encoder {
-            encoder.params.widen().unwrap();
+        // Moments are of the weights' precision.
+        let options = &experiment.config.optimizer;
+        let widened = |params: &Params, options: Option<AdamOptions>| {
+            params.widen().unwrap();
+            Adam::new(params, options.unwrap()).unwrap()
+        };
+        state.adam_g = widened(state.generator.params(), Some(options.generator));
+        if let Some(encoder) = &mut state.encoder {
+            encoder.adam = widened(&encoder.params, options.encoder);
         }
         let d = state.discriminator.as_ref().unwrap().params();
-        d.widen().unwrap();
-        if let Some(bias) = d.get("Dfc7.bias") {
-            let _guard = tch::no_grad_guard();
-            bias.shallow_clone()
-                .copy_(&Tensor::from_slice(&[0.7, -0.4]));
-        }
+        state.adam_d = Some(widened(d, options.discriminator));
         let crop = i64::from(experiment.config.data.crop);
         let x = seeded(5, || {
             let options = (Kind::Double, Device::Cpu);
@@ -114,40 +107,31 @@ impl Run {
         }
     }
 
-    /// With zeros for the discriminator's last weights.
-    fn without_dropout(self) -> Run {
-        {
-            let _guard = tch::no_grad_guard();
-            let d = self.state.discriminator.as_ref().unwrap().params();
-            let mut last = d.get("Dfc7.weight").unwrap().shallow_clone();
-            let _ = last.fill_(0.0);
-        }
-        self
+    /// What an iteration draws for all images.
+    fn draws(&self) -> Draws {
+        Draws::new(&self.state, &self.plan, IMAGES, Device::Cpu, SEED).unwrap()
     }
 
     /// All phases of a micro-batch, of images whose place in the batch may be told wrongly.
-    fn phases(&self, x: &Tensor, told: Slice) -> Sums {
-        let batch = MicroBatch::new(&self.perception, &self.plan, x, None, told).unwrap();
-        seeded(SEED, || {
-            if let Some(rule) = self.plan.vaegan {
-                return compute_gradients(&self.state, &batch, rule).unwrap();
-            }
-            let forward = forward(&self.state, &batch).unwrap();
-            let (mut sums, verdict) =
-                discriminator_gradients(&self.state, &batch, &forward).unwrap();
-            let of_generator = generator_gradients(&self.state, &batch, forward, &verdict).unwrap();
-            sums.add_(of_generator).unwrap();
-            sums
-        })
+    fn phases(&self, x: &Tensor, draws: &Draws, told: Slice) -> Sums {
+        let batch = MicroBatch::new(&self.perception, &self.plan, draws, x, None, told).unwrap();
+        if let Some(rule) = self.plan.vaegan {
+            return compute_gradients(&self.state, &batch, rule).unwrap();
+        }
+        let forward = forward(&self.state, &batch).unwrap();
+        let (mut sums, verdict) = discriminator_gradients(&self.state, &batch, &forward).unwrap();
+        let of_generator = generator_gradients(&self.state, &batch, forward, &verdict).unwrap();
+        sums.add_(of_generator).unwrap();
+        sums
     }
 
     fn whole(&self) -> Sums {
-        self.phases(&self.x, Slice::whole(IMAGES))
+        self.phases(&self.x, &self.draws(), Slice::whole(IMAGES))
     }
 
     /// Micro-batches of these sizes, one after the other.
     fn added(&self, sizes: &[i64]) -> Sums {
-        let (mut sums, mut from) = (Sums::default(), 0);
+        let (draws, mut sums, mut from) = (self.draws(), Sums::default(), 0);
         for &len in sizes {
             let slice = Slice {
                 from,
@@ -155,7 +139,7 @@ impl Run {
                 global: IMAGES,
             };
             let x = self.x.narrow(0, from, len);
-            sums.add_(self.phases(&x, slice)).unwrap();
+            sums.add_(self.phases(&x, &draws, slice)).unwrap();
             from += len;
         }
         assert_eq!(from, IMAGES);
@@ -189,19 +173,8 @@ fn values(sums: &Sums) -> Values {
     all.push((ON_GENERATED.to_owned(), sides.generated.shallow_clone()));
     for gradients in &sums.gradients {
         let flat: Vec<Tensor> = gradients.tensors.iter().map(|t| t.flatten(0, -1)).collect();
-        if gradients.player == Player::Discriminator {
-            let last = flat.last().unwrap().shallow_clone();
-            all.push((LAST_BIASES.to_owned(), last));
-        }
         all.push((gradients.player.name().to_owned(), Tensor::cat(&flat, 0)));
     }
-    all
-}
-
-/// Everything but the gradients that dropout changes although it changes no logit.
-fn undropped(sums: &Sums) -> Values {
-    let mut all = values(sums);
-    all.retain(|(name, _)| name != Player::Discriminator.name());
     all
 }
 
@@ -228,9 +201,9 @@ fn adds_up(what: &str, run: &mut Run, kinds: &[TermKind]) {
         let whole = run.whole();
         let found: Vec<TermKind> = whole.terms.iter().map(|(term, _)| term.kind()).collect();
         assert_eq!(found, kinds, "{what}");
-        let whole = undropped(&whole);
+        let whole = values(&whole);
         for sizes in [[2, 2], [1, 3]] {
-            let (name, error) = apart(&undropped(&run.added(&sizes)), &whole);
+            let (name, error) = apart(&values(&run.added(&sizes)), &whole);
             assert!(
                 error < TOLERANCE,
                 "{what}, {reduction:?}, {sizes:?}: {name} {error:.1e}"
@@ -239,9 +212,9 @@ fn adds_up(what: &str, run: &mut Run, kinds: &[TermKind]) {
     }
 }
 
-/// Holds two images as a part, the first of which stands at `from`, against the same two as a whole batch, in all
-/// reductions. Both must draw the same numbers for what is `judged`.
-fn is_a_share(what: &str, run: &mut Run, from: i64, judged: impl Fn(&str) -> bool) {
+/// Holds two images as a part, the first of which stands at `from`, against the same two with the same draws as a whole
+/// batch, in all reductions.
+fn is_a_share(what: &str, run: &mut Run, from: i64) {
     for reduction in REDUCTIONS {
         run.plan.reduction = reduction;
         let slice = Slice {
@@ -249,13 +222,12 @@ fn is_a_share(what: &str, run: &mut Run, from: i64, judged: impl Fn(&str) -> boo
             len: PART,
             global: IMAGES,
         };
-        let x = run.x.narrow(0, from, PART);
-        let mut part = values(&run.phases(&x, slice));
-        part.retain(|(name, _)| judged(name));
-        let whole = values(&run.phases(&x, Slice::whole(PART)));
+        let (x, draws) = (run.x.narrow(0, from, PART), run.draws());
+        let part = values(&run.phases(&x, &draws, slice));
+        let own = draws.of(slice).unwrap();
+        let whole = values(&run.phases(&x, &own, Slice::whole(PART)));
         let expected: Values = whole
             .into_iter()
-            .filter(|(name, _)| judged(name))
             .map(|(name, value)| {
                 let share = run.share(&name);
                 (name, value * share)
@@ -276,24 +248,29 @@ const PASSES: [&str; 2] = [
 ];
 
 #[test]
-fn the_paper_s_terms_add_up_in_either_order_of_passes() {
+fn the_paper_s_terms_add_up_whoever_pauses() {
     for passes in PASSES {
-        let run = Run::paper("conv5.toml", &[passes]);
-        adds_up(passes, &mut run.without_dropout(), &PAPER);
+        let mut run = Run::paper("conv5.toml", &[passes]);
+        for (train_d, train_g) in [(true, true), (true, false), (false, true)] {
+            run.state.gate = Gate { train_d, train_g };
+            let what = format!("{passes}, {:?}", run.state.gate);
+            adds_up(&what, &mut run, &PAPER);
+        }
     }
 }
 
 #[test]
 fn a_generator_s_noise_and_its_diversity_add_up() {
-    let sets = [
-        "generator.noise=5",
-        "diversity.weight=300.0",
-        "diversity.limit=1000.0",
-    ];
+    let mut run = Run::paper("conv5.toml", &NOISE);
     let kinds = [&PAPER[..], &[TermKind::Diversity]].concat();
-    let run = Run::paper("conv5.toml", &sets);
-    adds_up("noise", &mut run.without_dropout(), &kinds);
+    adds_up("noise", &mut run, &kinds);
 }
+
+const NOISE: [&str; 3] = [
+    "generator.noise=5",
+    "diversity.weight=300.0",
+    "diversity.limit=1000.0",
+];
 
 /// An encoder that learns, beside a comparator that is another network.
 const LEARNS: [&str; 4] = [
@@ -305,68 +282,27 @@ const LEARNS: [&str; 4] = [
 
 #[test]
 fn drawn_codes_and_their_divergence_add_up() {
-    let mut run = Run::paper("vae-alexnet.toml", &LEARNS).without_dropout();
-    let kinds = [&PAPER[..], &[TermKind::Kl]].concat();
-    adds_up("codes", &mut run, &kinds);
-    let players: Vec<Player> = run.whole().gradients.iter().map(|g| g.player).collect();
-    let all = [Player::Discriminator, Player::Generator, Player::Encoder];
-    assert_eq!(players, all);
-}
-
-/// The adversarial gradient among them, whoever pauses: a pass that serves one network alone is another one.
-#[test]
-fn a_part_is_its_share_of_the_same_images_as_a_whole_batch() {
     for passes in PASSES {
-        let mut run = Run::paper("conv5.toml", &[passes]);
-        for (train_d, train_g) in [(true, true), (true, false), (false, true)] {
-            run.state.gate = Gate { train_d, train_g };
-            let what = format!("{passes}, {:?}", run.state.gate);
-            is_a_share(&what, &mut run, 2, |_| true);
-        }
+        let mut run = Run::paper("vae-alexnet.toml", &[&LEARNS[..], &[passes]].concat());
+        let kinds = [&PAPER[..], &[TermKind::Kl]].concat();
+        adds_up(passes, &mut run, &kinds);
+        let players: Vec<Player> = run.whole().gradients.iter().map(|g| g.player).collect();
+        let all = [Player::Discriminator, Player::Generator, Player::Encoder];
+        assert_eq!(players, all);
     }
 }
 
-#[test]
-fn a_part_of_plain_codes_is_its_share_with_the_encoder_s_gradient() {
-    let plain = ["latent.code=plain", "loss.kl=0.0"];
-    for passes in PASSES {
-        let sets = [&LEARNS[..], &plain, &[passes]].concat();
-        let mut run = Run::paper("vae-alexnet.toml", &sets);
-        let found = values(&run.whole());
-        assert!(found.iter().any(|(name, _)| name == Player::Encoder.name()));
-        is_a_share(passes, &mut run, 2, |_| true);
-    }
-}
-
-/// VAE/GAN's batch normalisation takes the statistics of the part: parts do not add up to the whole, but each is its
-/// share of the same images as a whole batch.
 #[test]
 fn a_part_of_vae_gan_s_batch_is_its_share_of_the_same_images_as_a_whole_batch() {
-    // The first draws of a part are those of the whole batch. Later ones are not: the part has left out draws between.
-    let first = |images: i64| {
-        let options = (Kind::Float, Device::Cpu);
-        seeded(SEED, || Tensor::randn([images, CODE], options))
-    };
-    assert_eq!(first(IMAGES).narrow(0, 0, PART), first(PART));
-
-    let all = ["loss.img=6e-5"];
-    let mut plain = Run::vaegan("sample/faces-vaegan.toml", &all, Code::Plain);
-    is_a_share("plain codes", &mut plain, 0, |_| true);
-    let mut gan = Run::vaegan("sample/faces-gan.toml", &[], Code::Gaussian);
-    is_a_share("GAN", &mut gan, 0, |_| true);
-    // The prior is drawn after the codes: what it enters is that of other images.
-    let mut run = Run::vaegan("sample/faces-vaegan.toml", &all, Code::Gaussian);
-    let codes = ["loss.feat", "loss.img", "loss.kl", Player::Encoder.name()];
-    let found = values(&run.whole());
-    for name in codes {
-        assert!(found.iter().any(|(known, _)| known == name), "no {name}");
-    }
-    is_a_share("drawn codes", &mut run, 0, |name| codes.contains(&name));
+    let mut run = Run::vaegan("sample/faces-vaegan.toml", &["loss.img=6e-5"]);
+    is_a_share("VAE/GAN", &mut run, 1);
+    let mut gan = Run::vaegan("sample/faces-gan.toml", &[]);
+    is_a_share("GAN", &mut gan, 2);
 }
 
 #[test]
 fn gradients_of_vae_gan_s_micro_batches_are_added_each_to_its_own() {
-    let run = Run::vaegan("sample/faces-vaegan.toml", &[], Code::Gaussian);
+    let run = Run::vaegan("sample/faces-vaegan.toml", &[]);
     let mut twice = run.whole();
     let expected: Values = values(&twice)
         .into_iter()
@@ -377,27 +313,93 @@ fn gradients_of_vae_gan_s_micro_batches_are_added_each_to_its_own() {
     assert!(error < TOLERANCE, "{name} {error:.1e}");
 }
 
-/// What the comparison is worth: a micro-batch that takes itself for a whole batch, or for another one, is noticed.
+/// Losses and weights after three iterations on so many micro-batches.
+fn trained(run: &mut Run, micro_batches: i64) -> Values {
+    run.plan.micro_batches = micro_batches;
+    let mut found = Values::new();
+    for it in 0..3 {
+        let losses = iterate(
+            &mut run.state,
+            &run.perception,
+            &run.x,
+            None,
+            &run.plan,
+            SEED + it,
+        )
+        .unwrap();
+        for (term, value) in losses.terms.iter() {
+            let name = format!("{} of iteration {it}", term.log_key());
+            found.push((name, Tensor::from_slice(&[*value])));
+        }
+    }
+    for (file, tensors) in run.state.snapshot().files {
+        for (name, tensor) in tensors {
+            if tensor.norm().double_value(&[]) > 0.0 {
+                found.push((format!("{file}: {name}"), tensor.copy()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn iterations_on_several_micro_batches_are_those_on_the_whole_batch() {
+    let learns = [&LEARNS[..], &["optimizer.encoder.eps=1.0"]].concat();
+    let cases = [
+        ("conv5.toml", vec![PASSES[0]]),
+        ("conv5.toml", vec![PASSES[1]]),
+        ("conv5.toml", NOISE.to_vec()),
+        ("vae-alexnet.toml", learns),
+    ];
+    // Smooth steps: Adam's would amplify rounding where a gradient is nearly zero.
+    let smooth = [
+        "optimizer.generator.eps=1.0",
+        "optimizer.discriminator.eps=1.0",
+    ];
+    for (file, sets) in cases {
+        let sets = [&sets[..], &smooth].concat();
+        let whole = trained(&mut Run::paper(file, &sets), 1);
+        for parts in [2, 3] {
+            let (name, error) = apart(&trained(&mut Run::paper(file, &sets), parts), &whole);
+            assert!(
+                error < TOLERANCE,
+                "{file}, {sets:?} in {parts}: {name} {error:.1e}"
+            );
+        }
+    }
+}
+
+/// What the comparison is worth: a micro-batch that takes itself for a whole batch, or for another one, is noticed, and
+/// so is one that drops out other values.
 #[test]
 fn a_wrong_slice_is_noticed() {
-    let run = Run::paper("conv5.toml", &["generator.noise=64"]).without_dropout();
-    let whole = undropped(&run.whole());
-    let wrong = |told: [Slice; 2]| {
+    let run = Run::paper("conv5.toml", &["generator.noise=64"]);
+    let (draws, whole) = (run.draws(), values(&run.whole()));
+    let wrong = |told: [Slice; 2], draws: &Draws| {
         let mut sums = Sums::default();
         for (from, told) in [0, 2].into_iter().zip(told) {
             let x = run.x.narrow(0, from, 2);
-            sums.add_(run.phases(&x, told)).unwrap();
+            sums.add_(run.phases(&x, draws, told)).unwrap();
         }
-        apart(&undropped(&sums), &whole).1
+        apart(&values(&sums), &whole).1
     };
     let at = |from| Slice {
         from,
         len: 2,
         global: IMAGES,
     };
-    assert!(wrong([at(0), at(2)]) < TOLERANCE);
-    assert!(wrong([Slice::whole(2); 2]) > 0.5, "each counts twice");
-    assert!(wrong([at(2), at(0)]) > 1e-5, "the other's noise");
+    assert!(wrong([at(0), at(2)], &draws) < TOLERANCE);
+    let first = draws.of(at(0)).unwrap();
+    assert!(
+        wrong([Slice::whole(2); 2], &first) > 0.5,
+        "each counts twice"
+    );
+    assert!(wrong([at(2), at(0)], &draws) > 1e-5, "the other's draws");
+    let mut others = draws.of(Slice::whole(IMAGES)).unwrap();
+    others.updated = run.state.discriminator.as_ref().map_or_else(Vec::new, |d| {
+        seeded(SEED + 1, || d.draw_masks(IMAGES, Device::Cpu)).unwrap()
+    });
+    assert!(wrong([at(0), at(2)], &others) > 1e-5, "other masks");
 }
 
 /// The same of the adversarial gradient: of twice the weight it lies far beyond what is allowed.
@@ -422,7 +424,8 @@ fn another_adversarial_gradient_is_noticed() {
 fn images_that_a_slice_does_not_count_are_refused() {
     let run = Run::paper("conv5.toml", &[]);
     let slice = Slice::whole(IMAGES - 1);
-    let refused = MicroBatch::new(&run.perception, &run.plan, &run.x, None, slice);
+    let (draws, x) = (run.draws(), &run.x);
+    let refused = MicroBatch::new(&run.perception, &run.plan, &draws, x, None, slice);
     let error = refused.unwrap_err();
     assert!(
         error.to_string().contains("3 images, got a tensor"),

@@ -20,7 +20,7 @@ use deepsim_nets::params::Params;
 use deepsim_nets::{Adam, Mode};
 use deepsim_train::method::gradients::Player;
 use deepsim_train::method::vaegan::compute_gradients;
-use deepsim_train::method::{Losses, MicroBatch, Plan, Slice, iterate};
+use deepsim_train::method::{Draws, Losses, MicroBatch, Plan, Slice, iterate};
 use deepsim_train::state::State;
 use tch::{Device, Kind, Tensor};
 
@@ -139,10 +139,9 @@ fn values(r: &Reference, experiment: &Experiment, kind: Kind) -> (Values, Outcom
     let rule = run.plan.vaegan.unwrap();
     let x = images(0);
     let slice = Slice::whole(x.size()[0]);
-    let batch = MicroBatch::new(&run.perception, &run.plan, &x, None, slice).unwrap();
-    let found = deepsim_nets::init::seeded(seeds[0], || {
-        compute_gradients(&run.state, &batch, rule).unwrap()
-    });
+    let draws = Draws::new(&run.state, &run.plan, slice.global, Device::Cpu, seeds[0]).unwrap();
+    let batch = MicroBatch::new(&run.perception, &run.plan, &draws, &x, None, slice).unwrap();
+    let found = compute_gradients(&run.state, &batch, rule).unwrap();
     for gradients in found.gradients {
         let net = match gradients.player {
             Player::Encoder => "E",

@@ -150,6 +150,10 @@ fn vaegan(config: &Config) -> Checked {
         let reason = "must be at least 2: batch normalisation takes the statistics of a batch";
         return complain("train.batch_size", reason);
     }
+    if normalised && config.train.accumulate > 1 {
+        let reason = "must be 1 here: batch normalisation takes the statistics of the whole batch";
+        return complain("train.accumulate", reason);
+    }
     let one = DiscriminatorPasses::One;
     let discriminator = config.discriminator.as_ref();
     if config.train.discriminator_passes == one

@@ -55,6 +55,10 @@ fn yes() -> bool {
     true
 }
 
+fn one() -> usize {
+    1
+}
+
 /// `[train]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +67,11 @@ pub struct Train {
     pub steps: u64,
     /// Images per iteration.
     pub batch_size: usize,
+    /// Micro-batches that an iteration's images are split into. They pass one after the other, and their gradients add
+    /// up to the whole batch's, but for rounding: with K of them the networks hold about a K-th of the images at a time.
+    /// In the paper's order of passes, images are generated twice for that. Networks with batch normalisation take 1.
+    #[serde(default = "one")]
+    pub accumulate: usize,
     /// Seed of everything random.
     pub seed: u64,
     /// Threads of libtorch and of the decoder; 0: as many as the process may use processors for (affinity and a container's
@@ -109,11 +118,19 @@ impl Train {
         at_least_one(&[
             ("train.steps", self.steps),
             ("train.batch_size", self.batch_size as u64),
+            ("train.accumulate", self.accumulate as u64),
             ("train.log_every", self.log_every),
             ("train.checkpoint_every", self.checkpoint_every),
             ("train.keep_checkpoints", self.keep_checkpoints as u64),
             ("train.eval_images", self.eval_images as u64),
         ])?;
+        if self.accumulate > self.batch_size {
+            let reason = format!(
+                "must be at most train.batch_size ({}): a micro-batch holds an image at least",
+                self.batch_size
+            );
+            return complain("train.accumulate", reason);
+        }
         // TOML's numbers are signed. The parser takes larger ones all the same, and could not write them again.
         if self.seed > i64::MAX as u64 {
             return complain("train.seed", format!("must be at most {}", i64::MAX));

@@ -4,7 +4,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{NetError, Result};
 use crate::images;
@@ -147,6 +147,43 @@ impl Discriminator {
     /// # Errors
     /// Images too small, or features missing or superfluous.
     pub fn forward(&self, caffe: &Tensor, features: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
+        self.forward_with(caffe, features, mode, None)
+    }
+
+    /// Masks of dropout for so many images, drawn out of libtorch's generator of random numbers in the order in which a
+    /// pass in training uses them: `[N,width]` each, 0 or 1/(1 − p). None where nothing drops out.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn draw_masks(&self, images: i64, device: Device) -> Result<Vec<Tensor>> {
+        let behind = |layers: &[Layer], channels| {
+            let ops = layers.iter().map(Layer::op);
+            ops.fold(channels, |channels, op| op.channels(channels))
+        };
+        let mut width = behind(&self.trunk, 3) + behind(&self.branch, 0);
+        let mut masks = Vec::new();
+        for op in self.head.iter().map(Layer::op) {
+            if let Op::Dropout(p) = *op {
+                let mut mask = Tensor::f_empty([images, width], (Kind::Float, device))?;
+                let _ = mask.f_bernoulli_float_(1.0 - p)?.f_div_scalar_(1.0 - p)?;
+                masks.push(mask);
+            }
+            width = op.channels(width);
+        }
+        Ok(masks)
+    }
+
+    /// As [`Discriminator::forward`], with the masks that [`Discriminator::draw_masks`] has drawn for these images.
+    ///
+    /// # Errors
+    /// As [`Discriminator::forward`], and too few masks, or masks of other images.
+    pub fn forward_with(
+        &self,
+        caffe: &Tensor,
+        features: Option<&Tensor>,
+        mode: Mode,
+        masks: Option<&[Tensor]>,
+    ) -> Result<Tensor> {
         // Before anything is computed, which could change running statistics.
         let features = match (self.spec.features, features) {
             (FeatureBranch::Off, None) => None,
@@ -179,7 +216,13 @@ impl Discriminator {
             x = Tensor::f_cat(&[x, widened(&f)?], 1)?; // [N,768]
         }
         match self.spec.architecture {
-            Architecture::DeePSiM => layer::forward(&self.head, &x, Pass::with_libtorch_fc(mode)),
+            Architecture::DeePSiM => {
+                let pass = Pass {
+                    masks,
+                    ..Pass::with_libtorch_fc(mode)
+                };
+                layer::forward(&self.head, &x, pass)
+            }
             // One logit says the same as two of which one is 0.
             Architecture::VaeGan { .. } => Ok(Tensor::f_cat(&[&x, &x.f_zeros_like()?], 1)?),
         }

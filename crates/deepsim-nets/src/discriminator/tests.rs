@@ -123,6 +123,16 @@ fn dropout_follows_the_seed() {
         |seed| crate::layers::init::seeded(seed, || d.forward(&x, None, Mode::Training).unwrap());
     assert_eq!(draw(5), draw(5));
     assert_ne!(draw(5), draw(6));
+    // The same masks, drawn before the pass.
+    let masks = crate::layers::init::seeded(5, || d.draw_masks(2, Device::Cpu)).unwrap();
+    let with = |masks: &[Tensor]| d.forward_with(&x, None, Mode::Training, Some(masks));
+    assert_eq!(with(&masks).unwrap(), draw(5));
+    assert!(with(&masks[..1]).is_err());
+    let still = d.forward_with(&x, None, Mode::Evaluation, Some(&masks));
+    assert_eq!(
+        still.unwrap(),
+        d.forward(&x, None, Mode::Evaluation).unwrap()
+    );
 }
 
 #[test]

@@ -87,9 +87,11 @@ pub(crate) fn build<'a>(
 
 /// How layers are computed, beside their input.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pass {
+pub(crate) struct Pass<'a> {
     /// For batch normalisation and dropout.
     pub mode: Mode,
+    /// Masks of dropout in training, one for each [`Op::Dropout`] in turn. Without them, libtorch draws masks.
+    pub masks: Option<&'a [Tensor]>,
     /// Side that a map is averaged to in front of a fully connected layer.
     pub averaged_to: Option<i64>,
     /// Whether libtorch computes fully connected layers in bf16 too, instead of our kernel. The two round differently:
@@ -97,18 +99,19 @@ pub(crate) struct Pass {
     pub libtorch_fc: bool,
 }
 
-impl Pass {
+impl Pass<'_> {
     /// Of networks that average nothing, by our kernels.
-    pub(crate) fn of(mode: Mode) -> Pass {
+    pub(crate) fn of(mode: Mode) -> Pass<'static> {
         Pass {
             mode,
+            masks: None,
             averaged_to: None,
             libtorch_fc: false,
         }
     }
 
     /// As [`Pass::of`], but for fully connected layers, which libtorch computes.
-    pub(crate) fn with_libtorch_fc(mode: Mode) -> Pass {
+    pub(crate) fn with_libtorch_fc(mode: Mode) -> Pass<'static> {
         Pass {
             libtorch_fc: true,
             ..Pass::of(mode)
@@ -121,10 +124,20 @@ impl Pass {
 ///
 /// # Errors
 /// What libtorch refuses; a single image where its batch's statistics are asked for.
-pub(crate) fn forward(layers: &[Layer], x: &Tensor, pass: Pass) -> Result<Tensor> {
+pub(crate) fn forward(layers: &[Layer], x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
     let mut x = x.shallow_clone();
     let mut rest = layers;
+    let mut masks = pass.masks.map(<[Tensor]>::iter);
     while let [layer, after @ ..] = rest {
+        if let (Op::Dropout(_), Some(masks)) = (layer.op, &mut masks)
+            && pass.mode != Mode::Evaluation
+        {
+            let mask = masks.next();
+            let mask = mask.ok_or_else(|| NetError::Spec("a mask of dropout is missing".into()))?;
+            x = x.f_mul(&mask.f_to_kind(x.kind())?)?;
+            rest = after;
+            continue;
+        }
         let next = after.first().map(|l| l.op);
         let rectifier = match next {
             Some(op) if layer.rectifies() => rectifier(&op),
@@ -233,7 +246,12 @@ impl Layer {
     ///
     /// # Errors
     /// What libtorch refuses; a single image where its batch's statistics are asked for.
-    pub(crate) fn forward(&self, x: &Tensor, pass: Pass, rectifier: Rectifier) -> Result<Tensor> {
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        pass: Pass<'_>,
+        rectifier: Rectifier,
+    ) -> Result<Tensor> {
         Ok(match (self.op, &self.weights) {
             (Op::Fc { .. }, Weights::Affine { weight, bias }) => {
                 let map = match (x.dim(), pass.averaged_to) {

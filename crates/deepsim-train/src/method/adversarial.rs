@@ -39,6 +39,8 @@ pub struct DiscriminatorStep<'a> {
     pub precision: Precision,
     /// Which images of the global batch it is shown.
     pub slice: Slice,
+    /// Masks of dropout for real and for generated images.
+    pub masks: [&'a [Tensor]; 2],
 }
 
 /// What the discriminator's step computes of a micro-batch: parts of what it would of the global batch.
@@ -89,20 +91,13 @@ impl DiscriminatorStep<'_> {
         }
     }
 
-    /// The loss of images towards a label, as a part of the global batch's.
-    ///
-    /// # Errors
-    /// What libtorch refuses.
-    pub fn loss(&self, images: &Tensor, label: Label) -> Result<Tensor> {
-        self.cost(&self.logits(images)?, label)
-    }
-
     fn paper_order(&self, x: &Tensor, fake: &Tensor, gate: Gate) -> Result<DiscriminatorOutcome> {
+        let [on_real, on_generated] = self.masks;
         let forward = trace_span!("discriminator_forward").entered();
         let [real, generated] = with_grad(gate.train_d, || {
             let _autocast = AutocastGuard::new(x.device(), self.precision)?;
-            let of_images = self.logits(x)?;
-            let of_generated = self.logits(&fake.f_detach()?)?;
+            let of_images = self.logits(x, on_real)?;
+            let of_generated = self.logits(&fake.f_detach()?, on_generated)?;
             let [real, generated] = discriminator_loss(&of_images, &of_generated, self.reduction)?;
             Ok([self.part(real)?, self.part(generated)?])
         })?;
@@ -128,16 +123,17 @@ impl DiscriminatorStep<'_> {
             (true, learns) => fake.f_detach()?.f_set_requires_grad(learns)?,
             (false, _) => fake.shallow_clone(),
         };
+        let [on_real, on_generated] = self.masks;
         let region = || AutocastGuard::new(x.device(), self.precision);
         // The two halves of Eq. 3 apart: the generated images' logits serve Eq. 4 as well.
         let forward = trace_span!("discriminator_forward").entered();
         let real = with_grad(gate.train_d, || {
             let _autocast = region()?;
-            self.loss(x, Label::Real)
+            self.cost(&self.logits(x, on_real)?, Label::Real)
         })?;
         let logits = with_grad(gate.train_d || gate.train_g, || {
             let _autocast = region()?;
-            self.logits(&shown)
+            self.logits(&shown, on_generated)
         })?;
         let generated = with_grad(gate.train_d && !both, || self.cost(&logits, Label::Fake))?;
         let adv = with_grad(gate.train_g && !both, || self.cost(&logits, Label::Real))?;
@@ -178,9 +174,9 @@ impl DiscriminatorStep<'_> {
         })
     }
 
-    fn logits(&self, images: &Tensor) -> Result<Tensor> {
+    fn logits(&self, images: &Tensor, masks: &[Tensor]) -> Result<Tensor> {
         let d = self.discriminator;
-        Ok(d.forward(images, self.features, Mode::Training)?)
+        Ok(d.forward_with(images, self.features, Mode::Training, Some(masks))?)
     }
 
     fn cost(&self, logits: &Tensor, label: Label) -> Result<Tensor> {

@@ -11,8 +11,10 @@ mod forward;
 mod generated;
 mod terms;
 
+use deepsim_experiment::config::DiscriminatorPasses;
 use deepsim_nets::FeatureBranch;
 use deepsim_nets::loss::{TermKind, Terms};
+use tch::Device;
 use tracing::trace_span;
 
 use crate::error::Result;
@@ -20,31 +22,50 @@ use crate::method::adversarial::{DiscriminatorStep, discriminator_of};
 use crate::method::gradients::{Gradients, Player, backward};
 use crate::method::losses::{Losses, read};
 use crate::method::micro_batch::MicroBatch;
+use crate::method::plan::Plan;
 use crate::method::sides::Sides;
 use crate::method::sums::Sums;
 use crate::state::State;
 
 pub use forward::{Forward, Verdict, forward};
 
-/// One iteration, on a whole batch.
-pub(super) fn step(state: &mut State, batch: &MicroBatch<'_>) -> Result<Losses> {
-    let forward = forward(state, batch)?;
-
-    let (mut sums, verdict) = discriminator_gradients(state, batch, &forward)?;
+/// One iteration, on a batch's micro-batches. What the discriminator saw of several is made again for the generator, so
+/// that the graph of one alone is in memory; but not with one pass, which goes back through what it saw.
+pub(super) fn step(
+    state: &mut State,
+    plan: &Plan,
+    batches: &[MicroBatch<'_>],
+    device: Device,
+) -> Result<Losses> {
+    let keep = batches.len() == 1 || plan.passes == DiscriminatorPasses::One;
+    let (mut sums, mut seen) = (Sums::default(), Vec::new());
+    for batch in batches {
+        let forward = forward(state, batch)?;
+        let (found, verdict) = discriminator_gradients(state, batch, &forward)?;
+        sums.add_(found)?;
+        seen.push((verdict, keep.then_some(forward)));
+    }
     for gradients in &sums.gradients {
         state.update(gradients)?;
     }
 
-    let of_generator = generator_gradients(state, batch, forward, &verdict)?;
+    let mut of_generator = Sums::default();
+    for (batch, (verdict, made)) in batches.iter().zip(seen) {
+        let made = match made {
+            Some(made) => made,
+            None => forward(state, batch)?,
+        };
+        of_generator.add_(generator_gradients(state, batch, made, &verdict)?)?;
+    }
     for gradients in &of_generator.gradients {
         state.update(gradients)?;
     }
 
     sums.add_(of_generator)?;
-    let mut losses = read(state.step, &sums, batch.x.device())?;
+    let mut losses = read(state.step, &sums, device)?;
     if let Some(Sides { real, generated }) = losses.discriminator {
         let adv = losses.of(TermKind::Adversarial);
-        losses.ratio = state.gate.update(&batch.plan.gate, real, generated, adv);
+        losses.ratio = state.gate.update(&plan.gate, real, generated, adv);
     }
     state.step += 1;
     Ok(losses)
@@ -77,6 +98,7 @@ pub fn discriminator_gradients(
         weight,
         precision: plan.precision,
         slice: batch.slice,
+        masks: [&batch.draws.on_real, &batch.draws.on_generated],
     };
     let found = step.compute(&batch.x, &forward.generated.images, plan.passes, state.gate)?;
     let sides = Sides {

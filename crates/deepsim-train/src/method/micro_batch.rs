@@ -5,6 +5,7 @@ use deepsim_nets::{NetError, images};
 use tch::Tensor;
 
 use crate::error::Result;
+use crate::method::draws::Draws;
 use crate::method::plan::Plan;
 use crate::method::slice::Slice;
 
@@ -18,21 +19,25 @@ pub struct MicroBatch<'a> {
     /// Images `[len,3,crop,crop]` in Caffe units, stored channels-last.
     pub x: Tensor,
     /// Their features, where no network of the experiment encodes them.
-    pub recorded: Option<&'a Tensor>,
+    pub recorded: Option<Tensor>,
+    /// What is drawn for them.
+    pub draws: Draws,
     /// Which images of the global batch they are.
     pub slice: Slice,
 }
 
 impl<'a> MicroBatch<'a> {
-    /// Of images `x` `[len,3,crop,crop]` in Caffe units.
+    /// Of images `x` `[len,3,crop,crop]` in Caffe units, for which an iteration has drawn their part of `draws`.
     ///
     /// # Errors
-    /// Another number of images than the slice says, and what is no batch of images.
+    /// Another number of images than the slice says, draws for fewer images than the global batch has, and what is no
+    /// batch of images.
     pub fn new(
         perception: &'a Perception,
         plan: &'a Plan,
+        draws: &Draws,
         x: &Tensor,
-        recorded: Option<&'a Tensor>,
+        recorded: Option<Tensor>,
         slice: Slice,
     ) -> Result<MicroBatch<'a>> {
         let size = x.size();
@@ -49,6 +54,7 @@ impl<'a> MicroBatch<'a> {
             plan,
             x: images::channels_last(x)?,
             recorded,
+            draws: draws.of(slice)?,
             slice,
         })
     }

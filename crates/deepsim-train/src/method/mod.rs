@@ -3,9 +3,9 @@
 //! Each phase of either is a function of one [`MicroBatch`] that changes no weight and returns [`Sums`].
 
 pub mod adversarial;
-mod codes;
 mod comparison;
 pub mod deepsim;
+pub mod draws;
 pub mod gate;
 pub mod gradients;
 pub mod losses;
@@ -17,9 +17,10 @@ pub mod sums;
 pub mod vaegan;
 
 use deepsim_experiment::Perception;
-use deepsim_nets::init::{derive_seed, seeded};
+use deepsim_nets::init::derive_seed;
 use tch::Tensor;
 
+pub use draws::Draws;
 pub use losses::Losses;
 pub use micro_batch::MicroBatch;
 pub use plan::Plan;
@@ -35,8 +36,9 @@ pub fn iteration_seed(seed: u64, step: u64) -> i64 {
     derive_seed(seed, "dropout", step)
 }
 
-/// Does one iteration on images `x` `[N,3,crop,crop]` in Caffe units and advances the state. The whole batch is one
-/// micro-batch.
+/// Does one iteration on images `x` `[N,3,crop,crop]` in Caffe units and advances the state. With
+/// [`Plan::micro_batches`] above 1 each phase takes the micro-batches one after the other, and a network is updated by
+/// the sum of their gradients: the whole batch's, but for rounding.
 ///
 /// Its phases are spans of `tracing` at level TRACE, one after the other: `features`, `generate`,
 /// `discriminator_forward`, `discriminator_backward` (with one pass `discriminator_shared_backward`),
@@ -44,9 +46,7 @@ pub fn iteration_seed(seed: u64, step: u64) -> i64 {
 /// `generator_update`, `encoder_update` and `losses`. The benchmark times them. VAE/GAN has the updates and `losses`
 /// alone.
 ///
-/// `seed` ([`iteration_seed`]) determines the codes' noise, the generator's and the dropout masks, drawn in this order:
-/// codes (where they are Gaussian), noise (where the generator takes some), the second noise (for diversity), D on real
-/// images, D on generated images, updated D on generated images (not with one pass).
+/// `seed` ([`iteration_seed`]) determines everything random: [`Draws`].
 ///
 /// An encoder that learns is updated with the generator, by the gradient of the same loss and of the
 /// Kullback-Leibler term, and pauses with it. Its term is computed whenever codes are Gaussian, and shown;
@@ -80,10 +80,17 @@ pub fn iterate(
     plan: &Plan,
     seed: i64,
 ) -> Result<Losses> {
-    let slice = Slice::whole(x.size()[0]);
-    let batch = MicroBatch::new(perception, plan, x, recorded, slice)?;
-    seeded(seed, || match plan.vaegan {
-        Some(rule) => vaegan::step(state, &batch, rule),
-        None => deepsim::step(state, &batch),
-    })
+    let images = x.size().first().copied().unwrap_or_default();
+    let draws = Draws::new(state, plan, images, x.device(), seed)?;
+    let batch = |slice: Slice| {
+        let of = |all: &Tensor| slice.of(all.shallow_clone());
+        let recorded = recorded.map(of).transpose()?;
+        MicroBatch::new(perception, plan, &draws, &of(x)?, recorded, slice)
+    };
+    let slices = Slice::split(images, plan.micro_batches);
+    let batches = slices.into_iter().map(batch).collect::<Result<Vec<_>>>()?;
+    match plan.vaegan {
+        Some(rule) => vaegan::step(state, &batches, rule, x.device()),
+        None => deepsim::step(state, plan, &batches, x.device()),
+    }
 }

@@ -2,7 +2,7 @@
 
 use deepsim_experiment::Experiment;
 use deepsim_experiment::config;
-use deepsim_nets::loss::{PixelDistance, Terms};
+use deepsim_nets::loss::{PixelDistance, TermKind, Terms};
 use deepsim_nets::{AutocastGuard, Precision, Reduction};
 use tch::Device;
 
@@ -27,6 +27,8 @@ pub struct Plan {
     pub vaegan: Option<config::VaeGan>,
     /// Reward for images of the same features that differ.
     pub diversity: Option<config::Diversity>,
+    /// Micro-batches that an iteration's images are split into.
+    pub micro_batches: i64,
 }
 
 impl Plan {
@@ -45,12 +47,21 @@ impl Plan {
             passes: config.train.discriminator_passes,
             vaegan: config.vaegan,
             diversity: config.diversity,
+            micro_batches: config.train.accumulate as i64,
         }
     }
 
     /// The weights of the terms in the iteration after `step`: the same in all.
     pub fn weights(&self, _step: u64) -> &Terms<f64> {
         &self.weights
+    }
+
+    /// Whether the iteration of VAE/GAN after `step` reconstructs images; otherwise it is that of a GAN.
+    pub fn reconstructs(&self, step: u64) -> bool {
+        let weights = self.weights(step);
+        [TermKind::Feature, TermKind::Image]
+            .into_iter()
+            .any(|kind| weights.any(kind))
     }
 
     /// Begins a region of its arithmetic. Autocast keeps the bf16 copies of weights until a region ends: each phase has

@@ -10,13 +10,11 @@ use crate::error::Result;
 /// are parts: those of all micro-batches of a global batch add up to the global batch's own.
 ///
 /// Two things make them so. A loss that is divided by the number of images ([`Reduction::Caffe`],
-/// [`Reduction::Mean`]) is multiplied by the micro-batch's share ([`Slice::part`]). The codes' noise, the generator's
-/// noise, the second noise of diversity and the prior's draws are drawn for the global batch and narrowed
-/// ([`Slice::of`]). The draws are the same in all micro-batches where each of them begins from the same seed.
+/// [`Reduction::Mean`]) is multiplied by the micro-batch's share ([`Slice::part`]). Everything random is drawn for the
+/// global batch and narrowed ([`Draws`](crate::method::Draws)).
 ///
-/// Two things are not covered. Dropout happens inside networks, which draw masks for the images that they are given:
-/// other masks than for the whole batch, and the same ones in two micro-batches of one size and seed. Batch
-/// normalisation takes the statistics of the micro-batch, and running statistics learn of each micro-batch.
+/// One thing is not covered. Batch normalisation takes the statistics of the micro-batch, and running statistics learn of
+/// each micro-batch.
 ///
 /// Where the micro-batch is the whole batch nothing is multiplied and nothing narrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +35,19 @@ impl Slice {
             len: images,
             global: images,
         }
+    }
+
+    /// A batch of so many images in `parts` micro-batches, at most one for each image; the first ones may hold one image
+    /// more.
+    pub fn split(images: i64, parts: i64) -> Vec<Slice> {
+        let parts = parts.clamp(1, images.max(1));
+        let begin = |part: i64| part * (images / parts) + part.min(images % parts);
+        let slice = |part: i64| Slice {
+            from: begin(part),
+            len: begin(part + 1) - begin(part),
+            global: images,
+        };
+        (0..parts).map(slice).collect()
     }
 
     /// Whether the micro-batch is the whole batch.
@@ -113,6 +124,24 @@ mod tests {
             let whole = loss(&values).double_value(&[]);
             assert_eq!(parts.iter().sum::<f64>(), whole, "{reduction:?}");
         }
+    }
+
+    #[test]
+    fn a_batch_is_split_evenly_and_completely() {
+        let lens = |images, parts| -> Vec<i64> {
+            let slices = Slice::split(images, parts);
+            let mut from = 0;
+            for slice in &slices {
+                assert_eq!((slice.from, slice.global), (from, images));
+                from += slice.len;
+            }
+            assert_eq!(from, images);
+            slices.iter().map(|slice| slice.len).collect()
+        };
+        assert_eq!(lens(64, 4), [16; 4]);
+        assert_eq!(lens(7, 3), [3, 2, 2]);
+        assert_eq!(lens(2, 5), [1, 1]);
+        assert_eq!(Slice::split(5, 1), [Slice::whole(5)]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod equilibrium;
 use deepsim_experiment::config;
 use deepsim_nets::NetError;
 use deepsim_nets::loss::{TermKind, Terms};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::error::Result;
 use crate::method::adversarial::discriminator_of;
@@ -37,8 +37,6 @@ use decoder::{decode, reconstruct};
 
 /// Steps 1 to 3 of an iteration on a micro-batch: the terms, the discriminator's mean losses, and the gradients of
 /// encoder (not in a GAN), decoder and discriminator. No weight changes; running statistics of batch normalisation do.
-/// Randomness is libtorch's, in this order: the codes' noise (not in a GAN), the prior's draws, dropout (where the
-/// discriminator has any).
 ///
 /// # Errors
 /// A state without an encoder that learns or without a discriminator, and what libtorch refuses.
@@ -52,13 +50,12 @@ pub fn compute_gradients(
         NetError::Spec("the iteration of VAE/GAN needs an encoder that learns".into())
     })?;
     let discriminator = discriminator_of(state)?;
-    let mut compared = [TermKind::Feature, TermKind::Image].into_iter();
-    let reconstructed = if compared.any(|kind| w.any(kind)) {
+    let reconstructed = if batch.plan.reconstructs(state.step) {
         Some(reconstruct(state, encoder, discriminator, batch)?)
     } else {
         None
     };
-    let decoded = decode(state, encoder, reconstructed.as_ref(), batch)?;
+    let decoded = decode(state, reconstructed.as_ref(), batch)?;
     let d_losses = discriminator_losses(discriminator, &decoded, batch, rule)?;
 
     // Where the same pass serves two networks, one pass back gives both their gradients.
@@ -88,15 +85,19 @@ pub fn compute_gradients(
     Sums::new(&terms, Some(&d_losses.sides), gradients)
 }
 
-/// One iteration, on a whole batch.
+/// One iteration, on a batch's micro-batches.
 pub(super) fn step(
     state: &mut State,
-    batch: &MicroBatch<'_>,
+    batches: &[MicroBatch<'_>],
     rule: config::VaeGan,
+    device: Device,
 ) -> Result<Losses> {
-    let sums = compute_gradients(state, batch, rule)?;
+    let mut sums = Sums::default();
+    for batch in batches {
+        sums.add_(compute_gradients(state, batch, rule)?)?;
+    }
     // One read of all numbers, on which the gate decides.
-    let losses = read(state.step, &sums, batch.x.device())?;
+    let losses = read(state.step, &sums, device)?;
     if let Some(Sides { real, generated }) = losses.discriminator {
         state.gate = Gate::equilibrium(&rule, real, generated);
     }

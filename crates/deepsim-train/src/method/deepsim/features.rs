@@ -6,7 +6,6 @@ use tch::Tensor;
 use tracing::trace_span;
 
 use crate::error::Result;
-use crate::method::codes;
 use crate::method::comparison::in_networks;
 use crate::method::gradients::with_grad;
 use crate::method::micro_batch::MicroBatch;
@@ -24,7 +23,7 @@ pub(super) struct Features {
     pub(super) targets: Terms<Tensor>,
 }
 
-/// The features of a micro-batch's images. The codes of an encoder that learns are drawn here.
+/// The features of a micro-batch's images. The codes of an encoder that learns are those of the draws.
 ///
 /// # Errors
 /// What libtorch refuses.
@@ -38,7 +37,7 @@ pub(super) fn encode(state: &State, batch: &MicroBatch<'_>) -> Result<Features> 
                 let _autocast = plan.region(x.device())?;
                 encoder.posterior_in(Mode::Training, x)?
             };
-            let codes = codes::of_images(&posterior, batch.slice)?;
+            let codes = posterior.at(batch.draws.codes.as_ref())?;
             Ok((posterior, codes))
         })?;
         let targets = with_grad(false, || {
@@ -54,7 +53,7 @@ pub(super) fn encode(state: &State, batch: &MicroBatch<'_>) -> Result<Features> 
     }
     let _autocast = plan.region(x.device())?;
     let _guard = tch::no_grad_guard();
-    let (inverted, targets) = match (batch.recorded, compared) {
+    let (inverted, targets) = match (&batch.recorded, compared) {
         (Some(features), true) => (features.shallow_clone(), perception.compare(x)?),
         (Some(features), false) => (features.shallow_clone(), Terms::default()),
         (None, true) => {

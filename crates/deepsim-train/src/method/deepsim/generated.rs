@@ -30,14 +30,10 @@ pub(super) fn generate(
     batch: &MicroBatch<'_>,
 ) -> Result<Generated> {
     let _phase = trace_span!("generate").entered();
-    let (plan, slice, device) = (batch.plan, batch.slice, inverted.device());
-    let draw = || -> Result<Option<Tensor>> {
-        let drawn = state.generator.draw_noise(slice.global, device)?;
-        drawn.map(|noise| slice.of(noise)).transpose()
-    };
-    let noise = draw()?;
-    let other = match (&noise, plan.diversity) {
-        (Some(noise), Some(rule)) => draw()?.map(|other| (noise, other, rule)),
+    let (plan, draws, device) = (batch.plan, &batch.draws, inverted.device());
+    let noise = draws.noise.as_ref();
+    let other = match (noise, &draws.other_noise, plan.diversity) {
+        (Some(noise), Some(other), Some(rule)) => Some((noise, other, rule)),
         _ => None,
     };
     with_grad(state.gate.train_g, || {
@@ -45,19 +41,19 @@ pub(super) fn generate(
         let make = |features: &Tensor, noise: Option<&Tensor>| {
             state.generator.forward_in(Mode::Training, features, noise)
         };
-        let Some((noise, other, rule)) = &other else {
+        let Some((noise, other, rule)) = other else {
             return Ok(Generated {
-                images: make(inverted, noise.as_ref())?,
+                images: make(inverted, noise)?,
                 diversity: None,
             });
         };
-        let n = slice.len;
+        let n = batch.slice.len;
         let twice = Tensor::f_cat(&[inverted, inverted], 0)?;
-        let made = make(&twice, Some(&Tensor::f_cat(&[*noise, other], 0)?))?;
+        let made = make(&twice, Some(&Tensor::f_cat(&[noise, other], 0)?))?;
         let (first, second) = (made.f_narrow(0, 0, n)?, made.f_narrow(0, n, n)?);
         let apart = diversity(
             [&first, &second],
-            [*noise, other],
+            [noise, other],
             rule.limit,
             plan.reduction,
         )?;

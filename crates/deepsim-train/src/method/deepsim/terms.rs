@@ -107,7 +107,8 @@ fn adversarial(
         Some(Adversarial::Later) => {
             let _phase = trace_span!("adversarial_term").entered();
             let shown = verdict.shown.as_ref();
-            let logits = discriminator_of(state)?.forward(generated, shown, Mode::Training)?;
+            let (masks, d) = (Some(&batch.draws.updated[..]), discriminator_of(state)?);
+            let logits = d.forward_with(generated, shown, Mode::Training, masks)?;
             let loss = adversarial_loss(&logits, reduction)?;
             Ok(Told {
                 term: Some(batch.slice.part(loss, reduction)?),

@@ -36,7 +36,9 @@ pub(super) fn discriminator_losses(
     let _autocast = plan.region(x.device())?;
     let (n, m) = (slice.len, decoded.size()[0]);
     let all = Tensor::f_cat(&[x, decoded], 0)?;
-    let logits = widened(&discriminator.forward(&all, None, Mode::Training)?)?;
+    let masks = Some(&batch.draws.on_real[..]);
+    let logits = discriminator.forward_with(&all, None, Mode::Training, masks)?;
+    let logits = widened(&logits)?;
     let kind = logits.kind();
     let certainty = logits.f_select(1, 0)?.f_sub(&logits.f_select(1, 1)?)?;
     let real = cost(&certainty.f_narrow(0, 0, n)?)?;

@@ -2,11 +2,11 @@
 
 use deepsim_nets::loss::terms::{feature_loss, image_terms, kl_loss};
 use deepsim_nets::loss::{TermKind, Terms};
-use deepsim_nets::{Discriminator, LearnedEncoder, Mode};
+use deepsim_nets::precision::at_least_fp32;
+use deepsim_nets::{Discriminator, LearnedEncoder, Mode, NetError};
 use tch::Tensor;
 
 use crate::error::Result;
-use crate::method::codes;
 use crate::method::comparison::{feature_terms, in_networks};
 use crate::method::micro_batch::MicroBatch;
 use crate::state::State;
@@ -33,7 +33,7 @@ pub(super) fn reconstruct(
     let _autocast = plan.region(x.device())?;
     let (w, reduction) = (plan.weights(state.step), plan.reduction);
     let posterior = encoder.posterior_in(Mode::Training, x)?;
-    let codes = codes::of_images(&posterior, batch.slice)?;
+    let codes = posterior.at(batch.draws.codes.as_ref())?;
     let made = state.generator.forward_in(Mode::Training, &codes, None)?;
     let mut terms = Terms::default();
     if in_networks(perception, w) {
@@ -71,12 +71,16 @@ pub(super) fn reconstruct(
 /// What libtorch refuses.
 pub(super) fn decode(
     state: &State,
-    encoder: &LearnedEncoder,
     reconstructed: Option<&Reconstructed>,
     batch: &MicroBatch<'_>,
 ) -> Result<Tensor> {
     let _autocast = batch.plan.region(batch.x.device())?;
-    let prior = codes::of_prior(encoder.spec().size, &batch.x, batch.slice)?;
+    // fp64 where the images are.
+    let prior =
+        batch.draws.prior.as_ref().ok_or_else(|| {
+            NetError::Spec("the decoder of VAE/GAN needs draws of the prior".into())
+        })?;
+    let prior = prior.f_to_kind(at_least_fp32(&batch.x))?;
     let (codes, mode) = match reconstructed {
         // The running statistics are those of codes of real images.
         Some(r) => (Tensor::f_cat(&[&r.codes, &prior], 0)?, Mode::Aside),

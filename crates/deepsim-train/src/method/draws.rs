@@ -1,0 +1,177 @@
+//! Everything random in an iteration, drawn before it begins.
+
+use deepsim_experiment::config::DiscriminatorPasses;
+use deepsim_nets::init::seeded;
+use deepsim_nets::loss::TermKind;
+use deepsim_nets::{Code, LatentSpec};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::Result;
+use crate::method::plan::Plan;
+use crate::method::slice::Slice;
+use crate::state::State;
+
+/// What an iteration draws for its images, in fp32. It depends on the seed and on the global batch alone: a micro-batch
+/// takes its images' part ([`Draws::of`]), so that its place in the batch decides, and not who computes it.
+///
+/// They are drawn in the order of the fields. Masks of dropout are those of
+/// [`Discriminator::draw_masks`](deepsim_nets::Discriminator::draw_masks).
+#[derive(Debug, Default)]
+pub struct Draws {
+    /// ε of Gaussian codes `[N,size]`, of an encoder that learns.
+    pub codes: Option<Tensor>,
+    /// The generator's noise.
+    pub noise: Option<Tensor>,
+    /// The noise of the second images, for diversity.
+    pub other_noise: Option<Tensor>,
+    /// Codes from VAE/GAN's prior `[N,size]`.
+    pub prior: Option<Tensor>,
+    /// Masks of the discriminator's pass over real images; in VAE/GAN of its one pass over real images, images of codes
+    /// (not in a GAN) and images of the prior, one behind the other.
+    pub on_real: Vec<Tensor>,
+    /// Masks of its pass over generated images.
+    pub on_generated: Vec<Tensor>,
+    /// Masks of the updated discriminator's pass over generated images.
+    pub updated: Vec<Tensor>,
+    /// Sets of images that the pass of `on_real` takes.
+    sets: i64,
+}
+
+impl Draws {
+    /// For the iteration after the state's step, on a global batch of so many images.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn new(
+        state: &State,
+        plan: &Plan,
+        images: i64,
+        device: Device,
+        seed: i64,
+    ) -> Result<Draws> {
+        seeded(seed, || match plan.vaegan {
+            Some(_) => Draws::of_vaegan(state, plan, images, device),
+            None => Draws::of_paper(state, plan, images, device),
+        })
+    }
+
+    fn of_paper(state: &State, plan: &Plan, images: i64, device: Device) -> Result<Draws> {
+        let codes = codes(state, images, device)?;
+        let noise = state.generator.draw_noise(images, device)?;
+        let other_noise = match plan.diversity {
+            Some(_) => state.generator.draw_noise(images, device)?,
+            None => None,
+        };
+        let masks = || masks(state, plan, images, device);
+        Ok(Draws {
+            codes,
+            noise,
+            other_noise,
+            prior: None,
+            on_real: masks()?,
+            on_generated: masks()?,
+            updated: match plan.passes {
+                DiscriminatorPasses::Paper => masks()?,
+                DiscriminatorPasses::One => Vec::new(),
+            },
+            sets: 1,
+        })
+    }
+
+    fn of_vaegan(state: &State, plan: &Plan, images: i64, device: Device) -> Result<Draws> {
+        let (codes, sets) = if plan.reconstructs(state.step) {
+            (codes(state, images, device)?, 3)
+        } else {
+            (None, 2)
+        };
+        let spec = state.learned().map(|encoder| encoder.spec());
+        let prior = spec.map(|spec| normal(spec, images, device)).transpose()?;
+        Ok(Draws {
+            codes,
+            prior,
+            on_real: masks(state, plan, sets * images, device)?,
+            sets,
+            ..Draws::default()
+        })
+    }
+
+    /// A micro-batch's part.
+    ///
+    /// # Errors
+    /// Draws for fewer images.
+    pub fn of(&self, slice: Slice) -> Result<Draws> {
+        let part = |drawn: &Tensor| slice.of(drawn.shallow_clone());
+        let some = |drawn: &Option<Tensor>| drawn.as_ref().map(part).transpose();
+        let all = |masks: &[Tensor]| masks.iter().map(part).collect::<Result<Vec<Tensor>>>();
+        let in_sets = |mask: &Tensor| -> Result<Tensor> {
+            if slice.is_whole() {
+                return Ok(mask.shallow_clone());
+            }
+            let sets = mask.f_chunk(self.sets, 0)?;
+            let parts = sets.iter().map(part).collect::<Result<Vec<Tensor>>>()?;
+            Ok(Tensor::f_cat(&parts, 0)?)
+        };
+        Ok(Draws {
+            codes: some(&self.codes)?,
+            noise: some(&self.noise)?,
+            other_noise: some(&self.other_noise)?,
+            prior: some(&self.prior)?,
+            on_real: self.on_real.iter().map(in_sets).collect::<Result<_>>()?,
+            on_generated: all(&self.on_generated)?,
+            updated: all(&self.updated)?,
+            sets: self.sets,
+        })
+    }
+}
+
+/// ε of the codes of an encoder that learns, where they are Gaussian.
+fn codes(state: &State, images: i64, device: Device) -> Result<Option<Tensor>> {
+    let spec = state.learned().map(|encoder| encoder.spec());
+    let gaussian = spec.filter(|spec| spec.code == Code::Gaussian);
+    gaussian
+        .map(|spec| normal(spec, images, device))
+        .transpose()
+}
+
+fn normal(spec: LatentSpec, images: i64, device: Device) -> Result<Tensor> {
+    Ok(Tensor::f_randn([images, spec.size], (Kind::Float, device))?)
+}
+
+/// Masks of a pass of the discriminator, where it is asked.
+fn masks(state: &State, plan: &Plan, images: i64, device: Device) -> Result<Vec<Tensor>> {
+    let asked = plan.weights(state.step).weight(TermKind::Adversarial) > 0.0;
+    match &state.discriminator {
+        Some(discriminator) if asked || plan.vaegan.is_some() => {
+            Ok(discriminator.draw_masks(images, device)?)
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_s_masks_are_those_of_its_images_in_each_set() {
+        let rows = |n: i64| Tensor::arange(n, (Kind::Float, Device::Cpu)).view([n, 1]);
+        let draws = Draws {
+            codes: Some(rows(4)),
+            on_real: vec![rows(12)],
+            on_generated: vec![rows(4)],
+            sets: 3,
+            ..Draws::default()
+        };
+        let slice = Slice {
+            from: 1,
+            len: 2,
+            global: 4,
+        };
+        let part = draws.of(slice).unwrap();
+        let values = |t: &Tensor| Vec::<f32>::try_from(t.flatten(0, -1)).unwrap();
+        assert_eq!(values(&part.codes.unwrap()), [1.0, 2.0]);
+        assert_eq!(values(&part.on_real[0]), [1.0, 2.0, 5.0, 6.0, 9.0, 10.0]);
+        assert_eq!(values(&part.on_generated[0]), [1.0, 2.0]);
+        assert!(part.noise.is_none());
+    }
+}
