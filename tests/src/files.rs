@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value;
 
 /// The lines of `metrics.jsonl`; a line that is still being written is left out.
@@ -39,23 +40,31 @@ pub fn column(run: &Path, key: &str) -> Vec<Value> {
         .collect()
 }
 
+/// How many steps the log has lines of.
+pub fn steps_logged(run: &Path) -> u64 {
+    column(run, "lr").len() as u64
+}
+
 /// Steps of the visible checkpoints, ascending.
 pub fn checkpoint_steps(run: &Path) -> Vec<u64> {
-    let Ok(entries) = fs::read_dir(run.join("checkpoints")) else {
+    let folder = run.join("checkpoints");
+    if !folder.is_dir() {
         return Vec::new();
-    };
-    let mut steps: Vec<u64> = entries
-        .filter_map(|e| {
-            e.unwrap()
-                .file_name()
-                .to_str()?
-                .strip_prefix("step-")?
-                .parse()
-                .ok()
-        })
+    }
+    let names = names(&folder).into_iter();
+    names
+        .filter_map(|name| name.strip_prefix("step-")?.parse().ok())
+        .collect()
+}
+
+/// Names of what is in a folder, ascending.
+pub fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    steps.sort_unstable();
-    steps
+    names.sort_unstable();
+    names
 }
 
 /// The directory of a checkpoint.
@@ -63,11 +72,15 @@ pub fn checkpoint(run: &Path, step: u64) -> PathBuf {
     run.join(format!("checkpoints/step-{step:09}"))
 }
 
+/// The manifest of a checkpoint.
+pub fn manifest(run: &Path, step: u64) -> Value {
+    let file = checkpoint(run, step).join("manifest.json");
+    serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+}
+
 /// The bytes of a checkpoint's files of tensors; the manifest says whether a discriminator is one of them.
 pub fn tensors(run: &Path, step: u64) -> BTreeMap<&'static str, Vec<u8>> {
-    let manifest = fs::read_to_string(checkpoint(run, step).join("manifest.json")).unwrap();
-    let manifest: Value = serde_json::from_str(&manifest).unwrap();
-    let trains = manifest.get("discriminator").is_some();
+    let trains = manifest(run, step).get("discriminator").is_some();
     ["generator", "discriminator", "state"]
         .into_iter()
         .filter_map(|stem| {
@@ -100,6 +113,31 @@ pub fn contents(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
+}
+
+/// Demands that a run is as it was, but for the lock, whose number is that of the last process.
+#[track_caller]
+pub fn assert_unchanged(run: &Path, before: &BTreeMap<PathBuf, Vec<u8>>) {
+    let after = contents(run);
+    for (path, bytes) in before {
+        let same = path.ends_with("lock") || after.get(path) == Some(bytes);
+        assert!(same, "{} changed or went", path.display());
+    }
+    assert_eq!(after.len(), before.len());
+}
+
+/// Copies a folder with all that is in it.
+pub fn copy(from: &Path, to: &Path) {
+    for (path, bytes) in contents(from) {
+        let target = to.join(path.strip_prefix(from).unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::write(target, bytes).unwrap();
+    }
+}
+
+/// Makes a named pipe.
+pub fn pipe(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
 }
 
 /// Changes one byte in the middle of a file.

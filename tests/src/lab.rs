@@ -3,15 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::photos;
-use crate::process::{program, run};
+use crate::process::{Ran, Running, program, run};
 
 /// Images to train on.
 pub const TRAIN: u32 = 12;
 /// Held-out images: as many as a sample sheet shows.
 pub const TEST: u32 = 8;
+
+/// Trains until it is told to stop, and saves only then.
+pub const ENDLESS: &str = "--steps 1000000 --resume --set train.checkpoint_every=1000000";
 
 /// The experiment, complete; `{dir}` stands for the laboratory.
 const TINY: &str = r#"name = "tiny"
@@ -94,7 +98,7 @@ impl Lab {
     #[track_caller]
     pub fn trained(steps: u64) -> Lab {
         let lab = Lab::new();
-        run(lab.train().args(["--steps", &steps.to_string()])).exits(0);
+        lab.train(&format!("--steps {steps}")).exits(0);
         lab
     }
 
@@ -128,27 +132,59 @@ impl Lab {
         self.at("run")
     }
 
-    /// Trains the experiment into `run/`, in the laboratory.
-    pub fn train(&self) -> Command {
-        self.train_into("run")
+    /// A program's command in the laboratory. Arguments are what would be typed: here and below, none has a space in it.
+    pub fn command(&self, name: &str, arguments: &str) -> Command {
+        let mut command = program(name);
+        command
+            .current_dir(self.path())
+            .args(arguments.split_whitespace());
+        command
+    }
+
+    /// The command of [`Lab::train_into`].
+    pub fn train_command(&self, out: &str, arguments: &str) -> Command {
+        let mut command = self.command("deepsim-train", "");
+        command
+            .arg(self.experiment())
+            .arg("--out")
+            .arg(self.at(out))
+            .args(arguments.split_whitespace());
+        command
+    }
+
+    /// Trains the experiment into `run/`.
+    pub fn train(&self, arguments: &str) -> Ran {
+        self.train_into("run", arguments)
     }
 
     /// Trains the experiment into another directory.
-    pub fn train_into(&self, out: &str) -> Command {
-        let mut command = program("deepsim-train");
-        command
-            .current_dir(self.path())
-            .arg(self.experiment())
-            .arg("--out")
-            .arg(self.at(out));
-        command
+    pub fn train_into(&self, out: &str, arguments: &str) -> Ran {
+        run(&mut self.train_command(out, arguments))
     }
 
-    /// Evaluates, in the laboratory.
-    pub fn eval(&self, arguments: &[&str]) -> Command {
-        let mut command = program("deepsim-eval");
-        command.current_dir(self.path()).args(arguments);
-        command
+    /// Begins to train the experiment into `run/`.
+    pub fn start(&self, arguments: &str) -> Running {
+        Running::start(&mut self.train_command("run", arguments))
+    }
+
+    /// Trains into a directory until it ends at a crash point, which it must reach.
+    #[track_caller]
+    pub fn crash(&self, out: &str, arguments: &str, at: &str) {
+        let mut command = self.train_command(out, arguments);
+        let ran = run(command.env("DEEPSIM_CRASH_POINT", at));
+        assert_eq!(ran.code, None, "{at} was not reached: {}", ran.stderr);
+    }
+
+    /// Evaluates.
+    pub fn eval(&self, arguments: &str) -> Ran {
+        run(&mut self.command("deepsim-eval", arguments))
+    }
+
+    /// Evaluates and returns the rows that are printed as JSON.
+    #[track_caller]
+    pub fn rows(&self, arguments: &str) -> Vec<Value> {
+        let printed = self.eval(&format!("{arguments} --format json")).prints();
+        serde_json::from_str(&printed).unwrap()
     }
 }
 

@@ -36,14 +36,36 @@ pub fn program(name: &str) -> Command {
     command
 }
 
-/// Python with the packages that `cargo xtask setup` put into the workspace.
+/// Python with the packages that `cargo xtask setup` put into the workspace, for a script's text.
 pub fn python(script: &str) -> Command {
+    let mut command = with_packages();
+    command.args(["-c", script]);
+    command
+}
+
+/// The same for a file of `tests/python`.
+pub fn python_file(name: &str) -> Command {
+    let mut command = with_packages();
+    command.arg(root().join("tests/python").join(name));
+    command
+}
+
+fn with_packages() -> Command {
     let mut command = Command::new("python3");
     command
-        .args(["-c", script])
-        .env("PYTHONPATH", root().join("third_party/py"));
-    command.env("OMP_NUM_THREADS", "1").stdin(Stdio::null());
+        .env("PYTHONPATH", root().join("third_party/py"))
+        .env("OMP_NUM_THREADS", "1")
+        .stdin(Stdio::null());
     command
+}
+
+/// A command run by another one: a shell that limits it first, say.
+pub fn run_by(mut other: Command, command: &Command) -> Command {
+    other.arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        other.current_dir(folder);
+    }
+    other
 }
 
 /// What a process left when it ended.
@@ -166,6 +188,18 @@ impl Running {
     pub fn deafen(&mut self) {
         let child = self.child();
         drop((child.stdout.take(), child.stderr.take()));
+    }
+
+    /// Waits for the end, which must come within a minute; `what` is what it may be waiting for.
+    #[track_caller]
+    pub fn ends_soon(mut self, what: &str) -> Ran {
+        let begun = Instant::now();
+        while self.lives() {
+            let waited = begun.elapsed();
+            assert!(waited < Duration::from_secs(60), "{what} is waited for");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.ends()
     }
 
     /// Waits for the end.

@@ -6,8 +6,7 @@ use std::fs;
 
 use deepsim_tests::files::{checkpoint, column, losses, tensors};
 use deepsim_tests::lab::{Lab, TEST};
-use deepsim_tests::process::{root, run};
-use serde_json::Value;
+use deepsim_tests::process::root;
 
 /// A laboratory whose experiment is a variational autoencoder.
 fn variational() -> Lab {
@@ -27,10 +26,6 @@ fn variational() -> Lab {
     lab
 }
 
-fn rows(text: &str) -> Vec<Value> {
-    serde_json::from_str(text).unwrap()
-}
-
 fn colours(lab: &Lab, name: &str) -> (image::RgbImage, usize) {
     let image = image::open(lab.at(name)).unwrap().to_rgb8();
     let all: BTreeSet<[u8; 3]> = image.pixels().map(|p| p.0).collect();
@@ -41,9 +36,9 @@ fn colours(lab: &Lab, name: &str) -> (image::RgbImage, usize) {
 #[test]
 fn a_variational_autoencoder_trains_resumes_and_is_drawn_from() {
     let lab = variational();
-    run(lab.train_into("run").args(["--steps", "4"])).exits(0);
-    run(lab.train_into("cut").args(["--steps", "2"])).exits(0);
-    run(lab.train_into("cut").args(["--steps", "4", "--resume"])).exits(0);
+    lab.train_into("run", "--steps 4").exits(0);
+    lab.train_into("cut", "--steps 2").exits(0);
+    lab.train_into("cut", "--steps 4 --resume").exits(0);
     assert_eq!(tensors(&lab.at("cut"), 4), tensors(&lab.at("run"), 4));
     assert_eq!(
         losses(&lab.at("cut")).len(),
@@ -58,23 +53,13 @@ fn a_variational_autoencoder_trains_resumes_and_is_drawn_from() {
     assert_eq!(kl.len(), 4);
     assert!(kl.iter().all(|v| v.as_f64().unwrap() >= 3.0), "{kl:?}");
 
-    let weights = root().join("weights");
-    let sample = |out: &str, seed: &str| {
-        run(lab
-            .eval(&["sample", "--runs", "run", "--count", "9", "--show", "5"])
-            .args([
-                "--format",
-                "json",
-                "--out",
-                out,
-                "--seed",
-                seed,
-                "--judge-weights",
-            ])
-            .arg(&weights))
-        .prints()
+    let weights = root().join("weights").display().to_string();
+    let sample = |out: &str, seed: u64| {
+        lab.rows(&format!(
+            "sample --runs run --count 9 --show 5 --out {out} --seed {seed} --judge-weights {weights}"
+        ))
     };
-    let said = rows(&sample("a", "1"));
+    let said = sample("a", 1);
     assert_eq!(said.len(), 1);
     assert_eq!(
         (&said[0]["latent"], &said[0]["samples"]),
@@ -90,22 +75,19 @@ fn a_variational_autoencoder_trains_resumes_and_is_drawn_from() {
     }
     let (sheet, n) = colours(&lab, "a/samples-run.png");
     assert!(n > 100 && sheet.width() > 5 * 64, "{n} colours");
-    sample("b", "1");
-    sample("c", "2");
+    sample("b", 1);
+    sample("c", 2);
     let read = |name: &str| fs::read(lab.at(name)).unwrap();
     assert_eq!(read("a/samples-run.png"), read("b/samples-run.png"));
     assert_ne!(read("a/samples-run.png"), read("c/samples-run.png"));
 
     // The figure with one run says what is missing; other figures leave autoencoders out.
-    let ran = run(&mut lab.eval(&[
-        "figure", "8", "--runs", "run", "--images", "4", "--out", "f",
-    ]))
-    .exits(0);
-    ran.says(&["too few variational autoencoders"]);
+    lab.eval("figure 8 --runs run --images 4 --out f")
+        .exits(0)
+        .says(&["too few variational autoencoders"]);
     assert!(colours(&lab, "f/figure8.png").1 > 100);
-    run(&mut lab.eval(&["figure", "3", "--runs", "run", "--out", "f"])).says(&["no run"]);
-    let table =
-        rows(&run(&mut lab.eval(&["table2", "--runs", "run", "--format", "json"])).prints());
+    lab.eval("figure 3 --runs run --out f").says(&["no run"]);
+    let table = lab.rows("table2 --runs run");
     assert_eq!(
         (&table[0]["method"], &table[0]["layer"]),
         (&"other".into(), &"alexnet:pool2>6".into())
@@ -115,8 +97,10 @@ fn a_variational_autoencoder_trains_resumes_and_is_drawn_from() {
 #[test]
 fn inversions_have_no_prior() {
     let lab = Lab::trained(2);
-    run(&mut lab.eval(&["sample", "--runs", "run"])).refuses(&["no prior", "gaussian"]);
-    run(&mut lab.eval(&["sample", "--runs", "run", "--count", "1"])).refuses(&["--count"]);
+    lab.eval("sample --runs run")
+        .refuses(&["no prior", "gaussian"]);
+    lab.eval("sample --runs run --count 1")
+        .refuses(&["--count"]);
 }
 
 #[test]
@@ -136,21 +120,16 @@ fn every_loss_is_judged_by_every_metric() {
                 &format!("[pixels]\ndistance = \"{distance}\"\n\n[optimizer]"),
             );
         fs::write(lab.experiment(), toml).unwrap();
-        let ran = run(lab
-            .train_into(&format!("runs/{name}"))
-            .args(["--steps", "2"]))
-        .exits(0);
+        let ran = lab
+            .train_into(&format!("runs/{name}"), "--steps 2")
+            .exits(0);
         // 64 pixels are too few for five.
         let remark = "MS-SSIM compares images of 64 pixels at 3 scales instead of 5";
         assert_eq!(ran.stderr.contains(remark), name == "ms", "{}", ran.stderr);
     }
-    let weights = root().join("weights");
-    let said = run(lab
-        .eval(&["losses", "--runs", "runs", "--out", "l", "--show", "3"])
-        .args(["--format", "json", "--judge-weights"])
-        .arg(&weights))
-    .prints();
-    let said = rows(&said);
+    let weights = root().join("weights").display().to_string();
+    let losses = "losses --runs runs --out l --show 3";
+    let said = lab.rows(&format!("{losses} --judge-weights {weights}"));
     let with: Vec<&str> = said
         .iter()
         .map(|r| r["trained_with"].as_str().unwrap())
@@ -187,24 +166,21 @@ fn keys_of_autoencoders_that_do_not_fit_are_named() {
         ("encoder.net=efficientnet-lite0", "`encoder"),
         ("latent.code=poisson", "poisson"),
     ] {
-        run(lab.train_into("run").args(["--set", set])).refuses(&[word]);
+        lab.train_into("run", &format!("--set {set}"))
+            .refuses(&[word]);
     }
     let lab = Lab::new();
-    run(lab.train().args(["--set", "loss.kl=1"])).refuses(&["`loss.kl`", "[latent]"]);
+    lab.train("--set loss.kl=1")
+        .refuses(&["`loss.kl`", "[latent]"]);
     let toml = lab.toml().replace(
         "net = \"alexnet\"\ntap = \"pool2\"\nweights = \"random:1\"",
         "net = \"downsampled\"\nfactor = 5",
     );
     fs::write(lab.experiment(), toml).unwrap();
-    run(&mut lab.train()).refuses(&["`encoder.factor`", "must divide data.crop (64)"]);
-    run(lab.train().args(["--set", "encoder.factor=1"])).refuses(&["`encoder.factor`"]);
-    let pixels = [
-        "--set",
-        "encoder.factor=4",
-        "--set",
-        "data.crop=8",
-        "--set",
-        "comparator.tap=conv1",
-    ];
-    run(lab.train().args(pixels)).exits(2);
+    lab.train("")
+        .refuses(&["`encoder.factor`", "must divide data.crop (64)"]);
+    lab.train("--set encoder.factor=1")
+        .refuses(&["`encoder.factor`"]);
+    let pixels = "--set encoder.factor=4 --set data.crop=8 --set comparator.tap=conv1";
+    lab.train(pixels).exits(2);
 }

@@ -3,36 +3,33 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
 use std::fs;
-use std::path::Path;
 
 use deepsim_experiment::{Experiment, ExperimentError, Intent, RunDir};
-use deepsim_tests::files::{self, checkpoint_steps, column, contents};
+use deepsim_tests::files::{self, assert_unchanged, checkpoint_steps, column, contents};
 use deepsim_tests::lab::Lab;
 use deepsim_tests::photos;
 use deepsim_tests::process::{program, root, run};
-
-/// The arguments that set a key to a path.
-fn set(key: &str, path: &Path) -> [String; 2] {
-    ["--set".to_owned(), format!("{key}={}", path.display())]
-}
 
 #[test]
 fn images_that_are_not_there() {
     let lab = Lab::trained(2);
     let before = contents(&lab.run_dir());
-    let (no_train, no_test) = (lab.at("nowhere"), lab.at("sample-gone"));
-    let (empty, few, one) = (lab.at("empty"), lab.at("few"), lab.at("one"));
-    fs::create_dir(&empty).unwrap();
-    photos::folder(&few, 0, 3);
-    photos::folder(&one, 0, 1);
+    fs::create_dir(lab.at("empty")).unwrap();
+    photos::folder(&lab.at("few"), 0, 3);
+    photos::folder(&lab.at("one"), 0, 1);
+    let set = |key: &str, name: &str| format!("--set {key}={}", lab.text(name));
     // --fresh throughout: what cannot begin must not delete either.
-    let refused = |sets: &[[String; 2]], words: &[&str]| {
-        run(lab.train().arg("--fresh").args(sets.as_flattened())).refuses(words);
-        run(lab.train_into("new").args(sets.as_flattened())).refuses(words);
+    let refused = |sets: &str, words: &[&str]| {
+        lab.train(&format!("--fresh {sets}")).refuses(words);
+        lab.train_into("new", sets).refuses(words);
         assert!(!lab.at("new").exists());
     };
     refused(
-        &[set("data.train", &no_train), set("data.test", &no_test)],
+        &format!(
+            "{} {}",
+            set("data.train", "nowhere"),
+            set("data.test", "sample-gone")
+        ),
         &[
             "data.train",
             &lab.text("nowhere"),
@@ -43,11 +40,11 @@ fn images_that_are_not_there() {
         ],
     );
     refused(
-        &[set("data.train", &empty)],
+        &set("data.train", "empty"),
         &["no image in", &lab.text("empty")],
     );
     refused(
-        &[set("data.train", &few)],
+        &set("data.train", "few"),
         &[
             &lab.text("few"),
             "has 3 images",
@@ -56,21 +53,15 @@ fn images_that_are_not_there() {
         ],
     );
     refused(
-        &[set("data.test", &one)],
+        &set("data.test", "one"),
         &["data.test", "at least 2", &lab.text("one")],
     );
     refused(
-        &[set("data.train", &lab.experiment())],
+        &set("data.train", "tiny.toml"),
         &[&lab.text("tiny.toml"), "not a folder"],
     );
     assert_eq!(checkpoint_steps(&lab.run_dir()), [2]);
-    for (path, bytes) in contents(&lab.run_dir()) {
-        assert!(
-            path.ends_with("lock") || before[&path] == bytes,
-            "{} changed",
-            path.display()
-        );
-    }
+    assert_unchanged(&lab.run_dir(), &before);
 }
 
 #[test]
@@ -79,13 +70,11 @@ fn corrupt_images_are_named_and_counted_where_allowed() {
         let lab = Lab::new();
         let photo = lab.at("train").join(name);
         files::cut(&photo, 0.6);
-        let ran = run(lab.train().args(["--set", "train.batch_size=12"]));
-        ran.refuses(&[photo.to_str().unwrap()]);
+        lab.train("--set train.batch_size=12")
+            .refuses(&[photo.to_str().unwrap()]);
         assert_eq!(checkpoint_steps(&lab.run_dir()), [0; 0]);
 
-        let ran = run(lab
-            .train()
-            .args(["--steps", "4", "--set", "data.quarantine=1"]));
+        let ran = lab.train("--steps 4 --set data.quarantine=1");
         assert_eq!(
             ran.prints(),
             format!("done: step 4, run {}\n", lab.run_dir().display())
@@ -97,8 +86,8 @@ fn corrupt_images_are_named_and_counted_where_allowed() {
     for name in ["00.jpg", "01.png"] {
         files::cut(&lab.at("train").join(name), 0.6);
     }
-    let all = ["--set", "train.batch_size=12", "--set", "data.quarantine=1"];
-    run(lab.train().args(all)).refuses(&["2 corrupt", "00.jpg", "01.png", "1 allowed"]);
+    lab.train("--set train.batch_size=12 --set data.quarantine=1")
+        .refuses(&["2 corrupt", "00.jpg", "01.png", "1 allowed"]);
 }
 
 #[test]
@@ -106,25 +95,17 @@ fn what_the_training_left_out_is_left_out_of_its_training_images_later() {
     let lab = Lab::new();
     let photo = lab.at("train/01.png");
     files::cut(&photo, 0.6);
-    let allowed = ["--steps", "4", "--set", "data.quarantine=1"];
-    run(lab.train().args(allowed)).exits(0);
-    let command = [
-        "neighbors",
-        "--runs",
-        "run",
-        "--images",
-        "2",
-        "--format",
-        "json",
-    ];
-    let ran = run(lab.eval(&command).args(["--out", "nn"])).exits(0);
+    lab.train("--steps 4 --set data.quarantine=1").exits(0);
+    let command = "neighbors --runs run --images 2 --format json";
+    let ran = lab.eval(&format!("{command} --out nn")).exits(0);
     let words = ["left out, as in the training", photo.to_str().unwrap()];
     assert!(serde_json::from_str::<serde_json::Value>(&ran.stdout).is_ok());
     let ran = ran.says(&words);
     assert_eq!(ran.stderr.matches("left out").count(), 1, "{}", ran.stderr);
     // It was allowed one: data that changed is another matter.
     files::cut(&lab.at("train/00.jpg"), 0.6);
-    run(&mut lab.eval(&command)).says(&["data.train is not what this run was trained with"]);
+    lab.eval(command)
+        .says(&["data.train is not what this run was trained with"]);
 }
 
 #[test]
@@ -160,16 +141,18 @@ fn keys_of_the_experiment_file() {
         let line = 1 + altered.lines().position(|l| l.starts_with(place)).unwrap();
         fs::write(lab.experiment(), altered).unwrap();
         let located = format!("line {line}, ");
-        run(&mut lab.train()).refuses(&[words, &["tiny.toml", &located]].concat());
+        lab.train("")
+            .refuses(&[words, &["tiny.toml", &located]].concat());
     }
     fs::write(
         lab.experiment(),
         whole.replace("name = \"tiny\"", "name = \"../tiny\""),
     )
     .unwrap();
-    run(&mut lab.train()).refuses(&["tiny.toml", "`name`", "letters, digits"]);
+    lab.train("")
+        .refuses(&["tiny.toml", "`name`", "letters, digits"]);
     fs::remove_file(lab.experiment()).unwrap();
-    run(&mut lab.train()).refuses(&["tiny.toml", "no experiment file"]);
+    lab.train("").refuses(&["tiny.toml", "no experiment file"]);
     assert!(!lab.run_dir().exists());
 }
 
@@ -210,15 +193,15 @@ fn overrides() {
             "gate.d_off_below=0.9",
             &["`gate`", "d_off_below <= d_on_above"],
         ),
-        ("data.scale=[0.9, 0.5]", &["`data.scale`", "[0.9, 0.5]"]),
+        ("data.scale=[0.9,0.5]", &["`data.scale`", "[0.9, 0.5]"]),
         (
             "encoder.weights=random:x",
             &["`encoder.weights`", "random:1"],
         ),
     ] {
-        run(lab.train().args(["--set", set])).refuses(words);
+        lab.train(&format!("--set {set}")).refuses(words);
     }
-    run(lab.train().args(["--device", "gpu"]))
+    lab.train("--device gpu")
         .refuses(&["device `gpu`", "auto, cpu, cuda or cuda:N"]);
     assert!(!lab.run_dir().exists());
 }
@@ -228,29 +211,28 @@ fn sizes_that_no_network_can_have() {
     let lab = Lab::new();
     for (sets, words) in [
         (
-            &["data.crop=36"][..],
+            "--set data.crop=36",
             &["`discriminator`", "36x36", "too small", "larger crop"][..],
         ),
         (
-            &["data.crop=9"],
+            "--set data.crop=9",
             &["`encoder`", "9x9", "larger crop or an earlier tap"],
         ),
-        (&["data.crop=300"], &["`generator`", "8 to 256", "300"]),
+        ("--set data.crop=300", &["`generator`", "8 to 256", "300"]),
         (
-            &["encoder.net=caffenet", "encoder.tap=relu6"],
+            "--set encoder.net=caffenet --set encoder.tap=relu6",
             &["`encoder`", "fc6", "64x64", "use crop 227"],
         ),
         (
-            &["encoder.tap=norm1"],
+            "--set encoder.tap=norm1",
             &["`encoder`", "no tap `norm1`", "pool2"],
         ),
         (
-            &["encoder.tap=relu1", "generator.width=9"],
+            "--set encoder.tap=relu1 --set generator.width=9",
             &["`generator`", "width", "9"],
         ),
     ] {
-        let sets = sets.iter().flat_map(|s| ["--set", s]);
-        run(lab.train().args(sets)).refuses(words);
+        lab.train(sets).refuses(words);
     }
     assert!(!lab.run_dir().exists());
 }
@@ -279,17 +261,9 @@ fn the_paper_s_experiment_without_its_data() {
 fn no_room_for_the_checkpoints() {
     let lab = Lab::trained(2);
     let before = contents(&lab.run_dir());
-    let hoard = [
-        "--set",
-        "train.keep_checkpoints=1000000000",
-        "--set",
-        "train.checkpoint_every=1",
-    ];
+    let hoard = "--set train.keep_checkpoints=1000000000 --set train.checkpoint_every=1";
     for word in ["--resume", "--fresh"] {
-        let ran = run(lab
-            .train()
-            .args(hoard)
-            .args(["--steps", "1000000000", word]));
+        let ran = lab.train(&format!("{hoard} --steps 1000000000 {word}"));
         ran.refuses(&[&lab.text("run"), "MB free", "train.keep_checkpoints"]);
     }
     let longer = Experiment::load(&lab.experiment(), &["train.steps=9".to_owned()]).unwrap();
@@ -297,14 +271,7 @@ fn no_room_for_the_checkpoints() {
         let error = RunDir::open(&lab.run_dir(), &longer, intent, u64::MAX).unwrap_err();
         assert!(matches!(error, ExperimentError::DiskFull { .. }), "{error}");
     }
-    assert_eq!(before.len(), contents(&lab.run_dir()).len());
-    for (path, bytes) in contents(&lab.run_dir()) {
-        assert!(
-            path.ends_with("lock") || before[&path] == bytes,
-            "{} changed",
-            path.display()
-        );
-    }
+    assert_unchanged(&lab.run_dir(), &before);
 }
 
 #[test]
@@ -323,8 +290,8 @@ fn run_directories_that_cannot_be_used() {
 
     // Somebody's folder is not taken for a run, whatever the flag.
     let before = contents(&lab.at("train"));
-    for flag in [&[][..], &["--resume"], &["--fresh"]] {
-        run(lab.train_into("train").args(flag)).refuses(&[
+    for flag in ["", "--resume", "--fresh"] {
+        lab.train_into("train", flag).refuses(&[
             &lab.text("train"),
             "holds no experiment.toml",
             "--out",
@@ -343,8 +310,9 @@ fn run_directories_that_cannot_be_used() {
             fs::copy(lab.experiment(), project.join(file)).unwrap();
         }
         let before = contents(&project);
-        for flag in [&[][..], &["--resume"], &["--fresh"]] {
-            run(lab.train_into("project").args(flag)).refuses(&["project is not empty", "--out"]);
+        for flag in ["", "--resume", "--fresh"] {
+            lab.train_into("project", flag)
+                .refuses(&["project is not empty", "--out"]);
         }
         assert_eq!(contents(&project), before);
     }
@@ -352,5 +320,6 @@ fn run_directories_that_cannot_be_used() {
     fs::create_dir(lab.run_dir()).unwrap();
     fs::write(lab.at("run/lock"), "").unwrap();
     fs::write(lab.at("run/experiment.toml"), "name = ").unwrap();
-    run(lab.train().arg("--resume")).refuses(&["run/experiment.toml", "line 1"]);
+    lab.train("--resume")
+        .refuses(&["run/experiment.toml", "line 1"]);
 }

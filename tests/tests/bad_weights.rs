@@ -9,7 +9,6 @@ use deepsim_nets::{NetKind, init};
 use deepsim_tests::files::{self, checkpoint_steps, contents};
 use deepsim_tests::lab::Lab;
 use deepsim_tests::photos;
-use deepsim_tests::process::run;
 use safetensors::tensor::{Dtype, TensorView};
 
 type Tensors = Vec<(String, Vec<usize>, Vec<u8>)>;
@@ -37,11 +36,11 @@ fn save(path: &Path, tensors: &Tensors) {
 }
 
 /// A laboratory whose encoder has a file of weights; the arguments that name it.
-fn with_weights() -> (Lab, [String; 2]) {
+fn with_weights() -> (Lab, String) {
     let lab = Lab::new();
     save(&lab.at("alexnet.safetensors"), &alexnet(1));
-    let argument = format!("encoder.weights={}", lab.text("alexnet.safetensors"));
-    (lab, ["--set".to_owned(), argument])
+    let set = format!("--set encoder.weights={}", lab.text("alexnet.safetensors"));
+    (lab, set)
 }
 
 #[test]
@@ -57,7 +56,7 @@ fn every_mismatch_is_listed_at_once() {
         }
     }
     save(&lab.at("alexnet.safetensors"), &tensors);
-    run(lab.train().args(&set)).refuses(&[
+    lab.train(&set).refuses(&[
         &lab.text("alexnet.safetensors"),
         "alexnet",
         "missing: features.3.bias [192]",
@@ -82,13 +81,13 @@ fn weights_that_are_not_finite_are_refused_by_tensor() {
         "alexnet.safetensors",
         "features.3.bias holds NaN at position 5",
     ];
-    run(lab.train().args(&set)).refuses(&words);
+    lab.train(&set).refuses(&words);
     assert!(!lab.run_dir().exists());
-    let comparator = set[1].replace("encoder", "comparator");
-    run(lab.train().args(["--set", &comparator])).refuses(&words);
+    lab.train(&set.replace("encoder", "comparator"))
+        .refuses(&words);
 
     // A generator's, by `forward`.
-    run(lab.train().args(["--steps", "1"])).exits(0);
+    lab.train("--steps 1").exits(0);
     let file = lab
         .run_dir()
         .join("checkpoints/step-000000001/generator.safetensors");
@@ -103,60 +102,55 @@ fn weights_that_are_not_finite_are_refused_by_tensor() {
     values[..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
     let told = format!("{name} holds inf at position 0");
     save(&lab.at("generator.safetensors"), &tensors);
-    let weights = lab.text("generator.safetensors");
-    let input = lab.text("alexnet.safetensors");
-    let forward = [
-        "decode",
-        &input,
-        "--experiment",
-        "tiny.toml",
-        "--weights",
-        &weights,
-    ];
-    run(&mut lab.eval(&forward)).refuses(&["generator.safetensors", &told]);
+    let (input, weights) = ("alexnet.safetensors", "generator.safetensors");
+    lab.eval(&format!(
+        "decode {input} --experiment tiny.toml --weights {weights}"
+    ))
+    .refuses(&["generator.safetensors", &told]);
 }
 
 #[test]
 fn damaged_weights() {
     let (lab, set) = with_weights();
     let file = lab.at("alexnet.safetensors");
-    files::cut(&file, 0.5);
-    run(lab.train().args(&set)).refuses(&[file.to_str().unwrap(), "not a whole safetensors file"]);
-    fs::write(&file, [0xFF; 64]).unwrap();
-    run(lab.train().args(&set)).refuses(&[file.to_str().unwrap(), "not a whole safetensors file"]);
-    fs::write(&file, b"").unwrap();
-    run(lab.train().args(&set)).refuses(&[file.to_str().unwrap(), "not a whole safetensors file"]);
+    let whole = fs::read(&file).unwrap();
+    for damaged in [&whole[..whole.len() / 2], &[0xFF; 64], b""] {
+        fs::write(&file, damaged).unwrap();
+        let words = [file.to_str().unwrap(), "not a whole safetensors file"];
+        lab.train(&set).refuses(&words);
+    }
     fs::remove_file(&file).unwrap();
-    run(lab.train().args(&set)).refuses(&[
+    lab.train(&set).refuses(&[
         "encoder.weights: no file",
         file.to_str().unwrap(),
         "cargo xtask setup",
     ]);
     fs::create_dir(&file).unwrap();
-    run(lab.train().args(&set)).refuses(&[file.to_str().unwrap(), "directory"]);
+    lab.train(&set)
+        .refuses(&[file.to_str().unwrap(), "directory"]);
     assert!(!lab.run_dir().exists());
 }
 
 #[test]
 fn a_run_knows_the_weights_that_it_began_with() {
     let (lab, set) = with_weights();
-    run(lab.train().args(&set).args(["--steps", "2"])).exits(0);
+    lab.train(&format!("{set} --steps 2")).exits(0);
     save(&lab.at("alexnet.safetensors"), &alexnet(2));
-    let resume = ["--steps", "4", "--resume"];
-    run(lab.train().args(&set).args(resume)).refuses(&[
+    let resume = "--steps 4 --resume";
+    lab.train(&format!("{set} {resume}")).refuses(&[
         &lab.text("run"),
         "encoder.weights",
         "changed",
         "--fresh",
     ]);
-    let photo = lab.text("test/12.jpg");
-    run(&mut lab.eval(&["invert", &photo, "--run", "run", "--out", "pictures"])).refuses(&[
-        "run",
-        "encoder.weights",
-        "not what this run was trained with",
-    ]);
+    lab.eval("invert test/12.jpg --run run --out pictures")
+        .refuses(&[
+            "run",
+            "encoder.weights",
+            "not what this run was trained with",
+        ]);
     assert!(!lab.at("pictures").exists());
-    let table = run(&mut lab.eval(&["table2", "--runs", "run", "--format", "csv"]));
+    let table = lab.eval("table2 --runs run --format csv");
     let table = table.exits(1).says(&[
         "warning",
         "run left out",
@@ -170,29 +164,32 @@ fn a_run_knows_the_weights_that_it_began_with() {
 
     // Brought back, everything goes on.
     save(&lab.at("alexnet.safetensors"), &alexnet(1));
-    run(lab.train().args(&set).args(resume)).exits(0);
-    run(&mut lab.eval(&["invert", &photo, "--run", "run", "--out", "pictures"])).exits(0);
+    lab.train(&format!("{set} {resume}")).exits(0);
+    lab.eval("invert test/12.jpg --run run --out pictures")
+        .exits(0);
 }
 
 #[test]
 fn a_run_knows_the_images_that_it_began_with() {
     let lab = Lab::trained(2);
-    let resume = ["--steps", "4", "--resume"];
+    let resume = "--steps 4 --resume";
     photos::photo(96, 80, 99)
         .save(lab.at("train/99.png"))
         .unwrap();
-    run(lab.train().args(resume)).refuses(&[&lab.text("run"), "data.train", "changed", "--fresh"]);
+    lab.train(resume)
+        .refuses(&[&lab.text("run"), "data.train", "changed", "--fresh"]);
     fs::remove_file(lab.at("train/99.png")).unwrap();
     photos::photo(96, 80, 99)
         .save(lab.at("test/99.png"))
         .unwrap();
-    run(lab.train().args(resume)).refuses(&[&lab.text("run"), "data.test", "changed"]);
-    let table = run(&mut lab.eval(&["table2", "--runs", "run"]));
+    lab.train(resume)
+        .refuses(&[&lab.text("run"), "data.test", "changed"]);
+    let table = lab.eval("table2 --runs run");
     table
         .says(&["warning", "data.test", "not what this run was trained with"])
         .exits(1);
     fs::remove_file(lab.at("test/99.png")).unwrap();
-    run(lab.train().args(resume)).exits(0);
+    lab.train(resume).exits(0);
 }
 
 #[test]
@@ -200,7 +197,6 @@ fn damaged_checkpoints_are_never_used() {
     let lab = Lab::trained(2);
     let at = files::checkpoint(&lab.run_dir(), 2);
     let good = contents(&at);
-    let photo = lab.text("test/12.jpg");
     type Damage = (&'static str, fn(&Path), &'static str);
     let damages: [Damage; 5] = [
         (
@@ -228,10 +224,10 @@ fn damaged_checkpoints_are_never_used() {
     for (name, damage, reason) in damages {
         damage(&at.join(name));
         let words = ["step-000000002", name, reason];
-        run(lab.train().args(["--steps", "4", "--resume"])).refuses(&words);
-        run(&mut lab.eval(&["invert", &photo, "--run", "run", "--out", "pictures"]))
+        lab.train("--steps 4 --resume").refuses(&words);
+        lab.eval("invert test/12.jpg --run run --out pictures")
             .refuses(&words);
-        let table = run(&mut lab.eval(&["table2", "--runs", "run", "--format", "csv"]));
+        let table = lab.eval("table2 --runs run --format csv");
         let table = table.exits(1).says(&["warning: run left out", name]);
         assert_eq!(table.stdout, "");
         for (path, bytes) in &good {
@@ -242,6 +238,6 @@ fn damaged_checkpoints_are_never_used() {
     assert_eq!(checkpoint_steps(&lab.run_dir()), [2]);
     // With nothing left to go on from, --fresh is the way out.
     files::flip_a_byte(&at.join("generator.safetensors"));
-    run(lab.train().args(["--steps", "2", "--fresh"])).exits(0);
+    lab.train("--steps 2 --fresh").exits(0);
     assert_eq!(contents(&at).len(), 4);
 }

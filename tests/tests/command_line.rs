@@ -2,14 +2,15 @@
 //! it is interrupted.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-use deepsim_tests::files::{self, checkpoint_steps, column, contents, metrics};
-use deepsim_tests::lab::{Lab, TEST, TRAIN};
+use deepsim_tests::files::{
+    self, assert_unchanged, checkpoint_steps, contents, manifest, metrics, names, steps_logged,
+};
+use deepsim_tests::lab::{ENDLESS, Lab, TEST, TRAIN};
 use deepsim_tests::photos;
-use deepsim_tests::process::{Running, program, python, run};
+use deepsim_tests::process::{program, python, run};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -17,24 +18,12 @@ use serde_json::Value;
 fn a_whole_run_from_prepared_photos() {
     let lab = Lab::new();
     photos::folder(&lab.at("all"), 0, TRAIN + TEST);
-    run(program("deepsim-data").current_dir(lab.path()).args([
-        "prepare",
-        "all",
-        "ready",
-        "--holdout",
-        "0.4",
-    ]))
-    .exits(0);
-    let prepared = |part: &str| format!("data.{part}=\"{}\"", lab.text(&format!("ready/{part}")));
-    let sets = [
-        "--set".to_owned(),
-        prepared("train"),
-        "--set".to_owned(),
-        prepared("test"),
-    ];
+    run(&mut lab.command("deepsim-data", "prepare all ready --holdout 0.4")).exits(0);
+    let (train, test) = (lab.text("ready/train"), lab.text("ready/test"));
+    let sets = format!("--set data.train=\"{train}\" --set data.test=\"{test}\"");
 
     let done = format!("done: step 6, run {}\n", lab.run_dir().display());
-    let ran = run(lab.train().args(&sets)).exits(0);
+    let ran = lab.train(&sets).exits(0);
     assert_eq!(ran.stdout, done);
     assert!(
         ran.stderr.contains("12 images, batch 4, steps 1 to 6"),
@@ -42,9 +31,6 @@ fn a_whole_run_from_prepared_photos() {
         ran.stderr
     );
 
-    let entries = fs::read_dir(lab.run_dir())
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap());
     let expected = [
         "checkpoints",
         "experiment.toml",
@@ -53,18 +39,14 @@ fn a_whole_run_from_prepared_photos() {
         "samples",
         "tensorboard",
     ];
-    assert_eq!(
-        entries.collect::<BTreeSet<_>>(),
-        expected.map(str::to_owned).into()
-    );
+    assert_eq!(names(&lab.run_dir()), expected);
     assert_eq!(
         checkpoint_steps(&lab.run_dir()),
         [4, 6],
         "the two newest are kept"
     );
     let newest = files::checkpoint(&lab.run_dir(), 6);
-    let manifest: Value =
-        serde_json::from_slice(&fs::read(newest.join("manifest.json")).unwrap()).unwrap();
+    let manifest = manifest(&lab.run_dir(), 6);
     assert_eq!(manifest["step"], 6);
     for name in [
         "generator.safetensors",
@@ -86,20 +68,13 @@ fn a_whole_run_from_prepared_photos() {
     ] {
         assert_eq!(manifest[key].as_str().unwrap().len(), 64, "{key}");
     }
-    let events: Vec<_> = fs::read_dir(lab.at("run/tensorboard")).unwrap().collect();
-    assert_eq!(events.len(), 1);
+    assert_eq!(names(&lab.at("run/tensorboard")).len(), 1);
 
     // Once done, it stays done: the same word, and not a byte changed but the lock's.
     let before = contents(&lab.run_dir());
-    assert_eq!(run(lab.train().args(&sets)).prints(), done);
-    assert_eq!(run(lab.train().args(&sets).arg("--resume")).prints(), done);
-    for (path, bytes) in contents(&lab.run_dir()) {
-        assert!(
-            path.ends_with("lock") || before[&path] == bytes,
-            "{} changed",
-            path.display()
-        );
-    }
+    assert_eq!(lab.train(&sets).prints(), done);
+    assert_eq!(lab.train(&format!("{sets} --resume")).prints(), done);
+    assert_unchanged(&lab.run_dir(), &before);
 }
 
 #[test]
@@ -180,17 +155,15 @@ fn metrics_images_and_tensors_are_what_others_read() {
 fn an_unfinished_run_is_continued_or_replaced_but_never_guessed_at() {
     let lab = Lab::trained(4);
     let before = contents(&lab.run_dir());
-    run(lab.train().args(["--steps", "8"])).refuses(&["step 4", "--resume", "--fresh"]);
-    run(lab.train().args(["--resume", "--fresh"])).refuses(&["--resume", "--fresh"]);
-    for (path, bytes) in contents(&lab.run_dir()) {
-        assert!(
-            path.ends_with("lock") || before[&path] == bytes,
-            "{} changed",
-            path.display()
-        );
-    }
+    lab.train("--steps 8")
+        .refuses(&["step 4", "--resume", "--fresh"]);
+    lab.train("--resume --fresh")
+        .refuses(&["--resume", "--fresh"]);
+    assert_unchanged(&lab.run_dir(), &before);
 
-    let ran = run(lab.train().args(["--steps", "8", "--resume"])).says(&["resumed at step 4 of 8"]);
+    let ran = lab
+        .train("--steps 8 --resume")
+        .says(&["resumed at step 4 of 8"]);
     assert_eq!(
         ran.prints(),
         format!("done: step 8, run {}\n", lab.run_dir().display())
@@ -204,9 +177,9 @@ fn an_unfinished_run_is_continued_or_replaced_but_never_guessed_at() {
     assert_eq!(logged, steps);
 
     fs::write(lab.at("run/notes.txt"), "mine").unwrap();
-    run(lab.train().args(["--steps", "2", "--fresh"])).exits(0);
+    lab.train("--steps 2 --fresh").exits(0);
     assert_eq!(checkpoint_steps(&lab.run_dir()), [2]);
-    assert_eq!(column(&lab.run_dir(), "lr").len(), 2);
+    assert_eq!(steps_logged(&lab.run_dir()), 2);
     assert!(!lab.at("run/samples/step-000000008.png").exists());
     assert_eq!(fs::read_to_string(lab.at("run/notes.txt")).unwrap(), "mine");
 }
@@ -214,19 +187,19 @@ fn an_unfinished_run_is_continued_or_replaced_but_never_guessed_at() {
 #[test]
 fn resuming_where_nothing_is_saved_starts_at_zero() {
     let lab = Lab::new();
-    let ran = run(lab.train().args(["--resume", "--steps", "1"])).says(&["steps 1 to 1"]);
+    let ran = lab.train("--resume --steps 1").says(&["steps 1 to 1"]);
     ran.exits(0);
     // Neither does a run that was cut before its first checkpoint bind anyone, not even to its seed.
     fs::remove_dir_all(lab.at("run/checkpoints")).unwrap();
-    run(lab.train().args(["--steps", "2", "--set", "train.seed=7"]))
+    lab.train("--steps 2 --set train.seed=7")
         .says(&["steps 1 to 2"])
         .exits(0);
-    assert_eq!(column(&lab.run_dir(), "lr").len(), 2);
+    assert_eq!(steps_logged(&lab.run_dir()), 2);
     // Nor one that was killed while it wrote its very first file.
     fs::create_dir(lab.at("early")).unwrap();
     fs::write(lab.at("early/lock"), "1\n").unwrap();
     fs::write(lab.at("early/experiment.partial"), "# Resolved ").unwrap();
-    run(lab.train_into("early").args(["--resume", "--steps", "1"])).exits(0);
+    lab.train_into("early", "--resume --steps 1").exits(0);
     assert!(!lab.at("early/experiment.partial").exists());
 }
 
@@ -248,25 +221,18 @@ fn what_may_not_change_is_named_with_both_values() {
         ),
     ] {
         let words = [difference, "--out", "--fresh"];
-        run(lab.train().args(["--resume", "--steps", "4", "--set", set])).refuses(&words);
+        lab.train(&format!("--resume --steps 4 --set {set}"))
+            .refuses(&words);
     }
-    for (path, bytes) in contents(&lab.run_dir()) {
-        assert!(
-            path.ends_with("lock") || before[&path] == bytes,
-            "{} changed",
-            path.display()
-        );
-    }
+    assert_unchanged(&lab.run_dir(), &before);
 }
 
 #[test]
 fn overrides_are_recorded_and_runs_is_the_default_place() {
     let lab = Lab::new();
-    let mut command = program("deepsim-train");
-    command
-        .current_dir(lab.path())
-        .args(["tiny.toml", "--steps", "2", "--set", "loss.img=3e-6"]);
-    assert_eq!(run(&mut command).prints(), "done: step 2, run runs/tiny\n");
+    let tiny = "tiny.toml --steps 2 --set loss.img=3e-6";
+    let trained = run(&mut lab.command("deepsim-train", tiny));
+    assert_eq!(trained.prints(), "done: step 2, run runs/tiny\n");
     let resolved = fs::read_to_string(lab.at("runs/tiny/experiment.toml")).unwrap();
     for words in [
         "# with --set loss.img=3e-6",
@@ -280,11 +246,8 @@ fn overrides_are_recorded_and_runs_is_the_default_place() {
         assert!(said, "no {words:?} in\n{resolved}");
     }
     // The record is an experiment itself.
-    let mut again = program("deepsim-train");
-    again
-        .current_dir(lab.path())
-        .args(["runs/tiny/experiment.toml", "--out", "again"]);
-    run(&mut again).exits(0);
+    let again = "runs/tiny/experiment.toml --out again";
+    run(&mut lab.command("deepsim-train", again)).exits(0);
     assert_eq!(
         files::tensors(&lab.at("again"), 2),
         files::tensors(&lab.at("runs/tiny"), 2)
@@ -304,24 +267,17 @@ fn a_second_signal_ends_it_at_once_and_costs_what_was_not_saved() {
         (Signal::INT, Signal::TERM, 143),
     ] {
         let lab = Lab::new();
-        let slow = ["generator.width=1.0", "train.batch_size=12"];
-        let slow = slow.into_iter().flat_map(|set| ["--set", set]);
-        run(lab.train().args(["--steps", "2"]).args(slow.clone())).exits(0);
-        let endless = ["--steps", "1000000", "--resume", "--set"];
-        let mut at_work = Running::start(
-            lab.train()
-                .args(endless)
-                .arg("train.checkpoint_every=1000000")
-                .args(slow.clone()),
-        );
+        let slow = "--set generator.width=1.0 --set train.batch_size=12";
+        lab.train(&format!("--steps 2 {slow}")).exits(0);
+        let mut at_work = lab.start(&format!("{ENDLESS} {slow}"));
         // Steps of its own: it listens.
-        at_work.until(|| column(&lab.run_dir(), "lr").len() > 2);
+        at_work.until(|| steps_logged(&lab.run_dir()) > 2);
         at_work.tell(first);
         std::thread::sleep(LATER);
         let ran = at_work.signal(second).exits(code);
         assert!(!ran.stderr.contains("saved step"), "{}", ran.stderr);
         assert_eq!(checkpoint_steps(&lab.run_dir()), [2]);
-        run(lab.train().args(["--steps", "3", "--resume"]).args(slow)).exits(0);
+        lab.train(&format!("--steps 3 --resume {slow}")).exits(0);
         assert_eq!(checkpoint_steps(&lab.run_dir()), [2, 3]);
     }
 }
@@ -329,19 +285,12 @@ fn a_second_signal_ends_it_at_once_and_costs_what_was_not_saved() {
 #[test]
 fn signals_save_and_one_directory_has_one_writer() {
     let lab = Lab::new();
-    let endless = [
-        "--steps",
-        "1000000",
-        "--resume",
-        "--set",
-        "train.checkpoint_every=1000000",
-    ];
-    let mut first = Running::start(lab.train().args(endless));
-    first.until(|| column(&lab.run_dir(), "lr").len() >= 2);
+    let mut first = lab.start(ENDLESS);
+    first.until(|| steps_logged(&lab.run_dir()) >= 2);
 
     let holder = format!("in use by process {}", first.pid());
-    run(lab.train().args(endless)).refuses(&[&holder]);
-    run(lab.train().arg("--fresh")).refuses(&[&holder]);
+    lab.train(ENDLESS).refuses(&[&holder]);
+    lab.train("--fresh").refuses(&[&holder]);
     assert!(first.lives());
 
     let ran = first
@@ -351,13 +300,13 @@ fn signals_save_and_one_directory_has_one_writer() {
     assert_eq!(ran.stdout, "");
     let saved = *checkpoint_steps(&lab.run_dir()).last().unwrap();
     assert_eq!(
-        column(&lab.run_dir(), "lr").len() as u64,
+        steps_logged(&lab.run_dir()),
         saved,
         "every step that was done is saved"
     );
 
-    let mut second = Running::start(lab.train().args(endless));
-    second.until(|| column(&lab.run_dir(), "lr").len() as u64 > saved);
+    let mut second = lab.start(ENDLESS);
+    second.until(|| steps_logged(&lab.run_dir()) > saved);
     second
         .signal(Signal::INT)
         .exits(130)
@@ -366,16 +315,16 @@ fn signals_save_and_one_directory_has_one_writer() {
     assert!(later > saved);
 
     // What batch systems send before time is up.
-    let mut third = Running::start(lab.train().args(endless));
-    third.until(|| column(&lab.run_dir(), "lr").len() as u64 > later);
+    let mut third = lab.start(ENDLESS);
+    third.until(|| steps_logged(&lab.run_dir()) > later);
     third
         .signal(Signal::USR1)
         .exits(138)
         .says(&["saved step", "--resume"]);
     let later = *checkpoint_steps(&lab.run_dir()).last().unwrap();
 
-    let total = (later + 1).to_string();
-    let done = run(lab.train().args(["--steps", &total, "--resume"])).prints();
+    let total = later + 1;
+    let done = lab.train(&format!("--steps {total} --resume")).prints();
     assert_eq!(
         done,
         format!("done: step {total}, run {}\n", lab.run_dir().display())

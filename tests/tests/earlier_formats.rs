@@ -5,10 +5,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use deepsim_tests::files::{checkpoint, contents, metrics, tensors};
-use deepsim_tests::process::{program, root, run};
+use deepsim_tests::files::{checkpoint, copy, manifest, metrics, tensors};
+use deepsim_tests::process::{Ran, program, root, run};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -18,14 +17,8 @@ const TOLERANCE: f64 = 1e-3;
 
 /// Copies a folder of fixtures.
 fn unpack(name: &str, to: &Path) {
-    let from = root()
-        .join("crates/deepsim-experiment/tests/fixtures")
-        .join(name);
-    for (path, bytes) in contents(&from) {
-        let target = to.join(path.strip_prefix(&from).unwrap());
-        fs::create_dir_all(target.parent().unwrap()).unwrap();
-        fs::write(target, bytes).unwrap();
-    }
+    let fixtures = root().join("crates/deepsim-experiment/tests/fixtures");
+    copy(&fixtures.join(name), to);
 }
 
 /// A copy of the runs of format 2 and of all that they need.
@@ -38,7 +31,7 @@ fn unpacked() -> TempDir {
 /// Makes a run's checkpoint one of format 1, which had no digest of its manifest and fewer counters and keys.
 fn to_format_1(run: &Path) {
     let file = checkpoint(run, 4).join("manifest.json");
-    let mut manifest: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let mut manifest = manifest(run, 4);
     let fields = manifest.as_object_mut().unwrap();
     assert_eq!(fields["format"], 2);
     fields.remove("digest").unwrap();
@@ -62,10 +55,12 @@ fn to_format_1(run: &Path) {
     fs::write(&file, older).unwrap();
 }
 
-fn in_folder(name: &str, folder: &Path) -> Command {
+fn in_folder(name: &str, folder: &Path, arguments: &str) -> Ran {
     let mut command = program(name);
-    command.current_dir(folder);
     command
+        .current_dir(folder)
+        .args(arguments.split_whitespace());
+    run(&mut command)
 }
 
 fn expected(folder: &Path, name: &str) -> Value {
@@ -89,8 +84,8 @@ fn assert_alike(found: &Value, wanted: &Value, what: &str) {
 
 fn evaluates_and_goes_on(folder: &Path, name: &str) {
     let expected = expected(folder, name);
-    let table = ["table2", "--runs", name, "--format", "json"];
-    let rows = run(in_folder("deepsim-eval", folder).args(table)).prints();
+    let table = format!("table2 --runs {name} --format json");
+    let rows = in_folder("deepsim-eval", folder, &table).prints();
     let rows: Value = serde_json::from_str(&rows).unwrap();
     let row = rows
         .as_array()
@@ -103,9 +98,8 @@ fn evaluates_and_goes_on(folder: &Path, name: &str) {
         name,
     );
 
-    let experiment = format!("{name}.toml");
-    let on = [&experiment, "--out", name, "--resume", "--steps", "8"];
-    run(in_folder("deepsim-train", folder).args(on))
+    let on = format!("{name}.toml --out {name} --resume --steps 8");
+    in_folder("deepsim-train", folder, &on)
         .says(&["resumed at step 4 of 8"])
         .exits(0);
     let lines = metrics(&folder.join(name));
@@ -119,7 +113,7 @@ fn evaluates_and_goes_on(folder: &Path, name: &str) {
         assert_alike(found, wanted, &format!("{name}, step {}", wanted["step"]));
     }
     // And what it writes is this build's own.
-    run(in_folder("deepsim-eval", folder).args(table)).exits(0);
+    in_folder("deepsim-eval", folder, &table).exits(0);
 }
 
 #[test]
@@ -128,10 +122,8 @@ fn runs_of_format_2_are_evaluated_and_gone_on_with_as_by_their_own_build() {
     for name in RUNS {
         evaluates_and_goes_on(folder.path(), name);
     }
-    let sample = [
-        "sample", "--runs", "vaegan", "--count", "4", "--out", "samples",
-    ];
-    run(in_folder("deepsim-eval", folder.path()).args(sample)).exits(0);
+    let sample = "sample --runs vaegan --count 4 --out samples";
+    in_folder("deepsim-eval", folder.path(), sample).exits(0);
 }
 
 #[test]
@@ -147,6 +139,7 @@ fn runs_of_format_1_are_evaluated_and_gone_on_with() {
 #[test]
 fn a_run_of_format_2_binds_by_its_experiment_file() {
     let folder = unpacked();
+    let on = "inversion.toml --out inversion --resume --steps 8";
     for (set, words) in [
         ("train.seed=2", "train.seed: there 1, here 2"),
         (
@@ -154,28 +147,10 @@ fn a_run_of_format_2_binds_by_its_experiment_file() {
             "train.discriminator_passes: there \"paper\", here \"one\"",
         ),
     ] {
-        let on = [
-            "inversion.toml",
-            "--out",
-            "inversion",
-            "--resume",
-            "--steps",
-            "8",
-            "--set",
-            set,
-        ];
-        run(in_folder("deepsim-train", folder.path()).args(on)).refuses(&[words]);
+        in_folder("deepsim-train", folder.path(), &format!("{on} --set {set}")).refuses(&[words]);
     }
     fs::remove_file(folder.path().join("inversion/experiment.toml")).unwrap();
-    let on = [
-        "inversion.toml",
-        "--out",
-        "inversion",
-        "--resume",
-        "--steps",
-        "8",
-    ];
-    run(in_folder("deepsim-train", folder.path()).args(on))
+    in_folder("deepsim-train", folder.path(), on)
         .refuses(&["experiment.toml is missing", "--fresh"]);
 }
 
@@ -202,24 +177,15 @@ fn runs_with_networks_that_their_loss_does_not_use_are_evaluated_and_gone_on_wit
         assert_ne!(before["comparator_weights"], "", "{name}");
         evaluates_and_goes_on(folder.path(), name);
     }
-    let report = [
-        "report",
-        "--runs",
-        ".",
-        "--out",
-        "page.html",
-        "--images",
-        "4",
-    ];
-    run(in_folder("deepsim-eval", folder.path()).args(report)).exits(0);
+    let report = "report --runs . --out page.html --images 4";
+    in_folder("deepsim-eval", folder.path(), report).exits(0);
     // What goes on is without them.
     assert_eq!(files("no-adversary", 8), ["generator", "state"]);
     assert_eq!(files("no-features", 8), all);
     assert_eq!(manifest("no-features", 8)["comparator_weights"], "");
     for name in ["no-adversary", "no-features"] {
-        let experiment = format!("{name}.toml");
-        let on = [&experiment, "--out", name, "--resume", "--steps", "10"];
-        run(in_folder("deepsim-train", folder.path()).args(on))
+        let on = format!("{name}.toml --out {name} --resume --steps 10");
+        in_folder("deepsim-train", folder.path(), &on)
             .says(&["resumed at step 8 of 10"])
             .exits(0);
     }

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use deepsim_tests::files::names;
 use deepsim_tests::lab::{Lab, TEST};
 use deepsim_tests::photos::photo;
-use deepsim_tests::process::run;
 use serde_json::Value;
 
 fn image(lab: &Lab, name: &str) -> image::RgbImage {
@@ -19,33 +19,13 @@ fn assert_varied(sheet: &image::RgbImage) {
     assert!(colours.len() > 200, "{} colours", colours.len());
 }
 
-fn rows(text: &str) -> Vec<Value> {
-    serde_json::from_str(text).unwrap()
-}
-
 #[test]
 fn reencoding_drifts_from_where_table_2_begins() {
     let lab = Lab::trained(2);
-    let drift = rows(
-        &run(&mut lab.eval(&[
-            "reencode",
-            "--runs",
-            "run",
-            "--out",
-            "re",
-            "--iterations",
-            "1,3",
-            "--show",
-            "4",
-            "--format",
-            "json",
-        ]))
-        .prints(),
-    );
+    let drift = lab.rows("reencode --runs run --out re --iterations 1,3 --show 4");
     assert_eq!(drift.len(), 3);
     let number = |row: &Value, key: &str| row[key].as_f64().unwrap();
-    let table =
-        rows(&run(&mut lab.eval(&["table2", "--runs", "run", "--format", "json"])).prints());
+    let table = lab.rows("table2 --runs run");
     for (mine, theirs) in [
         ("image_to_original", "image_error"),
         ("feature_to_original", "feature_error"),
@@ -66,10 +46,11 @@ fn reencoding_drifts_from_where_table_2_begins() {
     assert_varied(&sheet);
 
     photo(31, 90, 1).save(lab.at("odd.png")).unwrap();
-    run(&mut lab.eval(&["reencode", "odd.png", "--runs", "run", "--out", "one"])).exits(0);
-    run(&mut lab.eval(&["reencode", "--runs", "run", "--iterations", "0"]))
+    lab.eval("reencode odd.png --runs run --out one").exits(0);
+    lab.eval("reencode --runs run --iterations 0")
         .refuses(&["--iterations 0"]);
-    run(&mut lab.eval(&["reencode", "--runs", "nowhere"])).refuses(&["--runs nowhere"]);
+    lab.eval("reencode --runs nowhere")
+        .refuses(&["--runs nowhere"]);
 }
 
 #[test]
@@ -77,26 +58,12 @@ fn interpolation_writes_frames_a_strip_and_an_animation() {
     let lab = Lab::trained(2);
     photo(37, 500, 1).save(lab.at("a.png")).unwrap();
     photo(300, 200, 2).save(lab.at("b.jpg")).unwrap();
-    let printed = run(&mut lab.eval(&[
-        "interpolate",
-        "a.png",
-        "b.jpg",
-        "--steps",
-        "5",
-        "--runs",
-        "run",
-        "--out",
-        "in",
-        "--format",
-        "json",
-    ]))
-    .prints();
-    let steps = rows(&printed);
+    let steps = lab.rows("interpolate a.png b.jpg --steps 5 --runs run --out in");
     assert_eq!(steps.len(), 5);
     assert!(steps[0]["step"].is_null() && steps[4]["step"].as_f64().unwrap() > 0.0);
     assert_eq!((&steps[2]["t"], &steps[4]["t"]), (&0.5.into(), &1.0.into()));
     // The ends are what `invert` makes of the images.
-    run(&mut lab.eval(&["invert", "a.png", "b.jpg", "--run", "run", "--out", "ends"])).exits(0);
+    lab.eval("invert a.png b.jpg --run run --out ends").exits(0);
     for (frame, end) in [("000", "a"), ("004", "b")] {
         let frame = image(&lab, &format!("in/run/frame-{frame}.png"));
         let end = image(&lab, &format!("ends/{end}-inverted.png"));
@@ -119,21 +86,16 @@ fn interpolation_writes_frames_a_strip_and_an_animation() {
     );
 
     for (steps, words) in [("1", "--steps 1"), ("5000", "--steps 5000")] {
-        run(&mut lab.eval(&[
-            "interpolate",
-            "a.png",
-            "b.jpg",
-            "--steps",
-            steps,
-            "--runs",
-            "run",
-        ]))
+        lab.eval(&format!(
+            "interpolate a.png b.jpg --steps {steps} --runs run"
+        ))
         .refuses(&[words]);
     }
     // An image's header alone says that it is too large: nothing of that size is decoded.
     fs::write(lab.at("huge.ppm"), "P6 20000 20000 255\n").unwrap();
     for bad in ["nowhere.png", "tiny.toml", "huge.ppm"] {
-        run(&mut lab.eval(&["interpolate", "a.png", bad, "--runs", "run"])).refuses(&[bad]);
+        lab.eval(&format!("interpolate a.png {bad} --runs run"))
+            .refuses(&[bad]);
     }
 }
 
@@ -143,32 +105,15 @@ fn neighbours_of_images_that_are_trained_on_are_themselves() {
     // Held out: two images of the training set, and one that is not.
     fs::remove_dir_all(lab.at("test")).unwrap();
     fs::create_dir(lab.at("test")).unwrap();
-    let mut known: Vec<_> = fs::read_dir(lab.at("train"))
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
-    known.sort();
+    let known = names(&lab.at("train"));
     for name in &known[..2] {
         fs::copy(lab.at("train").join(name), lab.at("test").join(name)).unwrap();
     }
-    run(lab.train().args(["--steps", "2"])).exits(0);
-    let printed = run(&mut lab.eval(&[
-        "neighbors",
-        "--runs",
-        "run",
-        "--out",
-        "nn",
-        "--format",
-        "json",
-    ]))
-    .prints();
-    let spaces = rows(&printed);
-    let names: Vec<&str> = spaces
-        .iter()
-        .map(|r| r["space"].as_str().unwrap())
-        .collect();
+    lab.train("--steps 2").exits(0);
+    let found = lab.rows("neighbors --runs run --out nn");
+    let spaces: Vec<&str> = found.iter().map(|r| r["space"].as_str().unwrap()).collect();
     assert_eq!(
-        names,
+        spaces,
         [
             "reconstruction",
             "pixels",
@@ -177,28 +122,27 @@ fn neighbours_of_images_that_are_trained_on_are_themselves() {
             "alexnet:relu3"
         ]
     );
-    for row in &spaces[1..] {
+    for row in &found[1..] {
         assert!(row["image_error"].as_f64().unwrap() < 1e-3, "{row}");
         assert_eq!(row["reconstruction_nearer_image"], Value::from(0.0));
     }
-    assert!(spaces[0]["image_error"].as_f64().unwrap() > 5.0);
+    assert!(found[0]["image_error"].as_f64().unwrap() > 5.0);
     assert_varied(&image(&lab, "nn/neighbors-run.png"));
-    let text = run(&mut lab.eval(&["neighbors", "--runs", "run", "--out", "nn"])).prints();
+    let text = lab.eval("neighbors --runs run --out nn").prints();
     assert!(text.contains("in alexnet:relu3"), "{text}");
 }
 
 #[test]
 fn figures_show_the_runs_that_there_are_and_name_the_others() {
     let lab = Lab::new();
-    let train = |out: &str, set: &[&str]| {
-        let sets = set.iter().flat_map(|s| ["--set", s]);
-        run(lab.train_into(out).args(sets).args(["--steps", "1"])).exits(0);
+    let train = |out: &str, sets: &str| {
+        lab.train_into(out, &format!("{sets} --steps 1")).exits(0);
     };
-    run(&mut lab.eval(&["figure", "1"])).refuses(&["figure 1", "full"]);
-    run(&mut lab.eval(&["figure", "2"])).refuses(&["2"]);
-    train("runs/full", &[]);
-    train("runs/blur", &["loss.feat=0.0", "loss.adv=0.0"]);
-    train("runs/other", &["comparator.weights=\"random:9\""]);
+    lab.eval("figure 1").refuses(&["figure 1", "full"]);
+    lab.eval("figure 2").refuses(&["2"]);
+    train("runs/full", "");
+    train("runs/blur", "--set loss.feat=0.0 --set loss.adv=0.0");
+    train("runs/other", "--set comparator.weights=\"random:9\"");
     let size = |name: &str| image(&lab, name).dimensions();
     let mut heights = Vec::new();
     for (figure, runs) in [
@@ -209,12 +153,7 @@ fn figures_show_the_runs_that_there_are_and_name_the_others() {
         ("6", &["full", "other"]),
         ("7", &["full"]),
     ] {
-        let listed = rows(
-            &run(&mut lab.eval(&[
-                "figure", figure, "--images", "4", "--out", "figures", "--format", "json",
-            ]))
-            .prints(),
-        );
+        let listed = lab.rows(&format!("figure {figure} --images 4 --out figures"));
         let found: Vec<String> = listed
             .iter()
             .map(|r| r["run"].as_str().unwrap().replace("runs/", ""))
@@ -227,21 +166,18 @@ fn figures_show_the_runs_that_there_are_and_name_the_others() {
     // Rows: images and two losses; images and a layer; images and four iterations.
     assert!(heights[0] > 3 * 64 && heights[1] > 2 * 64 && heights[3] > 5 * 64);
     assert!(size("figures/figure1.png").0 > 4 * 64);
-    run(&mut lab.eval(&["figure", "1", "--out", "figures"]))
+    lab.eval("figure 1 --out figures")
         .says(&["missing: no run with adversarial + image"]);
-    run(&mut lab.eval(&["figure", "3", "--encoder", "alexnet:pool5"]))
+    lab.eval("figure 3 --encoder alexnet:pool5")
         .refuses(&["nothing to draw figure 3"]);
-    run(&mut lab.eval(&["figure", "3", "--filter", "unicorn"])).refuses(&["unicorn"]);
+    lab.eval("figure 3 --filter unicorn").refuses(&["unicorn"]);
 }
 
 #[test]
 fn mahendran_and_vedaldi_stand_in_table_2_and_figure_4() {
     let lab = Lab::trained(1);
-    let tiny = lab.text("tiny.toml");
-    let mv = [
-        "baseline", "mv", &tiny, "--images", "3", "--batch", "2", "--out", "mv",
-    ];
-    run(&mut lab.eval(&mv)).exits(0);
+    let mv = "baseline mv tiny.toml --images 3 --batch 2 --out mv";
+    lab.eval(mv).exits(0);
     let record: Value =
         serde_json::from_str(&fs::read_to_string(lab.at("mv/mv.json")).unwrap()).unwrap();
     assert_eq!(record["version"], 1);
@@ -253,7 +189,7 @@ fn mahendran_and_vedaldi_stand_in_table_2_and_figure_4() {
         assert!(term("feature_end") < term("feature_start") / 5.0, "{p}");
     }
     assert_varied(&image(&lab, "mv/mv.png"));
-    let table = rows(&run(&mut lab.eval(&["table2", "--runs", "mv", "--format", "json"])).prints());
+    let table = lab.rows("table2 --runs mv");
     assert_eq!(
         (&table[0]["method"], &table[0]["layer"], &table[0]["n"]),
         (&"mv".into(), &"alexnet:pool2".into(), &3.into())
@@ -265,29 +201,25 @@ fn mahendran_and_vedaldi_stand_in_table_2_and_figure_4() {
         table[0]
     );
     // The second batch is what it would be in another one: noise belongs to the image.
-    let whole = [
-        "baseline", "mv", &tiny, "--images", "3", "--batch", "3", "--out", "mv3",
-    ];
-    run(&mut lab.eval(&whole)).exits(0);
-    let other =
-        rows(&run(&mut lab.eval(&["table2", "--runs", "mv3", "--format", "json"])).prints());
+    lab.eval("baseline mv tiny.toml --images 3 --batch 3 --out mv3")
+        .exits(0);
+    let other = lab.rows("table2 --runs mv3");
     let (a, b) = (
         error("image_error"),
         other[0]["image_error"].as_f64().unwrap(),
     );
     assert!((a - b).abs() < 0.01 * a, "{a} {b}");
 
-    let listed = run(&mut lab.eval(&["figure", "4", "--runs", ".", "--out", "figures"])).prints();
+    let listed = lab.eval("figure 4 --runs . --out figures").prints();
     assert!(listed.contains("Mahendran & Vedaldi"), "{listed}");
-    run(&mut lab.eval(&mv)).refuses(&["mv is there already", "--fresh"]);
-    let run_is_safe = [
-        "baseline", "mv", &tiny, "--images", "3", "--out", "run", "--fresh",
-    ];
-    run(&mut lab.eval(&run_is_safe)).refuses(&["run is there already"]);
+    lab.eval(mv).refuses(&["mv is there already", "--fresh"]);
+    lab.eval("baseline mv tiny.toml --images 3 --out run --fresh")
+        .refuses(&["run is there already"]);
     // A changed reconstruction is no longer the record's.
     let file = lab.at("mv/reconstructions.safetensors");
     let mut bytes = fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&file, bytes).unwrap();
-    run(&mut lab.eval(&["table2", "--runs", "mv"])).says(&["reconstructions.safetensors"]);
+    lab.eval("table2 --runs mv")
+        .says(&["reconstructions.safetensors"]);
 }

@@ -3,20 +3,11 @@
 // The leave that clippy.toml gives tests ends at their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
 
-use deepsim_tests::files::{checkpoint, column, tensors};
+use deepsim_tests::files::{column, manifest, tensors};
 use deepsim_tests::lab::Lab;
-use deepsim_tests::process::run;
-use safetensors::tensor::{Dtype, TensorView};
-use serde_json::Value;
-
-fn manifest(run: &Path, step: u64) -> Value {
-    let file = checkpoint(run, step).join("manifest.json");
-    serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
-}
+use tch::{Device, Kind, Tensor};
 
 const SINGLE: &str = "[comparator]\nnet = \"alexnet\"\ntap = \"relu3\"\nweights = \"random:1\"\n";
 /// One that is the encoder's network, one at another tap of a further network, and one that trains along.
@@ -33,10 +24,10 @@ fn several_comparators_train_resume_and_are_shown_by_name() {
         "feat = { along = 0.003, deep = 0.01, first = 0.001, second = 0.002 }\n",
     );
     fs::write(lab.experiment(), text).unwrap();
-    let train = |out: &str, rest: &[&str]| run(lab.train_into(out).args(rest)).exits(0);
-    train("whole", &["--steps", "4"]);
-    train("cut", &["--steps", "2"]);
-    train("cut", &["--steps", "4", "--resume"]);
+    let train = |out: &str, rest: &str| lab.train_into(out, rest).exits(0);
+    train("whole", "--steps 4");
+    train("cut", "--steps 2");
+    train("cut", "--steps 4 --resume");
     assert_eq!(tensors(&lab.at("cut"), 4), tensors(&lab.at("whole"), 4));
 
     for name in ["along", "deep", "first", "second"] {
@@ -58,30 +49,22 @@ fn several_comparators_train_resume_and_are_shown_by_name() {
     assert_eq!(named["first"], named["second"]);
     assert_ne!(named["first"], named["deep"]);
 
-    let table = run(&mut lab.eval(&["table2", "--runs", "whole", "--format", "json"])).prints();
-    let rows: Vec<Value> = serde_json::from_str(&table).unwrap();
+    let rows = lab.rows("table2 --runs whole");
     let comparator = "discriminator:Dconv3 + alexnet:relu3 + alexnet:pool1 + alexnet:pool2";
     assert!(
         rows.iter().any(|row| row["comparator"] == comparator),
         "{rows:?}"
     );
-    run(&mut lab.eval(&[
-        "report",
-        "--runs",
-        ".",
-        "--out",
-        "page.html",
-        "--images",
-        "8",
-    ]))
-    .exits(0);
+    lab.eval("report --runs . --out page.html --images 8")
+        .exits(0);
     let page = fs::read_to_string(lab.at("page.html")).unwrap();
     assert!(page.contains("feature deep"), "the curves name each term");
 
     // The same weights under another name are another experiment.
     let text = fs::read_to_string(lab.experiment()).unwrap();
     fs::write(lab.experiment(), text.replace("first", "early")).unwrap();
-    run(lab.train_into("whole").args(["--steps", "6", "--resume"])).refuses(&["comparator.early"]);
+    lab.train_into("whole", "--steps 6 --resume")
+        .refuses(&["comparator.early"]);
 }
 
 /// What a loss does not use need neither be described nor be there.
@@ -93,7 +76,7 @@ fn a_loss_on_pixels_needs_no_comparator_and_no_discriminator() {
     let gone = "weights = \"gone.safetensors\"\n";
     let unused = whole.replace(SINGLE, &SINGLE.replace("weights = \"random:1\"\n", gone));
     fs::write(lab.experiment(), &unused).unwrap();
-    run(lab.train_into("unused").args(["--steps", "4"])).exits(0);
+    lab.train_into("unused", "--steps 4").exits(0);
 
     let gate =
         "[gate]\nd_off_below = 0.1\nd_on_above = 0.5\ng_off_above = 10.0\ng_on_below = 0.1\n";
@@ -107,32 +90,23 @@ fn a_loss_on_pixels_needs_no_comparator_and_no_discriminator() {
         short = short.replace(part, "");
     }
     fs::write(lab.experiment(), short).unwrap();
-    run(lab.train_into("short").args(["--steps", "2"])).exits(0);
-    run(lab.train_into("short").args(["--steps", "4", "--resume"])).exits(0);
+    lab.train_into("short", "--steps 2").exits(0);
+    lab.train_into("short", "--steps 4 --resume").exits(0);
     assert_eq!(tensors(&lab.at("short"), 4), tensors(&lab.at("unused"), 4));
     let files: Vec<&str> = tensors(&lab.at("short"), 4).into_keys().collect();
     assert_eq!(files, ["generator", "state"]);
     // A run that was begun with the unused sections goes on without them.
-    run(lab.train_into("unused").args(["--steps", "6", "--resume"])).exits(0);
+    lab.train_into("unused", "--steps 6 --resume").exits(0);
 
-    run(&mut lab.eval(&["table2", "--runs", "short"])).exits(0);
-    run(&mut lab.eval(&[
-        "report",
-        "--runs",
-        ".",
-        "--out",
-        "page.html",
-        "--images",
-        "8",
-    ]))
-    .exits(0);
-    let x = vec![0; 3 * 64 * 64 * 4];
-    let x = TensorView::new(Dtype::F32, vec![1, 3, 64, 64], &x).unwrap();
-    let x = safetensors::serialize([("x", x)], None::<HashMap<String, String>>).unwrap();
-    fs::write(lab.at("x.safetensors"), x).unwrap();
-    let input = ["--input", "x.safetensors", "--output", "y.safetensors"];
+    lab.eval("table2 --runs short").exits(0);
+    lab.eval("report --runs . --out page.html --images 8")
+        .exits(0);
+    let x = Tensor::zeros([1, 3, 64, 64], (Kind::Float, Device::Cpu));
+    Tensor::write_safetensors(&[("x", x)], lab.at("x.safetensors")).unwrap();
+    let input = "--input x.safetensors --output y.safetensors";
     for net in ["comparator", "discriminator"] {
-        let mut command = lab.eval(&["forward", "tiny.toml", "--net", net, "--run", "short"]);
-        run(command.args(input)).refuses(&[&format!("has no {net}")]);
+        let forward = format!("forward tiny.toml --net {net} --run short");
+        lab.eval(&format!("{forward} {input}"))
+            .refuses(&[&format!("has no {net}")]);
     }
 }

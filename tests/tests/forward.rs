@@ -3,34 +3,24 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
 
 use deepsim_experiment::Checkpoint;
 use deepsim_nets::images::{caffe_to_rgb, rgb_to_caffe};
-use deepsim_nets::params::{f32_bytes, read_safetensors};
+use deepsim_nets::params::read_safetensors;
 use deepsim_nets::{Discriminator, FeatureNet, Mode, NetKind, Tap};
 use deepsim_tests::lab::Lab;
-use deepsim_tests::process::{Ran, run};
+use deepsim_tests::process::Ran;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use tch::{Device, Kind, Tensor};
 
-fn save(path: &Path, tensors: &[(&str, &Tensor)]) {
-    let bytes: Vec<_> = tensors.iter().map(|(_, t)| f32_bytes(t).unwrap()).collect();
-    let shape = |t: &Tensor| {
-        t.size()
-            .iter()
-            .map(|&d| usize::try_from(d).unwrap())
-            .collect()
-    };
-    let views = tensors.iter().zip(&bytes);
-    let views =
-        views.map(|((name, t), b)| (*name, TensorView::new(Dtype::F32, shape(t), b).unwrap()));
-    fs::write(
-        path,
-        safetensors::serialize(views, None::<HashMap<String, String>>).unwrap(),
-    )
-    .unwrap();
+/// Writes `in.safetensors`.
+fn save(lab: &Lab, tensors: &[(&str, &Tensor)]) {
+    let tensors: Vec<_> = tensors
+        .iter()
+        .map(|(name, t)| (*name, t.contiguous()))
+        .collect();
+    Tensor::write_safetensors(&tensors, lab.at("in.safetensors")).unwrap();
 }
 
 /// RGB images, 0–255.
@@ -40,18 +30,9 @@ fn images(n: i64, size: i64) -> Tensor {
 }
 
 /// Runs a network of the laboratory's experiment on `in.safetensors`.
-fn forward(lab: &Lab, net: &str, rest: &[&str]) -> Ran {
-    let named = [
-        "forward",
-        "tiny.toml",
-        "--net",
-        net,
-        "--input",
-        "in.safetensors",
-        "--output",
-        "out.safetensors",
-    ];
-    run(lab.eval(&named).args(rest))
+fn forward(lab: &Lab, net: &str, rest: &str) -> Ran {
+    let files = "--input in.safetensors --output out.safetensors";
+    lab.eval(&format!("forward tiny.toml --net {net} {files} {rest}"))
 }
 
 /// The one tensor of `out.safetensors`: f32, by the name of y.
@@ -84,8 +65,8 @@ fn feature_networks_at_any_legal_size() {
         ("comparator", Tap::Relu3, 2, 64, [2, 384, 3, 3]),
     ] {
         let x = images(n, size);
-        save(&lab.at("in.safetensors"), &[("x", &x)]);
-        let ran = forward(&lab, net, &[]).exits(0);
+        save(&lab, &[("x", &x)]);
+        let ran = forward(&lab, net, "").exits(0);
         assert_eq!(ran.stdout, "");
         assert_eq!(y(&lab).size(), shape);
         let library = FeatureNet::random(NetKind::AlexNet, tap, 1, Device::Cpu).unwrap();
@@ -115,7 +96,7 @@ fn named(lab: &Lab, weights: &str) {
 fn one_of_several_comparators_is_told_by_its_name() {
     let lab = Lab::new();
     let x = images(2, 64);
-    save(&lab.at("in.safetensors"), &[("x", &x)]);
+    save(&lab, &[("x", &x)]);
     let features = |tap: Tap, seed: u64| {
         let net = FeatureNet::random(NetKind::AlexNet, tap, seed, Device::Cpu).unwrap();
         let mut all = net.features(&rgb_to_caffe(&x).unwrap(), &[tap]).unwrap();
@@ -123,44 +104,47 @@ fn one_of_several_comparators_is_told_by_its_name() {
     };
     let both = "comparator.deep, comparator.early";
     named(&lab, "{ deep = 0.01, early = 0.002 }");
-    forward(&lab, "comparator", &[]).refuses(&["--net comparator:", "tiny.toml has several", both]);
-    forward(&lab, "comparator.late", &[]).refuses(&[
+    forward(&lab, "comparator", "").refuses(&["--net comparator:", "tiny.toml has several", both]);
+    forward(&lab, "comparator.late", "").refuses(&[
         "--net comparator.late:",
         "tiny.toml has no such section",
         both,
     ]);
-    forward(&lab, "comparator.", &[]).refuses(&["--net", "comparator.NAME"]);
+    forward(&lab, "comparator.", "").refuses(&["--net", "comparator.NAME"]);
     assert!(!lab.at("out.safetensors").exists());
-    forward(&lab, "comparator.deep", &[]).exits(0);
+    forward(&lab, "comparator.deep", "").exits(0);
     same(&y(&lab), &features(Tap::Relu3, 1));
-    forward(&lab, "comparator.early", &[]).exits(0);
+    forward(&lab, "comparator.early", "").exits(0);
     same(&y(&lab), &features(Tap::Pool1, 2));
     // The only one that takes part needs no name; the other is there by its own.
     named(&lab, "{ deep = 0.0, early = 0.002 }");
-    forward(&lab, "comparator.deep", &[]).exits(0);
+    forward(&lab, "comparator.deep", "").exits(0);
     same(&y(&lab), &features(Tap::Relu3, 1));
-    forward(&lab, "comparator", &[]).exits(0);
+    forward(&lab, "comparator", "").exits(0);
     same(&y(&lab), &features(Tap::Pool1, 2));
     // One without a name has none.
     fs::write(lab.experiment(), lab.toml()).unwrap();
-    forward(&lab, "comparator.deep", &[]).refuses(&["--net comparator.deep:", "it has comparator"]);
+    forward(&lab, "comparator.deep", "").refuses(&["--net comparator.deep:", "it has comparator"]);
 }
 
 /// Otherwise weights would go into a network of another kind, wherever their shapes are alike.
 #[test]
 fn an_experiment_with_other_networks_than_the_run_is_refused_by_key() {
     let lab = Lab::trained(2);
-    save(&lab.at("in.safetensors"), &[("x", &images(2, 64))]);
-    forward(&lab, "discriminator", &["--run", "run"]).exits(0);
-    let set = ["--run", "run", "--set", "encoder.tap=\"pool1\""];
-    forward(&lab, "discriminator", &set).refuses(&[
+    save(&lab, &[("x", &images(2, 64))]);
+    forward(&lab, "discriminator", "--run run").exits(0);
+    forward(
+        &lab,
+        "discriminator",
+        "--run run --set encoder.tap=\"pool1\"",
+    )
+    .refuses(&[
         "encoder.tap: there \"pool2\", here \"pool1\"",
         "is not what run was trained with",
         "experiment.toml",
     ]);
     // What is no network may be another.
-    let set = ["--run", "run", "--set", "train.seed=9"];
-    forward(&lab, "discriminator", &set).exits(0);
+    forward(&lab, "discriminator", "--run run --set train.seed=9").exits(0);
 }
 
 #[test]
@@ -178,16 +162,16 @@ fn trained_networks_from_a_run_and_from_a_file() {
         .remove(0);
     let generator = checkpoint.generator(Device::Cpu).unwrap();
     let wanted = caffe_to_rgb(&generator.forward(&features).unwrap()).unwrap();
-    save(&lab.at("in.safetensors"), &[("x", &features)]);
-    forward(&lab, "generator", &["--run", "run"]).exits(0);
+    save(&lab, &[("x", &features)]);
+    forward(&lab, "generator", "--run run").exits(0);
     assert_eq!(y(&lab).size(), [3, 3, 64, 64]);
     same(&y(&lab), &wanted);
     let file = checkpoint.path.join("generator.safetensors");
-    forward(&lab, "generator", &["--weights", file.to_str().unwrap()]).exits(0);
+    forward(&lab, "generator", &format!("--weights {}", file.display())).exits(0);
     same(&y(&lab), &wanted);
     // Cropped, not clipped: a young generator's images leave 0–255 where asked to.
-    save(&lab.at("in.safetensors"), &[("x", &(&features * 1e4))]);
-    forward(&lab, "generator", &["--run", "run"]).exits(0);
+    save(&lab, &[("x", &(&features * 1e4))]);
+    forward(&lab, "generator", "--run run").exits(0);
     assert!(y(&lab).max().double_value(&[]) > 255.0 || y(&lab).min().double_value(&[]) < 0.0);
 
     let x = images(2, 64);
@@ -205,8 +189,8 @@ fn trained_networks_from_a_run_and_from_a_file() {
             "the checkpoint",
         )
         .unwrap();
-    save(&lab.at("in.safetensors"), &[("x", &x)]);
-    forward(&lab, "discriminator", &["--run", "run"]).exits(0);
+    save(&lab, &[("x", &x)]);
+    forward(&lab, "discriminator", "--run run").exits(0);
     assert_eq!(y(&lab).size(), [2, 2]);
     same(
         &y(&lab),
@@ -216,43 +200,37 @@ fn trained_networks_from_a_run_and_from_a_file() {
     );
     // Nothing drops out: a second time gives the same logits.
     let once = fs::read(lab.at("out.safetensors")).unwrap();
-    forward(&lab, "discriminator", &["--run", "run"]).exits(0);
+    forward(&lab, "discriminator", "--run run").exits(0);
     assert_eq!(fs::read(lab.at("out.safetensors")).unwrap(), once);
 }
 
 #[test]
 fn a_discriminator_that_also_sees_the_features() {
     let lab = Lab::new();
-    let both = ["--set", "discriminator.features=true"];
-    run(lab.train().args(both).args(["--steps", "1"])).exits(0);
+    let both = "--set discriminator.features=true";
+    lab.train(&format!("{both} --steps 1")).exits(0);
     let (x, features) = (images(2, 64), images(2, 24).view([2, 192, 3, 3]));
-    save(&lab.at("in.safetensors"), &[("x", &x), ("feat", &features)]);
-    let from_run = ["--run", "run", both[0], both[1]];
+    save(&lab, &[("x", &x), ("feat", &features)]);
+    let from_run = format!("--run run {both}");
     forward(&lab, "discriminator", &from_run).exits(0);
     let seen = y(&lab);
     assert_eq!(seen.size(), [2, 2]);
-    save(
-        &lab.at("in.safetensors"),
-        &[("x", &x), ("feat", &(&features * 2.0))],
-    );
+    save(&lab, &[("x", &x), ("feat", &(&features * 2.0))]);
     forward(&lab, "discriminator", &from_run).exits(0);
     assert_ne!(seen, y(&lab));
 
     fs::remove_file(lab.at("out.safetensors")).unwrap();
-    save(&lab.at("in.safetensors"), &[("x", &x)]);
+    save(&lab, &[("x", &x)]);
     forward(&lab, "discriminator", &from_run).refuses(&["no tensor `feat`", "it has x"]);
-    save(
-        &lab.at("in.safetensors"),
-        &[("x", &x), ("feat", &features.narrow(0, 0, 1))],
-    );
+    save(&lab, &[("x", &x), ("feat", &features.narrow(0, 0, 1))]);
     forward(&lab, "discriminator", &from_run).refuses(&[
         "feature branch",
         "[2,1728]",
         "[1, 192, 3, 3]",
     ]);
     // Weights of the other kind of discriminator.
-    save(&lab.at("in.safetensors"), &[("x", &x)]);
-    forward(&lab, "discriminator", &["--run", "run"])
+    save(&lab, &[("x", &x)]);
+    forward(&lab, "discriminator", "--run run")
         .refuses(&["discriminator.features: there true, here false"]);
     assert!(!lab.at("out.safetensors").exists());
 }
@@ -273,8 +251,8 @@ fn images_in_other_units_than_0_to_255_are_warned_about() {
         (x, &[]),
         (almost, &[]),
     ] {
-        save(&lab.at("in.safetensors"), &[("x", &x)]);
-        let ran = forward(&lab, "encoder", &[]).exits(0).says(words);
+        save(&lab, &[("x", &x)]);
+        let ran = forward(&lab, "encoder", "").exits(0).says(words);
         assert_eq!(
             ran.stderr.contains("warning"),
             !words.is_empty(),
@@ -287,41 +265,33 @@ fn images_in_other_units_than_0_to_255_are_warned_about() {
 #[test]
 fn what_the_encoder_wrote_goes_into_the_generator() {
     let lab = Lab::trained(2);
-    save(&lab.at("in.safetensors"), &[("x", &images(2, 64))]);
-    forward(&lab, "encoder", &[]).exits(0);
+    save(&lab, &[("x", &images(2, 64))]);
+    forward(&lab, "encoder", "").exits(0);
     let features = y(&lab);
     fs::rename(lab.at("out.safetensors"), lab.at("in.safetensors")).unwrap();
-    let ran = forward(&lab, "generator", &["--run", "run"]).exits(0);
+    let ran = forward(&lab, "generator", "--run run").exits(0);
     assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
     let made = y(&lab);
-    save(&lab.at("in.safetensors"), &[("x", &features)]);
-    forward(&lab, "generator", &["--run", "run"]).exits(0);
+    save(&lab, &[("x", &features)]);
+    forward(&lab, "generator", "--run run").exits(0);
     assert_eq!(y(&lab), made);
     // Of several tensors it is told which one; other networks take images, whose key is x.
-    save(
-        &lab.at("in.safetensors"),
-        &[("y", &features), ("z", &features)],
-    );
-    forward(&lab, "generator", &["--run", "run"]).refuses(&["no tensor `x`", "y, z"]);
-    save(&lab.at("in.safetensors"), &[("y", &images(1, 64))]);
-    forward(&lab, "encoder", &[]).refuses(&["no tensor `x`", "it has y"]);
+    save(&lab, &[("y", &features), ("z", &features)]);
+    forward(&lab, "generator", "--run run").refuses(&["no tensor `x`", "y, z"]);
+    save(&lab, &[("y", &images(1, 64))]);
+    forward(&lab, "encoder", "").refuses(&["no tensor `x`", "it has y"]);
 }
 
 #[test]
 fn a_run_s_own_file_means_its_checkpoints() {
     let lab = Lab::trained(2);
-    save(&lab.at("in.safetensors"), &[("x", &images(1, 64))]);
-    forward(&lab, "discriminator", &["--run", "run"]).exits(0);
+    save(&lab, &[("x", &images(1, 64))]);
+    forward(&lab, "discriminator", "--run run").exits(0);
     let wanted = y(&lab);
     fs::rename(lab.run_dir(), lab.at("elsewhere")).unwrap();
-    let words = [
-        "forward",
-        "elsewhere/experiment.toml",
-        "--net",
-        "discriminator",
-    ];
-    let files = ["--input", "in.safetensors", "--output", "out.safetensors"];
-    run(lab.eval(&words).args(files)).exits(0);
+    let words = "forward elsewhere/experiment.toml --net discriminator";
+    let files = "--input in.safetensors --output out.safetensors";
+    lab.eval(&format!("{words} {files}")).exits(0);
     assert_eq!(y(&lab), wanted);
 }
 
@@ -329,9 +299,8 @@ fn a_run_s_own_file_means_its_checkpoints() {
 fn what_does_not_fit_is_refused() {
     let lab = Lab::new();
     let x = images(1, 64);
-    let put = |tensors: &[(&str, &Tensor)]| save(&lab.at("in.safetensors"), tensors);
-    put(&[("pictures", &x)]);
-    forward(&lab, "encoder", &[]).refuses(&["in.safetensors", "no tensor `x`", "it has pictures"]);
+    save(&lab, &[("pictures", &x)]);
+    forward(&lab, "encoder", "").refuses(&["in.safetensors", "no tensor `x`", "it has pictures"]);
     for (shape, words) in [
         (
             &[1, 1, 64, 64][..],
@@ -345,54 +314,51 @@ fn what_does_not_fit_is_refused() {
             &["7x7", "too small", "larger crop or an earlier tap"],
         ),
     ] {
-        put(&[("x", &Tensor::zeros(shape, (Kind::Float, Device::Cpu)))]);
-        forward(&lab, "encoder", &[]).refuses(words);
+        save(
+            &lab,
+            &[("x", &Tensor::zeros(shape, (Kind::Float, Device::Cpu)))],
+        );
+        forward(&lab, "encoder", "").refuses(words);
     }
     let whole: Vec<u8> = [1i64; 4].iter().flat_map(|v| v.to_le_bytes()).collect();
     let view = TensorView::new(Dtype::I64, vec![4], &whole).unwrap();
     let file = safetensors::serialize([("x", view)], None::<HashMap<String, String>>).unwrap();
     fs::write(lab.at("in.safetensors"), &file).unwrap();
-    forward(&lab, "encoder", &[]).refuses(&["--input in.safetensors", "`x` is I64", "takes F32"]);
+    forward(&lab, "encoder", "").refuses(&["--input in.safetensors", "`x` is I64", "takes F32"]);
     fs::write(lab.at("in.safetensors"), &file[..file.len() - 1]).unwrap();
-    forward(&lab, "encoder", &[]).refuses(&["in.safetensors", "not a whole safetensors file"]);
+    forward(&lab, "encoder", "").refuses(&["in.safetensors", "not a whole safetensors file"]);
 
-    put(&[("x", &x)]);
-    forward(&lab, "generator", &[]).refuses(&[
+    save(&lab, &[("x", &x)]);
+    forward(&lab, "generator", "").refuses(&[
         "generator has no weights",
         "--weights FILE",
         "runs/tiny",
     ]);
-    forward(&lab, "discriminator", &[])
-        .refuses(&["discriminator has no weights", "--weights FILE"]);
-    forward(&lab, "encoder", &["--weights", "none.safetensors"])
+    forward(&lab, "discriminator", "").refuses(&["discriminator has no weights", "--weights FILE"]);
+    forward(&lab, "encoder", "--weights none.safetensors")
         .refuses(&["none.safetensors", "No such file"]);
-    forward(&lab, "encoder", &["--weights", "in.safetensors"])
+    forward(&lab, "encoder", "--weights in.safetensors")
         .refuses(&["missing: features.0.weight", "unknown: x"]);
-    forward(&lab, "judge", &[]).refuses(&["judge", "discriminator"]);
-    forward(&lab, "encoder", &["--device", "cuda:99"]).refuses(&["device `cuda:99`"]);
+    forward(&lab, "judge", "").refuses(&["judge", "discriminator"]);
+    forward(&lab, "encoder", "--device cuda:99").refuses(&["device `cuda:99`"]);
     fs::remove_file(lab.at("in.safetensors")).unwrap();
-    forward(&lab, "encoder", &[]).refuses(&["in.safetensors", "No such file"]);
+    forward(&lab, "encoder", "").refuses(&["in.safetensors", "No such file"]);
     assert!(!lab.at("out.safetensors").exists());
-    put(&[("x", &x)]);
-    run(&mut lab.eval(&[
-        "forward",
-        "tiny.toml",
-        "--net",
-        "encoder",
-        "--input",
-        "in.safetensors",
-        "--output",
-        "in.safetensors/out.safetensors",
-    ]))
-    .exits(1)
-    .says(&["in.safetensors"]);
+    save(&lab, &[("x", &x)]);
+    let nowhere = "--input in.safetensors --output in.safetensors/out.safetensors";
+    lab.eval(&format!("forward tiny.toml --net encoder {nowhere}"))
+        .exits(1)
+        .says(&["in.safetensors"]);
 
-    run(lab.train().args(["--steps", "1"])).exits(0);
-    put(&[(
-        "x",
-        &Tensor::zeros([1, 192, 2, 2], (Kind::Float, Device::Cpu)),
-    )]);
-    forward(&lab, "generator", &["--run", "run"]).refuses(&[
+    lab.train("--steps 1").exits(0);
+    save(
+        &lab,
+        &[(
+            "x",
+            &Tensor::zeros([1, 192, 2, 2], (Kind::Float, Device::Cpu)),
+        )],
+    );
+    forward(&lab, "generator", "--run run").refuses(&[
         "the generator",
         "[N,192,3,3]",
         "[1, 192, 2, 2]",

@@ -11,7 +11,7 @@ use std::process::Command;
 use deepsim_experiment::Checkpoint;
 use deepsim_tests::files::{self, checkpoint_steps};
 use deepsim_tests::lab::Lab;
-use deepsim_tests::process::{Running, run};
+use deepsim_tests::process::Running;
 
 /// A small file system of its own, or a file of one in another place; gone with the test.
 struct Disk(PathBuf);
@@ -80,7 +80,7 @@ fn a_disk_that_fills_up_while_a_checkpoint_is_written_costs_nothing_earlier() {
         return;
     };
     let out = lab.at("disk/run");
-    let endless = ["--steps", "100000", "--set", "train.checkpoint_every=3"];
+    let endless = "--steps 100000 --set train.checkpoint_every=3";
     // Nothing at all; the small files; in the middle of the weights.
     for (round, room) in [0, 100_000, 3_000_000].into_iter().enumerate() {
         let before = if round == 0 {
@@ -88,11 +88,9 @@ fn a_disk_that_fills_up_while_a_checkpoint_is_written_costs_nothing_earlier() {
         } else {
             *sound(&out).last().unwrap()
         };
-        let mut at_work = Running::start(
-            lab.train_into("disk/run")
-                .args(endless)
-                .args((round > 0).then_some("--resume")),
-        );
+        let resume = if round > 0 { "--resume" } else { "" };
+        let arguments = format!("{endless} {resume}");
+        let mut at_work = Running::start(&mut lab.train_command("disk/run", &arguments));
         at_work.until(|| out.is_dir() && checkpoint_steps(&out).last() > Some(&before));
         let ballast = disk.fill(room);
         let ran = at_work.ends();
@@ -110,12 +108,10 @@ fn a_disk_that_fills_up_while_a_checkpoint_is_written_costs_nothing_earlier() {
         fs::remove_file(ballast).unwrap();
     }
     let last = *sound(&out).last().unwrap();
-    let more = (last + 2).to_string();
-    run(lab
-        .train_into("disk/run")
-        .args(["--steps", &more, "--resume"]))
-    .says(&[&format!("resumed at step {last}")])
-    .exits(0);
+    let more = last + 2;
+    lab.train_into("disk/run", &format!("--steps {more} --resume"))
+        .says(&[&format!("resumed at step {last}")])
+        .exits(0);
 }
 
 /// A killed process may leave most of a checkpoint behind, which takes the room that the next one needs.
@@ -126,14 +122,14 @@ fn leftovers_of_a_killed_process_make_room_for_its_successor() {
         println!("this user may not mount a file system: nothing was tried");
         return;
     };
-    run(lab.train_into("disk/run").args(["--steps", "2"])).exits(0);
+    lab.train_into("disk/run", "--steps 2").exits(0);
     let left = lab.at("disk/run/checkpoints/.partial-step-000000004-abcdef");
     let ballast = disk.fill(0);
-    let go_on = ["--steps", "4", "--resume"];
-    run(lab.train_into("disk/run").args(go_on)).refuses(&["MB"]);
+    let go_on = "--steps 4 --resume";
+    lab.train_into("disk/run", go_on).refuses(&["MB"]);
     fs::create_dir(&left).unwrap();
     fs::rename(ballast, left.join("generator.safetensors")).unwrap();
-    run(lab.train_into("disk/run").args(go_on)).exits(0);
+    lab.train_into("disk/run", go_on).exits(0);
     assert!(!left.exists());
 }
 
@@ -149,9 +145,9 @@ fn a_full_disk_under_the_log_alone_costs_no_step() {
     fs::write(lab.at("run/lock"), "").unwrap();
     let _log = disk.file_at(lab.at("run/metrics.jsonl"));
     let ballast = disk.fill(0);
-    let rare = ["--resume", "--set", "train.checkpoint_every=100"];
+    let rare = "--resume --set train.checkpoint_every=100";
     for step in 1..=2 {
-        let ran = run(lab.train().args(rare)).exits(1);
+        let ran = lab.train(rare).exits(1);
         ran.says(&[
             "the log failed",
             "No space left",
@@ -160,14 +156,12 @@ fn a_full_disk_under_the_log_alone_costs_no_step() {
         assert_eq!(sound(&lab.run_dir()), (1..=step).collect::<Vec<_>>());
     }
     fs::remove_file(ballast).unwrap();
-    run(lab.train().args(rare))
-        .says(&["resumed at step 2"])
-        .exits(0);
+    lab.train(rare).says(&["resumed at step 2"]).exits(0);
     // The line that was not written is that of both steps.
     let steps: Vec<_> = files::column(&lab.run_dir(), "lr");
     assert_eq!(steps.len(), 5);
     let whole = Lab::new();
-    run(whole.train().args(rare)).exits(0);
+    whole.train(rare).exits(0);
     assert_eq!(
         files::tensors(&lab.run_dir(), 6),
         files::tensors(&whole.run_dir(), 6)

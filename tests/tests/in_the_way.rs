@@ -4,21 +4,18 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use deepsim_experiment::Checkpoint;
-use deepsim_tests::files::{self, checkpoint, checkpoint_steps, column, contents};
-use deepsim_tests::lab::Lab;
-use deepsim_tests::process::{Running, program, run};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use deepsim_tests::files::{
+    self, checkpoint, checkpoint_steps, contents, copy, names, pipe, steps_logged,
+};
+use deepsim_tests::lab::{ENDLESS, Lab};
+use deepsim_tests::process::{Running, run, run_by};
 use rustix::process::Signal;
 
-fn pipe(path: &Path) {
-    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-}
-
-const GOING_ON: [&[&str]; 2] = [&["--resume"], &["--fresh"]];
+const GOING_ON: [&str; 2] = ["--resume", "--fresh"];
 
 #[test]
 fn nothing_is_written_through_a_link() {
@@ -34,10 +31,10 @@ fn nothing_is_written_through_a_link() {
         }
         symlink(&mine, &place).unwrap();
         let before = fs::read(&mine).unwrap();
-        run(lab.train().args(["--resume", "--steps", "4"]))
+        lab.train("--resume --steps 4")
             .refuses(&[&lab.text(&format!("run/{name}")), "move it away"]);
         assert_eq!(checkpoint_steps(&lab.run_dir()), [2]);
-        let ran = run(lab.train().args(["--fresh", "--steps", "1"]));
+        let ran = lab.train("--fresh --steps 1");
         match name {
             // It must be held before anything else.
             "lock" => drop(ran.refuses(&["run/lock is not the lock of this program"])),
@@ -45,7 +42,7 @@ fn nothing_is_written_through_a_link() {
                 ran.exits(0);
                 let kept = lab.run_dir().join(format!("kept-{name}"));
                 assert_eq!(fs::read_link(kept).unwrap(), mine);
-                assert_eq!(column(&lab.run_dir(), "lr").len(), 1);
+                assert_eq!(steps_logged(&lab.run_dir()), 1);
             }
         }
         assert_eq!(fs::read(&mine).unwrap(), before, "{name}");
@@ -71,19 +68,12 @@ fn a_pipe_or_a_device_is_refused_at_once() {
             } else {
                 pipe(&place);
             }
-            let mut running = Running::start(lab.train().args(["--resume", "--steps", "4"]));
-            let mut waited = Duration::ZERO;
-            while running.lives() && waited < Duration::from_secs(60) {
-                std::thread::sleep(Duration::from_millis(50));
-                waited += Duration::from_millis(50);
-            }
-            assert!(!running.lives(), "{name} is waited for");
-            running.ends().exits(2);
+            lab.start("--resume --steps 4").ends_soon(name).exits(2);
             fs::remove_file(&place).unwrap();
             fs::write(&place, &bytes).unwrap();
         }
     }
-    run(lab.train().args(["--resume", "--steps", "3"])).exits(0);
+    lab.train("--resume --steps 3").exits(0);
 }
 
 #[test]
@@ -95,7 +85,7 @@ fn fresh_puts_aside_what_is_in_the_way_and_leaves_foreign_files_of_known_names()
     fs::write(dir.join("metrics.jsonl"), "no log at all\n").unwrap();
     fs::write(dir.join("samples/step-000000099.png"), "not a PNG").unwrap();
     fs::write(dir.join("experiment.partial"), "my own").unwrap();
-    run(lab.train().args(["--fresh", "--steps", "1"])).exits(0);
+    lab.train("--fresh --steps 1").exits(0);
     for (name, text) in [
         ("kept-tensorboard", "mine"),
         ("kept-metrics.jsonl", "no log at all\n"),
@@ -105,7 +95,7 @@ fn fresh_puts_aside_what_is_in_the_way_and_leaves_foreign_files_of_known_names()
         assert_eq!(fs::read_to_string(dir.join(name)).unwrap(), text, "{name}");
     }
     assert_eq!(checkpoint_steps(&dir), [1]);
-    assert_eq!(column(&dir, "lr").len(), 1);
+    assert_eq!(steps_logged(&dir), 1);
 }
 
 #[test]
@@ -113,7 +103,8 @@ fn a_run_directory_that_is_a_link_to_nothing_is_named() {
     let lab = Lab::new();
     symlink(lab.at("nowhere"), lab.at("run")).unwrap();
     for flag in GOING_ON {
-        run(lab.train().args(flag)).refuses(&["run is a link to what is not there", "--out"]);
+        lab.train(flag)
+            .refuses(&["run is a link to what is not there", "--out"]);
     }
 }
 
@@ -129,11 +120,8 @@ fn a_whole_hidden_checkpoint_that_is_newer_than_all_others_is_gone_on_from() {
     .unwrap();
     // An older one that was being removed is no use.
     let removed = folder.join(".partial-step-000000001-removed");
-    fs::create_dir(&removed).unwrap();
-    for (path, bytes) in contents(&checkpoint(&lab.run_dir(), 2)) {
-        fs::write(removed.join(path.file_name().unwrap()), bytes).unwrap();
-    }
-    run(lab.train().args(["--resume", "--steps", "5"]))
+    copy(&checkpoint(&lab.run_dir(), 2), &removed);
+    lab.train("--resume --steps 5")
         .says(&["resumed at step 4"])
         .exits(0);
     Checkpoint::open(&checkpoint(&lab.run_dir(), 4)).unwrap();
@@ -149,20 +137,14 @@ fn a_run_goes_on_when_its_data_lie_elsewhere_and_its_name_is_another() {
         .replace(&lab.text("train"), &lab.text("./moved"))
         .replace("name = \"tiny\"", "name = \"other\"");
     fs::write(lab.experiment(), moved).unwrap();
-    run(lab.train().args(["--resume", "--steps", "3"]))
+    lab.train("--resume --steps 3")
         .says(&["resumed at step 2"])
         .exits(0);
     // Other images are other images, wherever they lie.
-    fs::remove_file(
-        fs::read_dir(lab.at("moved"))
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap()
-            .path(),
-    )
-    .unwrap();
-    run(lab.train().args(["--resume", "--steps", "4"])).refuses(&["data.train", "changed"]);
+    let moved = lab.at("moved");
+    fs::remove_file(moved.join(&names(&moved)[0])).unwrap();
+    lab.train("--resume --steps 4")
+        .refuses(&["data.train", "changed"]);
 }
 
 #[test]
@@ -171,7 +153,7 @@ fn an_experiment_file_beside_runs_hides_none_of_them() {
     fs::create_dir(lab.at("runs")).unwrap();
     fs::rename(lab.run_dir(), lab.at("runs/a")).unwrap();
     fs::copy(lab.experiment(), lab.at("runs/experiment.toml")).unwrap();
-    let table = run(&mut lab.eval(&["table2", "--runs", "runs"]));
+    let table = lab.eval("table2 --runs runs");
     let table = table.says(&["runs left out"]).prints();
     assert!(table.lines().any(|line| line.starts_with("a  ")), "{table}");
 }
@@ -182,7 +164,7 @@ fn checkpoints_that_cannot_be_read_are_told_once_with_what_helps() {
     for step in [2, 4] {
         files::flip_a_byte(&checkpoint(&lab.run_dir(), step).join("generator.safetensors"));
     }
-    let ran = run(lab.train().args(["--resume", "--steps", "5"]));
+    let ran = lab.train("--resume --steps 5");
     let ran = ran.refuses(&["none of its checkpoints is whole", "put back a copy"]);
     for step in ["step-000000002:", "step-000000004:"] {
         assert_eq!(ran.stderr.matches(step).count(), 1, "{}", ran.stderr);
@@ -191,18 +173,15 @@ fn checkpoints_that_cannot_be_read_are_told_once_with_what_helps() {
     let away = Lab::trained(2);
     fs::rename(away.run_dir().join("checkpoints"), away.at("disk")).unwrap();
     symlink(away.at("unplugged"), away.run_dir().join("checkpoints")).unwrap();
-    run(&mut away.eval(&["compare", "run", "--out", "sheet.png"]))
+    away.eval("compare run --out sheet.png")
         .refuses(&["checkpoints is a link to", "unplugged"]);
 }
 
 #[test]
 fn a_first_step_that_is_not_finite_promises_no_checkpoint() {
     let lab = Lab::new();
-    let rates = ["generator", "discriminator"].map(|net| format!("optimizer.{net}.lr=1e38"));
-    let ran = run(lab
-        .train()
-        .args(rates.iter().flat_map(|set| ["--set", set])));
-    ran.exits(1).says(&[
+    let rates = "--set optimizer.generator.lr=1e38 --set optimizer.discriminator.lr=1e38";
+    lab.train(rates).exits(1).says(&[
         "step 1:",
         "there is no checkpoint yet",
         "train.not_finite=halve",
@@ -218,7 +197,7 @@ fn checkpoints_behind_a_link_belong_to_one_run() {
     let dir = lab.run_dir();
     fs::rename(dir.join("checkpoints"), lab.at("disk")).unwrap();
     symlink("../disk", dir.join("checkpoints")).unwrap();
-    run(lab.train().args(["--resume", "--steps", "3"])).exits(0);
+    lab.train("--resume --steps 3").exits(0);
     fs::create_dir(lab.at("copy")).unwrap();
     symlink("../disk", lab.at("copy/checkpoints")).unwrap();
     for name in ["experiment.toml", "lock", "metrics.jsonl"] {
@@ -226,19 +205,18 @@ fn checkpoints_behind_a_link_belong_to_one_run() {
     }
     let before = contents(&lab.at("disk"));
     for flag in GOING_ON {
-        run(lab.train_into("copy").args(flag).args(["--steps", "4"])).refuses(&[
-            "copy/checkpoints leads to the checkpoints of",
-            "a folder of its own",
-        ]);
+        lab.train_into("copy", &format!("{flag} --steps 4"))
+            .refuses(&[
+                "copy/checkpoints leads to the checkpoints of",
+                "a folder of its own",
+            ]);
     }
     assert_eq!(contents(&lab.at("disk")), before);
     // A run that was moved is the same run.
     fs::rename(&dir, lab.at("elsewhere")).unwrap();
-    run(lab
-        .train_into("elsewhere")
-        .args(["--resume", "--steps", "4"]))
-    .says(&["resumed at step 3"])
-    .exits(0);
+    lab.train_into("elsewhere", "--resume --steps 4")
+        .says(&["resumed at step 3"])
+        .exits(0);
 }
 
 /// What a link leads to may be of other runs as well.
@@ -250,7 +228,7 @@ fn fresh_removes_no_events_or_sheets_behind_a_link() {
         symlink(lab.at(name), lab.run_dir().join(name)).unwrap();
     }
     let before = ["tensorboard", "samples"].map(|name| contents(&lab.at(name)));
-    run(lab.train().args(["--fresh", "--steps", "1"])).exits(0);
+    lab.train("--fresh --steps 1").exits(0);
     for (name, before) in ["tensorboard", "samples"].into_iter().zip(before) {
         let after = contents(&lab.at(name));
         assert!(before.keys().all(|file| after.contains_key(file)), "{name}");
@@ -263,24 +241,18 @@ fn a_pipe_as_a_run_s_experiment_stops_nobody() {
     let file = lab.run_dir().join("experiment.toml");
     fs::remove_file(&file).unwrap();
     pipe(&file);
-    run(lab.train().args(["--resume", "--steps", "3"])).refuses(&["experiment.toml", "pipe"]);
-    run(&mut lab.eval(&["table2", "--runs", "run"]))
+    lab.train("--resume --steps 3")
+        .refuses(&["experiment.toml", "pipe"]);
+    lab.eval("table2 --runs run")
         .exits(1)
         .says(&["left out", "pipe"]);
 }
 
-const ENDLESS: [&str; 4] = [
-    "--steps",
-    "1000000",
-    "--set",
-    "train.checkpoint_every=1000000",
-];
-
 #[test]
 fn a_run_that_is_moved_while_it_trains_is_saved_where_it_is() {
     let lab = Lab::new();
-    let mut at_work = Running::start(lab.train().args(ENDLESS));
-    at_work.until(|| column(&lab.run_dir(), "lr").len() > 1);
+    let mut at_work = lab.start(ENDLESS);
+    at_work.until(|| steps_logged(&lab.run_dir()) > 1);
     fs::rename(lab.run_dir(), lab.at("moved")).unwrap();
     let ran = at_work.signal(Signal::TERM).exits(1);
     let ran = ran.says(&["run was moved to", "moved while it trained", "--resume"]);
@@ -291,26 +263,19 @@ fn a_run_that_is_moved_while_it_trains_is_saved_where_it_is() {
         ran.stderr
     );
     assert!(!lab.run_dir().exists());
-    let on = (step + 1).to_string();
-    run(lab.train_into("moved").args(["--resume", "--steps", &on])).exits(0);
+    let on = step + 1;
+    lab.train_into("moved", &format!("--resume --steps {on}"))
+        .exits(0);
 }
 
 /// Batch systems set such limits.
 #[test]
 fn a_limit_of_the_size_of_files_fails_the_save_and_not_the_process() {
     let lab = Lab::new();
-    let train = lab
-        .train()
-        .args(["--set", "train.sample_every=0"])
-        .get_args()
-        .map(|a| a.to_str().unwrap().to_owned())
-        .collect::<Vec<_>>();
-    let mut shell = std::process::Command::new("sh");
+    let train = lab.train_command("run", "--set train.sample_every=0");
+    let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -f 200; exec \"$0\" \"$@\""]);
-    shell
-        .arg(program("deepsim-train").get_program())
-        .args(train);
-    shell.current_dir(lab.path());
+    let mut shell = run_by(shell, &train);
     run(&mut shell)
         .exits(1)
         .says(&["could not be saved", "File too large", "--resume"]);
@@ -323,7 +288,7 @@ fn a_copy_by_hard_links_keeps_its_log() {
     let copy = lab.at("backup.jsonl");
     fs::hard_link(&log, &copy).unwrap();
     let before = fs::read(&copy).unwrap();
-    run(lab.train().args(["--resume", "--steps", "3"])).exits(0);
+    lab.train("--resume --steps 3").exits(0);
     assert_eq!(fs::read(&copy).unwrap(), before);
     assert_ne!(fs::read(&log).unwrap(), before);
 }
@@ -332,22 +297,11 @@ fn a_copy_by_hard_links_keeps_its_log() {
 #[test]
 fn an_evaluation_that_is_the_first_process_ends_on_a_signal() {
     let lab = Lab::trained(2);
-    let mut shell = std::process::Command::new("unshare");
-    shell.args(["--pid", "--fork", "--kill-child"]);
-    let eval = lab.eval(&[
-        "reencode",
-        "--runs",
-        "run",
-        "--iterations",
-        "1000000",
-        "--out",
-        "o",
-    ]);
-    shell
-        .arg(eval.get_program())
-        .args(eval.get_args())
-        .current_dir(lab.path());
-    let mut at_work = Running::start(&mut shell);
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--kill-child"]);
+    let reencode = "reencode --runs run --iterations 1000000 --out o";
+    let mut evaluation = run_by(unshare, &lab.command("deepsim-eval", reencode));
+    let mut at_work = Running::start(&mut evaluation);
     let child = |parent: u32| {
         let file = format!("/proc/{parent}/task/{parent}/children");
         fs::read_to_string(file)

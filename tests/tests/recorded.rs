@@ -2,15 +2,16 @@
 //! used; and what is wrong with a file of features is told before anything is done.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use deepsim_tests::files::{self, column, losses, tensors};
 use deepsim_tests::lab::{Lab, TEST, TRAIN};
 use deepsim_tests::process::{python, run};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::SafeTensors;
 use serde_json::Value;
+use tch::{Device, Kind, Tensor};
 
 /// Length of the features.
 const LENGTH: usize = 7;
@@ -19,16 +20,11 @@ const LENGTH: usize = 7;
 type Responses = BTreeMap<String, Vec<f32>>;
 
 fn write(values: &Responses, path: &Path) {
-    let bytes: Vec<(String, Vec<u8>)> = values
+    let tensors: Vec<_> = values
         .iter()
-        .map(|(n, v)| (n.clone(), v.iter().flat_map(|x| x.to_le_bytes()).collect()))
+        .map(|(name, values)| (name, Tensor::from_slice(values)))
         .collect();
-    let views = bytes.iter().map(|(n, b)| {
-        let view = TensorView::new(Dtype::F32, vec![b.len() / 4], b).unwrap();
-        (n.as_str(), view)
-    });
-    let file = safetensors::serialize(views, None::<HashMap<String, String>>).unwrap();
-    fs::write(path, file).unwrap();
+    Tensor::write_safetensors(&tensors, path).unwrap();
 }
 
 /// Responses of a made-up population: seven numbers for each image, on a scale of its own.
@@ -68,16 +64,14 @@ fn a_run_on_recorded_features_is_continued_bit_for_bit() {
     for (more, precision) in [("normalize = \"zscore\"", "fp32"), ("", "bf16")] {
         let lab = lab(more);
         let set = format!("train.precision={precision}");
-        let train = |out: &str, rest: &[&str]| {
-            run(lab
-                .train_into(out)
-                .args(["--set", &set, "--set", "train.keep_checkpoints=4"])
-                .args(rest))
-            .exits(0)
+        let train = |out: &str, rest: &str| {
+            let keep = "--set train.keep_checkpoints=4";
+            lab.train_into(out, &format!("--set {set} {keep} {rest}"))
+                .exits(0)
         };
-        train("whole", &["--steps", "6"]).says(&["recorded:responses", "alexnet:relu3"]);
-        train("cut", &["--steps", "3"]);
-        train("cut", &["--steps", "6", "--resume"]).says(&["resumed at step 3 of 6"]);
+        train("whole", "--steps 6").says(&["recorded:responses", "alexnet:relu3"]);
+        train("cut", "--steps 3");
+        train("cut", "--steps 6 --resume").says(&["resumed at step 3 of 6"]);
         let (whole, cut) = (lab.at("whole"), lab.at("cut"));
         assert_eq!(tensors(&cut, 6), tensors(&whole, 6));
         let trained = |run: &Path| -> Vec<String> {
@@ -98,19 +92,16 @@ fn a_run_on_recorded_features_is_continued_bit_for_bit() {
 #[test]
 fn each_image_has_its_own_features() {
     let lab = lab("");
-    run(lab.train_into("one").args(["--steps", "2"])).exits(0);
+    lab.train_into("one", "--steps 2").exits(0);
     let mut exchanged = responses();
     let (a, b) = (exchanged["00.jpg"].clone(), exchanged["01.png"].clone());
     exchanged.insert("00.jpg".into(), b);
     exchanged.insert("01.png".into(), a);
     write(&exchanged, &lab.at("responses.safetensors"));
-    run(lab.train_into("other").args(["--steps", "3"])).exits(0);
-    run(lab.train_into("one").args(["--steps", "3", "--resume"])).refuses(&[
-        "encoder.weights",
-        "changed",
-        "--fresh",
-    ]);
-    run(&mut lab.eval(&["table2", "--runs", "one"]))
+    lab.train_into("other", "--steps 3").exits(0);
+    lab.train_into("one", "--steps 3 --resume")
+        .refuses(&["encoder.weights", "changed", "--fresh"]);
+    lab.eval("table2 --runs one")
         .says(&[
             "warning",
             "encoder.weights",
@@ -119,7 +110,7 @@ fn each_image_has_its_own_features() {
         .exits(1);
     // Step 2 sees all twelve training images but four: at the latest step 3 differs.
     write(&responses(), &lab.at("responses.safetensors"));
-    run(lab.train_into("one").args(["--steps", "3", "--resume"])).exits(0);
+    lab.train_into("one", "--steps 3 --resume").exits(0);
     assert_ne!(
         tensors(&lab.at("one"), 3)["generator"],
         tensors(&lab.at("other"), 3)["generator"]
@@ -129,40 +120,26 @@ fn each_image_has_its_own_features() {
 #[test]
 fn a_run_on_recorded_features_is_judged_and_used() {
     let lab = lab("normalize = \"rms\"");
-    run(lab.train().args(["--steps", "2"])).exits(0);
-    let text = run(&mut lab.eval(&["table2", "--runs", "run", "--format", "json"])).prints();
-    let rows: Value = serde_json::from_str(&text).unwrap();
+    lab.train("--steps 2").exits(0);
+    let rows = lab.rows("table2 --runs run");
     assert_eq!(rows[0]["layer"], "recorded:responses");
     assert!(rows[0]["image_error"].as_f64().unwrap() > 0.0);
     assert_eq!(rows[0]["feature_error"], Value::Null);
     assert_eq!(rows[0]["paper_image_error"], Value::Null);
-    run(&mut lab.eval(&["table2", "--runs", "run"])).exits(0);
-    run(&mut lab.eval(&["compare", "run", "--out", "sheet.png", "--images", "3"])).exits(0);
-    run(&mut lab.eval(&["table1", "--experiment", &lab.text("tiny.toml")])).exits(0);
+    lab.eval("table2 --runs run").exits(0);
+    lab.eval("compare run --out sheet.png --images 3").exits(0);
+    lab.eval("table1 --experiment tiny.toml").exits(0);
 
-    let photo = lab.text("test/12.jpg");
-    run(&mut lab.eval(&["invert", &photo, "--run", "run"])).refuses(&["recorded", "decode"]);
+    lab.eval("invert test/12.jpg --run run")
+        .refuses(&["recorded", "decode"]);
     lab_input(&lab);
-    let forward = [
-        "forward",
-        "tiny.toml",
-        "--net",
-        "encoder",
-        "--input",
-        "x.safetensors",
-    ];
-    run(lab.eval(&forward).args(["--output", "y.safetensors"])).refuses(&["recorded", "decode"]);
+    let forward = "forward tiny.toml --net encoder --input x.safetensors";
+    lab.eval(&format!("{forward} --output y.safetensors"))
+        .refuses(&["recorded", "decode"]);
 
     // What decode makes of a held-out image's features is what the run's own sheet shows.
-    run(&mut lab.eval(&[
-        "decode",
-        "responses.safetensors",
-        "--run",
-        "run",
-        "--out",
-        "made",
-    ]))
-    .exits(0);
+    lab.eval("decode responses.safetensors --run run --out made")
+        .exits(0);
     let made = image::open(lab.at("made/12.jpg.png")).unwrap().to_rgb8();
     let sheet = image::open(lab.at("run/samples/step-000000002.png")).unwrap();
     let ours = sheet.crop_imm(0, 66, 64, 64).to_rgb8();
@@ -174,17 +151,12 @@ fn a_run_on_recorded_features_is_judged_and_used() {
     assert!(off.unwrap() <= 1, "{off:?}");
 
     // So does the generator by `forward`, and figures show it.
-    let raw: Vec<u8> = responses()["12.jpg"]
-        .iter()
-        .flat_map(|v| v.to_le_bytes())
-        .collect();
-    let view = TensorView::new(Dtype::F32, vec![1, LENGTH], &raw).unwrap();
-    let file = safetensors::serialize([("x", view)], None::<HashMap<String, String>>).unwrap();
-    fs::write(lab.at("x.safetensors"), file).unwrap();
-    let forward = ["forward", "tiny.toml", "--net", "generator", "--run", "run"];
-    run(lab
-        .eval(&forward)
-        .args(["--input", "x.safetensors", "--output", "y.safetensors"]))
+    let x = Tensor::from_slice(&responses()["12.jpg"]).view([1, LENGTH as i64]);
+    Tensor::write_safetensors(&[("x", x)], lab.at("x.safetensors")).unwrap();
+    let forward = "forward tiny.toml --net generator --run run";
+    lab.eval(&format!(
+        "{forward} --input x.safetensors --output y.safetensors"
+    ))
     .exits(0);
     let bytes = fs::read(lab.at("y.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -196,7 +168,7 @@ fn a_run_on_recorded_features_is_judged_and_used() {
             assert!((value - f32::from(*shown)).abs() <= 1.0, "{x} {y} {c}");
         }
     }
-    run(&mut lab.eval(&["figure", "3", "--runs", "run", "--out", "figures"])).exits(0);
+    lab.eval("figure 3 --runs run --out figures").exits(0);
 
     // Neither images nor the recorded file need be there for it.
     fs::rename(
@@ -205,40 +177,21 @@ fn a_run_on_recorded_features_is_judged_and_used() {
     )
     .unwrap();
     fs::remove_dir_all(lab.at("train")).unwrap();
-    let list = run(&mut lab.eval(&[
-        "decode",
-        "elsewhere.safetensors",
-        "--run",
-        "run",
-        "--out",
-        "again",
-        "--format",
-        "json",
-    ]))
-    .prints();
-    let list: Value = serde_json::from_str(&list).unwrap();
-    assert_eq!(list.as_array().unwrap().len(), (TRAIN + TEST) as usize);
+    let list = lab.rows("decode elsewhere.safetensors --run run --out again");
+    assert_eq!(list.len(), (TRAIN + TEST) as usize);
     assert_eq!(list[12]["features"], "12.jpg");
     let again = image::open(lab.at("again/12.jpg.png")).unwrap().to_rgb8();
     assert_eq!(again, made);
     // The scale is known to the run alone.
     let weights = files::checkpoint(&lab.run_dir(), 2).join("generator.safetensors");
-    run(&mut lab.eval(&[
-        "decode",
-        "elsewhere.safetensors",
-        "--experiment",
-        "tiny.toml",
-        "--weights",
-        weights.to_str().unwrap(),
-    ]))
-    .refuses(&["encoder.normalize", "--run"]);
+    let given = format!("--experiment tiny.toml --weights {}", weights.display());
+    lab.eval(&format!("decode elsewhere.safetensors {given}"))
+        .refuses(&["encoder.normalize", "--run"]);
 }
 
 fn lab_input(lab: &Lab) {
-    let zeros = vec![0u8; 3 * 64 * 64 * 4];
-    let view = TensorView::new(Dtype::F32, vec![1, 3, 64, 64], &zeros).unwrap();
-    let file = safetensors::serialize([("x", view)], None::<HashMap<String, String>>).unwrap();
-    fs::write(lab.at("x.safetensors"), file).unwrap();
+    let x = Tensor::zeros([1, 3, 64, 64], (Kind::Float, Device::Cpu));
+    Tensor::write_safetensors(&[("x", x)], lab.at("x.safetensors")).unwrap();
 }
 
 /// The generator sees (features − offset) / divisor with the numbers that the checkpoint names.
@@ -246,7 +199,7 @@ fn lab_input(lab: &Lab) {
 fn the_scale_of_a_run_is_that_of_its_training_images() {
     for (how, wanted) in [("rms", 40.0f32), ("zscore", 2.1)] {
         let lab = lab(&format!("normalize = \"{how}\""));
-        run(lab.train().args(["--steps", "1"])).exits(0);
+        lab.train("--steps 1").exits(0);
         let at = files::checkpoint(&lab.run_dir(), 1).join("features.safetensors");
         let bytes = fs::read(at).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -296,7 +249,7 @@ fn what_is_wrong_with_recorded_features_is_told_at_once() {
     let refused = |words: &[&str]| {
         let mut all = vec!["responses.safetensors"];
         all.extend(words);
-        run(&mut lab.train()).refuses(&all);
+        lab.train("").refuses(&all);
         assert!(!lab.run_dir().exists());
     };
     let mut some = responses();
@@ -337,7 +290,7 @@ fn what_is_wrong_with_recorded_features_is_told_at_once() {
         })
         .collect();
     write(&bare, &file);
-    run(lab.train().args(["--steps", "1"])).exits(0);
+    lab.train("--steps 1").exits(0);
 }
 
 #[test]
@@ -347,18 +300,19 @@ fn two_images_of_one_name_need_whole_names() {
     let mut all = responses();
     let twelve = all.remove("12.jpg").unwrap();
     write(&all, &lab.at("responses.safetensors"));
-    run(&mut lab.train()).refuses(&["00.jpg (train/00.jpg, test/00.jpg)"]);
+    lab.train("")
+        .refuses(&["00.jpg (train/00.jpg, test/00.jpg)"]);
     let zero = all.remove("00.jpg").unwrap();
     all.insert("train/00.jpg".into(), zero);
     all.insert("test/00.jpg".into(), twelve);
     write(&all, &lab.at("responses.safetensors"));
-    run(lab.train().args(["--steps", "1"])).exits(0);
+    lab.train("--steps 1").exits(0);
 }
 
 #[test]
 fn numpy_s_arrays_with_names_beside_them_say_the_same() {
     let lab = lab("");
-    run(lab.train_into("one").args(["--steps", "2"])).exits(0);
+    lab.train_into("one", "--steps 2").exits(0);
     let script = format!(
         "import numpy as np\nfrom safetensors.numpy import load_file\n\
          f = load_file('{}')\nn = sorted(f)\n\
@@ -370,12 +324,15 @@ fn numpy_s_arrays_with_names_beside_them_say_the_same() {
     );
     run(&mut python(&script)).exits(0);
     let set = format!("encoder.features={}", lab.text("matrix.npy"));
-    run(lab.train_into("two").args(["--steps", "2", "--set", &set])).exits(0);
+    lab.train_into("two", &format!("--steps 2 --set {set}"))
+        .exits(0);
     assert_eq!(tensors(&lab.at("one"), 2), tensors(&lab.at("two"), 2));
     fs::write(lab.at("matrix.names.txt"), "a\nb\n").unwrap();
-    run(lab.train_into("three").args(["--set", &set])).refuses(&["[20, 7]", "2 names"]);
+    lab.train_into("three", &format!("--set {set}"))
+        .refuses(&["[20, 7]", "2 names"]);
     fs::remove_file(lab.at("matrix.names.txt")).unwrap();
-    run(lab.train_into("three").args(["--set", &set])).refuses(&["matrix.names.txt"]);
+    lab.train_into("three", &format!("--set {set}"))
+        .refuses(&["matrix.names.txt"]);
 }
 
 #[test]
@@ -383,10 +340,10 @@ fn settings_that_recorded_features_cannot_have_are_refused() {
     let lab = lab("");
     for (set, words) in [
         ("data.mirror=true", ["`data.mirror`", "mirror image"]),
-        ("data.scale=[0.5, 1.0]", ["`data.scale`", "random windows"]),
+        ("data.scale=[0.5,1.0]", ["`data.scale`", "random windows"]),
         ("encoder.tap=pool5", ["`encoder.tap`", "means nothing"]),
         ("encoder.shape=[]", ["`encoder.shape`", "[LENGTH]"]),
-        ("encoder.shape=[2, 3, 4]", ["`encoder.shape`", "SIZE"]),
+        ("encoder.shape=[2,3,4]", ["`encoder.shape`", "SIZE"]),
         ("encoder.shape=[0]", ["`encoder.shape`", "sizes from 1"]),
         ("encoder.normalize=mean", ["normalize", "zscore"]),
         ("comparator.net=recorded", ["comparator", "recorded"]),
@@ -395,45 +352,30 @@ fn settings_that_recorded_features_cannot_have_are_refused() {
             ["`encoder.units`", "means nothing"],
         ),
     ] {
-        run(lab.train().args(["--set", set])).refuses(&words);
+        lab.train(&format!("--set {set}")).refuses(&words);
     }
-    run(lab
-        .train()
-        .args(["--steps", "1", "--set", "data.scale=[1.0, 1.0]"]))
-    .exits(0);
+    lab.train("--steps 1 --set data.scale=[1.0,1.0]").exits(0);
 }
 
 #[test]
 fn a_generator_is_used_without_its_run() {
     let lab = Lab::trained(2);
     let weights = files::checkpoint(&lab.run_dir(), 2).join("generator.safetensors");
-    let given = [
-        "--experiment",
-        "tiny.toml",
-        "--weights",
-        weights.to_str().unwrap(),
-    ];
-    let photo = lab.text("test/12.jpg");
-    run(lab.eval(&["invert", &photo, "--out", "a"]).args(given)).exits(0);
-    run(&mut lab.eval(&["invert", &photo, "--out", "b", "--run", "run"])).exits(0);
+    let given = format!("--experiment tiny.toml --weights {}", weights.display());
+    lab.eval(&format!("invert test/12.jpg --out a {given}"))
+        .exits(0);
+    lab.eval("invert test/12.jpg --out b --run run").exits(0);
     let png = |n: &str| fs::read(lab.at(n)).unwrap();
     assert_eq!(png("a/12-inverted.png"), png("b/12-inverted.png"));
 
     // `forward` writes a batch of features, which `decode` takes as it is.
     lab_input(&lab);
-    let forward = [
-        "forward",
-        "tiny.toml",
-        "--net",
-        "encoder",
-        "--input",
-        "x.safetensors",
-    ];
-    run(lab.eval(&forward).args(["--output", "y.safetensors"])).exits(0);
-    let list = run(lab
-        .eval(&["decode", "y.safetensors", "--out", "c"])
-        .args(given))
-    .prints();
+    let forward = "forward tiny.toml --net encoder --input x.safetensors";
+    lab.eval(&format!("{forward} --output y.safetensors"))
+        .exits(0);
+    let list = lab
+        .eval(&format!("decode y.safetensors --out c {given}"))
+        .prints();
     assert_eq!(list, "c/y-0.png\n");
     assert_eq!(
         image::image_dimensions(lab.at("c/y-0.png")).unwrap(),
@@ -442,17 +384,14 @@ fn a_generator_is_used_without_its_run() {
 
     let flat: Responses = BTreeMap::from([("one".into(), vec![0.0; 192 * 9])]);
     write(&flat, &lab.at("flat.safetensors"));
-    run(lab.eval(&["decode", "flat.safetensors"]).args(given))
+    lab.eval(&format!("decode flat.safetensors {given}"))
         .refuses(&["one is [1728]", "[192, 3, 3]"]);
-    run(&mut lab.eval(&["decode", "y.safetensors", "--weights", "w"])).refuses(&["--experiment"]);
-    run(lab
-        .eval(&["decode", "y.safetensors", "--run", "run"])
-        .args(given))
-    .refuses(&["cannot be used with"]);
-    run(lab
-        .eval(&["decode", "y.safetensors", "--experiment", "tiny.toml"])
-        .args(["--weights", "y.safetensors"]))
-    .refuses(&["unknown: y"]);
+    lab.eval("decode y.safetensors --weights w")
+        .refuses(&["--experiment"]);
+    lab.eval(&format!("decode y.safetensors --run run {given}"))
+        .refuses(&["cannot be used with"]);
+    lab.eval("decode y.safetensors --experiment tiny.toml --weights y.safetensors")
+        .refuses(&["unknown: y"]);
 }
 
 /// Images compared in the features of the discriminator that trains along.
@@ -468,32 +407,24 @@ fn the_discriminator_can_be_the_comparator_of_a_run() {
     fs::write(lab.experiment(), text).unwrap();
     for passes in ["paper", "one"] {
         let set = format!("train.discriminator_passes={passes}");
-        let train = |out: &str, rest: &[&str]| {
-            run(lab.train_into(out).args(["--set", &set]).args(rest)).exits(0);
+        let train = |out: &str, rest: &str| {
+            lab.train_into(out, &format!("--set {set} {rest}")).exits(0);
         };
         let (whole, cut) = (format!("{passes}-whole"), format!("{passes}-cut"));
-        train(&whole, &["--steps", "4"]);
-        train(&cut, &["--steps", "2"]);
-        train(&cut, &["--steps", "4", "--resume"]);
+        train(&whole, "--steps 4");
+        train(&cut, "--steps 2");
+        train(&cut, "--steps 4 --resume");
         assert_eq!(tensors(&lab.at(&cut), 4), tensors(&lab.at(&whole), 4));
         let feat = column(&lab.at(&whole), "loss.feat");
         assert_eq!(feat.len(), 4);
         assert!(feat.iter().all(|v| v.as_f64().unwrap() > 0.0), "{feat:?}");
     }
     lab_input(&lab);
-    run(&mut lab.eval(&[
-        "forward",
-        "tiny.toml",
-        "--net",
-        "comparator",
-        "--run",
-        "one-whole",
-        "--input",
-        "x.safetensors",
-        "--output",
-        "y.safetensors",
-    ]))
+    let forward = "forward tiny.toml --net comparator --run one-whole";
+    lab.eval(&format!(
+        "{forward} --input x.safetensors --output y.safetensors"
+    ))
     .exits(0)
     .says(&["y [1, 128, "]);
-    run(&mut lab.eval(&["table2", "--runs", "one-whole"])).exits(0);
+    lab.eval("table2 --runs one-whole").exits(0);
 }

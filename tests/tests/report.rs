@@ -2,33 +2,26 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
 use std::fs;
-use std::process::Command;
 
 use deepsim_tests::browser;
 use deepsim_tests::lab::{Lab, TEST};
-use deepsim_tests::process::{root, run};
+use deepsim_tests::process::{python_file, run};
 
 /// Two runs of the same images: the full loss, and the image loss alone.
 fn two_runs() -> Lab {
     let lab = Lab::new();
-    run(lab
-        .train_into("runs/full")
-        .args(["--steps", "6", "--set", "train.eval_every=2"]))
-    .exits(0);
-    run(lab.train_into("runs/image").args([
-        "--steps",
-        "2",
-        "--set",
-        "loss.adv=0.0",
-        "--set",
-        "loss.feat=0.0",
-    ]))
+    lab.train_into("runs/full", "--steps 6 --set train.eval_every=2")
+        .exits(0);
+    lab.train_into(
+        "runs/image",
+        "--steps 2 --set loss.adv=0.0 --set loss.feat=0.0",
+    )
     .exits(0);
     lab
 }
 
 fn page(lab: &Lab) -> String {
-    let printed = run(&mut lab.eval(&["report", "--runs", "runs", "--out", "pages"])).prints();
+    let printed = lab.eval("report --runs runs --out pages").prints();
     assert_eq!(printed.trim(), "pages/report.html");
     fs::read_to_string(lab.at("pages/report.html")).unwrap()
 }
@@ -41,8 +34,7 @@ fn the_page_works_in_a_browser() {
     let Some(browser) = browser::find("the report's page") else {
         return;
     };
-    let ran = run(Command::new("python3")
-        .arg(root().join("tests/python/report_page.py"))
+    let ran = run(python_file("report_page.py")
         .arg(browser)
         .arg(lab.at("pages/report.html")))
     .exits(0);
@@ -69,36 +61,16 @@ fn the_page_holds_what_the_commands_print() {
             );
         }
     }
-    let table: serde_json::Value = serde_json::from_str(
-        &run(&mut lab.eval(&["table2", "--runs", "runs", "--format", "json"])).prints(),
-    )
-    .unwrap();
-    for row in table
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|r| r["run"].is_string())
-    {
+    let table = lab.rows("table2 --runs runs");
+    for row in table.iter().filter(|r| r["run"].is_string()) {
         let error = row["image_error"].as_f64().unwrap();
         assert!(
             text.contains(&format!("<td class=\"main\">{error:.1}</td>")),
             "{error}"
         );
     }
-    let drift: serde_json::Value = serde_json::from_str(
-        &run(&mut lab.eval(&[
-            "reencode",
-            "--runs",
-            "runs/full",
-            "--iterations",
-            "8",
-            "--format",
-            "json",
-        ]))
-        .prints(),
-    )
-    .unwrap();
-    let last = drift.as_array().unwrap().last().unwrap();
+    let drift = lab.rows("reencode --runs runs/full --iterations 8");
+    let last = drift.last().unwrap();
     let error = last["image_to_original"].as_f64().unwrap();
     assert!(text.contains(&format!("<td>{error:.1} %</td>")), "{error}");
     // The paper's numbers stand apart from ours.
@@ -118,7 +90,7 @@ fn what_cannot_be_shown_says_why() {
     let lab = two_runs();
     fs::remove_dir_all(lab.at("runs/image/checkpoints")).unwrap();
     fs::write(lab.at("runs/full/metrics.jsonl"), "not json\n{\"step\":1").unwrap();
-    let ran = run(&mut lab.eval(&["report", "--runs", "runs"])).exits(0);
+    let ran = lab.eval("report --runs runs").exits(0);
     let text = fs::read_to_string(lab.at("report.html")).unwrap();
     assert!(ran.stderr.contains("no checkpoint yet"), "{}", ran.stderr);
     // Named once, though the table and the images both lack it.
@@ -126,7 +98,7 @@ fn what_cannot_be_shown_says_why() {
     assert!(text.contains("has no log step yet"));
 
     fs::remove_dir_all(lab.at("train")).unwrap();
-    run(&mut lab.eval(&["report", "--runs", "runs"])).exits(0);
+    lab.eval("report --runs runs").exits(0);
     let text = fs::read_to_string(lab.at("report.html")).unwrap();
     assert!(text.contains("Neighbours not shown: "));
 }
@@ -134,17 +106,11 @@ fn what_cannot_be_shown_says_why() {
 #[test]
 fn commands_on_the_page_are_those_of_this_run_and_quoted() {
     let lab = Lab::new();
-    let set = [
-        "--steps",
-        "2",
-        "--set",
-        "train.log_every=2",
-        "--set",
-        "loss.adv=50.5",
-    ];
-    run(lab.train_into("my runs; id/full").args(set)).exits(0);
+    let set = "--steps 2 --set train.log_every=2 --set loss.adv=50.5";
+    lab.train_into("my runs; id/full", set).exits(0);
     let page = || {
-        run(&mut lab.eval(&["report", "--runs", "my runs; id"])).exits(0);
+        let mut report = lab.command("deepsim-eval", "report --runs");
+        run(report.arg("my runs; id")).exits(0);
         fs::read_to_string(lab.at("report.html")).unwrap()
     };
     let text = page();
@@ -176,10 +142,11 @@ fn commands_on_the_page_are_those_of_this_run_and_quoted() {
 #[test]
 fn impossible_requests_are_refused() {
     let lab = Lab::new();
-    run(&mut lab.eval(&["report", "--runs", "nowhere"])).refuses(&["--runs nowhere"]);
-    run(&mut lab.eval(&["report"])).refuses(&["no such folder"]);
+    lab.eval("report --runs nowhere")
+        .refuses(&["--runs nowhere"]);
+    lab.eval("report").refuses(&["no such folder"]);
     fs::create_dir(lab.at("runs")).unwrap();
-    run(&mut lab.eval(&["report"])).refuses(&["no run with a checkpoint"]);
-    run(&mut lab.eval(&["report", "--photos", "0"])).refuses(&["--photos 0"]);
-    run(&mut lab.eval(&["report", "--images", "1"])).refuses(&["--images 1"]);
+    lab.eval("report").refuses(&["no run with a checkpoint"]);
+    lab.eval("report --photos 0").refuses(&["--photos 0"]);
+    lab.eval("report --images 1").refuses(&["--images 1"]);
 }

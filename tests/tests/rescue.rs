@@ -9,22 +9,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use deepsim_experiment::Checkpoint;
-use deepsim_tests::files::{checkpoint, checkpoint_steps, column, metrics, tensors};
-use deepsim_tests::lab::Lab;
-use deepsim_tests::process::{Ran, Running, program, python, root, run};
+use deepsim_tests::files::{checkpoint, checkpoint_steps, column, metrics, steps_logged, tensors};
+use deepsim_tests::lab::{ENDLESS, Lab};
+use deepsim_tests::process::{Ran, program, python, root, run};
 use rustix::process::Signal;
-
-const ENDLESS: [&str; 5] = [
-    "--steps",
-    "1000000",
-    "--resume",
-    "--set",
-    "train.checkpoint_every=1000000",
-];
-
-fn steps_done(run: &Path) -> u64 {
-    column(run, "lr").len() as u64
-}
 
 /// Demands that a failed run left a whole checkpoint of its last step, and says which.
 #[track_caller]
@@ -33,7 +21,7 @@ fn saved(ran: Ran, run: &Path, words: &[&str]) -> u64 {
     assert_eq!(ran.stdout, "");
     assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
     let step = *checkpoint_steps(run).last().expect("nothing was saved");
-    assert_eq!(step, steps_done(run), "{}", ran.stderr);
+    assert_eq!(step, steps_logged(run), "{}", ran.stderr);
     Checkpoint::open(&checkpoint(run, step)).unwrap();
     drop(ran.says(&[&format!("saved at step {step}")]));
     step
@@ -42,8 +30,8 @@ fn saved(ran: Ran, run: &Path, words: &[&str]) -> u64 {
 #[test]
 fn a_training_image_that_goes_bad_under_way_costs_no_step() {
     let lab = Lab::new();
-    let mut at_work = Running::start(lab.train().args(ENDLESS));
-    at_work.until(|| steps_done(&lab.run_dir()) > 2);
+    let mut at_work = lab.start(ENDLESS);
+    at_work.until(|| steps_logged(&lab.run_dir()) > 2);
     let image = lab.at("train/04.jpg");
     let whole = fs::read(&image).unwrap();
     // As large as before, so that the dataset is the same.
@@ -51,12 +39,11 @@ fn a_training_image_that_goes_bad_under_way_costs_no_step() {
     let words = [image.to_str().unwrap(), "data.quarantine=1", "--resume"];
     let step = saved(at_work.ends(), &lab.run_dir(), &words);
 
-    let on = (step + 6).to_string();
-    let on = ["--steps", &on, "--resume"];
+    let on = format!("--steps {} --resume", step + 6);
     // The same image again, before a step is done: refused input.
-    let ran = run(lab.train().args(on).args(["--set", "train.batch_size=4"]));
+    let ran = lab.train(&format!("{on} --set train.batch_size=4"));
     assert!(matches!(ran.code, Some(1 | 2)), "{}", ran.stderr);
-    run(lab.train().args(on).args(["--set", "data.quarantine=1"]))
+    lab.train(&format!("{on} --set data.quarantine=1"))
         .says(&["resumed at step"])
         .exits(0);
     assert_eq!(
@@ -68,9 +55,9 @@ fn a_training_image_that_goes_bad_under_way_costs_no_step() {
 #[test]
 fn a_held_out_image_that_disappears_costs_no_step() {
     let lab = Lab::new();
-    let often = ["--set", "train.eval_every=5"];
-    let mut at_work = Running::start(lab.train().args(ENDLESS).args(often));
-    at_work.until(|| steps_done(&lab.run_dir()) > 1);
+    let often = "--set train.eval_every=5";
+    let mut at_work = lab.start(&format!("{ENDLESS} {often}"));
+    at_work.until(|| steps_logged(&lab.run_dir()) > 1);
     let image = lab.at("test/14.jpg");
     let whole = fs::read(&image).unwrap();
     fs::remove_file(&image).unwrap();
@@ -83,11 +70,11 @@ fn a_held_out_image_that_disappears_costs_no_step() {
     let step = saved(at_work.ends(), &lab.run_dir(), &words);
     assert_eq!(step % 5, 0);
 
-    let on = (step + 2).to_string();
-    let on = ["--steps", &on, "--resume"];
-    run(lab.train().args(on)).refuses(&["data.test", "changed since this run began"]);
+    let on = format!("--steps {} --resume", step + 2);
+    lab.train(&on)
+        .refuses(&["data.test", "changed since this run began"]);
     fs::write(&image, whole).unwrap();
-    run(lab.train().args(on)).exits(0);
+    lab.train(&on).exits(0);
     let steps: Vec<u64> = metrics(&lab.run_dir())
         .iter()
         .filter(|line| line.get("lr").is_some())
@@ -101,16 +88,12 @@ fn a_held_out_image_that_disappears_costs_no_step() {
 fn a_report_that_cannot_be_written_costs_no_step_and_is_passed_over() {
     let lab = Lab::new();
     let dir = lab.run_dir();
-    run(lab.train().args(["--steps", "1"])).exits(0);
+    lab.train("--steps 1").exits(0);
     for step in [2, 4, 6] {
         fs::create_dir_all(dir.join(format!("samples/step-{step:09}.png"))).unwrap();
     }
-    let train = || {
-        let mut command = lab.train();
-        command.args(["--resume", "--set", "train.sample_every=2"]);
-        command.args(["--set", "train.checkpoint_every=100"]);
-        command
-    };
+    let rare = "--set train.sample_every=2 --set train.checkpoint_every=100";
+    let train = || lab.train(&format!("--resume {rare}"));
     for step in [2, 4, 6] {
         let name = format!("samples/step-{step:09}.png");
         let next = match step {
@@ -118,14 +101,12 @@ fn a_report_that_cannot_be_written_costs_no_step_and_is_passed_over() {
             _ => "with --resume",
         };
         let words = ["the sample sheet", &name, next];
-        assert_eq!(saved(run(&mut train()), &dir, &words), step);
+        assert_eq!(saved(train(), &dir, &words), step);
     }
     // The last step is done, and a whole run like any other.
-    run(&mut train())
-        .says(&["already finished (step 6)"])
-        .exits(0);
+    train().says(&["already finished (step 6)"]).exits(0);
     let whole = Lab::new();
-    run(whole.train().args(["--set", "train.checkpoint_every=100"])).exits(0);
+    whole.train("--set train.checkpoint_every=100").exits(0);
     assert_eq!(tensors(&dir, 6), tensors(&whole.run_dir(), 6));
 }
 
@@ -133,40 +114,28 @@ fn a_report_that_cannot_be_written_costs_no_step_and_is_passed_over() {
 #[test]
 fn a_due_checkpoint_comes_before_the_reports_of_its_step() {
     let lab = Lab::new();
-    let all = [
-        "--steps",
-        "2",
-        "--set",
-        "train.sample_every=2",
-        "--set",
-        "train.eval_every=2",
-    ];
-    let ran = run(lab
-        .train()
-        .args(all)
-        .env("DEEPSIM_CRASH_POINT", "parent-synced@2"));
-    assert_eq!(ran.code, None, "{}", ran.stderr);
+    let all = "--steps 2 --set train.sample_every=2 --set train.eval_every=2";
+    lab.crash("run", all, "parent-synced@2");
     assert_eq!(checkpoint_steps(&lab.run_dir()), [2]);
     assert!(!lab.run_dir().join("samples/step-000000002.png").exists());
     assert!(column(&lab.run_dir(), "eval.n").is_empty());
     // Its losses are in the checkpoint: the line that was cut off is written later.
-    assert_eq!(steps_done(&lab.run_dir()), 1);
-    run(lab.train().args(all))
+    assert_eq!(steps_logged(&lab.run_dir()), 1);
+    lab.train(all)
         .says(&[
             "already finished",
             "was not measured",
             "deepsim-eval table2",
         ])
         .exits(0);
-    assert_eq!(steps_done(&lab.run_dir()), 2);
+    assert_eq!(steps_logged(&lab.run_dir()), 2);
 }
 
 #[test]
 fn a_number_that_is_not_finite_is_never_saved() {
     let lab = Lab::new();
-    let wild = ["optimizer.generator.lr=30", "train.checkpoint_every=1000"];
-    let wild = wild.into_iter().flat_map(|set| ["--set", set]);
-    let ran = run(lab.train().args(wild).args(["--steps", "9"])).exits(1);
+    let wild = "--set optimizer.generator.lr=30 --set train.checkpoint_every=1000";
+    let ran = lab.train(&format!("{wild} --steps 9")).exits(1);
     assert!(!ran.stderr.contains("saved at"), "{}", ran.stderr);
     assert!(checkpoint_steps(&lab.run_dir()).is_empty());
 }
@@ -190,7 +159,7 @@ fn a_signal_before_the_first_step_ends_it_at_once() {
         let mut told = BufReader::new(holder.stdout.take().unwrap()).lines();
         assert_eq!(told.next().unwrap().unwrap(), "held");
         let set = format!("encoder.weights={}", silent.display());
-        let at_work = Running::start(lab.train().args(["--set", &set]));
+        let at_work = lab.start(&format!("--set {set}"));
         // It has begun to listen when it opens the file.
         assert_eq!(told.next().unwrap().unwrap(), "asked");
         let begun = Instant::now();
@@ -228,8 +197,8 @@ sys.stdin.read()
 #[test]
 fn a_signal_while_the_disk_does_not_answer_saves_and_ends_it() {
     let lab = Lab::new();
-    let mut at_work = Running::start(lab.train().args(ENDLESS));
-    at_work.until(|| steps_done(&lab.run_dir()) > 1);
+    let mut at_work = lab.start(ENDLESS);
+    at_work.until(|| steps_logged(&lab.run_dir()) > 1);
     let images = fs::read_dir(lab.at("train")).unwrap();
     let mut holder = python(LEASES)
         .args(images.map(|entry| entry.unwrap().path()))
@@ -238,7 +207,7 @@ fn a_signal_while_the_disk_does_not_answer_saves_and_ends_it() {
         .unwrap();
     let mut before = (0, Instant::now());
     at_work.until(|| {
-        let now = steps_done(&lab.run_dir());
+        let now = steps_logged(&lab.run_dir());
         if now != before.0 {
             before = (now, Instant::now());
         }
@@ -262,10 +231,9 @@ fn a_signal_during_a_long_evaluation_saves_and_ends_it() {
     for n in 0..3000 {
         fs::write(lab.at(&format!("test/more-{n:04}.png")), &first).unwrap();
     }
-    let long = ["train.eval_every=2", "train.eval_images=3000"];
-    let long = long.into_iter().flat_map(|set| ["--set", set]);
-    let mut at_work = Running::start(lab.train().args(ENDLESS).args(long));
-    at_work.until(|| steps_done(&lab.run_dir()) == 2);
+    let long = "--set train.eval_every=2 --set train.eval_images=3000";
+    let mut at_work = lab.start(&format!("{ENDLESS} {long}"));
+    at_work.until(|| steps_logged(&lab.run_dir()) == 2);
     let begun = Instant::now();
     at_work
         .signal(Signal::TERM)
@@ -280,10 +248,9 @@ fn a_signal_during_a_long_evaluation_saves_and_ends_it() {
 #[test]
 fn a_finished_run_asked_for_other_data_says_so() {
     let lab = Lab::trained(2);
-    let other = format!("data.test=\"{}\"", lab.text("train"));
-    for (set, told) in [(Some(&*other), true), (None, false)] {
-        let set = set.map(|set| ["--set", set]).into_iter().flatten();
-        let ran = run(lab.train().args(["--steps", "2"]).args(set)).exits(0);
+    let other = format!("--set data.test=\"{}\"", lab.text("train"));
+    for (set, told) in [(&*other, true), ("", false)] {
+        let ran = lab.train(&format!("--steps 2 {set}")).exits(0);
         assert!(ran.stderr.contains("already finished"), "{}", ran.stderr);
         let warned = ran.stderr.contains("data.test is another dataset");
         assert_eq!(warned, told, "{}", ran.stderr);
@@ -298,45 +265,37 @@ fn exit_codes_and_last_words() {
     let run_dir = lab.text("run");
     for (arguments, code, words) in [
         (
-            &["--steps", "2"][..],
+            "--steps 2",
             0,
             &["already finished (step 2)", "--resume --steps N", "--fresh"][..],
         ),
-        (&["--steps", "2", "--resume"], 0, &["already finished"]),
+        ("--steps 2 --resume", 0, &["already finished"]),
+        ("--steps 3", 2, &["up to step 2", "--resume", "--fresh"]),
+        ("--steps 0", 2, &["train.steps"]),
         (
-            &["--steps", "3"],
-            2,
-            &["up to step 2", "--resume", "--fresh"],
-        ),
-        (&["--steps", "0"], 2, &["train.steps"]),
-        (
-            &["--steps", "18446744073709551615"],
+            "--steps 18446744073709551615",
             2,
             &["--steps", "9223372036854775807"],
         ),
         (
-            &["--set", "train.steps=18446744073709551615"],
+            "--set train.steps=18446744073709551615",
             2,
             &["train.steps", "9223372036854775807"],
         ),
-        (&["--device", "abacus"], 2, &["device `abacus`"]),
+        ("--device abacus", 2, &["device `abacus`"]),
+        ("--set data.train=nowhere", 2, &["data.train", "nowhere"]),
         (
-            &["--set", "data.train=nowhere"],
-            2,
-            &["data.train", "nowhere"],
-        ),
-        (
-            &["--set", "encoder.tap=pool6"],
+            "--set encoder.tap=pool6",
             2,
             &["unknown variant `pool6`", "`pool5`", "(alexnet)"],
         ),
         (
-            &["--fresh", "--set", "optimizer.generator.lr=1e30"],
+            "--fresh --set optimizer.generator.lr=1e30",
             1,
             &["step ", " is "],
         ),
     ] {
-        let ran = run(lab.train().args(arguments)).exits(code).says(words);
+        let ran = lab.train(arguments).exits(code).says(words);
         let out = match code {
             0 => format!("done: step 2, run {run_dir}\n"),
             _ => String::new(),
@@ -349,21 +308,21 @@ fn exit_codes_and_last_words() {
             ran.stderr
         );
     }
-    let mut folder = lab.eval(&[
-        "forward", &run_dir, "--net", "encoder", "--input", "x", "--output", "y",
-    ]);
-    run(&mut folder).refuses(&["is a folder", "run/experiment.toml"]);
-    run(lab.train_into("tiny.toml").arg("--resume"))
+    lab.eval(&format!(
+        "forward {run_dir} --net encoder --input x --output y"
+    ))
+    .refuses(&["is a folder", "run/experiment.toml"]);
+    lab.train_into("tiny.toml", "--resume")
         .exits(2)
         .says(&["error: ", "tiny.toml"]);
     // Not one of those that were refused has made a run of its own.
-    let elsewhere = ["--out", "elsewhere", "--set"];
     for set in [
         "data.train=nowhere",
         "train.steps=0",
         "encoder.weights=nowhere.safetensors",
     ] {
-        run(lab.train().args(elsewhere).arg(set)).exits(2);
+        lab.train_into("elsewhere", &format!("--set {set}"))
+            .exits(2);
     }
     assert!(!lab.at("elsewhere").exists());
 }

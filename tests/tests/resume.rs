@@ -9,42 +9,28 @@ use std::time::Duration;
 
 use deepsim_experiment::checkpoint::CRASH_POINTS;
 use deepsim_experiment::{Checkpoint, Experiment, Intent, RunDir, Start};
-use deepsim_tests::files::{self, checkpoint_steps, column, losses, tensors};
+use deepsim_tests::files::{self, checkpoint_steps, column, losses, names, tensors};
 use deepsim_tests::lab::{Lab, TRAIN};
-use deepsim_tests::process::{Running, run};
 use rustix::process::Signal;
 
 /// All checkpoints kept, and thresholds right at the ratio of an untrained pair, 2 ln 2 / ln 2:
 /// the gate switches often.
-const NERVOUS: [&str; 10] = [
-    "--set",
-    "train.keep_checkpoints=4",
-    "--set",
-    "gate.d_off_below=1.98",
-    "--set",
-    "gate.d_on_above=1.99",
-    "--set",
-    "gate.g_off_above=2.02",
-    "--set",
-    "gate.g_on_below=2.01",
-];
+const NERVOUS: &str = "--set train.keep_checkpoints=4 --set gate.d_off_below=1.98 \
+                       --set gate.d_on_above=1.99 --set gate.g_off_above=2.02 \
+                       --set gate.g_on_below=2.01";
 
 fn cut_and_continued_equals_uncut(precision: &str, passes: &str) {
     let lab = Lab::new();
-    let precision = format!("train.precision={precision}");
-    let passes = format!("train.discriminator_passes={passes}");
-    let train = |out: &str, rest: &[&str]| {
-        run(lab
-            .train_into(out)
-            .args(NERVOUS)
-            .args(["--set", &precision, "--set", &passes])
-            .args(rest))
-        .exits(0);
+    let sets = format!(
+        "{NERVOUS} --set train.precision={precision} --set train.discriminator_passes={passes}"
+    );
+    let train = |out: &str, rest: &str| {
+        lab.train_into(out, &format!("{sets} {rest}")).exits(0);
     };
-    train("whole", &["--steps", "8"]);
-    train("cut", &["--steps", "4"]);
+    train("whole", "--steps 8");
+    train("cut", "--steps 4");
     assert_eq!(tensors(&lab.at("cut"), 4), tensors(&lab.at("whole"), 4));
-    train("cut", &["--steps", "8", "--resume"]);
+    train("cut", "--steps 8 --resume");
 
     let (whole, cut) = (lab.at("whole"), lab.at("cut"));
     assert_eq!(tensors(&cut, 8), tensors(&whole, 8));
@@ -95,25 +81,20 @@ fn cut_and_continued_equals_uncut_with_one_pass_in_bf16() {
 #[test]
 fn micro_batches_train_as_the_whole_batch_does_and_their_number_may_change() {
     let lab = Lab::new();
-    let train = |out: &str, steps: &str, accumulate: &str, rest: &[&str]| {
-        let accumulate = format!("train.accumulate={accumulate}");
-        run(lab
-            .train_into(out)
-            .args(["--set", "train.precision=fp32", "--set", &accumulate])
-            // Smooth steps: Adam's would amplify rounding where a gradient is nearly zero.
-            .args(["--set", "optimizer.generator.eps=1"])
-            .args(["--set", "optimizer.discriminator.eps=1"])
-            .args(["--steps", steps])
-            .args(rest))
-        .exits(0);
+    let train = |out: &str, steps: u64, accumulate: u64, rest: &str| {
+        // Smooth steps: Adam's would amplify rounding where a gradient is nearly zero.
+        let smooth = "--set optimizer.generator.eps=1 --set optimizer.discriminator.eps=1";
+        let arguments =
+            format!("--set train.accumulate={accumulate} {smooth} --steps {steps} {rest}");
+        lab.train_into(out, &arguments).exits(0);
     };
-    train("whole", "4", "1", &[]);
-    train("split", "4", "2", &[]);
-    train("cut", "2", "2", &[]);
-    train("cut", "4", "2", &["--resume"]);
+    train("whole", 4, 1, "");
+    train("split", 4, 2, "");
+    train("cut", 2, 2, "");
+    train("cut", 4, 2, "--resume");
     assert_eq!(tensors(&lab.at("cut"), 4), tensors(&lab.at("split"), 4));
-    train("changed", "2", "2", &[]);
-    train("changed", "4", "1", &["--resume"]);
+    train("changed", 2, 2, "");
+    train("changed", 4, 1, "--resume");
     for key in ["loss.feat", "loss.adv", "loss.img", "loss.discr_fake"] {
         let values = |out: &str| -> Vec<f64> {
             let column = column(&lab.at(out), key);
@@ -136,24 +117,17 @@ fn cut_everywhere_equals_uncut(precision: &str) {
     const STEPS: u64 = 8;
     const BATCH: u64 = 4;
     let lab = Lab::new();
-    let precision = format!("train.precision={precision}");
-    let train = |out: &str, steps: u64, rest: &[&str]| {
-        let steps = steps.to_string();
-        run(lab
-            .train_into(out)
-            .args(NERVOUS)
-            .args(["--set", &precision])
-            .args(["--set", &format!("train.batch_size={BATCH}")])
-            .args(["--set", "train.checkpoint_every=1"])
-            .args(["--set", "train.keep_checkpoints=100"])
-            .args(["--steps", &steps])
-            .args(rest))
-        .exits(0);
+    let sets = format!(
+        "{NERVOUS} --set train.precision={precision} --set train.batch_size={BATCH} \
+         --set train.checkpoint_every=1 --set train.keep_checkpoints=100"
+    );
+    let train = |out: &str, steps: u64, rest: &str| {
+        lab.train_into(out, &format!("{sets} --steps {steps} {rest}"))
+            .exits(0);
     };
-    train("whole", STEPS, &[]);
+    train("whole", STEPS, "");
     for step in 1..=STEPS {
-        let resumed: &[&str] = if step > 1 { &["--resume"] } else { &[] };
-        train("cut", step, resumed);
+        train("cut", step, if step > 1 { "--resume" } else { "" });
     }
     let (whole, cut) = (lab.at("whole"), lab.at("cut"));
     for step in 1..=STEPS {
@@ -192,8 +166,7 @@ fn cut_after_every_step_equals_uncut_in_bf16() {
 #[test]
 fn a_run_keeps_its_passes_of_the_discriminator() {
     let lab = Lab::trained(2);
-    let one = ["--set", "train.discriminator_passes=one"];
-    run(lab.train().args(["--resume", "--steps", "4"]).args(one))
+    lab.train("--resume --steps 4 --set train.discriminator_passes=one")
         .refuses(&["train.discriminator_passes: there \"paper\", here \"one\""]);
 
     // A run from before there was the key goes on as it began.
@@ -206,19 +179,17 @@ fn a_run_keeps_its_passes_of_the_discriminator() {
         .collect();
     assert_ne!(older, text);
     fs::write(&file, older).unwrap();
-    run(lab.train().args(["--resume", "--steps", "3"])).exits(0);
+    lab.train("--resume --steps 3").exits(0);
 }
 
 /// The comparison above can fail: another seed, and another start of the same data, differ.
 #[test]
 fn another_seed_is_another_run() {
     let lab = Lab::new();
-    run(lab.train_into("one").args(["--steps", "2"])).exits(0);
-    run(lab.train_into("same").args(["--steps", "2"])).exits(0);
-    run(lab
-        .train_into("other")
-        .args(["--steps", "2", "--set", "train.seed=2"]))
-    .exits(0);
+    lab.train_into("one", "--steps 2").exits(0);
+    lab.train_into("same", "--steps 2").exits(0);
+    lab.train_into("other", "--steps 2 --set train.seed=2")
+        .exits(0);
     let (one, same, other) = (lab.at("one"), lab.at("same"), lab.at("other"));
     assert_eq!(tensors(&one, 2), tensors(&same, 2));
     assert_eq!(losses(&one), losses(&same));
@@ -226,8 +197,9 @@ fn another_seed_is_another_run() {
         assert_ne!(bytes, tensors(&one, 2)[stem], "{stem}");
     }
     assert_ne!(losses(&one)[0], losses(&other)[0]);
-    let another = ["--resume", "--steps", "4", "--set", "train.seed=2"];
-    run(lab.train_into("one").args(another)).refuses(&["train.seed: there 1, here 2"]);
+    let another = "--resume --steps 4 --set train.seed=2";
+    lab.train_into("one", another)
+        .refuses(&["train.seed: there 1, here 2"]);
 }
 
 /// The weights that a resumed run starts from are those of the checkpoint, all of them: with one
@@ -236,7 +208,7 @@ fn another_seed_is_another_run() {
 fn adam_s_moments_matter_to_the_continuation() {
     let lab = Lab::trained(4);
     let spoilt = lab.at("spoilt");
-    copy(&lab.run_dir(), &spoilt);
+    files::copy(&lab.run_dir(), &spoilt);
     let at = files::checkpoint(&spoilt, 4);
     let file = at.join("state.safetensors");
     let mut bytes = fs::read(&file).unwrap();
@@ -250,31 +222,22 @@ fn adam_s_moments_matter_to_the_continuation() {
     entry.blake3 = deepsim_experiment::hash::hash_file(&file).unwrap();
     fs::write(at.join("manifest.json"), manifest.sealed().unwrap()).unwrap();
     for out in ["run", "spoilt"] {
-        run(lab.train_into(out).args(["--steps", "6", "--resume"])).exits(0);
+        lab.train_into(out, "--steps 6 --resume").exits(0);
     }
     assert_ne!(tensors(&spoilt, 6), tensors(&lab.run_dir(), 6));
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    for (path, bytes) in files::contents(from) {
-        let target = to.join(path.strip_prefix(from).unwrap());
-        fs::create_dir_all(target.parent().unwrap()).unwrap();
-        fs::write(target, bytes).unwrap();
-    }
 }
 
 #[test]
 fn killed_at_any_moment_it_loses_nothing_but_the_steps_since_the_last_checkpoint() {
     const STEPS: u64 = 60;
     let lab = Lab::new();
-    let rest = [
-        "--set",
+    let sets = [
         "train.checkpoint_every=1",
-        "--set",
         "train.sample_every=7",
+        "train.steps=60",
     ];
-    let total = STEPS.to_string();
-    run(lab.train_into("whole").args(rest).args(["--steps", &total])).exits(0);
+    let rest = sets.map(|set| format!("--set {set}")).join(" ");
+    lab.train_into("whole", &rest).exits(0);
 
     let mut moments = Vec::new();
     for _ in 0..5 {
@@ -282,8 +245,7 @@ fn killed_at_any_moment_it_loses_nothing_but_the_steps_since_the_last_checkpoint
             .last()
             .copied()
             .unwrap_or(0);
-        let mut running =
-            Running::start(lab.train().args(rest).args(["--steps", &total, "--resume"]));
+        let mut running = lab.start(&format!("{rest} --resume"));
         let pid = running.pid();
         running.until(|| {
             checkpoint_steps(&lab.run_dir())
@@ -312,10 +274,7 @@ fn killed_at_any_moment_it_loses_nothing_but_the_steps_since_the_last_checkpoint
             fs::read_to_string(lab.at("run/lock")).unwrap().trim(),
             pid.to_string()
         );
-        let sets: Vec<String> = [rest[1], rest[3], &format!("train.steps={total}")]
-            .map(str::to_owned)
-            .to_vec();
-        let experiment = Experiment::load(&lab.experiment(), &sets).unwrap();
+        let experiment = Experiment::load(&lab.experiment(), &sets.map(str::to_owned)).unwrap();
         let (_run, start) = RunDir::open(&lab.run_dir(), &experiment, Intent::Resume, 1).unwrap();
         match start {
             // A checkpoint that was whole and not yet visible becomes visible when the run is opened.
@@ -329,21 +288,13 @@ fn killed_at_any_moment_it_loses_nothing_but_the_steps_since_the_last_checkpoint
             }
             other => panic!("after {moments:?}: {other:?}"),
         }
-        let hidden = fs::read_dir(lab.at("run/checkpoints")).unwrap();
-        let hidden = hidden.filter(|e| {
-            e.as_ref()
-                .unwrap()
-                .file_name()
-                .to_string_lossy()
-                .starts_with(".partial-")
-        });
-        assert_eq!(
-            hidden.count(),
-            0,
-            "half-written checkpoints go when the run is opened"
+        let names = names(&lab.at("run/checkpoints"));
+        assert!(
+            !names.iter().any(|name| name.starts_with(".partial-")),
+            "half-written checkpoints go when the run is opened: {names:?}"
         );
     }
-    run(lab.train().args(rest).args(["--steps", &total, "--resume"])).exits(0);
+    lab.train(&format!("{rest} --resume")).exits(0);
     assert_eq!(
         tensors(&lab.run_dir(), STEPS),
         tensors(&lab.at("whole"), STEPS),
@@ -360,13 +311,8 @@ fn killed_at_any_moment_it_loses_nothing_but_the_steps_since_the_last_checkpoint
 #[test]
 fn a_crash_at_any_point_of_a_commit_loses_at_most_that_checkpoint() {
     let lab = Lab::new();
-    let rest = [
-        "--set",
-        "train.checkpoint_every=1",
-        "--set",
-        "train.keep_checkpoints=1",
-    ];
-    run(lab.train_into("whole").args(rest).args(["--steps", "4"])).exits(0);
+    let rest = "--set train.checkpoint_every=1 --set train.keep_checkpoints=1 --steps 4";
+    lab.train_into("whole", rest).exits(0);
     for point in CRASH_POINTS {
         let out = format!("at-{point}");
         let step = match point {
@@ -374,12 +320,7 @@ fn a_crash_at_any_point_of_a_commit_loses_at_most_that_checkpoint() {
             _ => 3,
         };
         let asked = format!("{point}@{step}");
-        let ran = run(lab
-            .train_into(&out)
-            .args(rest)
-            .args(["--steps", "4"])
-            .env("DEEPSIM_CRASH_POINT", &asked));
-        assert_eq!(ran.code, None, "{asked} was not reached: {}", ran.stderr);
+        lab.crash(&out, rest, &asked);
         let dir = lab.at(&out);
         let visible = checkpoint_steps(&dir);
         // From the rename on the new one counts; before, the old one is untouched.
@@ -393,11 +334,7 @@ fn a_crash_at_any_point_of_a_commit_loses_at_most_that_checkpoint() {
             Checkpoint::open(&files::checkpoint(&dir, step))
                 .unwrap_or_else(|e| panic!("{asked}: {e}"));
         }
-        run(lab
-            .train_into(&out)
-            .args(rest)
-            .args(["--steps", "4", "--resume"]))
-        .exits(0);
+        lab.train_into(&out, &format!("{rest} --resume")).exits(0);
         assert_eq!(tensors(&dir, 4), tensors(&lab.at("whole"), 4), "{asked}");
         assert_eq!(losses(&dir), losses(&lab.at("whole")), "{asked}");
     }
@@ -408,25 +345,21 @@ fn a_crash_at_any_point_of_a_commit_loses_at_most_that_checkpoint() {
 #[test]
 fn numbers_that_are_not_finite_stop_it_or_lower_the_rate() {
     let lab = Lab::new();
-    let wild = [
-        "--set",
-        "optimizer.generator.lr=30",
-        "--set",
-        "train.checkpoint_every=1000",
-    ];
-    let four = ["--steps", "4"];
-    let ran = run(lab.train_into("stops").args(wild).args(four)).exits(1);
-    ran.says(&["is", "there is no checkpoint yet", "not_finite=halve"]);
+    let wild = "--set optimizer.generator.lr=30 --set train.checkpoint_every=1000";
+    lab.train_into("stops", &format!("{wild} --steps 4"))
+        .exits(1)
+        .says(&["is", "there is no checkpoint yet", "not_finite=halve"]);
 
     // The loss is finite, its weighted gradient is not: it stops at that step, not at the next one.
-    let steep = ["--set", "loss.img=1e38"];
-    run(lab.train_into("steep").args(steep).args(four))
+    lab.train_into("steep", "--set loss.img=1e38 --steps 4")
         .exits(1)
         .says(&["step 1: the generator's gradient is"]);
     assert!(checkpoint_steps(&lab.at("steep")).is_empty());
 
-    let halve = ["--set", "train.not_finite=halve"];
-    let ran = run(lab.train_into("lowers").args(wild).args(four).args(halve)).exits(0);
+    let halve = format!("{wild} --set train.not_finite=halve");
+    let ran = lab
+        .train_into("lowers", &format!("{halve} --steps 4"))
+        .exits(0);
     let ran = ran.says(&["back to the last checkpoint", "half the learning rates"]);
     let lowers = lab.at("lowers");
     let rates: Vec<f64> = column(&lowers, "lr")
@@ -438,12 +371,8 @@ fn numbers_that_are_not_finite_stop_it_or_lower_the_rate() {
         Checkpoint::open(&files::checkpoint(&lowers, step)).unwrap();
     }
     // What was lowered stays so.
-    run(lab
-        .train_into("lowers")
-        .args(wild)
-        .args(halve)
-        .args(["--resume", "--steps", "5"]))
-    .exits(0);
+    lab.train_into("lowers", &format!("{halve} --resume --steps 5"))
+        .exits(0);
     let after = column(&lowers, "lr").last().unwrap().as_f64().unwrap();
     assert!(after <= *rates.last().unwrap());
 }
@@ -454,16 +383,10 @@ fn numbers_that_are_not_finite_stop_it_or_lower_the_rate() {
 fn a_crash_while_a_checkpoint_is_replaced_leaves_one_of_the_two() {
     for (point, halvings) in [("mode-set", 1), ("renamed", 2), ("parent-synced", 2)] {
         let lab = Lab::new();
-        let train = || {
-            let mut command = lab.train();
-            command.args(["--set", "optimizer.generator.lr=60", "--steps", "4"]);
-            command.args(["--set", "train.checkpoint_every=1000"]);
-            command.args(["--set", "train.not_finite=halve", "--resume"]);
-            command
-        };
+        let rest = "--set optimizer.generator.lr=60 --steps 4 --set train.checkpoint_every=1000 \
+                    --set train.not_finite=halve --resume";
         let crash = |at: &str| {
-            let ran = run(train().env("DEEPSIM_CRASH_POINT", format!("{at}@0")));
-            assert_eq!(ran.code, None, "{at} was not reached: {}", ran.stderr);
+            lab.crash("run", rest, &format!("{at}@0"));
             let dir = lab.run_dir();
             assert_eq!(checkpoint_steps(&dir), [0], "{at}");
             let checkpoint = Checkpoint::open(&files::checkpoint(&dir, 0)).unwrap();
@@ -472,15 +395,9 @@ fn a_crash_while_a_checkpoint_is_replaced_leaves_one_of_the_two() {
         // The first time there is none to replace.
         assert_eq!(crash("parent-synced"), 1);
         assert_eq!(crash(point), halvings, "{point}");
-        run(&mut train()).exits(0);
-        let hidden = fs::read_dir(lab.run_dir().join("checkpoints")).unwrap();
-        let names: Vec<_> = hidden.map(|entry| entry.unwrap().file_name()).collect();
-        assert!(
-            names
-                .iter()
-                .all(|n| n.to_string_lossy().starts_with("step-")),
-            "{names:?}"
-        );
+        lab.train(rest).exits(0);
+        let names = names(&lab.at("run/checkpoints"));
+        assert!(names.iter().all(|n| n.starts_with("step-")), "{names:?}");
     }
 }
 
@@ -490,7 +407,7 @@ fn half_written_checkpoints_are_never_read_and_go() {
     let half = lab.at("run/checkpoints/.partial-step-000000004-abcdef");
     fs::create_dir(&half).unwrap();
     fs::write(half.join("generator.safetensors"), "half").unwrap();
-    run(lab.train().args(["--steps", "4", "--resume"]))
+    lab.train("--steps 4 --resume")
         .says(&["resumed at step 2 of 4"])
         .exits(0);
     assert!(!half.exists());
@@ -503,15 +420,8 @@ fn half_written_checkpoints_are_never_read_and_go() {
 fn a_damaged_checkpoint_is_passed_over_and_does_not_cost_the_good_ones() {
     let lab = Lab::trained(4);
     files::flip_a_byte(&files::checkpoint(&lab.run_dir(), 4).join("generator.safetensors"));
-    let keep_one = [
-        "--steps",
-        "3",
-        "--resume",
-        "--set",
-        "train.keep_checkpoints=1",
-    ];
-    let ran = run(lab.train().args(keep_one)).exits(0);
-    ran.says(&[
+    let keep_one = "--steps 3 --resume --set train.keep_checkpoints=1";
+    lab.train(keep_one).exits(0).says(&[
         "passed over",
         "step-000000004",
         "generator.safetensors is damaged",
@@ -520,7 +430,7 @@ fn a_damaged_checkpoint_is_passed_over_and_does_not_cost_the_good_ones() {
     Checkpoint::open(&files::checkpoint(&lab.run_dir(), 3)).unwrap();
 
     // And the damaged one is replaced when its step comes, by what it should have been.
-    run(lab.train().args(["--steps", "4", "--resume"])).exits(0);
+    lab.train("--steps 4 --resume").exits(0);
     let fresh = Lab::trained(4);
     assert_eq!(tensors(&lab.run_dir(), 4), tensors(&fresh.run_dir(), 4));
 }

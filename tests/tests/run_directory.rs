@@ -3,27 +3,17 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 
 use deepsim_experiment::Checkpoint;
-use deepsim_tests::files::{self, checkpoint, checkpoint_steps, column, contents};
+use deepsim_tests::files::{
+    self, assert_unchanged, checkpoint, checkpoint_steps, column, contents, copy, manifest, names,
+    steps_logged,
+};
 use deepsim_tests::lab::Lab;
-use deepsim_tests::process::run;
 use serde_json::Value;
 
-/// Everything but the lock, whose number is that of the last process.
-#[track_caller]
-fn unchanged(run: &Path, before: &std::collections::BTreeMap<std::path::PathBuf, Vec<u8>>) {
-    let after = contents(run);
-    for (path, bytes) in before {
-        let same = path.ends_with("lock") || after.get(path) == Some(bytes);
-        assert!(same, "{} changed or went", path.display());
-    }
-    assert_eq!(after.len(), before.len());
-}
-
 /// Both ways to go on without `--fresh`.
-const GOING_ON: [&[&str]; 2] = [&[], &["--resume"]];
+const GOING_ON: [&str; 2] = ["", "--resume"];
 
 #[test]
 fn a_run_without_its_checkpoints_is_not_begun_again() {
@@ -36,15 +26,15 @@ fn a_run_without_its_checkpoints_is_not_begun_again() {
         }
         let before = contents(&lab.run_dir());
         for flag in GOING_ON {
-            run(lab.train().args(["--steps", "6"]).args(flag)).refuses(&[
+            lab.train(&format!("--steps 6 {flag}")).refuses(&[
                 "checkpoints are missing",
                 "step 4",
                 &lab.text("run"),
                 "--fresh",
             ]);
-            unchanged(&lab.run_dir(), &before);
+            assert_unchanged(&lab.run_dir(), &before);
         }
-        run(lab.train().args(["--steps", "2", "--fresh"])).exits(0);
+        lab.train("--steps 2 --fresh").exits(0);
         assert_eq!(checkpoint_steps(&lab.run_dir()), [2]);
         let kept = lab.run_dir().join("kept-elsewhere/step-000000004");
         Checkpoint::open(&kept).unwrap();
@@ -61,10 +51,9 @@ fn a_link_to_another_disk_is_followed_and_kept() {
     symlink(lab.at("disk/ckpt"), &link).unwrap();
     fs::write(lab.run_dir().join("lock"), "").unwrap();
     fs::copy(lab.experiment(), lab.run_dir().join("experiment.toml")).unwrap();
-    let here = |flags: &[&str]| run(lab.train().args(flags));
     fs::remove_file(lab.at("disk/ckpt/mine")).unwrap();
-    here(&["--steps", "2", "--resume"]).exits(0);
-    here(&["--steps", "4", "--resume"])
+    lab.train("--steps 2 --resume").exits(0);
+    lab.train("--steps 4 --resume")
         .says(&["resumed at step 2"])
         .exits(0);
     assert_eq!(checkpoint_steps(&lab.run_dir()), [2, 4]);
@@ -74,18 +63,18 @@ fn a_link_to_another_disk_is_followed_and_kept() {
     fs::rename(lab.at("disk"), lab.at("unplugged")).unwrap();
     let before = contents(&lab.run_dir());
     for flag in GOING_ON {
-        run(lab.train().args(["--steps", "6"]).args(flag)).refuses(&[
+        lab.train(&format!("--steps 6 {flag}")).refuses(&[
             "checkpoints are missing",
             "is a link to",
             "disk/ckpt",
             "--fresh",
         ]);
-        unchanged(&lab.run_dir(), &before);
+        assert_unchanged(&lab.run_dir(), &before);
     }
     fs::rename(lab.at("unplugged"), lab.at("disk")).unwrap();
 
     fs::write(lab.at("disk/ckpt/mine"), "irreplaceable").unwrap();
-    here(&["--steps", "2", "--fresh"])
+    lab.train("--steps 2 --fresh")
         .says(&["left as it is", "checkpoints/mine"])
         .exits(0);
     assert!(link.is_symlink());
@@ -98,7 +87,7 @@ fn a_link_to_another_disk_is_followed_and_kept() {
 
     // Even where it leads nowhere: --fresh makes the place that it names.
     fs::remove_dir_all(lab.at("disk")).unwrap();
-    here(&["--steps", "2", "--fresh"]).exits(0);
+    lab.train("--steps 2 --fresh").exits(0);
     assert!(link.is_symlink());
     assert!(lab.at("disk/ckpt/step-000000002").is_dir());
 }
@@ -108,7 +97,7 @@ fn a_link_to_another_disk_is_followed_and_kept() {
 fn what_is_written_before_the_first_due_checkpoint_is_begun_again_and_nothing_else_goes() {
     for flag in GOING_ON {
         let lab = Lab::new();
-        run(lab.train().args(["--steps", "1"])).exits(0);
+        lab.train("--steps 1").exits(0);
         let dir = lab.run_dir();
         fs::remove_dir_all(dir.join("checkpoints")).unwrap();
         fs::create_dir(dir.join("checkpoints")).unwrap();
@@ -118,21 +107,20 @@ fn what_is_written_before_the_first_due_checkpoint_is_begun_again_and_nothing_el
         fs::write(dir.join("experiment.partial"), "# Resolved ").unwrap();
         fs::write(dir.join("notes.txt"), "mine").unwrap();
         fs::write(dir.join("samples/mine.png"), "mine").unwrap();
-        let events = fs::read_dir(dir.join("tensorboard")).unwrap().count();
+        let events = names(&dir.join("tensorboard")).len();
         let again =
             "no checkpoint of the steps in its log (up to 1): training begins again at step 1";
-        run(lab.train().args(["--steps", "2"]).args(flag))
+        lab.train(&format!("--steps 2 {flag}"))
             .says(&[again, "steps 1 to 2"])
             .exits(0);
-        assert_eq!(column(&dir, "lr").len(), 2);
+        assert_eq!(steps_logged(&dir), 2);
         assert_eq!(checkpoint_steps(&dir), [2]);
         assert!(!half.exists());
         for mine in ["notes.txt", "samples/mine.png"] {
             assert_eq!(fs::read_to_string(dir.join(mine)).unwrap(), "mine");
         }
         assert!(dir.join("samples/step-000000001.png").exists());
-        let now = fs::read_dir(dir.join("tensorboard")).unwrap().count();
-        assert_eq!(now, events + 1);
+        assert_eq!(names(&dir.join("tensorboard")).len(), events + 1);
     }
 }
 
@@ -141,35 +129,26 @@ fn a_run_without_its_experiment_file_is_neither_gone_on_with_nor_evaluated() {
     let lab = Lab::trained(2);
     fs::remove_file(lab.run_dir().join("experiment.toml")).unwrap();
     let before = contents(&lab.run_dir());
-    let other = [
-        "--steps",
-        "4",
-        "--set",
-        "train.seed=9",
-        "--set",
-        "loss.img=1",
-    ];
+    let other = "--steps 4 --set train.seed=9 --set loss.img=1";
     for flag in GOING_ON {
-        run(lab.train().args(other).args(flag)).refuses(&[
+        lab.train(&format!("{other} {flag}")).refuses(&[
             "experiment.toml is missing",
             &lab.text("run"),
             "--fresh",
         ]);
-        unchanged(&lab.run_dir(), &before);
+        assert_unchanged(&lab.run_dir(), &before);
     }
-    let ran = run(&mut lab.eval(&["compare", "run", "--out", "sheet.png"]));
-    ran.exits(2).says(&["experiment.toml is missing"]);
-    run(lab.train().args(other).arg("--fresh")).exits(0);
+    lab.eval("compare run --out sheet.png")
+        .exits(2)
+        .says(&["experiment.toml is missing"]);
+    lab.train(&format!("{other} --fresh")).exits(0);
 }
 
 /// Each value that a resume may not change is in the checkpoint, with its type.
 #[test]
 fn an_experiment_file_that_was_edited_is_refused_by_its_key() {
     let lab = Lab::trained(2);
-    let manifest: Value = serde_json::from_slice(
-        &fs::read(checkpoint(&lab.run_dir(), 2).join("manifest.json")).unwrap(),
-    )
-    .unwrap();
+    let manifest = manifest(&lab.run_dir(), 2);
     let values = &manifest["experiment"]["values"];
     for (key, value) in [
         ("train.seed", Value::from(1)),
@@ -212,24 +191,24 @@ fn an_experiment_file_that_was_edited_is_refused_by_its_key() {
         fs::write(&file, text.replace(from, to)).unwrap();
         let words = ["run/experiment.toml", "was trained with", difference];
         // Also where the experiment on the command line was edited alike.
-        run(lab.train().args(["--resume", "--steps", "4"])).refuses(&words);
+        lab.train("--resume --steps 4").refuses(&words);
         let own = fs::read_to_string(lab.experiment()).unwrap();
         fs::write(lab.experiment(), own.replace(from, to)).unwrap();
-        run(lab.train().args(["--resume", "--steps", "4"])).refuses(&words);
+        lab.train("--resume --steps 4").refuses(&words);
         fs::write(lab.experiment(), own).unwrap();
         for command in [
-            ["compare", "run", "--out", "sheet.png"].as_slice(),
-            &["neighbors", "--runs", "run"],
-            &["invert", "test/12.jpg", "--run", "run", "--out", "inverted"],
+            "compare run --out sheet.png",
+            "neighbors --runs run",
+            "invert test/12.jpg --run run --out inverted",
         ] {
-            let ran = run(&mut lab.eval(command)).exits(2);
-            ran.says(&[difference]);
+            lab.eval(command).exits(2).says(&[difference]);
         }
-        run(&mut lab.eval(&["table2", "--runs", "run"])).says(&["left out", difference]);
+        lab.eval("table2 --runs run")
+            .says(&["left out", difference]);
     }
     // What may change may be edited.
     fs::write(&file, text.replace("log_every = 1", "log_every = 2")).unwrap();
-    run(lab.train().args(["--resume", "--steps", "4"])).exits(0);
+    lab.train("--resume --steps 4").exits(0);
 }
 
 #[test]
@@ -265,15 +244,16 @@ fn a_foreign_directory_is_refused_whatever_it_is_called() {
     ] {
         make(files);
         let before = contents(&folder);
-        for flag in [&[][..], &["--resume"], &["--fresh"]] {
-            run(lab.train_into("project").args(flag)).refuses(&["project is not empty", "--out"]);
+        for flag in ["", "--resume", "--fresh"] {
+            lab.train_into("project", flag)
+                .refuses(&["project is not empty", "--out"]);
         }
         assert_eq!(contents(&folder), before, "{files:?}");
     }
     // A lock alone, ours or empty, is what a killed run leaves.
     for lock in ["", "4711\n"] {
         make(&[("lock", lock)]);
-        run(lab.train_into("project").args(["--resume", "--steps", "1"])).exits(0);
+        lab.train_into("project", "--resume --steps 1").exits(0);
     }
 }
 
@@ -298,7 +278,7 @@ fn fresh_clears_what_is_ours_by_name_and_content() {
     // A checkpoint with something of the user's in it stays as a whole.
     fs::write(checkpoint(&dir, 2).join("why-this-one.txt"), "mine").unwrap();
     let second = contents(&checkpoint(&dir, 2));
-    let ran = run(lab.train().args(["--steps", "1", "--fresh"])).exits(0);
+    let ran = lab.train("--steps 1 --fresh").exits(0);
     let ran = ran.says(&["left as it is", "step-000000002"]);
     // A folder is named as a whole.
     let told = theirs.map(|name| name.trim_end_matches("/weights.bin"));
@@ -317,7 +297,7 @@ fn fresh_clears_what_is_ours_by_name_and_content() {
     assert!(!checkpoint(&dir, 2).exists());
     assert!(!checkpoint(&dir, 4).exists());
     assert!(!dir.join("samples/step-000000004.png").exists());
-    assert_eq!(column(&dir, "lr").len(), 1);
+    assert_eq!(steps_logged(&dir), 1);
 }
 
 /// Names and links that lead nowhere once made every command look for ever.
@@ -341,13 +321,12 @@ fn what_only_looks_like_a_checkpoint_is_named_and_passed_over() {
     symlink("nowhere/either", folder.join(strange[4])).unwrap();
     fs::create_dir(folder.join(strange[5])).unwrap();
     fs::write(folder.join(strange[6]), "a file").unwrap();
-    for command in [
-        lab.train().args(["--steps", "6", "--resume"]),
-        lab.train().arg("--steps").arg("6"),
-        &mut lab.eval(&["table2", "--runs", "run"]),
-        &mut lab.eval(&["compare", "run", "--out", "sheet.png"]),
+    for ran in [
+        lab.train("--steps 6 --resume"),
+        lab.train("--steps 6"),
+        lab.eval("table2 --runs run"),
+        lab.eval("compare run --out sheet.png"),
     ] {
-        let ran = run(command);
         assert!(matches!(ran.code, Some(0 | 2)), "{:?}", ran.code);
         for name in strange {
             assert!(ran.stderr.contains(name), "no {name} in {}", ran.stderr);
@@ -355,7 +334,7 @@ fn what_only_looks_like_a_checkpoint_is_named_and_passed_over() {
     }
     assert!(files::checkpoint_steps(&lab.run_dir()).contains(&4));
     // They are in nobody's way: what stands in a checkpoint's place is kept beside it.
-    run(lab.train().args(["--steps", "8", "--resume"]))
+    lab.train("--steps 8 --resume")
         .says(&["kept as", "kept-step-000000008"])
         .exits(0);
     Checkpoint::open(&checkpoint(&lab.run_dir(), 8)).unwrap();
@@ -373,7 +352,7 @@ fn what_only_looks_like_a_checkpoint_is_named_and_passed_over() {
             fs::remove_dir_all(path).unwrap();
         }
     }
-    run(lab.train().args(["--steps", "9", "--resume"])).refuses(&[
+    lab.train("--steps 9 --resume").refuses(&[
         "checkpoints are missing",
         "step-000000009 (is a link that leads nowhere)",
     ]);
@@ -387,12 +366,9 @@ fn a_whole_hidden_checkpoint_outlives_a_damaged_visible_one() {
     let folder = dir.join("checkpoints");
     fs::remove_dir_all(checkpoint(&dir, 2)).unwrap();
     let hidden = folder.join(".partial-step-000000004-abcdef.replaced");
-    fs::create_dir(&hidden).unwrap();
-    for (path, bytes) in contents(&checkpoint(&dir, 4)) {
-        fs::write(hidden.join(path.file_name().unwrap()), bytes).unwrap();
-    }
+    copy(&checkpoint(&dir, 4), &hidden);
     files::flip_a_byte(&checkpoint(&dir, 4).join("generator.safetensors"));
-    run(lab.train().args(["--steps", "5", "--resume"]))
+    lab.train("--steps 5 --resume")
         .says(&["damaged", "kept-step-000000004", "resumed at step 4"])
         .exits(0);
     Checkpoint::open(&checkpoint(&dir, 4)).unwrap();
@@ -402,30 +378,24 @@ fn a_whole_hidden_checkpoint_outlives_a_damaged_visible_one() {
 #[test]
 fn a_baseline_that_is_made_anew_removes_its_own_four_files_alone() {
     let lab = Lab::new();
-    let tiny = lab.text("tiny.toml");
-    let mv = [
-        "baseline", "mv", &tiny, "--images", "2", "--batch", "2", "--out", "mv",
-    ];
-    run(&mut lab.eval(&mv)).exits(0);
+    let mv = "baseline mv tiny.toml --images 2 --batch 2 --out mv";
+    lab.eval(mv).exits(0);
     fs::write(lab.at("mv/notes.txt"), "mine").unwrap();
     fs::create_dir(lab.at("mv/figures")).unwrap();
     fs::write(lab.at("mv/figures/one.png"), "mine").unwrap();
     let before = fs::read(lab.at("mv/mv.json")).unwrap();
-    run(lab.eval(&mv).args(["--fresh", "--seed", "3"])).exits(0);
+    lab.eval(&format!("{mv} --fresh --seed 3")).exits(0);
     assert_ne!(fs::read(lab.at("mv/mv.json")).unwrap(), before);
     for mine in ["mv/notes.txt", "mv/figures/one.png"] {
         assert_eq!(fs::read_to_string(lab.at(mine)).unwrap(), "mine");
     }
-    let names: Vec<_> = fs::read_dir(lab.at("mv")).unwrap().collect();
-    assert_eq!(names.len(), 6);
-    run(&mut lab.eval(&["table2", "--runs", "mv"])).exits(0);
+    assert_eq!(names(&lab.at("mv")).len(), 6);
+    lab.eval("table2 --runs mv").exits(0);
     // A file of that name is not yet a record.
     fs::create_dir(lab.at("other")).unwrap();
     fs::write(lab.at("other/mv.json"), "{\"a\": 1}").unwrap();
-    let other = [
-        "baseline", "mv", &tiny, "--images", "2", "--out", "other", "--fresh",
-    ];
-    run(&mut lab.eval(&other)).refuses(&["other is there already"]);
+    lab.eval("baseline mv tiny.toml --images 2 --out other --fresh")
+        .refuses(&["other is there already"]);
     assert_eq!(
         fs::read_to_string(lab.at("other/mv.json")).unwrap(),
         "{\"a\": 1}"
@@ -437,13 +407,9 @@ fn a_baseline_that_is_made_anew_removes_its_own_four_files_alone() {
 fn a_run_killed_at_its_first_due_checkpoint_is_begun_again() {
     for at in ["file-written@2", "staged@2"] {
         let lab = Lab::new();
-        let every = ["train.checkpoint_every=2", "train.log_every=1"];
-        let every = every.into_iter().flat_map(|set| ["--set", set]);
-        let mut cut = lab.train();
-        cut.args(["--steps", "4"]).args(every.clone());
-        let ran = run(cut.env("DEEPSIM_CRASH_POINT", at));
-        assert_eq!(ran.code, None, "{at} was not reached: {}", ran.stderr);
-        run(lab.train().args(["--steps", "4", "--resume"]).args(every)).exits(0);
+        let every = "--steps 4 --set train.checkpoint_every=2 --set train.log_every=1";
+        lab.crash("run", every, at);
+        lab.train(&format!("{every} --resume")).exits(0);
         assert_eq!(column(&lab.run_dir(), "loss.feat").len(), 4);
     }
 }
@@ -453,7 +419,7 @@ fn a_run_killed_at_its_first_due_checkpoint_is_begun_again() {
 fn after_fresh_no_earlier_checkpoint_is_gone_on_from() {
     let lab = Lab::trained(2);
     fs::write(checkpoint(&lab.run_dir(), 2).join(".DS_Store"), "mine").unwrap();
-    run(lab.train().args(["--steps", "1", "--fresh"])).exits(0);
+    lab.train("--steps 1 --fresh").exits(0);
     assert_eq!(checkpoint_steps(&lab.run_dir()), [1]);
     let kept = lab
         .run_dir()
@@ -469,7 +435,7 @@ fn a_damaged_line_of_the_log_costs_no_other() {
     let lines: Vec<&str> = text.lines().collect();
     let damaged = text.replace(lines[0], "{\"st");
     fs::write(&log, damaged).unwrap();
-    run(lab.train().args(["--steps", "5", "--resume"]))
+    lab.train("--steps 5 --resume")
         .says(&["1 of its lines cannot be read"])
         .exits(0);
     let after = fs::read_to_string(&log).unwrap();
@@ -490,8 +456,9 @@ fn a_checkpoint_under_another_name_is_no_empty_place() {
     .unwrap();
     let before = contents(&lab.run_dir());
     for flag in GOING_ON {
-        run(lab.train().args(flag)).refuses(&["checkpoints are missing", "best"]);
-        unchanged(&lab.run_dir(), &before);
+        lab.train(flag)
+            .refuses(&["checkpoints are missing", "best"]);
+        assert_unchanged(&lab.run_dir(), &before);
     }
 }
 
@@ -500,8 +467,7 @@ fn a_checkpoint_under_another_name_is_no_empty_place() {
 fn what_is_left_of_a_run_is_not_passed_over_in_silence() {
     let lab = Lab::trained(2);
     fs::remove_file(lab.run_dir().join("experiment.toml")).unwrap();
-    let table = ["table2", "--runs", "run"];
-    run(&mut lab.eval(&table))
+    lab.eval("table2 --runs run")
         .says(&["experiment.toml"])
         .exits(1);
 }

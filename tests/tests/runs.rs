@@ -9,9 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use deepsim_experiment::{Experiment, Intent, RunDir};
 use deepsim_nets::loss::KINDS;
-use deepsim_tests::files::{checkpoint, contents, cut};
+use deepsim_tests::files::{self, checkpoint, contents, cut, pipe};
 use deepsim_tests::process::{Running, program, root, run};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -32,13 +31,8 @@ impl Place {
     /// Copies a run under a name of its own.
     fn copy(&self, fixture: &str, name: &str) -> PathBuf {
         let fixtures = root().join("crates/deepsim-experiment/tests/fixtures/format-2");
-        let from = fixtures.join(fixture);
         let to = self.at(name);
-        for (path, bytes) in contents(&from) {
-            let target = to.join(path.strip_prefix(&from).unwrap());
-            fs::create_dir_all(target.parent().unwrap()).unwrap();
-            fs::write(target, bytes).unwrap();
-        }
+        files::copy(&fixtures.join(fixture), &to);
         to
     }
 
@@ -59,19 +53,20 @@ impl Place {
         run
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    fn command(&self, arguments: &str) -> Command {
         let mut command = program("deepsim-eval");
         command
             .current_dir(self.0.path())
             .arg("runs")
-            .args(arguments);
+            .args(arguments.split_whitespace());
         command
     }
 
     /// The rows as JSON, and what was said beside them.
     #[track_caller]
-    fn rows(&self, arguments: &[&str], code: i32) -> (Vec<Value>, String) {
-        let ran = run(self.command(&["--format", "json"]).args(arguments)).exits(code);
+    fn rows(&self, arguments: &str, code: i32) -> (Vec<Value>, String) {
+        let command = &mut self.command(&format!("--format json {arguments}"));
+        let ran = run(command).exits(code);
         (serde_json::from_str(&ran.stdout).unwrap(), ran.stderr)
     }
 }
@@ -118,7 +113,7 @@ fn each_run_has_its_state_step_losses_and_size() {
     let (held, _) = RunDir::claim(&busy, &experiment, Intent::Resume).unwrap();
 
     let before = contents(&place.at(""));
-    let (rows, said) = place.rows(&[], 0);
+    let (rows, said) = place.rows("", 0);
     assert_eq!(names(&rows), ["begun", "busy", "finished", "interrupted"]);
     assert!(
         said.contains("runs/away left out: a link to what is not there"),
@@ -166,7 +161,7 @@ fn each_run_has_its_state_step_losses_and_size() {
     );
     assert!(named(&rows, "interrupted")["losses"]["diversity"].is_number());
 
-    let text = run(&mut place.command(&[])).exits(0).stdout;
+    let text = run(&mut place.command("")).exits(0).stdout;
     assert!(
         text.lines().all(|line| line.chars().count() <= 80),
         "{text}"
@@ -181,7 +176,7 @@ fn each_run_has_its_state_step_losses_and_size() {
     assert_eq!(cells("begun")[..4], ["begun", "no", "checkpoint", "0/4"]);
     assert_eq!(cells("busy")[..3], ["busy", "running", "4/8"]);
     assert_eq!(cells("finished")[..3], ["finished", "finished", "4/4"]);
-    run(&mut place.command(&["--format", "csv", "--out", "tables"])).exits(0);
+    run(&mut place.command("--format csv --out tables")).exits(0);
     let csv = fs::read_to_string(place.0.path().join("tables/runs.csv")).unwrap();
     assert!(
         csv.starts_with("run,experiment,method,state,reason,step,"),
@@ -198,7 +193,7 @@ fn each_run_has_its_state_step_losses_and_size() {
     assert!(contents(&place.at("")) == before, "a run was written to");
 
     drop(held);
-    let (rows, _) = place.rows(&["--runs", "runs/busy"], 0);
+    let (rows, _) = place.rows("--runs runs/busy", 0);
     assert_eq!(rows.len(), 1);
     assert_state(&rows[0], "interrupted", Some(4), Some(4), 8);
 }
@@ -232,7 +227,7 @@ fn what_is_damaged_is_named_with_its_reason_beside_the_others() {
     let manifest = checkpoint(&edited, 4).join("manifest.json");
     replace(&manifest, "\"step\": 4", "\"step\": 9999");
 
-    let (rows, said) = place.rows(&[], 1);
+    let (rows, said) = place.rows("", 1);
     assert!(said.contains("8 of 10 runs cannot be used"), "{said}");
     assert_eq!(named(&rows, "whole")["state"], "finished");
     for (name, words) in [
@@ -263,7 +258,7 @@ fn what_is_damaged_is_named_with_its_reason_beside_the_others() {
         "{said}"
     );
 
-    let text = run(&mut place.command(&[])).exits(1).stdout;
+    let text = run(&mut place.command("")).exits(1).stdout;
     for words in [
         "generator.safetensors has",
         "experiment.toml is missing",
@@ -281,7 +276,7 @@ fn an_older_checkpoint_stands_for_a_damaged_newer_one() {
     let newer = checkpoint(&run, 6);
     fs::create_dir(&newer).unwrap();
     fs::write(newer.join("manifest.json"), "{").unwrap();
-    let (rows, said) = place.rows(&[], 0);
+    let (rows, said) = place.rows("", 0);
     assert_state(&rows[0], "interrupted", Some(4), Some(4), 8);
     assert!(
         said.contains("passed over:") && said.contains("step-000000006"),
@@ -292,14 +287,14 @@ fn an_older_checkpoint_stands_for_a_damaged_newer_one() {
 #[test]
 fn without_runs_there_is_a_hint_and_a_named_folder_must_be_there() {
     let place = Place::new();
-    let ran = run(&mut place.command(&[])).says(&["hint:", "no trained runs yet"]);
+    let ran = run(&mut place.command("")).says(&["hint:", "no trained runs yet"]);
     assert_eq!(ran.prints(), "");
-    let ran = run(&mut place.command(&["--runs", "runs", "--format", "json"]));
+    let ran = run(&mut place.command("--runs runs --format json"));
     assert_eq!(ran.says(&["hint: no run in runs yet"]).prints(), "[]\n");
     fs::remove_dir(place.at("")).unwrap();
-    let ran = run(&mut place.command(&["--format", "json"])).says(&["hint:"]);
+    let ran = run(&mut place.command("--format json")).says(&["hint:"]);
     assert_eq!(ran.prints(), "[]\n");
-    run(&mut place.command(&["--runs", "nowhere"])).refuses(&["--runs nowhere"]);
+    run(&mut place.command("--runs nowhere")).refuses(&["--runs nowhere"]);
 }
 
 #[test]
@@ -321,14 +316,14 @@ fn runs_are_in_the_order_that_was_asked_for() {
             file.set_modified(then).unwrap();
         }
     }
-    let order = |arguments: &[&str]| {
+    let order = |arguments: &str| {
         let (rows, _) = place.rows(arguments, 0);
         names(&rows).join(" ")
     };
-    assert_eq!(order(&[]), "a-new b-large c-old");
-    assert_eq!(order(&["--sort", "age"]), "a-new b-large c-old");
-    assert_eq!(order(&["--sort", "disk"]), "b-large a-new c-old");
-    let text = run(&mut place.command(&[])).exits(0).stdout;
+    assert_eq!(order(""), "a-new b-large c-old");
+    assert_eq!(order("--sort age"), "a-new b-large c-old");
+    assert_eq!(order("--sort disk"), "b-large a-new c-old");
+    let text = run(&mut place.command("")).exits(0).stdout;
     for words in [" 1 min ", " 2 h ", " 10 d "] {
         assert!(text.contains(words), "no {words:?} in\n{text}");
     }
@@ -351,7 +346,7 @@ fn of_links_the_one_to_checkpoints_is_followed() {
         run.join("tensorboard"),
     )
     .unwrap();
-    let (rows, _) = place.rows(&[], 0);
+    let (rows, _) = place.rows("", 0);
     assert_state(&rows[0], "finished", Some(4), Some(4), 4);
     assert_eq!(rows[0]["disk_bytes"], bytes);
 }
@@ -377,17 +372,12 @@ fn a_pipe_or_a_device_is_not_waited_for() {
             if device {
                 symlink("/dev/zero", &file).unwrap();
             } else {
-                mknodat(CWD, &file, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+                pipe(&file);
             }
-            let mut running = Running::start(&mut place.command(&["--format", "json"]));
-            let mut waited = Duration::ZERO;
-            while running.lives() && waited < Duration::from_secs(60) {
-                std::thread::sleep(Duration::from_millis(20));
-                waited += Duration::from_millis(20);
-            }
-            assert!(!running.lives(), "{name} is waited for");
+            let mut command = place.command("--format json");
+            let ran = Running::start(&mut command).ends_soon(name);
             let spared = ["lock", "metrics.jsonl"].contains(&name);
-            let ran = running.ends().exits(i32::from(!spared));
+            let ran = ran.exits(i32::from(!spared));
             let rows: Vec<Value> = serde_json::from_str(&ran.stdout).unwrap();
             let wanted = if spared { "finished" } else { "damaged" };
             assert_eq!(rows[0]["state"], wanted, "{name}: {}", ran.stderr);
@@ -403,13 +393,13 @@ fn names_reach_a_terminal_without_control_characters() {
     let line = "{\"step\":4,\"loss.feat\":1,\"loss.feat.x\\u001b[2J\\ny\":2}\n";
     fs::write(&log, line).unwrap();
     for format in ["text", "json"] {
-        let ran = run(&mut place.command(&["--format", format])).exits(0);
+        let ran = run(&mut place.command(&format!("--format {format}"))).exits(0);
         for text in [&ran.stdout, &ran.stderr] {
             assert!(!text.contains('\u{1b}'), "{text:?}");
         }
         assert!(ran.stdout.contains("odd"), "{}", ran.stdout);
     }
-    let (rows, _) = place.rows(&[], 0);
+    let (rows, _) = place.rows("", 0);
     assert_eq!(rows[0]["run"], "runs/odd\u{1b}[31m\nname");
     assert_eq!(rows[0]["losses"]["feat.x\u{1b}[2J\ny"], 2.0);
 }

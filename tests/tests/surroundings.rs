@@ -11,35 +11,25 @@ use std::process::Command;
 use std::time::Duration;
 
 use deepsim_experiment::Checkpoint;
-use deepsim_tests::files::{self, checkpoint_steps, column, contents, losses, tensors};
-use deepsim_tests::lab::Lab;
-use deepsim_tests::process::{Ran, Running, program, run};
+use deepsim_tests::files::{
+    self, checkpoint_steps, column, contents, losses, names, steps_logged, tensors,
+};
+use deepsim_tests::lab::{ENDLESS, Lab, TRAIN};
+use deepsim_tests::process::{Ran, Running, program, run, run_by};
 use rustix::process::Signal;
-
-const ENDLESS: [&str; 5] = [
-    "--steps",
-    "1000000",
-    "--resume",
-    "--set",
-    "train.checkpoint_every=1000000",
-];
-
-fn steps_done(lab: &Lab) -> usize {
-    column(&lab.run_dir(), "lr").len()
-}
 
 /// `2>&1 | tee log` whose tee has ended, a terminal that was closed, a log on a full disk.
 #[test]
 fn a_run_that_nobody_listens_to_goes_on_and_saves() {
     let lab = Lab::new();
-    let mut at_work = Running::start(lab.train().args(ENDLESS));
-    at_work.until(|| steps_done(&lab) > 1);
+    let mut at_work = lab.start(ENDLESS);
+    at_work.until(|| steps_logged(&lab.run_dir()) > 1);
     at_work.deafen();
-    let heard = steps_done(&lab);
-    at_work.until(|| steps_done(&lab) > heard + 3);
+    let heard = steps_logged(&lab.run_dir());
+    at_work.until(|| steps_logged(&lab.run_dir()) > heard + 3);
     at_work.signal(Signal::TERM).exits(143);
     let saved = *checkpoint_steps(&lab.run_dir()).last().unwrap();
-    assert_eq!(saved, steps_done(&lab) as u64);
+    assert_eq!(saved, steps_logged(&lab.run_dir()));
     Checkpoint::open(&files::checkpoint(&lab.run_dir(), saved)).unwrap();
 }
 
@@ -48,8 +38,8 @@ fn a_run_that_nobody_listens_to_goes_on_and_saves() {
 fn one_wish_that_arrives_as_two_signals_saves() {
     for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM)] {
         let lab = Lab::new();
-        let mut at_work = Running::start(lab.train().args(ENDLESS));
-        at_work.until(|| steps_done(&lab) > 1);
+        let mut at_work = lab.start(ENDLESS);
+        at_work.until(|| steps_logged(&lab.run_dir()) > 1);
         at_work.tell(first);
         std::thread::sleep(Duration::from_millis(2));
         // It may have ended between the two.
@@ -63,23 +53,18 @@ fn one_wish_that_arrives_as_two_signals_saves() {
 #[test]
 fn a_closed_terminal_saves_unless_the_user_asked_otherwise() {
     let lab = Lab::new();
-    let mut at_work = Running::start(lab.train().args(ENDLESS));
-    at_work.until(|| steps_done(&lab) > 1);
+    let mut at_work = lab.start(ENDLESS);
+    at_work.until(|| steps_logged(&lab.run_dir()) > 1);
     at_work.signal(Signal::HUP).exits(129).says(&["saved step"]);
 
-    let plain = lab.train();
-    let mut immune = Command::new("nohup");
-    immune
-        .current_dir(lab.path())
-        .arg(plain.get_program())
-        .args(plain.get_args())
-        .args(ENDLESS);
+    let plain = lab.train_command("run", ENDLESS);
+    let mut immune = run_by(Command::new("nohup"), &plain);
     let mut at_work = Running::start(&mut immune);
-    let before = steps_done(&lab);
-    at_work.until(|| steps_done(&lab) > before + 1);
+    let before = steps_logged(&lab.run_dir());
+    at_work.until(|| steps_logged(&lab.run_dir()) > before + 1);
     at_work.tell(Signal::HUP);
-    let before = steps_done(&lab);
-    at_work.until(|| steps_done(&lab) > before + 3);
+    let before = steps_logged(&lab.run_dir());
+    at_work.until(|| steps_logged(&lab.run_dir()) > before + 3);
     at_work.signal(Signal::TERM).exits(143);
 }
 
@@ -87,12 +72,10 @@ fn a_closed_terminal_saves_unless_the_user_asked_otherwise() {
 #[test]
 fn a_damaged_held_out_image_is_found_before_the_run_begins() {
     let lab = Lab::trained(2);
-    let photo = lab
-        .at("test")
-        .join(format!("{}.jpg", deepsim_tests::lab::TRAIN));
+    let photo = lab.at("test").join(format!("{TRAIN}.jpg"));
     files::cut(&photo, 0.6);
     let before = contents(&lab.run_dir());
-    run(lab.train().arg("--fresh")).refuses(&[photo.to_str().unwrap()]);
+    lab.train("--fresh").refuses(&[photo.to_str().unwrap()]);
     assert_eq!(contents(&lab.run_dir()), before);
 }
 
@@ -101,17 +84,12 @@ fn a_damaged_held_out_image_is_found_before_the_run_begins() {
 fn held_out_images_that_are_all_alike_end_no_run() {
     let lab = Lab::new();
     let test = lab.at("test");
-    let mut photos: Vec<_> = fs::read_dir(&test)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
-    photos.sort();
-    let bytes = fs::read(&photos[0]).unwrap();
+    let photos = names(&test);
+    let bytes = fs::read(test.join(&photos[0])).unwrap();
     for photo in &photos {
-        fs::write(photo, &bytes).unwrap();
+        fs::write(test.join(photo), &bytes).unwrap();
     }
-    let often = ["--steps", "4", "--set", "train.eval_every=2"];
-    run(lab.train().args(often))
+    lab.train("--steps 4 --set train.eval_every=2")
         .exits(0)
         .says(&["no held-out error", "all the same"]);
     assert_eq!(checkpoint_steps(&lab.run_dir()), [2, 4]);
@@ -123,25 +101,14 @@ fn held_out_images_that_are_all_alike_end_no_run() {
 fn what_is_reported_does_not_depend_on_where_a_run_was_cut() {
     let lab = Lab::new();
     files::cut(&lab.at("train/00.jpg"), 0.6);
-    let train = |out: &str| {
-        let mut command = lab.train_into(out);
-        for set in [
-            "data.quarantine=1",
-            "train.log_every=3",
-            "train.checkpoint_every=1",
-        ] {
-            command.args(["--set", set]);
-        }
-        command.args(["--steps", "9", "--resume"]);
-        command
-    };
-    run(&mut train("whole")).exits(0);
+    let sets = "--set data.quarantine=1 --set train.log_every=3 --set train.checkpoint_every=1";
+    let nine = format!("{sets} --steps 9 --resume");
+    lab.train_into("whole", &nine).exits(0);
     // Between two lines, twice; right after one.
     for at in ["parent-synced@4", "parent-synced@5", "parent-synced@6"] {
-        let ran = run(train("cut").env("DEEPSIM_CRASH_POINT", at));
-        assert_eq!(ran.code, None, "{at} was not reached: {}", ran.stderr);
+        lab.crash("cut", &nine, at);
     }
-    run(&mut train("cut")).exits(0);
+    lab.train_into("cut", &nine).exits(0);
     let (whole, cut) = (lab.at("whole"), lab.at("cut"));
     assert_eq!(tensors(&cut, 9), tensors(&whole, 9));
     assert_eq!(losses(&cut), losses(&whole));
@@ -153,8 +120,8 @@ fn what_is_reported_does_not_depend_on_where_a_run_was_cut() {
 fn a_whole_checkpoint_that_was_being_replaced_comes_back() {
     let lab = Lab::trained(4);
     let checkpoints = lab.run_dir().join("checkpoints");
-    let keep = ["--set", "train.keep_checkpoints=1"];
-    run(lab.train().args(["--steps", "6", "--resume"]).args(keep)).exits(0);
+    lab.train("--steps 6 --resume --set train.keep_checkpoints=1")
+        .exits(0);
     assert_eq!(checkpoint_steps(&lab.run_dir()), [6]);
     let hidden = checkpoints.join(".partial-step-000000006-x.replaced");
     fs::rename(files::checkpoint(&lab.run_dir(), 6), &hidden).unwrap();
@@ -162,7 +129,7 @@ fn a_whole_checkpoint_that_was_being_replaced_comes_back() {
     let half = checkpoints.join(".partial-step-000000006-x");
     fs::create_dir(&half).unwrap();
     fs::write(half.join("generator.safetensors"), "half").unwrap();
-    run(lab.train().args(["--steps", "8", "--resume"]))
+    lab.train("--steps 8 --resume")
         .says(&["resumed at step 6"])
         .exits(0);
     assert!(!hidden.exists() && !half.exists());
@@ -175,13 +142,12 @@ fn a_whole_checkpoint_that_was_being_replaced_comes_back() {
 #[test]
 fn a_gradient_too_large_to_square_stops_the_run() {
     let lab = Lab::new();
-    run(lab.train().args(["--set", "loss.img=1e22"]))
+    lab.train("--set loss.img=1e22")
         .exits(1)
         .says(&["step 1: the generator's gradient is"]);
     assert!(checkpoint_steps(&lab.run_dir()).is_empty());
 }
 
-/// Results that nobody reads to their end (`| head`) are no failure.
 /// Nothing in it that a terminal obeys, but line ends.
 #[track_caller]
 fn shows(ran: &Ran, words: &[&str]) {
@@ -199,16 +165,12 @@ fn text_from_files_reaches_a_terminal_escaped() {
     let name = "n\u{1b}]0;title\u{7}\nFAKE\u{202e}\u{9b}m";
     let escaped = "n\\u{1b}]0;title\\u{7}\\nFAKE\\u{202e}\\u{9b}m";
     // A folder, a file, an argument of any program.
-    let missing = run(&mut lab.eval(&["invert", "a.jpg", "--run", name])).exits(2);
-    shows(&missing, &[escaped]);
-    shows(
-        &run(&mut lab.eval(&["invert", "--run", "run", "--", name])).exits(2),
-        &["n\\u{1b}"],
-    );
-    shows(
-        &run(&mut lab.eval(&[&format!("--{name}")])).exits(2),
-        &["n\\u{1b}"],
-    );
+    let eval = |arguments: &str, last: &str| {
+        run(lab.command("deepsim-eval", arguments).arg(last)).exits(2)
+    };
+    shows(&eval("invert a.jpg --run", name), &[escaped]);
+    shows(&eval("invert --run run --", name), &["n\\u{1b}"]);
+    shows(&eval("", &format!("--{name}")), &["n\\u{1b}"]);
     let mut trained = program("deepsim-train");
     shows(&run(trained.arg(name)).exits(2), &[escaped]);
     let mut import = program("deepsim-weights");
@@ -224,21 +186,13 @@ fn text_from_files_reaches_a_terminal_escaped() {
     let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]);
     let bytes = safetensors::serialize([(key, view.unwrap())], None).unwrap();
     fs::write(lab.at("in.safetensors"), bytes).unwrap();
-    let forward = [
-        "forward",
-        "tiny.toml",
-        "--net",
-        "encoder",
-        "--output",
-        "y",
-        "--input",
-    ];
-    let ran = run(lab.eval(&forward).arg("in.safetensors")).exits(2);
+    let forward = "forward tiny.toml --net encoder --output y --input";
+    let ran = lab.eval(&format!("{forward} in.safetensors")).exits(2);
     shows(&ran, &["k\\u{1b}[2J\\nFAKE"]);
     // A run's name in a table of text; JSON keeps it as data.
     fs::create_dir(lab.at("runs")).unwrap();
     fs::rename(lab.run_dir(), lab.at("runs").join(name)).unwrap();
-    let table = |format| run(&mut lab.eval(&["table2", "--runs", "runs", "--format", format]));
+    let table = |format: &str| lab.eval(&format!("table2 --runs runs --format {format}"));
     shows(&table("text").exits(0), &[]);
     let json = table("json").exits(0);
     shows(&json, &[]);
@@ -251,24 +205,21 @@ fn text_from_files_reaches_a_terminal_escaped() {
 #[test]
 fn the_umask_decides_who_may_read_results() {
     let lab = Lab::new();
-    let table = lab.eval(&["table1", "--out", "tables"]);
+    let table = lab.command("deepsim-eval", "table1 --out tables");
     let mut shell = Command::new("bash");
-    shell
-        .args(["-c", "umask 027; exec \"$0\" \"$@\""])
-        .arg(table.get_program())
-        .args(table.get_args())
-        .current_dir(lab.path());
+    shell.args(["-c", "umask 027; exec \"$0\" \"$@\""]);
+    let mut shell = run_by(shell, &table);
     run(&mut shell).exits(0);
     let mode = |name: &str| fs::metadata(lab.at(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("tables/table1.txt"), 0o640);
     assert_eq!(mode("tables"), 0o750);
 }
 
+/// Results that nobody reads to their end (`| head`).
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
-    let mut command = deepsim_tests::process::program("deepsim-eval");
+    let mut command = program("deepsim-eval");
     let mut at_work = Running::start(command.arg("table1"));
     at_work.deafen();
-    let ran = at_work.ends();
-    assert_eq!(ran.code, Some(0));
+    at_work.ends().exits(0);
 }

@@ -4,46 +4,26 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use deepsim_tests::files::column;
+use deepsim_tests::files::{self, column};
 use deepsim_tests::lab::{Lab, TEST};
 use deepsim_tests::photos::photo;
-use deepsim_tests::process::run;
 use serde_json::Value;
 
 /// The keys of a row of `table2`, in order: scripts rely on them.
-const KEYS: [&str; 26] = [
-    "method",
-    "layer",
-    "comparator",
-    "image_error",
-    "feature_error",
-    "gradient_energy",
-    "data",
-    "split",
-    "crop",
-    "weights",
-    "n",
-    "clipped",
-    "run",
-    "step",
-    "paper_image_error",
-    "paper_feature_error",
-    "lpips",
-    "lpips_net",
-    "ssim",
-    "psnr",
-    "label_top1",
-    "label_top5",
-    "n_pairs_from",
-    "held_out_overlap",
-    "image_set",
-    "recipe",
-];
+const KEYS: &str = "method,layer,comparator,image_error,feature_error,gradient_energy,data,split,crop,\
+                    weights,n,clipped,run,step,paper_image_error,paper_feature_error,lpips,lpips_net,\
+                    ssim,psnr,label_top1,label_top5,n_pairs_from,held_out_overlap,image_set,recipe";
+
+#[track_caller]
+fn assert_keys(row: &Value) {
+    let keys = row.as_object().unwrap().keys().map(String::as_str);
+    assert_eq!(keys.collect::<BTreeSet<_>>(), KEYS.split(',').collect());
+}
 
 #[test]
 fn table_1_is_the_paper_s() {
     let lab = Lab::new();
-    let text = run(&mut lab.eval(&["table1"])).prints();
+    let text = lab.eval("table1").prints();
     // Rows of the paper's table: type, input and output size, channels, kernel, stride.
     let cells: Vec<Vec<&str>> = text
         .lines()
@@ -75,8 +55,9 @@ fn table_1_is_the_paper_s() {
     }
     assert!(text.contains("cropped at its centre to 227x227"), "{text}");
     // And an experiment's own, which is smaller.
-    let own =
-        run(&mut lab.eval(&["table1", "--experiment", "tiny.toml", "--format", "csv"])).prints();
+    let own = lab
+        .eval("table1 --experiment tiny.toml --format csv")
+        .prints();
     assert!(
         own.lines()
             .last()
@@ -89,18 +70,13 @@ fn table_1_is_the_paper_s() {
 #[test]
 fn table_2_without_runs_is_the_paper_s() {
     let lab = Lab::new();
-    let ran = run(&mut lab.eval(&["table2", "--format", "json"]))
+    let ran = lab
+        .eval("table2 --format json")
         .says(&["hint:", "cargo xtask quickstart"]);
     let rows: Vec<Value> = serde_json::from_str(&ran.prints()).unwrap();
     assert_eq!(rows.len(), 14);
     for row in &rows {
-        let keys: BTreeSet<&str> = row
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
-        assert_eq!(keys, KEYS.into());
+        assert_keys(row);
         for key in [
             "image_error",
             "feature_error",
@@ -141,21 +117,20 @@ fn table_2_without_runs_is_the_paper_s() {
         (Some(55.0), Some(48.0))
     );
     assert_eq!(cell("db", "", "fc6"), (Some(51.0), None));
-    let csv = run(&mut lab.eval(&["table2", "--format", "csv"])).prints();
-    assert_eq!(csv.lines().next().unwrap(), KEYS.join(","));
+    let csv = lab.eval("table2 --format csv").prints();
+    assert_eq!(csv.lines().next().unwrap(), KEYS);
     assert_eq!(csv.lines().count(), 15);
 
-    run(&mut lab.eval(&["table2", "--runs", "nowhere"]))
+    lab.eval("table2 --runs nowhere")
         .refuses(&["--runs nowhere", "train an experiment first"]);
 }
 
 #[test]
 fn table_2_over_a_run() {
     let lab = Lab::trained(2);
-    let json = [
-        "table2", "--runs", ".", "--format", "json", "--out", "tables",
-    ];
-    let printed = run(&mut lab.eval(&json)).prints();
+    let printed = lab
+        .eval("table2 --runs . --format json --out tables")
+        .prints();
     assert_eq!(
         fs::read_to_string(lab.at("tables/table2.json")).unwrap(),
         printed
@@ -163,13 +138,7 @@ fn table_2_over_a_run() {
     let rows: Vec<Value> = serde_json::from_str(&printed).unwrap();
     assert_eq!(rows.len(), 15);
     let row = &rows[0];
-    let keys: BTreeSet<&str> = row
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect();
-    assert_eq!(keys, KEYS.into());
+    assert_keys(row);
     for (key, value) in [
         ("method", Value::from("deepsim")),
         ("layer", Value::from("alexnet:pool2")),
@@ -200,35 +169,22 @@ fn table_2_over_a_run() {
             "{key}: {now} now, {then} then"
         );
     }
-    let unclipped = run(&mut lab.eval(&[
-        "table2",
-        "--runs",
-        "run",
-        "--format",
-        "json",
-        "--no-clip",
-        "--images",
-        "5",
-    ]));
-    let rows: Vec<Value> = serde_json::from_str(&unclipped.prints()).unwrap();
+    let rows = lab.rows("table2 --runs run --no-clip --images 5");
     assert_eq!(
         (&rows[0]["clipped"], &rows[0]["n"]),
         (&Value::from(false), &Value::from(5))
     );
 
-    let text = run(&mut lab.eval(&["table2", "--runs", "run"])).prints();
+    let text = lab.eval("table2 --runs run").prints();
     assert!(
         text.lines()
             .any(|l| l.starts_with("run") && l.contains("alexnet:pool2")),
         "{text}"
     );
     // An image-loss run is another method and compares nowhere.
-    let set = ["--set", "loss.feat=0.0", "--set", "loss.adv=0.0"];
-    run(lab.train_into("blur").args(set).args(["--steps", "1"])).exits(0);
-    let rows: Vec<Value> = serde_json::from_str(
-        &run(&mut lab.eval(&["table2", "--runs", "blur", "--format", "json"])).prints(),
-    )
-    .unwrap();
+    let set = "--set loss.feat=0.0 --set loss.adv=0.0";
+    lab.train_into("blur", &format!("{set} --steps 1")).exits(0);
+    let rows = lab.rows("table2 --runs blur");
     assert_eq!(
         (&rows[0]["method"], &rows[0]["comparator"]),
         (&Value::from("image-loss"), &Value::from(""))
@@ -248,11 +204,11 @@ fn images_of_any_size_and_shape_are_inverted() {
         .save(photos.join("grey.png"))
         .unwrap();
     let names = ["narrow.png", "wide.jpg", "dot.png", "grey.png"];
-    let paths: Vec<String> = names.map(|n| format!("odd/{n}")).to_vec();
-    let ran = run(lab
-        .eval(&["invert", "--run", "run", "--out", "pictures"])
-        .args(&paths));
-    let listed = ran.prints();
+    let paths = names.map(|n| format!("odd/{n}"));
+    let all = paths.join(" ");
+    let listed = lab
+        .eval(&format!("invert --run run --out pictures {all}"))
+        .prints();
     assert_eq!(listed.lines().count(), 4);
     for (name, line) in names.iter().zip(listed.lines()) {
         let stem = name.split('.').next().unwrap();
@@ -261,13 +217,7 @@ fn images_of_any_size_and_shape_are_inverted() {
         assert_eq!(size(format!("pictures/{stem}-inverted.png")), (64, 64));
         assert_eq!(size(format!("pictures/{stem}-pair.png")), (64, 64 + 2 + 64));
     }
-    let json = run(lab
-        .eval(&[
-            "invert", "--run", "run", "--out", "more", "--format", "json",
-        ])
-        .args(&paths[..1]))
-    .prints();
-    let list: Vec<Value> = serde_json::from_str(&json).unwrap();
+    let list = lab.rows(&format!("invert --run run --out more {}", paths[0]));
     assert_eq!(list[0]["image"], "odd/narrow.png");
     assert_eq!(list[0]["inverted"], "more/narrow-inverted.png");
 }
@@ -276,7 +226,7 @@ fn images_of_any_size_and_shape_are_inverted() {
 fn what_cannot_be_inverted_is_named_and_nothing_is_written() {
     let lab = Lab::trained(1);
     fs::copy(lab.at("test/12.jpg"), lab.at("cut.jpg")).unwrap();
-    deepsim_tests::files::cut(&lab.at("cut.jpg"), 0.7);
+    files::cut(&lab.at("cut.jpg"), 0.7);
     let good = "test/13.png";
     for (bad, words) in [
         ("nowhere.jpg", &["nowhere.jpg", "does not exist"][..]),
@@ -284,10 +234,10 @@ fn what_cannot_be_inverted_is_named_and_nothing_is_written() {
         ("tiny.toml", &["tiny.toml"]),
         ("test", &["test"]),
     ] {
-        run(&mut lab.eval(&["invert", good, bad, "--run", "run", "--out", "pictures"]))
+        lab.eval(&format!("invert {good} {bad} --run run --out pictures"))
             .refuses(words);
     }
-    run(&mut lab.eval(&["invert", good, "--run", "train", "--out", "pictures"]))
+    lab.eval(&format!("invert {good} --run train --out pictures"))
         .refuses(&["no run at train", "there are: run"]);
     fs::create_dir(lab.at("young")).unwrap();
     fs::copy(
@@ -295,8 +245,8 @@ fn what_cannot_be_inverted_is_named_and_nothing_is_written() {
         lab.at("young/experiment.toml"),
     )
     .unwrap();
-    run(&mut lab.eval(&["invert", good, "--run", "young", "--out", "pictures"]))
+    lab.eval(&format!("invert {good} --run young --out pictures"))
         .refuses(&["young", "no checkpoint yet"]);
-    run(&mut lab.eval(&["invert", "--run", "run"])).refuses(&["IMAGES"]);
+    lab.eval("invert --run run").refuses(&["IMAGES"]);
     assert!(!lab.at("pictures").exists());
 }

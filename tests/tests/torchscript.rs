@@ -17,7 +17,7 @@ use deepsim_nets::images::rgb_to_caffe;
 use deepsim_nets::params::read_safetensors;
 use deepsim_tests::files::{self, column, tensors};
 use deepsim_tests::lab::Lab;
-use deepsim_tests::process::{Ran, python, root, run};
+use deepsim_tests::process::{Ran, python_file, run};
 use tch::{Device, Kind, Tensor};
 
 /// Modules of `tests/python/scripts.py`, made once: most of the time PyTorch is imported.
@@ -30,19 +30,9 @@ fn made() -> &'static Path {
             fs::remove_dir_all(&folder).unwrap();
         }
         fs::create_dir_all(&folder).unwrap();
-        let mut command: Command = python("");
-        let script = root().join("tests/python/scripts.py");
-        let mut with_script = Command::new(command.get_program());
-        with_script
-            .arg(script)
-            .arg(&folder)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(std::process::Stdio::null());
-        for (key, value) in command.get_envs() {
-            with_script.env(key, value.unwrap());
-        }
-        command.stdin(std::process::Stdio::null());
-        run(&mut with_script).exits(0);
+        let mut command = python_file("scripts.py");
+        command.arg(&folder).env("PYTHONDONTWRITEBYTECODE", "1");
+        run(&mut command).exits(0);
         folder
     };
     MADE.get_or_init(make)
@@ -153,17 +143,14 @@ fn a_generator_is_trained_with_modules_on_both_sides_and_continued_bit_for_bit()
     modules(lab.path());
     experiment(&lab, NAMED, TRACED);
     for precision in ["fp32", "bf16"] {
-        let set = format!("train.precision={precision}");
-        let train = |out: &str, rest: &[&str]| {
-            let out = format!("{precision}-{out}");
-            let set = ["--set", &set, "--trust-code"];
-            let ran = run(lab.train_into(&out).args(set).args(rest));
-            ran.exits(0)
+        let sets = format!("--set train.precision={precision} --trust-code");
+        let train = |out: &str, rest: &str| {
+            lab.train_into(&format!("{precision}-{out}"), &format!("{sets} {rest}"))
+                .exits(0)
         };
-        train("whole", &["--steps", "4"])
-            .says(&["torchscript:output.pooled", "torchscript:output"]);
-        train("cut", &["--steps", "2"]);
-        train("cut", &["--steps", "4", "--resume"]);
+        train("whole", "--steps 4").says(&["torchscript:output.pooled", "torchscript:output"]);
+        train("cut", "--steps 2");
+        train("cut", "--steps 4 --resume");
         let (whole, cut) = (
             lab.at(&format!("{precision}-whole")),
             lab.at(&format!("{precision}-cut")),
@@ -177,17 +164,11 @@ fn a_generator_is_trained_with_modules_on_both_sides_and_continued_bit_for_bit()
             );
         }
     }
-    let photo = lab.text("test/12.jpg");
-    run(&mut lab.eval(&["invert", &photo, "--run", "fp32-whole", "--trust-code"])).exits(0);
-    let table = [
-        "table2",
-        "--runs",
-        "fp32-whole",
-        "--format",
-        "csv",
-        "--trust-code",
-    ];
-    let csv = run(&mut lab.eval(&table)).prints();
+    lab.eval("invert test/12.jpg --run fp32-whole --trust-code")
+        .exits(0);
+    let csv = lab
+        .eval("table2 --runs fp32-whole --format csv --trust-code")
+        .prints();
     assert!(
         csv.lines()
             .nth(1)
@@ -198,10 +179,11 @@ fn a_generator_is_trained_with_modules_on_both_sides_and_continued_bit_for_bit()
 
     // Another module in its place is noticed.
     fs::copy(lab.at("parts.pt"), lab.at("traced.pt")).unwrap();
-    let resume = ["--steps", "6", "--resume", "--trust-code"];
-    run(lab.train_into("fp32-whole").args(resume)).exits(2);
+    let resume = "--steps 6 --resume --trust-code";
+    lab.train_into("fp32-whole", resume).exits(2);
     fs::copy(lab.at("training.pt"), lab.at("traced.pt")).unwrap();
-    run(lab.train_into("fp32-whole").args(resume)).refuses(&["comparator.weights", "changed"]);
+    lab.train_into("fp32-whole", resume)
+        .refuses(&["comparator.weights", "changed"]);
 }
 
 #[test]
@@ -265,7 +247,7 @@ fn modules_that_are_no_feature_networks_are_refused_before_anything_is_written()
     ] {
         let lines = format!("tap = \"{tap}\"\nweights = \"{file}.pt\"");
         experiment(&lab, NAMED, &lines);
-        let ran = run(lab.train().arg("--trust-code")).refuses(&words);
+        let ran = lab.train("--trust-code").refuses(&words);
         assert!(ran.stderr.contains(&format!("{file}.pt")), "{}", ran.stderr);
         assert!(ran.stderr.lines().count() <= 2, "{}", ran.stderr);
         assert!(!lab.run_dir().exists());
@@ -276,13 +258,13 @@ fn modules_that_are_no_feature_networks_are_refused_before_anything_is_written()
         "tap = \"output\"\nweights = \"detached.pt\"\nshape = [3]",
         TRACED,
     );
-    run(lab.train().args(["--steps", "1", "--trust-code"])).exits(0);
+    lab.train("--steps 1 --trust-code").exits(0);
     experiment(
         &lab,
         "tap = \"output\"\nweights = \"traced.pt\"\nshape = [8]",
         TRACED,
     );
-    run(lab.train_into("other").arg("--trust-code"))
+    lab.train_into("other", "--trust-code")
         .refuses(&["encoder.shape says [8]", "[8, 14, 14]"]);
 }
 
@@ -338,7 +320,7 @@ fn features_of_every_floating_type_become_single_precision() {
         "tap = \"output\"\nweights = \"half.pt\"\nshape = [3, 8, 8]",
         "tap = \"output\"\nweights = \"bfloat16.pt\"",
     );
-    run(lab.train().args(["--steps", "1", "--trust-code"])).exits(0);
+    lab.train("--steps 1 --trust-code").exits(0);
 }
 
 /// What a module prints when it is loaded or called.
@@ -402,14 +384,15 @@ fn no_code_runs_before_the_command_line_allows_its_hash() {
         "--trust-code=",
         &hash,
     ];
-    for given in [vec![], vec![format!("--trust-code={other}")]] {
-        let refused = run(lab.train().args(["--steps", "2"]).args(given));
+    for given in ["", &format!("--trust-code={other}")] {
+        let refused = lab.train(&format!("--steps 2 {given}"));
         let refused = unheard(refused.refuses(&words));
         assert!(!lab.run_dir().exists());
         assert!(refused.stderr.contains("--steps 2"), "{}", refused.stderr);
     }
-    run(lab.train().arg("--trust-code=yes")).refuses(&["64 hexadecimal digits"]);
-    let refused = run(lab.train().args(["--steps", "2"])).refuses(&words);
+    lab.train("--trust-code=yes")
+        .refuses(&["64 hexadecimal digits"]);
+    let refused = lab.train("--steps 2").refuses(&words);
     let trained = heard(advised(&lab, &refused));
     assert!(
         trained.stdout.contains("done: step 2"),
@@ -421,11 +404,13 @@ fn no_code_runs_before_the_command_line_allows_its_hash() {
     assert!(own.contains("trust_code = true"));
 
     // A finished run needs no consent to say so, and one that is there is not run to say that.
-    let done = run(lab.train().args(["--steps", "2"])).exits(0);
+    let done = lab.train("--steps 2").exits(0);
     assert!(done.stdout.starts_with("done: step 2"), "{}", done.stdout);
-    run(lab.train().args(["--steps", "4"])).refuses(&["--resume", "--fresh"]);
-    let resume = ["--steps", "4", "--resume"];
-    unheard(run(lab.train().args(resume)).refuses(&["encoder.weights", &flag]));
+    lab.train("--steps 4").refuses(&["--resume", "--fresh"]);
+    unheard(
+        lab.train("--steps 4 --resume")
+            .refuses(&["encoder.weights", &flag]),
+    );
 
     // Every command that opens the run or its experiment.
     let photo = lab.text("test/12.jpg");
@@ -434,65 +419,49 @@ fn no_code_runs_before_the_command_line_allows_its_hash() {
     let in_ = lab.text("in.safetensors");
     let x = Tensor::rand([2, 3, 64, 64], (Kind::Float, Device::Cpu)) * 255.0;
     Tensor::write_safetensors(&[("x", x)], &in_).unwrap();
-    let alone = ["--run", "runs/noisy"];
-    let folder = ["--runs", "runs/noisy"];
-    let toml = lab.experiment().to_str().unwrap().to_owned();
-    let forward = |net| {
-        vec![
-            "forward",
-            &toml,
-            "--net",
-            net,
-            "--input",
-            &in_,
-            "--output",
-            "out.safetensors",
-        ]
+    let toml = lab.text("tiny.toml");
+    let forward = |experiment: &str, net: &str| {
+        format!("forward {experiment} --net {net} --input {in_} --output out.safetensors")
     };
-    let all: Vec<Vec<&str>> = vec![
-        [&["invert", &photo][..], &alone].concat(),
-        forward("encoder"),
-        forward("comparator"),
-        [&["reencode"][..], &folder].concat(),
-        [&["interpolate", &photo, &photo][..], &folder].concat(),
-        [&["neighbors"][..], &folder].concat(),
-        [&["sample"][..], &folder].concat(),
-        [&["losses"][..], &folder].concat(),
-        vec!["compare", "runs/noisy"],
-        vec!["preimages", "runs/noisy"],
-        vec!["baseline", "mv", &toml],
-    ];
-    for command in &all {
-        let refused = run(&mut lab.eval(command));
-        let refused = unheard(refused.refuses(&["is not allowed to run", &flag]));
+    let invert = format!("invert {photo} --run runs/noisy");
+    for command in [
+        invert.as_str(),
+        &forward(&toml, "encoder"),
+        &forward(&toml, "comparator"),
+        "reencode --runs runs/noisy",
+        &format!("interpolate {photo} {photo} --runs runs/noisy"),
+        "neighbors --runs runs/noisy",
+        "sample --runs runs/noisy",
+        "losses --runs runs/noisy",
+        "compare runs/noisy",
+        "preimages runs/noisy",
+        &format!("baseline mv {toml}"),
+    ] {
+        let refused = unheard(lab.eval(command).refuses(&["is not allowed to run", &flag]));
         let last = refused.stderr.trim_end().lines().last().unwrap();
-        assert!(last.contains(command[0]) && last.contains(&flag), "{last}");
-        unheard(run(lab.eval(command).arg(format!("--trust-code={other}"))).refuses(&[&hash]));
+        let name = command.split_whitespace().next().unwrap();
+        assert!(last.contains(name) && last.contains(&flag), "{last}");
+        let denied = lab.eval(&format!("{command} --trust-code={other}"));
+        unheard(denied.refuses(&[&hash]));
     }
     // Commands over many runs leave it out and go on.
     for command in [
-        &["table2", "--runs", "runs"][..],
-        &["report", "--runs", "runs"],
-        &["figure", "1", "--runs", "runs"],
+        "table2 --runs runs",
+        "report --runs runs",
+        "figure 1 --runs runs",
     ] {
-        unheard(run(&mut lab.eval(command)).says(&["runs/noisy", "left out", &flag]));
+        unheard(lab.eval(command).says(&["runs/noisy", "left out", &flag]));
     }
     // What only reads the TOML, and what needs no encoder, asks for nothing.
-    run(&mut lab.eval(&["table1", "--experiment", "runs/noisy/experiment.toml"])).exits(0);
+    lab.eval("table1 --experiment runs/noisy/experiment.toml")
+        .exits(0);
 
     // Bare, and by hash, on a run.
-    let refused = run(&mut lab.eval(&all[0])).exits(2);
+    let refused = lab.eval(&invert).exits(2);
     heard(advised(&lab, &refused));
-    let table = |format| {
-        let words = [
-            "table2",
-            "--runs",
-            "runs",
-            "--trust-code",
-            "--format",
-            format,
-        ];
-        heard(run(&mut lab.eval(&words))).stdout
+    let table = |format: &str| {
+        let table = format!("table2 --runs runs --trust-code --format {format}");
+        heard(lab.eval(&table)).stdout
     };
     assert!(table("csv").contains("runs/noisy"));
     let json: serde_json::Value = serde_json::from_str(&table("json")).unwrap();
@@ -502,21 +471,23 @@ fn no_code_runs_before_the_command_line_allows_its_hash() {
     fs::copy(lab.at("inplace.pt"), lab.at("noisy.pt")).unwrap();
     let now = hash_of(&lab, "noisy.pt");
     for flag in ["--trust-code".to_owned(), format!("--trust-code={now}")] {
-        unheard(run(lab.eval(&all[0]).arg(&flag)).refuses(&["encoder.weights", "changed"]));
-        let resume = ["--steps", "4", "--resume", flag.as_str()];
-        run(lab.train_into("runs/noisy").args(resume)).refuses(&["encoder.weights", "changed"]);
+        let inverted = lab.eval(&format!("{invert} {flag}"));
+        unheard(inverted.refuses(&["encoder.weights", "changed"]));
+        lab.train_into("runs/noisy", &format!("--steps 4 --resume {flag}"))
+            .refuses(&["encoder.weights", "changed"]);
     }
     // Nor by the run's own file, beside its weights or through a link.
     let weights = files::checkpoint(&lab.at("runs/noisy"), 2).join("generator.safetensors");
     let own = lab.text("runs/noisy/experiment.toml");
     std::os::unix::fs::symlink(&own, lab.at("linked.toml")).unwrap();
     for file in [own, lab.text("linked.toml")] {
-        let mut invert = lab.eval(&["invert", &photo, "--frame", "64", "--experiment", &file]);
-        invert.arg("--weights").arg(&weights).arg("--trust-code");
-        unheard(run(&mut invert).refuses(&["encoder.weights", "changed"]));
-        let mut command = lab.eval(&["forward", &file, "--net", "encoder", "--input", &in_]);
-        command.args(["--output", "out.safetensors", "--trust-code"]);
-        unheard(run(&mut command).refuses(&["encoder.weights"]));
+        let inverted = lab.eval(&format!(
+            "invert {photo} --frame 64 --experiment {file} --weights {} --trust-code",
+            weights.display()
+        ));
+        unheard(inverted.refuses(&["encoder.weights", "changed"]));
+        let forward = lab.eval(&format!("{} --trust-code", forward(&file, "encoder")));
+        unheard(forward.refuses(&["encoder.weights"]));
     }
 }
 
@@ -531,20 +502,23 @@ fn consent_is_no_key_of_a_file_and_units_are_never_guessed() {
         ("tap = \"output.pooled\"\n", ["encoder.tap", "output.KEY"]),
     ] {
         fs::write(lab.experiment(), text.replace(line, "")).unwrap();
-        run(&mut lab.train()).refuses(&words);
+        lab.train("").refuses(&words);
     }
     // The key is not needed; `false` is a refusal.
     let without = text.replace("trust_code = true\n", "");
     for given in [&without, &text] {
         fs::write(lab.experiment(), given).unwrap();
-        run(&mut lab.train()).refuses(&["encoder.weights: no file named.pt", "torch.jit.save"]);
+        lab.train("")
+            .refuses(&["encoder.weights: no file named.pt", "torch.jit.save"]);
     }
     let denied = text.replace("trust_code = true", "trust_code = false");
     fs::write(lab.experiment(), denied).unwrap();
-    run(lab.train().arg("--trust-code")).refuses(&["encoder.trust_code", "is false"]);
+    lab.train("--trust-code")
+        .refuses(&["encoder.trust_code", "is false"]);
     let alexnet = lab
         .toml()
         .replace("net = \"alexnet\"", "net = \"alexnet\"\ntrust_code = true");
     fs::write(lab.experiment(), alexnet).unwrap();
-    run(&mut lab.train()).refuses(&["encoder.trust_code", "means nothing"]);
+    lab.train("")
+        .refuses(&["encoder.trust_code", "means nothing"]);
 }

@@ -2,12 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
 use std::fs;
-use std::process::Command;
 
 use deepsim_experiment::Experiment;
-use deepsim_tests::files::{checkpoint, column, tensors};
+use deepsim_tests::files::{checkpoint, column, names, tensors};
 use deepsim_tests::lab::{Lab, TRAIN};
-use deepsim_tests::process::{root, run};
+use deepsim_tests::process::root;
 use serde_json::Value;
 
 /// A laboratory whose experiment is one of the sample's on faces, made small.
@@ -44,12 +43,6 @@ fn write(lab: &Lab, which: &str, earlier: &str) {
     fs::write(lab.experiment(), toml).unwrap();
 }
 
-fn train(lab: &Lab, out: &str, more: &[&str]) -> Command {
-    let mut command = lab.train_into(out);
-    command.args(more);
-    command
-}
-
 fn numbers(values: &[Value]) -> Vec<f64> {
     values.iter().map(|v| v.as_f64().unwrap()).collect()
 }
@@ -57,9 +50,9 @@ fn numbers(values: &[Value]) -> Vec<f64> {
 #[test]
 fn it_trains_resumes_and_its_codes_have_attributes() {
     let lab = faces("vaegan");
-    run(&mut train(&lab, "run", &["--steps", "4"])).exits(0);
-    run(&mut train(&lab, "cut", &["--steps", "2"])).exits(0);
-    run(&mut train(&lab, "cut", &["--steps", "4", "--resume"])).exits(0);
+    lab.train_into("run", "--steps 4").exits(0);
+    lab.train_into("cut", "--steps 2").exits(0);
+    lab.train_into("cut", "--steps 4 --resume").exits(0);
     assert_eq!(tensors(&lab.at("cut"), 4), tensors(&lab.at("run"), 4));
     for term in ["loss.feat", "loss.kl", "loss.discr_real", "loss.discr_fake"] {
         let values = numbers(&column(&lab.run_dir(), term));
@@ -74,25 +67,15 @@ fn it_trains_resumes_and_its_codes_have_attributes() {
 
     // Every second image has the one attribute; all have the other; of the third nothing is known.
     let mut labels = "name,odd,all,unknown\n".to_owned();
-    let mut names: Vec<String> = Vec::new();
-    for folder in ["train", "test"] {
-        for entry in fs::read_dir(lab.at(folder)).unwrap() {
-            names.push(entry.unwrap().file_name().into_string().unwrap());
-        }
-    }
+    let mut names = [names(&lab.at("train")), names(&lab.at("test"))].concat();
     names.sort();
     for (i, name) in names.iter().enumerate() {
         labels += &format!("{name},{},1,\n", i % 2);
     }
     fs::write(lab.at("labels.csv"), labels).unwrap();
-    let ask = |more: &[&str]| {
-        let mut command = lab.eval(&["attributes", "run", "--labels", "labels.csv"]);
-        command.args(more);
-        run(&mut command)
-    };
-    let ran = ask(&["--format", "json", "--show", "3", "--strength", "2"]);
-    let said: Value = serde_json::from_str(&ran.prints()).unwrap();
-    assert_eq!(said.as_array().unwrap().len(), 1, "{said}");
+    let ask = |more: &str| lab.eval(&format!("attributes run --labels labels.csv {more}"));
+    let said = lab.rows("attributes run --labels labels.csv --show 3 --strength 2");
+    assert_eq!(said.len(), 1, "{said:?}");
     assert_eq!(
         (
             &said[0]["attribute"],
@@ -107,37 +90,38 @@ fn it_trains_resumes_and_its_codes_have_attributes() {
     }
     let sheet = image::open(lab.at("attributes/run-odd.png")).unwrap();
     assert!(sheet.width() >= 3 * 32 && sheet.height() >= 6 * 32);
-    ask(&[])
+    ask("")
         .exits(0)
         .says(&["`all`", "a vector needs 5 of either"]);
-    ask(&["--attribute", "all"]).refuses(&["`all`", "12 training images have it and 0 do not"]);
-    ask(&["--attribute", "odds"]).refuses(&["odds", "odd"]);
+    ask("--attribute all").refuses(&["`all`", "12 training images have it and 0 do not"]);
+    ask("--attribute odds").refuses(&["odds", "odd"]);
     fs::write(lab.at("labels.csv"), "name,odd\nelsewhere.png,1\n").unwrap();
-    ask(&[]).refuses(&["no image of", names[0].as_str(), "names must end alike"]);
+    ask("").refuses(&["no image of", names[0].as_str(), "names must end alike"]);
     fs::write(lab.at("labels.csv"), "name,odd\n").unwrap();
-    ask(&[]).refuses(&["labels.csv"]);
-    run(&mut lab.eval(&["attributes", "run", "--labels", "none.csv"])).refuses(&["none.csv"]);
+    ask("").refuses(&["labels.csv"]);
+    lab.eval("attributes run --labels none.csv")
+        .refuses(&["none.csv"]);
 }
 
 #[test]
 fn a_gan_trains_and_its_discriminator_judges_an_autoencoder() {
     let lab = faces("gan");
-    run(&mut train(&lab, "gan", &["--steps", "3"])).exits(0);
+    lab.train_into("gan", "--steps 3").exits(0);
     let values = column(&lab.at("gan"), "loss.kl");
     assert!(values.iter().all(Value::is_null), "{values:?}");
-    run(&mut lab.eval(&["sample", "--runs", "gan", "--count", "4", "--show", "4"])).exits(0);
+    lab.eval("sample --runs gan --count 4 --show 4").exits(0);
 
     write(&lab, "vae-dis", "gan");
-    run(&mut train(&lab, "dis", &["--steps", "4"])).exits(0);
-    run(&mut train(&lab, "cut", &["--steps", "2"])).exits(0);
-    run(&mut train(&lab, "cut", &["--steps", "4", "--resume"])).exits(0);
+    lab.train_into("dis", "--steps 4").exits(0);
+    lab.train_into("cut", "--steps 2").exits(0);
+    lab.train_into("cut", "--steps 4 --resume").exits(0);
     assert_eq!(tensors(&lab.at("cut"), 4), tensors(&lab.at("dis"), 4));
     let feat = numbers(&column(&lab.at("dis"), "loss.feat"));
     assert!(feat.iter().all(|v| *v > 0.0), "{feat:?}");
-    run(&mut lab.eval(&["table2", "--runs", "."])).exits(0);
+    lab.eval("table2 --runs .").exits(0);
 
     write(&lab, "vae-dis", "nowhere");
-    run(&mut train(&lab, "none", &["--steps", "2"])).refuses(&["nowhere"]);
+    lab.train_into("none", "--steps 2").refuses(&["nowhere"]);
 }
 
 #[test]
@@ -152,7 +136,8 @@ fn what_it_cannot_be_is_said() {
         ("latent.code=plain", "no distribution"),
         ("discriminator.features=true", "draws of the prior"),
     ] {
-        run(&mut train(&lab, "no", &["--steps", "2", "--set", set])).refuses(&[words]);
+        lab.train_into("no", &format!("--steps 2 --set {set}"))
+            .refuses(&[words]);
         assert!(!lab.at("no").exists(), "{set}");
     }
 }

@@ -396,10 +396,7 @@ pub(crate) fn beside<'a>(
     path: &Path,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Result<Vec<String>, DataError> {
-    let unreadable = |source| DataError::Unreadable {
-        path: path.into(),
-        source,
-    };
+    let unreadable = DataError::unreadable(path);
     let known: BTreeSet<&str> = known.into_iter().collect();
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).map_err(unreadable)? {
@@ -445,8 +442,5 @@ fn half_of_a_split(path: &Path) -> Option<(Part, Part)> {
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
-    deepsim_files::read(path).map_err(|source| DataError::Unreadable {
-        path: path.into(),
-        source,
-    })
+    deepsim_files::read(path).map_err(DataError::unreadable(path))
 }

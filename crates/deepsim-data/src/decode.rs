@@ -37,7 +37,6 @@ mod tiff_jpeg;
 mod tiff_reader;
 mod webp;
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use image::{ImageFormat, RgbImage};
@@ -77,13 +76,7 @@ pub(crate) fn reserve_for_file(bytes: u64) -> Option<Reservation> {
 
 /// Reads a regular file of at most [`MAX_FILE`] bytes.
 pub(crate) fn read_image(path: &Path) -> Result<Vec<u8>, DataError> {
-    let unreadable = |source: std::io::Error| match source.kind() {
-        ErrorKind::NotFound => DataError::Missing { path: path.into() },
-        _ => DataError::Unreadable {
-            path: path.into(),
-            source,
-        },
-    };
+    let unreadable = DataError::missing_or_unreadable(path);
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(DataError::NotAFile { path: path.into() });

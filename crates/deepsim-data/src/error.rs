@@ -1,8 +1,8 @@
 //! What can be wrong, one variant for each broken invariant.
 
 use crate::terminal::path as shown;
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -130,15 +130,6 @@ pub enum DataError {
         path: PathBuf,
         /// The member's path.
         member: String,
-    },
-    /// A file name that is not UTF-8.
-    #[error(
-        "the file name {} is not UTF-8 and cannot stand in a manifest: rename it",
-        shown(path)
-    )]
-    NameNotUtf8 {
-        /// The file.
-        path: PathBuf,
     },
     /// Fewer photos than one batch needs.
     #[error(
@@ -420,6 +411,30 @@ pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 impl DataError {
+    /// What the system says of reading, with where.
+    pub(crate) fn unreadable(path: &Path) -> impl Fn(io::Error) -> Self + Copy {
+        move |source| Self::Unreadable {
+            path: path.into(),
+            source,
+        }
+    }
+
+    /// The same, but for what is not there.
+    pub(crate) fn missing_or_unreadable(path: &Path) -> impl Fn(io::Error) -> Self + Copy {
+        move |source| match source.kind() {
+            ErrorKind::NotFound => Self::Missing { path: path.into() },
+            _ => Self::unreadable(path)(source),
+        }
+    }
+
+    /// What the system says of writing, with where.
+    pub(crate) fn unwritable(path: &Path) -> impl Fn(io::Error) -> Self + Copy {
+        move |source| Self::Unwritable {
+            path: path.into(),
+            source,
+        }
+    }
+
     /// Is it one image that is at fault, rather than the disk or the settings?
     /// Only these may go to quarantine.
     #[must_use]

@@ -256,10 +256,7 @@ fn beginning(entry: &Entry, limit: u64) -> Result<blake3::Hash, DataError> {
     let Location::File(path) = &entry.location else {
         return Ok(blake3::hash(&[]));
     };
-    let unreadable = |source| DataError::Unreadable {
-        path: path.clone(),
-        source,
-    };
+    let unreadable = DataError::unreadable(path);
     let file = deepsim_files::open(path).map_err(unreadable)?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file.take(limit)).map_err(unreadable)?;

@@ -28,12 +28,8 @@ impl Shards {
     pub fn open(root: &Path, manifest: &Manifest) -> Result<Self, DataError> {
         let open = |shard: &Shard| {
             let path = root.join(&shard.file);
-            let unreadable = |source| DataError::Unreadable {
-                path: path.clone(),
-                source,
-            };
-            let file = deepsim_files::open(&path).map_err(unreadable)?;
-            let found = file.metadata().map_err(unreadable)?.len();
+            let file = deepsim_files::open(&path).map_err(DataError::unreadable(&path))?;
+            let found = file.metadata().map_err(DataError::unreadable(&path))?.len();
             if found == shard.bytes {
                 Ok((path, Some(file)))
             } else {
@@ -75,10 +71,7 @@ impl Shards {
                     sample,
                     ImageFault::Truncated("its shard is too short".into()),
                 ),
-                _ => DataError::Unreadable {
-                    path: path.clone(),
-                    source,
-                },
+                _ => DataError::unreadable(path)(source),
             })?;
         if blake3::hash(&bytes) == sample.blake3 {
             Ok(bytes)
@@ -187,7 +180,7 @@ impl ShardWriter {
         let offset = open.bytes;
         open.file
             .write_all(bytes)
-            .map_err(|source| unwritable(&open.path, source))?;
+            .map_err(DataError::unwritable(&open.path))?;
         open.hasher.update(bytes);
         open.bytes += bytes.len() as u64;
         Ok((index, offset))
@@ -211,9 +204,8 @@ impl ShardWriter {
         } = open;
         let file = file
             .into_inner()
-            .map_err(|error| unwritable(&path, error.into_error()))?;
-        file.sync_all()
-            .map_err(|source| unwritable(&path, source))?;
+            .map_err(|error| DataError::unwritable(&path)(error.into_error()))?;
+        file.sync_all().map_err(DataError::unwritable(&path))?;
         let file = shard_name(self.done.len());
         self.done.push(Shard {
             file,
@@ -226,19 +218,12 @@ impl ShardWriter {
 
 impl Open {
     fn create(path: PathBuf) -> Result<Self, DataError> {
-        let file = File::create_new(&path).map_err(|source| unwritable(&path, source))?;
+        let file = File::create_new(&path).map_err(DataError::unwritable(&path))?;
         Ok(Self {
             path,
             file: BufWriter::with_capacity(1 << 20, file),
             hasher: blake3::Hasher::new(),
             bytes: 0,
         })
-    }
-}
-
-pub(crate) fn unwritable(path: &Path, source: std::io::Error) -> DataError {
-    DataError::Unwritable {
-        path: path.into(),
-        source,
     }
 }

@@ -8,8 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{folder, photo};
-use deepsim_data::prepare::Existing;
+use common::{folder, halve, photo};
 use deepsim_data::sampling::{permutation, place};
 use deepsim_data::{
     Augment, BadImages, Batch, BatchSpec, DataError, Dataset, Flow, Loader, Mirror, Place, Prepare,
@@ -18,33 +17,32 @@ use deepsim_data::{
 use proptest::prelude::*;
 use tempfile::tempdir;
 
-fn spec(batch_size: usize, crop: u32) -> BatchSpec {
-    let augment = Augment {
+/// Windows anywhere.
+fn augment(crop: u32, mirror: Mirror, scale: Option<(f32, f32)>) -> Augment {
+    Augment {
         crop,
-        mirror: Mirror::Random,
+        mirror,
         place: Place::Random,
-        scale: None,
-    };
+        scale,
+    }
+}
+
+fn spec(batch_size: usize, crop: u32) -> BatchSpec {
     BatchSpec {
         batch_size,
-        augment,
+        augment: augment(crop, Mirror::Random, None),
         seed: 11,
     }
 }
 
+fn loader(data: &Arc<Dataset>, spec: BatchSpec, first: u64) -> Result<Loader, DataError> {
+    Loader::new(data.clone(), spec, first, BadImages::Fail, &BTreeSet::new())
+}
+
 fn prepared(source: &Path, out: &Path, store: Store) -> Dataset {
     let request = Prepare {
-        source: source.into(),
-        out: out.into(),
-        size: 256,
-        resize: None,
-        orientation: None,
-        window: None,
         store: Some(store),
-        holdout: None,
-        seed: 0,
-        quarantine: 0,
-        existing: Existing::Keep,
+        ..Prepare::new(source, out, 256)
     };
     prepare(&request, &mut |_| Flow::Continue).unwrap();
     Dataset::open(out).unwrap()
@@ -103,12 +101,7 @@ fn threads_and_resumes_change_nothing() {
     let data = Arc::new(Dataset::open(&folder(root.path(), 9)).unwrap());
     let spec = BatchSpec {
         batch_size: 4,
-        augment: Augment {
-            crop: 64,
-            mirror: Mirror::Random,
-            place: Place::Random,
-            scale: Some((0.4, 1.0)),
-        },
+        augment: augment(64, Mirror::Random, Some((0.4, 1.0))),
         seed: 5,
     };
     let with_threads = |count: usize| -> Vec<Batch> {
@@ -132,14 +125,7 @@ fn threads_and_resumes_change_nothing() {
     }
 
     for first in [0, 3] {
-        let mut loader = Loader::new(
-            data.clone(),
-            spec.clone(),
-            first,
-            BadImages::Fail,
-            &BTreeSet::new(),
-        )
-        .unwrap();
+        let mut loader = loader(&data, spec.clone(), first).unwrap();
         for expected in &reference[first as usize..] {
             let batch = loader.next_batch().unwrap();
             assert!(same(&batch, expected), "step {}", expected.step);
@@ -177,12 +163,7 @@ fn crops_are_windows_and_mirrors_are_mirrors() {
     let stored: Vec<_> = (0..5).map(|index| data.image(index).unwrap()).collect();
     let off = |mirror| BatchSpec {
         batch_size: 5,
-        augment: Augment {
-            crop: 40,
-            mirror,
-            place: Place::Random,
-            scale: None,
-        },
+        augment: augment(40, mirror, None),
         seed: 3,
     };
     let mut mirrored = 0;
@@ -219,12 +200,7 @@ fn crops_are_windows_and_mirrors_are_mirrors() {
 fn evaluation_takes_the_centre() {
     let root = tempdir().unwrap();
     let data = Dataset::open(&folder(root.path(), 3)).unwrap();
-    let paper = Augment {
-        crop: 227,
-        mirror: Mirror::Random,
-        place: Place::Random,
-        scale: None,
-    };
+    let paper = augment(227, Mirror::Random, None);
     let batch = eval_batch(&data, &[1, 2], &paper).unwrap();
     assert_eq!(batch.shape(), [2, 3, 227, 227]);
     let picture = data.image(1).unwrap();
@@ -234,12 +210,7 @@ fn evaluation_takes_the_centre() {
         let found = [0, 1, 2].map(|c| batch[[0, c, y as usize, x as usize]]);
         assert_eq!(found, pixel);
     }
-    let scaled = Augment {
-        crop: 64,
-        mirror: Mirror::Off,
-        place: Place::Random,
-        scale: Some((0.3, 0.5)),
-    };
+    let scaled = augment(64, Mirror::Off, Some((0.3, 0.5)));
     let window = image::imageops::crop_imm(&picture, 64, 64, 128, 128).to_image();
     let small = deepsim_data::square(&window, 64, deepsim_data::Resize::Squash).unwrap();
     let batch = eval_batch(&data, &[1], &scaled).unwrap();
@@ -265,12 +236,7 @@ fn evaluation_takes_any_images_and_crops_one_in_memory_alike() {
     let data = Dataset::open(&folder(root.path(), 3)).unwrap();
     // 0.70117188 · 256 = 179.50000128: half a pixel in single precision.
     for scale in [None, Some((0.3, 0.5)), Some((0.3, 0.701_171_9))] {
-        let augment = Augment {
-            crop: 64,
-            mirror: Mirror::Off,
-            place: Place::Random,
-            scale,
-        };
+        let augment = augment(64, Mirror::Off, scale);
         let batch = eval_batch(&data, &[2, 0], &augment).unwrap();
         for (slot, index) in [(0, 2), (1, 0)] {
             let one = eval_image(&data.image(index).unwrap(), &augment).unwrap();
@@ -292,13 +258,7 @@ fn impossible_specifications_are_errors() {
     let root = tempdir().unwrap();
     let photos = folder(root.path(), 3);
     let data = Arc::new(Dataset::open(&photos).unwrap());
-    match Loader::new(
-        data.clone(),
-        spec(4, 32),
-        0,
-        BadImages::Fail,
-        &BTreeSet::new(),
-    ) {
+    match loader(&data, spec(4, 32), 0) {
         Err(DataError::TooFewImages {
             have: 3,
             batch: 4,
@@ -321,15 +281,9 @@ fn impossible_specifications_are_errors() {
         (f32::NAN, 1.0),
         (0.5, f32::INFINITY),
     ] {
-        let augment = Augment {
-            crop: 32,
-            mirror: Mirror::Off,
-            place: Place::Random,
-            scale: Some(scale),
-        };
         let error = fails(BatchSpec {
             batch_size: 2,
-            augment,
+            augment: augment(32, Mirror::Off, Some(scale)),
             seed: 0,
         });
         assert!(matches!(error, DataError::ScaleRange { .. }), "{scale:?}");
@@ -344,10 +298,8 @@ fn central_crops_are_those_of_an_evaluation_in_every_epoch() {
     let data = Dataset::open(&folder(root.path(), 5)).unwrap();
     for scale in [None, Some((1.0, 1.0))] {
         let augment = Augment {
-            crop: 64,
-            mirror: Mirror::Off,
             place: Place::Centre,
-            scale,
+            ..augment(64, Mirror::Off, scale)
         };
         let spec = BatchSpec {
             batch_size: 5,
@@ -373,8 +325,7 @@ fn corrupt_photos_fail_or_go_to_quarantine() {
     let root = tempdir().unwrap();
     let photos = folder(root.path(), 6);
     for name in ["02.jpg", "sub/03.png"] {
-        let bytes = std::fs::read(photos.join(name)).unwrap();
-        std::fs::write(photos.join(name), &bytes[..bytes.len() / 2]).unwrap();
+        halve(&photos.join(name));
     }
     let data = Arc::new(Dataset::open(&photos).unwrap());
     let go_on = |bad, first: u64, left_out: &[usize]| {
@@ -440,14 +391,7 @@ fn a_loader_can_be_dropped_at_any_time() {
     let root = tempdir().unwrap();
     let data = Arc::new(Dataset::open(&folder(root.path(), 4)).unwrap());
     for taken in 0..4 {
-        let mut loader = Loader::new(
-            data.clone(),
-            spec(4, 32),
-            0,
-            BadImages::Fail,
-            &BTreeSet::new(),
-        )
-        .unwrap();
+        let mut loader = loader(&data, spec(4, 32), 0).unwrap();
         (0..taken).for_each(|_| drop(loader.next_batch().unwrap()));
     }
 }
@@ -457,7 +401,7 @@ fn a_loader_keeps_a_few_batches_and_no_more() {
     let root = tempdir().unwrap();
     let photos = folder(root.path(), 4);
     let data = Arc::new(Dataset::open(&photos).unwrap());
-    let mut loader = Loader::new(data, spec(4, 32), 0, BadImages::Fail, &BTreeSet::new()).unwrap();
+    let mut loader = loader(&data, spec(4, 32), 0).unwrap();
     drop(loader.next_batch().unwrap());
     // Time to run away, if it would. Once the photos are gone it has only what it kept: two
     // finished batches, and one that waits for room or is being made.

@@ -9,9 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{distance, mean_distance, python, raw};
-use deepsim_data::{DataError, ImageFault, decode_rgb8};
-use image::RgbImage;
+use common::{decoded, distance, mean_distance, python, raw};
+use deepsim_data::ImageFault;
 use tempfile::tempdir;
 
 const JPEGS: &str = include_str!("matrix/jpeg.py");
@@ -43,16 +42,6 @@ fn cases(folder: &Path) -> Vec<Case> {
         }
     });
     cases.collect()
-}
-
-fn decoded(path: &Path) -> Result<RgbImage, ImageFault> {
-    decode_rgb8(path).map_err(|error| match error {
-        DataError::BadImage { path: named, fault } => {
-            assert_eq!(named, path);
-            fault
-        }
-        other => panic!("{}: {other:?}", path.display()),
-    })
 }
 
 /// libjpeg-turbo's own encoder, which is built with its decoder: `target/…/build/turbojpeg-sys-…`.

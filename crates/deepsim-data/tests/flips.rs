@@ -9,24 +9,14 @@ use std::path::{Path, PathBuf};
 
 use common::folder;
 use deepsim_data::manifest::Store;
-use deepsim_data::prepare::Existing;
 use deepsim_data::{Dataset, Flow, Prepare, prepare};
 use tempfile::{TempDir, tempdir};
 
 fn dataset(root: &TempDir, store: Store) -> PathBuf {
     let out = root.path().join("set");
     let request = Prepare {
-        source: folder(root.path(), 3),
-        out: out.clone(),
-        size: 16,
-        resize: None,
-        orientation: None,
-        window: None,
         store: Some(store),
-        holdout: None,
-        seed: 0,
-        quarantine: 0,
-        existing: Existing::Keep,
+        ..Prepare::new(folder(root.path(), 3), &out, 16)
     };
     prepare(&request, &mut |_| Flow::Continue).unwrap();
     out

@@ -8,7 +8,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::folder;
-use deepsim_data::prepare::Existing;
 use deepsim_data::{DataError, Dataset, Flow, Manifest, Prepare, prepare};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -16,19 +15,7 @@ use tempfile::{TempDir, tempdir};
 
 fn dataset(root: &TempDir) -> PathBuf {
     let out = root.path().join("set");
-    let request = Prepare {
-        source: folder(root.path(), 3),
-        out: out.clone(),
-        size: 16,
-        resize: None,
-        orientation: None,
-        window: None,
-        store: None,
-        holdout: None,
-        seed: 0,
-        quarantine: 0,
-        existing: Existing::Keep,
-    };
+    let request = Prepare::new(folder(root.path(), 3), &out, 16);
     prepare(&request, &mut |_| Flow::Continue).unwrap();
     out
 }

@@ -7,9 +7,9 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::command::{contents, deepsim_data, prepare};
+use common::command::{contents, open, prepare, run};
 use common::photo;
-use deepsim_data::{Dataset, decode_rgb8, decode_upright};
+use deepsim_data::{decode_rgb8, decode_upright};
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 use predicates::prelude::*;
@@ -275,13 +275,12 @@ fn prepare_turns_photos_says_how_many_and_records_it() {
         let file = root.path().join(set).join("manifest.json");
         serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
     };
-    prepare(&root, &["photos", "set", "--size", "256"])
+    prepare(&root, "photos set --size 256")
         .success()
         .stdout(contains("2 turned by their EXIF orientation"));
     assert_eq!(manifest("set")["orientation"], "apply");
     assert_eq!(manifest("set")["turned"], 2);
-    let open = |name: &str| Dataset::open(&root.path().join(name)).unwrap();
-    let (set, plain) = (open("set"), open("photos"));
+    let (set, plain) = (open(&root, "set"), open(&root, "photos"));
     for index in 0..3 {
         // a plain folder gives what prepare stores, and so does a photo from elsewhere
         assert_eq!(set.image(index).unwrap(), plain.image(index).unwrap());
@@ -293,44 +292,41 @@ fn prepare_turns_photos_says_how_many_and_records_it() {
         "{:?}",
         plain.notes()
     );
-    prepare(&root, &["photos", "set", "--size", "256"])
+    prepare(&root, "photos set --size 256")
         .success()
         .stdout(contains("up to date").and(contains("2 turned")));
-    prepare(
-        &root,
-        &["photos", "set", "--size", "256", "--orientation", "ignore"],
-    )
-    .code(2)
-    .stderr(contains("2 images turned by their EXIF orientation"));
+    prepare(&root, "photos set --size 256 --orientation ignore")
+        .code(2)
+        .stderr(contains("2 images turned by their EXIF orientation"));
 
-    prepare(&root, &["photos", "flat", "--orientation", "ignore"])
+    prepare(&root, "photos flat --orientation ignore")
         .success()
         .stdout(contains("2 with an EXIF orientation that was ignored"));
     // without the field, as older versions wrote it
     assert_eq!(manifest("flat").get("orientation"), None);
-    prepare(&root, &["photos", "flat", "--orientation", "ignore"])
+    prepare(&root, "photos flat --orientation ignore")
         .success()
         .stdout(contains("up to date"));
-    prepare(&root, &["photos", "flat"])
+    prepare(&root, "photos flat")
         .code(2)
         .stderr(contains("made without turning images").and(contains("--orientation ignore")));
-    assert_ne!(open("flat").image(0).unwrap(), set.image(0).unwrap());
-    assert_eq!(open("flat").image(1).unwrap(), set.image(1).unwrap());
+    assert_ne!(open(&root, "flat").image(0).unwrap(), set.image(0).unwrap());
+    assert_eq!(open(&root, "flat").image(1).unwrap(), set.image(1).unwrap());
 }
 
 #[test]
 fn where_nothing_is_turned_the_dataset_is_the_same_whatever_was_asked_for() {
     let root = tempdir().unwrap();
     common::folder(root.path(), 3);
-    prepare(&root, &["photos", "a", "--orientation", "apply"]).success();
-    prepare(&root, &["photos", "b", "--orientation", "ignore"]).success();
+    prepare(&root, "photos a --orientation apply").success();
+    prepare(&root, "photos b --orientation ignore").success();
     let files = |set: &str| -> Vec<Vec<u8>> {
         let all = contents(&root.path().join(set));
         all.into_iter().map(|(_, bytes)| bytes).collect()
     };
     assert_eq!(files("a"), files("b"));
     for orientation in ["apply", "ignore"] {
-        prepare(&root, &["photos", "a", "--orientation", orientation])
+        prepare(&root, &format!("photos a --orientation {orientation}"))
             .success()
             .stdout(contains("up to date"));
     }
@@ -340,20 +336,18 @@ fn where_nothing_is_turned_the_dataset_is_the_same_whatever_was_asked_for() {
 fn ilsvrc_stays_as_its_tools_had_it_unless_asked_for() {
     let root = tempdir().unwrap();
     photos(root.path(), "train/n01440764");
-    prepare(&root, &["train", "set"]).success().stdout(contains(
+    prepare(&root, "train set").success().stdout(contains(
         "2 with an EXIF orientation that was ignored (--orientation apply turns them)",
     ));
-    let set = Dataset::open(&root.path().join("set")).unwrap();
-    let plain = Dataset::open(&root.path().join("train")).unwrap();
+    let set = open(&root, "set");
+    let plain = open(&root, "train");
     assert!((0..3).all(|index| set.image(index).unwrap() == plain.image(index).unwrap()));
-    prepare(&root, &["train", "upright", "--orientation", "apply"])
+    prepare(&root, "train upright --orientation apply")
         .success()
         .stdout(contains("2 turned by their EXIF orientation"));
-    let upright = Dataset::open(&root.path().join("upright")).unwrap();
+    let upright = open(&root, "upright");
     assert_ne!(upright.image(0).unwrap(), set.image(0).unwrap());
-    deepsim_data(&root)
-        .args(["inspect", "upright"])
-        .assert()
+    run(&root, "inspect upright")
         .success()
         .stdout(contains("turned      2 of the source's images"));
 }

@@ -7,12 +7,12 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::command::prepare;
+use common::command::{open, prepare};
 use common::{folder, photo};
 use deepsim_data::{DataError, Dataset, Flow, Overlap, shared_images};
 use tempfile::tempdir;
 
-fn open(path: &Path) -> Dataset {
+fn plain(path: &Path) -> Dataset {
     Dataset::open(path).unwrap()
 }
 
@@ -27,13 +27,9 @@ fn shared(a: &Dataset, b: &Dataset) -> Vec<String> {
 fn prepared_datasets_share_the_images_whose_stored_bytes_are_equal() {
     let root = tempdir().unwrap();
     let photos = folder(root.path(), 12);
-    prepare(
-        &root,
-        &["photos", "set", "--size", "32", "--holdout", "0.25"],
-    )
-    .success();
-    let train = open(&root.path().join("set/train"));
-    let test = open(&root.path().join("set/test"));
+    prepare(&root, "photos set --size 32 --holdout 0.25").success();
+    let train = open(&root, "set/train");
+    let test = open(&root, "set/test");
     assert_eq!(shared(&train, &test), [""; 0]);
     assert_eq!(shared(&test, &test).len(), test.len());
 
@@ -42,18 +38,15 @@ fn prepared_datasets_share_the_images_whose_stored_bytes_are_equal() {
     fs::create_dir(&other).unwrap();
     photo(70, 60, 99).save(other.join("new.png")).unwrap();
     fs::copy(photos.join(train.name(0)), other.join("known.jpg")).unwrap();
-    prepare(&root, &["other", "held", "--size", "32"]).success();
-    assert_eq!(
-        shared(&train, &open(&root.path().join("held"))),
-        ["known.jpg"]
-    );
+    prepare(&root, "other held --size 32").success();
+    assert_eq!(shared(&train, &open(&root, "held")), ["known.jpg"]);
 
     // other settings: the same source is known by its listing, another is not comparable
-    prepare(&root, &["photos", "large", "--size", "48"]).success();
-    let large = open(&root.path().join("large"));
+    prepare(&root, "photos large --size 48").success();
+    let large = open(&root, "large");
     assert_eq!(shared(&train, &large).len(), train.len());
     assert_eq!(shared(&large, &test).len(), test.len());
-    let found = shared_images(&large, &open(&root.path().join("held")), &|| Flow::Continue);
+    let found = shared_images(&large, &open(&root, "held"), &|| Flow::Continue);
     assert!(matches!(found.unwrap(), Overlap::NotComparable(why) if why.contains("48 px")));
 }
 
@@ -63,11 +56,11 @@ fn an_image_left_out_as_a_duplicate_counts_for_the_one_that_is_kept() {
     let photos = folder(root.path(), 6);
     fs::copy(photos.join("00.jpg"), photos.join("zz.jpg")).unwrap();
     // the window makes all of them equal duplicates of nothing, so only the settings differ
-    prepare(&root, &["photos", "a", "--size", "32"]).success();
-    prepare(&root, &["photos", "b", "--size", "40", "--holdout", "0.4"]).success();
-    let whole = open(&root.path().join("a"));
+    prepare(&root, "photos a --size 32").success();
+    prepare(&root, "photos b --size 40 --holdout 0.4").success();
+    let whole = open(&root, "a");
     for part in ["train", "test"] {
-        let part = open(&root.path().join("b").join(part));
+        let part = open(&root, &format!("b/{part}"));
         assert_eq!(shared(&whole, &part).len(), part.len());
     }
 }
@@ -83,17 +76,17 @@ fn plain_folders_share_the_images_whose_files_are_equal() {
     for (folder, seed) in [(&photos, 1), (&other, 2)] {
         photo(40, 40, seed).save(folder.join("x.bmp")).unwrap();
     }
-    let (a, b) = (open(&photos), open(&other));
+    let (a, b) = (plain(&photos), plain(&other));
     assert_eq!(shared(&a, &b), ["b.jpg"]);
     assert_eq!(shared(&b, &a), ["02.jpg"]);
-    assert_eq!(shared(&a, &open(&photos)).len(), 7);
+    assert_eq!(shared(&a, &plain(&photos)).len(), 7);
 
     // equal names and sizes, so an equal digest, in another place: the bytes decide
     let twin = root.path().join("twin");
     fs::create_dir(&twin).unwrap();
     fs::copy(other.join("b.jpg"), twin.join("b.jpg")).unwrap();
     photo(40, 40, 3).save(twin.join("x.bmp")).unwrap();
-    let twin = open(&twin);
+    let twin = plain(&twin);
     assert_eq!(twin.digest(), b.digest());
     assert_eq!(shared(&b, &twin), ["b.jpg"]);
 }
@@ -102,18 +95,14 @@ fn plain_folders_share_the_images_whose_files_are_equal() {
 fn a_plain_folder_and_a_prepared_dataset_share_what_is_prepared_alike() {
     let root = tempdir().unwrap();
     let photos = folder(root.path(), 6);
-    prepare(
-        &root,
-        &["photos", "set", "--size", "32", "--holdout", "0.34"],
-    )
-    .success();
-    let (plain, test) = (open(&photos), open(&root.path().join("set/test")));
-    assert_eq!(shared(&plain, &test).len(), 2);
+    prepare(&root, "photos set --size 32 --holdout 0.34").success();
+    let (folder, test) = (plain(&photos), open(&root, "set/test"));
+    assert_eq!(shared(&folder, &test).len(), 2);
     let names: Vec<&str> = (0..2).map(|index| test.name(index)).collect();
-    assert_eq!(shared(&test, &plain), names);
+    assert_eq!(shared(&test, &folder), names);
 
-    prepare(&root, &["photos", "jpeg", "--store", "jpeg"]).success();
-    let found = shared_images(&open(&root.path().join("jpeg")), &plain, &|| Flow::Continue);
+    prepare(&root, "photos jpeg --store jpeg").success();
+    let found = shared_images(&open(&root, "jpeg"), &folder, &|| Flow::Continue);
     assert!(matches!(found.unwrap(), Overlap::NotComparable(why) if why.contains("plain folder")));
 }
 
@@ -123,7 +112,7 @@ fn a_comparison_ends_when_it_is_told_to() {
     let photos = folder(root.path(), 4);
     fs::create_dir(root.path().join("copy")).unwrap();
     fs::copy(photos.join("00.jpg"), root.path().join("copy/a.jpg")).unwrap();
-    let (a, b) = (open(&photos), open(&root.path().join("copy")));
+    let (a, b) = (plain(&photos), open(&root, "copy"));
     let stopped = shared_images(&a, &b, &|| Flow::Stop);
     assert!(
         matches!(stopped, Err(DataError::Interrupted)),

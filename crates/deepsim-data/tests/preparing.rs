@@ -6,9 +6,9 @@ mod common;
 
 use std::fs;
 
-use common::command::{contents, deepsim_data, names, no_partial_is_left, prepare};
-use common::{folder, photo};
-use deepsim_data::{Dataset, Store};
+use common::command::{contents, deepsim_data, names, no_partial_is_left, open, prepare, run};
+use common::{folder, halve, photo, pipe};
+use deepsim_data::Dataset;
 use predicates::prelude::*;
 use predicates::str::contains;
 use tempfile::tempdir;
@@ -17,19 +17,18 @@ use tempfile::tempdir;
 fn prepare_inspect_verify_and_again() {
     let root = tempdir().unwrap();
     folder(root.path(), 6);
-    prepare(&root, &["photos", "new/set", "--size", "64"])
+    prepare(&root, "photos new/set --size 64")
         .success()
         .stdout("done: 6 images in new/set, 73.73 kB\n")
         .stderr(contains("resize short-crop, store raw: about 73.73 kB"));
     let before = contents(&root.path().join("new"));
-    prepare(&root, &["photos", "new/set", "--size", "64"])
+    prepare(&root, "photos new/set --size 64")
         .success()
         .stdout("up to date: 6 images in new/set\n");
     assert_eq!(contents(&root.path().join("new")), before);
     no_partial_is_left(&root);
 
-    let output = deepsim_data(&root)
-        .args(["inspect", "new/set", "--format", "json"])
+    let output = deepsim_data(&root, "inspect new/set --format json")
         .output()
         .unwrap();
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -37,14 +36,10 @@ fn prepare_inspect_verify_and_again() {
     assert_eq!(json[0]["size"], 64);
     assert_eq!(json[0]["prepared"]["store"], "raw");
     assert_eq!(json[0]["prepared"]["source"], "photos");
-    deepsim_data(&root)
-        .args(["inspect", "photos"])
-        .assert()
+    run(&root, "inspect photos")
         .success()
         .stdout(contains("6 images"));
-    deepsim_data(&root)
-        .args(["verify", "new/set"])
-        .assert()
+    run(&root, "verify new/set")
         .success()
         .stdout("whole: new/set: 6 images\n");
 }
@@ -56,8 +51,8 @@ fn the_same_source_elsewhere_is_the_same_dataset() {
             let root = tempdir().unwrap();
             folder(root.path(), 4);
             let threads = root.path().to_str().unwrap().len() % 3 + 1;
-            prepare(&root, &["photos", "set", "--threads", &threads.to_string()]).success();
-            Dataset::open(&root.path().join("set")).unwrap().digest()
+            prepare(&root, &format!("photos set --threads {threads}")).success();
+            open(&root, "set").digest()
         })
         .collect();
     assert_eq!(digests[0], digests[1]);
@@ -67,49 +62,32 @@ fn the_same_source_elsewhere_is_the_same_dataset() {
 fn another_dataset_is_only_replaced_by_force_and_other_things_never() {
     let root = tempdir().unwrap();
     folder(root.path(), 4);
-    prepare(&root, &["photos", "set", "--size", "32"]).success();
+    prepare(&root, "photos set --size 32").success();
     let before = contents(&root.path().join("set"));
-    prepare(&root, &["photos", "set", "--size", "48"])
+    prepare(&root, "photos set --size 48")
         .code(2)
         .stderr(contains("stored at 32 px").and(contains("--force")));
     assert_eq!(contents(&root.path().join("set")), before);
-    prepare(&root, &["photos", "set", "--size", "48", "--force"]).success();
-    assert_eq!(
-        Dataset::open(&root.path().join("set"))
-            .unwrap()
-            .stored_size(),
-        48
-    );
-    prepare(
-        &root,
-        &[
-            "photos",
-            "set",
-            "--size",
-            "48",
-            "--holdout",
-            "0.5",
-            "--force",
-        ],
-    )
-    .success();
+    prepare(&root, "photos set --size 48 --force").success();
+    assert_eq!(open(&root, "set").stored_size(), 48);
+    prepare(&root, "photos set --size 48 --holdout 0.5 --force").success();
     assert!(!root.path().join("set/manifest.json").exists());
     no_partial_is_left(&root);
 
     // a foreign file in the dataset, a folder that is none, a file
     fs::write(root.path().join("set/notes.txt"), "mine").unwrap();
-    prepare(&root, &["photos", "set", "--force"])
+    prepare(&root, "photos set --force")
         .code(2)
         .stderr(contains("notes.txt"));
     let photos = contents(&root.path().join("photos"));
-    prepare(&root, &["photos", "photos", "--force"])
+    prepare(&root, "photos photos --force")
         .code(2)
         .stderr(contains("is no dataset of ours"));
-    prepare(&root, &["photos", "photos/00.jpg", "--force"]).code(2);
+    prepare(&root, "photos photos/00.jpg --force").code(2);
     assert_eq!(contents(&root.path().join("photos")), photos);
     // an empty directory is fine
     fs::create_dir(root.path().join("empty")).unwrap();
-    prepare(&root, &["photos", "empty", "--size", "32"]).success();
+    prepare(&root, "photos empty --size 32").success();
 }
 
 #[test]
@@ -123,22 +101,13 @@ fn a_holdout_splits_by_source_image() {
     let parts = |out: &str, seed: &str| {
         prepare(
             &root,
-            &[
-                "photos",
-                out,
-                "--size",
-                "32",
-                "--holdout",
-                "0.25",
-                "--seed",
-                seed,
-            ],
+            &format!("photos {out} --size 32 --holdout 0.25 --seed {seed}"),
         )
         .success()
         .stderr(contains("copy of 00.jpg shows the same as 00.jpg"))
         .stdout(contains("2 duplicates left out"));
-        let open = |part| names(&Dataset::open(&root.path().join(out).join(part)).unwrap());
-        (open("train"), open("test"))
+        let part = |part| names(&open(&root, &format!("{out}/{part}")));
+        (part("train"), part("test"))
     };
     let (train, test) = parts("a", "0");
     assert_eq!(train.len() + test.len(), 20);
@@ -146,12 +115,8 @@ fn a_holdout_splits_by_source_image() {
     assert!(train.iter().all(|name| !test.contains(name)));
     assert_eq!(parts("b", "0"), (train, test.clone()));
     assert_ne!(parts("c", "1").1, test);
-    deepsim_data(&root).args(["verify", "a"]).assert().success();
-    deepsim_data(&root)
-        .args(["inspect", "a"])
-        .assert()
-        .success()
-        .stdout(contains("split"));
+    run(&root, "verify a").success();
+    run(&root, "inspect a").success().stdout(contains("split"));
     let error = Dataset::open(&root.path().join("a"))
         .err()
         .unwrap()
@@ -161,7 +126,7 @@ fn a_holdout_splits_by_source_image() {
         "{error}"
     );
     for fraction in ["0", "1", "1.5", "NaN"] {
-        prepare(&root, &["photos", "d", "--holdout", fraction])
+        prepare(&root, &format!("photos d --holdout {fraction}"))
             .code(2)
             .stderr(contains("strictly between 0 and 1"));
     }
@@ -172,11 +137,10 @@ fn corrupt_photos_are_all_named_or_go_to_quarantine() {
     let root = tempdir().unwrap();
     let photos = folder(root.path(), 6);
     for name in ["02.jpg", "sub/03.png"] {
-        let bytes = fs::read(photos.join(name)).unwrap();
-        fs::write(photos.join(name), &bytes[..bytes.len() / 2]).unwrap();
+        halve(&photos.join(name));
     }
     for budget in ["0", "1"] {
-        prepare(&root, &["photos", "set", "--quarantine", budget])
+        prepare(&root, &format!("photos set --quarantine {budget}"))
             .code(1)
             .stderr(contains("2 corrupt images"))
             .stderr(contains("  photos/02.jpg: the file is truncated").count(1))
@@ -185,21 +149,16 @@ fn corrupt_photos_are_all_named_or_go_to_quarantine() {
         assert!(!root.path().join("set").exists());
         no_partial_is_left(&root);
     }
-    prepare(&root, &["photos", "set", "--quarantine", "2"])
+    prepare(&root, "photos set --quarantine 2")
         .success()
         .stdout(contains("4 images").and(contains("2 corrupt photos left out")))
         .stderr(contains("corrupt, left out: photos/02.jpg: the file is truncated").count(1));
-    deepsim_data(&root)
-        .args(["inspect", "set"])
-        .assert()
-        .stdout(contains("left out    sub/03.png: the file is truncated"));
+    run(&root, "inspect set").stdout(contains("left out    sub/03.png: the file is truncated"));
     // whoever asks for none left out does not get this one silently
-    prepare(&root, &["photos", "set"])
+    prepare(&root, "photos set")
         .code(2)
         .stderr(contains("leaves out 2 corrupt photos"));
-    deepsim_data(&root)
-        .args(["verify", "photos"])
-        .assert()
+    run(&root, "verify photos")
         .code(1)
         .stdout(contains("broken: photos: 02.jpg: the file is truncated"));
 }
@@ -210,18 +169,18 @@ fn damage_is_found_and_named() {
     folder(root.path(), 4);
     let shard = root.path().join("set/shard-00000.bin");
     let damaged = |change: fn(&mut Vec<u8>)| {
-        prepare(&root, &["photos", "set", "--size", "32", "--force"]).success();
+        prepare(&root, "photos set --size 32 --force").success();
         let mut bytes = fs::read(&shard).unwrap();
         change(&mut bytes);
         fs::write(&shard, &bytes).unwrap();
-        deepsim_data(&root).args(["verify", "set"]).assert().code(1)
+        run(&root, "verify set").code(1)
     };
     // one byte of the second sample
     damaged(|bytes| bytes[3 * 32 * 32 + 5] ^= 1)
         .stdout(contains("set: shard-00000.bin: its bytes do not match"))
         .stdout(contains("set: 02.jpg: its bytes do not match"))
         .stdout(contains("00.jpg").not());
-    let data = Dataset::open(&root.path().join("set")).unwrap();
+    let data = open(&root, "set");
     assert!(data.image(0).is_ok());
     let message = data.image(1).unwrap_err().to_string();
     assert!(
@@ -234,13 +193,11 @@ fn damage_is_found_and_named() {
         .stdout(contains("set: shard-00000.bin: it has 9216 bytes"))
         .stdout(contains("set: sub/03.png: the file is truncated"));
     assert!(Dataset::open(&root.path().join("set")).is_err());
-    prepare(&root, &["photos", "set", "--size", "32"])
+    prepare(&root, "photos set --size 32")
         .code(2)
         .stderr(contains("incomplete"));
     fs::remove_file(&shard).unwrap();
-    deepsim_data(&root)
-        .args(["verify", "set"])
-        .assert()
+    run(&root, "verify set")
         .code(1)
         .stdout(contains("the file is missing"));
 }
@@ -256,7 +213,7 @@ fn a_full_disk_is_seen_before_anything_is_written() {
         // never decoded: the listing is enough to know
         fs::write(photos.join(format!("{index}.png")), b"").unwrap();
     }
-    prepare(&root, &["many", "set", "--size", "8192", "--store", "raw"])
+    prepare(&root, "many set --size 8192 --store raw")
         .code(2)
         .stderr(contains("has room for").and(contains("--store jpeg")));
     assert!(!root.path().join("set").exists());
@@ -267,20 +224,18 @@ fn a_full_disk_is_seen_before_anything_is_written() {
 fn settings_out_of_range_are_refused() {
     let root = tempdir().unwrap();
     folder(root.path(), 2);
-    prepare(&root, &["photos", "set", "--size", "0"])
+    prepare(&root, "photos set --size 0")
         .code(2)
         .stderr(contains("1 to 8192"));
-    prepare(&root, &["photos", "set", "--threads", "0"])
+    prepare(&root, "photos set --threads 0")
         .code(2)
         .stderr(contains("--threads"));
-    prepare(&root, &["photos", "set", "--threads", "9999999"])
+    prepare(&root, "photos set --threads 9999999")
         .code(2)
         .stderr(contains("--threads must be 1 to 1024"));
-    prepare(&root, &["photos", "set", "--resize", "stretch"]).code(2);
-    prepare(&root, &["photos", "/"]).code(2);
-    deepsim_data(&root)
-        .args(["prepare", "--help"])
-        .assert()
+    prepare(&root, "photos set --resize stretch").code(2);
+    prepare(&root, "photos /").code(2);
+    run(&root, "prepare --help")
         .success()
         .stdout(contains("Examples"));
 }
@@ -290,18 +245,16 @@ fn settings_out_of_range_are_refused() {
 fn a_pipe_in_a_files_place_is_refused_at_once() {
     let root = tempdir().unwrap();
     folder(root.path(), 3);
-    prepare(&root, &["photos", "set", "--size", "32"]).success();
+    prepare(&root, "photos set --size 32").success();
     let replace = |name: &str| {
         let path = root.path().join(name);
         let _ = fs::remove_file(&path);
-        let mode = rustix::fs::Mode::from_raw_mode(0o600);
-        let kind = rustix::fs::FileType::Fifo;
-        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+        pipe(&path);
     };
-    let refused = |words: &[&str]| {
-        let mut command = deepsim_data(&root);
+    let refused = |words: &str| {
+        let mut command = deepsim_data(&root, words);
         command.timeout(std::time::Duration::from_secs(60));
-        let output = command.args(words).output().unwrap();
+        let output = command.output().unwrap();
         let told = String::from_utf8(output.stderr).unwrap();
         assert!(
             matches!(output.status.code(), Some(1 | 2)),
@@ -313,13 +266,13 @@ fn a_pipe_in_a_files_place_is_refused_at_once() {
         );
     };
     replace("source");
-    refused(&["prepare", "source", "out"]);
+    refused("prepare source out");
     replace("set/shard-00000.bin");
-    refused(&["inspect", "set"]);
-    refused(&["verify", "set"]);
+    refused("inspect set");
+    refused("verify set");
     replace("set/manifest.json");
-    refused(&["inspect", "set"]);
-    refused(&["verify", "set"]);
+    refused("inspect set");
+    refused("verify set");
 }
 
 /// A name with a line end in it must not look like a line of the program's.
@@ -329,13 +282,9 @@ fn names_stay_on_their_line() {
     let photos = folder(root.path(), 2);
     fs::copy(photos.join("00.jpg"), photos.join("x\nerror: forged.jpg")).unwrap();
     fs::write(photos.join("y\nerror: damaged.png"), "\u{89}PNG\r\n").unwrap();
-    let flags = ["photos", "set", "--size", "32", "--quarantine", "1"];
-    let told = prepare(&root, &flags).success().get_output().stderr.clone();
-    let shown = deepsim_data(&root)
-        .args(["inspect", "set"])
-        .output()
-        .unwrap()
-        .stdout;
+    let prepared = prepare(&root, "photos set --size 32 --quarantine 1").success();
+    let told = prepared.get_output().stderr.clone();
+    let shown = deepsim_data(&root, "inspect set").output().unwrap().stdout;
     for text in [told, shown] {
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains("\\nerror: "), "{text}");
@@ -347,11 +296,8 @@ fn names_stay_on_their_line() {
 fn jpeg_can_be_chosen() {
     let root = tempdir().unwrap();
     folder(root.path(), 3);
-    prepare(&root, &["photos", "set", "--store", Store::Jpeg.name()]).success();
-    deepsim_data(&root)
-        .args(["verify", "set"])
-        .assert()
-        .success();
+    prepare(&root, "photos set --store jpeg").success();
+    run(&root, "verify set").success();
 }
 
 #[test]
@@ -424,7 +370,7 @@ fn shell(root: &tempfile::TempDir, line: &str) -> assert_cmd::assert::Assert {
 fn exit_codes_tell_refused_input_from_work_that_failed() {
     let root = tempdir().unwrap();
     folder(root.path(), 4);
-    prepare(&root, &["photos", "set", "--size", "32"]).success();
+    prepare(&root, "photos set --size 32").success();
     // a stdout that takes no more; each word of the reason once
     for command in [
         "inspect set",

@@ -15,17 +15,8 @@ use tempfile::{TempDir, tempdir};
 
 fn request(root: &Path, size: u32, existing: Existing) -> Prepare {
     Prepare {
-        source: root.join("photos"),
-        out: root.join("set"),
-        size,
-        resize: None,
-        orientation: None,
-        window: None,
-        store: None,
-        holdout: None,
-        seed: 0,
-        quarantine: 0,
         existing,
+        ..Prepare::new(root.join("photos"), root.join("set"), size)
     }
 }
 

@@ -8,9 +8,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::command::{contents, deepsim_data, names, no_partial_is_left, prepare};
+use common::command::{contents, deepsim_data, names, no_partial_is_left, open, prepare, run};
 use common::photo;
-use deepsim_data::prepare::Existing;
 use deepsim_data::{DataError, Dataset, Flow, Prepare, Resize, SquareWindow, square};
 use image::{Rgb, RgbImage, imageops};
 use predicates::prelude::*;
@@ -32,10 +31,6 @@ fn faces(root: &TempDir, count: u32) {
     }
 }
 
-fn open(root: &TempDir, set: &str) -> Dataset {
-    Dataset::open(&root.path().join(set)).unwrap()
-}
-
 /// Red is the column and green the row, so that a pixel says where it comes from.
 #[test]
 fn the_stored_pixels_are_the_windows() {
@@ -45,8 +40,8 @@ fn the_stored_pixels_are_the_windows() {
     map.save(root.path().join("faces/map.png")).unwrap();
     // stored at the window's own side nothing is scaled; the resize changes nothing either
     for (set, resize) in [("a", "squash"), ("b", "short-crop")] {
-        let settings = ["--size", "148", "--window", WINDOW, "--resize", resize];
-        prepare(&root, &[&["faces", set][..], &settings].concat()).success();
+        let settings = format!("--size 148 --window {WINDOW} --resize {resize}");
+        prepare(&root, &format!("faces {set} {settings}")).success();
         let picture = open(&root, set).image(0).unwrap();
         for (x, y, pixel) in picture.enumerate_pixels() {
             assert_eq!(pixel.0, [15 + x as u8, 40 + y as u8, 7], "{x}, {y}");
@@ -62,7 +57,7 @@ fn the_resize_sees_nothing_beyond_the_window() {
     let mut whole = RgbImage::from_pixel(SHAPE.0, SHAPE.1, Rgb([255, 0, 255]));
     imageops::replace(&mut whole, &inside, 15, 40);
     whole.save(root.path().join("faces/0.png")).unwrap();
-    prepare(&root, &["faces", "set", "--size", "64", "--window", WINDOW])
+    prepare(&root, &format!("faces set --size 64 --window {WINDOW}"))
         .success()
         .stderr(contains("window 15,40,148 (left, top, side) of each"));
     let expected = square(&inside, 64, Resize::ShortCrop).unwrap();
@@ -80,7 +75,7 @@ fn a_photo_that_lacks_the_window_is_corrupt() {
     photo(162, 218, 9)
         .save(root.path().join("faces/narrow.png"))
         .unwrap();
-    let settings = ["faces", "set", "--size", "32", "--window", WINDOW];
+    let settings = format!("faces set --size 32 --window {WINDOW}");
     prepare(&root, &settings)
         .code(1)
         .stderr(contains("2 corrupt images"))
@@ -90,14 +85,12 @@ fn a_photo_that_lacks_the_window_is_corrupt() {
         .stderr(contains("faces/narrow.png: it is 162x218 pixels"));
     assert!(!root.path().join("set").exists());
     no_partial_is_left(&root);
-    prepare(&root, &[&settings[..], &["--quarantine", "2"]].concat())
+    prepare(&root, &format!("{settings} --quarantine 2"))
         .success()
         .stdout(contains("2 corrupt photos left out"));
     let set = open(&root, "set");
     assert_eq!(names(&set), ["000000.png", "000001.png", "000002.png"]);
-    deepsim_data(&root)
-        .args(["inspect", "set"])
-        .assert()
+    run(&root, "inspect set")
         .stdout(contains("(window 15,40,148, short-crop, raw"))
         .stdout(contains("left out    low.png: it is 178x187 pixels"));
 }
@@ -106,29 +99,27 @@ fn a_photo_that_lacks_the_window_is_corrupt() {
 fn the_window_is_part_of_what_a_dataset_is() {
     let root = tempdir().unwrap();
     faces(&root, 3);
-    let run = |set: &str, more: &[&str]| {
-        prepare(&root, &[&["faces", set, "--size", "32"], more].concat())
-    };
-    run("set", &["--window", WINDOW]).success();
+    let cut = |set: &str, more: &str| prepare(&root, &format!("faces {set} --size 32 {more}"));
+    let window = format!("--window {WINDOW}");
+    cut("set", &window).success();
     let before = contents(&root.path().join("set"));
-    run("set", &["--window", WINDOW])
+    cut("set", &window)
         .success()
         .stdout("up to date: 3 images in set\n");
-    for other in [&["--window", "15,41,148"][..], &[]] {
-        run("set", other)
+    for other in ["--window 15,41,148", ""] {
+        cut("set", other)
             .code(2)
             .stderr(contains("the window 15,40,148 of each image").and(contains("--force")));
     }
     assert_eq!(contents(&root.path().join("set")), before);
-    run("whole", &[]).success();
-    run("whole", &["--window", WINDOW])
+    cut("whole", "").success();
+    cut("whole", &window)
         .code(2)
         .stderr(contains("whole images, no window of them"));
-    run("whole", &["--window", WINDOW, "--force"]).success();
+    cut("whole", &format!("{window} --force")).success();
     assert_eq!(open(&root, "whole").digest(), open(&root, "set").digest());
 
-    let output = deepsim_data(&root)
-        .args(["inspect", "set", "--format", "json"])
+    let output = deepsim_data(&root, "inspect set --format json")
         .output()
         .unwrap();
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -143,10 +134,10 @@ fn the_window_is_part_of_what_a_dataset_is() {
 fn manifests_without_a_window_do_not_speak_of_one() {
     let root = tempdir().unwrap();
     faces(&root, 2);
-    prepare(&root, &["faces", "set", "--size", "32"]).success();
+    prepare(&root, "faces set --size 32").success();
     let text = fs::read_to_string(root.path().join("set/manifest.json")).unwrap();
     assert!(!text.contains("window"), "{text}");
-    prepare(&root, &["faces", "cut", "--size", "32", "--window", WINDOW]).success();
+    prepare(&root, &format!("faces cut --size 32 --window {WINDOW}")).success();
     let file = root.path().join("cut/manifest.json");
     let text = fs::read_to_string(&file).unwrap();
     let field = "\"window\": {\"left\":15,\"top\":40,\"side\":148}";
@@ -169,34 +160,26 @@ fn what_is_no_window_is_refused() {
     let root = tempdir().unwrap();
     faces(&root, 1);
     for window in ["15,40", "15,40,0", "-1,40,148", "a,b,c", "15,40,148,0", ""] {
-        prepare(&root, &["faces", "set", "--window", window])
+        deepsim_data(&root, "prepare faces set --window")
+            .arg(window)
+            .assert()
             .code(2)
             .stderr(contains("give LEFT,TOP,SIDE in pixels, such as 15,40,148"));
     }
     assert!(!root.path().join("set").exists());
-    deepsim_data(&root)
-        .args(["prepare", "--help"])
-        .assert()
+    run(&root, "prepare --help")
         .success()
         .stdout(contains("--window 15,40,148").and(contains("--window 50,50,150")));
 
     // the library refuses as the program does
+    let window = SquareWindow {
+        left: 0,
+        top: 0,
+        side: 0,
+    };
     let request = Prepare {
-        source: root.path().join("faces"),
-        out: root.path().join("set"),
-        size: 32,
-        resize: None,
-        orientation: None,
-        window: Some(SquareWindow {
-            left: 0,
-            top: 0,
-            side: 0,
-        }),
-        store: None,
-        holdout: None,
-        seed: 0,
-        quarantine: 0,
-        existing: Existing::Keep,
+        window: Some(window),
+        ..Prepare::new(root.path().join("faces"), root.path().join("set"), 32)
     };
     let error = deepsim_data::prepare(&request, &mut |_| Flow::Continue).unwrap_err();
     assert!(matches!(error, DataError::Window { .. }), "{error}");

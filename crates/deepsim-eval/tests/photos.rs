@@ -3,7 +3,6 @@
 // The leave that clippy.toml gives tests ends at their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use deepsim_data::prepare::Existing;
 use deepsim_data::{
     Augment, Dataset, Flow, Mirror, Place, Prepare, Resize, SquareWindow, Store, prepare,
 };
@@ -36,17 +35,10 @@ fn a_file_is_framed_as_the_dataset_s_images() {
     {
         let out = folder.path().join(format!("set{i}"));
         let request = Prepare {
-            source: photos.clone(),
-            out: out.clone(),
-            size,
             resize: Some(resize),
-            orientation: None,
             window,
             store: Some(Store::Raw),
-            holdout: None,
-            seed: 1,
-            quarantine: 0,
-            existing: Existing::Keep,
+            ..Prepare::new(&photos, &out, size)
         };
         prepare(&request, &mut |_| Flow::Continue).unwrap();
         let data = Dataset::open(&out).unwrap();

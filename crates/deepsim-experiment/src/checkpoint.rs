@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use deepsim_data::terminal::path as shown;
 use deepsim_nets::params::{NamedTensors, f32_bytes, parse_safetensors};
-use deepsim_nets::{Discriminator, Generator};
+use deepsim_nets::{Discriminator, DiscriminatorSpec, Generator, GeneratorSpec};
 use safetensors::tensor::{Dtype, TensorView};
 use tch::{Device, Tensor};
 
@@ -42,6 +42,30 @@ const STEMS: [&str; 5] = [
     ENCODER_FILE,
     SCALE_FILE,
 ];
+
+impl Manifest {
+    /// Of networks of which nothing more is told yet.
+    pub fn of(generator: GeneratorSpec, discriminator: Option<DiscriminatorSpec>) -> Manifest {
+        Manifest {
+            format: FORMAT,
+            step: 0,
+            seconds: 0.0,
+            generator,
+            discriminator,
+            encoder_weights: String::new(),
+            comparator_weights: String::new(),
+            comparators: BTreeMap::new(),
+            train_data: String::new(),
+            test_data: String::new(),
+            framing: None,
+            held_out_overlap: None,
+            versions: BTreeMap::new(),
+            experiment: None,
+            files: BTreeMap::new(),
+            digest: None,
+        }
+    }
+}
 
 /// What goes into a checkpoint besides the manifest: tensors of each file, and counters
 /// (stored as I64 scalars in `state.safetensors`).

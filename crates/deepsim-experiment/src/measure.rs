@@ -394,7 +394,6 @@ fn flat(x: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use deepsim_data::prepare::Existing;
     use deepsim_data::{Flow, Mirror, Place, Prepare, Resize, Store, prepare};
     use deepsim_nets::metrics::normalised_error;
     use std::cell::{Cell, RefCell};
@@ -419,17 +418,9 @@ mod tests {
         }
         let out = folder.join("data");
         let request = Prepare {
-            source,
-            out: out.clone(),
-            size: SIDE,
             resize: Some(Resize::ShortCrop),
-            window: None,
-            orientation: None,
             store: Some(Store::Raw),
-            holdout: None,
-            seed: 1,
-            quarantine: 0,
-            existing: Existing::Keep,
+            ..Prepare::new(source, &out, SIDE)
         };
         prepare(&request, &mut |_| Flow::Continue).unwrap();
         Dataset::open(&out).unwrap()

@@ -10,7 +10,7 @@ use deepsim_data::{Batch, BatchSpec, DataError, Dataset, Flow, Loader, Overlap, 
 use deepsim_experiment::config;
 use deepsim_experiment::{
     Checkpoint, Experiment, ExperimentError, Fixed, Intent, Manifest, Perception, RunDir, Start,
-    checkpoint, device, measure,
+    device, measure,
 };
 use deepsim_nets::PixelDistance;
 use deepsim_nets::loss::ssim as structural;
@@ -307,11 +307,6 @@ fn describe(
         message: e.to_string(),
     })?;
     Ok(Manifest {
-        format: checkpoint::FORMAT,
-        step: 0,
-        seconds: 0.0,
-        generator: experiment.generator.clone(),
-        discriminator: experiment.trained_discriminator().cloned(),
         encoder_weights: perception.encoder_hash.clone(),
         comparator_weights: perception.comparator_hash.clone(),
         comparators: perception.comparator_hashes.clone(),
@@ -322,10 +317,11 @@ fn describe(
             version("libtorch", deepsim_nets::torch_version()),
         ]),
         experiment: Some(values),
-        files: BTreeMap::new(),
-        digest: None,
         framing: Some(test.framing()),
-        held_out_overlap: None,
+        ..Manifest::of(
+            experiment.generator.clone(),
+            experiment.trained_discriminator().cloned(),
+        )
     })
 }
 

@@ -6,13 +6,14 @@
 // The leave that clippy.toml gives tests ends at their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::Path;
+mod experiments;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use deepsim_aten::{
     Bf16Code, CudnnChoice, Tf32, bf16_code, choose_bf16_code, set_cudnn_choice, set_tf32,
 };
-use deepsim_experiment::{Checkpoint, Experiment, Manifest, Perception, checkpoint, device};
+use deepsim_experiment::{Experiment, Perception, device};
 use deepsim_nets::discriminator::{DiscriminatorSpec, FeatureBranch};
 use deepsim_nets::generator::{GeneratorSpec, Trunk};
 use deepsim_nets::init::{self, seeded};
@@ -20,13 +21,14 @@ use deepsim_nets::layers::shape::FeatureShape;
 use deepsim_nets::loss::TermKind;
 use deepsim_nets::loss::ssim::{ms_ssim, ssim};
 use deepsim_nets::loss::{Label, Reduction, cross_entropy, squared_distance};
-use deepsim_nets::params::{Params, f32_bytes};
+use deepsim_nets::params::Params;
 use deepsim_nets::{
     Adam, AutocastGuard, Discriminator, FeatureNet, Generator, Mode, NetKind, Precision, Tap,
     metrics,
 };
 use deepsim_train::method::{Losses, Plan, iterate};
 use deepsim_train::state::State;
+use experiments::{begin, saved, shipped, values};
 use tch::{Device, Kind, Tensor};
 
 const FP32: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -78,22 +80,19 @@ fn run(
 }
 
 /// A network on one device: weights whose gradients are compared, and its forward pass.
-struct Net<'a> {
-    params: Option<&'a Params>,
-    forward: &'a dyn Fn(&Tensor) -> Tensor,
-}
+type Net<'a> = (Option<&'a Params>, &'a dyn Fn(&Tensor) -> Tensor);
 
 /// A network on both devices: fp32 within rounding of the CPU's, bf16 no further from that than libtorch's
 /// own autocast on the CPU is, give or take its noise.
-fn check(what: &str, x: &Tensor, cpu: &Net, gpu: &Net, device: Device) {
-    let exact = run(Precision::Fp32, x, cpu.params, cpu.forward);
+fn check(what: &str, x: &Tensor, cpu: Net, gpu: Net, device: Device) {
+    let exact = run(Precision::Fp32, x, cpu.0, cpu.1);
     let code = bf16_code();
     choose_bf16_code(Bf16Code::None);
-    let autocast = run(Precision::Bf16, x, cpu.params, cpu.forward);
+    let autocast = run(Precision::Bf16, x, cpu.0, cpu.1);
     choose_bf16_code(code);
     let there = x.to_device(device);
     for precision in [Precision::Fp32, Precision::Bf16] {
-        let found = run(precision, &there, gpu.params, gpu.forward);
+        let found = run(precision, &there, gpu.0, gpu.1);
         assert_eq!(found.len(), exact.len());
         for (i, f) in found.iter().enumerate() {
             assert!(f.device() == device);
@@ -111,11 +110,15 @@ fn check(what: &str, x: &Tensor, cpu: &Net, gpu: &Net, device: Device) {
 }
 
 /// Grey levels around zero, smooth as photos are.
-fn images(n: i64, side: i64) -> Tensor {
-    seeded(2, || {
+fn drawn(seed: i64, n: i64, side: i64) -> Tensor {
+    seeded(seed, || {
         let coarse = Tensor::randn([n, 3, 9, 9], FP32) * 50.0;
         coarse.upsample_bicubic2d([side, side], false, None, None)
     })
+}
+
+fn images(n: i64, side: i64) -> Tensor {
+    drawn(2, n, side)
 }
 
 #[test]
@@ -134,14 +137,8 @@ fn every_network_is_the_cpu_s() {
         check(
             &format!("{net} {tap}"),
             &images(2, side),
-            &Net {
-                params: None,
-                forward: &|x| of(&both[0], x),
-            },
-            &Net {
-                params: None,
-                forward: &|x| of(&both[1], x),
-            },
+            (None, &|x| of(&both[0], x)),
+            (None, &|x| of(&both[1], x)),
             device,
         );
     }
@@ -172,14 +169,8 @@ fn every_network_is_the_cpu_s() {
             check(
                 what,
                 &x,
-                &Net {
-                    params: Some(both[0].params()),
-                    forward: &|x| both[0].forward(x).unwrap(),
-                },
-                &Net {
-                    params: Some(both[1].params()),
-                    forward: &|x| both[1].forward(x).unwrap(),
-                },
+                (Some(both[0].params()), &|x| both[0].forward(x).unwrap()),
+                (Some(both[1].params()), &|x| both[1].forward(x).unwrap()),
                 device,
             );
         }
@@ -194,14 +185,8 @@ fn every_network_is_the_cpu_s() {
     check(
         "discriminator",
         &images(2, 227),
-        &Net {
-            params: Some(both[0].params()),
-            forward: &|x| logits(&both[0], x),
-        },
-        &Net {
-            params: Some(both[1].params()),
-            forward: &|x| logits(&both[1], x),
-        },
+        (Some(both[0].params()), &|x| logits(&both[0], x)),
+        (Some(both[1].params()), &|x| logits(&both[1], x)),
         device,
     );
 }
@@ -284,7 +269,7 @@ fn losses_and_metrics_are_the_cpu_s() {
 #[ignore = "needs a GPU"]
 fn adam_moves_weights_as_on_the_cpu() {
     let (device, _turn) = gpu();
-    let experiment = experiment(&[]);
+    let experiment = experiment("");
     let options = experiment.config.optimizer.discriminator.unwrap();
     let moved = [Device::Cpu, device].map(|d| {
         let net = Discriminator::new(experiment.discriminator.clone().unwrap(), 1, d).unwrap();
@@ -311,57 +296,22 @@ fn adam_moves_weights_as_on_the_cpu() {
     assert!(error < 1e-6, "{error:.1e}");
 }
 
-fn experiment(sets: &[&str]) -> Experiment {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/conv5.toml");
-    let mut all: Vec<String> = [
-        "encoder.net=alexnet",
-        "comparator.net=alexnet",
-        "encoder.weights=random:1",
-        "comparator.weights=random:1",
-        "data.crop=96",
-        "generator.width=0.25",
-        // The last bits are to be seen, not a gate that swings on them.
-        "gate.d_off_below=-1.0",
-        "gate.g_off_above=1e300",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    all.extend(sets.iter().map(|&s| s.to_owned()));
-    Experiment::load(&file, &all).unwrap()
+fn experiment(sets: &str) -> Experiment {
+    let small = "encoder.net=alexnet encoder.weights=random:1 comparator.net=alexnet comparator.weights=random:1 \
+                 data.crop=96 generator.width=0.25";
+    // The last bits are to be seen, not a gate that swings on them.
+    let open = "gate.d_off_below=-1.0 gate.g_off_above=1e300";
+    shipped("conv5.toml", &format!("{small} {open} {sets}"))
 }
 
 fn advance(state: &mut State, perception: &Perception, plan: &Plan, to: u64, d: Device) -> Losses {
     let mut last = None;
     while state.step < to {
-        let x = seeded(100 + state.step.cast_signed(), || {
-            (Tensor::randn([4, 3, 9, 9], FP32) * 50.0).upsample_bicubic2d(
-                [96, 96],
-                false,
-                None,
-                None,
-            )
-        });
+        let x = drawn(100 + state.step.cast_signed(), 4, 96);
         let seed = init::derive_seed(7, "dropout", state.step);
         last = Some(iterate(state, perception, &x.to_device(d), None, plan, seed).unwrap());
     }
     last.unwrap()
-}
-
-fn open(experiment: &Experiment, d: Device) -> (Perception, State) {
-    let mut perception = Perception::load(experiment, d).unwrap();
-    let state = State::new(experiment, perception.take_learned(), d).unwrap();
-    (perception, state)
-}
-
-/// Everything of a state that a checkpoint holds, by name.
-fn values(state: &State) -> Vec<(String, Vec<u8>)> {
-    let snapshot = state.snapshot();
-    let tensors = snapshot.files.iter().flat_map(|(file, tensors)| {
-        tensors
-            .iter()
-            .map(move |(name, t)| (format!("{file}/{name}"), f32_bytes(t).unwrap()))
-    });
-    tensors.collect()
 }
 
 /// Without the discriminator, whose dropout draws other masks on a GPU.
@@ -369,10 +319,10 @@ fn values(state: &State) -> Vec<(String, Vec<u8>)> {
 #[ignore = "needs a GPU"]
 fn iterations_without_chance_are_the_cpu_s() {
     let (device, _turn) = gpu();
-    let experiment = experiment(&["loss.adv=0", "train.precision=fp32"]);
+    let experiment = experiment("loss.adv=0 train.precision=fp32");
     let plan = Plan::of(&experiment);
     let [cpu, gpu] = [Device::Cpu, device].map(|d| {
-        let (perception, mut state) = open(&experiment, d);
+        let (perception, mut state) = begin(&experiment, d);
         advance(&mut state, &perception, &plan, 3, d)
     });
     for (what, found, expected) in [("feat", TermKind::Feature), ("img", TermKind::Image)]
@@ -391,13 +341,12 @@ fn iterations_without_chance_are_the_cpu_s() {
 fn a_deterministic_run_repeats_itself_and_resumes_exactly() {
     let (device, _turn) = gpu();
     for (precision, passes) in [("fp32", "paper"), ("bf16", "paper"), ("fp32", "one")] {
-        let experiment = experiment(&[
-            &format!("train.precision={precision}"),
-            &format!("train.discriminator_passes={passes}"),
-        ]);
+        let experiment = experiment(&format!(
+            "train.precision={precision} train.discriminator_passes={passes}"
+        ));
         let plan = Plan::of(&experiment);
         let whole = |to| {
-            let (perception, mut state) = open(&experiment, device);
+            let (perception, mut state) = begin(&experiment, device);
             advance(&mut state, &perception, &plan, to, device);
             (perception, state)
         };
@@ -414,33 +363,14 @@ fn a_deterministic_run_repeats_itself_and_resumes_exactly() {
 
         let (perception, state) = whole(3);
         let folder = tempfile::tempdir().unwrap();
-        let manifest = Manifest {
-            format: checkpoint::FORMAT,
-            step: 3,
-            seconds: 0.0,
-            generator: experiment.generator.clone(),
-            discriminator: experiment.trained_discriminator().cloned(),
-            encoder_weights: perception.encoder_hash.clone(),
-            comparator_weights: perception.comparator_hash.clone(),
-            comparators: Default::default(),
-            train_data: String::new(),
-            test_data: String::new(),
-            versions: Default::default(),
-            experiment: None,
-            files: Default::default(),
-            digest: None,
-            framing: None,
-            held_out_overlap: None,
-        };
-        checkpoint::write(folder.path(), manifest, &state.snapshot()).unwrap();
-        let saved = Checkpoint::newest(folder.path()).unwrap().unwrap();
-        let (perception, mut resumed) = open(&experiment, device);
+        let saved = saved(folder.path(), &experiment, &perception, &state);
+        let (perception, mut resumed) = begin(&experiment, device);
         resumed.restore(&saved).unwrap();
         advance(&mut resumed, &perception, &plan, 6, device);
         assert!(values(&resumed) == a, "{precision} {passes}: resume");
 
         // A CPU reads what a GPU wrote.
-        let (_, mut here) = open(&experiment, Device::Cpu);
+        let (_, mut here) = begin(&experiment, Device::Cpu);
         here.restore(&saved).unwrap();
         assert!(values(&here) == values(&state));
     }

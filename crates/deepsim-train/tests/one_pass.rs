@@ -4,16 +4,18 @@
 // The leave that clippy.toml gives tests ends at their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod experiments;
 
-use deepsim_experiment::{Experiment, Perception};
+use std::collections::BTreeMap;
+
+use deepsim_experiment::Perception;
 use deepsim_nets::init::seeded;
 use deepsim_nets::loss::TermKind;
 use deepsim_nets::params::Params;
 use deepsim_train::method::gate::Gate;
 use deepsim_train::method::{Losses, Plan, iterate};
 use deepsim_train::state::State;
+use experiments::shipped;
 use tch::{Device, Kind, Tensor};
 
 const BOTH: Gate = Gate {
@@ -84,19 +86,11 @@ impl Outcome {
 /// One iteration of a small experiment whose discriminator is biased towards "real" by `lean`
 /// (the log-odds of every image grow by twice as much).
 fn outcome(gate: Gate, passes: &str, precision: &str, lean: f64, batch: i64) -> Outcome {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/conv5.toml");
-    let sets = [
-        "encoder.net=alexnet",
-        "comparator.net=alexnet",
-        "encoder.weights=random:1",
-        "comparator.weights=random:1",
-        "data.crop=64",
-        "generator.width=0.1",
-        &format!("train.precision={precision}"),
-        &format!("train.discriminator_passes={passes}"),
-    ]
-    .map(str::to_owned);
-    let experiment = Experiment::load(&file, &sets).unwrap();
+    let sets = format!(
+        "encoder.net=alexnet encoder.weights=random:1 comparator.net=alexnet comparator.weights=random:1 \
+         data.crop=64 generator.width=0.1 train.precision={precision} train.discriminator_passes={passes}"
+    );
+    let experiment = shipped("conv5.toml", &sets);
     let mut perception = Perception::load(&experiment, Device::Cpu).unwrap();
     let mut new = || {
         let mut state = State::new(&experiment, perception.take_learned(), Device::Cpu).unwrap();

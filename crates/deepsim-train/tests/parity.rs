@@ -12,6 +12,7 @@
 #[path = "../../deepsim-nets/tests/common/mod.rs"]
 #[allow(dead_code, reason = "this test needs a part of it")]
 mod common;
+mod experiments;
 mod iterations;
 
 use std::path::Path;
@@ -22,13 +23,13 @@ use deepsim_experiment::config;
 use deepsim_nets::loss::TermKind;
 use deepsim_nets::{NetKind, init};
 use deepsim_train::method::gate::Gate;
+use experiments::shipped;
 use iterations::{Case, write_weights};
 use tch::Kind;
 
 /// conv5.toml, so that the published hyper-parameters stand in the test as users run them, with
 /// the reference's network, sizes and decay.
 fn experiment(r: &Reference, net: NetKind, options: &str, weights: &Path) -> Experiment {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/conv5.toml");
     let passes = if options.contains("--one-pass") {
         "one"
     } else {
@@ -36,25 +37,16 @@ fn experiment(r: &Reference, net: NetKind, options: &str, weights: &Path) -> Exp
     };
     let folder = weights.parent().unwrap();
     let weights = weights.display();
-    let sets = [
-        format!("train.discriminator_passes={passes}"),
-        format!("encoder.net={net}"),
-        format!("comparator.net={net}"),
-        format!("encoder.weights={weights}"),
-        format!("comparator.weights={weights}"),
-        format!("data.crop={}", r.meta("crop")),
-        format!(
-            "optimizer.generator.weight_decay={}",
-            r.meta("weight_decay")
-        ),
-        format!(
-            "optimizer.discriminator.weight_decay={}",
-            r.meta("weight_decay")
-        ),
-        format!("optimizer.generator.lr={}", r.meta("lr")),
-        format!("optimizer.discriminator.lr={}", r.meta("lr")),
-    ];
-    let mut experiment = Experiment::load(&file, &sets).unwrap();
+    let mut sets = format!(
+        "train.discriminator_passes={passes} data.crop={} encoder.net={net} encoder.weights={weights} \
+         comparator.net={net} comparator.weights={weights}",
+        r.meta("crop")
+    );
+    let (lr, decay) = (r.meta("lr"), r.meta("weight_decay"));
+    for net in ["generator", "discriminator"] {
+        sets += &format!(" optimizer.{net}.weight_decay={decay} optimizer.{net}.lr={lr}");
+    }
+    let mut experiment = shipped("conv5.toml", &sets);
     if let Some((_, tap)) = options.split_once("--judged-at ") {
         let judge = serde_json::json!({ "net": "discriminator", "tap": tap });
         experiment.config.comparator = serde_json::from_value(judge).unwrap();
@@ -204,8 +196,7 @@ fn faults_in_an_iteration_are_noticed() {
 #[test]
 fn the_gate_switches_where_the_reference_switches() {
     let r = Reference::run("gate");
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/conv5.toml");
-    let thresholds = Experiment::load(&file, &[]).unwrap().config.gate.unwrap();
+    let thresholds = shipped("conv5.toml", "").config.gate.unwrap();
     let (losses, trace) = (r.get("losses"), r.get("trace"));
     let n = losses.size()[0];
     assert!(n >= 200);

@@ -6,14 +6,13 @@
 #[path = "../../deepsim-nets/tests/common/mod.rs"]
 #[allow(dead_code, reason = "this test needs a part of it")]
 mod common;
-
-use std::path::Path;
+mod experiments;
 
 use common::{
     FAULT, Named, OUTPUT, Reference, Values, assert_close, assert_exact, assert_reference,
     assert_rounding_alone, largest, worst,
 };
-use deepsim_experiment::{Checkpoint, Experiment, Manifest, Perception, checkpoint};
+use deepsim_experiment::{Experiment, Perception};
 use deepsim_nets::images::{caffe_to_unit, rgb_to_caffe};
 use deepsim_nets::loss::TermKind;
 use deepsim_nets::params::Params;
@@ -22,18 +21,11 @@ use deepsim_train::method::gradients::Player;
 use deepsim_train::method::vaegan::compute_gradients;
 use deepsim_train::method::{Draws, Losses, MicroBatch, Plan, Slice, iterate};
 use deepsim_train::state::State;
+use experiments::{begin, saved, shipped, values as bits};
 use tch::{Device, Kind, Tensor};
 
 // Batches of sixteen: batch statistics of few images divide by a deviation that may be small, and rounding grows by as
 // much.
-
-fn experiment(file: &str, sets: &[String]) -> Experiment {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../experiments/{file}"));
-    // The sample's files are in bf16, the reference is not.
-    let mut all = vec!["train.precision=fp32".to_owned()];
-    all.extend_from_slice(sets);
-    Experiment::load(&file, &all).unwrap()
-}
 
 struct Run {
     plan: Plan,
@@ -43,8 +35,7 @@ struct Run {
 
 impl Run {
     fn new(experiment: &Experiment) -> Run {
-        let mut perception = Perception::load(experiment, Device::Cpu).unwrap();
-        let state = State::new(experiment, perception.take_learned(), Device::Cpu).unwrap();
+        let (perception, state) = begin(experiment, Device::Cpu);
         Run {
             plan: Plan::of(experiment),
             perception,
@@ -67,31 +58,27 @@ impl Run {
 
 /// The experiment of a reference's run: the sample's file with the reference's sizes and settings.
 fn like(r: &Reference, file: &str) -> Experiment {
-    let mut sets = vec![
-        format!("data.crop={}", r.meta("crop")),
-        format!("latent.size={}", r.meta("features")),
-        format!("loss.img={}", r.meta("img")),
-        format!("train.batch_size={}", r.meta("batch")),
-    ];
-    for key in ["generator.width", "discriminator.width", "encoder.width"] {
-        sets.push(format!("{key}={}", r.meta("width")));
-    }
+    // The sample's files are in bf16, the reference is not.
+    let mut sets = "train.precision=fp32".to_owned();
     for (key, meta) in [
-        ("gamma", "gamma"),
-        ("real_weight", "real_weight"),
-        ("equilibrium", "equilibrium"),
-        ("margin", "gate_margin"),
+        ("data.crop", "crop"),
+        ("latent.size", "features"),
+        ("loss.img", "img"),
+        ("train.batch_size", "batch"),
+        ("vaegan.gamma", "gamma"),
+        ("vaegan.real_weight", "real_weight"),
+        ("vaegan.equilibrium", "equilibrium"),
+        ("vaegan.margin", "gate_margin"),
     ] {
-        sets.push(format!("vaegan.{key}={}", r.meta(meta)));
+        sets += &format!(" {key}={}", r.meta(meta));
     }
     for net in ["generator", "discriminator", "encoder"] {
-        sets.push(format!("optimizer.{net}.lr={}", r.meta("lr")));
-        sets.push(format!(
-            "optimizer.{net}.weight_decay={}",
-            r.meta("weight_decay")
-        ));
+        sets += &format!(" {net}.width={}", r.meta("width"));
+        for key in ["lr", "weight_decay"] {
+            sets += &format!(" optimizer.{net}.{key}={}", r.meta(key));
+        }
     }
-    experiment(file, &sets)
+    shipped(file, &sets)
 }
 
 /// The reference's networks before or after its iterations, and optimisers that begin.
@@ -365,17 +352,12 @@ fn what_was_trained_is_asked_without_batches() {
 }
 
 fn small(seed: u64) -> Experiment {
-    let sets = [
-        "data.crop=32",
-        "latent.size=6",
-        "train.batch_size=4",
-        "generator.width=0.25",
-        "discriminator.width=0.25",
-        "encoder.width=0.25",
-    ];
-    let mut sets: Vec<String> = sets.map(str::to_owned).to_vec();
-    sets.push(format!("train.seed={seed}"));
-    experiment("sample/faces-vaegan.toml", &sets)
+    let sets = "train.precision=fp32 data.crop=32 latent.size=6 train.batch_size=4 generator.width=0.25 \
+                discriminator.width=0.25 encoder.width=0.25";
+    shipped(
+        "sample/faces-vaegan.toml",
+        &format!("{sets} train.seed={seed}"),
+    )
 }
 
 fn batch(i: u64) -> Tensor {
@@ -385,53 +367,20 @@ fn batch(i: u64) -> Tensor {
     })
 }
 
-/// Everything that a run is: weights, running statistics and moments.
-fn bits(run: &Run) -> Vec<(String, Vec<f32>)> {
-    run.state
-        .snapshot()
-        .files
-        .into_iter()
-        .flat_map(|(file, tensors)| {
-            tensors.into_iter().map(move |(name, t)| {
-                let flat = t.detach().flatten(0, -1);
-                (format!("{file}/{name}"), Vec::try_from(flat).unwrap())
-            })
-        })
-        .collect()
-}
-
 #[test]
 fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
     let experiment = small(1);
     let mut whole = Run::new(&experiment);
     let folder = tempfile::tempdir().unwrap();
-    let mut saved = None;
+    let mut found = None;
     for i in 0..6 {
         whole.step(&batch(i), 70 + i.cast_signed());
         if i == 2 {
-            let manifest = Manifest {
-                format: checkpoint::FORMAT,
-                step: whole.state.step,
-                seconds: 0.0,
-                generator: experiment.generator.clone(),
-                discriminator: experiment.trained_discriminator().cloned(),
-                encoder_weights: String::new(),
-                comparator_weights: String::new(),
-                comparators: Default::default(),
-                train_data: String::new(),
-                test_data: String::new(),
-                versions: Default::default(),
-                experiment: None,
-                files: Default::default(),
-                digest: None,
-                framing: None,
-                held_out_overlap: None,
-            };
-            let snapshot = whole.state.snapshot();
-            saved = Some(checkpoint::write(folder.path(), manifest, &snapshot).unwrap());
+            let checkpoint = saved(folder.path(), &experiment, &whole.perception, &whole.state);
+            found = Some(checkpoint);
         }
     }
-    let found = Checkpoint::open(&saved.unwrap()).unwrap();
+    let found = found.unwrap();
     // Another seed: nothing of the beginning may be left.
     let mut resumed = Run::new(&small(2));
     resumed.state.restore(&found).unwrap();
@@ -439,9 +388,9 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
     for i in 3..6 {
         resumed.step(&batch(i), 70 + i.cast_signed());
     }
-    let (a, b) = (bits(&whole), bits(&resumed));
+    let (a, b) = (bits(&whole.state), bits(&resumed.state));
     assert!(a.iter().any(|(n, _)| n.contains("running_var")));
-    assert_eq!(a, b);
+    assert!(a == b);
     // Negative control: without the running statistics it is another run.
     let mut wrong = Run::new(&small(2));
     let fresh = Run::new(&small(2));
@@ -460,5 +409,5 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
     for i in 3..6 {
         wrong.step(&batch(i), 70 + i.cast_signed());
     }
-    assert_ne!(a, bits(&wrong));
+    assert!(a != bits(&wrong.state));
 }

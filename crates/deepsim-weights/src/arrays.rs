@@ -2,6 +2,7 @@
 
 use crate::numpy::{self, ArrayError};
 use crate::pickle::{Node, Pickle, PickleError, Value};
+use crate::tensor::NamedTensor;
 
 /// Why a pickle does not give the arrays that are asked of it.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +115,33 @@ impl<'a> Arrays<'a> {
         }
     }
 
+    /// A convolution whose kernel and bias lie below these keys: `NAME.weight` (out, in, height, width), which is stored
+    /// as (height, width, in, out), and `NAME.bias`.
+    ///
+    /// # Errors
+    /// As [`Arrays::array`].
+    pub(crate) fn convolution(
+        &self,
+        name: &str,
+        [kernel, bias]: [&[&str]; 2],
+        (outputs, inputs, side): (usize, usize, usize),
+    ) -> Result<[NamedTensor; 2], ArraysError> {
+        let hwio = self.array(kernel, &[side, side, inputs, outputs])?;
+        let bias = self.array(bias, &[outputs])?;
+        Ok([
+            NamedTensor {
+                name: format!("{name}.weight"),
+                shape: vec![outputs, inputs, side, side],
+                data: oihw(&hwio, side * side, inputs, outputs),
+            },
+            NamedTensor {
+                name: format!("{name}.bias"),
+                shape: vec![outputs],
+                data: bias,
+            },
+        ])
+    }
+
     /// The parts of this name of a dictionary or list.
     fn parts(&self, value: Value<'a>, name: &str) -> Vec<Value<'a>> {
         if let Some(Node::List(parts)) = self.0.node(value) {
@@ -130,7 +158,7 @@ impl<'a> Arrays<'a> {
 }
 
 /// (pixel, in, out) → (out, in, pixel), where a pixel is a (height, width) position.
-pub(crate) fn oihw(hwio: &[f32], pixels: usize, inputs: usize, outputs: usize) -> Vec<f32> {
+fn oihw(hwio: &[f32], pixels: usize, inputs: usize, outputs: usize) -> Vec<f32> {
     let mut data = Vec::with_capacity(hwio.len());
     for o in 0..outputs {
         for i in 0..inputs {

@@ -306,9 +306,13 @@ mod tests {
         format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}   \n")
     }
 
+    fn file(dtype: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+        npy(&header(dtype, shape), data)
+    }
+
     #[test]
     fn every_number_format_becomes_f32() {
-        let of = |dtype: &str, data: &[u8]| parse(&npy(&header(dtype, "(2,)"), data)).unwrap();
+        let of = |dtype: &str, data: &[u8]| parse(&file(dtype, "(2,)", data)).unwrap();
         for (dtype, data) in [
             ("<f4", [1f32, 3.0].map(f32::to_le_bytes).concat()),
             ("<f8", [1f64, 3.0].map(f64::to_le_bytes).concat()),
@@ -329,10 +333,10 @@ mod tests {
         let data = [1f32, -2.0, 3.0, 4.0, 5.0, 6.0]
             .map(f32::to_le_bytes)
             .concat();
-        let (shape, values) = parse(&npy(&header("<f4", "(3, 2)"), &data)).unwrap();
+        let (shape, values) = parse(&file("<f4", "(3, 2)", &data)).unwrap();
         assert_eq!((shape, values[1]), (vec![3, 2], -2.0));
         assert_eq!(
-            parse(&npy(&header("<f4", "()"), &data[..4])).unwrap().0,
+            parse(&file("<f4", "()", &data[..4])).unwrap().0,
             [0usize; 0]
         );
         // Version 2: a longer header.
@@ -357,28 +361,19 @@ mod tests {
         refused(b"PK\x03\x04", "not a .npy file");
         refused(b"\x93NUMPY\x09\x00", "version 9");
         refused(b"\x93NUMPY\x01\x00\xff\xff{'descr'", "header");
-        refused(&npy(&header("|O", "(2,)"), &data), "dtype |O");
-        refused(&npy(&header(">f4", "(2,)"), &data), "dtype >f4");
-        refused(&npy(&header("<c8", "(1,)"), &data), "dtype <c8");
+        refused(&file("|O", "(2,)", &data), "dtype |O");
+        refused(&file(">f4", "(2,)", &data), "dtype >f4");
+        refused(&file("<c8", "(1,)", &data), "dtype <c8");
+        refused(&file("<f4", "(3,)", &data), "needs 12 bytes but 8 follow");
+        refused(&file("<f4", "(1,)", &data), "needs 4 bytes but 8 follow");
+        refused(&file("<f4", "(0,)", &data), "needs 0 bytes");
         refused(
-            &npy(&header("<f4", "(3,)"), &data),
-            "needs 12 bytes but 8 follow",
-        );
-        refused(
-            &npy(&header("<f4", "(1,)"), &data),
-            "needs 4 bytes but 8 follow",
-        );
-        refused(&npy(&header("<f4", "(0,)"), &data), "needs 0 bytes");
-        refused(
-            &npy(&header("<f4", "(4294967296, 4294967296)"), &data),
+            &file("<f4", "(4294967296, 4294967296)", &data),
             "impossible shape",
         );
-        refused(&npy(&header("<f4", "(-2,)"), &data), "header");
-        refused(
-            &npy(&header("<f4", "(99999999999999999999,)"), &data),
-            "header",
-        );
-        refused(&npy(&header("<f4", "(__import__('os'),)"), &data), "header");
+        refused(&file("<f4", "(-2,)", &data), "header");
+        refused(&file("<f4", "(99999999999999999999,)", &data), "header");
+        refused(&file("<f4", "(__import__('os'),)", &data), "header");
         refused(
             &npy(
                 &header("<f4", "(2,)").replace("False", "True"),
@@ -392,16 +387,16 @@ mod tests {
         refused(&npy(twice, &data), "header");
         refused(&npy("{'descr': '<f4', 'shape': (2,)}", &data), "header");
         let nan = [1f32, f32::NAN].map(f32::to_le_bytes).concat();
-        refused(&npy(&header("<f4", "(2,)"), &nan), "NaN at position 1");
+        refused(&file("<f4", "(2,)", &nan), "NaN at position 1");
         let huge = [1f64, 1e300].map(f64::to_le_bytes).concat();
         refused(
-            &npy(&header("<f8", "(2,)"), &huge),
+            &file("<f8", "(2,)", &huge),
             "1e300 at position 1, which is too large for f32",
         );
         let inf = [1f64, f64::INFINITY].map(f64::to_le_bytes).concat();
-        refused(&npy(&header("<f8", "(2,)"), &inf), "inf at position 1");
-        refused(&npy(&header("<f4", "(2LL,)"), &data), "header");
-        refused(&npy(&header("<f4", "(L,)"), &data), "header");
+        refused(&file("<f8", "(2,)", &inf), "inf at position 1");
+        refused(&file("<f4", "(2LL,)", &data), "header");
+        refused(&file("<f4", "(L,)", &data), "header");
     }
 
     #[test]
@@ -409,10 +404,10 @@ mod tests {
         let data = [1f32, -2.0, 3.0, 4.0, 5.0, 6.0]
             .map(f32::to_le_bytes)
             .concat();
-        let (shape, _) = parse(&npy(&header("<f4", "(3L, 2L)"), &data)).unwrap();
+        let (shape, _) = parse(&file("<f4", "(3L, 2L)", &data)).unwrap();
         assert_eq!(shape, [3, 2]);
-        assert_eq!(parse(&npy(&header("<f4", "(6L,)"), &data)).unwrap().0, [6]);
-        let truth = parse(&npy(&header("|b1", "(3,)"), &[1, 0, 1])).unwrap();
+        assert_eq!(parse(&file("<f4", "(6L,)", &data)).unwrap().0, [6]);
+        let truth = parse(&file("|b1", "(3,)", &[1, 0, 1])).unwrap();
         assert_eq!(truth, (vec![3], vec![1.0, 0.0, 1.0]));
     }
 
@@ -423,7 +418,7 @@ mod tests {
         ) {
             let _ = parse(&noise);
             let _ = parse(&[b"\x93NUMPY\x01\x00".as_slice(), &noise].concat());
-            let mut file = npy(&header("<f4", "(2,)"), &[0; 8]);
+            let mut file = file("<f4", "(2,)", &[0; 8]);
             let cut = cut % file.len();
             prop_assert!(parse(&file[..cut]).is_err());
             let at = at % file.len();

@@ -1,9 +1,9 @@
 //! What every drawn figure needs: a font, axes and a PNG.
 
 use std::ops::Range;
-use std::sync::Once;
+use std::sync::LazyLock;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, ensure};
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
@@ -84,17 +84,11 @@ fn label(y: f64, span: f64) -> String {
 
 /// plotters draws no text without a font, and a bare machine has none.
 fn provide_font() -> Result<()> {
-    static ONCE: Once = Once::new();
-    let mut refused = false;
-    ONCE.call_once(|| {
-        let bytes = epaint_default_fonts::UBUNTU_LIGHT;
-        refused = register_font(FONT, FontStyle::Normal, bytes).is_err();
+    static TAKEN: LazyLock<bool> = LazyLock::new(|| {
+        register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT).is_ok()
     });
-    if refused {
-        Err(anyhow!("the font that xtask brings cannot be read"))
-    } else {
-        Ok(())
-    }
+    ensure!(*TAKEN, "the font that xtask brings cannot be read");
+    Ok(())
 }
 
 /// RGB pixels as the bytes of a PNG.

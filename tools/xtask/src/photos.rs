@@ -154,39 +154,13 @@ pub fn count(folder: &Path) -> usize {
 
 fn is_image(path: &Path) -> bool {
     // as deepsim-data takes them
-    const KNOWN: [&str; 24] = [
-        "jpg",
-        "jpeg",
-        "png",
-        "webp",
-        "bmp",
-        "ppm",
-        "pgm",
-        "gif",
-        "tif",
-        "tiff",
-        "jfif",
-        "jpe",
-        "jfi",
-        "jif",
-        "pjpeg",
-        "pjp",
-        "jpg_large",
-        "jpg_orig",
-        "jpeg_large",
-        "apng",
-        "dib",
-        "pnm",
-        "pbm",
-        "pam",
-    ];
-    let extension = path
-        .extension()
-        .and_then(|e| e.to_str())
-        .unwrap_or_default();
-    KNOWN
-        .iter()
-        .any(|known| extension.eq_ignore_ascii_case(known))
+    const KNOWN: &str = "jpg jpeg png webp bmp ppm pgm gif tif tiff jfif jpe jfi jif pjpeg pjp \
+                         jpg_large jpg_orig jpeg_large apng dib pnm pbm pam";
+    let extension = path.extension().and_then(|e| e.to_str());
+    extension.is_some_and(|extension| {
+        let mut known = KNOWN.split(' ');
+        known.any(|known| extension.eq_ignore_ascii_case(known))
+    })
 }
 
 /// `data/manifests/gcompris.toml`; see there for the meaning of its keys.
@@ -382,23 +356,11 @@ fn photos_in(rcc: &[u8], group: &str, skip: &[String]) -> Result<BTreeMap<String
 /// The extension that fits the content.
 fn image_kind(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
-        [
-            b'R',
-            b'I',
-            b'F',
-            b'F',
-            _,
-            _,
-            _,
-            _,
-            b'W',
-            b'E',
-            b'B',
-            b'P',
-            ..,
-        ] => Some("webp"),
         [0xff, 0xd8, 0xff, ..] => Some("jpg"),
         [0x89, b'P', b'N', b'G', ..] => Some("png"),
+        [b'R', b'I', b'F', b'F', _, _, _, _, rest @ ..] if rest.starts_with(b"WEBP") => {
+            Some("webp")
+        }
         _ => None,
     }
 }

@@ -72,6 +72,25 @@ pub struct Prepare {
     pub existing: Existing,
 }
 
+impl Prepare {
+    /// All images of a source, by what the source is, into a place where nothing is.
+    pub fn new(source: impl Into<PathBuf>, out: impl Into<PathBuf>, size: u32) -> Prepare {
+        Prepare {
+            source: source.into(),
+            out: out.into(),
+            size,
+            resize: None,
+            orientation: None,
+            window: None,
+            store: None,
+            holdout: None,
+            seed: 0,
+            quarantine: 0,
+            existing: Existing::Keep,
+        }
+    }
+}
+
 /// What the caller may want to show while the work goes on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {

@@ -20,7 +20,7 @@ use crate::dataset::{is_split_root, read};
 use crate::error::DataError;
 use crate::manifest::{MANIFEST, Manifest, Part, Quarantined, SKIPPED};
 use crate::orientation::Orientation;
-use crate::shards::{Shards, unwritable};
+use crate::shards::Shards;
 use crate::source::Skipped;
 
 /// Kept free besides the dataset: manifest and file system overhead.
@@ -50,10 +50,10 @@ pub(crate) fn locate(out: &Path) -> Result<PathBuf, DataError> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    std::fs::create_dir_all(parent).map_err(|source| unwritable(parent, source))?;
+    std::fs::create_dir_all(parent).map_err(DataError::unwritable(parent))?;
     let parent = parent
         .canonicalize()
-        .map_err(|source| unwritable(parent, source))?;
+        .map_err(DataError::unwritable(parent))?;
     Ok(parent.join(name))
 }
 
@@ -77,11 +77,7 @@ pub(crate) fn standing(
     }
     let is_dataset = out.join(MANIFEST).exists() || is_split_root(out);
     if !is_dataset {
-        let unreadable = |source| DataError::Unreadable {
-            path: out.into(),
-            source,
-        };
-        let mut items = std::fs::read_dir(out).map_err(unreadable)?;
+        let mut items = std::fs::read_dir(out).map_err(DataError::unreadable(out))?;
         return match items.next() {
             None => Ok(Standing::Free),
             Some(_) => Err(occupied("a directory with other content")),
@@ -220,10 +216,7 @@ impl Replaceable {
         let mut manifests = Vec::new();
         let directories = directories(out);
         for directory in &directories {
-            let unreadable = |source| DataError::Unreadable {
-                path: directory.clone(),
-                source,
-            };
+            let unreadable = DataError::unreadable(directory);
             for item in std::fs::read_dir(directory).map_err(unreadable)? {
                 let path = item.map_err(unreadable)?.path();
                 if !is_ours(&path) && !directories.contains(&path) {
@@ -239,10 +232,7 @@ impl Replaceable {
                 manifests.push(blake3::hash(&read(&manifest)?));
             }
         }
-        let found = std::fs::symlink_metadata(out).map_err(|source| DataError::Unreadable {
-            path: out.into(),
-            source,
-        })?;
+        let found = std::fs::symlink_metadata(out).map_err(DataError::unreadable(out))?;
         Ok(Self {
             device: found.dev(),
             inode: found.ino(),
@@ -349,14 +339,14 @@ impl Stage {
     pub fn create(out: &Path, bytes: u64) -> Result<Self, DataError> {
         let parent = out.parent().unwrap_or(Path::new("/"));
         let space = rustix::fs::statvfs(parent)
-            .map_err(|error| unwritable(parent, std::io::Error::from(error)))?;
+            .map_err(|error| DataError::unwritable(parent)(error.into()))?;
         check_free_space(parent, space.f_bavail.saturating_mul(space.f_frsize), bytes)?;
         let directory = tempfile::Builder::new()
             .prefix(&beside(out, "partial"))
             // as mkdir: the umask decides
             .permissions(Permissions::from_mode(0o777))
             .tempdir_in(parent)
-            .map_err(|source| unwritable(parent, source))?;
+            .map_err(DataError::unwritable(parent))?;
         Ok(Self { directory })
     }
 
@@ -366,7 +356,7 @@ impl Stage {
 
     /// Makes the dataset visible at `out`, in place of what `agreed` says, or where nothing stands.
     pub fn publish(self, out: &Path, agreed: Option<&Replaceable>) -> Result<Published, DataError> {
-        let failed = |source| unwritable(out, source);
+        let failed = DataError::unwritable(out);
         let parent = out.parent().unwrap_or(Path::new("/"));
         sync_directory(self.path())?;
         let published = match agreed {
@@ -474,17 +464,17 @@ pub(crate) enum Published {
 
 /// Creates a directory unless it is there.
 pub(crate) fn make_directory(path: &Path) -> Result<(), DataError> {
-    std::fs::create_dir_all(path).map_err(|source| unwritable(path, source))
+    std::fs::create_dir_all(path).map_err(DataError::unwritable(path))
 }
 
 /// Writes the manifest and brings the directory to the disk.
 pub(crate) fn write_manifest(directory: &Path, manifest: &Manifest) -> Result<(), DataError> {
     let path = directory.join(MANIFEST);
     let json = manifest.to_json()?;
-    let mut file = File::create_new(&path).map_err(|source| unwritable(&path, source))?;
+    let mut file = File::create_new(&path).map_err(DataError::unwritable(&path))?;
     file.write_all(&json)
         .and_then(|()| file.sync_all())
-        .map_err(|source| unwritable(&path, source))?;
+        .map_err(DataError::unwritable(&path))?;
     sync_directory(directory)
 }
 
@@ -501,11 +491,11 @@ pub(crate) fn write_skipped(directory: &Path, skipped: &Skipped) -> Result<(), D
             file.write_all(&json)?;
             file.sync_all()
         })
-        .map_err(|source| unwritable(&path, source))
+        .map_err(DataError::unwritable(&path))
 }
 
 fn sync_directory(path: &Path) -> Result<(), DataError> {
     File::open(path)
         .and_then(|directory| directory.sync_all())
-        .map_err(|source| unwritable(path, source))
+        .map_err(DataError::unwritable(path))
 }

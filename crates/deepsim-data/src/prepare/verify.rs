@@ -107,10 +107,7 @@ fn check_shard(root: &Path, shard: &Shard) -> Result<Option<Broken>, DataError> 
             reason,
         }))
     };
-    let unreadable = |source| DataError::Unreadable {
-        path: path.clone(),
-        source,
-    };
+    let unreadable = DataError::unreadable(&path);
     let file = match deepsim_files::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => {

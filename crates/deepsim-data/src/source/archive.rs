@@ -26,10 +26,7 @@ use crate::error::DataError;
 const DEPTH: usize = 2;
 
 pub(super) fn list(root: &Path, step: Step<'_>) -> Result<(Vec<Entry>, Skipped), DataError> {
-    let unreadable = |source| DataError::Unreadable {
-        path: root.into(),
-        source,
-    };
+    let unreadable = DataError::unreadable(root);
     let metadata = std::fs::metadata(root).map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(not_a_source(root, "not a regular file"));
@@ -55,10 +52,7 @@ fn check_magic(root: &Path, file: &File) -> Result<(), DataError> {
     let mut head = [0; 512];
     let read = file
         .read_at(&mut head, 0)
-        .map_err(|source| DataError::Unreadable {
-            path: root.into(),
-            source,
-        })?;
+        .map_err(DataError::unreadable(root))?;
     let known: [(&[u8], &str); 9] = [
         (&[0x1F, 0x8B], "it is gzip-compressed"),
         (b"BZh", "it is bzip2-compressed"),
@@ -166,10 +160,7 @@ impl Lister<'_> {
             let read = self
                 .file
                 .read_at(&mut block[..wanted], at)
-                .map_err(|source| DataError::Unreadable {
-                    path: self.root.into(),
-                    source,
-                })?;
+                .map_err(DataError::unreadable(self.root))?;
             if read == 0 {
                 break;
             }

@@ -6,33 +6,10 @@ use std::sync::Arc;
 
 use crate::error::DataError;
 
-/// Endings of images. The second row are JPEGs as browsers and social networks save them.
-const EXTENSIONS: [&str; 24] = [
-    "jpg",
-    "jpeg",
-    "png",
-    "webp",
-    "bmp",
-    "ppm",
-    "pgm",
-    "gif",
-    "tif",
-    "tiff", // the usual ones
-    "jfif",
-    "jpe",
-    "jfi",
-    "jif",
-    "pjpeg",
-    "pjp",
-    "jpg_large",
-    "jpg_orig",
-    "jpeg_large", // JPEG
-    "apng",
-    "dib",
-    "pnm",
-    "pbm",
-    "pam", // kinds of PNG, BMP, PNM
-];
+/// Endings of images: the usual ones, JPEGs as browsers and social networks save them, kinds of PNG, BMP and PNM.
+const EXTENSIONS: &str = "jpg jpeg png webp bmp ppm pgm gif tif tiff \
+                          jfif jpe jfi jif pjpeg pjp jpg_large jpg_orig jpeg_large \
+                          apng dib pnm pbm pam";
 
 /// Bytes at the beginning of a file that tell whether it is an image.
 pub(super) const HEAD: usize = 32;
@@ -80,7 +57,7 @@ pub(super) fn named(path: &str) -> Named {
         .map(|(_, end)| end.to_ascii_lowercase())
     {
         Some(end) if end == "tar" => Named::Archive,
-        Some(end) if EXTENSIONS.contains(&end.as_str()) => Named::Image,
+        Some(end) if EXTENSIONS.split(' ').any(|known| known == end) => Named::Image,
         Some(_) => Named::Other,
         None => Named::Unsaid,
     }

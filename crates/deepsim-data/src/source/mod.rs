@@ -12,7 +12,6 @@ pub(crate) use layout::is_ilsvrc_name;
 pub use skipped::Skipped;
 pub(crate) use skipped::Why;
 
-use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -143,11 +142,5 @@ impl Listing {
 }
 
 pub(crate) fn metadata(path: &Path) -> Result<std::fs::Metadata, DataError> {
-    std::fs::metadata(path).map_err(|source| match source.kind() {
-        ErrorKind::NotFound => DataError::Missing { path: path.into() },
-        _ => DataError::Unreadable {
-            path: path.into(),
-            source,
-        },
-    })
+    std::fs::metadata(path).map_err(DataError::missing_or_unreadable(path))
 }

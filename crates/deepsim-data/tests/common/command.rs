@@ -4,17 +4,28 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
+use assert_cmd::assert::Assert;
 use deepsim_data::Dataset;
 use tempfile::TempDir;
 
-pub fn deepsim_data(root: &TempDir) -> Command {
+/// The program's command; `arguments` as they are typed, without a space in one.
+pub fn deepsim_data(root: &TempDir, arguments: &str) -> Command {
     let mut command = Command::cargo_bin("deepsim-data").unwrap();
-    command.current_dir(root);
+    command.current_dir(root).args(arguments.split_whitespace());
     command
 }
 
-pub fn prepare(root: &TempDir, rest: &[&str]) -> assert_cmd::assert::Assert {
-    deepsim_data(root).arg("prepare").args(rest).assert()
+/// The program, run to its end.
+pub fn run(root: &TempDir, arguments: &str) -> Assert {
+    deepsim_data(root, arguments).assert()
+}
+
+pub fn prepare(root: &TempDir, arguments: &str) -> Assert {
+    run(root, &format!("prepare {arguments}"))
+}
+
+pub fn open(root: &TempDir, set: &str) -> Dataset {
+    Dataset::open(&root.path().join(set)).unwrap()
 }
 
 pub fn names(data: &Dataset) -> Vec<String> {

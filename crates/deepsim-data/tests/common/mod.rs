@@ -6,6 +6,7 @@ pub mod command;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use deepsim_data::{DataError, ImageFault, decode_rgb8};
 use image::{Rgb, RgbImage};
 
 /// Something photographic: gradients, an edge and noise, different for every seed.
@@ -92,4 +93,27 @@ pub fn mean_distance(a: &RgbImage, b: &RgbImage) -> f64 {
         .map(|(a, b)| u64::from(a.abs_diff(*b)))
         .sum();
     total as f64 / a.as_raw().len() as f64
+}
+
+/// Cuts a file in half.
+pub fn halve(path: &Path) {
+    let bytes = std::fs::read(path).unwrap();
+    std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+}
+
+/// An image, or what is wrong with it.
+pub fn decoded(path: &Path) -> Result<RgbImage, ImageFault> {
+    decode_rgb8(path).map_err(|error| match error {
+        DataError::BadImage { path: named, fault } => {
+            assert_eq!(named, path);
+            fault
+        }
+        other => panic!("{}: {other:?}", path.display()),
+    })
+}
+
+/// A named pipe.
+pub fn pipe(path: &Path) {
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
 }

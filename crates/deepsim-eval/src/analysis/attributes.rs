@@ -15,8 +15,9 @@ use tch::{Kind, Tensor};
 
 use crate::error::{EvalError, Result};
 use crate::measure::photos::{LeftOut, encoded, from_data, picked, some, within};
+use crate::run::catalog;
 use crate::run::loaded::Loaded;
-use crate::show::format::{self, Format, columns, number};
+use crate::show::format::{number, table};
 
 /// Images of either kind that an attribute needs among those of the training: a mean of fewer is an image.
 pub const FEW: usize = 5;
@@ -277,48 +278,27 @@ fn known(side: &Side, labels: &Attributes, attribute: &str) -> (Vec<usize>, Vec<
         .unzip()
 }
 
-/// Numbers of several runs and attributes, in a format.
-///
-/// # Errors
-/// None of ours.
-pub fn render(rows: &[Numbers], format: Format) -> Result<String> {
-    format::render(rows, format, text)
-}
-
-fn text(rows: &[Numbers]) -> String {
+/// Numbers of several runs and attributes as a table.
+pub fn text(rows: &[Numbers]) -> String {
     let change = |a: Option<f64>, b: Option<f64>| format!("{} → {}", number(a, 0), number(b, 0));
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|r| {
-            vec![
-                crate::run::catalog::name(std::path::Path::new(&r.run)),
-                r.attribute.clone(),
-                format!("{}/{}", r.with, r.without),
-                format!("{:.2}", r.length),
-                r.held_out.to_string(),
-                number(r.probe, 0),
-                number(r.guess, 0),
-                change(r.found_before, r.found_added),
-                change(r.missed_before, r.missed_removed),
-            ]
-        })
-        .collect();
-    let head = [
-        "run",
-        "attribute",
-        "with/out",
-        "length",
-        "held out",
-        "probe %",
-        "guess %",
-        "added %",
-        "removed %",
-    ];
+    let table = table(
+        rows,
+        &[
+            ("run", &|r| catalog::name(&r.run)),
+            ("attribute", &|r| r.attribute.clone()),
+            ("with/out", &|r| format!("{}/{}", r.with, r.without)),
+            ("length", &|r| format!("{:.2}", r.length)),
+            ("held out", &|r| r.held_out.to_string()),
+            ("probe %", &|r| number(r.probe, 0)),
+            ("guess %", &|r| number(r.guess, 0)),
+            ("added %", &|r| change(r.found_before, r.found_added)),
+            ("removed %", &|r| change(r.missed_before, r.missed_removed)),
+        ],
+    );
     format!(
-        "{}probe: held-out images whose attribute a straight line reads from their codes (guess: by saying \
+        "{table}probe: held-out images whose attribute a straight line reads from their codes (guess: by saying \
          the commoner one).\nadded: images without the attribute in whose reconstruction the probe finds it, \
          before → with the vector added;\nremoved: images with it in whose reconstruction the probe misses \
-         it, before → with the vector taken away.\n",
-        columns(&head, &cells)
+         it, before → with the vector taken away.\n"
     )
 }

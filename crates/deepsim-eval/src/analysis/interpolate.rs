@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use crate::error::{EvalError, Result};
 use crate::measure::scale::distances;
 use crate::run::loaded::Loaded;
-use crate::show::format::{self, Format, columns, number};
+use crate::show::format::{number, table};
 
 /// Frames at most: beyond it nobody looks, and memory would be the user's surprise.
 pub const MAX_STEPS: usize = 1000;
@@ -123,35 +123,24 @@ fn smoothness(steps: &[f64], ends: f64) -> Smoothness {
     }
 }
 
-/// Frames of several runs, in a format. Text ends with each run's smoothness.
-///
-/// # Errors
-/// None of ours.
-pub fn render(runs: &[(&[Step], Smoothness)], format: Format) -> Result<String> {
-    let rows: Vec<Step> = runs.iter().flat_map(|(steps, _)| *steps).cloned().collect();
-    format::render(&rows, format, |_| text(runs))
-}
-
-fn text(runs: &[(&[Step], Smoothness)]) -> String {
+/// Frames of several runs as tables, each with its smoothness.
+pub fn text(runs: &[(Vec<Step>, Smoothness)]) -> String {
     let mut out = String::new();
     for (steps, smooth) in runs {
         let Some(first) = steps.first() else { continue };
-        let cells: Vec<Vec<String>> = steps
-            .iter()
-            .map(|s| {
-                vec![
-                    s.frame.to_string(),
-                    format!("{:.3}", s.t),
-                    number(s.step, 2),
-                    s.file.clone(),
-                ]
-            })
-            .collect();
+        let table = table(
+            steps,
+            &[
+                ("frame", &|s| s.frame.to_string()),
+                ("t", &|s| format!("{:.3}", s.t)),
+                ("step", &|s| number(s.step, 2)),
+                ("file", &|s| s.file.clone()),
+            ],
+        );
         out.push_str(&format!(
-            "{}\n{}largest step / mean step {:.2}, path / distance of its ends {:.2}\n\
+            "{}\n{table}largest step / mean step {:.2}, path / distance of its ends {:.2}\n\
              (step: root mean squared change of pixels, grey levels)\n",
             one_line(&first.run),
-            columns(&["frame", "t", "step", "file"], &cells),
             smooth.max_over_mean,
             smooth.path_over_ends
         ));

@@ -2,7 +2,6 @@
 //! each measured by all metrics (the argument of Snell, Ridgeway et al.: what is trained for is what is gained).
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use deepsim_data::Dataset;
 use deepsim_data::terminal::one_line;
@@ -21,9 +20,9 @@ use tch::{Kind, Tensor};
 use crate::error::Result;
 use crate::measure::metrics::{Metrics, Score};
 use crate::measure::photos::{LeftOut, categories, category, encoded, from_data, narrowed, some};
-use crate::run::catalog::decoded_name;
+use crate::run::catalog::{self, decoded_name};
 use crate::run::loaded::{HeldOutImages, Loaded};
-use crate::show::format::{self, Format, columns};
+use crate::show::format::table;
 
 /// What is said of one run.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -215,56 +214,38 @@ pub fn measure(run: &Loaded, of: &HeldOutImages, metrics: &Metrics) -> Result<Ro
     })
 }
 
-/// Rows in a format; text has one table for each task.
-///
-/// # Errors
-/// None of ours.
-pub fn render(rows: &[Row], format: Format) -> Result<String> {
-    let mut sorted = rows.to_vec();
-    sorted.sort_by_key(|r| {
+/// Brings rows of one task next to each other.
+pub fn sort(rows: &mut [Row]) {
+    rows.sort_by_key(|r| {
         let of = (r.task.clone(), r.photos.clone());
         (of, r.trained_with.clone(), r.run.clone())
     });
-    format::render(&sorted, format, text)
 }
 
-fn text(rows: &[Row]) -> String {
+/// Sorted rows as a table for each task.
+pub fn text(rows: &[Row]) -> String {
+    let share = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{:.0} %", 100.0 * v));
     let mut out = String::new();
     for of_task in rows.chunk_by(|a, b| a.task == b.task && a.photos == b.photos) {
-        let cells: Vec<Vec<String>> = of_task
-            .iter()
-            .map(|r| {
-                vec![
-                    r.trained_with.clone(),
-                    format!("{:.2}", r.l1),
-                    format!("{:.2}", r.l2),
-                    format!("{:.3}", r.ssim),
-                    format!("{:.3}", r.ms_ssim),
-                    r.lpips.text(3),
-                    format!("{:.2}", r.gradient_energy),
-                    r.classified
-                        .map_or("-".to_owned(), |v| format!("{:.0} %", 100.0 * v)),
-                    crate::run::catalog::name(Path::new(&r.run)),
-                ]
-            })
-            .collect();
+        let table = table(
+            of_task,
+            &[
+                ("trained with", &|r| r.trained_with.clone()),
+                ("L1", &|r| format!("{:.2}", r.l1)),
+                ("L2", &|r| format!("{:.2}", r.l2)),
+                ("SSIM", &|r| format!("{:.3}", r.ssim)),
+                ("MS-SSIM", &|r| format!("{:.3}", r.ms_ssim)),
+                ("LPIPS", &|r| r.lpips.text(3)),
+                ("sharp", &|r| format!("{:.2}", r.gradient_energy)),
+                ("class", &|r| share(r.classified)),
+                ("run", &|r| catalog::name(&r.run)),
+            ],
+        );
         let (task, n) = of_task.first().map_or(("", 0), |r| (r.task.as_str(), r.n));
         let scales = of_task.first().map_or(0, |r| r.scales);
-        let head = [
-            "trained with",
-            "L1",
-            "L2",
-            "SSIM",
-            "MS-SSIM",
-            "LPIPS",
-            "sharp",
-            "class",
-            "run",
-        ];
         out.push_str(&format!(
-            "{}, {n} held-out photos (MS-SSIM at {scales} scales)\n{}\n",
-            one_line(task),
-            columns(&head, &cells)
+            "{}, {n} held-out photos (MS-SSIM at {scales} scales)\n{table}\n",
+            one_line(task)
         ));
     }
     if !rows.is_empty() {

@@ -1,7 +1,5 @@
 //! Several images of the same features: how far they are apart, and whether each still has the features.
 
-use std::path::Path;
-
 use deepsim_data::spread;
 use deepsim_experiment::Clip;
 use deepsim_experiment::evaluate::held_out_of;
@@ -14,8 +12,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{EvalError, Result};
 use crate::measure::photos::{picked, within};
+use crate::run::catalog;
 use crate::run::loaded::{HeldOutImages, Loaded};
-use crate::show::format::{self, Format, columns, number};
+use crate::show::format::{number, table};
 
 /// Factor by which the sheet's maps of deviations are brightened.
 pub const BRIGHTER: f64 = 4.0;
@@ -207,43 +206,28 @@ fn sum_of_pairs(draws: &[Tensor]) -> Result<f64> {
     Ok(all)
 }
 
-/// Numbers of several runs, in a format.
-///
-/// # Errors
-/// None of ours.
-pub fn render(rows: &[Numbers], format: Format) -> Result<String> {
-    format::render(rows, format, text)
-}
-
-fn text(rows: &[Numbers]) -> String {
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|r| {
-            vec![
-                crate::run::catalog::name(Path::new(&r.run)),
-                if r.conditioned {
-                    "yes".to_owned()
-                } else {
-                    "no".to_owned()
-                },
-                format!("{}", r.diversity),
-                format!("{:.1}", r.spread),
-                number(r.feature_spread, 1),
-                number(r.feature_error, 1),
-                number(r.feature_error_of_mean, 1),
-                format!("{:.1}", r.image_error),
-                format!("{:.2}", r.gradient_energy),
-            ]
-        })
-        .collect();
-    let head = [
-        "run", "D sees", "reward", "spread", "of feat.", "feature", "at mean", "image", "sharp",
-    ];
+/// Numbers of several runs as a table.
+pub fn text(rows: &[Numbers]) -> String {
+    let table = table(
+        rows,
+        &[
+            ("run", &|r| catalog::name(&r.run)),
+            ("D sees", &|r| {
+                (if r.conditioned { "yes" } else { "no" }).to_owned()
+            }),
+            ("reward", &|r| r.diversity.to_string()),
+            ("spread", &|r| format!("{:.1}", r.spread)),
+            ("of feat.", &|r| number(r.feature_spread, 1)),
+            ("feature", &|r| number(r.feature_error, 1)),
+            ("at mean", &|r| number(r.feature_error_of_mean, 1)),
+            ("image", &|r| format!("{:.1}", r.image_error)),
+            ("sharp", &|r| format!("{:.2}", r.gradient_energy)),
+        ],
+    );
     format!(
-        "{}spread: distance of two images of the same features, % of that of two held-out images; of feat.: the \
+        "{table}spread: distance of two images of the same features, % of that of two held-out images; of feat.: the \
          same\nof their features. feature, image: errors of images with noise (at mean: noise zero), %.\n\
-         D sees: whether the discriminator sees the features; reward: weight of diversity.\n",
-        columns(&head, &cells)
+         D sees: whether the discriminator sees the features; reward: weight of diversity.\n"
     )
 }
 

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::measure::photos::{from_data, narrowed, picked, within};
 use crate::measure::scale::{Scale, distances, mean};
 use crate::run::loaded::{HeldOutImages, Loaded};
-use crate::show::format::{self, Format, columns};
+use crate::show::format::table;
 
 /// Mean distances of one iteration's images, in percent of the mean distance between different
 /// held-out images, as in Table 2. (Iteration 1 is the usual reconstruction.)
@@ -151,53 +151,32 @@ pub fn compute(
     })
 }
 
-/// The drift in a format.
-///
-/// # Errors
-/// None of ours.
-pub fn render(rows: &[Drift], format: Format) -> Result<String> {
-    format::render(rows, format, text)
-}
-
-fn text(rows: &[Drift]) -> String {
+/// The drift as a table for each run.
+pub fn text(rows: &[Drift]) -> String {
     let mut out = String::from(
         "Drift while re-encoding, in % of the mean distance between different photos\n\
          (image / feature: to the photo; step: to the iteration before)\n",
     );
     for of_run in rows.chunk_by(|a, b| a.run == b.run) {
-        let two = |v: f64| format!("{v:.1}");
-        let cells: Vec<Vec<String>> = of_run
-            .iter()
-            .map(|r| {
-                vec![
-                    r.iteration.to_string(),
-                    two(r.image_to_original),
-                    two(r.feature_to_original),
-                    two(r.image_to_previous),
-                    two(r.feature_to_previous),
-                ]
-            })
-            .collect();
+        let table = table(
+            of_run,
+            &[
+                ("iteration", &|r| r.iteration.to_string()),
+                ("image", &|r| format!("{:.1}", r.image_to_original)),
+                ("feature", &|r| format!("{:.1}", r.feature_to_original)),
+                ("image step", &|r| format!("{:.1}", r.image_to_previous)),
+                ("feature step", &|r| format!("{:.1}", r.feature_to_previous)),
+            ],
+        );
         let (run, n, pairs) = of_run
             .first()
             .map_or(("", 0, 0), |r| (r.run.as_str(), r.n, r.n_pairs_from));
-        let head = [
-            "iteration",
-            "image",
-            "feature",
-            "image step",
-            "feature step",
-        ];
         let from = if pairs == n {
             String::new()
         } else {
             format!("; distances relative to the pairs of {pairs} held-out images")
         };
-        out.push_str(&format!(
-            "\n{} ({n} photos{from})\n{}",
-            one_line(run),
-            columns(&head, &cells)
-        ));
+        out.push_str(&format!("\n{} ({n} photos{from})\n{table}", one_line(run)));
     }
     out
 }
@@ -218,6 +197,6 @@ mod tests {
             n: 38,
             n_pairs_from: 38,
         };
-        insta::assert_snapshot!(render(&[row(1, 41.25), row(2, 50.0)], Format::Text).unwrap());
+        insta::assert_snapshot!(text(&[row(1, 41.25), row(2, 50.0)]));
     }
 }

@@ -18,7 +18,7 @@ use crate::error::{EvalError, Result};
 use crate::measure::metrics::features_at;
 use crate::measure::photos::{LeftOut, encoded, picked};
 use crate::run::loaded::{HeldOutImages, Loaded};
-use crate::show::format::{self, Format, columns, number};
+use crate::show::format::{columns, number};
 
 /// The network in whose features samples and images are set against each other.
 pub const REFERENCE_NET: NetKind = NetKind::EfficientNetLite0;
@@ -216,15 +216,8 @@ pub fn measure(
     Ok(numbers)
 }
 
-/// Numbers of several runs, in a format.
-///
-/// # Errors
-/// None of ours.
-pub fn render(rows: &[Numbers], format: Format) -> Result<String> {
-    format::render(rows, format, text)
-}
-
-fn text(rows: &[Numbers]) -> String {
+/// Numbers of several runs as a table.
+pub fn text(rows: &[Numbers]) -> String {
     let Some(first) = rows.first() else {
         return String::new();
     };
@@ -232,7 +225,7 @@ fn text(rows: &[Numbers]) -> String {
         .iter()
         .map(|r| {
             vec![
-                crate::run::catalog::name(Path::new(&r.run)),
+                crate::run::catalog::name(&r.run),
                 r.comparator.clone(),
                 format!("{:.1}", r.kl),
                 format!("{:.1}", r.image_error),

@@ -358,8 +358,8 @@ pub fn rows(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::show::format::Format;
-    use crate::show::table2_text::render;
+    use crate::show::format::{Format, render};
+    use crate::show::table2_text::text;
 
     fn experiment(name: &str) -> Experiment {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
@@ -417,18 +417,21 @@ mod tests {
                 .all(|r| r.image_error.is_none() && r.paper_image_error.is_some())
         );
         let value: serde_json::Value =
-            serde_json::from_str(&render(&rows, Format::Json).unwrap()).unwrap();
+            serde_json::from_str(&render(&rows, Format::Json, text).unwrap()).unwrap();
         let fc6 = &value[9];
         assert_eq!(fc6["method"], "deepsim");
         assert_eq!(fc6["paper_feature_error"], 37.0);
         assert!(fc6["image_error"].is_null());
-        assert_eq!(render(&rows, Format::Csv).unwrap().lines().count(), 15);
+        assert_eq!(
+            render(&rows, Format::Csv, text).unwrap().lines().count(),
+            15
+        );
     }
 
     #[test]
     fn the_text_fits_eighty_columns() {
         let rows = rows(None, options(&Consent::none()), |_| {}, |_| {}).unwrap();
-        let text = render(&rows, Format::Text).unwrap();
+        let text = text(&rows);
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
         assert!(
             text.contains("DeePSiM, AlexNet CONV5   43/37  55/48  61/45  63/29"),

@@ -17,7 +17,7 @@ use crate::error::{EvalError, Result};
 use crate::run::catalog::name;
 use crate::show::sheet::{images, png};
 
-pub use tally::{Preference, count, render};
+pub use tally::{Preference, count, text};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
@@ -54,7 +54,7 @@ pub fn page(
     consent: &Consent,
     device: Device,
 ) -> Result<(String, usize)> {
-    let names: Vec<String> = runs.iter().map(|run| name(run)).collect();
+    let names: Vec<String> = runs.iter().map(name).collect();
     let refuse = |reason: &str| EvalError::usage("RUN", names.join(" "), reason);
     if names.len() < 2 {
         return Err(refuse("name at least two runs to choose between"));

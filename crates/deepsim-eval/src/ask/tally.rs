@@ -8,7 +8,7 @@ use deepsim_experiment::{ExperimentError, files};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EvalError, Result};
-use crate::show::format::{self, Format, columns, number};
+use crate::show::format::{number, table};
 
 /// A file that the page saved.
 #[derive(Debug, Deserialize)]
@@ -123,38 +123,27 @@ fn wilson(hits: usize, of: usize) -> (f64, f64) {
     ((middle - half).max(0.0), (middle + half).min(1.0))
 }
 
-/// Rows in a format.
-///
-/// # Errors
-/// None of ours.
-pub fn render(rows: &[Preference], format: Format) -> Result<String> {
-    format::render(rows, format, text)
-}
-
-fn text(rows: &[Preference]) -> String {
+/// The numbers as a table.
+pub fn text(rows: &[Preference]) -> String {
     if rows.is_empty() {
         return "What people prefer: not asked.\n".to_owned();
     }
     let percent = |v: Option<f64>| number(v.map(|v| 100.0 * v), 0);
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|r| {
-            vec![
-                r.a.clone(),
-                r.b.clone(),
-                r.people.to_string(),
-                r.answers.to_string(),
-                format!("{} %", percent(r.prefer_a)),
-                format!("{} to {} %", percent(r.low), percent(r.high)),
-                format!("{} %", percent(r.left)),
-            ]
-        })
-        .collect();
-    let head = ["A", "B", "people", "answers", "prefer A", "95 %", "left"];
-    format!(
-        "{}\n95 %: Wilson's interval, as if a person's answers did not hang together.\n",
-        columns(&head, &cells)
-    )
+    let table = table(
+        rows,
+        &[
+            ("A", &|r| r.a.clone()),
+            ("B", &|r| r.b.clone()),
+            ("people", &|r| r.people.to_string()),
+            ("answers", &|r| r.answers.to_string()),
+            ("prefer A", &|r| format!("{} %", percent(r.prefer_a))),
+            ("95 %", &|r| {
+                format!("{} to {} %", percent(r.low), percent(r.high))
+            }),
+            ("left", &|r| format!("{} %", percent(r.left))),
+        ],
+    );
+    format!("{table}\n95 %: Wilson's interval, as if a person's answers did not hang together.\n")
 }
 
 #[cfg(test)]
@@ -191,7 +180,7 @@ mod tests {
             (low - 0.300_6).abs() < 1e-3 && (high - 0.954_4).abs() < 1e-3,
             "{low} {high}"
         );
-        assert!(render(&rows, Format::Text).unwrap().contains("75 %"));
+        assert!(text(&rows).contains("75 %"));
 
         let again = folder.path().join("copy.json");
         std::fs::copy(&one, &again).unwrap();
@@ -210,6 +199,6 @@ mod tests {
     #[test]
     fn nobody_asked_is_said() {
         assert_eq!(count(&[]).unwrap(), []);
-        assert!(render(&[], Format::Text).unwrap().contains("not asked"));
+        assert!(text(&[]).contains("not asked"));
     }
 }

@@ -36,12 +36,8 @@ pub struct Ask {
     device: String,
 }
 
-impl Ask {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, consent: &Consent) -> Result<()> {
+impl super::run::Run for Ask {
+    fn run(self, consent: &Consent) -> Result<()> {
         output::check("--out", &self.out, output::Kind::Page)?;
         at_least_one("--images", self.images)?;
         let device = device::choose(&self.device)?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use deepsim_eval::ask;
-use deepsim_eval::show::format::Format;
+use deepsim_eval::show::format::{Format, render};
 use deepsim_eval::show::output;
 use deepsim_experiment::Consent;
 
@@ -23,15 +23,9 @@ pub struct Asked {
     format: Format,
 }
 
-impl Asked {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, _consent: &Consent) -> Result<()> {
-        output::show_as(
-            self.format,
-            &ask::render(&ask::count(&self.answers)?, self.format)?,
-        )
+impl super::run::Run for Asked {
+    fn run(self, _consent: &Consent) -> Result<()> {
+        let counted = ask::count(&self.answers)?;
+        output::show_as(self.format, &render(&counted, self.format, ask::text)?)
     }
 }

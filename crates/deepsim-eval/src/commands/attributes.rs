@@ -63,12 +63,8 @@ pub struct Attributes {
     out: PathBuf,
 }
 
-impl Attributes {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, consent: &Consent) -> Result<()> {
+impl super::run::Run for Attributes {
+    fn run(self, consent: &Consent) -> Result<()> {
         at_least_one("--show", self.show)?;
         at_least_one("--images", self.images)?;
         if !self.strength.is_finite() {
@@ -131,11 +127,6 @@ impl Attributes {
                 all.push(found.numbers);
             }
         }
-        put(
-            &attributes::render(&all, self.format)?,
-            "attributes",
-            self.format,
-            &self.out,
-        )
+        put(&all, attributes::text, "attributes", self.format, &self.out)
     }
 }

@@ -20,12 +20,8 @@ pub enum Baseline {
     Mv(Mv),
 }
 
-impl Baseline {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, consent: &Consent) -> Result<()> {
+impl super::run::Run for Baseline {
+    fn run(self, consent: &Consent) -> Result<()> {
         match self {
             Baseline::Mv(asked) => asked.run(consent),
         }
@@ -74,23 +70,12 @@ pub struct Mv {
 
 impl Mv {
     fn run(self, consent: &Consent) -> Result<()> {
-        let Mv {
-            experiment,
-            set,
-            images,
-            batch,
-            tv,
-            seed,
-            out,
-            fresh,
-            device,
-        } = self;
-        at_least_one("--batch", batch)?;
-        at_least_two("--images", images)?;
-        if let Some(tv) = tv.filter(|t| !(t.is_finite() && *t >= 0.0)) {
+        at_least_one("--batch", self.batch)?;
+        at_least_two("--images", self.images)?;
+        if let Some(tv) = self.tv.filter(|t| !(t.is_finite() && *t >= 0.0)) {
             return Err(EvalError::usage("--tv", tv, "must be a number from 0 on"));
         }
-        let experiment = Experiment::load(&experiment, &set)?;
+        let experiment = Experiment::load(&self.experiment, &self.set)?;
         if experiment.config.latent.is_some() {
             let reason = "its encoder learns with the generator; give one whose features are a network's own";
             return Err(EvalError::usage(
@@ -101,14 +86,14 @@ impl Mv {
         }
         let crop = experiment.config.data.crop;
         let source = &experiment.encoder;
-        let out = out.unwrap_or_else(|| {
+        let out = self.out.unwrap_or_else(|| {
             Path::new("runs").join(format!(
                 "mv-{}-{crop}",
                 source.to_string().replace(':', "-")
             ))
         });
-        mv::check(&out, fresh)?;
-        let device = device::choose(&device)?;
+        mv::check(&out, self.fresh)?;
+        let device = device::choose(&self.device)?;
         let data = Dataset::open_and_tell(&experiment.config.data.test)?;
         let of_run = run_dir::of_file(&experiment.path)?;
         let permit = match &of_run {
@@ -117,22 +102,22 @@ impl Mv {
         };
         let perception = Perception::encoder_alone(&experiment, &permit, device)?;
         let layer = source.network().map_or("", |n| n.tap.name());
-        let weight = tv.unwrap_or_else(|| mv::total_variation_for(layer));
-        let settings = mv::Settings::published(crop, weight, seed);
-        let n = data.len().min(images);
+        let weight = self.tv.unwrap_or_else(|| mv::total_variation_for(layer));
+        let settings = mv::Settings::published(crop, weight, self.seed);
+        let n = data.len().min(self.images);
         let bar = bar((n * settings.steps()) as u64, "photos × steps");
         let made = mv::compute(
             &experiment,
             &perception,
             &data,
             &settings,
-            (images, batch),
+            (self.images, self.batch),
             device,
             |n| bar.inc(n),
         )
         .while_running()?;
         bar.finish_and_clear();
-        mv::write(&out, &made, fresh).while_running()?;
+        mv::write(&out, &made, self.fresh).while_running()?;
         let mean = |of: fn(&mv::Photo) -> f64| {
             made.photos.iter().map(of).sum::<f64>() / made.photos.len().max(1) as f64
         };

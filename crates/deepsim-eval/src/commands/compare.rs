@@ -32,12 +32,8 @@ pub struct Compare {
     device: String,
 }
 
-impl Compare {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, consent: &Consent) -> Result<()> {
+impl super::run::Run for Compare {
+    fn run(self, consent: &Consent) -> Result<()> {
         at_least_one("--images", self.images)?;
         let device = device::choose(&self.device)?;
         let names = compare::compare(

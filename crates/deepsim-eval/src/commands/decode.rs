@@ -42,12 +42,8 @@ pub struct Decode {
     format: Format,
 }
 
-impl Decode {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, _consent: &Consent) -> Result<()> {
+impl super::run::Run for Decode {
+    fn run(self, _consent: &Consent) -> Result<()> {
         let device = device::choose(&self.device)?;
         let made = decode::decode(
             &self.generator.open(device)?,

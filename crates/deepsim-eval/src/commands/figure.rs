@@ -70,12 +70,8 @@ pub struct Figure {
     out: PathBuf,
 }
 
-impl Figure {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, consent: &Consent) -> Result<()> {
+impl super::run::Run for Figure {
+    fn run(self, consent: &Consent) -> Result<()> {
         at_least_one("--images", self.images)?;
         let device = self.runs.device()?;
         let folder = runs::folder(self.runs.runs.clone())?;

@@ -47,12 +47,8 @@ pub struct Interpolate {
     out: PathBuf,
 }
 
-impl Interpolate {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, consent: &Consent) -> Result<()> {
+impl super::run::Run for Interpolate {
+    fn run(self, consent: &Consent) -> Result<()> {
         let device = self.runs.device()?;
         let mut all = Vec::new();
         self.runs.each(consent, device, |run| {
@@ -91,8 +87,8 @@ impl Interpolate {
             all.push((made.steps, made.smoothness));
             Ok(())
         })?;
-        let all: Vec<_> = all.iter().map(|(s, m)| (s.as_slice(), *m)).collect();
-        let text = interpolate::render(&all, self.format)?;
-        put(&text, "interpolate", self.format, &self.out)
+        let frames: Vec<_> = all.iter().flat_map(|(steps, _)| steps).cloned().collect();
+        let text = |_: &[_]| interpolate::text(&all);
+        put(&frames, text, "interpolate", self.format, &self.out)
     }
 }

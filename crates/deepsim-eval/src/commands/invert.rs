@@ -41,12 +41,8 @@ pub struct Invert {
     format: Format,
 }
 
-impl Invert {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, consent: &Consent) -> Result<()> {
+impl super::run::Run for Invert {
+    fn run(self, consent: &Consent) -> Result<()> {
         let device = device::choose(&self.device)?;
         let generator = self.generator.open(device)?;
         let made = invert::invert(

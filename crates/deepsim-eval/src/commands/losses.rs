@@ -47,12 +47,8 @@ pub struct Losses {
     out: PathBuf,
 }
 
-impl Losses {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, consent: &Consent) -> Result<()> {
+impl super::run::Run for Losses {
+    fn run(self, consent: &Consent) -> Result<()> {
         at_least_two("--images", self.images)?;
         at_least_one("--show", self.show)?;
         let device = self.runs.device()?;
@@ -97,11 +93,7 @@ impl Losses {
             let name = file_name(task, &mut taken);
             wrote(&self.out.join(format!("losses-{name}.png")), &sheet.png()?)?;
         }
-        put(
-            &losses::render(&all, self.format)?,
-            "losses",
-            self.format,
-            &self.out,
-        )
+        losses::sort(&mut all);
+        put(&all, losses::text, "losses", self.format, &self.out)
     }
 }

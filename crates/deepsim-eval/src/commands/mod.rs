@@ -17,6 +17,7 @@ mod preimages;
 pub mod print;
 mod reencode;
 mod report;
+mod run;
 mod runs;
 mod sample;
 mod table1;
@@ -26,6 +27,7 @@ use clap::Subcommand;
 use deepsim_experiment::Consent;
 
 use print::Result;
+use run::Run;
 
 /// A command and what it is asked.
 #[derive(Subcommand)]
@@ -54,10 +56,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
+    /// Does it, as [`Run::run`] of the command.
     pub fn run(self, consent: &Consent) -> Result<()> {
         match self {
             Command::Table1(asked) => asked.run(consent),

@@ -39,12 +39,8 @@ pub struct Neighbors {
     out: PathBuf,
 }
 
-impl Neighbors {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, consent: &Consent) -> Result<()> {
+impl super::run::Run for Neighbors {
+    fn run(self, consent: &Consent) -> Result<()> {
         at_least_two("--images", self.images)?;
         at_least_one("--show", self.show)?;
         let device = self.runs.device()?;
@@ -67,7 +63,12 @@ impl Neighbors {
             all.extend(made.rows);
             Ok(())
         })?;
-        let text = neighbors_table::render(&all, self.format)?;
-        put(&text, "neighbors", self.format, &self.out)
+        put(
+            &all,
+            neighbors_table::text,
+            "neighbors",
+            self.format,
+            &self.out,
+        )
     }
 }

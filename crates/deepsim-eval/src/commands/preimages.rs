@@ -51,12 +51,8 @@ pub struct Preimages {
     out: PathBuf,
 }
 
-impl Preimages {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, consent: &Consent) -> Result<()> {
+impl super::run::Run for Preimages {
+    fn run(self, consent: &Consent) -> Result<()> {
         at_least_one("--show", self.show)?;
         for (option, value) in [("--draws", self.draws), ("--images", self.images)] {
             at_least(2, option, value, ": distances are measured")?;
@@ -92,11 +88,6 @@ impl Preimages {
             wrote(&self.out.join(format!("{file}.png")), &sheet.png()?)?;
             all.push(drawn.numbers);
         }
-        put(
-            &preimages::render(&all, self.format)?,
-            "preimages",
-            self.format,
-            &self.out,
-        )
+        put(&all, preimages::text, "preimages", self.format, &self.out)
     }
 }

@@ -60,9 +60,16 @@ pub fn no_runs(asked: Option<&Path>) {
     tracing::info!("hint: {none}; `cargo xtask quickstart` trains one on sample photos");
 }
 
-/// Prints numbers; what is no text is kept beside the images, too.
-pub fn put(text: &str, name: &str, format: Format, out: &Path) -> Result<()> {
-    output::show_as(format, text)?;
+/// Prints numbers and keeps them beside the images; `text` makes them readable.
+pub fn put<T: Serialize + Default>(
+    rows: &[T],
+    text: impl FnOnce(&[T]) -> String,
+    name: &str,
+    format: Format,
+    out: &Path,
+) -> Result<()> {
+    let text = render(rows, format, text)?;
+    output::show_as(format, &text)?;
     wrote(
         &out.join(format!("{name}.{}", format.extension())),
         text.as_bytes(),

@@ -54,12 +54,8 @@ pub struct Reencode {
     out: PathBuf,
 }
 
-impl Reencode {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, consent: &Consent) -> Result<()> {
+impl super::run::Run for Reencode {
+    fn run(self, consent: &Consent) -> Result<()> {
         if self.photos.is_empty() {
             at_least_two("--images", self.images)?
         } else {
@@ -115,11 +111,6 @@ impl Reencode {
             all.extend(made.drift);
             Ok(())
         })?;
-        put(
-            &reencode::render(&all, self.format)?,
-            "reencode",
-            self.format,
-            &self.out,
-        )
+        put(&all, reencode::text, "reencode", self.format, &self.out)
     }
 }

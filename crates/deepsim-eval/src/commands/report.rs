@@ -47,12 +47,8 @@ pub struct Report {
     out: PathBuf,
 }
 
-impl Report {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, consent: &Consent) -> Result<()> {
+impl super::run::Run for Report {
+    fn run(self, consent: &Consent) -> Result<()> {
         at_least_one("--photos", self.photos)?;
         at_least_two("--images", self.images)?;
         let folder = runs::needed(self.runs.runs.clone())?;

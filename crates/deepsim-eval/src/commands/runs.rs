@@ -54,12 +54,12 @@ pub struct Runs {
     output: Output,
 }
 
-impl Runs {
+impl super::run::Run for Runs {
     /// Does it.
     ///
     /// # Errors
     /// What the command line names wrongly, and runs that are damaged, after the table is printed.
-    pub fn run(self, _consent: &Consent) -> Result<()> {
+    fn run(self, _consent: &Consent) -> Result<()> {
         let folder = runs::folder(self.runs.clone())?;
         let mut rows = match &folder {
             Some(folder) => table::read(folder, warn)?,

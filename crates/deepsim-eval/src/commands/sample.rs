@@ -52,12 +52,8 @@ pub struct Sample {
     out: PathBuf,
 }
 
-impl Sample {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, consent: &Consent) -> Result<()> {
+impl super::run::Run for Sample {
+    fn run(self, consent: &Consent) -> Result<()> {
         for (option, value) in [("--count", self.count), ("--images", self.images)] {
             at_least(2, option, value, ": distributions are compared")?;
         }
@@ -96,12 +92,7 @@ impl Sample {
         })?;
         match (all.is_empty(), without) {
             (true, Some(run)) => Err(EvalError::NoPrior { run }),
-            _ => put(
-                &sample::render(&all, self.format)?,
-                "samples",
-                self.format,
-                &self.out,
-            ),
+            _ => put(&all, sample::text, "samples", self.format, &self.out),
         }
     }
 }

@@ -25,12 +25,8 @@ pub struct Table1 {
     output: Output,
 }
 
-impl Table1 {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, _consent: &Consent) -> Result<()> {
+impl super::run::Run for Table1 {
+    fn run(self, _consent: &Consent) -> Result<()> {
         let spec = match self.file.or(self.experiment) {
             Some(path) => Experiment::load(&path, &[])?.generator,
             None => table1::paper_spec(),

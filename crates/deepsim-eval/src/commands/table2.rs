@@ -8,7 +8,7 @@ use deepsim_eval::analysis::table2;
 use deepsim_eval::error::WhileRunning as _;
 use deepsim_eval::measure::metrics::Metrics;
 use deepsim_eval::run::runs;
-use deepsim_eval::show::format::Format;
+use deepsim_eval::show::format::{Format, render};
 use deepsim_eval::show::table2_text;
 use deepsim_experiment::{Clip, Consent};
 
@@ -48,12 +48,8 @@ pub struct Table2 {
     output: Output,
 }
 
-impl Table2 {
-    /// Does it.
-    ///
-    /// # Errors
-    /// What the command line names wrongly, and failures of the work.
-    pub fn run(self, consent: &Consent) -> Result<()> {
+impl super::run::Run for Table2 {
+    fn run(self, consent: &Consent) -> Result<()> {
         at_least_two("--images", self.images)?;
         let output = &self.output;
         let folder = runs::folder(self.runs.runs.clone())?;
@@ -97,7 +93,7 @@ impl Table2 {
             }
             no_runs(self.runs.runs.as_deref());
         }
-        let mut text = table2_text::render(&rows, output.format)?;
+        let mut text = render(&rows, output.format, table2_text::text)?;
         if self.judges && output.format == Format::Text {
             text.push_str(&table2_text::metrics(&rows));
         }

@@ -70,7 +70,7 @@ fn share(score: Score) -> String {
 
 fn run_name(row: &Row) -> String {
     let run = row.run.as_deref().unwrap_or_default();
-    crate::run::catalog::name(std::path::Path::new(run))
+    crate::run::catalog::name(run)
 }
 
 /// Our rows, those of the same images in one table.

@@ -292,7 +292,7 @@ pub fn check(path: &Path) -> Result<()> {
     let mut there: Vec<String> = find_runs(parent)
         .unwrap_or_default()
         .iter()
-        .map(|run| name(run))
+        .map(name)
         .collect();
     let folder = terminal::path(parent);
     let name = name(path);
@@ -326,7 +326,8 @@ pub fn check(path: &Path) -> Result<()> {
 }
 
 /// Name of a run for files and labels: its folder's.
-pub fn name(path: &Path) -> String {
+pub fn name(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
     let last = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     last.file_name()
         .map_or("run".to_owned(), |n| n.to_string_lossy().into_owned())

@@ -114,6 +114,17 @@ pub fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// A column of [`table`]: its name, and what stands in it of a row.
+pub type Column<'a, T> = (&'a str, &'a dyn Fn(&T) -> String);
+
+/// The same of rows that have a cell in each column.
+pub fn table<T>(rows: &[T], all: &[Column<'_, T>]) -> String {
+    let header: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+    let cells = |row: &T| all.iter().map(|(_, cell)| cell(row)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
+    columns(&header, &rows)
+}
+
 /// Rows in a format; `text` makes them readable.
 ///
 /// # Errors

@@ -3,19 +3,19 @@
 use deepsim_data::terminal::one_line;
 
 use crate::analysis::neighbors::Row;
-use crate::error::Result;
-use crate::show::format::{self, Format, columns};
+use crate::show::format::table;
 
-/// The rows in a format.
-///
-/// # Errors
-/// None of ours.
-pub fn render(rows: &[Row], format: Format) -> Result<String> {
-    format::render(rows, format, text)
-}
-
-fn text(rows: &[Row]) -> String {
+/// The rows as a table.
+pub fn text(rows: &[Row]) -> String {
     let percent = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{:.0}", 100.0 * v));
+    let nearer = |r: &Row| match r.reconstruction_nearer_image {
+        None => "-".to_owned(),
+        image => format!(
+            "{}/{}",
+            percent(image),
+            percent(r.reconstruction_nearer_feature)
+        ),
+    };
     let mut out = String::from(
         "Nearest training photos of held-out ones, and what the generator makes of these.\n\
          image, feature: error to the held-out photo, % of the mean distance between photos.\n\
@@ -23,41 +23,29 @@ fn text(rows: &[Row]) -> String {
          category: % of neighbours of the photo's category (chance: drawn at random).\n",
     );
     for mine in rows.chunk_by(|a, b| a.run == b.run) {
-        let cells: Vec<Vec<String>> = mine
-            .iter()
-            .map(|r| {
-                let nearer = match r.reconstruction_nearer_image {
-                    None => "-".to_owned(),
-                    image => format!(
-                        "{}/{}",
-                        percent(image),
-                        percent(r.reconstruction_nearer_feature)
-                    ),
-                };
-                vec![
-                    match r.length {
-                        None => r.space.clone(),
-                        Some(_) => format!("in {}", r.space),
-                    },
-                    r.length.map_or("-".to_owned(), |l| l.to_string()),
-                    format!("{:.1}", r.image_error),
-                    format!("{:.1}", r.feature_error),
-                    nearer,
-                    percent(r.same_category),
-                    percent(r.same_category_by_chance),
-                ]
-            })
-            .collect();
-        let head = [
-            "", "length", "image", "feature", "nearer", "category", "chance",
-        ];
+        let table = table(
+            mine,
+            &[
+                ("", &|r| match r.length {
+                    None => r.space.clone(),
+                    Some(_) => format!("in {}", r.space),
+                }),
+                ("length", &|r| {
+                    r.length.map_or("-".to_owned(), |l| l.to_string())
+                }),
+                ("image", &|r| format!("{:.1}", r.image_error)),
+                ("feature", &|r| format!("{:.1}", r.feature_error)),
+                ("nearer", &nearer),
+                ("category", &|r| percent(r.same_category)),
+                ("chance", &|r| percent(r.same_category_by_chance)),
+            ],
+        );
         let (run, n, known) = mine
             .first()
             .map_or(("", 0, 0), |r| (r.run.as_str(), r.n, r.n_category));
         out.push_str(&format!(
-            "\n{} ({n} photos; {known} of a category that is trained on)\n{}",
-            one_line(run),
-            columns(&head, &cells)
+            "\n{} ({n} photos; {known} of a category that is trained on)\n{table}",
+            one_line(run)
         ));
     }
     out
@@ -88,7 +76,7 @@ mod tests {
             row("pixels", Some(49_152), Some(0.1765)),
             row("alexnet:pool5", Some(2304), None),
         ];
-        let text = render(&rows, Format::Text).unwrap();
+        let text = text(&rows);
         assert!(text.lines().all(|l| l.chars().count() <= 90), "{text}");
         insta::assert_snapshot!(text);
     }

@@ -7,9 +7,8 @@ use deepsim_data::terminal::one_line;
 
 use crate::analysis::paper;
 use crate::analysis::table2::Row;
-use crate::error::Result;
 use crate::run::catalog::Loss;
-use crate::show::format::{self, Format, columns, number};
+use crate::show::format::{columns, number, table};
 
 fn percent(v: Option<f64>) -> String {
     number(v, 1)
@@ -200,28 +199,25 @@ fn methods(set: &Set<'_>) -> String {
 }
 
 fn runs(ours: &[&Row]) -> String {
-    let cells: Vec<Vec<String>> = ours
-        .iter()
-        .map(|r| {
-            let paper = match (r.paper_image_error, r.paper_feature_error) {
-                (None, None) => "-".to_owned(),
-                (i, f) => format!("{}/{}", whole(i), whole(f)),
-            };
-            vec![
-                run_name(r),
-                r.method.clone(),
-                r.layer.clone(),
-                percent(r.image_error),
-                percent(r.feature_error),
-                number(r.gradient_energy, 2),
-                r.step.map_or("-".to_owned(), |s| s.to_string()),
-                paper,
-            ]
-        })
-        .collect();
-    let head = [
-        "run", "method", "layer", "image", "feature", "energy", "step", "paper",
-    ];
+    let paper = |r: &&Row| match (r.paper_image_error, r.paper_feature_error) {
+        (None, None) => "-".to_owned(),
+        (i, f) => format!("{}/{}", whole(i), whole(f)),
+    };
+    let table = table(
+        ours,
+        &[
+            ("run", &|r| run_name(r)),
+            ("method", &|r| r.method.clone()),
+            ("layer", &|r| r.layer.clone()),
+            ("image", &|r| percent(r.image_error)),
+            ("feature", &|r| percent(r.feature_error)),
+            ("energy", &|r| number(r.gradient_energy, 2)),
+            ("step", &|r| {
+                r.step.map_or("-".to_owned(), |s| s.to_string())
+            }),
+            ("paper", &paper),
+        ],
+    );
     let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for row in ours {
         notes.entry(note(row)).or_default().push(run_name(row));
@@ -237,7 +233,7 @@ fn runs(ours: &[&Row]) -> String {
             }
         })
         .collect();
-    format!("\n{}\n{}\n", columns(&head, &cells), notes.join("\n"))
+    format!("\n{table}\n{}\n", notes.join("\n"))
 }
 
 /// What a row's numbers stand on, in words.
@@ -304,34 +300,22 @@ pub fn metrics(rows: &[Row]) -> String {
     );
     let sets = sets(rows);
     for set in &sets {
-        let cells: Vec<Vec<String>> = set
-            .rows
-            .iter()
-            .map(|r| {
-                vec![
-                    run_name(r),
-                    r.lpips.text(3),
-                    r.lpips_net.clone().unwrap_or("-".to_owned()),
-                    r.ssim.text(3),
-                    r.psnr.text(1),
-                    r.label_top1.text(2),
-                    r.label_top5.text(2),
-                ]
-            })
-            .collect();
-        let head = ["run", "LPIPS", "by", "SSIM", "PSNR", "top 1", "top 5"];
+        let table = table(
+            &set.rows,
+            &[
+                ("run", &|r| run_name(r)),
+                ("LPIPS", &|r| r.lpips.text(3)),
+                ("by", &|r| r.lpips_net.clone().unwrap_or("-".to_owned())),
+                ("SSIM", &|r| r.ssim.text(3)),
+                ("PSNR", &|r| r.psnr.text(1)),
+                ("top 1", &|r| r.label_top1.text(2)),
+                ("top 5", &|r| r.label_top5.text(2)),
+            ],
+        );
         if sets.len() > 1 {
             out.push_str(&format!("\n{}", set.title));
         }
-        out.push_str(&format!("\n{}", columns(&head, &cells)));
+        out.push_str(&format!("\n{table}"));
     }
     out
-}
-
-/// The table in a format.
-///
-/// # Errors
-/// None of ours.
-pub fn render(rows: &[Row], format: Format) -> Result<String> {
-    format::render(rows, format, text)
 }

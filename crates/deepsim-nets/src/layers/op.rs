@@ -104,7 +104,7 @@ pub enum Op {
     Relu,
     /// max(x, 0) + slope · min(x, 0).
     LeakyRelu(f64),
-    /// Hyperbolic tangent. [`crate::layers::layer::forward`] computes it and the layer in front of it in fp32 at least.
+    /// Hyperbolic tangent. In a network it and the layer in front of it are computed in fp32 at least.
     Tanh,
     /// Batch normalisation of a network that learns: statistics of the batch in training, running ones in evaluation.
     BatchNorm {

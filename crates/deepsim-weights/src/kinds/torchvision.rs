@@ -3,9 +3,35 @@
 use crate::tensor::NamedTensor;
 
 /// Convolution: index into `features`, output and input channels, kernel side.
-type Conv = (usize, usize, usize, usize);
+pub(super) type Conv = (usize, usize, usize, usize);
 /// Fully connected layer: index into `classifier`, outputs, inputs.
 type Fc = (usize, usize, usize);
+
+/// The convolutions of AlexNet.
+pub(super) const ALEXNET: [Conv; 5] = [
+    (0, 64, 3, 11),
+    (3, 192, 64, 5),
+    (6, 384, 192, 3),
+    (8, 256, 384, 3),
+    (10, 256, 256, 3),
+];
+
+/// The convolutions of VGG16.
+pub(super) const VGG16: [Conv; 13] = [
+    (0, 64, 3, 3),
+    (2, 64, 64, 3),
+    (5, 128, 64, 3),
+    (7, 128, 128, 3),
+    (10, 256, 128, 3),
+    (12, 256, 256, 3),
+    (14, 256, 256, 3),
+    (17, 512, 256, 3),
+    (19, 512, 512, 3),
+    (21, 512, 512, 3),
+    (24, 512, 512, 3),
+    (26, 512, 512, 3),
+    (28, 512, 512, 3),
+];
 
 struct Network {
     name: &'static str,
@@ -16,32 +42,12 @@ struct Network {
 const NETWORKS: [Network; 2] = [
     Network {
         name: "AlexNet",
-        convolutions: &[
-            (0, 64, 3, 11),
-            (3, 192, 64, 5),
-            (6, 384, 192, 3),
-            (8, 256, 384, 3),
-            (10, 256, 256, 3),
-        ],
+        convolutions: &ALEXNET,
         classifier: [(1, 4096, 9216), (4, 4096, 4096), (6, 1000, 4096)],
     },
     Network {
         name: "VGG16",
-        convolutions: &[
-            (0, 64, 3, 3),
-            (2, 64, 64, 3),
-            (5, 128, 64, 3),
-            (7, 128, 128, 3),
-            (10, 256, 128, 3),
-            (12, 256, 256, 3),
-            (14, 256, 256, 3),
-            (17, 512, 256, 3),
-            (19, 512, 512, 3),
-            (21, 512, 512, 3),
-            (24, 512, 512, 3),
-            (26, 512, 512, 3),
-            (28, 512, 512, 3),
-        ],
+        convolutions: &VGG16,
         classifier: [(0, 4096, 25088), (3, 4096, 4096), (6, 1000, 4096)],
     },
 ];

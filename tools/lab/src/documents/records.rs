@@ -41,7 +41,7 @@ impl Records {
             records.all.insert(stem.to_owned(), files::json(&path)?);
         }
         for experiment in EXPERIMENTS {
-            if let Ok(settings) = samples::settings(&ws.path(experiment.file)) {
+            if let Ok(settings) = samples::settings(&ws.path(experiment.file())) {
                 records
                     .seeds
                     .insert(experiment.name.to_owned(), settings.seed);

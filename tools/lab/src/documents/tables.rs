@@ -48,7 +48,7 @@ fn runs(records: &Records) -> String {
     let mut rows = Vec::new();
     let (mut count, mut named) = (0, Vec::new());
     for experiment in EXPERIMENTS {
-        let label = format!("[`{}`](../{})", experiment.name, experiment.file);
+        let label = format!("[`{}`](../{})", experiment.name, experiment.file());
         let family = records.family(experiment.name);
         if family.is_empty() {
             let mut row = vec![label, experiment.shows.to_owned()];

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use plotters::prelude::*;
 
+use super::curves::{HeldOut, Losses};
 use super::run::{Precision, Run};
 use crate::chart::{Area, FONT, axes, figure};
 
@@ -19,33 +20,31 @@ struct Panel {
 const PANELS: [Panel; 4] = [
     Panel {
         title: "image error, held-out photos, %",
-        points: |run| {
-            let all = run.curves.held_out.iter();
-            all.map(|e| (e.step as f64, e.image_error)).collect()
-        },
+        points: |run| held_out(run, |e| e.image_error),
     },
     Panel {
         title: "feature error, held-out photos, %",
-        points: |run| {
-            let all = run.curves.held_out.iter();
-            all.map(|e| (e.step as f64, e.feature_error)).collect()
-        },
+        points: |run| held_out(run, |e| e.feature_error),
     },
     Panel {
         title: "image loss, training",
-        points: |run| {
-            let all = run.curves.losses.iter();
-            all.map(|l| (l.step as f64, l.img)).collect()
-        },
+        points: |run| losses(run, |l| l.img),
     },
     Panel {
         title: "feature loss, training",
-        points: |run| {
-            let all = run.curves.losses.iter();
-            all.map(|l| (l.step as f64, l.feat)).collect()
-        },
+        points: |run| losses(run, |l| l.feat),
     },
 ];
+
+fn held_out(run: &Run, of: fn(&HeldOut) -> f64) -> Vec<(f64, f64)> {
+    let all = run.curves.held_out.iter();
+    all.map(|e| (e.step as f64, of(e))).collect()
+}
+
+fn losses(run: &Run, of: fn(&Losses) -> f64) -> Vec<(f64, f64)> {
+    let all = run.curves.losses.iter();
+    all.map(|l| (l.step as f64, of(l))).collect()
+}
 
 /// Told apart by people who see few colours as well.
 fn colour(precision: Precision) -> RGBColor {

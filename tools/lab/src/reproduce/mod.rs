@@ -142,8 +142,9 @@ fn train_and_record(ws: &Workspace, chosen: &[&Experiment], args: &Args) -> Resu
 
     for experiment in chosen {
         stages.next(&format!("{}: {}", experiment.name, experiment.shows));
-        if !ws.path(experiment.file).is_file() {
-            note(format_args!("{} is missing: left out", experiment.file));
+        let file = experiment.file();
+        if !ws.path(&file).is_file() {
+            note(format_args!("{file} is missing: left out"));
             continue;
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -152,7 +153,7 @@ fn train_and_record(ws: &Workspace, chosen: &[&Experiment], args: &Args) -> Resu
         }
         let run = run_directory(ws, experiment)?;
         let training = Training {
-            experiment: experiment.file.to_owned(),
+            experiment: file.clone(),
             run: run.clone(),
             extra: Vec::new(),
             again: again.to_owned(),
@@ -163,7 +164,7 @@ fn train_and_record(ws: &Workspace, chosen: &[&Experiment], args: &Args) -> Resu
             ));
             continue;
         }
-        let command = format!("cargo run -p deepsim-train -- {}", experiment.file);
+        let command = format!("cargo run -p deepsim-train -- {file}");
         let mut record = samples::record(ws, &programs, experiment.name, command, &run)?;
         let pair = held_out::held_out(ws, &source, held_out::SAMPLE).ok();
         let pair = pair.as_deref().and_then(|photos| {
@@ -173,7 +174,7 @@ fn train_and_record(ws: &Workspace, chosen: &[&Experiment], args: &Args) -> Resu
         });
         let subject = studies::Subject {
             name: experiment.name,
-            file: experiment.file,
+            file: &file,
             run: &run,
             pair,
         };
@@ -210,7 +211,7 @@ fn run_directory(ws: &Workspace, experiment: &Experiment) -> Result<PathBuf> {
     struct Named {
         name: String,
     }
-    let Named { name } = experiment_file::read(&ws.path(experiment.file))?;
+    let Named { name } = experiment_file::read(&ws.path(experiment.file()))?;
     Ok(Path::new("runs").join(name))
 }
 
@@ -225,7 +226,7 @@ mod tests {
         for experiment in EXPERIMENTS {
             let run = run_directory(&ws, experiment).unwrap();
             assert_eq!(run, Path::new("runs").join(experiment.name));
-            assert!(samples::settings(&ws.path(experiment.file)).is_ok());
+            assert!(samples::settings(&ws.path(experiment.file())).is_ok());
         }
     }
 
