@@ -12,6 +12,7 @@ use crate::folder::Folder;
 use crate::framing::Framing;
 use crate::manifest::{MANIFEST, Manifest, Part, SKIPPED};
 use crate::orientation::Orientation;
+use crate::prepare::{PartFault, recognise};
 use crate::shards::Shards;
 use crate::source::{Skipped, metadata};
 use crate::terminal::{one_line, path as shown};
@@ -57,11 +58,12 @@ impl Dataset {
     ///
     /// # Errors
     /// [`DataError::Missing`], [`DataError::NotAFolder`], [`DataError::NoImages`],
-    /// [`DataError::SplitRoot`], [`DataError::HalfSplit`], [`DataError::Unreadable`], and for a prepared dataset
+    /// [`DataError::SplitRoot`], [`DataError::HalfSplit`], [`PartFault::NotMerged`], [`DataError::Unreadable`], and for
+    /// a prepared dataset
     /// [`DataError::ManifestSyntax`], [`DataError::ManifestVersion`],
     /// [`DataError::ManifestContent`] or [`DataError::ShardLength`].
     pub fn open(path: &Path) -> Result<Self, DataError> {
-        Self::open_with(path, Shards::open)
+        Self::open_with(path, |root, manifest| Shards::open(root, &manifest.shards))
     }
 
     /// Opens a dataset and tells people its [`notes`](Dataset::notes), the first time that the program opens it.
@@ -86,7 +88,7 @@ impl Dataset {
     /// Those of [`Dataset::open`] except those of shards.
     pub fn open_incomplete(path: &Path) -> Result<Self, DataError> {
         Self::open_with(path, |root, manifest| {
-            Ok(Shards::open_incomplete(root, manifest))
+            Ok(Shards::open_incomplete(root, &manifest.shards))
         })
     }
 
@@ -124,6 +126,10 @@ impl Dataset {
                 there: there.name(),
                 missing: missing.name(),
             });
+        }
+        if let Some(share) = recognise(path) {
+            let path = path.into();
+            return Err(PartFault::NotMerged { path, share }.into());
         }
         let folder = Folder::open(path)?;
         Ok(Self {

@@ -7,11 +7,20 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::fault::ImageFault;
+use crate::prepare::PartFault;
 
 /// Everything that this crate reports.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DataError {
+    /// Places that are no part of a batch.
+    #[error("places {} to {} are no part of a batch of {batch_size}", share.start, share.end)]
+    Share {
+        /// The places.
+        share: std::ops::Range<usize>,
+        /// Images in a batch.
+        batch_size: usize,
+    },
     /// Nothing is at this path.
     #[error("{} does not exist: check the path", shown(path))]
     Missing {
@@ -348,6 +357,9 @@ pub enum DataError {
         /// Bytes free.
         free: u64,
     },
+    /// Parts of a dataset that make none.
+    #[error(transparent)]
+    Part(#[from] PartFault),
     /// A file of attributes that cannot be used as a whole.
     #[error("{} cannot be read as attributes of images: {reason}", shown(path))]
     AttributesFile {

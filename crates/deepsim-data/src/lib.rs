@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! folder | .tar | tar of tars ──list──► strict decode ──► square (256 px) ──► shards + manifest   (prepare)
+//! the same in parts, by several processes ──► shards + records ──► shards + manifest   (prepare_part, merge)
 //! prepared dataset | plain folder ──► crop, mirror, scale ──► u8 [N,3,H,W] RGB, in step order    (Loader)
 //! ```
 //!
@@ -52,7 +53,9 @@ pub use manifest::{Manifest, Part, Store};
 pub use orientation::{Orientation, decode_upright};
 pub use overlap::{Overlap, shared_images};
 pub use prepare::verify::{self, Broken, verify};
-pub use prepare::{Event, Flow, Outcome, Prepare, prepare};
+pub use prepare::{
+    Event, Flow, Merge, Outcome, PartFault, Prepare, Share, merge, prepare, prepare_part,
+};
 pub use source::{Layout, Skipped};
 pub use square::{Resize, square};
 pub use window::SquareWindow;

@@ -1,4 +1,4 @@
-//! `deepsim-data`: prepare, inspect and verify datasets.
+//! `deepsim-data`: prepare, merge, inspect and verify datasets.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody reads: `deepsim_data::terminal`
 

@@ -62,6 +62,16 @@ impl Store {
             Self::Raw => "raw",
         }
     }
+
+    /// Can an image of this side take so many bytes?
+    pub(crate) fn takes(self, size: u32, bytes: u64) -> bool {
+        let raw = 3 * u64::from(size) * u64::from(size);
+        match self {
+            Self::Raw => bytes == raw,
+            // a JPEG much larger than its pixels is none
+            Self::Jpeg => (1..=2 * raw + 65_536).contains(&bytes),
+        }
+    }
 }
 
 /// One side of a split dataset.
@@ -285,7 +295,6 @@ impl Manifest {
                 return Some(format!("shard {index} has no blake3 digest"));
             }
         }
-        let raw = 3 * u64::from(self.size) * u64::from(self.size);
         self.samples.iter().enumerate().find_map(|(index, sample)| {
             let Some(shard) = self.shards.get(sample.shard) else {
                 return Some(format!(
@@ -303,12 +312,7 @@ impl Manifest {
                     shard.file
                 ));
             }
-            let plausible = match self.store {
-                Store::Raw => sample.bytes == raw,
-                // a JPEG much larger than its pixels is none
-                Store::Jpeg => (1..=2 * raw + 65_536).contains(&sample.bytes),
-            };
-            (!plausible).then(|| {
+            (!self.store.takes(self.size, sample.bytes)).then(|| {
                 format!(
                     "sample {index} has {} bytes, impossible for {}",
                     sample.bytes,
@@ -383,7 +387,7 @@ pub fn shard_name(index: usize) -> String {
     format!("shard-{index:05}.bin")
 }
 
-mod hex {
+pub(crate) mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub fn serialize<S: Serializer>(hash: &blake3::Hash, to: S) -> Result<S::Ok, S::Error> {

@@ -11,21 +11,21 @@ use image::codecs::jpeg::{JpegEncoder, PixelDensity};
 use crate::decode::decode_bytes;
 use crate::error::DataError;
 use crate::fault::ImageFault;
-use crate::manifest::{Manifest, Sample, Shard, Store, shard_name};
+use crate::manifest::{Sample, Shard, Store, shard_name};
 
-/// A shard is closed when it has grown to this size.
-const SHARD_BYTES: u64 = 1 << 30;
+/// A shard is closed when it has grown to this size. In unit tests a few images fill several.
+const SHARD_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 1 << 30 };
 /// Quality of stored JPEGs.
 const QUALITY: u8 = 95;
 
-/// The open shards of a prepared dataset.
+/// The open shards of a prepared dataset, or of a part of one.
 pub(crate) struct Shards {
     files: Vec<(PathBuf, Option<File>)>,
 }
 
 impl Shards {
     /// Opens every shard and compares its length.
-    pub fn open(root: &Path, manifest: &Manifest) -> Result<Self, DataError> {
+    pub fn open(root: &Path, shards: &[Shard]) -> Result<Self, DataError> {
         let open = |shard: &Shard| {
             let path = root.join(&shard.file);
             let file = deepsim_files::open(&path).map_err(DataError::unreadable(&path))?;
@@ -41,19 +41,19 @@ impl Shards {
             }
         };
         Ok(Self {
-            files: manifest.shards.iter().map(open).collect::<Result<_, _>>()?,
+            files: shards.iter().map(open).collect::<Result<_, _>>()?,
         })
     }
 
     /// Opens what is there, for finding out all that is not.
-    pub fn open_incomplete(root: &Path, manifest: &Manifest) -> Self {
+    pub fn open_incomplete(root: &Path, shards: &[Shard]) -> Self {
         let open = |shard: &Shard| {
             let path = root.join(&shard.file);
             let file = deepsim_files::open(&path).ok();
             (path, file)
         };
         Self {
-            files: manifest.shards.iter().map(open).collect(),
+            files: shards.iter().map(open).collect(),
         }
     }
 

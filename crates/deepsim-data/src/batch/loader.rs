@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
@@ -57,7 +58,29 @@ impl Loader {
         bad: BadImages,
         left_out: &BTreeSet<usize>,
     ) -> Result<Self, DataError> {
+        let all = 0..spec.batch_size;
+        Loader::of_share(data, spec, all, first_step, bad, left_out)
+    }
+
+    /// As [`Loader::new`], but of each batch only the images at the places `share`: no others are read.
+    ///
+    /// # Errors
+    /// As [`Loader::new`], and a share that is no part of a batch.
+    pub fn of_share(
+        data: Arc<Dataset>,
+        spec: BatchSpec,
+        share: Range<usize>,
+        first_step: u64,
+        bad: BadImages,
+        left_out: &BTreeSet<usize>,
+    ) -> Result<Self, DataError> {
         spec.check(&data)?;
+        if share.start > share.end || share.end > spec.batch_size {
+            return Err(DataError::Share {
+                share,
+                batch_size: spec.batch_size,
+            });
+        }
         let known: BTreeMap<usize, String> = left_out
             .iter()
             .filter(|index| **index < data.len())
@@ -68,6 +91,7 @@ impl Loader {
         let work = Work {
             data,
             spec,
+            share,
             policy: bad,
             order: Order::default(),
             slabs,
@@ -148,6 +172,7 @@ impl Drop for Loader {
 struct Work {
     data: Arc<Dataset>,
     spec: BatchSpec,
+    share: Range<usize>,
     policy: BadImages,
     order: Order,
     slabs: Receiver<Vec<u8>>,
@@ -167,13 +192,15 @@ impl Work {
 
     fn batch(&mut self, step: u64) -> Result<Prefetched, DataError> {
         let side = self.spec.augment.crop as usize;
-        let bytes = self.spec.batch_size * 3 * side * side;
+        let bytes = self.share.len() * 3 * side * side;
         let mut slab = self.slabs.try_recv().unwrap_or_default();
         slab.resize(bytes, 0);
 
+        // Whose order and draws are those of the whole batch.
         let slots = self.order.slots(&self.spec, self.data.len(), step);
+        let slots = &slots[self.share.clone()];
         let (data, known, policy) = (&self.data, &self.bad, self.policy);
-        let found = fill(data, &self.spec, &slots, &mut slab, |index| match policy {
+        let found = fill(data, &self.spec, slots, &mut slab, |index| match policy {
             BadImages::Fail => pick_strictly(data, index),
             BadImages::Quarantine { budget } => pick_usable(data, known, index, budget),
         })?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use deepsim_data::{Orientation, Resize, SquareWindow, Store};
+use deepsim_data::{Orientation, Resize, Share, SquareWindow, Store};
 
 /// Makes a dataset: every photo decoded, made square, and stored in shards with a manifest.
 ///
@@ -29,6 +29,15 @@ Examples (`deepsim-data` is `cargo run --release -p deepsim-data --`):
   images (178x218), and LFW's funneled ones (250x250):
     deepsim-data prepare celeba data/celeba --size 64 --window 15,40,148
     deepsim-data prepare lfw data/lfw --size 64 --window 50,50,150
+  in four parts, each by a process of its own, on one machine or on several that
+  see the same source; merge then makes the dataset of them:
+    for n in 1 2 3 4; do
+      deepsim-data prepare ~/photos parts/$n --holdout 0.1 --part $n/4 &
+    done; wait
+    deepsim-data merge data/mine parts/*
+  the same as a job array of Slurm, `sbatch --array=0-15`:
+    n=$((SLURM_ARRAY_TASK_ID + 1))
+    deepsim-data prepare ILSVRC2012_img_train.tar parts/$n --part $n/16
 
 Space at 256 px: raw takes 197 kB an image (252 GB for ILSVRC-2012), jpeg about
 a quarter.
@@ -69,12 +78,55 @@ pub(super) struct PrepareArgs {
     /// Leave out up to this many corrupt photos instead of failing
     #[arg(long, default_value_t = 0, value_name = "BUDGET")]
     pub quarantine: usize,
-    /// Replace another dataset at OUT (never anything else)
+    /// Prepare one of several parts of the dataset only: 3/16 is the third of sixteen
+    ///
+    /// OUT then holds a part, which is no dataset yet: `deepsim-data merge` makes one of all parts, equal
+    /// byte for byte to what is prepared without --part. Give all parts the same SOURCE and options, and
+    /// each an OUT of its own. Every process lists the whole SOURCE, so that --store's default and the
+    /// images that --holdout holds out are those of the whole, but reads its own images only. --quarantine
+    /// counts for the whole dataset: a part that exceeds it alone fails, merge sees to the sum.
+    #[arg(long, value_name = "NUMBER/OF", allow_hyphen_values = true)]
+    pub part: Option<Share>,
+    /// Replace another dataset, or part of one, at OUT (never anything else)
     #[arg(long)]
     pub force: bool,
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+}
+
+/// Makes a dataset of its parts, which `prepare --part` wrote.
+///
+/// OUT is equal byte for byte to what `prepare` makes of the same source with the same options and
+/// without --part. It appears only when it is complete. If it already holds exactly this dataset,
+/// nothing is done. The parts are only read, and kept; every image is compared with its checksum on the
+/// way. The disk needs room for the dataset beside its parts.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples (`deepsim-data` is `cargo run --release -p deepsim-data --`):
+  parts that four processes prepare, each with a --part of its own:
+    for n in 1 2 3 4; do
+      deepsim-data prepare ~/photos parts/$n --holdout 0.1 --part $n/4 &
+    done; wait
+    deepsim-data merge data/mine parts/*
+  one of them failed: prepare it again, with the same options, then merge:
+    deepsim-data prepare ~/photos parts/3 --holdout 0.1 --part 3/4
+    deepsim-data merge data/mine parts/*
+
+All parts must be there, each once and in any order, made of one source with the
+same options; what is missing or does not fit is named.")]
+pub(super) struct MergeArgs {
+    /// The directory to create
+    pub out: PathBuf,
+    /// The parts of the dataset, all of them, in any order
+    #[arg(required = true, value_name = "PART")]
+    pub parts: Vec<PathBuf>,
+    /// Most corrupt photos that the parts together may leave out [default: as they were prepared]
+    #[arg(long, value_name = "BUDGET")]
+    pub quarantine: Option<usize>,
+    /// Replace another dataset, or part of one, at OUT (never anything else)
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Says what a dataset, or a folder of images, holds.

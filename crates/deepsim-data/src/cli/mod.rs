@@ -2,17 +2,20 @@
 
 mod args;
 mod inspect;
+mod merge;
 mod output;
 mod prepare;
 mod progress;
+mod stop;
 mod verify;
+mod watch;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use deepsim_data::DataError;
 
-use args::{InspectArgs, PrepareArgs, VerifyArgs};
+use args::{InspectArgs, MergeArgs, PrepareArgs, VerifyArgs};
 
 pub use output::Failed;
 
@@ -32,6 +35,9 @@ With ILSVRC-2012:
   cargo run --release -p deepsim-data -- prepare \\
       ILSVRC2012_img_train.tar data/ilsvrc-train
 
+Several processes or machines prepare one dataset together with `prepare --part`
+and `merge`; `merge --help` has an example.
+
 Exit codes: 0 done; 1 verify found something broken, or the work failed on the
 way (a corrupt image, a full disk); 2 the command or its input was refused
 before the work began; 129, 130, 138, 143 interrupted. stdout carries results,
@@ -47,6 +53,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Prepare(PrepareArgs),
+    Merge(MergeArgs),
     Inspect(InspectArgs),
     Verify(VerifyArgs),
 }
@@ -55,6 +62,7 @@ enum Command {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Prepare(args) => prepare::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
     }

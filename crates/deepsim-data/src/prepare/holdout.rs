@@ -1,17 +1,19 @@
 //! Which images are held out for testing.
 
+use super::plan::Split;
 use crate::error::DataError;
 use crate::manifest::Part;
 use crate::source::Listing;
 
-/// The part of every entry: the images with the lowest digests of (seed, path) are held out,
-/// round(fraction·images) of them. Adding photos later moves few others between the parts.
-pub(crate) fn split(
+/// The side of every entry: the images with the lowest digests of (seed, path) are held out,
+/// round(fraction·images) of them. Adding photos later moves few others between the sides. Names decide, so a process
+/// that prepares a part, and lists the whole source, decides as one that prepares everything.
+pub(crate) fn sides(
     listing: &Listing,
-    holdout: Option<(f64, u64)>,
+    split: Option<Split>,
 ) -> Result<Vec<Option<Part>>, DataError> {
     let images = listing.entries.len();
-    let Some((fraction, seed)) = holdout else {
+    let Some(Split { fraction, seed }) = split else {
         return Ok(vec![None; images]);
     };
     if !(fraction > 0.0 && fraction < 1.0) || images < 2 {
@@ -32,9 +34,9 @@ pub(crate) fn split(
         ranked.push((hasher.finalize(), index));
     }
     ranked.sort_unstable_by(|(a, i), (b, j)| a.as_bytes().cmp(b.as_bytes()).then(i.cmp(j)));
-    let mut parts = vec![Some(Part::Train); images];
+    let mut sides = vec![Some(Part::Train); images];
     for (_, index) in ranked.into_iter().take(wanted) {
-        parts[index] = Some(Part::Test);
+        sides[index] = Some(Part::Test);
     }
-    Ok(parts)
+    Ok(sides)
 }

@@ -1,47 +1,53 @@
-//! Source → prepared dataset.
+//! Source → prepared dataset, or one part of it.
 //!
 //! Nothing is visible at the output until everything is written and on the disk: the work
 //! happens in `OUT.partial-…` beside it, which is renamed at the end and removed on failure.
 
+mod event;
+mod fault;
 mod holdout;
+mod merge;
+mod output;
+mod part;
 mod plan;
+mod share;
 mod stage;
+mod standing;
 pub mod verify;
+mod work;
+mod writer;
 
-use crate::terminal::path as shown;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use crate::error::DataError;
-use crate::folder::{Shape, squared};
-use crate::manifest::{
-    Duplicate, FORMAT, Holdout, Manifest, Part, Quarantined, Sample, SourceInfo, Store, VERSION,
-};
+use crate::manifest::{Quarantined, SourceInfo, Store};
 use crate::orientation::{self, Orientation};
-use crate::shards::{ShardWriter, encode, expected_bytes};
-use crate::source::{Entry, Layout, Listing, Skipped};
+use crate::shards::expected_bytes;
+use crate::source::{Entry, Listing};
 use crate::square::{Resize, check_size};
 use crate::window::SquareWindow;
-use plan::Plan;
-use stage::{Published, Stage, Standing};
+use event::go_on;
+use output::Product;
+use part::writer::PartWriter;
+use plan::{Plan, Split};
+use standing::Standing;
+use work::Work;
+use writer::DatasetWriter;
+
+pub use event::{Event, Flow, Outcome};
+pub use fault::PartFault;
+pub use merge::{Merge, merge};
+pub use output::Existing;
+pub(crate) use part::recognise;
+pub use share::{Share, ShareFault};
 
 /// From this many images on, the default store is JPEG.
 pub const LARGE_SOURCE: usize = 20_000;
-/// Photos decoded between two progress reports and checks for an interrupt.
-const CHUNK: usize = 64;
 /// Files whose metadata is read between two checks for an interrupt.
 const SCANNED: usize = 256;
-
-/// What to do about an output that holds another dataset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
-    /// Refuse.
-    Keep,
-    /// Replace it once the new one is complete.
-    Replace,
-}
 
 /// What to prepare, and how.
 #[derive(Clone, Debug)]
@@ -91,95 +97,6 @@ impl Prepare {
     }
 }
 
-/// What the caller may want to show while the work goes on.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// The source is being listed, or its files' metadata read; so many images are done. Sent for each.
-    Listing {
-        /// Images found so far.
-        found: usize,
-    },
-    /// The source is listed and the settings are resolved; nothing is written yet.
-    Planned {
-        /// What the source is.
-        layout: Layout,
-        /// Its images.
-        images: usize,
-        /// How photos will become square.
-        resize: Resize,
-        /// The window that will be cut out of them before.
-        window: Option<SquareWindow>,
-        /// How they will be stored.
-        store: Store,
-        /// Expected size (exact for raw, before duplicates are dropped).
-        bytes: u64,
-        /// What to do about the EXIF orientation.
-        orientation: Orientation,
-        /// What else the source holds and is skipped, in words.
-        skipped: Option<String>,
-        /// Why a source with ILSVRC-2012's names in it is a collection of images all the same.
-        not_ilsvrc: Option<String>,
-    },
-    /// The work begins, in this directory beside the output: errors from here on are no longer the request's.
-    Started(PathBuf),
-    /// Everything is written; the directory is about to take its place.
-    Publishing,
-    /// A directory that a killed run left behind.
-    Leftover(PathBuf),
-    /// So many photos are done.
-    Progress {
-        /// Photos done.
-        done: usize,
-        /// Photos in all.
-        total: usize,
-    },
-    /// A corrupt photo: path and reason.
-    Corrupt(String),
-    /// A photo whose stored pixels equal another's.
-    Duplicate {
-        /// Its path.
-        path: String,
-        /// The path of the one that is kept.
-        of: String,
-    },
-}
-
-/// The caller's answer to an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// Go on.
-    Continue,
-    /// Stop and clean up: [`DataError::Interrupted`].
-    Stop,
-}
-
-/// What `prepare` did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The output already holds exactly this dataset; nothing was read or written.
-    UpToDate {
-        /// Images in it.
-        images: usize,
-        /// Of the source's images, how many were turned by their EXIF orientation.
-        turned: usize,
-    },
-    /// The dataset was written.
-    Written {
-        /// Images stored (both parts of a split together).
-        images: usize,
-        /// Of those, held out for testing.
-        test: usize,
-        /// Bytes stored.
-        bytes: u64,
-        /// Duplicates left out.
-        duplicates: usize,
-        /// Corrupt photos left out.
-        quarantined: usize,
-        /// Photos that carry an EXIF orientation other than upright.
-        oriented: usize,
-    },
-}
-
 /// Writes a prepared dataset (format: [`crate::manifest`]). An existing output is replaced only if it is the
 /// dataset that was there when the work began. Anything that appears there meanwhile is left alone.
 ///
@@ -190,6 +107,28 @@ pub enum Outcome {
 /// [`DataError::Unwritable`], [`DataError::OutputAppeared`], [`DataError::Interrupted`]. The output is untouched then.
 pub fn prepare(
     request: &Prepare,
+    events: &mut dyn FnMut(Event) -> Flow,
+) -> Result<Outcome, DataError> {
+    run(request, None, events)
+}
+
+/// Writes one part of what [`prepare`] would write, for [`merge`](fn@merge). The whole source is listed, so that layout,
+/// store and held-out images are decided as for the whole; only the part's own images are read. More corrupt photos
+/// than the quarantine are refused here; of all parts together, when they are merged.
+///
+/// # Errors
+/// Those of [`prepare`].
+pub fn prepare_part(
+    request: &Prepare,
+    share: Share,
+    events: &mut dyn FnMut(Event) -> Flow,
+) -> Result<Outcome, DataError> {
+    run(request, Some(share), events)
+}
+
+fn run(
+    request: &Prepare,
+    share: Option<Share>,
     events: &mut dyn FnMut(Event) -> Flow,
 ) -> Result<Outcome, DataError> {
     check_size(request.size)?;
@@ -210,7 +149,10 @@ pub fn prepare(
         } else {
             Store::Jpeg
         }),
-        holdout: request.holdout.map(|fraction| (fraction, request.seed)),
+        split: request.holdout.map(|fraction| Split {
+            fraction,
+            seed: request.seed,
+        }),
         source: SourceInfo {
             name: source_name(&request.source),
             layout: listing.layout,
@@ -219,11 +161,13 @@ pub fn prepare(
         },
         quarantine: request.quarantine,
     };
-    let parts = holdout::split(&listing, plan.holdout)?;
-    let bytes = expected_bytes(images, plan.store, plan.size);
+    let sides = holdout::sides(&listing, plan.split)?;
+    let range = share.map_or(0..images, |share| share.range(images));
+    let bytes = expected_bytes(range.len(), plan.store, plan.size);
     let planned = Event::Planned {
         layout: listing.layout,
         images,
+        part: share.map(|share| (share, range.len())),
         resize: plan.resize,
         window: plan.window,
         store: plan.store,
@@ -233,45 +177,95 @@ pub fn prepare(
         not_ilsvrc: listing.not_ilsvrc.clone(),
     };
     go_on(events(planned))?;
-
-    let out = stage::locate(&request.out)?;
-    let mut turns = |skip: &[Quarantined]| turns_any(&listing, skip, events);
-    let agreed = match stage::standing(&out, &request.source, &plan, &mut turns)? {
-        Standing::Free => None,
-        Standing::UpToDate { images, turned } => return Ok(Outcome::UpToDate { images, turned }),
-        Standing::Other { difference } => match request.existing {
-            Existing::Keep => {
-                return Err(DataError::OtherDataset {
-                    path: out,
-                    difference,
-                });
-            }
-            Existing::Replace => Some(stage::Replaceable::check(&out)?),
-        },
+    let work = Work {
+        listing: &listing,
+        plan: &plan,
+        sides: &sides,
+        range,
     };
-    for leftover in stage::leftovers(&out) {
-        go_on(events(Event::Leftover(leftover)))?;
+    let (source, out): (&Path, &Path) = (&request.source, &request.out);
+    match share {
+        None => {
+            let whole = Whole {
+                source,
+                work,
+                bytes,
+            };
+            output::make(&whole, out, request.existing, events)
+        }
+        Some(share) => {
+            let part = OnePart {
+                source,
+                share,
+                work,
+                bytes,
+            };
+            output::make(&part, out, request.existing, events)
+        }
     }
-    let stage = Stage::create(&out, bytes)?;
-    go_on(events(Event::Started(stage.path().into())))?;
-    let outcome = write(&listing, &plan, &parts, stage.path(), events)?;
-    go_on(events(Event::Publishing))?;
-    match stage.publish(&out, agreed.as_ref())? {
-        Published::Done => Ok(outcome),
-        Published::Kept(old) => {
-            events(Event::Leftover(old));
-            Ok(outcome)
-        }
-        // another process may have written the same dataset meanwhile, which is as good
-        Published::Occupied => {
-            let mut turns = |skip: &[Quarantined]| turns_any(&listing, skip, events);
-            match stage::standing(&out, &request.source, &plan, &mut turns) {
-                Ok(Standing::UpToDate { images, turned }) => {
-                    Ok(Outcome::UpToDate { images, turned })
-                }
-                _ => Err(DataError::OutputAppeared { path: out }),
-            }
-        }
+}
+
+/// The dataset of a whole source.
+struct Whole<'a> {
+    source: &'a Path,
+    work: Work<'a>,
+    bytes: u64,
+}
+
+impl Product for Whole<'_> {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn standing(
+        &self,
+        out: &Path,
+        events: &mut dyn FnMut(Event) -> Flow,
+    ) -> Result<Standing, DataError> {
+        let mut turns = |skip: &[Quarantined]| turns_any(self.work.listing, skip, events);
+        standing::of_dataset(out, Some(self.source), self.work.plan, &mut turns)
+    }
+
+    fn write(
+        &self,
+        stage: &Path,
+        events: &mut dyn FnMut(Event) -> Flow,
+    ) -> Result<Outcome, DataError> {
+        let mut writer = DatasetWriter::create(self.work.plan, stage)?;
+        let corrupt = self.work.run(&mut writer, events)?;
+        writer.finish(corrupt, &self.work.listing.skipped)
+    }
+}
+
+/// One part of it.
+struct OnePart<'a> {
+    source: &'a Path,
+    share: Share,
+    work: Work<'a>,
+    bytes: u64,
+}
+
+impl Product for OnePart<'_> {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn standing(
+        &self,
+        out: &Path,
+        _: &mut dyn FnMut(Event) -> Flow,
+    ) -> Result<Standing, DataError> {
+        standing::of_part(out, self.source, self.share, self.work.plan)
+    }
+
+    fn write(
+        &self,
+        stage: &Path,
+        events: &mut dyn FnMut(Event) -> Flow,
+    ) -> Result<Outcome, DataError> {
+        let mut writer = PartWriter::create(self.share, self.work.plan, stage)?;
+        self.work.run(&mut writer, events)?;
+        writer.finish(&self.work.listing.skipped)
     }
 }
 
@@ -295,13 +289,6 @@ fn turns_any(
     Ok(false)
 }
 
-fn go_on(flow: Flow) -> Result<(), DataError> {
-    match flow {
-        Flow::Continue => Ok(()),
-        Flow::Stop => Err(DataError::Interrupted),
-    }
-}
-
 fn source_name(source: &Path) -> String {
     let named = match source.file_name() {
         Some(_) => source.to_path_buf(),
@@ -311,206 +298,4 @@ fn source_name(source: &Path) -> String {
     named
         .file_name()
         .map_or_else(|| "/".into(), |name| name.to_string_lossy().into_owned())
-}
-
-/// A photo ready to be stored.
-struct Ready {
-    pixels: blake3::Hash,
-    stored: Vec<u8>,
-    oriented: bool,
-}
-
-fn ready(listing: &Listing, plan: &Plan, entry: &Entry) -> Result<Ready, DataError> {
-    let shape = Shape {
-        size: plan.size,
-        resize: plan.resize,
-        window: plan.window,
-        orientation: plan.orientation,
-    };
-    let squared = squared(listing, entry, shape)?;
-    Ok(Ready {
-        pixels: blake3::hash(&squared.pixels),
-        stored: encode(squared.pixels, plan.store, plan.size)?,
-        oriented: squared.oriented,
-    })
-}
-
-/// One dataset directory in the making.
-struct PartWriter {
-    part: Option<Part>,
-    directory: PathBuf,
-    shards: ShardWriter,
-    samples: Vec<Sample>,
-    quarantined: Vec<Quarantined>,
-    duplicates: Vec<Duplicate>,
-}
-
-impl PartWriter {
-    fn create(part: Option<Part>, stage: &Path) -> Result<Self, DataError> {
-        let directory = match part {
-            None => stage.to_path_buf(),
-            Some(part) => stage.join(part.name()),
-        };
-        stage::make_directory(&directory)?;
-        Ok(Self {
-            part,
-            shards: ShardWriter::new(&directory),
-            directory,
-            samples: Vec::new(),
-            quarantined: Vec::new(),
-            duplicates: Vec::new(),
-        })
-    }
-
-    /// `oriented` photos of the source carry an EXIF orientation.
-    fn finish(
-        self,
-        plan: &Plan,
-        oriented: usize,
-        skipped: &Skipped,
-    ) -> Result<Manifest, DataError> {
-        if self.samples.is_empty() {
-            let (images, part) = (
-                plan.source.images,
-                self.part.map_or("the dataset", Part::name),
-            );
-            let fraction = plan.holdout.map_or(0.0, |(fraction, _)| fraction);
-            return Err(DataError::Holdout {
-                fraction,
-                images,
-                part,
-            });
-        }
-        let holdout = match (self.part, plan.holdout) {
-            (Some(part), Some((fraction, seed))) => Some(Holdout {
-                fraction,
-                seed,
-                part,
-            }),
-            _ => None,
-        };
-        // where nothing was turned the dataset is the same whatever was asked for, and so is its manifest
-        let (orientation, turned) = match (plan.orientation, oriented) {
-            (Orientation::Ignore, _) | (_, 0) => (Orientation::Ignore, 0),
-            (Orientation::Apply, turned) => (Orientation::Apply, turned),
-        };
-        stage::write_skipped(&self.directory, skipped)?;
-        let manifest = Manifest {
-            format: FORMAT.into(),
-            version: VERSION,
-            size: plan.size,
-            resize: plan.resize,
-            window: plan.window,
-            orientation,
-            turned,
-            store: plan.store,
-            source: plan.source.clone(),
-            holdout,
-            count: self.samples.len(),
-            quarantined: self.quarantined,
-            duplicates: self.duplicates,
-            shards: self.shards.finish()?,
-            samples: self.samples,
-        };
-        stage::write_manifest(&self.directory, &manifest)?;
-        Ok(manifest)
-    }
-}
-
-fn write(
-    listing: &Listing,
-    plan: &Plan,
-    parts: &[Option<Part>],
-    stage: &Path,
-    events: &mut dyn FnMut(Event) -> Flow,
-) -> Result<Outcome, DataError> {
-    let mut writers: Vec<PartWriter> = Vec::new();
-    for part in plan.parts() {
-        writers.push(PartWriter::create(part, stage)?);
-    }
-    let total = listing.entries.len();
-    let mut first_with: HashMap<blake3::Hash, usize> = HashMap::new();
-    let mut corrupt = Vec::new();
-    let mut oriented = 0;
-    for start in (0..total).step_by(CHUNK) {
-        let end = (start + CHUNK).min(total);
-        let chunk: Vec<Result<Ready, DataError>> = listing.entries[start..end]
-            .par_iter()
-            .map(|entry| ready(listing, plan, entry))
-            .collect();
-        for (index, result) in (start..end).zip(chunk) {
-            let entry = &listing.entries[index];
-            let Some(writer) = writers
-                .iter_mut()
-                .find(|writer| writer.part == parts[index])
-            else {
-                continue;
-            };
-            match result {
-                Ok(_) if corrupt.len() > plan.quarantine => {}
-                Ok(ready) => {
-                    oriented += usize::from(ready.oriented);
-                    if let Some(&first) = first_with.get(&ready.pixels) {
-                        let of = listing.entries[first].path.clone();
-                        let path = entry.path.clone();
-                        writer.duplicates.push(Duplicate {
-                            path: path.clone(),
-                            of: of.clone(),
-                        });
-                        go_on(events(Event::Duplicate { path, of }))?;
-                        continue;
-                    }
-                    first_with.insert(ready.pixels, index);
-                    let (shard, offset) = writer.shards.push(&ready.stored)?;
-                    writer.samples.push(Sample {
-                        path: entry.path.clone(),
-                        shard,
-                        offset,
-                        bytes: ready.stored.len() as u64,
-                        blake3: blake3::hash(&ready.stored),
-                        label: listing.label(entry),
-                    });
-                }
-                // all corrupt photos are to be named, so the walk goes on after the first
-                Err(DataError::BadImage { path, fault }) => {
-                    let line = format!("{}: {fault}", shown(path));
-                    corrupt.push(line.clone());
-                    let (path, reason) = (entry.path.clone(), fault.to_string());
-                    writer.quarantined.push(Quarantined { path, reason });
-                    go_on(events(Event::Corrupt(line)))?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        go_on(events(Event::Progress { done: end, total }))?;
-    }
-    if corrupt.len() > plan.quarantine {
-        return Err(DataError::CorruptImages {
-            images: corrupt,
-            budget: plan.quarantine,
-        });
-    }
-    if !corrupt.is_empty() && writers.iter().all(|writer| writer.samples.is_empty()) {
-        return Err(DataError::NothingWhole { images: corrupt });
-    }
-    let (mut images, mut test, mut bytes, mut duplicates) = (0, 0, 0, 0);
-    for writer in writers {
-        let part = writer.part;
-        let manifest = writer.finish(plan, oriented, &listing.skipped)?;
-        images += manifest.count;
-        if part == Some(Part::Test) {
-            test += manifest.count;
-        }
-        bytes += manifest.shards.iter().map(|shard| shard.bytes).sum::<u64>();
-        duplicates += manifest.duplicates.len();
-    }
-    let quarantined = corrupt.len();
-    Ok(Outcome::Written {
-        images,
-        test,
-        bytes,
-        duplicates,
-        quarantined,
-        oriented,
-    })
 }

@@ -1,8 +1,8 @@
-//! The output directory: what stands there, free space for it, and the one rename that publishes it.
+//! The output directory: free space for it, and the one rename that publishes it.
 //!
-//! Only the dataset that was agreed to be replaced is removed. A free place is taken by a rename that fails if anything
-//! has appeared there. An old dataset is exchanged with the new one in one step. It is then checked again, and deleted
-//! file by file. If it is not the agreed dataset, the two are exchanged back.
+//! Only the dataset, or the part of one, that was agreed to be replaced is removed. A free place is taken by a rename
+//! that fails if anything has appeared there. An old dataset is exchanged with the new one in one step. It is then
+//! checked again, and deleted file by file. If it is not the agreed dataset, the two are exchanged back.
 
 use crate::terminal::path as shown;
 use std::ffi::OsString;
@@ -15,26 +15,14 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
-use super::plan::Plan;
+use super::part::{PART, RECORDS};
 use crate::dataset::{is_split_root, read};
 use crate::error::DataError;
-use crate::manifest::{MANIFEST, Manifest, Part, Quarantined, SKIPPED};
-use crate::orientation::Orientation;
-use crate::shards::Shards;
+use crate::manifest::{MANIFEST, Manifest, Part, SKIPPED};
 use crate::source::Skipped;
 
 /// Kept free besides the dataset: manifest and file system overhead.
 const MARGIN: u64 = 64 << 20;
-
-/// What stands at the output.
-pub(crate) enum Standing {
-    /// Nothing, or an empty directory.
-    Free,
-    /// Exactly the dataset that is asked for.
-    UpToDate { images: usize, turned: usize },
-    /// Another dataset of ours.
-    Other { difference: String },
-}
 
 /// The output's path, absolute and without symbolic links; its parents are created.
 pub(crate) fn locate(out: &Path) -> Result<PathBuf, DataError> {
@@ -57,155 +45,12 @@ pub(crate) fn locate(out: &Path) -> Result<PathBuf, DataError> {
     Ok(parent.join(name))
 }
 
-/// Compares the output with the plan.
-/// `turns` tells whether any image of the source would be turned, apart from those given.
-pub(crate) fn standing(
-    out: &Path,
-    source: &Path,
-    plan: &Plan,
-    turns: &mut dyn FnMut(&[Quarantined]) -> Result<bool, DataError>,
-) -> Result<Standing, DataError> {
-    let occupied = |found: &str| DataError::OutputOccupied {
-        path: out.into(),
-        found: found.into(),
-    };
-    let Ok(metadata) = std::fs::symlink_metadata(out) else {
-        return Ok(Standing::Free);
-    };
-    if !metadata.is_dir() {
-        return Err(occupied("a file"));
-    }
-    let is_dataset = out.join(MANIFEST).exists() || is_split_root(out);
-    if !is_dataset {
-        let mut items = std::fs::read_dir(out).map_err(DataError::unreadable(out))?;
-        return match items.next() {
-            None => Ok(Standing::Free),
-            Some(_) => Err(occupied("a directory with other content")),
-        };
-    }
-    if source
-        .canonicalize()
-        .is_ok_and(|source| source.starts_with(out))
-    {
-        return Err(occupied("it contains the source"));
-    }
-    let mut images = 0;
-    let mut manifests = Vec::new();
-    for part in plan.parts() {
-        match difference(out, part, plan)? {
-            Ok(manifest) => {
-                images += manifest.count;
-                manifests.push(manifest);
-            }
-            Err(difference) => return Ok(Standing::Other { difference }),
-        }
-    }
-    // last, for files have to be opened: was the orientation ignored in a dataset that does not say so?
-    let turned = manifests.first().map_or(0, |manifest| manifest.turned);
-    if plan.orientation == Orientation::Apply && turned == 0 {
-        let left_out: Vec<Quarantined> = manifests
-            .into_iter()
-            .flat_map(|manifest| manifest.quarantined)
-            .collect();
-        if turns(&left_out)? {
-            let difference = "made without turning images by their EXIF orientation; \
-                              --orientation ignore keeps it so";
-            return Ok(Standing::Other {
-                difference: difference.into(),
-            });
-        }
-    }
-    Ok(Standing::UpToDate { images, turned })
-}
-
-/// The manifest of a part that is as planned, or what differs.
-fn difference(
-    out: &Path,
-    part: Option<Part>,
-    plan: &Plan,
-) -> Result<Result<Manifest, String>, DataError> {
-    let directory = part.map_or_else(|| out.to_path_buf(), |part| out.join(part.name()));
-    let file = directory.join(MANIFEST);
-    if !file.exists() {
-        return Ok(Err("split differently".into()));
-    }
-    let manifest = match Manifest::parse(&read(&file)?, &file) {
-        Ok(manifest) => manifest,
-        Err(error @ DataError::ManifestVersion { .. }) => return Ok(Err(error.to_string())),
-        Err(error) => {
-            let found = format!("its manifest cannot be read: {error}");
-            return Err(DataError::OutputOccupied {
-                path: out.into(),
-                found,
-            });
-        }
-    };
-    let same_split = match (&manifest.holdout, plan.holdout, part) {
-        (None, None, None) => true,
-        (Some(holdout), Some((fraction, seed)), Some(part)) => {
-            holdout.part == part
-                && holdout.seed == seed
-                && (holdout.fraction - fraction).abs() < 1e-9
-        }
-        _ => false,
-    };
-    let corrupt = manifest.quarantined.len();
-    let checks = [
-        (
-            manifest.size != plan.size,
-            format!("stored at {} px", manifest.size),
-        ),
-        (
-            manifest.resize != plan.resize,
-            format!("resized by {}", manifest.resize.name()),
-        ),
-        (
-            manifest.window != plan.window,
-            match manifest.window {
-                Some(window) => format!("the window {window} of each image"),
-                None => "whole images, no window of them".into(),
-            },
-        ),
-        (
-            manifest.orientation == Orientation::Apply && plan.orientation == Orientation::Ignore,
-            format!(
-                "{} images turned by their EXIF orientation",
-                manifest.turned
-            ),
-        ),
-        (
-            manifest.store != plan.store,
-            format!("stored as {}", manifest.store.name()),
-        ),
-        (!same_split, "split differently".into()),
-        (
-            manifest.source.listing != plan.source.listing
-                || manifest.source.layout != plan.source.layout,
-            format!(
-                "made from {} images with other names or sizes",
-                manifest.source.images
-            ),
-        ),
-        (
-            corrupt > plan.quarantine,
-            format!("it leaves out {corrupt} corrupt photos"),
-        ),
-    ];
-    if let Some((_, difference)) = checks.into_iter().find(|(differs, _)| *differs) {
-        return Ok(Err(difference));
-    }
-    match Shards::open(&directory, &manifest) {
-        Ok(_) => Ok(Ok(manifest)),
-        Err(error) => Ok(Err(format!("incomplete: {error}"))),
-    }
-}
-
 /// A dataset that may be replaced, and how it is recognised when its turn comes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Replaceable {
     device: u64,
     inode: u64,
-    /// blake3 of the manifests.
+    /// blake3 of the manifests, or of a part's head.
     manifests: Vec<blake3::Hash>,
 }
 
@@ -227,9 +72,11 @@ impl Replaceable {
                     });
                 }
             }
-            let manifest = directory.join(MANIFEST);
-            if manifest.exists() {
-                manifests.push(blake3::hash(&read(&manifest)?));
+            for name in [MANIFEST, PART] {
+                let manifest = directory.join(name);
+                if manifest.exists() {
+                    manifests.push(blake3::hash(&read(&manifest)?));
+                }
             }
         }
         let found = std::fs::symlink_metadata(out).map_err(DataError::unreadable(out))?;
@@ -259,8 +106,7 @@ fn is_ours(path: &Path) -> bool {
             let number = name
                 .strip_prefix("shard-")
                 .and_then(|n| n.strip_suffix(".bin"));
-            name == MANIFEST
-                || name == SKIPPED
+            [MANIFEST, SKIPPED, PART, RECORDS].contains(&name)
                 || number.is_some_and(|n| n.len() >= 5 && n.bytes().all(|b| b.is_ascii_digit()))
         })
 }
@@ -469,12 +315,7 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), DataError> {
 
 /// Writes the manifest and brings the directory to the disk.
 pub(crate) fn write_manifest(directory: &Path, manifest: &Manifest) -> Result<(), DataError> {
-    let path = directory.join(MANIFEST);
-    let json = manifest.to_json()?;
-    let mut file = File::create_new(&path).map_err(DataError::unwritable(&path))?;
-    file.write_all(&json)
-        .and_then(|()| file.sync_all())
-        .map_err(DataError::unwritable(&path))?;
+    write_file(directory, MANIFEST, &manifest.to_json()?)?;
     sync_directory(directory)
 }
 
@@ -483,18 +324,21 @@ pub(crate) fn write_skipped(directory: &Path, skipped: &Skipped) -> Result<(), D
     if *skipped == Skipped::default() {
         return Ok(());
     }
-    let path = directory.join(SKIPPED);
-    let json = serde_json::to_vec_pretty(skipped);
-    json.map_err(std::io::Error::other)
-        .and_then(|json| {
-            let mut file = File::create_new(&path)?;
-            file.write_all(&json)?;
-            file.sync_all()
-        })
+    let json = serde_json::to_vec_pretty(skipped)
+        .map_err(|error| DataError::unwritable(&directory.join(SKIPPED))(error.into()))?;
+    write_file(directory, SKIPPED, &json)
+}
+
+/// Writes a new file and brings it to the disk.
+pub(crate) fn write_file(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), DataError> {
+    let path = directory.join(name);
+    let mut file = File::create_new(&path).map_err(DataError::unwritable(&path))?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
         .map_err(DataError::unwritable(&path))
 }
 
-fn sync_directory(path: &Path) -> Result<(), DataError> {
+pub(crate) fn sync_directory(path: &Path) -> Result<(), DataError> {
     File::open(path)
         .and_then(|directory| directory.sync_all())
         .map_err(DataError::unwritable(path))

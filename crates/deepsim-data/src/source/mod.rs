@@ -87,15 +87,13 @@ impl Listing {
         })
     }
 
-    /// blake3 over the sorted (path, size) pairs, in hex.
+    /// The fingerprint of its images.
     pub fn digest(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
+        let mut fingerprint = Fingerprint::default();
         for entry in &self.entries {
-            hasher.update(entry.path.as_bytes());
-            hasher.update(&[0]);
-            hasher.update(&entry.bytes.to_le_bytes());
+            fingerprint.add(&entry.path, entry.bytes);
         }
-        hasher.finalize().to_hex().to_string()
+        fingerprint.hex()
     }
 
     /// The label of an entry under this layout.
@@ -138,6 +136,22 @@ impl Listing {
                 Ok(bytes)
             }
         }
+    }
+}
+
+/// blake3 over the sorted (path, size) pairs of a source's images.
+#[derive(Default)]
+pub(crate) struct Fingerprint(blake3::Hasher);
+
+impl Fingerprint {
+    pub fn add(&mut self, path: &str, bytes: u64) {
+        self.0.update(path.as_bytes());
+        self.0.update(&[0]);
+        self.0.update(&bytes.to_le_bytes());
+    }
+
+    pub fn hex(&self) -> String {
+        self.0.finalize().to_hex().to_string()
     }
 }
 
