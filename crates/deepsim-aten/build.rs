@@ -59,6 +59,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         shim.file("csrc/asan.cpp");
     }
     shim.try_compile("deepsim_shim")?;
+    group(&root)?;
     // The shim asks for the kernels: their archives come after it.
     for (name, _) in KERNELS {
         println!("cargo:rustc-link-lib=static=deepsim_{name}");
@@ -76,6 +77,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
     Ok(())
+}
+
+/// Groups of processes: c10d and Gloo, which are inside libtorch_cpu. Wheels have c10d's headers and none
+/// of Gloo's, so that this archive alone sees what stands in for them (csrc/group/gloo_stub/README.md).
+fn group(root: &Path) -> Result<(), cc::Error> {
+    base()
+        .opt_level(2)
+        .define("USE_DISTRIBUTED", None)
+        .define("USE_C10D_GLOO", None)
+        .include("csrc/group/gloo_stub")
+        .include(root.join("include"))
+        .include(root.join("include/torch/csrc/api/include"))
+        .file("csrc/group/group.cpp")
+        .file("csrc/group/sockets.cpp")
+        .try_compile("deepsim_group")
 }
 
 /// The kernels' files are compiled once for each instruction set; the running processor or

@@ -10,6 +10,7 @@
 #include "bf16/function.h"
 #include "bf16/network.h"
 #include "distance.h"
+#include "guarded.h"
 #include "ssim.h"
 #include "winograd.h"
 
@@ -21,30 +22,11 @@
 
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
-#include <exception>
 #include <vector>
 
 namespace {
 
-template <typename F>
-int guarded(char* err, size_t err_len, F body) {
-  try {
-    body();
-    return 0;
-  } catch (const std::exception& e) {
-    if (err_len > 0) {
-      std::strncpy(err, e.what(), err_len - 1);
-      err[err_len - 1] = 0;
-    }
-  } catch (...) {
-    if (err_len > 0) {
-      std::strncpy(err, "unknown C++ exception", err_len - 1);
-      err[err_len - 1] = 0;
-    }
-  }
-  return 1;
-}
+using deepsim::guarded;
 
 std::vector<at::Tensor> list(void* const* tensors, size_t n) {
   std::vector<at::Tensor> out;

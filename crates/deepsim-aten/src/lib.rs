@@ -1,6 +1,6 @@
 //! A small C ABI over libtorch for what tch lacks: the fused Adam kernel, autocast that works on
-//! the CPU, kernels of our own (convolutions, structural similarity and others), and loading the
-//! CUDA half of libtorch.
+//! the CPU, kernels of our own (convolutions, structural similarity and others), groups of
+//! processes, and loading the CUDA half of libtorch.
 //!
 //! This is the only crate of the workspace with `unsafe` code. Every C++ exception is caught in
 //! the shim and comes back as [`AtenError`].
@@ -16,6 +16,7 @@ mod bf16_layers;
 mod capability;
 mod cuda;
 mod distance;
+mod group;
 mod rows;
 mod script_output;
 mod ssim;
@@ -35,6 +36,7 @@ pub use cuda::{
     set_tf32,
 };
 pub use distance::squared_distance;
+pub use group::{GroupError, ProcessGroup, Rendezvous};
 pub use rows::{BLOCK, Bf16Columns, Bf16Rows, RowMeasure};
 pub use script_output::{ScriptOutput, hear_scripts};
 pub use ssim::ssim;
@@ -58,6 +60,9 @@ pub enum AtenError {
         /// Its length.
         len: usize,
     },
+    /// Processes that cannot work together.
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// The instruction set that the environment asks for cannot be used.
     #[error("{0}")]
     Capability(String),
@@ -74,17 +79,20 @@ unsafe extern "C" {
 
 /// Runs a shim call that writes its error text into a buffer.
 fn checked(call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), AtenError> {
+    numbered(call).map_err(|(_, text)| AtenError::Torch(text))
+}
+
+/// The same for calls whose result says why they failed.
+fn numbered(call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), (c_int, String)> {
     let mut buffer = [0 as c_char; 2048];
-    if call(buffer.as_mut_ptr(), buffer.len()) == 0 {
+    let why = call(buffer.as_mut_ptr(), buffer.len());
+    if why == 0 {
         return Ok(());
     }
     // SAFETY: the shim always leaves a terminating zero inside the buffer.
-    let text = unsafe { CStr::from_ptr(buffer.as_ptr()) }
-        .to_string_lossy()
-        .into_owned();
-    Err(AtenError::Torch(
-        text.lines().next().unwrap_or("unknown error").to_owned(),
-    ))
+    let text = unsafe { CStr::from_ptr(buffer.as_ptr()) }.to_string_lossy();
+    let line = text.lines().next().unwrap_or("unknown error");
+    Err((why, line.to_owned()))
 }
 
 /// The version of libtorch that this build was compiled against, such as `2.13.0`.

@@ -1,0 +1,391 @@
+// Groups of processes by PyTorch's own engine: c10d's TCPStore, through which processes find each
+// other, and its backend Gloo, which moves tensors between them. Both are part of libtorch_cpu.
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include "../guarded.h"
+#include "failure.h"
+#include "sockets.h"
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <future>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using c10d::ProcessGroupGloo;
+using deepsim::group::Clock;
+using deepsim::group::Failure;
+using deepsim::group::PAUSE;
+using deepsim::group::Why;
+using std::chrono::milliseconds;
+
+// `guarded`, with the reason as its result.
+template <typename F>
+int explained(char* err, size_t err_len, F body) {
+  Why why = Why::Other;
+  const int failed = deepsim::guarded(err, err_len, [&] {
+    try {
+      body();
+    } catch (const Failure& failure) {
+      why = failure.why;
+      throw;
+    }
+  });
+  return failed ? static_cast<int>(why) : 0;
+}
+
+// What an exception says, without the backtrace that c10's have, the source lines that Gloo's begin
+// with and the advice that they end with.
+std::string words(const std::exception& e) {
+  const auto* torch = dynamic_cast<const c10::Error*>(&e);
+  std::string text = torch ? torch->what_without_backtrace() : e.what();
+  if (const auto end = text.find("] "); text.rfind("[/", 0) == 0 && end != std::string::npos)
+    text.erase(0, end + 2);
+  if (const auto advice = text.find(" This is typically"); advice != std::string::npos)
+    text.erase(advice);
+  return text;
+}
+
+bool says(const std::string& text, const char* part) {
+  return text.find(part) != std::string::npos;
+}
+
+// Runs what waits for other processes: whatever goes wrong there is a process that is gone or late.
+template <typename F>
+void among_peers(F body) {
+  try {
+    body();
+  } catch (const Failure&) {
+    throw;
+  } catch (const std::exception& e) {
+    const auto text = words(e);
+    const bool late = says(text, "imed out") || says(text, "imeout");
+    throw Failure(late ? Why::Late : Why::Gone, text);
+  }
+}
+
+struct Group {
+  // The store outlives the backend, which asks it for addresses.
+  c10::intrusive_ptr<c10d::Store> store;
+  c10::intrusive_ptr<ProcessGroupGloo> backend;
+};
+
+c10::intrusive_ptr<c10d::Store> open_store(const std::string& host, uint16_t port,
+                                           std::optional<int> listening, milliseconds timeout) {
+  c10d::TCPStoreOptions options;
+  options.port = port;
+  options.isServer = listening.has_value();
+  options.masterListenFd = listening;
+  // It would not say who is missing; `meet` does.
+  options.waitWorkers = false;
+  options.timeout = timeout;
+  try {
+    return c10::make_intrusive<c10d::TCPStore>(host, options);
+  } catch (const std::exception& e) {
+    throw Failure(Why::Unreachable, words(e));
+  }
+}
+
+// How long the process that serves stays for the others when it has given up.
+constexpr milliseconds LINGER(300);
+
+// Where a process that gives up leaves its reason, so that nobody waits for a group that won't be.
+constexpr const char* OVER = "over";
+
+// Waits until all ranks are at the store. The backend by itself tries again and again, past its
+// timeout, where one never comes; the store's own wait does not say who is missing.
+void wait_for_all(c10d::Store& store, int64_t rank, int64_t size, Clock::time_point deadline) {
+  const auto there = store.compareSet("size", "", std::to_string(size));
+  if (there != std::to_string(size))
+    throw Failure(Why::Disagree, "one process was told of " + there + " processes, another of " +
+                                     std::to_string(size));
+  const auto key = [](int64_t r) { return "joined/" + std::to_string(r); };
+  if (store.add(key(rank), 1) != 1)
+    throw Failure(Why::Disagree, "rank " + std::to_string(rank) +
+                                     " is there twice, or an earlier group had the same prefix");
+  std::vector<std::string> all;
+  for (int64_t r = 0; r < size; ++r) all.push_back(key(r));
+  while (!store.check(all)) {
+    if (store.check({OVER})) {
+      const auto reason = store.get_to_str(OVER);
+      throw Failure(static_cast<Why>(reason.at(0) - '0'), reason.substr(1));
+    }
+    if (Clock::now() < deadline) {
+      std::this_thread::sleep_for(PAUSE);
+      continue;
+    }
+    std::string missing;
+    for (int64_t r = 0; r < size; ++r)
+      if (!store.check({key(r)})) missing += (missing.empty() ? "" : ",") + std::to_string(r);
+    if (!missing.empty()) throw Failure(Why::Missing, missing);
+  }
+}
+
+void meet(c10d::Store& store, int64_t rank, int64_t size, bool serves,
+          Clock::time_point deadline) {
+  try {
+    wait_for_all(store, rank, size, deadline);
+  } catch (const Failure& failure) {
+    store.set(OVER, std::to_string(static_cast<int>(failure.why)) + failure.what());
+    auto told = store.add("told", 1);
+    // The store ends with this process; the others ask it every now and then.
+    for (const auto end = Clock::now() + LINGER; serves && told < size && Clock::now() < end;) {
+      std::this_thread::sleep_for(PAUSE);
+      told = store.add("told", 0);
+    }
+    throw;
+  }
+}
+
+struct Place {
+  std::string host;
+  uint16_t port;
+  int64_t rank;
+  int64_t size;
+  bool serves;
+  std::string prefix;
+  milliseconds timeout;
+  Clock::time_point deadline;
+};
+
+// How far a process has come that joins.
+enum class Phase { Resolve, Search, Meet, Connect };
+
+std::unique_ptr<Group> join(const Place& place, std::atomic<Phase>& phase) {
+  auto group = std::make_unique<Group>();
+  const auto there = deepsim::group::resolve(place.host, place.port, place.deadline);
+  phase = Phase::Search;
+  std::optional<int> listening;
+  if (place.serves) listening = deepsim::group::listening(place.host, there);
+  const auto own = deepsim::group::reach(there, place.deadline);
+  group->store = c10::make_intrusive<c10d::PrefixStore>(
+      place.prefix, open_store(place.host, place.port, listening, place.timeout));
+  phase = Phase::Meet;
+  among_peers([&] {
+    meet(*group->store, place.rank, place.size, place.serves, place.deadline);
+  });
+  phase = Phase::Connect;
+  // People who know better name the interface, by PyTorch's variable.
+  const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
+  auto options = interface && *interface ? ProcessGroupGloo::Options::create_default(place.timeout)
+                                         : ProcessGroupGloo::Options::create(place.timeout);
+  if (options->devices.empty())
+    options->devices.push_back(ProcessGroupGloo::createDeviceForHostname(own));
+  among_peers([&] {
+    group->backend = c10::make_intrusive<ProcessGroupGloo>(
+        group->store, static_cast<int>(place.rank), static_cast<int>(place.size), options);
+    // The process that serves may leave at once: by then everyone has to have all addresses.
+    group->backend->barrier()->wait();
+  });
+  return group;
+}
+
+// `join` in a thread that is left behind where it outlasts the deadline: c10d waits for ever for
+// the first answer of what listens, which may be another program, and Gloo longer than it was told
+// for a peer that died meanwhile.
+std::unique_ptr<Group> join_in_time(Place place) {
+  struct Shared {
+    std::atomic<Phase> phase{Phase::Resolve};
+    std::promise<std::unique_ptr<Group>> joined;
+  };
+  const auto shared = std::make_shared<Shared>();
+  auto joined = shared->joined.get_future();
+  // `join` itself keeps the deadline wherever it can, and knows more.
+  const auto last = place.deadline + LINGER + 5 * PAUSE;
+  std::thread([shared, place = std::move(place)] {
+    try {
+      shared->joined.set_value(join(place, shared->phase));
+    } catch (...) {
+      shared->joined.set_exception(std::current_exception());
+    }
+  }).detach();
+  if (joined.wait_until(last) == std::future_status::ready) return joined.get();
+  switch (shared->phase.load()) {
+    case Phase::Resolve:
+      throw Failure(Why::Unreachable, "its name was not found in time");
+    case Phase::Search:
+      throw Failure(Why::Unreachable, "what listens there does not answer as PyTorch's store");
+    case Phase::Meet:
+      throw Failure(Why::Late, "the store does not answer any more");
+    default:
+      throw Failure(Why::Late, "a process that had come does not answer any more");
+  }
+}
+
+const at::Tensor& suited(void* tensor, const char* what) {
+  const auto& t = *static_cast<at::Tensor*>(tensor);
+  const auto refuse = [&](const std::string& is) {
+    throw Failure(Why::Tensor, std::string(what) + " needs " + is);
+  };
+  if (!t.defined()) refuse("a tensor that is defined");
+  if (!t.device().is_cpu()) refuse("a tensor on the CPU, not on " + t.device().str());
+  if (t.layout() != at::kStrided) refuse("a dense tensor");
+  const auto type = t.scalar_type();
+  if (type != at::kFloat && type != at::kDouble && type != at::kBFloat16 && type != at::kLong)
+    refuse(std::string("a tensor of f32, f64, bf16 or i64, not of ") + c10::toString(type));
+  // Gloo takes the memory from the first element on, whatever the strides say.
+  if (!t.is_contiguous()) refuse("a contiguous tensor");
+  return t;
+}
+
+enum class Operation : int64_t { Sum, Maximum, Broadcast };
+
+struct Call {
+  Operation operation;
+  int64_t root;
+};
+
+// A part of what the processes have to call alike.
+struct Part {
+  const char* name;
+  int64_t value;
+  std::string (*text)(int64_t);
+};
+
+std::string number(int64_t value) { return std::to_string(value); }
+std::string type_name(int64_t value) { return c10::toString(static_cast<at::ScalarType>(value)); }
+std::string operation_name(int64_t value) {
+  switch (static_cast<Operation>(value)) {
+    case Operation::Sum:
+      return "sum";
+    case Operation::Maximum:
+      return "maximum";
+    default:
+      return "broadcast";
+  }
+}
+
+// Gloo ends the whole process where others bring a tensor of another size, so all ask first.
+void agree(ProcessGroupGloo& backend, const Call& call, const at::Tensor& tensor) {
+  const std::array<Part, 4> parts{{
+      {"operation", static_cast<int64_t>(call.operation), operation_name},
+      {"root", call.root, number},
+      {"type", static_cast<int64_t>(tensor.scalar_type()), type_name},
+      {"elements", tensor.numel(), number},
+  }};
+  // The largest of a number and of its negative: the same where all have the same number.
+  std::vector<at::Tensor> extremes{at::empty({2, parts.size()}, at::kLong)};
+  auto* values = extremes[0].data_ptr<int64_t>();
+  for (size_t i = 0; i < parts.size(); ++i) {
+    values[i] = parts[i].value;
+    values[parts.size() + i] = -parts[i].value;
+  }
+  c10d::AllreduceOptions options;
+  options.reduceOp = c10d::ReduceOp::MAX;
+  backend.allreduce(extremes, options)->wait();
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const auto& [name, own, text] = parts[i];
+    const auto most = values[i], least = -values[parts.size() + i];
+    if (most != least)
+      throw Failure(Why::Disagree, std::string(name) + " " + text(own) + " here, " +
+                                       text(own == most ? least : most) + " in another process");
+  }
+}
+
+template <typename F>
+void collective(void* group, const Call& call, const at::Tensor& tensor, F start) {
+  at::NoGradGuard no_grad;
+  auto& backend = *static_cast<Group*>(group)->backend;
+  among_peers([&] {
+    agree(backend, call, tensor);
+    if (tensor.numel() == 0) return;
+    std::vector<at::Tensor> one{tensor};
+    start(backend, one)->wait();
+  });
+  // Gloo alone does not count as a change; what is derived from weights relies on it.
+  tensor.unsafeGetTensorImpl()->bump_version();
+}
+
+// The sum over all ranks as an operation of autograd. A loss depends on the sum, and so on the
+// values of all ranks: the gradient of a value is the sum of all ranks' gradients of the sum.
+struct Summed : torch::autograd::Function<Summed> {
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x,
+                            const c10::intrusive_ptr<ProcessGroupGloo>& backend) {
+    // The graph keeps the backend, should it outlive the group.
+    ctx->saved_data["backend"] = c10::IValue::make_capsule(backend);
+    return sum(*backend, x);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list gradients) {
+    const auto capsule = ctx->saved_data["backend"].toCapsule();
+    return {sum(*static_cast<ProcessGroupGloo*>(capsule.get()), gradients[0]), at::Tensor()};
+  }
+
+  static at::Tensor sum(ProcessGroupGloo& backend, const at::Tensor& x) {
+    at::NoGradGuard no_grad;
+    auto y = x.detach().clone(at::MemoryFormat::Contiguous);
+    among_peers([&] {
+      std::vector<at::Tensor> one{y};
+      backend.allreduce(one)->wait();
+    });
+    return y;
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+// Joins a group; `out` gets it, and `deepsim_group_leave` frees it.
+int deepsim_group_join(const char* host, uint16_t port, int64_t rank, int64_t size, int serves,
+                       const char* prefix, int64_t timeout_ms, void** out, char* err,
+                       size_t err_len) {
+  return explained(err, err_len, [&] {
+    const milliseconds timeout(timeout_ms);
+    *out = join_in_time({host, port, rank, size, serves != 0, prefix, timeout,
+                         Clock::now() + timeout})
+               .release();
+  });
+}
+
+// Sum (0) or maximum (1) over all ranks, in place.
+int deepsim_group_all_reduce(void* group, void* tensor, int max, char* err, size_t err_len) {
+  return explained(err, err_len, [&] {
+    const auto& t = suited(tensor, "a reduction");
+    c10d::AllreduceOptions options;
+    options.reduceOp = max ? c10d::ReduceOp::MAX : c10d::ReduceOp::SUM;
+    collective(group, {max ? Operation::Maximum : Operation::Sum, 0}, t,
+               [&](auto& backend, auto& one) { return backend.allreduce(one, options); });
+  });
+}
+
+int deepsim_group_broadcast(void* group, void* tensor, int64_t root, char* err, size_t err_len) {
+  return explained(err, err_len, [&] {
+    const auto& t = suited(tensor, "a broadcast");
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    collective(group, {Operation::Broadcast, root}, t,
+               [&](auto& backend, auto& one) { return backend.broadcast(one, options); });
+  });
+}
+
+// The sum over all ranks, differentiable. All ranks bring the same size.
+int deepsim_group_summed(void* group, void* tensor, void** out, char* err, size_t err_len) {
+  return explained(err, err_len, [&] {
+    const auto& t = *static_cast<at::Tensor*>(tensor);
+    *out = new at::Tensor(Summed::apply(t, static_cast<Group*>(group)->backend));
+  });
+}
+
+int deepsim_group_barrier(void* group, char* err, size_t err_len) {
+  return explained(err, err_len, [&] {
+    among_peers([&] { static_cast<Group*>(group)->backend->barrier()->wait(); });
+  });
+}
+
+void deepsim_group_leave(void* group) { delete static_cast<Group*>(group); }
+
+}  // extern "C"
