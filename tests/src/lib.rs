@@ -3,6 +3,7 @@
 //!
 //! * [`process`]: the programs of this workspace, run and judged.
 //! * [`lab`]: a temporary directory with images and an experiment that trains in a second.
+//! * [`faces`]: experiments of VAE/GAN in it.
 //! * [`photos`]: the images.
 //! * [`browser`]: one to work pages in.
 //! * [`files`]: what a run leaves behind, read back without the crates under test.
@@ -11,6 +12,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod browser;
+pub mod faces;
 pub mod files;
 pub mod lab;
 pub mod photos;

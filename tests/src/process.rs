@@ -31,6 +31,8 @@ pub fn program(name: &str) -> Command {
     let mut command = Command::new(path);
     command
         .env_remove("RUST_LOG")
+        .env_remove("RANK")
+        .env_remove("WORLD_SIZE")
         .env("OMP_NUM_THREADS", "1")
         .stdin(Stdio::null());
     command

@@ -3,45 +3,10 @@
 
 use std::fs;
 
-use deepsim_experiment::Experiment;
+use deepsim_tests::faces;
 use deepsim_tests::files::{checkpoint, column, names, tensors};
-use deepsim_tests::lab::{Lab, TRAIN};
-use deepsim_tests::process::root;
+use deepsim_tests::lab::TRAIN;
 use serde_json::Value;
-
-/// A laboratory whose experiment is one of the sample's on faces, made small.
-fn faces(which: &str) -> Lab {
-    let lab = Lab::new();
-    write(&lab, which, "run");
-    lab
-}
-
-fn write(lab: &Lab, which: &str, earlier: &str) {
-    let file = root().join(format!("experiments/sample/faces-{which}.toml"));
-    // With what it extends.
-    let mut toml = Experiment::load(&file, &[]).unwrap().to_toml().unwrap();
-    for (from, to) in [
-        ("data/faces/", format!("{}/", lab.path().display())),
-        ("runs/faces-gan", lab.text(earlier)),
-        ("width = 0.5", "width = 0.125".to_owned()),
-        ("crop = 64", "crop = 32".to_owned()),
-        ("size = 128", "size = 6".to_owned()),
-        ("batch_size = 32", "batch_size = 4".to_owned()),
-        ("threads = 0", "threads = 1".to_owned()),
-        ("log_every = 50", "log_every = 1".to_owned()),
-        ("eval_every = 300", "eval_every = 0".to_owned()),
-        ("sample_every = 300", "sample_every = 2".to_owned()),
-    ] {
-        let small = toml.replace(from, &to);
-        // The earlier run is named by one of the files alone.
-        assert!(
-            small != toml || from == "runs/faces-gan",
-            "{which}: no {from}"
-        );
-        toml = small;
-    }
-    fs::write(lab.experiment(), toml).unwrap();
-}
 
 fn numbers(values: &[Value]) -> Vec<f64> {
     values.iter().map(|v| v.as_f64().unwrap()).collect()
@@ -49,7 +14,7 @@ fn numbers(values: &[Value]) -> Vec<f64> {
 
 #[test]
 fn it_trains_resumes_and_its_codes_have_attributes() {
-    let lab = faces("vaegan");
+    let lab = faces::lab("vaegan");
     lab.train_into("run", "--steps 4").exits(0);
     lab.train_into("cut", "--steps 2").exits(0);
     lab.train_into("cut", "--steps 4 --resume").exits(0);
@@ -105,13 +70,13 @@ fn it_trains_resumes_and_its_codes_have_attributes() {
 
 #[test]
 fn a_gan_trains_and_its_discriminator_judges_an_autoencoder() {
-    let lab = faces("gan");
+    let lab = faces::lab("gan");
     lab.train_into("gan", "--steps 3").exits(0);
     let values = column(&lab.at("gan"), "loss.kl");
     assert!(values.iter().all(Value::is_null), "{values:?}");
     lab.eval("sample --runs gan --count 4 --show 4").exits(0);
 
-    write(&lab, "vae-dis", "gan");
+    faces::write(&lab, "vae-dis", "gan");
     lab.train_into("dis", "--steps 4").exits(0);
     lab.train_into("cut", "--steps 2").exits(0);
     lab.train_into("cut", "--steps 4 --resume").exits(0);
@@ -120,13 +85,13 @@ fn a_gan_trains_and_its_discriminator_judges_an_autoencoder() {
     assert!(feat.iter().all(|v| *v > 0.0), "{feat:?}");
     lab.eval("table2 --runs .").exits(0);
 
-    write(&lab, "vae-dis", "nowhere");
+    faces::write(&lab, "vae-dis", "nowhere");
     lab.train_into("none", "--steps 2").refuses(&["nowhere"]);
 }
 
 #[test]
 fn what_it_cannot_be_is_said() {
-    let lab = faces("vaegan");
+    let lab = faces::lab("vaegan");
     for (set, words) in [
         ("train.batch_size=1", "batch"),
         ("data.crop=36", "crop"),

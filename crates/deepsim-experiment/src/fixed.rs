@@ -11,10 +11,11 @@ use crate::config::Config;
 /// Keys that a resume may change: the length of the run, its reports, its threads and micro-batches, and what it
 /// tolerates. Consent to run
 /// code is no part of an experiment either.
-const FREE: [&str; 13] = [
+const FREE: [&str; 14] = [
     "train.steps",
     "train.accumulate",
     "train.threads",
+    "train.patience",
     "train.log_every",
     "train.checkpoint_every",
     "train.sample_every",

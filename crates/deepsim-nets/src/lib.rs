@@ -26,10 +26,10 @@ pub mod sides;
 pub mod zoo;
 
 pub use deepsim_aten::{
-    AtenError, AutocastGuard, CAPABILITY_VARIABLE, Capability, CudaLoad, CudnnChoice, Precision,
-    Tf32, allow_winograd, capability, cuda_peak, fit_threads, flush_denormals, forget_cuda_peak,
-    keep_memory, load_cuda as load_cuda_libraries, pinned, set_cudnn_choice, set_tf32,
-    torch_version,
+    AtenError, AutocastGuard, CAPABILITY_VARIABLE, Capability, CudaLoad, CudnnChoice, GroupError,
+    Precision, ProcessGroup, Rendezvous, Tf32, allow_winograd, capability, cuda_peak, fit_threads,
+    flush_denormals, forget_cuda_peak, keep_memory, load_cuda as load_cuda_libraries, pinned,
+    set_cudnn_choice, set_tf32, torch_version,
 };
 pub use discriminator::{Architecture, Discriminator, DiscriminatorSpec, FeatureBranch};
 pub use error::NetError;

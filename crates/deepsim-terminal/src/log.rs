@@ -68,6 +68,16 @@ pub struct Options {
 }
 
 impl Options {
+    /// The same, but of warnings and errors alone.
+    #[must_use]
+    pub fn only_warnings(self) -> Options {
+        Options {
+            quiet: true,
+            verbose: false,
+            ..self
+        }
+    }
+
     /// Begins to print events. `RUST_LOG` overrules how much.
     pub fn listen(self) {
         let level = match (self.quiet, self.verbose) {

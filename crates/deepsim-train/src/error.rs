@@ -109,6 +109,12 @@ pub enum TrainError {
         /// What became of the state.
         rescue: Rescue,
     },
+    /// Several processes that cannot train together.
+    #[error("several processes: {0}")]
+    Ranks(String),
+    /// Another process of the training is gone, or does not answer.
+    #[error("another process of this training has ended or does not answer: {0}")]
+    Peer(String),
     /// The thread pool could not be set up.
     #[error("train.threads: {0}")]
     Threads(String),
@@ -249,9 +255,10 @@ impl TrainError {
             | TrainError::Saving { .. }
             | TrainError::Report { .. }
             | TrainError::Panicked(_)
+            | TrainError::Peer(_)
             | TrainError::Failed { .. } => 1,
             TrainError::Experiment(e) => e.exit_code(),
-            TrainError::Counter { .. } | TrainError::Threads(_) => 2,
+            TrainError::Counter { .. } | TrainError::Ranks(_) | TrainError::Threads(_) => 2,
         }
     }
 }

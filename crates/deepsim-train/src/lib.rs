@@ -5,11 +5,14 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody reads: `deepsim_data::terminal`
 
+mod end;
 pub mod error;
+mod follow;
 pub mod method;
 pub mod observe;
 pub mod precision;
 mod preflight;
+pub mod ranks;
 mod reports;
 mod request;
 mod save;

@@ -6,12 +6,14 @@ mod next;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use deepsim_data::terminal::{self, parse, print};
 use deepsim_experiment::consent::parse_hash;
 use deepsim_experiment::{Consent, Experiment, Intent};
 use deepsim_train::Request;
+use deepsim_train::ranks::Ranks;
 use deepsim_train::signals::Stop;
 use deepsim_train::train::{End, train};
 
@@ -37,6 +39,15 @@ Examples, after `cargo xtask quickstart`:
 
 With ImageNet and CaffeNet's weights (README.md says how to prepare them):
   cargo run --release -p deepsim-train -- experiments/conv5.toml
+
+Several processes train one run together as PyTorch's do (each has its part
+of every batch; rank 0 writes), by torchrun or by RANK, WORLD_SIZE, MASTER_ADDR
+and MASTER_PORT:
+  PYTHONPATH=third_party/py third_party/py/bin/torchrun --no-python \\
+      --standalone --nproc-per-node 2 target/release/deepsim-train \\
+      experiments/conv5.toml --resume
+With torchrun's --max-restarts, add --resume. Where there is a GPU, add
+--device cpu. torchrun gives each process one thread, or train.threads.
 
 After `cargo xtask setup --torch full`, curves of all runs:
   PYTHONPATH=third_party/py python3 -m tensorboard.main --logdir runs
@@ -91,7 +102,12 @@ fn main() -> ExitCode {
     // If the handler cannot be set, the program runs without it.
     let _ = deepsim_data::terminal::fail_at_the_file_limit();
     let arguments: Arguments = parse();
-    arguments.log.listen();
+    // Rank 0 tells what all would.
+    if Ranks::is_follower(|name| std::env::var(name).ok()) {
+        arguments.log.only_warnings().listen();
+    } else {
+        arguments.log.listen();
+    }
     deepsim_nets::fit_threads();
     if let Err(error) = deepsim_nets::capability() {
         tracing::error!("{error}");
@@ -141,7 +157,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode, deepsim_train::TrainError> {
         device: arguments.device.clone(),
         consent: Consent::new(arguments.trust_code.as_deref(), std::env::args_os()),
     };
-    Ok(match train(&experiment, &request, &stop)? {
+    let patience = Duration::from_secs(experiment.config.train.patience);
+    let ranks = Ranks::join(|name| std::env::var(name).ok(), patience)?;
+    Ok(match train(&experiment, &request, &stop, &ranks)? {
+        // Rank 0 says it.
+        End::Done(_) if !ranks.leads() => ExitCode::SUCCESS,
+        End::Stopped(_, code) if !ranks.leads() => ExitCode::from(code),
         End::Done(step) => {
             // The run is done, whoever reads it.
             let _ = print(format_args!(

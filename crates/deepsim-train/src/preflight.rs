@@ -1,12 +1,15 @@
 //! Everything before the first step. What is wrong with the experiment, its inputs or the run directory is found here,
 //! before anything is removed or rewritten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use deepsim_data::terminal::path as shown;
-use deepsim_data::{Batch, BatchSpec, DataError, Dataset, Flow, Loader, Overlap, shared_images};
+use deepsim_data::{
+    BadImages, Batch, BatchSpec, DataError, Dataset, Flow, Loader, Overlap, shared_images,
+};
 use deepsim_experiment::config;
 use deepsim_experiment::{
     Checkpoint, Experiment, ExperimentError, Fixed, Intent, Manifest, Perception, RunDir, Start,
@@ -20,6 +23,7 @@ use crate::error::Result;
 use crate::method::Slice;
 use crate::observe::metrics_log::{self, Means};
 use crate::precision::{advice, set_products};
+use crate::ranks::Ranks;
 use crate::reports::{SHEET, is_evaluated};
 use crate::request::Request;
 use crate::signals::Stop;
@@ -43,6 +47,8 @@ pub(crate) struct Prepared {
     pub loader: Loader,
     /// Of the next step: its images are readable.
     pub batch: Batch,
+    /// The places in each batch of the loader's images.
+    pub share: Slice,
     /// Of the images that evaluations look at: how many are training images, where it is known.
     pub overlap: Option<usize>,
 }
@@ -59,24 +65,21 @@ pub(crate) enum Ready {
 ///
 /// # Errors
 /// Everything that is wrong with the experiment, its inputs or the run directory.
-pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<Ready> {
-    experiment.check_inputs()?;
+pub(crate) fn prepare(
+    experiment: &Experiment,
+    request: &Request,
+    stop: &Stop,
+    ranks: &Ranks,
+) -> Result<Ready> {
     let settings = &experiment.config.train;
-    let data = Arc::new(Dataset::open_and_tell(&experiment.config.data.train)?);
-    let test = Dataset::open_and_tell(&experiment.config.data.test)?;
-    let spec = BatchSpec {
-        batch_size: settings.batch_size,
-        augment: experiment.augment(),
-        seed: settings.seed,
-    };
-    check_size(experiment, &data)?;
-    check_size(experiment, &test)?;
-    spec.check(&data)?;
-    let device = device::choose(&request.device)?;
-    set_threads(settings.threads, device);
-    deepsim_nets::flush_denormals();
+    let Inputs {
+        data,
+        test,
+        spec,
+        share,
+        device,
+    } = Inputs::open(experiment, request, ranks)?;
     check_held_out(experiment, &test)?;
-    set_products(settings)?;
 
     let claim = || RunDir::claim(&request.out, experiment, request.intent);
     // A directory that is there may answer at once. One that is not is made when all else is well.
@@ -101,7 +104,8 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
         None => request.consent.at_first(&experiment.path),
     };
     let mut perception = Perception::open(experiment, &permit, device)?;
-    perception.try_batches(&batches(experiment, &test), crop(experiment), device)?;
+    let sizes = batches(experiment, &test, share);
+    perception.try_batches(&sizes, crop(experiment), device)?;
     perception.prepare(&data, &test)?;
     let mut state = State::new(experiment, perception.take_learned(), device)?;
     let (run, start) = match claimed {
@@ -121,8 +125,13 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
         }
     };
     let bad = experiment.config.data.bad_images();
-    let mut loader = Loader::new(Arc::clone(&data), spec, state.step, bad, &state.quarantined)?;
+    let places = places(share);
+    let images = Arc::clone(&data);
+    let left_out = &state.quarantined;
+    let mut loader = Loader::of_share(images, spec, places, state.step, bad, left_out)?;
     let batch = loader.next_batch()?;
+    // Nothing is removed or rewritten before all processes can begin.
+    ranks.begin(&facts(experiment, &manifest))?;
     if request.intent == Intent::Fresh {
         stop.cleared();
     }
@@ -165,8 +174,151 @@ pub(crate) fn prepare(experiment: &Experiment, request: &Request, stop: &Stop) -
         counters,
         loader,
         batch,
+        share,
         overlap,
     })))
+}
+
+/// The images of a training and how it takes them, opened and checked.
+struct Inputs {
+    data: Arc<Dataset>,
+    test: Dataset,
+    spec: BatchSpec,
+    share: Slice,
+    device: Device,
+}
+
+impl Inputs {
+    fn open(experiment: &Experiment, request: &Request, ranks: &Ranks) -> Result<Inputs> {
+        experiment.check_inputs()?;
+        let settings = &experiment.config.train;
+        let data = Arc::new(Dataset::open_and_tell(&experiment.config.data.train)?);
+        let test = Dataset::open_and_tell(&experiment.config.data.test)?;
+        let spec = BatchSpec {
+            batch_size: settings.batch_size,
+            augment: experiment.augment(),
+            seed: settings.seed,
+        };
+        check_size(experiment, &data)?;
+        check_size(experiment, &test)?;
+        spec.check(&data)?;
+        let device = device::choose(&request.device)?;
+        let leaves_out = experiment.config.data.bad_images() != BadImages::Fail;
+        ranks.check(device, leaves_out)?;
+        let share = ranks.share(settings.batch_size)?;
+        set_threads(settings.threads, device);
+        deepsim_nets::flush_denormals();
+        set_products(settings)?;
+        Ok(Inputs {
+            data,
+            test,
+            spec,
+            share,
+            device,
+        })
+    }
+}
+
+/// The places in a batch that a share has.
+fn places(share: Slice) -> Range<usize> {
+    let place = |position: i64| usize::try_from(position).unwrap_or_default();
+    place(share.from)..place(share.from + share.len)
+}
+
+/// What a process needs that trains along and writes nothing.
+pub(crate) struct Following {
+    pub device: Device,
+    pub data: Arc<Dataset>,
+    pub perception: Perception,
+    /// Before the first step: rank 0 says where it stands.
+    pub state: State,
+    pub share: Slice,
+    pub manifest: Manifest,
+    spec: BatchSpec,
+}
+
+impl Following {
+    /// Opens all that it needs, and checks it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the experiment and its inputs.
+    pub(crate) fn prepare(
+        experiment: &Experiment,
+        request: &Request,
+        ranks: &Ranks,
+    ) -> Result<Following> {
+        let inputs = Inputs::open(experiment, request, ranks)?;
+        let recorded = recorded(experiment, request)?;
+        let permit = match &recorded {
+            Some(run) => request.consent.on_run(&request.out, &run.manifest),
+            None => request.consent.at_first(&experiment.path),
+        };
+        let mut perception = Perception::open(experiment, &permit, inputs.device)?;
+        let sizes = trained_at_once(experiment, inputs.share);
+        perception.try_batches(&sizes, crop(experiment), inputs.device)?;
+        perception.prepare(&inputs.data, &inputs.test)?;
+        let state = State::new(experiment, perception.take_learned(), inputs.device)?;
+        let manifest = describe(experiment, &perception, &inputs.data, &inputs.test)?;
+        Ok(Following {
+            device: inputs.device,
+            data: inputs.data,
+            perception,
+            state,
+            share: inputs.share,
+            manifest,
+            spec: inputs.spec,
+        })
+    }
+
+    /// Its images of the batches from the state's step on.
+    ///
+    /// # Errors
+    /// Those of [`Loader::of_share`].
+    pub(crate) fn loader(&self) -> Result<Loader> {
+        let data = Arc::clone(&self.data);
+        let (share, step) = (places(self.share), self.state.step);
+        let none = BTreeSet::new();
+        Ok(Loader::of_share(
+            data,
+            self.spec.clone(),
+            share,
+            step,
+            BadImages::Fail,
+            &none,
+        )?)
+    }
+}
+
+/// What processes that train together must have in common, by name.
+pub(crate) fn facts(experiment: &Experiment, manifest: &Manifest) -> BTreeMap<String, String> {
+    // Where files lie may differ from host to host: their digests tell whether they are the same.
+    let is_place =
+        |key: &str| matches!(key, "name" | "data.train" | "data.test") || key.ends_with(".weights");
+    let values = manifest.experiment.iter().flat_map(|fixed| &fixed.values);
+    let mut facts: BTreeMap<String, String> = values
+        .filter(|(key, _)| !is_place(key))
+        .map(|(key, value)| (key.clone(), value.to_string()))
+        .collect();
+    let train = &experiment.config.train;
+    facts.insert("train.steps".to_owned(), train.steps.to_string());
+    // Other kernels round differently, and the weights would drift apart.
+    if let Ok(capability) = deepsim_nets::capability() {
+        let name = "the processor's instruction set".to_owned();
+        facts.insert(name, format!("{capability:?}"));
+    }
+    facts.insert(
+        "train.not_finite".to_owned(),
+        format!("{:?}", train.not_finite),
+    );
+    facts.insert("data.train".to_owned(), manifest.train_data.clone());
+    facts.insert("data.test".to_owned(), manifest.test_data.clone());
+    for (table, hash) in manifest.sources() {
+        facts.insert(format!("{table}.weights"), hash.to_owned());
+    }
+    for (name, version) in &manifest.versions {
+        facts.insert(format!("the version of {name}"), version.clone());
+    }
+    facts
 }
 
 /// The last checkpoint of a run that was killed before its last line was in the log.
@@ -409,15 +561,20 @@ fn recorded(experiment: &Experiment, request: &Request) -> Result<Option<Checkpo
 }
 
 /// Sizes of all batches that will go through the networks: of training, of evaluations and of sample sheets.
-fn batches(experiment: &Experiment, test: &Dataset) -> Vec<i64> {
+fn batches(experiment: &Experiment, test: &Dataset, share: Slice) -> Vec<i64> {
     let train = &experiment.config.train;
     let mut sizes = measure::batch_sizes(test.len().min(train.eval_images));
-    let parts = Slice::split(train.batch_size as i64, train.accumulate as i64);
-    sizes.extend(parts.iter().map(|part| part.len));
+    sizes.extend(trained_at_once(experiment, share));
     sizes.push(test.len().min(SHEET) as i64);
     sizes.sort_unstable();
     sizes.dedup();
     sizes
+}
+
+/// Sizes of the micro-batches of a share.
+fn trained_at_once(experiment: &Experiment, share: Slice) -> Vec<i64> {
+    let parts = Slice::split(share.len, experiment.config.train.accumulate as i64);
+    parts.iter().map(|part| part.len).collect()
 }
 
 fn crop(experiment: &Experiment) -> i64 {

@@ -15,7 +15,7 @@ use signal_hook::low_level;
 const ONE_WISH: Duration = Duration::from_millis(100);
 
 /// What a signal does. While there is nothing to save, the first one ends the process at once. Later the first one is
-/// remembered, and a second Ctrl-C or SIGTERM ends the process at once.
+/// remembered, and a second Ctrl-C or SIGTERM ends the process at once (not a SIGTERM under torchrun or SLURM).
 #[derive(Clone, Debug)]
 pub struct Stop {
     signal: Arc<AtomicUsize>,
@@ -43,6 +43,10 @@ impl Stop {
             unsaved: Arc::clone(&unsaved),
             cleared: Arc::clone(&cleared),
         };
+        // An agent and a scheduler both send them, and not at the same moment.
+        let scheduled = ["TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"]
+            .iter()
+            .any(|name| std::env::var_os(name).is_some());
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
@@ -57,7 +61,7 @@ impl Stop {
                         low_level::exit(128 + number);
                     }
                     // These may come more than once and never end it at once.
-                    if !matches!(number, SIGUSR1 | SIGHUP) {
+                    if !(matches!(number, SIGUSR1 | SIGHUP) || scheduled && number == SIGTERM) {
                         let first = *asked.get_or_insert_with(Instant::now);
                         if first.elapsed() > ONE_WISH {
                             low_level::exit(128 + number);

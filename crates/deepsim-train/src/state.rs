@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deepsim_data::terminal::path as shown;
 use deepsim_experiment::{Checkpoint, ENCODER_FILE, Experiment, Snapshot};
-use deepsim_nets::params::Params;
+use deepsim_nets::params::{NamedTensors, Params};
 use deepsim_nets::{Adam, Discriminator, Generator, LearnedEncoder, NetError};
 use tch::{Device, Tensor};
 use tracing::trace_span;
@@ -223,40 +223,55 @@ impl State {
     /// A tensor or counter that is missing, unknown or of another shape; the state must not be
     /// used then.
     pub fn restore(&mut self, from: &Checkpoint) -> Result<BTreeMap<String, i64>> {
-        let origin = shown(&from.path);
-        let generator = from.tensors("generator")?;
+        let (moments, counters) = from.state()?;
+        let file = |name: &str| Ok(from.tensors(name)?);
+        self.take(&file, &moments, &counters, &shown(&from.path))?;
+        Ok(counters)
+    }
+
+    /// Takes everything back from what [`State::snapshot`] gave: weights by file, moments and counters. `origin` says
+    /// where they are from.
+    ///
+    /// # Errors
+    /// As [`State::restore`].
+    pub fn take(
+        &mut self,
+        file: &dyn Fn(&str) -> Result<NamedTensors>,
+        moments: &NamedTensors,
+        counters: &BTreeMap<String, i64>,
+        origin: &str,
+    ) -> Result<()> {
         self.generator
             .params_mut()
-            .copy_from(&generator, "the generator", &origin)?;
-        let (moments, counters) = from.state()?;
+            .copy_from(&file("generator")?, "the generator", origin)?;
         let counter = |name: &str| -> Result<i64> {
             counters
                 .get(name)
                 .copied()
                 .ok_or_else(|| TrainError::Counter {
-                    checkpoint: origin.clone(),
+                    checkpoint: origin.to_owned(),
                     name: name.to_owned(),
                 })
         };
         let updates = counter("generator.step")?.cast_unsigned();
-        self.adam_g
-            .restore("generator", &moments, updates, &origin)?;
+        self.adam_g.restore("generator", moments, updates, origin)?;
         // Earlier builds kept one that nothing trained: it is passed over.
         if let (Some(discriminator), Some(adam)) = (&mut self.discriminator, &mut self.adam_d) {
-            let values = from.tensors("discriminator")?;
-            discriminator
-                .params_mut()
-                .copy_from(&values, "the discriminator", &origin)?;
+            discriminator.params_mut().copy_from(
+                &file("discriminator")?,
+                "the discriminator",
+                origin,
+            )?;
             let updates = counter("discriminator.step")?.cast_unsigned();
-            adam.restore("discriminator", &moments, updates, &origin)?;
+            adam.restore("discriminator", moments, updates, origin)?;
         }
         if let Some(encoder) = &mut self.encoder {
-            let values = from.tensors(ENCODER_FILE)?;
-            encoder.params.copy_from(&values, "the encoder", &origin)?;
+            let values = file(ENCODER_FILE)?;
+            encoder.params.copy_from(&values, "the encoder", origin)?;
             let updates = counter("encoder.step")?.cast_unsigned();
             encoder
                 .adam
-                .restore(ENCODER_FILE, &moments, updates, &origin)?;
+                .restore(ENCODER_FILE, moments, updates, origin)?;
         }
         self.gate = Gate {
             train_g: counter("gate.train_g")? != 0,
@@ -267,7 +282,7 @@ impl State {
         let marks = counters.keys().filter_map(|k| k.strip_prefix(QUARANTINED));
         self.quarantined = marks.filter_map(|index| index.parse().ok()).collect();
         self.step = counter("step")?.cast_unsigned();
-        Ok(counters)
+        Ok(())
     }
 }
 

@@ -11,8 +11,10 @@ use deepsim_experiment::upload::to_caffe;
 use deepsim_experiment::{Checkpoint, Experiment, ExperimentError, Intent, Perception};
 use deepsim_nets::loss::TermKind;
 
+pub use crate::end::End;
 use crate::error::{Rescue, Result, TrainError};
-use crate::method::{Losses, Plan, iterate, iteration_seed};
+use crate::follow::follow;
+use crate::method::{Images, Losses, Plan, Slice, iterate_among, iteration_seed};
 use crate::observe::metrics_log::{Means, MetricsLog};
 use crate::observe::progress::Progress;
 use crate::observe::report::{
@@ -20,6 +22,7 @@ use crate::observe::report::{
 };
 use crate::observe::watch::Watch;
 use crate::preflight::{Prepared, Ready, finished, prepare};
+use crate::ranks::{self, Ranks, Verdict};
 use crate::reports::{Events, Shown, failed};
 use crate::request::Request;
 use crate::save::Saver;
@@ -29,26 +32,22 @@ use crate::state::State;
 /// How long a batch is waited for before a signal is looked for again.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// How a training ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// All steps are done.
-    Done(u64),
-    /// A signal asked to stop; a checkpoint of this step was written. Exit code.
-    Stopped(u64, u8),
-}
-
 /// Trains an experiment to its last step, or until a signal.
 ///
 /// # Errors
 /// Everything that is wrong with the experiment, its inputs or the run directory, before the
 /// first step; unreadable images, losses that are not finite, failed reports and a full disk later: then the
 /// state is saved first, where it is valid. The last checkpoint is never harmed.
-pub fn train(experiment: &Experiment, request: &Request, stop: &Stop) -> Result<End> {
+pub fn train(
+    experiment: &Experiment,
+    request: &Request,
+    stop: &Stop,
+    ranks: &Ranks,
+) -> Result<End> {
     let mut request = request.clone();
     let mut rates = Rates::AsTheyAre;
     loop {
-        match attempt(experiment, &request, rates, stop) {
+        match attempt(experiment, &request, rates, stop, ranks) {
             Err(TrainError::NotFinite {
                 step, term, value, ..
             }) if experiment.config.train.not_finite == config::OnNotFinite::Halve => {
@@ -75,16 +74,57 @@ enum Rates {
 const HALVINGS: u64 = 8;
 
 /// Trains until the end, a signal, or an error.
-fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop) -> Result<End> {
+fn attempt(
+    experiment: &Experiment,
+    request: &Request,
+    rates: Rates,
+    stop: &Stop,
+    ranks: &Ranks,
+) -> Result<End> {
     // After a halving there is a run: a signal is remembered, and the loop says how to go on.
     if rates == Rates::AsTheyAre {
         stop.nothing_to_save();
     }
-    let prepared = match prepare(experiment, request, stop)? {
-        Ready::Finished(step) => return Ok(End::Done(step)),
-        Ready::Begin(prepared) => *prepared,
+    ranks.anew();
+    if !ranks.leads() {
+        return follow(experiment, request, stop, ranks);
+    }
+    let mut training = match begin(experiment, request, rates, stop, ranks) {
+        Ok(Begun::Training(training)) => *training,
+        Ok(Begun::Finished(step)) => {
+            ranks.ready(ranks::Ready::Finished)?;
+            return Ok(End::Done(step));
+        }
+        Err(error) => {
+            ranks.give_up(&error);
+            return Err(error);
+        }
     };
-    let mut training = Training::new(experiment, prepared)?;
+    ranks.verdict(Verdict::GoOn)?;
+    ranks.share_state(&mut training.state)?;
+    training.run(stop)
+}
+
+/// What there is of a training before its next step.
+enum Begun<'a> {
+    /// All steps are done.
+    Finished(u64),
+    /// It is ready.
+    Training(Box<Training<'a>>),
+}
+
+fn begin<'a>(
+    experiment: &'a Experiment,
+    request: &Request,
+    rates: Rates,
+    stop: &Stop,
+    ranks: &'a Ranks,
+) -> Result<Begun<'a>> {
+    let prepared = match prepare(experiment, request, stop, ranks)? {
+        Ready::Begin(prepared) => prepared,
+        Ready::Finished(step) => return Ok(Begun::Finished(step)),
+    };
+    let mut training = Training::new(experiment, *prepared, ranks)?;
     let step = training.state.step;
     if step >= training.settings.steps {
         finished(training.saver.run().path(), step, experiment);
@@ -97,7 +137,7 @@ fn attempt(experiment: &Experiment, request: &Request, rates: Rates, stop: &Stop
         // Save at once: if the process is killed now, a resume must not begin with the old rates.
         training.save()?;
     }
-    training.run(stop)
+    Ok(Begun::Training(Box::new(training)))
 }
 
 /// What follows a step.
@@ -110,6 +150,8 @@ enum Next {
 struct Training<'a> {
     experiment: &'a Experiment,
     settings: &'a config::Train,
+    ranks: &'a Ranks,
+    share: Slice,
     plan: Plan,
     parts: Parts,
     state: State,
@@ -138,7 +180,7 @@ struct Parts {
 }
 
 impl<'a> Training<'a> {
-    fn new(experiment: &'a Experiment, ready: Prepared) -> Result<Training<'a>> {
+    fn new(experiment: &'a Experiment, ready: Prepared, ranks: &'a Ranks) -> Result<Training<'a>> {
         let settings = &experiment.config.train;
         let state = ready.state;
         let first = state.step;
@@ -155,6 +197,8 @@ impl<'a> Training<'a> {
         let mut training = Training {
             experiment,
             settings,
+            ranks,
+            share: ready.share,
             plan: Plan::of(experiment),
             parts: Parts {
                 device: ready.device,
@@ -222,10 +266,11 @@ impl<'a> Training<'a> {
         Ok(End::Done(self.state.step))
     }
 
-    /// One step, and what is due after it: the checkpoint, then a line of the log, then all that only reports.
+    /// One step, and what is due after it, which the other processes wait for.
     fn step(&mut self, stop: &Stop) -> Result<Next> {
         let batch = loop {
-            if let Some(code) = stop.asked() {
+            // Several processes stop after the same step.
+            if let (Some(code), 1) = (stop.asked(), self.ranks.size()) {
                 return self.stopped(code);
             }
             if let Some(batch) = self.first.take() {
@@ -236,11 +281,29 @@ impl<'a> Training<'a> {
             }
         };
         let losses = self.iterate(batch)?;
-        stop.something_to_save();
         self.means.add(&losses);
+        let agreed = self.ranks.stop(stop.asked())?;
+        stop.something_to_save();
         self.progress.tick(&self.means);
         self.observe(&losses);
+        let next = guarded(|| self.due(stop, agreed));
+        let verdict = match &next {
+            Ok(Next::Step) => Verdict::GoOn,
+            Ok(Next::Stop(code)) => Verdict::Stop(*code),
+            Err(TrainError::NotFinite { .. }) => Verdict::NotFinite,
+            Err(_) => Verdict::Failed,
+        };
+        let told = self.ranks.verdict(verdict);
+        let next = next?;
+        told?;
+        Ok(next)
+    }
 
+    /// What is due after a step: the checkpoint, then a line of the log, then all that only reports. `agreed` is the
+    /// signal to any process.
+    fn due(&mut self, stop: &Stop, agreed: Option<u8>) -> Result<Next> {
+        // Another process's signal stops this one, too.
+        let asked = || stop.asked().or(agreed);
         let step = self.state.step;
         let last = step == self.settings.steps;
         let due = |every: u64| last || every > 0 && step.is_multiple_of(every);
@@ -254,7 +317,7 @@ impl<'a> Training<'a> {
             let written = self.events.scalars(step, &entries);
             written.map_err(|e| failed("TensorBoard's events", step, e))?;
         }
-        if let (Some(code), false) = (stop.asked(), last) {
+        if let (Some(code), false) = (asked(), last) {
             return self.stopped(code);
         }
         if due(self.settings.sample_every) {
@@ -264,7 +327,7 @@ impl<'a> Training<'a> {
         }
         if due(self.settings.eval_every) {
             let stopped = match self.evaluate(step) {
-                Err(TrainError::Experiment(ExperimentError::Interrupted)) => stop.asked(),
+                Err(TrainError::Experiment(ExperimentError::Interrupted)) => asked(),
                 other => {
                     other.map_err(|e| failed("the held-out error", step, e))?;
                     None
@@ -274,7 +337,7 @@ impl<'a> Training<'a> {
                 return self.stopped(code);
             }
         }
-        match stop.asked() {
+        match asked() {
             Some(code) if !last => self.stopped(code),
             _ => Ok(Next::Step),
         }
@@ -297,7 +360,12 @@ impl<'a> Training<'a> {
         let seed = iteration_seed(self.settings.seed, state.step);
         let updates = (state.adam_g.count(), state.discriminator_updates());
         self.valid = false;
-        let losses = iterate(state, perception, &x, recorded.as_ref(), &self.plan, seed);
+        let images = Images {
+            x: &x,
+            recorded: recorded.as_ref(),
+            slice: self.share,
+        };
+        let losses = iterate_among(self.ranks, state, perception, &images, &self.plan, seed);
         // Running statistics of batch normalisation move before any weight does.
         let untouched = updates == (state.adam_g.count(), state.discriminator_updates())
             && !self.experiment.normalises_batches();

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
+use std::time::Duration;
 
 use deepsim_experiment::{Experiment, Perception};
 use deepsim_nets::init::seeded;
@@ -18,6 +19,7 @@ use deepsim_train::method::gate::Gate;
 use deepsim_train::method::gradients::Player;
 use deepsim_train::method::vaegan::compute_gradients;
 use deepsim_train::method::{Draws, MicroBatch, Plan, Slice, Sums, iterate};
+use deepsim_train::ranks::Ranks;
 use deepsim_train::state::State;
 use tch::{Device, Kind, Tensor};
 
@@ -365,6 +367,50 @@ fn iterations_on_several_micro_batches_are_those_on_the_whole_batch() {
                 error < TOLERANCE,
                 "{file}, {sets:?} in {parts}: {name} {error:.1e}"
             );
+        }
+    }
+}
+
+/// The sums of two processes, which are threads here, each with its part of the images.
+fn shared(make: impl Fn() -> Run + Send + Copy + 'static) -> [Values; 2] {
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port().to_string()
+    };
+    let threads = [0, 1].map(|rank: i64| {
+        let port = port.clone();
+        std::thread::spawn(move || {
+            let set = |name: &str| match name {
+                "RANK" => Some(rank.to_string()),
+                "WORLD_SIZE" => Some("2".to_owned()),
+                "MASTER_ADDR" => Some("127.0.0.1".to_owned()),
+                "MASTER_PORT" => Some(port.clone()),
+                _ => None,
+            };
+            let ranks = Ranks::join(set, Duration::from_secs(120)).unwrap();
+            let run = make();
+            let slice = ranks.share(IMAGES as usize).unwrap();
+            let (draws, x) = (run.draws(), slice.of(run.x.shallow_clone()).unwrap());
+            let mut sums = ranks.normalising(|| run.phases(&x, &draws, slice));
+            ranks.sum_(&mut sums).unwrap();
+            values(&sums)
+        })
+    });
+    threads.map(|thread| thread.join().unwrap())
+}
+
+#[test]
+fn sums_over_processes_are_those_of_the_whole_batch() {
+    let makes: [fn() -> Run; 3] = [
+        || Run::paper("conv5.toml", &[]),
+        || Run::vaegan("sample/faces-vaegan.toml", &["loss.img=6e-5"]),
+        || Run::vaegan("sample/faces-gan.toml", &[]),
+    ];
+    for make in makes {
+        let whole = values(&make().whole());
+        for found in shared(make) {
+            let (name, error) = apart(&found, &whole);
+            assert!(error < TOLERANCE, "{name} {error:.1e}");
         }
     }
 }

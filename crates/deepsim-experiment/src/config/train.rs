@@ -55,6 +55,11 @@ fn yes() -> bool {
     true
 }
 
+/// PyTorch's own.
+fn half_an_hour() -> u64 {
+    1800
+}
+
 fn one() -> usize {
     1
 }
@@ -95,6 +100,11 @@ pub struct Train {
     /// paper's. A run keeps what it began with.
     #[serde(default)]
     pub discriminator_passes: DiscriminatorPasses,
+    /// Seconds that one of several processes waits for another that does not answer: before the first step, in each
+    /// exchange, and while rank 0 opens, saves or evaluates. Then it ends with an error. One that has ended is noticed at
+    /// once.
+    #[serde(default = "half_an_hour")]
+    pub patience: u64,
     /// What to do when a loss or a weight is no finite number any more. "stop" (if left out): the last good
     /// checkpoint stays. "halve": go back to it and on with half the learning rates, eight times at most.
     #[serde(default)]
@@ -123,6 +133,7 @@ impl Train {
             ("train.checkpoint_every", self.checkpoint_every),
             ("train.keep_checkpoints", self.keep_checkpoints as u64),
             ("train.eval_images", self.eval_images as u64),
+            ("train.patience", self.patience),
         ])?;
         if self.accumulate > self.batch_size {
             let reason = format!(

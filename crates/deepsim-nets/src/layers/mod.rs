@@ -1,6 +1,6 @@
 //! What networks are made of: operations and their tables' language, and how each is computed.
 
-pub(crate) mod batch_norm;
+pub mod batch_norm;
 pub mod blocks;
 pub(crate) mod convolution;
 pub(crate) mod folded;

@@ -25,6 +25,7 @@ use crate::method::micro_batch::MicroBatch;
 use crate::method::plan::Plan;
 use crate::method::sides::Sides;
 use crate::method::sums::Sums;
+use crate::ranks::Ranks;
 use crate::state::State;
 
 pub use forward::{Forward, Verdict, forward};
@@ -36,6 +37,7 @@ pub(super) fn step(
     plan: &Plan,
     batches: &[MicroBatch<'_>],
     device: Device,
+    ranks: &Ranks,
 ) -> Result<Losses> {
     let keep = batches.len() == 1 || plan.passes == DiscriminatorPasses::One;
     let (mut sums, mut seen) = (Sums::default(), Vec::new());
@@ -45,6 +47,7 @@ pub(super) fn step(
         sums.add_(found)?;
         seen.push((verdict, keep.then_some(forward)));
     }
+    ranks.sum_(&mut sums)?;
     for gradients in &sums.gradients {
         state.update(gradients)?;
     }
@@ -57,6 +60,7 @@ pub(super) fn step(
         };
         of_generator.add_(generator_gradients(state, batch, made, &verdict)?)?;
     }
+    ranks.sum_(&mut of_generator)?;
     for gradients in &of_generator.gradients {
         state.update(gradients)?;
     }

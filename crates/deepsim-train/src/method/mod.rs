@@ -29,6 +29,7 @@ pub use slice::Slice;
 pub use sums::Sums;
 
 use crate::error::Result;
+use crate::ranks::Ranks;
 use crate::state::State;
 
 /// Seed of the draws of the iteration after `step` in a training of seed `seed`.
@@ -81,16 +82,56 @@ pub fn iterate(
     seed: i64,
 ) -> Result<Losses> {
     let images = x.size().first().copied().unwrap_or_default();
-    let draws = Draws::new(state, plan, images, x.device(), seed)?;
-    let batch = |slice: Slice| {
-        let of = |all: &Tensor| slice.of(all.shallow_clone());
-        let recorded = recorded.map(of).transpose()?;
-        MicroBatch::new(perception, plan, &draws, &of(x)?, recorded, slice)
+    let whole = Images {
+        x,
+        recorded,
+        slice: Slice::whole(images),
     };
-    let slices = Slice::split(images, plan.micro_batches);
-    let batches = slices.into_iter().map(batch).collect::<Result<Vec<_>>>()?;
-    match plan.vaegan {
-        Some(rule) => vaegan::step(state, &batches, rule, x.device()),
-        None => deepsim::step(state, plan, &batches, x.device()),
-    }
+    iterate_among(&Ranks::alone(), state, perception, &whole, plan, seed)
+}
+
+/// Images that this process has of an iteration's.
+#[derive(Clone, Copy, Debug)]
+pub struct Images<'a> {
+    /// The images `[len,3,crop,crop]` in Caffe units.
+    pub x: &'a Tensor,
+    /// Their features, where no network of the experiment encodes them.
+    pub recorded: Option<&'a Tensor>,
+    /// Their place in the global batch.
+    pub slice: Slice,
+}
+
+/// As [`iterate`], among processes that each have their part of the images: gradients and losses are sums over all of
+/// them, so that all processes make the same step.
+///
+/// # Errors
+/// As [`iterate`], and a process that does not answer.
+pub fn iterate_among(
+    ranks: &Ranks,
+    state: &mut State,
+    perception: &Perception,
+    images: &Images<'_>,
+    plan: &Plan,
+    seed: i64,
+) -> Result<Losses> {
+    let Images { x, recorded, slice } = *images;
+    let draws = Draws::new(state, plan, slice.global, x.device(), seed)?;
+    let batch = |part: Slice| {
+        let of = |all: &Tensor| part.of(all.shallow_clone());
+        let recorded = recorded.map(of).transpose()?;
+        MicroBatch::new(
+            perception,
+            plan,
+            &draws,
+            &of(x)?,
+            recorded,
+            slice.within(part),
+        )
+    };
+    let parts = Slice::split(slice.len, plan.micro_batches);
+    let batches = parts.into_iter().map(batch).collect::<Result<Vec<_>>>()?;
+    ranks.normalising(|| match plan.vaegan {
+        Some(rule) => vaegan::step(state, &batches, rule, x.device(), ranks),
+        None => deepsim::step(state, plan, &batches, x.device(), ranks),
+    })
 }

@@ -50,6 +50,15 @@ impl Slice {
         (0..parts).map(slice).collect()
     }
 
+    /// A part of this slice's images, in their global batch.
+    pub fn within(self, part: Slice) -> Slice {
+        Slice {
+            from: self.from + part.from,
+            len: part.len,
+            global: self.global,
+        }
+    }
+
     /// Whether the micro-batch is the whole batch.
     pub fn is_whole(self) -> bool {
         self.from == 0 && self.len == self.global

@@ -31,6 +31,7 @@ use crate::method::losses::{Losses, read};
 use crate::method::micro_batch::MicroBatch;
 use crate::method::sides::Sides;
 use crate::method::sums::Sums;
+use crate::ranks::Ranks;
 use crate::state::State;
 use certainty::discriminator_losses;
 use decoder::{decode, reconstruct};
@@ -91,11 +92,13 @@ pub(super) fn step(
     batches: &[MicroBatch<'_>],
     rule: config::VaeGan,
     device: Device,
+    ranks: &Ranks,
 ) -> Result<Losses> {
     let mut sums = Sums::default();
     for batch in batches {
         sums.add_(compute_gradients(state, batch, rule)?)?;
     }
+    ranks.sum_(&mut sums)?;
     // One read of all numbers, on which the gate decides.
     let losses = read(state.step, &sums, device)?;
     if let Some(Sides { real, generated }) = losses.discriminator {

@@ -1,0 +1,82 @@
+//! A process that trains along with rank 0 and writes nothing.
+
+use deepsim_data::Part;
+use deepsim_experiment::Experiment;
+use deepsim_experiment::upload::to_caffe;
+
+use crate::end::End;
+use crate::error::{Result, TrainError};
+use crate::method::{Images, Plan, iterate_among, iteration_seed};
+use crate::preflight::{Following, facts};
+use crate::ranks::{Ranks, Ready, Verdict};
+use crate::request::Request;
+use crate::signals::Stop;
+
+/// Trains along until the last step, or until a signal to any of the processes.
+///
+/// # Errors
+/// Everything that is wrong with the experiment and its inputs, before the first step; images that cannot be read, losses
+/// that are not finite, and a process that is gone or does not answer.
+pub(crate) fn follow(
+    experiment: &Experiment,
+    request: &Request,
+    stop: &Stop,
+    ranks: &Ranks,
+) -> Result<End> {
+    let mut own = match Following::prepare(experiment, request, ranks) {
+        Ok(own) => own,
+        Err(error) => {
+            ranks.give_up(&error);
+            return Err(error);
+        }
+    };
+    if ranks.begin(&facts(experiment, &own.manifest))? == Ready::Finished {
+        return Ok(End::Done(experiment.config.train.steps));
+    }
+    obey(ranks, own.state.step)?;
+    ranks.share_state(&mut own.state)?;
+    let mut loader = own.loader()?;
+    let (settings, plan) = (&experiment.config.train, Plan::of(experiment));
+    while own.state.step < settings.steps {
+        let batch = loader.next_batch()?;
+        let x = to_caffe(&batch.images, own.device)?;
+        let recorded = own
+            .perception
+            .recorded(Part::Train, &own.data, &batch.indices)?;
+        loader.recycle(batch);
+        let images = Images {
+            x: &x,
+            recorded: recorded.as_ref(),
+            slice: own.share,
+        };
+        let seed = iteration_seed(settings.seed, own.state.step);
+        iterate_among(ranks, &mut own.state, &own.perception, &images, &plan, seed)?;
+        let step = own.state.step;
+        ranks.stop(stop.asked())?;
+        stop.something_to_save();
+        // Rank 0 saves before any process ends: an agent that sees one end ends the others.
+        if let Some(code) = obey(ranks, step)? {
+            // It may wait for a disk that does not answer.
+            std::mem::forget(loader);
+            return Ok(End::Stopped(step, code));
+        }
+    }
+    Ok(End::Done(own.state.step))
+}
+
+/// Waits for rank 0's verdict on a step. The exit code with which all stop, if they do.
+fn obey(ranks: &Ranks, step: u64) -> Result<Option<u8>> {
+    match ranks.verdict(Verdict::GoOn)? {
+        Verdict::GoOn => Ok(None),
+        Verdict::Stop(code) => Ok(Some(code)),
+        Verdict::NotFinite => Err(TrainError::NotFinite {
+            step,
+            term: "a weight, or what Adam remembers of one,".to_owned(),
+            value: f64::NAN,
+            newest: None,
+        }),
+        Verdict::Failed => Err(TrainError::Peer(
+            "rank 0 has ended, and its message says why".to_owned(),
+        )),
+    }
+}

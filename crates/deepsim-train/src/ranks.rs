@@ -1,0 +1,543 @@
+//! Several processes that train one run together, launched as PyTorch's are: by torchrun, or with RANK, WORLD_SIZE,
+//! MASTER_ADDR and MASTER_PORT in their environment.
+//!
+//! Each process has its part of every batch. Sums over all of them ([`Ranks::sum_`]) are equal bit for bit in each, so that
+//! each makes the same step. The first one (rank 0) alone writes.
+//!
+//! Every exchange is one that all processes make, in this order: before the first step `ready`, `agree`, a verdict of rank
+//! 0, `share_state`; in each step the sums of its phases, `stop`, a verdict. A process that fails before `agree` says so in
+//! `ready`; rank 0 says so in the next verdict. Another one that fails ends, which the others notice.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use deepsim_data::terminal::one_line;
+use deepsim_nets::layers::batch_norm::over_group;
+use deepsim_nets::params::NamedTensors;
+use deepsim_nets::{AtenError, GroupError, ProcessGroup, Rendezvous};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Result, TrainError};
+use crate::method::{Sides, Slice, Sums};
+use crate::state::State;
+
+/// The processes of a training.
+#[derive(Debug)]
+pub struct Ranks {
+    group: Option<Rc<ProcessGroup>>,
+    rank: i64,
+    size: i64,
+    /// Whether all have agreed on the training that they begin.
+    agreed: Cell<bool>,
+}
+
+/// What rank 0 has come to, when it has done alone what is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// To go on.
+    GoOn,
+    /// A weight is not finite.
+    NotFinite,
+    /// It failed, and ends.
+    Failed,
+    /// It has saved, and all stop with this exit code.
+    Stop(u8),
+}
+
+/// What a process says of the training before its first step; what the worst of all says holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Ready {
+    /// To begin.
+    Yes = 0,
+    /// All steps are done already.
+    Finished = 1,
+    /// It cannot begin.
+    No = 2,
+}
+
+impl Ranks {
+    /// One process.
+    pub fn alone() -> Ranks {
+        Ranks {
+            group: None,
+            rank: 0,
+            size: 1,
+            agreed: Cell::new(false),
+        }
+    }
+
+    /// The processes that the environment tells of; waits until all have come, at most for `patience`. Without RANK and
+    /// WORLD_SIZE, or in a world of one, it is one process.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`]: variables that are missing or contradict each other, a port in use, a process that does not
+    /// come.
+    pub fn join(variable: impl Fn(&str) -> Option<String>, patience: Duration) -> Result<Ranks> {
+        let Some(at) = rendezvous(variable)? else {
+            return Ok(Ranks::alone());
+        };
+        let group = ProcessGroup::join(&at, patience).map_err(|error| {
+            refused(format!(
+                "rank {} of {} cannot join the others at {}:{}: {error}",
+                at.rank,
+                at.size,
+                one_line(&at.host),
+                at.port
+            ))
+        })?;
+        Ok(Ranks {
+            group: Some(Rc::new(group)),
+            rank: at.rank,
+            size: at.size,
+            agreed: Cell::new(false),
+        })
+    }
+
+    /// Whether the environment calls this process one that follows rank 0.
+    pub fn is_follower(variable: impl Fn(&str) -> Option<String>) -> bool {
+        variable("RANK").is_some_and(|rank| rank.trim().parse::<i64>().is_ok_and(|rank| rank > 0))
+    }
+
+    /// Whether this process writes the run.
+    pub fn leads(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// Number of processes.
+    pub fn size(&self) -> i64 {
+        self.size
+    }
+
+    /// This process's part of a batch of so many images.
+    ///
+    /// # Errors
+    /// Fewer images than processes.
+    pub fn share(&self, images: usize) -> Result<Slice> {
+        let images = i64::try_from(images).unwrap_or(i64::MAX);
+        if images < self.size {
+            return Err(refused(format!(
+                "train.batch_size is {images}, for {} processes: each needs an image at least",
+                self.size
+            )));
+        }
+        let all = Slice::split(images, self.size);
+        let rank = usize::try_from(self.rank).unwrap_or_default();
+        let share = all.get(rank).copied();
+        share.ok_or_else(|| refused(format!("rank {} of {}", self.rank, self.size)))
+    }
+
+    /// Runs phases whose batch normalisation takes the statistics of the whole batch.
+    pub fn normalising<T>(&self, phases: impl FnOnce() -> T) -> T {
+        over_group(self.group.clone(), phases)
+    }
+
+    /// Sums over all processes of what a phase has found: the whole batch's.
+    ///
+    /// # Errors
+    /// A process that does not answer in time, or is gone.
+    pub fn sum_(&self, sums: &mut Sums) -> Result<()> {
+        let Some(group) = &self.group else {
+            return Ok(());
+        };
+        let _guard = tch::no_grad_guard();
+        // One buffer: one exchange of many megabytes is faster than many exchanges.
+        let Some(flat) = flattened(sums)? else {
+            return Ok(());
+        };
+        group.all_reduce(&flat).map_err(lost)?;
+        let mut at = 0;
+        let mut next = |like: &Tensor| -> Result<Tensor> {
+            let values = i64::try_from(like.numel()).unwrap_or(i64::MAX);
+            let part = flat
+                .f_narrow(0, at, values)?
+                .f_view(like.size().as_slice())?;
+            at += values;
+            Ok(part.f_to_kind(like.kind())?)
+        };
+        for gradients in &mut sums.gradients {
+            for tensor in &mut gradients.tensors {
+                *tensor = next(tensor)?;
+            }
+        }
+        let terms: Vec<_> = sums.terms.iter().map(|(term, _)| term.clone()).collect();
+        for term in terms {
+            if let Some(value) = sums.terms.get(&term) {
+                let sum = next(value)?;
+                sums.terms.set(term, sum);
+            }
+        }
+        if let Some(Sides { real, generated }) = &mut sums.discriminator {
+            *real = next(real)?;
+            *generated = next(generated)?;
+        }
+        Ok(())
+    }
+
+    /// The signal that has asked any of the processes to stop, as its exit code.
+    ///
+    /// # Errors
+    /// A process that does not answer in time, or is gone.
+    pub(crate) fn stop(&self, asked: Option<u8>) -> Result<Option<u8>> {
+        if self.group.is_none() {
+            return Ok(asked);
+        }
+        let code = self.largest(asked.map_or(0, i64::from))?;
+        Ok(u8::try_from(code).ok().filter(|code| *code > 0))
+    }
+
+    /// What rank 0 has come to; the others wait for it, and give anything.
+    ///
+    /// # Errors
+    /// A process that does not answer in time, or is gone.
+    pub(crate) fn verdict(&self, own: Verdict) -> Result<Verdict> {
+        let Some(group) = &self.group else {
+            return Ok(own);
+        };
+        let code = match own {
+            Verdict::GoOn => 0,
+            Verdict::NotFinite => 1,
+            Verdict::Failed => 2,
+            Verdict::Stop(code) => i64::from(code),
+        };
+        let tensor = Tensor::from_slice(&[code]);
+        group.broadcast(&tensor, 0).map_err(lost)?;
+        Ok(match tensor.f_int64_value(&[0])? {
+            0 => Verdict::GoOn,
+            1 => Verdict::NotFinite,
+            2 => Verdict::Failed,
+            code => Verdict::Stop(u8::try_from(code).unwrap_or(1)),
+        })
+    }
+
+    /// Begins anew: nothing is agreed on.
+    pub(crate) fn anew(&self) {
+        self.agreed.set(false);
+    }
+
+    /// Lets all know that this process has to end for `error`, so that none waits for it.
+    pub(crate) fn give_up(&self, error: &TrainError) {
+        // What is wrong here is what counts.
+        let _ = match error {
+            // Others know, or do not answer.
+            TrainError::Peer(_) => return,
+            _ if !self.agreed.get() => self.ready(Ready::No).map(drop),
+            _ if !self.leads() => return,
+            TrainError::NotFinite { .. } => self.verdict(Verdict::NotFinite).map(drop),
+            _ => self.verdict(Verdict::Failed).map(drop),
+        };
+    }
+
+    /// What the worst of all processes says.
+    ///
+    /// # Errors
+    /// A process that does not answer in time, or is gone.
+    pub(crate) fn ready(&self, own: Ready) -> Result<Ready> {
+        if self.group.is_none() {
+            return Ok(own);
+        }
+        Ok(match self.largest(own as i64)? {
+            0 => Ready::Yes,
+            1 => Ready::Finished,
+            _ => Ready::No,
+        })
+    }
+
+    /// Waits until all can begin and checks that they train the same: `facts` by name. Whether they are to.
+    ///
+    /// # Errors
+    /// [`TrainError::Peer`] where another process cannot begin or trains something else, [`TrainError::Ranks`] that names
+    /// what is different here.
+    pub(crate) fn begin(&self, facts: &BTreeMap<String, String>) -> Result<Ready> {
+        match self.ready(Ready::Yes)? {
+            Ready::Yes => {}
+            Ready::Finished => return Ok(Ready::Finished),
+            Ready::No => {
+                return Err(TrainError::Peer(
+                    "it cannot begin, and its message says why".to_owned(),
+                ));
+            }
+        }
+        self.agreed.set(true);
+        self.agree(facts)?;
+        Ok(Ready::Yes)
+    }
+
+    fn largest(&self, value: i64) -> Result<i64> {
+        let Some(group) = &self.group else {
+            return Ok(value);
+        };
+        let tensor = Tensor::from_slice(&[value]);
+        group.all_reduce_max(&tensor).map_err(lost)?;
+        Ok(tensor.f_int64_value(&[0])?)
+    }
+
+    /// Rank 0's bytes, in all processes.
+    fn share_bytes(&self, group: &ProcessGroup, own: Vec<u8>) -> Result<Vec<u8>> {
+        let length = Tensor::from_slice(&[i64::try_from(own.len()).unwrap_or(i64::MAX)]);
+        group.broadcast(&length, 0).map_err(lost)?;
+        let text = if self.leads() {
+            own
+        } else {
+            vec![0; usize::try_from(length.f_int64_value(&[0])?).unwrap_or_default()]
+        };
+        // As numbers of a kind that every process group knows.
+        let codes: Vec<i64> = text.iter().map(|byte| i64::from(*byte)).collect();
+        let codes = Tensor::from_slice(&codes);
+        group.broadcast(&codes, 0).map_err(lost)?;
+        let codes = Vec::<i64>::try_from(&codes)?.into_iter();
+        Ok(codes
+            .map(|code| u8::try_from(code).unwrap_or_default())
+            .collect())
+    }
+
+    fn agree(&self, facts: &BTreeMap<String, String>) -> Result<()> {
+        let Some(group) = &self.group else {
+            return Ok(());
+        };
+        let own = serde_json::to_vec(facts).map_err(|e| refused(e.to_string()))?;
+        let theirs: BTreeMap<String, String> =
+            serde_json::from_slice(&self.share_bytes(group, own)?)
+                .map_err(|e| refused(e.to_string()))?;
+        let keys = facts.keys().chain(theirs.keys());
+        let mut different: Vec<&String> = keys
+            .filter(|key| facts.get(*key) != theirs.get(*key))
+            .collect();
+        different.sort();
+        different.dedup();
+        let worst = self.largest(i64::from(!different.is_empty()))?;
+        let shown = |value: Option<&String>| {
+            let value = value.map_or("nothing", String::as_str);
+            one_line(&value.chars().take(40).collect::<String>()).into_owned()
+        };
+        if let Some(key) = different.first() {
+            return Err(refused(format!(
+                "{key} is {} here (rank {}), and {} in rank 0: all processes must train the same",
+                shown(facts.get(*key)),
+                self.rank,
+                shown(theirs.get(*key))
+            )));
+        }
+        if worst > 0 {
+            return Err(TrainError::Peer(
+                "it trains something else, and its message says what".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Gives all processes rank 0's state.
+    ///
+    /// # Errors
+    /// A process that does not answer in time, or is gone.
+    pub(crate) fn share_state(&self, state: &mut State) -> Result<()> {
+        let Some(group) = &self.group else {
+            return Ok(());
+        };
+        let snapshot = state.snapshot();
+        let counters =
+            serde_json::to_vec(&snapshot.counters).map_err(|e| refused(e.to_string()))?;
+        let counters: BTreeMap<String, i64> =
+            serde_json::from_slice(&self.share_bytes(group, counters)?)
+                .map_err(|e| refused(e.to_string()))?;
+        let mut files: BTreeMap<&str, NamedTensors> = BTreeMap::new();
+        for (file, tensors) in &snapshot.files {
+            for (name, tensor) in tensors {
+                // The values themselves, where they lie as they are sent.
+                let values = tensor.f_detach()?.f_contiguous()?;
+                group.broadcast(&values, 0).map_err(lost)?;
+                files.entry(*file).or_default().insert(name.clone(), values);
+            }
+        }
+        if self.leads() {
+            return Ok(());
+        }
+        let moments = files.remove("state").unwrap_or_default();
+        let file = |name: &str| -> Result<NamedTensors> {
+            let tensors = files.get(name).into_iter().flatten();
+            Ok(tensors
+                .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+                .collect())
+        };
+        state.take(&file, &moments, &counters, "rank 0")
+    }
+
+    /// Checks that several processes can compute on this device, and train this way.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`].
+    pub(crate) fn check(&self, device: Device, leaves_out: bool) -> Result<()> {
+        if self.size == 1 {
+            return Ok(());
+        }
+        let reason = if device != Device::Cpu {
+            "compute on CPUs alone so far: take --device cpu"
+        } else if leaves_out {
+            "cannot leave out corrupt images yet: set data.quarantine to 0"
+        } else {
+            return Ok(());
+        };
+        Err(refused(format!("they {reason}")))
+    }
+}
+
+/// Gradients, terms and losses, one behind the other; none where there are none.
+fn flattened(sums: &Sums) -> Result<Option<Tensor>> {
+    let gradients = sums.gradients.iter().flat_map(|g| &g.tensors);
+    let terms = sums.terms.iter().map(|(_, value)| value);
+    let sides = sums
+        .discriminator
+        .iter()
+        .flat_map(|s| [&s.real, &s.generated]);
+    let all: Vec<&Tensor> = gradients.chain(terms).chain(sides).collect();
+    if all.is_empty() {
+        return Ok(None);
+    }
+    let double = all.iter().any(|tensor| tensor.kind() == Kind::Double);
+    let kind = if double { Kind::Double } else { Kind::Float };
+    let parts = all
+        .into_iter()
+        .map(|tensor| Ok(tensor.f_to_kind(kind)?.f_reshape([-1])?))
+        .collect::<Result<Vec<Tensor>>>()?;
+    Ok(Some(Tensor::f_cat(&parts, 0)?))
+}
+
+fn refused(reason: String) -> TrainError {
+    TrainError::Ranks(reason)
+}
+
+fn lost(error: AtenError) -> TrainError {
+    match error {
+        AtenError::Group(GroupError::Gone(_) | GroupError::Late(_) | GroupError::Disagree(_)) => {
+            TrainError::Peer(error.to_string())
+        }
+        other => other.into(),
+    }
+}
+
+/// Where the processes meet, as PyTorch's variables say; none for one process.
+fn rendezvous(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Rendezvous>> {
+    let number = |name: &str| -> Result<Option<i64>> {
+        let Some(text) = variable(name) else {
+            return Ok(None);
+        };
+        match text.trim().parse::<i64>() {
+            Ok(number) if number >= 0 => Ok(Some(number)),
+            _ => Err(refused(format!("{name} is no number: {}", one_line(&text)))),
+        }
+    };
+    let (rank, size) = match (number("RANK")?, number("WORLD_SIZE")?) {
+        (None, None) => return Ok(None),
+        (Some(rank), Some(size)) => (rank, size),
+        (None, Some(1)) => return Ok(None),
+        (None, Some(size)) => {
+            return Err(refused(format!(
+                "WORLD_SIZE is {size}, but RANK is not set"
+            )));
+        }
+        (Some(rank), None) => {
+            return Err(refused(format!(
+                "RANK is {rank}, but WORLD_SIZE is not set"
+            )));
+        }
+    };
+    if rank >= size {
+        return Err(refused(format!(
+            "RANK is {rank} and WORLD_SIZE {size}: ranks are 0 to WORLD_SIZE - 1"
+        )));
+    }
+    if size == 1 {
+        return Ok(None);
+    }
+    let host = variable("MASTER_ADDR").filter(|host| !host.is_empty());
+    let host = host.ok_or_else(|| {
+        refused("MASTER_ADDR is not set: the host of rank 0, where the processes meet".to_owned())
+    })?;
+    let port = number("MASTER_PORT")?
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port > 0);
+    let port = port.ok_or_else(|| {
+        refused("MASTER_PORT is not set, or no port: 1 to 65535 on the host of rank 0".to_owned())
+    })?;
+    // torchrun's agent serves the store, and a restarted group must not find the keys of the one before.
+    let agent = variable("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True");
+    let restarts = variable("TORCHELASTIC_RESTART_COUNT").unwrap_or_default();
+    let run = variable("TORCHELASTIC_RUN_ID").unwrap_or_default();
+    Ok(Some(Rendezvous {
+        host,
+        port,
+        rank,
+        size,
+        serves: rank == 0 && !agent,
+        prefix: format!("deepsim/{run}/{restarts}"),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(set: &[(&str, &str)]) -> Result<Option<Rendezvous>> {
+        rendezvous(|name| {
+            let found = set.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    const TWO: [(&str, &str); 4] = [
+        ("RANK", "0"),
+        ("WORLD_SIZE", "2"),
+        ("MASTER_ADDR", "127.0.0.1"),
+        ("MASTER_PORT", "29500"),
+    ];
+
+    #[test]
+    fn variables_of_torchrun_say_where_processes_meet() {
+        assert!(at(&[]).unwrap().is_none());
+        assert!(at(&[("WORLD_SIZE", "1")]).unwrap().is_none());
+        let bare = at(&TWO).unwrap().unwrap();
+        assert_eq!((bare.rank, bare.size, bare.port), (0, 2, 29500));
+        assert!(bare.serves);
+        let agent = [
+            &TWO[..],
+            &[
+                ("TORCHELASTIC_USE_AGENT_STORE", "True"),
+                ("TORCHELASTIC_RESTART_COUNT", "3"),
+                ("TORCHELASTIC_RUN_ID", "job"),
+            ],
+        ];
+        let under = at(&agent.concat()).unwrap().unwrap();
+        assert!(!under.serves);
+        assert_eq!(under.prefix, "deepsim/job/3");
+    }
+
+    #[test]
+    fn contradictions_are_told() {
+        for (change, words) in [
+            (("RANK", "2"), "RANK is 2 and WORLD_SIZE 2"),
+            (("RANK", "x"), "RANK is no number"),
+            (("WORLD_SIZE", "-1"), "WORLD_SIZE is no number"),
+            (("MASTER_ADDR", ""), "MASTER_ADDR is not set"),
+            (
+                ("MASTER_PORT", "70000"),
+                "MASTER_PORT is not set, or no port",
+            ),
+        ] {
+            let set: Vec<_> = TWO
+                .into_iter()
+                .map(|(name, value)| {
+                    if name == change.0 {
+                        change
+                    } else {
+                        (name, value)
+                    }
+                })
+                .collect();
+            let text = at(&set).unwrap_err().to_string();
+            assert!(text.contains(words), "{text}");
+        }
+        let text = at(&TWO[..1]).unwrap_err().to_string();
+        assert!(text.contains("WORLD_SIZE is not set"), "{text}");
+    }
+}

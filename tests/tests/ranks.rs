@@ -1,0 +1,294 @@
+//! Several processes that train one run: the run of one process, and what happens when one of them is wrong or gone.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use deepsim_tests::faces;
+use deepsim_tests::files::{checkpoint_steps, column, names};
+use deepsim_tests::lab::{ENDLESS, Lab};
+use deepsim_tests::process::{Ran, Running, root};
+use rustix::process::Signal;
+
+/// Smooth steps: Adam's would amplify rounding where a gradient is nearly zero.
+const SMOOTH: &str = "--set optimizer.generator.eps=1 --set optimizer.discriminator.eps=1";
+/// Losses of the same batch, added up in another order.
+const TOLERANCE: f64 = 1e-4;
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A process of a world of so many, at a port of rank 0.
+fn placed(mut command: Command, rank: usize, size: usize, port: u16) -> Command {
+    command
+        .env("RANK", rank.to_string())
+        .env("WORLD_SIZE", size.to_string())
+        .env("MASTER_ADDR", "127.0.0.1")
+        .env("MASTER_PORT", port.to_string());
+    command
+}
+
+/// Begins to train with one process for each of these arguments.
+fn begun(lab: &Lab, out: &str, arguments: &[String]) -> Vec<Running> {
+    let (port, size) = (free_port(), arguments.len());
+    let ranks = arguments.iter().enumerate();
+    ranks
+        .map(|(rank, arguments)| {
+            let command = lab.train_command(out, arguments);
+            Running::start(&mut placed(command, rank, size, port))
+        })
+        .collect()
+}
+
+/// Trains with so many processes; what each has said, by rank.
+fn trained(lab: &Lab, out: &str, size: usize, arguments: &str) -> Vec<Ran> {
+    let all = vec![arguments.to_owned(); size];
+    let ranks = begun(lab, out, &all);
+    ranks
+        .into_iter()
+        .map(|rank| rank.ends_soon("a rank"))
+        .collect()
+}
+
+#[track_caller]
+fn losses_agree(found: &Path, expected: &Path) {
+    for key in [
+        "loss.feat",
+        "loss.adv",
+        "loss.img",
+        "loss.discr_real",
+        "gate.train_d",
+    ] {
+        let (found, expected) = (column(found, key), column(expected, key));
+        assert_eq!(found.len(), expected.len(), "{key}");
+        for (found, expected) in found.iter().zip(&expected) {
+            let same = match (found.as_f64(), expected.as_f64()) {
+                (Some(found), Some(expected)) => {
+                    (found - expected).abs() <= TOLERANCE * expected.abs()
+                }
+                _ => found == expected,
+            };
+            assert!(same, "{key}: {found} is not {expected}");
+        }
+    }
+}
+
+#[test]
+fn processes_that_train_together_make_the_run_of_one() {
+    let lab = Lab::new();
+    // Splits evenly among two, and unevenly among three.
+    for (sets, passes) in [("", "paper"), ("--set train.accumulate=2", "one")] {
+        let arguments =
+            format!("{SMOOTH} {sets} --set train.discriminator_passes={passes} --steps 6");
+        let whole = format!("whole-{passes}");
+        lab.train_into(&whole, &arguments).exits(0);
+        for size in [2, 3] {
+            let out = format!("{passes}-{size}");
+            for (rank, ran) in trained(&lab, &out, size, &arguments)
+                .into_iter()
+                .enumerate()
+            {
+                let printed = ran.prints();
+                // Rank 0 alone says and writes what there is.
+                assert_eq!(printed.contains("done: step 6"), rank == 0, "{printed}");
+            }
+            losses_agree(&lab.at(&out), &lab.at(&whole));
+            assert_eq!(names(&lab.at(&out)), names(&lab.at(&whole)));
+        }
+    }
+}
+
+#[test]
+fn the_number_of_processes_may_change_at_a_resume() {
+    let lab = Lab::new();
+    lab.train_into("whole", &format!("{SMOOTH} --steps 6"))
+        .exits(0);
+    for (steps, size) in [(2, 2), (4, 1), (6, 4)] {
+        let arguments = format!("{SMOOTH} --steps {steps} --resume");
+        for ran in trained(&lab, "changed", size, &arguments) {
+            ran.exits(0);
+        }
+    }
+    losses_agree(&lab.at("changed"), &lab.at("whole"));
+    // A finished run stays finished, for all.
+    for ran in trained(&lab, "changed", 2, &format!("{SMOOTH} --steps 6 --resume")) {
+        ran.exits(0);
+    }
+}
+
+/// Batch normalisation has the statistics of the whole batch, also where the parts are uneven. One step: with four images,
+/// rounding that moves a value over a kink changes the next one by some per cent, on any two processors as well. Gradients
+/// are held in double precision (`deepsim-train/tests/micro_batches.rs`).
+#[test]
+fn vaegan_of_several_processes_begins_as_that_of_one() {
+    let lab = faces::lab("vaegan");
+    let one_step = "--steps 1 --set train.precision=fp32";
+    lab.train_into("whole", one_step).exits(0);
+    for size in [2, 3] {
+        let out = format!("of-{size}");
+        for ran in trained(&lab, &out, size, one_step) {
+            ran.exits(0);
+        }
+        losses_agree(&lab.at(&out), &lab.at("whole"));
+    }
+}
+
+/// Codes that are drawn, an autoencoder's image loss, noise with diversity: each process takes its images' part.
+#[test]
+fn every_draw_is_that_of_its_image() {
+    let lab = Lab::new();
+    let autoencoder = "--set latent.size=6 --set latent.code=gaussian --set loss.kl=0.01 \
+         --set optimizer.encoder.lr=1e-3 --set optimizer.encoder.beta1=0.9 --set optimizer.encoder.beta2=0.999 \
+         --set optimizer.encoder.eps=1 --set optimizer.encoder.weight_decay=0";
+    let diverse = "--set generator.noise=5 --set diversity.weight=300 --set diversity.limit=1000";
+    for (name, sets) in [("codes", autoencoder), ("diverse", diverse)] {
+        let arguments = format!("{SMOOTH} {sets} --steps 3");
+        let whole = format!("whole-{name}");
+        lab.train_into(&whole, &arguments).exits(0);
+        for ran in trained(&lab, name, 2, &arguments) {
+            ran.exits(0);
+        }
+        losses_agree(&lab.at(name), &lab.at(&whole));
+    }
+}
+
+#[test]
+fn torchrun_starts_them() {
+    let lab = Lab::new();
+    let arguments = format!("{SMOOTH} --steps 4");
+    lab.train_into("whole", &arguments).exits(0);
+    let train = lab.train_command("launched", &arguments);
+    let packages = root().join("third_party/py");
+    let mut command = Command::new("python3");
+    command
+        .args(["-m", "torch.distributed.run", "--no-python", "--standalone"])
+        .args(["--nproc-per-node", "2"])
+        .arg(train.get_program())
+        .args(train.get_args())
+        .current_dir(lab.path())
+        .env("PYTHONPATH", packages)
+        .env_remove("RANK")
+        .env_remove("WORLD_SIZE");
+    let ran = Running::start(&mut command).ends_soon("torchrun").exits(0);
+    assert_eq!(
+        ran.stdout.matches("done: step 4").count(),
+        1,
+        "{}",
+        ran.stdout
+    );
+    losses_agree(&lab.at("launched"), &lab.at("whole"));
+}
+
+#[test]
+fn a_signal_to_one_stops_all_after_the_same_step_which_is_saved() {
+    let lab = Lab::new();
+    let mut ranks = begun(&lab, "run", &[ENDLESS.to_owned(), ENDLESS.to_owned()]);
+    let log = lab.run_dir().join("metrics.jsonl");
+    ranks[0].until(|| std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() > 2));
+    ranks[1].tell(Signal::TERM);
+    for rank in ranks {
+        rank.ends_soon("a rank").exits(143);
+    }
+    assert_eq!(checkpoint_steps(&lab.run_dir()).len(), 1);
+}
+
+#[test]
+fn a_process_that_dies_ends_the_others_with_words() {
+    let lab = Lab::new();
+    let mut ranks = begun(&lab, "run", &[ENDLESS.to_owned(), ENDLESS.to_owned()]);
+    let log = lab.run_dir().join("metrics.jsonl");
+    ranks[0].until(|| std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() > 2));
+    ranks[1].tell(Signal::KILL);
+    let first = ranks.remove(0).ends_soon("rank 0");
+    first
+        .exits(1)
+        .says(&["another process of this training has ended or does not answer"]);
+}
+
+#[test]
+fn a_process_that_hangs_ends_the_others_in_time() {
+    let lab = Lab::new();
+    let arguments = format!("{ENDLESS} --set train.patience=15");
+    let mut ranks = begun(&lab, "run", &[arguments.clone(), arguments]);
+    let log = lab.run_dir().join("metrics.jsonl");
+    ranks[0].until(|| std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() > 2));
+    let hung = Instant::now();
+    ranks[1].tell(Signal::STOP);
+    let first = ranks.remove(0).ends_soon("rank 0");
+    assert!(
+        hung.elapsed() < Duration::from_secs(50),
+        "{:?}",
+        hung.elapsed()
+    );
+    first
+        .exits(1)
+        .says(&["another process of this training has ended or does not answer"]);
+}
+
+#[test]
+fn processes_that_would_train_something_else_are_refused() {
+    let lab = Lab::new();
+    let short = "--steps 2 --set train.patience=20";
+    let ranks = [short.to_owned(), format!("{short} --set train.seed=7")];
+    let mut ended: Vec<Ran> = begun(&lab, "run", &ranks)
+        .into_iter()
+        .map(|rank| rank.ends_soon("a rank"))
+        .collect();
+    ended
+        .remove(1)
+        .refuses(&["train.seed is 7 here (rank 1), and 1 in rank 0"]);
+    ended
+        .remove(0)
+        .exits(1)
+        .says(&["it trains something else, and its message says what"]);
+    // One that cannot begin ends the other, too.
+    let ranks = [
+        short.to_owned(),
+        format!("{short} --set data.train=nowhere"),
+    ];
+    let mut ended: Vec<Ran> = begun(&lab, "other", &ranks)
+        .into_iter()
+        .map(|rank| rank.ends_soon("a rank"))
+        .collect();
+    ended.remove(1).refuses(&["nowhere"]);
+    ended
+        .remove(0)
+        .exits(1)
+        .says(&["it cannot begin, and its message says why"]);
+}
+
+#[test]
+fn what_cannot_be_a_world_is_refused_at_once() {
+    let lab = Lab::new();
+    let refused = |rank: usize, size: usize, words: &[&str]| {
+        let command = lab.train_command("run", "--steps 2 --set train.patience=2");
+        Running::start(&mut placed(command, rank, size, free_port()))
+            .ends_soon("a rank")
+            .refuses(words);
+    };
+    refused(2, 2, &["RANK is 2 and WORLD_SIZE 2"]);
+    // Nobody else comes.
+    refused(0, 2, &["rank 0 of 2 cannot join the others at 127.0.0.1:"]);
+    // Something else listens there.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let command = lab.train_command("run", "--steps 2 --set train.patience=5");
+    Running::start(&mut placed(command, 0, 2, port))
+        .ends_soon("a rank")
+        .refuses(&[&format!(
+            "port {port} is in use already: take another MASTER_PORT"
+        )]);
+    let mut alone = lab.train_command("run", "--steps 2");
+    alone.env("WORLD_SIZE", "2");
+    Running::start(&mut alone)
+        .ends_soon("a rank")
+        .refuses(&["WORLD_SIZE is 2, but RANK is not set"]);
+    for ran in trained(&lab, "run", 2, "--steps 2 --set train.batch_size=1") {
+        ran.refuses(&["train.batch_size is 1, for 2 processes"]);
+    }
+    assert!(!lab.run_dir().exists());
+}
