@@ -4,6 +4,7 @@
 
 mod bench;
 mod chart;
+mod dist;
 mod documents;
 mod endure;
 mod experiment_file;
@@ -100,6 +101,10 @@ enum Command {
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Args),
 
+    /// Time what processes exchange that train together
+    #[command(after_help = dist::EXAMPLES)]
+    Dist(dist::Args),
+
     /// Check that the documents have the records' numbers and no others
     #[command(hide = true)]
     Documents,
@@ -122,6 +127,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Deny(args) => harden::deny(&ws, &args),
         Command::Memory(args) => memory::run(&ws, &args),
         Command::Bench(args) => bench::run(&ws, &args),
+        Command::Dist(args) => dist::run(&ws, &args),
         Command::Documents => documents::check(&ws),
     }
 }

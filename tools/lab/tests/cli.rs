@@ -60,6 +60,7 @@ fn help_is_not_wrapped_at_80_columns() {
         "deny",
         "memory",
         "bench",
+        "dist",
     ];
     help_fits(env!("CARGO_BIN_EXE_deepsim-lab"), &commands);
 }

@@ -178,6 +178,10 @@ Examples:
     /// Compare DeepSim's speed with PyTorch's on this machine
     #[command(disable_help_flag = true)]
     Bench(Lab),
+
+    /// Time what processes exchange that train together
+    #[command(disable_help_flag = true)]
+    Dist(Lab),
 }
 
 fn main() -> ExitCode {
@@ -208,6 +212,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Precision(lab) => lab.run(&ws, "precision"),
         Command::Memory(lab) => lab.run(&ws, "memory"),
         Command::Bench(lab) => lab.run(&ws, "bench"),
+        Command::Dist(lab) => lab.run(&ws, "dist"),
         Command::Soak(lab) => lab.run(&ws, "soak"),
         Command::Kills(lab) => lab.run(&ws, "kills"),
         Command::Fuzz(lab) => lab.run(&ws, "fuzz"),
