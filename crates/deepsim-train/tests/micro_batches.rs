@@ -295,6 +295,18 @@ fn drawn_codes_and_their_divergence_add_up() {
 }
 
 #[test]
+fn plain_codes_add_up_with_the_encoder_s_gradient() {
+    let plain = ["latent.code=plain", "loss.kl=0.0"];
+    for passes in PASSES {
+        let sets = [&LEARNS[..], &plain, &[passes]].concat();
+        let mut run = Run::paper("vae-alexnet.toml", &sets);
+        let found = values(&run.whole());
+        assert!(found.iter().any(|(name, _)| name == Player::Encoder.name()));
+        adds_up(passes, &mut run, &PAPER);
+    }
+}
+
+#[test]
 fn a_part_of_vae_gan_s_batch_is_its_share_of_the_same_images_as_a_whole_batch() {
     let mut run = Run::vaegan("sample/faces-vaegan.toml", &["loss.img=6e-5"]);
     is_a_share("VAE/GAN", &mut run, 1);
