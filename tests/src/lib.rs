@@ -17,3 +17,4 @@ pub mod files;
 pub mod lab;
 pub mod photos;
 pub mod process;
+pub mod ranks;

@@ -10,49 +10,13 @@ use deepsim_tests::faces;
 use deepsim_tests::files::{checkpoint_steps, column, names};
 use deepsim_tests::lab::{ENDLESS, Lab};
 use deepsim_tests::process::{Ran, Running, root};
+use deepsim_tests::ranks::{begun, free_port, placed, trained};
 use rustix::process::Signal;
 
 /// Smooth steps: Adam's would amplify rounding where a gradient is nearly zero.
 const SMOOTH: &str = "--set optimizer.generator.eps=1 --set optimizer.discriminator.eps=1";
 /// Losses of the same batch, added up in another order.
 const TOLERANCE: f64 = 1e-4;
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-/// A process of a world of so many, at a port of rank 0.
-fn placed(mut command: Command, rank: usize, size: usize, port: u16) -> Command {
-    command
-        .env("RANK", rank.to_string())
-        .env("WORLD_SIZE", size.to_string())
-        .env("MASTER_ADDR", "127.0.0.1")
-        .env("MASTER_PORT", port.to_string());
-    command
-}
-
-/// Begins to train with one process for each of these arguments.
-fn begun(lab: &Lab, out: &str, arguments: &[String]) -> Vec<Running> {
-    let (port, size) = (free_port(), arguments.len());
-    let ranks = arguments.iter().enumerate();
-    ranks
-        .map(|(rank, arguments)| {
-            let command = lab.train_command(out, arguments);
-            Running::start(&mut placed(command, rank, size, port))
-        })
-        .collect()
-}
-
-/// Trains with so many processes; what each has said, by rank.
-fn trained(lab: &Lab, out: &str, size: usize, arguments: &str) -> Vec<Ran> {
-    let all = vec![arguments.to_owned(); size];
-    let ranks = begun(lab, out, &all);
-    ranks
-        .into_iter()
-        .map(|rank| rank.ends_soon("a rank"))
-        .collect()
-}
 
 #[track_caller]
 fn losses_agree(found: &Path, expected: &Path) {

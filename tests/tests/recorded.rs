@@ -9,6 +9,7 @@ use std::path::Path;
 use deepsim_tests::files::{self, column, losses, tensors};
 use deepsim_tests::lab::{Lab, TEST, TRAIN};
 use deepsim_tests::process::{python, run};
+use deepsim_tests::ranks::same_bits;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -115,6 +116,12 @@ fn each_image_has_its_own_features() {
         tensors(&lab.at("one"), 3)["generator"],
         tensors(&lab.at("other"), 3)["generator"]
     );
+}
+
+/// Each process has its images' features.
+#[test]
+fn several_processes_train_the_same_bits_on_recorded_features() {
+    same_bits(&lab("normalize = \"zscore\""), "run", "--steps 4");
 }
 
 #[test]

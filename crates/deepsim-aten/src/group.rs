@@ -35,7 +35,7 @@ unsafe extern "C" {
         err: *mut c_char,
         len: usize,
     ) -> c_int;
-    fn deepsim_group_summed(
+    fn deepsim_group_all_gather(
         group: *mut c_void,
         tensor: *mut c_void,
         out: *mut *mut c_void,
@@ -219,16 +219,15 @@ impl ProcessGroup {
         })
     }
 
-    /// The sum of a tensor over all processes, as an operation of autograd: its backward pass sums gradients over all, so
-    /// all make it, in the same order. fp32 or fp64, of the same shape everywhere.
+    /// The tensors of all processes, of the same shape `[…]` everywhere, in the order of their ranks: `[size,…]`.
     ///
     /// # Errors
-    /// [`AtenError::Group`]: a process that has ended or does not answer.
-    pub fn summed(&self, tensor: &Tensor) -> Result<Tensor, AtenError> {
+    /// As [`ProcessGroup::all_reduce`].
+    pub fn all_gather(&self, tensor: &Tensor) -> Result<Tensor, AtenError> {
         let (raw, mut out) = (raw(tensor), std::ptr::null_mut());
         // SAFETY: a live group and a live `at::Tensor*`; the shim catches exceptions.
         explained(0, |err, len| unsafe {
-            deepsim_group_summed(self.raw, raw, &mut out, err, len)
+            deepsim_group_all_gather(self.raw, raw, &mut out, err, len)
         })?;
         // SAFETY: the call succeeded: a new `at::Tensor*` that nobody else owns.
         Ok(unsafe { Tensor::from_ptr(out.cast()) })

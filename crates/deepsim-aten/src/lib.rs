@@ -16,10 +16,12 @@ mod bf16_layers;
 mod capability;
 mod cuda;
 mod distance;
+mod exchange;
 mod group;
 mod rows;
 mod script_output;
 mod ssim;
+mod turns;
 mod winograd;
 
 pub use activation::leaky_relu;
@@ -36,10 +38,12 @@ pub use cuda::{
     set_tf32,
 };
 pub use distance::squared_distance;
+pub use exchange::{has_others, leads, over_group, sum_in_order, summed, take_failure};
 pub use group::{GroupError, ProcessGroup, Rendezvous};
 pub use rows::{BLOCK, Bf16Columns, Bf16Rows, RowMeasure};
 pub use script_output::{ScriptOutput, hear_scripts};
 pub use ssim::ssim;
+pub use turns::in_turns;
 pub use winograd::{Form, allow_winograd, winograd, winograd_pays};
 
 use std::ffi::{CStr, c_char, c_int};

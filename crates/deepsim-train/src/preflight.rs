@@ -205,7 +205,7 @@ impl Inputs {
         let device = device::choose(&request.device)?;
         let leaves_out = experiment.config.data.bad_images() != BadImages::Fail;
         ranks.check(device, leaves_out)?;
-        let share = ranks.share(settings.batch_size)?;
+        let share = ranks.share(settings.batch_size, settings.shards())?;
         set_threads(settings.threads, device);
         deepsim_nets::flush_denormals();
         set_products(settings)?;
@@ -573,7 +573,11 @@ fn batches(experiment: &Experiment, test: &Dataset, share: Slice) -> Vec<i64> {
 
 /// Sizes of the micro-batches of a share.
 fn trained_at_once(experiment: &Experiment, share: Slice) -> Vec<i64> {
-    let parts = Slice::split(share.len, experiment.config.train.accumulate as i64);
+    let settings = &experiment.config.train;
+    let parts = match settings.shards() {
+        Some(shards) => share.shards(shards as i64),
+        None => Slice::split(share.len, settings.accumulate as i64),
+    };
     parts.iter().map(|part| part.len).collect()
 }
 

@@ -8,19 +8,20 @@
 //! 0, `share_state`; in each step the sums of its phases, `stop`, a verdict. A process that fails before `agree` says so in
 //! `ready`; rank 0 says so in the next verdict. Another one that fails ends, which the others notice.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use deepsim_data::terminal::one_line;
-use deepsim_nets::layers::batch_norm::over_group;
 use deepsim_nets::params::NamedTensors;
-use deepsim_nets::{AtenError, GroupError, ProcessGroup, Rendezvous};
+use deepsim_nets::{
+    AtenError, GroupError, ProcessGroup, Rendezvous, in_turns, over_group, take_failure,
+};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Result, TrainError};
-use crate::method::{Sides, Slice, Sums};
+use crate::method::{Parts, Plan, Slice, Sums};
 use crate::state::State;
 
 /// The processes of a training.
@@ -110,12 +111,15 @@ impl Ranks {
         self.size
     }
 
-    /// This process's part of a batch of so many images.
+    /// This process's part of a batch of so many images: its shards, where there are any.
     ///
     /// # Errors
-    /// Fewer images than processes.
-    pub fn share(&self, images: usize) -> Result<Slice> {
+    /// Fewer images than processes; shards of which each process cannot have as many.
+    pub fn share(&self, images: usize, shards: Option<usize>) -> Result<Slice> {
         let images = i64::try_from(images).unwrap_or(i64::MAX);
+        if let Some(shards) = shards {
+            return self.share_of_shards(images, i64::try_from(shards).unwrap_or(i64::MAX));
+        }
         if images < self.size {
             return Err(refused(format!(
                 "train.batch_size is {images}, for {} processes: each needs an image at least",
@@ -128,9 +132,87 @@ impl Ranks {
         share.ok_or_else(|| refused(format!("rank {} of {}", self.rank, self.size)))
     }
 
-    /// Runs phases whose batch normalisation takes the statistics of the whole batch.
-    pub fn normalising<T>(&self, phases: impl FnOnce() -> T) -> T {
-        over_group(self.group.clone(), phases)
+    fn share_of_shards(&self, images: i64, shards: i64) -> Result<Slice> {
+        let each = shards / self.size;
+        if each * self.size != shards {
+            return Err(refused(format!(
+                "train.deterministic_shards is {shards}, for {} processes: it must be a multiple of their number",
+                self.size
+            )));
+        }
+        let all = Slice::split(images, shards);
+        let own = |shard: i64| usize::try_from(shard).ok().and_then(|shard| all.get(shard));
+        let (first, last) = (own(self.rank * each), own((self.rank + 1) * each - 1));
+        let (Some(first), Some(last)) = (first, last) else {
+            return Err(refused(format!(
+                "train.batch_size is {images}, for {shards} shards: each needs an image at least"
+            )));
+        };
+        Ok(Slice {
+            from: first.from,
+            len: last.from + last.len - first.from,
+            global: images,
+        })
+    }
+
+    /// Whether the phases of shards run side by side, since they need each other's statistics.
+    pub(crate) fn together(&self, plan: &Plan) -> bool {
+        plan.shards.is_some() && plan.normalises
+    }
+
+    /// Place for what a phase's micro-batches find.
+    pub fn parts(&self, plan: &Plan) -> Parts {
+        Parts::new(plan.shards.is_some() && self.group.is_some())
+    }
+
+    /// Runs a phase on each of this process's micro-batches, one after the other, with batch normalisation over the whole
+    /// batch; `take` gets what each has found.
+    ///
+    /// # Errors
+    /// Those of the phase; a process that does not answer in time, or is gone.
+    pub fn each<I, T: Send>(
+        &self,
+        plan: &Plan,
+        batches: impl IntoIterator<Item = I>,
+        phase: impl Fn(I) -> Result<T>,
+        mut take: impl FnMut(T) -> Result<()>,
+    ) -> Result<()> {
+        let found = if self.together(plan) {
+            let shards = batches.into_iter().map(|batch| RefCell::new(Some(batch)));
+            let shards: Vec<_> = shards.collect();
+            let of = |shard: usize| match shards[shard].take() {
+                Some(batch) => phase(batch),
+                None => Err(refused(format!("shard {shard} has no images"))),
+            };
+            in_turns(self.group.clone(), shards.len(), of).and_then(|found| {
+                let mut found = found.into_iter();
+                found.try_for_each(&mut take)
+            })
+        } else {
+            over_group(self.group.clone(), || {
+                let mut batches = batches.into_iter();
+                batches.try_for_each(|batch| take(phase(batch)?))
+            })
+        };
+        found.map_err(|error| match take_failure() {
+            Some(failure) => lost(failure.into()),
+            None => error,
+        })
+    }
+
+    /// What all processes have found in a phase, the whole batch's.
+    ///
+    /// # Errors
+    /// A process that does not answer in time, or is gone.
+    pub fn total(&self, plan: &Plan, parts: Parts) -> Result<Sums> {
+        match (&self.group, plan.shards) {
+            (Some(group), Some(_)) => parts.added_in_order(group),
+            _ => {
+                let mut sums = parts.added()?;
+                self.sum_(&mut sums)?;
+                Ok(sums)
+            }
+        }
     }
 
     /// Sums over all processes of what a phase has found: the whole batch's.
@@ -148,31 +230,14 @@ impl Ranks {
         };
         group.all_reduce(&flat).map_err(lost)?;
         let mut at = 0;
-        let mut next = |like: &Tensor| -> Result<Tensor> {
+        sums.replace(|like| {
             let values = i64::try_from(like.numel()).unwrap_or(i64::MAX);
             let part = flat
                 .f_narrow(0, at, values)?
                 .f_view(like.size().as_slice())?;
             at += values;
             Ok(part.f_to_kind(like.kind())?)
-        };
-        for gradients in &mut sums.gradients {
-            for tensor in &mut gradients.tensors {
-                *tensor = next(tensor)?;
-            }
-        }
-        let terms: Vec<_> = sums.terms.iter().map(|(term, _)| term.clone()).collect();
-        for term in terms {
-            if let Some(value) = sums.terms.get(&term) {
-                let sum = next(value)?;
-                sums.terms.set(term, sum);
-            }
-        }
-        if let Some(Sides { real, generated }) = &mut sums.discriminator {
-            *real = next(real)?;
-            *generated = next(generated)?;
-        }
-        Ok(())
+        })
     }
 
     /// The signal that has asked any of the processes to stop, as its exit code.
@@ -384,13 +449,7 @@ impl Ranks {
 
 /// Gradients, terms and losses, one behind the other; none where there are none.
 fn flattened(sums: &Sums) -> Result<Option<Tensor>> {
-    let gradients = sums.gradients.iter().flat_map(|g| &g.tensors);
-    let terms = sums.terms.iter().map(|(_, value)| value);
-    let sides = sums
-        .discriminator
-        .iter()
-        .flat_map(|s| [&s.real, &s.generated]);
-    let all: Vec<&Tensor> = gradients.chain(terms).chain(sides).collect();
+    let all = sums.all();
     if all.is_empty() {
         return Ok(None);
     }

@@ -330,6 +330,16 @@ fn gradients_of_vae_gan_s_micro_batches_are_added_each_to_its_own() {
 /// Losses and weights after three iterations on so many micro-batches.
 fn trained(run: &mut Run, micro_batches: i64) -> Values {
     run.plan.micro_batches = micro_batches;
+    iterated(run)
+}
+
+/// The same on so many shards.
+fn trained_on_shards(run: &mut Run, shards: i64) -> Values {
+    run.plan.shards = Some(shards);
+    iterated(run)
+}
+
+fn iterated(run: &mut Run) -> Values {
     let mut found = Values::new();
     for it in 0..3 {
         let losses = iterate(
@@ -383,6 +393,35 @@ fn iterations_on_several_micro_batches_are_those_on_the_whole_batch() {
     }
 }
 
+#[test]
+fn iterations_on_shards_are_those_on_the_whole_batch() {
+    let smooth = [
+        "optimizer.generator.eps=1.0",
+        "optimizer.discriminator.eps=1.0",
+    ];
+    let with_encoder = [&smooth[..], &["optimizer.encoder.eps=1.0"]].concat();
+    let makes: [&dyn Fn() -> Run; 3] = [
+        &|| Run::paper("conv5.toml", &smooth),
+        &|| Run::vaegan("sample/faces-vaegan.toml", &with_encoder),
+        // Batch normalisation in the discriminator alone, with the paper's order of passes.
+        &|| {
+            let larsen = ["discriminator.architecture=larsen"];
+            Run::paper("conv5.toml", &[&smooth[..], &larsen].concat())
+        },
+    ];
+    for (at, make) in makes.into_iter().enumerate() {
+        let whole = trained(&mut make(), 1);
+        for shards in [1, 2, 3, 4] {
+            let found = trained_on_shards(&mut make(), shards);
+            let (name, error) = apart(&found, &whole);
+            assert!(
+                error < TOLERANCE,
+                "{at}, {shards} shards: {name} {error:.1e}"
+            );
+        }
+    }
+}
+
 /// The sums of two processes, which are threads here, each with its part of the images.
 fn shared(make: impl Fn() -> Run + Send + Copy + 'static) -> [Values; 2] {
     let port = {
@@ -401,11 +440,13 @@ fn shared(make: impl Fn() -> Run + Send + Copy + 'static) -> [Values; 2] {
             };
             let ranks = Ranks::join(set, Duration::from_secs(120)).unwrap();
             let run = make();
-            let slice = ranks.share(IMAGES as usize).unwrap();
+            let slice = ranks.share(IMAGES as usize, None).unwrap();
             let (draws, x) = (run.draws(), slice.of(run.x.shallow_clone()).unwrap());
-            let mut sums = ranks.normalising(|| run.phases(&x, &draws, slice));
-            ranks.sum_(&mut sums).unwrap();
-            values(&sums)
+            let mut parts = ranks.parts(&run.plan);
+            let phases = |slice| Ok(run.phases(&x, &draws, slice));
+            let found = ranks.each(&run.plan, [slice], phases, |found| parts.add(found));
+            found.unwrap();
+            values(&ranks.total(&run.plan, parts).unwrap())
         })
     });
     threads.map(|thread| thread.join().unwrap())

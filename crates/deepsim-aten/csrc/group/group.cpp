@@ -240,7 +240,7 @@ const at::Tensor& suited(void* tensor, const char* what) {
   return t;
 }
 
-enum class Operation : int64_t { Sum, Maximum, Broadcast };
+enum class Operation : int64_t { Sum, Maximum, Broadcast, Gather };
 
 struct Call {
   Operation operation;
@@ -262,6 +262,8 @@ std::string operation_name(int64_t value) {
       return "sum";
     case Operation::Maximum:
       return "maximum";
+    case Operation::Gather:
+      return "gathering";
     default:
       return "broadcast";
   }
@@ -308,30 +310,32 @@ void collective(void* group, const Call& call, const at::Tensor& tensor, F start
   tensor.unsafeGetTensorImpl()->bump_version();
 }
 
-// The sum over all ranks as an operation of autograd. A loss depends on the sum, and so on the
-// values of all ranks: the gradient of a value is the sum of all ranks' gradients of the sum.
+// A sum over the parts of a batch, by whoever has them: 0 and a new tensor, or another number.
+using SumOf = int (*)(void* tensor, void** sum);
+
+// Such a sum as an operation of autograd. A loss depends on the sum, and so on the values of all
+// parts: the gradient of a value is the sum of all parts' gradients of the sum.
 struct Summed : torch::autograd::Function<Summed> {
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x,
-                            const c10::intrusive_ptr<ProcessGroupGloo>& backend) {
-    // The graph keeps the backend, should it outlive the group.
-    ctx->saved_data["backend"] = c10::IValue::make_capsule(backend);
-    return sum(*backend, x);
+                            int64_t sum) {
+    ctx->saved_data["sum"] = sum;
+    return call(sum, x);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list gradients) {
-    const auto capsule = ctx->saved_data["backend"].toCapsule();
-    return {sum(*static_cast<ProcessGroupGloo*>(capsule.get()), gradients[0]), at::Tensor()};
+    return {call(ctx->saved_data["sum"].toInt(), gradients[0]), at::Tensor()};
   }
 
-  static at::Tensor sum(ProcessGroupGloo& backend, const at::Tensor& x) {
+  static at::Tensor call(int64_t sum, const at::Tensor& x) {
     at::NoGradGuard no_grad;
-    auto y = x.detach().clone(at::MemoryFormat::Contiguous);
-    among_peers([&] {
-      std::vector<at::Tensor> one{y};
-      backend.allreduce(one)->wait();
-    });
-    return y;
+    auto own = x.detach().contiguous();
+    void* out = nullptr;
+    // The caller keeps the reason.
+    if (reinterpret_cast<SumOf>(sum)(&own, &out) != 0)
+      throw std::runtime_error("a sum over the parts of a batch has failed");
+    const std::unique_ptr<at::Tensor> total(static_cast<at::Tensor*>(out));
+    return *total;
   }
 };
 
@@ -372,11 +376,26 @@ int deepsim_group_broadcast(void* group, void* tensor, int64_t root, char* err, 
   });
 }
 
-// The sum over all ranks, differentiable. All ranks bring the same size.
-int deepsim_group_summed(void* group, void* tensor, void** out, char* err, size_t err_len) {
+// Every rank's tensor, one behind the other: a new tensor [ranks, ...].
+int deepsim_group_all_gather(void* group, void* tensor, void** out, char* err, size_t err_len) {
   return explained(err, err_len, [&] {
+    const auto& t = suited(tensor, "a gathering");
+    auto shape = t.sizes().vec();
+    shape.insert(shape.begin(), static_cast<Group*>(group)->backend->getSize());
+    const auto all = at::empty(shape, t.options());
+    collective(group, {Operation::Gather, 0}, t, [&](auto& backend, auto& one) {
+      std::vector<std::vector<at::Tensor>> parts{all.unbind(0)};
+      return backend.allgather(parts, one);
+    });
+    *out = new at::Tensor(all);
+  });
+}
+
+// A sum over the parts of a batch, differentiable.
+int deepsim_summed(void* tensor, SumOf sum, void** out, char* err, size_t err_len) {
+  return deepsim::guarded(err, err_len, [&] {
     const auto& t = *static_cast<at::Tensor*>(tensor);
-    *out = new at::Tensor(Summed::apply(t, static_cast<Group*>(group)->backend));
+    *out = new at::Tensor(Summed::apply(t, reinterpret_cast<int64_t>(sum)));
   });
 }
 

@@ -150,8 +150,9 @@ fn vaegan(config: &Config) -> Checked {
         let reason = "must be at least 2: batch normalisation takes the statistics of a batch";
         return complain("train.batch_size", reason);
     }
-    if normalised && config.train.accumulate > 1 {
-        let reason = "must be 1 here: batch normalisation takes the statistics of the whole batch";
+    if normalised && config.train.accumulate > 1 && config.train.shards().is_none() {
+        let reason = "must be 1 here: batch normalisation takes the statistics of the whole batch, \
+                      which train.deterministic_shards can find over parts";
         return complain("train.accumulate", reason);
     }
     let one = DiscriminatorPasses::One;

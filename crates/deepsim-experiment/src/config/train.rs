@@ -74,9 +74,16 @@ pub struct Train {
     pub batch_size: usize,
     /// Micro-batches that an iteration's images are split into. They pass one after the other, and their gradients add
     /// up to the whole batch's, but for rounding: with K of them the networks hold about a K-th of the images at a time.
-    /// In the paper's order of passes, images are generated twice for that. Networks with batch normalisation take 1.
+    /// In the paper's order of passes, images are generated twice for that. Networks with batch normalisation take 1,
+    /// or `deterministic_shards`. With those a process takes its shards one after the other, whatever this says.
     #[serde(default = "one")]
     pub accumulate: usize,
+    /// Shards that a batch is split into, for a training whose bits do not depend on the number of processes: each shard
+    /// passes forward and back alone, and all sums over a batch are added in the order of shards. 0: none, and another
+    /// number of processes rounds otherwise. The number of processes must divide it. It costs time and memory: smaller
+    /// passes, and each process keeps the gradients of all its shards. A run keeps what it began with.
+    #[serde(default)]
+    pub deterministic_shards: usize,
     /// Seed of everything random.
     pub seed: u64,
     /// Threads of libtorch and of the decoder; 0: as many as the process may use processors for (affinity and a container's
@@ -124,6 +131,11 @@ pub struct Train {
 }
 
 impl Train {
+    /// Shards that a batch is split into, if it is.
+    pub fn shards(&self) -> Option<usize> {
+        Some(self.deterministic_shards).filter(|shards| *shards > 0)
+    }
+
     pub(super) fn check(&self) -> Checked {
         at_least_one(&[
             ("train.steps", self.steps),
@@ -141,6 +153,13 @@ impl Train {
                 self.batch_size
             );
             return complain("train.accumulate", reason);
+        }
+        if self.deterministic_shards > self.batch_size {
+            let reason = format!(
+                "must be at most train.batch_size ({}): a shard holds an image at least",
+                self.batch_size
+            );
+            return complain("train.deterministic_shards", reason);
         }
         // TOML's numbers are signed. The parser takes larger ones all the same, and could not write them again.
         if self.seed > i64::MAX as u64 {

@@ -1,9 +1,6 @@
 //! Batch normalisation of networks that learn (Ioffe & Szegedy 2015), with the constants of VAE/GAN's authors.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
-use deepsim_aten::ProcessGroup;
+use deepsim_aten::{has_others, leads, summed};
 use tch::Tensor;
 
 use super::mode::Mode;
@@ -14,19 +11,6 @@ use crate::precision::widened;
 const EPSILON: f64 = 1e-6;
 /// Weight of a batch in the running statistics (the authors' momentum of 0.9, in libtorch's convention).
 const NEWEST: f64 = 0.1;
-
-thread_local! {
-    static GROUP: RefCell<Option<Rc<ProcessGroup>>> = const { RefCell::new(None) };
-}
-
-/// Runs `body` in this thread with statistics over the batches of all processes of a group, which all run the same:
-/// batch normalisation is then that of the global batch, forward and back.
-pub fn over_group<T>(group: Option<Rc<ProcessGroup>>, body: impl FnOnce() -> T) -> T {
-    let before = GROUP.replace(group);
-    let result = body();
-    GROUP.set(before);
-    result
-}
 
 /// The tensors of one batch normalisation, one value a channel.
 #[derive(Debug)]
@@ -54,8 +38,8 @@ impl Norm {
     /// A single image where its batch's statistics are asked for.
     pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let batch = mode != Mode::Evaluation;
-        if let (true, Some(group)) = (batch, GROUP.with_borrow(Option::clone)) {
-            return self.over(&group, &widened(x)?, mode);
+        if batch && has_others() {
+            return self.over_parts(&widened(x)?, mode);
         }
         if batch && x.size().first().is_none_or(|&n| n < 2) {
             return Err(NetError::InputShape {
@@ -83,8 +67,8 @@ impl Norm {
         )?)
     }
 
-    /// As [`Norm::forward`] in training, with statistics over all processes of a group.
-    fn over(&self, group: &ProcessGroup, x: &Tensor, mode: Mode) -> Result<Tensor> {
+    /// As [`Norm::forward`] in training, with the statistics of the whole batch, of which others have parts.
+    fn over_parts(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let size = x.size();
         let channels = size[1];
         let others: Vec<i64> = (0..x.dim() as i64).filter(|&dim| dim != 1).collect();
@@ -96,20 +80,20 @@ impl Norm {
             x.numel() as f64 / channels as f64,
             (x.kind(), x.device()),
         )?;
-        let sums = group.summed(&Tensor::f_cat(&[sum(x)?, own], 0)?)?;
+        let sums = summed(&Tensor::f_cat(&[sum(x)?, own], 0)?)?;
         let count = sums.f_double_value(&[channels])?;
         if count < 2.0 {
             return Err(NetError::InputShape {
                 what: "batch normalisation in training".to_owned(),
-                expected: "a batch of at least 2 images in all processes".to_owned(),
+                expected: "a batch of at least 2 images in all parts".to_owned(),
                 got: size,
             });
         }
         let mean = sums.f_narrow(0, 0, channels)?.f_div_scalar(count)?;
         let centred = x.f_sub(&mean.f_view(shape.as_slice())?)?;
-        let squares = group.summed(&sum(&centred.f_square()?)?)?;
+        let squares = summed(&sum(&centred.f_square()?)?)?;
         let variance = squares.f_div_scalar(count)?;
-        if mode == Mode::Training {
+        if mode == Mode::Training && leads() {
             let _guard = tch::no_grad_guard();
             let follow = |running: &Tensor, newest: &Tensor| -> Result<()> {
                 let newest = newest.f_to_kind(running.kind())?;
@@ -133,9 +117,10 @@ impl Norm {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::rc::Rc;
     use std::time::Duration;
 
-    use deepsim_aten::Rendezvous;
+    use deepsim_aten::{AtenError, ProcessGroup, Rendezvous, in_turns, over_group};
     use tch::Kind;
 
     use super::*;
@@ -222,6 +207,40 @@ mod tests {
                 near(&running[0], &alone.running_mean, "the running mean");
                 near(&running[1], &alone.running_var, "the running variance");
             }
+        }
+    }
+
+    /// Three shards of a process, of different sizes.
+    #[test]
+    fn statistics_over_shards_are_those_of_the_whole_batch_forward_and_back() {
+        for mode in [Mode::Training, Mode::Aside] {
+            let (alone, own) = (norm(), norm());
+            let whole = computed(&alone, 0, 5, mode);
+            let parts = [(0, 2), (2, 1), (3, 2)];
+            let found = in_turns(
+                None,
+                3,
+                |shard| -> std::result::Result<[Tensor; 4], AtenError> {
+                    let (from, len) = parts[shard];
+                    Ok(computed(&own, from, len, mode))
+                },
+            );
+            let found = found.unwrap();
+            let cat = |at: usize| {
+                let all: Vec<&Tensor> = found.iter().map(|part| &part[at]).collect();
+                Tensor::cat(&all, 0)
+            };
+            let sum = |at: usize| {
+                found
+                    .iter()
+                    .fold(&found[0][at] * 0.0, |sum, part| sum + &part[at])
+            };
+            near(&cat(0), &whole[0], "values");
+            near(&cat(1), &whole[1], "gradients of values");
+            near(&sum(2), &whole[2], "gradients of weights");
+            near(&sum(3), &whole[3], "gradients of biases");
+            near(&own.running_mean, &alone.running_mean, "the running mean");
+            near(&own.running_var, &alone.running_var, "the running variance");
         }
     }
 }

@@ -39,28 +39,41 @@ pub(super) fn step(
     device: Device,
     ranks: &Ranks,
 ) -> Result<Losses> {
-    let keep = batches.len() == 1 || plan.passes == DiscriminatorPasses::One;
-    let (mut sums, mut seen) = (Sums::default(), Vec::new());
-    for batch in batches {
-        let forward = forward(state, batch)?;
-        let (found, verdict) = discriminator_gradients(state, batch, &forward)?;
-        sums.add_(found)?;
-        seen.push((verdict, keep.then_some(forward)));
-    }
-    ranks.sum_(&mut sums)?;
+    let together = ranks.together(plan);
+    let keep = batches.len() == 1 || plan.passes == DiscriminatorPasses::One || together;
+    let (mut parts, mut seen) = (ranks.parts(plan), Vec::new());
+    ranks.each(
+        plan,
+        batches,
+        |batch| {
+            let forward = forward(state, batch)?;
+            let (found, verdict) = discriminator_gradients(state, batch, &forward)?;
+            Ok((found, (verdict, keep.then_some(forward))))
+        },
+        |(found, made)| {
+            seen.push(made);
+            parts.add(found)
+        },
+    )?;
+    let mut sums = ranks.total(plan, parts)?;
     for gradients in &sums.gradients {
         state.update(gradients)?;
     }
 
-    let mut of_generator = Sums::default();
-    for (batch, (verdict, made)) in batches.iter().zip(seen) {
-        let made = match made {
-            Some(made) => made,
-            None => forward(state, batch)?,
-        };
-        of_generator.add_(generator_gradients(state, batch, made, &verdict)?)?;
-    }
-    ranks.sum_(&mut of_generator)?;
+    let mut parts = ranks.parts(plan);
+    ranks.each(
+        plan,
+        batches.iter().zip(seen),
+        |(batch, (verdict, made))| {
+            let made = match made {
+                Some(made) => made,
+                None => forward(state, batch)?,
+            };
+            generator_gradients(state, batch, made, &verdict)
+        },
+        |found| parts.add(found),
+    )?;
+    let of_generator = ranks.total(plan, parts)?;
     for gradients in &of_generator.gradients {
         state.update(gradients)?;
     }

@@ -10,6 +10,7 @@ pub mod gate;
 pub mod gradients;
 pub mod losses;
 pub mod micro_batch;
+mod parts;
 pub mod plan;
 mod sides;
 pub mod slice;
@@ -23,6 +24,7 @@ use tch::Tensor;
 pub use draws::Draws;
 pub use losses::Losses;
 pub use micro_batch::MicroBatch;
+pub use parts::Parts;
 pub use plan::Plan;
 pub use sides::Sides;
 pub use slice::Slice;
@@ -39,7 +41,8 @@ pub fn iteration_seed(seed: u64, step: u64) -> i64 {
 
 /// Does one iteration on images `x` `[N,3,crop,crop]` in Caffe units and advances the state. With
 /// [`Plan::micro_batches`] above 1 each phase takes the micro-batches one after the other, and a network is updated by
-/// the sum of their gradients: the whole batch's, but for rounding.
+/// the sum of their gradients: the whole batch's, but for rounding. With [`Plan::shards`] those are the micro-batches, and
+/// everything is added in their order.
 ///
 /// Its phases are spans of `tracing` at level TRACE, one after the other: `features`, `generate`,
 /// `discriminator_forward`, `discriminator_backward` (with one pass `discriminator_shared_backward`),
@@ -128,10 +131,13 @@ pub fn iterate_among(
             slice.within(part),
         )
     };
-    let parts = Slice::split(slice.len, plan.micro_batches);
+    let parts = match plan.shards {
+        Some(shards) => slice.shards(shards),
+        None => Slice::split(slice.len, plan.micro_batches),
+    };
     let batches = parts.into_iter().map(batch).collect::<Result<Vec<_>>>()?;
-    ranks.normalising(|| match plan.vaegan {
-        Some(rule) => vaegan::step(state, &batches, rule, x.device(), ranks),
+    match plan.vaegan {
+        Some(rule) => vaegan::step(state, plan, &batches, rule, x.device(), ranks),
         None => deepsim::step(state, plan, &batches, x.device(), ranks),
-    })
+    }
 }

@@ -27,8 +27,12 @@ pub struct Plan {
     pub vaegan: Option<config::VaeGan>,
     /// Reward for images of the same features that differ.
     pub diversity: Option<config::Diversity>,
-    /// Micro-batches that an iteration's images are split into.
+    /// Micro-batches that an iteration's images are split into, where there are no shards.
     pub micro_batches: i64,
+    /// Shards that the global batch is split into, in whose order everything is added.
+    pub shards: Option<i64>,
+    /// Whether a network that learns normalises batches, so that shards need each other's statistics.
+    pub normalises: bool,
 }
 
 impl Plan {
@@ -48,6 +52,8 @@ impl Plan {
             vaegan: config.vaegan,
             diversity: config.diversity,
             micro_batches: config.train.accumulate as i64,
+            shards: config.train.shards().map(|shards| shards as i64),
+            normalises: config.normalises_batches(),
         }
     }
 

@@ -13,8 +13,8 @@ use crate::error::Result;
 /// [`Reduction::Mean`]) is multiplied by the micro-batch's share ([`Slice::part`]). Everything random is drawn for the
 /// global batch and narrowed ([`Draws`](crate::method::Draws)).
 ///
-/// One thing is not covered. Batch normalisation takes the statistics of the micro-batch, and running statistics learn of
-/// each micro-batch.
+/// One thing is not covered. Batch normalisation takes the statistics of the micro-batch, unless it stands among others
+/// that have the rest ([`deepsim_nets::in_turns`], [`deepsim_nets::over_group`]).
 ///
 /// Where the micro-batch is the whole batch nothing is multiplied and nothing narrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,20 @@ impl Slice {
             global: images,
         };
         (0..parts).map(slice).collect()
+    }
+
+    /// Those of a global batch's shards that lie in this slice, each as a part of it: [`Slice::within`] undoes that.
+    pub fn shards(self, all: i64) -> Vec<Slice> {
+        let shards = Slice::split(self.global, all).into_iter();
+        let inside = shards.filter(|shard| {
+            shard.from >= self.from && shard.from + shard.len <= self.from + self.len
+        });
+        let part = |shard: Slice| Slice {
+            from: shard.from - self.from,
+            len: shard.len,
+            global: self.len,
+        };
+        inside.map(part).collect()
     }
 
     /// A part of this slice's images, in their global batch.
@@ -151,6 +165,20 @@ mod tests {
         assert_eq!(lens(7, 3), [3, 2, 2]);
         assert_eq!(lens(2, 5), [1, 1]);
         assert_eq!(Slice::split(5, 1), [Slice::whole(5)]);
+    }
+
+    #[test]
+    fn a_slice_knows_its_shards() {
+        let slice = Slice {
+            from: 4,
+            len: 3,
+            global: 7,
+        };
+        let shards = slice.shards(4);
+        let places: Vec<_> = shards.iter().map(|s| (s.from, s.len, s.global)).collect();
+        assert_eq!(places, [(0, 2, 3), (2, 1, 3)]);
+        assert_eq!(slice.within(shards[1]).from, 6);
+        assert_eq!(Slice::whole(7).shards(3), Slice::split(7, 3));
     }
 
     #[test]

@@ -45,6 +45,36 @@ impl Sums {
         })
     }
 
+    /// Every tensor: gradients, terms and losses.
+    pub(crate) fn all(&self) -> Vec<&Tensor> {
+        let gradients = self.gradients.iter().flat_map(|g| &g.tensors);
+        let terms = self.terms.iter().map(|(_, value)| value);
+        let sides = self.discriminator.iter();
+        let sides = sides.flat_map(|sides| [&sides.real, &sides.generated]);
+        gradients.chain(terms).chain(sides).collect()
+    }
+
+    /// Puts another tensor in each one's place, in the order of [`Sums::all`].
+    pub(crate) fn replace(&mut self, mut by: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<()> {
+        for gradients in &mut self.gradients {
+            for tensor in &mut gradients.tensors {
+                *tensor = by(tensor)?;
+            }
+        }
+        let terms: Vec<_> = self.terms.iter().map(|(term, _)| term.clone()).collect();
+        for term in terms {
+            if let Some(value) = self.terms.get(&term) {
+                let other = by(value)?;
+                self.terms.set(term, other);
+            }
+        }
+        if let Some(Sides { real, generated }) = &mut self.discriminator {
+            *real = by(real)?;
+            *generated = by(generated)?;
+        }
+        Ok(())
+    }
+
     /// Adds what another phase or another micro-batch has found. What only one of the two has stays as it is.
     ///
     /// # Errors

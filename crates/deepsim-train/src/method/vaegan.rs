@@ -29,6 +29,7 @@ use crate::method::gate::Gate;
 use crate::method::gradients::{Gradients, Player, backward};
 use crate::method::losses::{Losses, read};
 use crate::method::micro_batch::MicroBatch;
+use crate::method::plan::Plan;
 use crate::method::sides::Sides;
 use crate::method::sums::Sums;
 use crate::ranks::Ranks;
@@ -89,16 +90,20 @@ pub fn compute_gradients(
 /// One iteration, on a batch's micro-batches.
 pub(super) fn step(
     state: &mut State,
+    plan: &Plan,
     batches: &[MicroBatch<'_>],
     rule: config::VaeGan,
     device: Device,
     ranks: &Ranks,
 ) -> Result<Losses> {
-    let mut sums = Sums::default();
-    for batch in batches {
-        sums.add_(compute_gradients(state, batch, rule)?)?;
-    }
-    ranks.sum_(&mut sums)?;
+    let mut parts = ranks.parts(plan);
+    ranks.each(
+        plan,
+        batches,
+        |batch| compute_gradients(state, batch, rule),
+        |found| parts.add(found),
+    )?;
+    let sums = ranks.total(plan, parts)?;
     // One read of all numbers, on which the gate decides.
     let losses = read(state.step, &sums, device)?;
     if let Some(Sides { real, generated }) = losses.discriminator {

@@ -1,0 +1,84 @@
+//! Several processes that train one run.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use crate::files::{checkpoint, checkpoint_steps, contents, losses};
+use crate::lab::Lab;
+use crate::process::{Ran, Running};
+
+/// Shards of [`same_bits`].
+pub const SHARDS: &str = "--set train.deterministic_shards=4";
+
+/// A port of this machine that nobody listens at.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A process of a world of so many, at a port of rank 0.
+pub fn placed(mut command: Command, rank: usize, size: usize, port: u16) -> Command {
+    command
+        .env("RANK", rank.to_string())
+        .env("WORLD_SIZE", size.to_string())
+        .env("MASTER_ADDR", "127.0.0.1")
+        .env("MASTER_PORT", port.to_string());
+    command
+}
+
+/// Begins to train with one process for each of these arguments.
+pub fn begun(lab: &Lab, out: &str, arguments: &[String]) -> Vec<Running> {
+    let (port, size) = (free_port(), arguments.len());
+    let ranks = arguments.iter().enumerate();
+    ranks
+        .map(|(rank, arguments)| {
+            let command = lab.train_command(out, arguments);
+            Running::start(&mut placed(command, rank, size, port))
+        })
+        .collect()
+}
+
+/// Trains with so many processes; what each has said, by rank.
+pub fn trained(lab: &Lab, out: &str, size: usize, arguments: &str) -> Vec<Ran> {
+    let all = vec![arguments.to_owned(); size];
+    let ranks = begun(lab, out, &all);
+    ranks
+        .into_iter()
+        .map(|rank| rank.ends_soon("a rank"))
+        .collect()
+}
+
+/// The log of a run, and the tensors of its newest checkpoint, bit for bit.
+pub fn bits(run: &Path) -> (Vec<String>, BTreeMap<String, Vec<u8>>) {
+    let newest = *checkpoint_steps(run).last().unwrap();
+    let files = contents(&checkpoint(run, newest)).into_iter();
+    let tensors = files.filter(|(path, _)| path.extension().is_some_and(|e| e == "safetensors"));
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    let tensors = tensors.map(|(path, bytes)| (name(&path), bytes)).collect();
+    (losses(run), tensors)
+}
+
+/// Demands that 1, 2 and 4 processes train the same bits in [`SHARDS`], here in folders of this name.
+#[track_caller]
+pub fn same_bits(lab: &Lab, name: &str, arguments: &str) {
+    let arguments = format!("{SHARDS} {arguments}");
+    let of = |size: usize| {
+        let out = format!("{name}-{size}");
+        for ran in trained(lab, &out, size, &arguments) {
+            ran.exits(0);
+        }
+        bits(&lab.at(&out))
+    };
+    let (log, tensors) = of(1);
+    assert!(!log.is_empty() && tensors.len() > 1, "{name}");
+    for size in [2, 4] {
+        let (found, found_tensors) = of(size);
+        assert_eq!(found, log, "{name}, {size} processes");
+        for (file, bytes) in &tensors {
+            let same = found_tensors.get(file) == Some(bytes);
+            assert!(same, "{name}, {size} processes: {file}");
+        }
+    }
+}

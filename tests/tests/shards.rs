@@ -1,0 +1,115 @@
+//! Deterministic shards: the bits of a training do not depend on the number of processes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
+
+use deepsim_tests::faces;
+use deepsim_tests::lab::Lab;
+use deepsim_tests::ranks::{SHARDS, bits, same_bits, trained};
+
+/// Four shards of two or one images.
+const UNEVEN: &str = "--set train.batch_size=6 --steps 4";
+
+#[test]
+fn inversions_have_the_same_bits() {
+    let lab = Lab::new();
+    for passes in ["paper", "one"] {
+        let arguments = format!("{UNEVEN} --set train.discriminator_passes={passes}");
+        same_bits(&lab, passes, &arguments);
+    }
+    same_bits(
+        &lab,
+        "bf16",
+        &format!("{UNEVEN} --set train.precision=bf16"),
+    );
+}
+
+#[test]
+fn codes_noise_and_other_image_losses_have_the_same_bits() {
+    let lab = Lab::new();
+    let variational = "--set latent.size=6 --set latent.code=gaussian --set loss.kl=0.01 \
+         --set optimizer.encoder.lr=1e-3 --set optimizer.encoder.beta1=0.9 --set optimizer.encoder.beta2=0.999 \
+         --set optimizer.encoder.eps=1e-8 --set optimizer.encoder.weight_decay=0";
+    let plain = variational.replace("gaussian", "plain");
+    let plain = plain.replace("loss.kl=0.01", "loss.kl=0");
+    let diverse = "--set generator.noise=5 --set diversity.weight=300 --set diversity.limit=1000";
+    let image =
+        "--set loss.feat=0 --set loss.adv=0 --set loss.img=500 --set pixels.distance=ms-ssim";
+    for (name, sets) in [
+        ("variational", variational),
+        ("plain", plain.as_str()),
+        ("diverse", diverse),
+        ("ms-ssim", image),
+    ] {
+        same_bits(&lab, name, &format!("{UNEVEN} {sets}"));
+    }
+}
+
+#[test]
+fn super_resolution_has_the_same_bits() {
+    let lab = Lab::new();
+    let alexnet = "net = \"alexnet\"\ntap = \"pool2\"\nweights = \"random:1\"";
+    let toml = lab.toml();
+    assert!(toml.contains(alexnet));
+    let toml = toml.replacen(alexnet, "net = \"downsampled\"\nfactor = 4", 1);
+    std::fs::write(lab.experiment(), toml).unwrap();
+    same_bits(&lab, "larger", UNEVEN);
+}
+
+/// With batch normalisation, whose statistics are those of the whole batch.
+#[test]
+fn vaegan_and_its_relatives_have_the_same_bits() {
+    let lab = faces::lab("vaegan");
+    for (name, sets) in [
+        ("plain", "--steps 3"),
+        ("accumulated", "--steps 3 --set train.accumulate=2"),
+    ] {
+        same_bits(&lab, name, sets);
+    }
+    // Micro-batches of a process are its shards, however many are asked for.
+    let [plain, accumulated] = ["plain-2", "accumulated-2"].map(|name| bits(&lab.at(name)));
+    assert!(plain == accumulated);
+    for which in ["gan", "vae"] {
+        same_bits(
+            &faces::lab(which),
+            which,
+            "--steps 3 --set train.batch_size=7",
+        );
+    }
+}
+
+#[test]
+fn the_number_of_processes_changes_no_bit_at_a_resume() {
+    let small = "--set train.keep_checkpoints=9";
+    for lab in [Lab::new(), faces::lab("vaegan")] {
+        let train = |out: &str, size: usize, rest: &str| {
+            for ran in trained(&lab, out, size, &format!("{SHARDS} {small} {rest}")) {
+                ran.exits(0);
+            }
+        };
+        train("whole", 1, "--steps 6");
+        for (steps, size) in [(2, 2), (4, 1), (6, 4)] {
+            train("changed", size, &format!("--steps {steps} --resume"));
+        }
+        assert!(bits(&lab.at("changed")) == bits(&lab.at("whole")));
+    }
+}
+
+#[test]
+fn shards_that_cannot_be_dealt_out_and_other_shards_at_a_resume_are_refused() {
+    let lab = Lab::new();
+    for ran in trained(&lab, "run", 3, &format!("{SHARDS} --steps 2")) {
+        ran.refuses(&["train.deterministic_shards is 4, for 3 processes: it must be a multiple"]);
+    }
+    assert!(!lab.run_dir().exists());
+    lab.train_into("run", "--steps 2 --set train.deterministic_shards=5")
+        .refuses(&[
+            "train.deterministic_shards",
+            "must be at most train.batch_size (4)",
+        ]);
+    lab.train_into("run", &format!("{SHARDS} --steps 2"))
+        .exits(0);
+    lab.train_into(
+        "run",
+        "--steps 3 --resume --set train.deterministic_shards=2",
+    )
+    .refuses(&["train.deterministic_shards", "4", "2"]);
+}
