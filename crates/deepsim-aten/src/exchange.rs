@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tch::Tensor;
 
@@ -36,11 +37,11 @@ pub(crate) fn among<T>(others: Option<Rc<dyn Others>>, body: impl FnOnce() -> T)
 }
 
 /// Runs `body` in this thread with [`summed`] over all processes of a group, which all run the same.
-pub fn over_group<T>(group: Option<Rc<ProcessGroup>>, body: impl FnOnce() -> T) -> T {
-    among(group.map(|group| group as Rc<dyn Others>), body)
+pub fn over_group<T>(group: Option<Arc<ProcessGroup>>, body: impl FnOnce() -> T) -> T {
+    among(group.map(|group| Rc::new(group) as Rc<dyn Others>), body)
 }
 
-impl Others for ProcessGroup {
+impl Others for Arc<ProcessGroup> {
     fn sum(&self, own: &Tensor) -> Result<Tensor, AtenError> {
         let sum = own.copy();
         self.all_reduce(&sum)?;

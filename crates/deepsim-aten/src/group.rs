@@ -2,6 +2,7 @@
 //! Gloo, which moves tensors between CPUs.
 
 use std::ffi::{CString, c_char, c_int, c_void};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tch::Tensor;
@@ -99,15 +100,21 @@ pub struct Rendezvous {
 /// A process's place in a group. Every process of a group makes the same calls in the same order; each call waits for
 /// all, at most as long as [`ProcessGroup::join`] was told. After a process has ended or did not answer, the group is of no
 /// more use. Dropping it leaves the group and waits for nobody.
+///
+/// Several threads of a process may use it: their calls take turns, and it is theirs to keep the order.
 #[derive(Debug)]
 pub struct ProcessGroup {
     raw: *mut c_void,
     rank: i64,
     size: i64,
+    /// c10d counts its exchanges without a lock.
+    turn: Mutex<()>,
 }
 
 // SAFETY: the group is a pair of reference-counted c10d objects that any thread may use; it is used by one at a time.
 unsafe impl Send for ProcessGroup {}
+// SAFETY: as above; `turn` is held in each call.
+unsafe impl Sync for ProcessGroup {}
 
 /// The longest timeout, in milliseconds: 24 days.
 const LONGEST: i64 = i32::MAX as i64;
@@ -160,7 +167,12 @@ impl ProcessGroup {
                 )
             }
         })?;
-        Ok(ProcessGroup { raw, rank, size })
+        Ok(ProcessGroup {
+            raw,
+            rank,
+            size,
+            turn: Mutex::new(()),
+        })
     }
 
     /// Number of this process, from 0.
@@ -193,12 +205,16 @@ impl ProcessGroup {
         self.reduce(tensor, 1)
     }
 
+    /// Makes a call while no other thread makes one.
+    fn in_turn(&self, call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), AtenError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        explained(0, call)
+    }
+
     fn reduce(&self, tensor: &Tensor, max: c_int) -> Result<(), AtenError> {
         let raw = raw(tensor);
         // SAFETY: a live group and a live `at::Tensor*`; the shim catches exceptions.
-        explained(0, |err, len| unsafe {
-            deepsim_group_all_reduce(self.raw, raw, max, err, len)
-        })
+        self.in_turn(|err, len| unsafe { deepsim_group_all_reduce(self.raw, raw, max, err, len) })
     }
 
     /// Gives all processes the tensor of `root`, in place.
@@ -214,9 +230,7 @@ impl ProcessGroup {
         }
         let raw = raw(tensor);
         // SAFETY: a live group and a live `at::Tensor*`; the shim catches exceptions.
-        explained(0, |err, len| unsafe {
-            deepsim_group_broadcast(self.raw, raw, root, err, len)
-        })
+        self.in_turn(|err, len| unsafe { deepsim_group_broadcast(self.raw, raw, root, err, len) })
     }
 
     /// The tensors of all processes, of the same shape `[…]` everywhere, in the order of their ranks: `[size,…]`.
@@ -226,7 +240,7 @@ impl ProcessGroup {
     pub fn all_gather(&self, tensor: &Tensor) -> Result<Tensor, AtenError> {
         let (raw, mut out) = (raw(tensor), std::ptr::null_mut());
         // SAFETY: a live group and a live `at::Tensor*`; the shim catches exceptions.
-        explained(0, |err, len| unsafe {
+        self.in_turn(|err, len| unsafe {
             deepsim_group_all_gather(self.raw, raw, &mut out, err, len)
         })?;
         // SAFETY: the call succeeded: a new `at::Tensor*` that nobody else owns.
@@ -239,9 +253,7 @@ impl ProcessGroup {
     /// [`AtenError::Group`]: a process that has ended or does not answer.
     pub fn barrier(&self) -> Result<(), AtenError> {
         // SAFETY: a live group; the shim catches exceptions.
-        explained(0, |err, len| unsafe {
-            deepsim_group_barrier(self.raw, err, len)
-        })
+        self.in_turn(|err, len| unsafe { deepsim_group_barrier(self.raw, err, len) })
     }
 }
 

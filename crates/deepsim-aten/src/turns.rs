@@ -22,7 +22,7 @@ const STACK: usize = 16 << 20;
 /// # Errors
 /// That of the shard that failed first; a shard that asks for other sums than the others is one.
 pub fn in_turns<T: Send, E: Send + From<AtenError>>(
-    group: Option<Rc<ProcessGroup>>,
+    group: Option<Arc<ProcessGroup>>,
     shards: usize,
     body: impl Fn(usize) -> Result<T, E>,
 ) -> Result<Vec<T>, E> {
@@ -107,13 +107,8 @@ unsafe impl<F> Send for Shared<'_, F> {}
 struct Turns {
     state: Mutex<State>,
     changed: Condvar,
-    group: Option<Rc<ProcessGroup>>,
+    group: Option<Arc<ProcessGroup>>,
 }
-
-// SAFETY: the mutex guards the state, and the group is used by the shard whose turn it is alone.
-unsafe impl Sync for Turns {}
-// SAFETY: as above; the thread that made it lives longer than those that share it.
-unsafe impl Send for Turns {}
 
 struct State {
     /// The shard that runs.

@@ -80,3 +80,34 @@ fn obey(ranks: &Ranks, step: u64) -> Result<Option<u8>> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use deepsim_experiment::Manifest;
+
+    use super::*;
+
+    #[test]
+    fn another_version_of_the_program_is_a_difference() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/quickstart.toml");
+        let experiment = Experiment::load(&file, &[]).unwrap();
+        let of = |version: &str| {
+            let manifest = Manifest {
+                versions: [("deepsim".to_owned(), version.to_owned())].into(),
+                ..Manifest::of(
+                    experiment.generator.clone(),
+                    experiment.trained_discriminator().cloned(),
+                )
+            };
+            facts(&experiment, &manifest)
+        };
+        let (ours, theirs) = (of("0.1.0"), of("0.2.0"));
+        let keys = ours.keys();
+        let different: Vec<&String> = keys
+            .filter(|key| ours.get(*key) != theirs.get(*key))
+            .collect();
+        assert_eq!(different, ["the version of deepsim"]);
+    }
+}

@@ -5,6 +5,7 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody reads: `deepsim_data::terminal`
 
+mod at_work;
 mod end;
 pub mod error;
 mod follow;

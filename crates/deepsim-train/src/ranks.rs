@@ -6,11 +6,13 @@
 //!
 //! Every exchange is one that all processes make, in this order: before the first step `ready`, `agree`, a verdict of rank
 //! 0, `share_state`; in each step the sums of its phases, `stop`, a verdict. A process that fails before `agree` says so in
-//! `ready`; rank 0 says so in the next verdict. Another one that fails ends, which the others notice.
+//! `ready`; rank 0 says so in the next verdict. Another one that fails ends, which the others notice. While a process opens
+//! its inputs, and while rank 0 saves or evaluates, a thread says for it that it is alive (`at_work.rs`): `ready` and
+//! the verdict are repeated then.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deepsim_data::terminal::one_line;
@@ -20,6 +22,8 @@ use deepsim_nets::{
 };
 use tch::{Device, Kind, Tensor};
 
+pub(crate) use crate::at_work::Ready;
+use crate::at_work::{self, AtWork, Heard, Waiting};
 use crate::error::{Result, TrainError};
 use crate::method::{Parts, Plan, Slice, Sums};
 use crate::state::State;
@@ -27,7 +31,9 @@ use crate::state::State;
 /// The processes of a training.
 #[derive(Debug)]
 pub struct Ranks {
-    group: Option<Rc<ProcessGroup>>,
+    group: Option<Arc<ProcessGroup>>,
+    /// Where there is a group.
+    at_work: Option<AtWork>,
     rank: i64,
     size: i64,
     /// Whether all have agreed on the training that they begin.
@@ -47,22 +53,12 @@ pub(crate) enum Verdict {
     Stop(u8),
 }
 
-/// What a process says of the training before its first step; what the worst of all says holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Ready {
-    /// To begin.
-    Yes = 0,
-    /// All steps are done already.
-    Finished = 1,
-    /// It cannot begin.
-    No = 2,
-}
-
 impl Ranks {
     /// One process.
     pub fn alone() -> Ranks {
         Ranks {
             group: None,
+            at_work: None,
             rank: 0,
             size: 1,
             agreed: Cell::new(false),
@@ -88,8 +84,12 @@ impl Ranks {
                 at.port
             ))
         })?;
+        let group = Arc::new(group);
+        let at_work = AtWork::new(Arc::clone(&group), patience)
+            .map_err(|error| refused(format!("a thread could not be started: {error}")))?;
         Ok(Ranks {
-            group: Some(Rc::new(group)),
+            group: Some(group),
+            at_work: Some(at_work),
             rank: at.rank,
             size: at.size,
             agreed: Cell::new(false),
@@ -249,6 +249,7 @@ impl Ranks {
             return Ok(asked);
         }
         let code = self.largest(asked.map_or(0, i64::from))?;
+        self.will_judge();
         Ok(u8::try_from(code).ok().filter(|code| *code > 0))
     }
 
@@ -260,15 +261,16 @@ impl Ranks {
         let Some(group) = &self.group else {
             return Ok(own);
         };
+        if let Some(Heard::Failure(error)) = self.done() {
+            return Err(lost(error));
+        }
         let code = match own {
             Verdict::GoOn => 0,
             Verdict::NotFinite => 1,
             Verdict::Failed => 2,
             Verdict::Stop(code) => i64::from(code),
         };
-        let tensor = Tensor::from_slice(&[code]);
-        group.broadcast(&tensor, 0).map_err(lost)?;
-        Ok(match tensor.f_int64_value(&[0])? {
+        Ok(match at_work::verdict(group, code).map_err(lost)? {
             0 => Verdict::GoOn,
             1 => Verdict::NotFinite,
             2 => Verdict::Failed,
@@ -276,9 +278,27 @@ impl Ranks {
         })
     }
 
-    /// Begins anew: nothing is agreed on.
+    /// Begins anew: nothing is agreed on. The others wait until this process has opened its inputs.
     pub(crate) fn anew(&self) {
         self.agreed.set(false);
+        self.busy(Waiting::ToBegin);
+    }
+
+    /// The others wait for what rank 0 does now.
+    fn will_judge(&self) {
+        if self.leads() {
+            self.busy(Waiting::ForVerdict);
+        }
+    }
+
+    fn busy(&self, waiting: Waiting) {
+        if let Some(at_work) = &self.at_work {
+            at_work.begin(waiting);
+        }
+    }
+
+    fn done(&self) -> Option<Heard> {
+        self.at_work.as_ref().and_then(AtWork::end)
     }
 
     /// Lets all know that this process has to end for `error`, so that none waits for it.
@@ -299,14 +319,20 @@ impl Ranks {
     /// # Errors
     /// A process that does not answer in time, or is gone.
     pub(crate) fn ready(&self, own: Ready) -> Result<Ready> {
-        if self.group.is_none() {
+        let Some(group) = &self.group else {
             return Ok(own);
+        };
+        match self.done() {
+            Some(Heard::Refusal) => return Ok(Ready::No),
+            Some(Heard::Failure(error)) => return Err(lost(error)),
+            None => {}
         }
-        Ok(match self.largest(own as i64)? {
-            0 => Ready::Yes,
-            1 => Ready::Finished,
-            _ => Ready::No,
-        })
+        loop {
+            let (all, worst) = at_work::ready(group, Some(own)).map_err(lost)?;
+            if all || worst == Ready::No {
+                return Ok(worst);
+            }
+        }
     }
 
     /// Waits until all can begin and checks that they train the same: `facts` by name. Whether they are to.
@@ -326,6 +352,7 @@ impl Ranks {
         }
         self.agreed.set(true);
         self.agree(facts)?;
+        self.will_judge();
         Ok(Ready::Yes)
     }
 

@@ -77,6 +77,10 @@ enum Command {
     #[command(after_help = endure::KILL_EXAMPLES)]
     Kills(endure::KillArgs),
 
+    /// Kill processes that train together under torchrun, and see whether anything is lost
+    #[command(after_help = endure::RANK_KILL_EXAMPLES)]
+    RankKills(endure::RankKillArgs),
+
     /// Feed everything that is read from files with what no program wrote, guided by coverage
     ///
     /// libFuzzer on the stable toolchain. The targets are in tools/fuzz/targets.toml.
@@ -122,6 +126,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Precision(args) => precision::run(&ws, &args),
         Command::Soak(args) => endure::soak(&ws, &args),
         Command::Kills(args) => endure::kills(&ws, &args),
+        Command::RankKills(args) => endure::rank_kills(&ws, &args),
         Command::Fuzz(args) => harden::fuzz(&ws, &args),
         Command::Asan => harden::asan(&ws),
         Command::Deny(args) => harden::deny(&ws, &args),

@@ -55,6 +55,7 @@ fn help_is_not_wrapped_at_80_columns() {
         "precision",
         "soak",
         "kills",
+        "rank-kills",
         "fuzz",
         "asan",
         "deny",

@@ -159,6 +159,10 @@ Examples:
     #[command(disable_help_flag = true)]
     Kills(Lab),
 
+    /// Kill processes that train together under torchrun, and see whether anything is lost
+    #[command(disable_help_flag = true)]
+    RankKills(Lab),
+
     /// Feed everything that is read from files with what no program wrote, guided by coverage
     #[command(disable_help_flag = true)]
     Fuzz(Lab),
@@ -215,6 +219,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Dist(lab) => lab.run(&ws, "dist"),
         Command::Soak(lab) => lab.run(&ws, "soak"),
         Command::Kills(lab) => lab.run(&ws, "kills"),
+        Command::RankKills(lab) => lab.run(&ws, "rank-kills"),
         Command::Fuzz(lab) => lab.run(&ws, "fuzz"),
         Command::Asan(lab) => lab.run(&ws, "asan"),
         Command::Deny(lab) => lab.run(&ws, "deny"),

@@ -55,9 +55,8 @@ fn yes() -> bool {
     true
 }
 
-/// PyTorch's own.
-fn half_an_hour() -> u64 {
-    1800
+fn two_minutes() -> u64 {
+    120
 }
 
 fn one() -> usize {
@@ -107,10 +106,10 @@ pub struct Train {
     /// paper's. A run keeps what it began with.
     #[serde(default)]
     pub discriminator_passes: DiscriminatorPasses,
-    /// Seconds that one of several processes waits for another that does not answer: before the first step, in each
-    /// exchange, and while rank 0 opens, saves or evaluates. Then it ends with an error. One that has ended is noticed at
-    /// once.
-    #[serde(default = "half_an_hour")]
+    /// Seconds that one of several processes waits for another that does not answer: until all have come, and in each
+    /// exchange. Then it ends with an error. One that has ended is noticed at once. A process that opens its inputs, and
+    /// rank 0 while it saves or evaluates, may take longer, as long as they are alive.
+    #[serde(default = "two_minutes")]
     pub patience: u64,
     /// What to do when a loss or a weight is no finite number any more. "stop" (if left out): the last good
     /// checkpoint stays. "halve": go back to it and on with half the learning rates, eight times at most.

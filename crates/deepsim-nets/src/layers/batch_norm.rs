@@ -117,7 +117,7 @@ impl Norm {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::rc::Rc;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use deepsim_aten::{AtenError, ProcessGroup, Rendezvous, in_turns, over_group};
@@ -181,11 +181,11 @@ mod tests {
                         serves: rank == 0,
                         prefix: "norm".into(),
                     };
-                    let group = Rc::new(ProcessGroup::join(&at, Duration::from_secs(60)).unwrap());
+                    let group = Arc::new(ProcessGroup::join(&at, Duration::from_secs(60)).unwrap());
                     let (from, len) = parts[usize::try_from(rank).unwrap()];
                     let own = norm();
                     let found =
-                        over_group(Some(Rc::clone(&group)), || computed(&own, from, len, mode));
+                        over_group(Some(Arc::clone(&group)), || computed(&own, from, len, mode));
                     group.barrier().unwrap();
                     (found, [own.running_mean, own.running_var])
                 })

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::small::{arguments, clear, ready};
+use super::small::{arguments, clear, random, ready};
 use crate::samples;
 use deepsim_tools::files;
 use deepsim_tools::stages::note;
@@ -88,15 +88,8 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         .run()?;
     stages.next(&format!("killing {} times", args.times));
     let executable = programs.path("deepsim-train")?;
-    let mut moments = args.seed;
     let (mut amid, mut verified) = (0, 0);
-    let mut random = move |below: u64| {
-        // xorshift: any moments will do, but the same for a seed.
-        moments = moments.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        moments ^= moments >> 29;
-        moments ^= moments << 17;
-        moments % below
-    };
+    let mut random = random(args.seed);
     for kill in 1..=args.times {
         let before = newest_checkpoint(&ws.path(&cut));
         let mut child = Killed(
@@ -189,7 +182,7 @@ fn has_partial(run: &Path) -> Result<bool> {
 }
 
 /// blake3 of each file as the manifest says.
-fn hashes(checkpoint: &Path) -> Result<BTreeMap<String, String>> {
+pub(super) fn hashes(checkpoint: &Path) -> Result<BTreeMap<String, String>> {
     let file = checkpoint.join("manifest.json");
     let manifest: Value = files::json(&file)?;
     let files = manifest["files"]
@@ -205,7 +198,7 @@ fn hashes(checkpoint: &Path) -> Result<BTreeMap<String, String>> {
 }
 
 /// The files are there and are those of the manifest.
-fn verify(checkpoint: &Path) -> Result<()> {
+pub(super) fn verify(checkpoint: &Path) -> Result<()> {
     for (name, hash) in hashes(checkpoint)? {
         let file = checkpoint.join(&name);
         let bytes = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;

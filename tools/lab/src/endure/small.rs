@@ -44,6 +44,17 @@ pub(super) fn arguments(run: &Path, more: &[String]) -> Vec<String> {
     all
 }
 
+/// Numbers below what is asked for. Any will do for moments, but the same for a seed: xorshift.
+pub(super) fn random(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut moments = seed;
+    move |below| {
+        moments = moments.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        moments ^= moments >> 29;
+        moments ^= moments << 17;
+        moments % below
+    }
+}
+
 /// The process that writes a run directory, by its lock.
 pub(super) fn writer(run: &Path) -> Option<u32> {
     fs::read_to_string(run.join("lock"))
