@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=csrc");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed={ASAN}");
+    println!("cargo:rerun-if-env-changed={CUDA_INCLUDE}");
     println!("cargo:rustc-check-cfg=cfg(deepsim_asan)");
     let lib = std::env::var("DEP_TCH_LIBTORCH_LIB")
         .map_err(|_| "torch-sys did not say where libtorch is; run `cargo xtask setup`")?;
@@ -74,6 +75,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rustc-link-search=native={lib}");
     // The OpenMP runtime that libtorch itself uses: two of them would fight for the cores.
     println!("cargo:rustc-link-lib=dylib:+verbatim=libgomp.so.1");
+    if nccl() {
+        println!("cargo:rustc-link-lib=torch_cuda");
+        println!("cargo:rustc-link-lib=c10_cuda");
+    }
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
     Ok(())
@@ -81,8 +86,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Groups of processes: c10d and Gloo, which are inside libtorch_cpu. Wheels have c10d's headers and none
 /// of Gloo's, so that this archive alone sees what stands in for them (csrc/group/gloo_stub/README.md).
-fn group(root: &Path) -> Result<(), cc::Error> {
-    base()
+fn group(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let mut build = base();
+    build
         .opt_level(2)
         .define("USE_DISTRIBUTED", None)
         .define("USE_C10D_GLOO", None)
@@ -91,7 +97,66 @@ fn group(root: &Path) -> Result<(), cc::Error> {
         .include(root.join("include/torch/csrc/api/include"))
         .file("csrc/group/group.cpp")
         .file("csrc/group/sockets.cpp")
-        .try_compile("deepsim_group")
+        .file("csrc/group/works.cpp");
+    if nccl() {
+        build
+            .define("USE_C10D_NCCL", None)
+            .includes(cuda_headers(root)?)
+            .file("csrc/group/nccl.cpp");
+    }
+    Ok(build.try_compile("deepsim_group")?)
+}
+
+/// Whether the feature `nccl` is on.
+fn nccl() -> bool {
+    std::env::var_os("CARGO_FEATURE_NCCL").is_some()
+}
+
+/// Folders of CUDA's and NCCL's headers, separated by colons, for a build with NCCL; they come before those that
+/// `cargo xtask setup --only nccl` brings and that lie beside a libtorch out of Python's wheels.
+const CUDA_INCLUDE: &str = "DEEPSIM_CUDA_INCLUDE";
+
+/// What `ProcessGroupNCCL.hpp` includes directly or by others, a header of each package: NCCL, CUDA's runtime, its
+/// compiler's, and its C++ library.
+const CUDA_HEADERS: [&str; 4] = [
+    "nccl.h",
+    "cuda_runtime_api.h",
+    "crt/host_defines.h",
+    "nv/target",
+];
+
+/// Where those headers are.
+fn cuda_headers(root: &Path) -> Result<Vec<PathBuf>, String> {
+    if !root.join("lib/libtorch_cuda.so").is_file() {
+        return Err(format!(
+            "the feature nccl needs a libtorch with CUDA, and {} has none; run `cargo xtask setup --torch full`",
+            root.display()
+        ));
+    }
+    let own = std::env::var_os(CUDA_INCLUDE).unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&own)
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .collect();
+    let manifest = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+    let set_up = manifest.join("../../third_party/cuda-headers/nvidia/cu13/include");
+    // Beside torch/ lie the wheels that it depends on.
+    let wheels = root.parent().unwrap_or(root).join("nvidia");
+    folders.extend([
+        wheels.join("nccl/include"),
+        wheels.join("cu13/include"),
+        set_up.join("cccl"),
+        set_up,
+    ]);
+    folders.retain(|folder| folder.is_dir());
+    for header in CUDA_HEADERS {
+        if !folders.iter().any(|folder| folder.join(header).is_file()) {
+            return Err(format!(
+                "the feature nccl needs {header}: run `cargo xtask setup --only nccl`, or name the folders of CUDA's and \
+                 NCCL's headers in {CUDA_INCLUDE}"
+            ));
+        }
+    }
+    Ok(folders)
 }
 
 /// The kernels' files are compiled once for each instruction set; the running processor or

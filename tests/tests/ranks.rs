@@ -20,6 +20,11 @@ const TOLERANCE: f64 = 1e-4;
 
 #[track_caller]
 fn losses_agree(found: &Path, expected: &Path) {
+    losses_are_near(found, expected, TOLERANCE);
+}
+
+#[track_caller]
+fn losses_are_near(found: &Path, expected: &Path, tolerance: f64) {
     for key in [
         "loss.feat",
         "loss.adv",
@@ -32,7 +37,7 @@ fn losses_agree(found: &Path, expected: &Path) {
         for (found, expected) in found.iter().zip(&expected) {
             let same = match (found.as_f64(), expected.as_f64()) {
                 (Some(found), Some(expected)) => {
-                    (found - expected).abs() <= TOLERANCE * expected.abs()
+                    (found - expected).abs() <= tolerance * expected.abs()
                 }
                 _ => found == expected,
             };
@@ -64,6 +69,41 @@ fn processes_that_train_together_make_the_run_of_one() {
             assert_eq!(names(&lab.at(&out)), names(&lab.at(&whole)));
         }
     }
+}
+
+/// Gradients lose digits in bf16, and losses do not: the first step's are those of fp32.
+#[test]
+fn gradients_may_be_exchanged_in_bf16() {
+    let lab = Lab::new();
+    let in_bf16 = "--set train.reduce=bf16";
+    for (out, arguments) in [
+        ("fp32", format!("{SMOOTH} --steps 6")),
+        ("bf16", format!("{SMOOTH} {in_bf16} --steps 6")),
+        ("one-fp32", format!("{SMOOTH} --steps 1")),
+        ("one-bf16", format!("{SMOOTH} {in_bf16} --steps 1")),
+    ] {
+        for ran in trained(&lab, out, 2, &arguments) {
+            ran.exits(0);
+        }
+    }
+    losses_are_near(&lab.at("bf16"), &lab.at("fp32"), 0.02);
+    let same = |key: &str, one: &str, other: &str| {
+        column(&lab.at(one), key) == column(&lab.at(other), key)
+    };
+    // The adversarial one is that of the updated discriminator.
+    for key in ["loss.feat", "loss.img", "loss.discr_real"] {
+        assert!(same(key, "one-bf16", "one-fp32"), "{key}");
+    }
+    let all = ["loss.feat", "loss.adv", "loss.img", "loss.discr_real"];
+    assert!(!all.into_iter().all(|key| same(key, "bf16", "fp32")));
+    // It says how processes exchange gradients: one alone may only go on with it, and a run keeps it.
+    let alone = format!("{in_bf16} --steps 2");
+    lab.train_into("alone", &alone)
+        .refuses(&["train.reduce is \"bf16\", but there is one process"]);
+    lab.train_into("bf16", &format!("{SMOOTH} {in_bf16} --steps 7 --resume"))
+        .exits(0);
+    lab.train_into("bf16", &format!("{SMOOTH} --steps 8 --resume"))
+        .refuses(&["train.reduce: there \"bf16\", here \"fp32\""]);
 }
 
 #[test]

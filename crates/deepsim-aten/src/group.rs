@@ -1,5 +1,5 @@
-//! Groups of processes by PyTorch's own engine, c10d: its store, through which they find each other, and its backend
-//! Gloo, which moves tensors between CPUs.
+//! Groups of processes by PyTorch's own engine, c10d: its store, through which they find each other, and its backends:
+//! Gloo, which moves tensors between CPUs, and in builds with the feature `nccl` NCCL, which moves them between GPUs.
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::{Mutex, PoisonError};
@@ -104,7 +104,8 @@ pub struct Rendezvous {
 /// Several threads of a process may use it: their calls take turns, and it is theirs to keep the order.
 #[derive(Debug)]
 pub struct ProcessGroup {
-    raw: *mut c_void,
+    /// The shim's `Group`, alive as long as this is.
+    pub(crate) raw: *mut c_void,
     rank: i64,
     size: i64,
     /// c10d counts its exchanges without a lock.
@@ -120,6 +121,9 @@ unsafe impl Sync for ProcessGroup {}
 const LONGEST: i64 = i32::MAX as i64;
 
 impl ProcessGroup {
+    /// Whether this build moves tensors between GPUs, by NCCL.
+    pub const MOVES_CUDA: bool = cfg!(feature = "nccl");
+
     /// Joins a group when all of its processes have come. `timeout`, in whole milliseconds, bounds this, and each exchange
     /// later. Of several processes that fail, all get the reason of the first.
     ///
@@ -190,9 +194,10 @@ impl ProcessGroup {
     /// same, which costs a message around: few large tensors are faster than many small ones.
     ///
     /// # Errors
-    /// [`AtenError::Group`]: a tensor that is not contiguous, not on the CPU, or not fp32, fp64, bf16 or i64, another number
-    /// of elements or another call in another process; nothing is changed then, and the group can go on. A process that
-    /// has ended or does not answer: the tensor holds anything.
+    /// [`AtenError::Group`]: a tensor that is not contiguous, not on the CPU (nor on a GPU, see
+    /// [`ProcessGroup::MOVES_CUDA`]), or not fp32, fp64, bf16 or i64, another number of elements or another call in another
+    /// process; nothing is changed then, and the group can go on. A process that has ended or does not answer: the tensor
+    /// holds anything.
     pub fn all_reduce(&self, tensor: &Tensor) -> Result<(), AtenError> {
         self.reduce(tensor, 0)
     }
@@ -264,7 +269,7 @@ impl Drop for ProcessGroup {
     }
 }
 
-fn raw(tensor: &Tensor) -> *mut c_void {
+pub(crate) fn raw(tensor: &Tensor) -> *mut c_void {
     tensor.as_ptr().cast::<c_void>().cast_mut()
 }
 
@@ -273,7 +278,10 @@ fn refused<T>(text: String) -> Result<T, AtenError> {
 }
 
 /// Runs a call that returns the reason of its failure; the numbers are those of `Why` in csrc/group/failure.h.
-fn explained(port: u16, call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), AtenError> {
+pub(crate) fn explained(
+    port: u16,
+    call: impl FnOnce(*mut c_char, usize) -> c_int,
+) -> Result<(), AtenError> {
     let error = match numbered(call) {
         Ok(()) => return Ok(()),
         Err((2, _)) => GroupError::PortInUse(port),

@@ -13,6 +13,7 @@ mod asan;
 mod autocast;
 mod bf16;
 mod bf16_layers;
+mod buckets;
 mod capability;
 mod cuda;
 mod distance;
@@ -32,6 +33,7 @@ pub use bf16::{
     choose_bf16_code,
 };
 pub use bf16_layers::{LastWindow, bf16_linear, bf16_lrn, bf16_max_pool};
+pub use buckets::{BUCKET_BYTES, Buckets, InFlight, Layout};
 pub use capability::{CAPABILITY_VARIABLE, Capability, capability, fit_threads};
 pub use cuda::{
     CudaLoad, CudnnChoice, Tf32, cuda_peak, forget_cuda_peak, load_cuda, pinned, set_cudnn_choice,

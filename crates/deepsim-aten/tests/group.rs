@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 use deepsim_aten::{AtenError, GroupError, ProcessGroup, Rendezvous};
 use tch::{Device, Kind, Tensor};
 
+// Beside this file it would be a test program of its own.
+#[path = "group/works.rs"]
+mod works;
+
 /// For what must succeed on a busy machine with a slow name server.
 const PATIENT: u64 = 60_000;
 /// What must fail does so this much after its timeout at the latest.
@@ -162,6 +166,9 @@ fn child() {
         "values" => values(&group),
         "bits" => bits(&group),
         "differ" => differ(&group),
+        "buckets" => works::bucket_sums(&group),
+        "overlapped" => works::overlapped(&group),
+        "dies" => works::dies(&group),
         "lost" => {
             group.barrier().unwrap();
             say("inside");

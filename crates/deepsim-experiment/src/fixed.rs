@@ -46,7 +46,7 @@ fn is_drawn(value: Option<&Value>) -> bool {
 
 /// What a key meant while it could be left out, or did not exist yet: a value that an earlier format lacks is this one,
 /// whatever the key's default has become since. A key that is added gets a line here, and no line is ever changed.
-const UNWRITTEN: [(&str, Default); 13] = [
+const UNWRITTEN: [(&str, Default); 14] = [
     ("encoder.normalize", Default::Word("none")),
     ("encoder.width", Default::Number(1.0)),
     ("generator.trunk", Default::Word("deepsim")),
@@ -58,6 +58,7 @@ const UNWRITTEN: [(&str, Default); 13] = [
     ("train.deterministic", Default::Switch(true)),
     ("train.discriminator_passes", Default::Word("paper")),
     ("train.deterministic_shards", Default::Count(0)),
+    ("train.reduce", Default::Word("fp32")),
     ("comparator.width", Default::Number(1.0)),
     ("loss.tv", Default::Number(0.0)),
 ];

@@ -13,7 +13,7 @@ use deepsim_data::{
 use deepsim_experiment::config;
 use deepsim_experiment::{
     Checkpoint, Experiment, ExperimentError, Fixed, Intent, Manifest, Perception, RunDir, Start,
-    device, measure,
+    measure,
 };
 use deepsim_nets::PixelDistance;
 use deepsim_nets::loss::ssim as structural;
@@ -202,9 +202,10 @@ impl Inputs {
         check_size(experiment, &data)?;
         check_size(experiment, &test)?;
         spec.check(&data)?;
-        let device = device::choose(&request.device)?;
+        let device = ranks.device(&request.device)?;
         let leaves_out = experiment.config.data.bad_images() != BadImages::Fail;
         ranks.check(device, leaves_out)?;
+        ranks.exchange_in(settings.reduce, request.intent == Intent::Resume)?;
         let share = ranks.share(settings.batch_size, settings.shards())?;
         set_threads(settings.threads, device);
         deepsim_nets::flush_denormals();

@@ -16,16 +16,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deepsim_data::terminal::one_line;
+use deepsim_experiment::config;
 use deepsim_nets::params::NamedTensors;
 use deepsim_nets::{
     AtenError, GroupError, ProcessGroup, Rendezvous, in_turns, over_group, take_failure,
 };
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 pub(crate) use crate::at_work::Ready;
 use crate::at_work::{self, AtWork, Heard, Waiting};
 use crate::error::{Result, TrainError};
 use crate::method::{Parts, Plan, Slice, Sums};
+use crate::placing;
+use crate::reducer::Reducer;
 use crate::state::State;
 
 /// The processes of a training.
@@ -38,6 +41,9 @@ pub struct Ranks {
     size: i64,
     /// Whether all have agreed on the training that they begin.
     agreed: Cell<bool>,
+    /// Number of this process on its machine, where the launcher says it.
+    local: Option<usize>,
+    reducer: Reducer,
 }
 
 /// What rank 0 has come to, when it has done alone what is due.
@@ -62,6 +68,8 @@ impl Ranks {
             rank: 0,
             size: 1,
             agreed: Cell::new(false),
+            local: None,
+            reducer: Reducer::default(),
         }
     }
 
@@ -72,9 +80,10 @@ impl Ranks {
     /// [`TrainError::Ranks`]: variables that are missing or contradict each other, a port in use, a process that does not
     /// come.
     pub fn join(variable: impl Fn(&str) -> Option<String>, patience: Duration) -> Result<Ranks> {
-        let Some(at) = rendezvous(variable)? else {
+        let Some(at) = rendezvous(&variable)? else {
             return Ok(Ranks::alone());
         };
+        let local = placing::local(&variable)?;
         let group = ProcessGroup::join(&at, patience).map_err(|error| {
             refused(format!(
                 "rank {} of {} cannot join the others at {}:{}: {error}",
@@ -93,6 +102,8 @@ impl Ranks {
             rank: at.rank,
             size: at.size,
             agreed: Cell::new(false),
+            local,
+            reducer: Reducer::default(),
         })
     }
 
@@ -215,7 +226,8 @@ impl Ranks {
         }
     }
 
-    /// Sums over all processes of what a phase has found: the whole batch's.
+    /// Sums over all processes of what a phase has found: the whole batch's. The next call with gradients of the same
+    /// network changes them: they are to be used before.
     ///
     /// # Errors
     /// A process that does not answer in time, or is gone.
@@ -223,21 +235,7 @@ impl Ranks {
         let Some(group) = &self.group else {
             return Ok(());
         };
-        let _guard = tch::no_grad_guard();
-        // One buffer: one exchange of many megabytes is faster than many exchanges.
-        let Some(flat) = flattened(sums)? else {
-            return Ok(());
-        };
-        group.all_reduce(&flat).map_err(lost)?;
-        let mut at = 0;
-        sums.replace(|like| {
-            let values = i64::try_from(like.numel()).unwrap_or(i64::MAX);
-            let part = flat
-                .f_narrow(0, at, values)?
-                .f_view(like.size().as_slice())?;
-            at += values;
-            Ok(part.f_to_kind(like.kind())?)
-        })
+        self.reducer.sum_(group, sums).map_err(lost)
     }
 
     /// The signal that has asked any of the processes to stop, as its exit code.
@@ -455,6 +453,31 @@ impl Ranks {
         state.take(&file, &moments, &counters, "rank 0")
     }
 
+    /// The device of this process: [`placing::device`].
+    ///
+    /// # Errors
+    /// Those of [`deepsim_experiment::device::choose`].
+    pub(crate) fn device(&self, asked: &str) -> Result<Device> {
+        placing::device(asked, self.local)
+    }
+
+    /// Says in what gradients are exchanged.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`]: a run that is to exchange them in bf16 and begins with one process.
+    pub(crate) fn exchange_in(&self, reduce: config::Reduce, resumes: bool) -> Result<()> {
+        let in_bf16 = reduce == config::Reduce::Bf16;
+        // One that has begun with several may go on alone.
+        if in_bf16 && self.size == 1 && !resumes {
+            return Err(refused(
+                "train.reduce is \"bf16\", but there is one process, which exchanges nothing: leave it out, or start several"
+                    .to_owned(),
+            ));
+        }
+        self.reducer.set_bf16(in_bf16);
+        Ok(())
+    }
+
     /// Checks that several processes can compute on this device, and train this way.
     ///
     /// # Errors
@@ -463,8 +486,9 @@ impl Ranks {
         if self.size == 1 {
             return Ok(());
         }
-        let reason = if device != Device::Cpu {
-            "compute on CPUs alone so far: take --device cpu"
+        let reason = if device != Device::Cpu && !ProcessGroup::MOVES_CUDA {
+            "compute on CPUs alone in this build: take --device cpu, or build with NCCL (docs/guide/several-machines.md): \
+             cargo build --release -p deepsim-train --features nccl"
         } else if leaves_out {
             "cannot leave out corrupt images yet: set data.quarantine to 0"
         } else {
@@ -472,21 +496,6 @@ impl Ranks {
         };
         Err(refused(format!("they {reason}")))
     }
-}
-
-/// Gradients, terms and losses, one behind the other; none where there are none.
-fn flattened(sums: &Sums) -> Result<Option<Tensor>> {
-    let all = sums.all();
-    if all.is_empty() {
-        return Ok(None);
-    }
-    let double = all.iter().any(|tensor| tensor.kind() == Kind::Double);
-    let kind = if double { Kind::Double } else { Kind::Float };
-    let parts = all
-        .into_iter()
-        .map(|tensor| Ok(tensor.f_to_kind(kind)?.f_reshape([-1])?))
-        .collect::<Result<Vec<Tensor>>>()?;
-    Ok(Some(Tensor::f_cat(&parts, 0)?))
 }
 
 fn refused(reason: String) -> TrainError {

@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_committed_locks_pin_every_package_and_agree_on_torch() {
-        for file in ["full", "torch-lite", "bench", "build-tools", "uv"] {
+        for file in ["full", "torch-lite", "bench", "build-tools", "nccl", "uv"] {
             for entry in entries(&format!("{file}.txt")) {
                 let (name, rest) = entry.split_once("==").unwrap();
                 assert!(!name.contains(char::is_whitespace), "{entry}");

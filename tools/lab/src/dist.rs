@@ -28,9 +28,14 @@ network, exchanges take what it takes. Needs `cargo xtask setup`.";
 /// Numbers of processes.
 const PROCESSES: [u32; 2] = [2, 4];
 /// The works of the program that measures, in the table's order, and what they are.
-const WORKS: [(&str, &str); 3] = [
+const WORKS: [(&str, &str); 8] = [
     ("one_tensor", "sum of one tensor, 50 MB"),
     ("fifty_tensors", "sums of 50 tensors, 1 MB"),
+    ("flat_buckets_async", "sums of buckets, 50 MB"),
+    ("flat_buckets_bf16", "the same, sent in bf16"),
+    ("backward_alone", "a backward pass, no sums"),
+    ("backward_then_reduce", "the same, then buckets"),
+    ("backward_overlapped", "the same, buckets beside"),
     ("barrier", "barrier"),
 ];
 

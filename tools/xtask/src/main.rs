@@ -8,6 +8,7 @@ mod circles;
 mod faces;
 mod lab;
 mod libtorch;
+mod nccl;
 mod needs;
 mod packages;
 mod parity;
@@ -107,6 +108,8 @@ Examples:
       Chromium for the test of the report's page
   cargo xtask setup --only faces
       400 faces of 40 people, prepared into data/faces/{train,test}
+  cargo xtask setup --only nccl
+      headers of CUDA, for several processes on GPUs
   cargo xtask setup --photos ~/pics
       use your own photos from now on (sample: go back)")]
     Setup {

@@ -10,7 +10,7 @@ use deepsim_tools::lock::Lock;
 use deepsim_tools::programs;
 
 use crate::needs::{self, Need};
-use crate::{browser, build_tools, faces, libtorch, photos, prepared, weights};
+use crate::{browser, build_tools, faces, libtorch, nccl, photos, prepared, weights};
 use deepsim_tools::landing;
 use deepsim_tools::programs::Programs;
 use deepsim_tools::stages::{Stages, note};
@@ -33,6 +33,9 @@ pub enum Part {
     Faces,
     /// The sample photos prepared into data/sample, as all sample experiments want them; only when asked for.
     Sample,
+    /// Headers of CUDA that `--features nccl` needs beside the full libtorch, in third_party/cuda-headers; only when asked
+    /// for.
+    Nccl,
     /// cmake, make and nasm in third_party/build-tools, where the machine has none: libjpeg-turbo is built with them.
     Build,
 }
@@ -152,6 +155,7 @@ pub fn run(
     if fetches_torch
         || converts
         || (wants(Part::Faces) && faces::pending(ws)?)
+        || (wants(Part::Nccl) && nccl::pending(ws)?)
         || tools.iter().any(|tool| !tool.is_debians())
     {
         needs.push(Need::Pip);
@@ -180,6 +184,10 @@ pub fn run(
             "ready: {}",
             libtorch::describe(ws, &installed)
         ));
+    }
+    if wants(Part::Nccl) {
+        stages.next("headers of CUDA, for NCCL");
+        note(format_args!("ready: {}", ws.show(&nccl::ensure(ws)?)));
     }
     if wants(Part::Build) {
         stages.next("what libjpeg-turbo is built with");

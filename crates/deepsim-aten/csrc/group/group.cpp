@@ -6,8 +6,8 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
-#include "../guarded.h"
 #include "failure.h"
+#include "group.h"
 #include "sockets.h"
 
 #include <array>
@@ -22,32 +22,10 @@
 #include <thread>
 #include <vector>
 
-namespace {
+namespace deepsim::group {
 
-using c10d::ProcessGroupGloo;
-using deepsim::group::Clock;
-using deepsim::group::Failure;
-using deepsim::group::PAUSE;
-using deepsim::group::Why;
-using std::chrono::milliseconds;
+std::atomic<int> overlapped_passes{0};
 
-// `guarded`, with the reason as its result.
-template <typename F>
-int explained(char* err, size_t err_len, F body) {
-  Why why = Why::Other;
-  const int failed = deepsim::guarded(err, err_len, [&] {
-    try {
-      body();
-    } catch (const Failure& failure) {
-      why = failure.why;
-      throw;
-    }
-  });
-  return failed ? static_cast<int>(why) : 0;
-}
-
-// What an exception says, without the backtrace that c10's have, the source lines that Gloo's begin
-// with and the advice that they end with.
 std::string words(const std::exception& e) {
   const auto* torch = dynamic_cast<const c10::Error*>(&e);
   std::string text = torch ? torch->what_without_backtrace() : e.what();
@@ -58,29 +36,133 @@ std::string words(const std::exception& e) {
   return text;
 }
 
-bool says(const std::string& text, const char* part) {
-  return text.find(part) != std::string::npos;
+void lost(const std::exception& e) {
+  const auto text = words(e);
+  const auto says = [&](const char* part) { return text.find(part) != std::string::npos; };
+  throw Failure(says("imed out") || says("imeout") ? Why::Late : Why::Gone, text);
 }
 
-// Runs what waits for other processes: whatever goes wrong there is a process that is gone or late.
-template <typename F>
-void among_peers(F body) {
-  try {
-    body();
-  } catch (const Failure&) {
-    throw;
-  } catch (const std::exception& e) {
-    const auto text = words(e);
-    const bool late = says(text, "imed out") || says(text, "imeout");
-    throw Failure(late ? Why::Late : Why::Gone, text);
+c10::intrusive_ptr<c10d::Backend> Group::engine(const at::Tensor& tensor) {
+#ifdef USE_C10D_NCCL
+  if (tensor.is_cuda()) {
+    if (!nccl) nccl = open_nccl(store, backend->getRank(), backend->getSize(), timeout);
+    return nccl;
+  }
+#endif
+  (void)tensor;
+  return backend;
+}
+
+const at::Tensor& suited(void* tensor, const char* what) {
+  const auto& t = *static_cast<at::Tensor*>(tensor);
+  const auto refuse = [&](const std::string& is) {
+    throw Failure(Why::Tensor, std::string(what) + " needs " + is);
+  };
+  if (!t.defined()) refuse("a tensor that is defined");
+#ifdef USE_C10D_NCCL
+  const bool moves = t.device().is_cpu() || t.device().is_cuda();
+#else
+  const bool moves = t.device().is_cpu();
+#endif
+  if (!moves) refuse("a tensor on the CPU, not on " + t.device().str());
+  if (t.layout() != at::kStrided) refuse("a dense tensor");
+  const auto type = t.scalar_type();
+  if (type != at::kFloat && type != at::kDouble && type != at::kBFloat16 && type != at::kLong)
+    refuse(std::string("a tensor of f32, f64, bf16 or i64, not of ") + c10::toString(type));
+  // Gloo takes the memory from the first element on, whatever the strides say.
+  if (!t.is_contiguous()) refuse("a contiguous tensor");
+  return t;
+}
+
+Call call_with(Operation operation, int64_t root, const at::Tensor& tensor) {
+  return {operation, root, static_cast<int64_t>(tensor.scalar_type()),
+          static_cast<int64_t>(tensor.device().type()), tensor.numel()};
+}
+
+Call call_of_sums(const std::vector<at::Tensor>& tensors) {
+  Call call{Operation::Sums, static_cast<int64_t>(tensors.size())};
+  if (!tensors.empty()) {
+    call.type = static_cast<int64_t>(tensors[0].scalar_type());
+    call.device = static_cast<int64_t>(tensors[0].device().type());
+  }
+  uint64_t digest = 14695981039346656037u;  // FNV-1a, a number at a time
+  for (const auto& t : tensors) {
+    call.elements += t.numel();
+    for (const auto part : {t.numel(), static_cast<int64_t>(t.scalar_type()),
+                            static_cast<int64_t>(t.device().type())})
+      digest = (digest ^ static_cast<uint64_t>(part)) * 1099511628211u;
+  }
+  // `agree` needs a number that has a negative.
+  call.layout = static_cast<int64_t>(digest >> 2);
+  return call;
+}
+
+namespace {
+
+// A part of what the processes have to call alike.
+struct Part {
+  const char* name;
+  int64_t value;
+  std::string (*text)(int64_t);
+};
+
+std::string number(int64_t value) { return std::to_string(value); }
+std::string type_name(int64_t value) { return c10::toString(static_cast<at::ScalarType>(value)); }
+std::string device_name(int64_t value) {
+  return c10::DeviceTypeName(static_cast<c10::DeviceType>(value), true);
+}
+std::string operation_name(int64_t value) {
+  switch (static_cast<Operation>(value)) {
+    case Operation::Sum:
+      return "sum";
+    case Operation::Maximum:
+      return "maximum";
+    case Operation::Gather:
+      return "gathering";
+    case Operation::Broadcast:
+      return "broadcast";
+    default:
+      return "sums of several";
   }
 }
 
-struct Group {
-  // The store outlives the backend, which asks it for addresses.
-  c10::intrusive_ptr<c10d::Store> store;
-  c10::intrusive_ptr<ProcessGroupGloo> backend;
-};
+}  // namespace
+
+void agree(Group& group, const Call& call) {
+  const std::array<Part, 6> parts{{
+      {"operation", static_cast<int64_t>(call.operation), operation_name},
+      {call.operation == Operation::Sums ? "tensors" : "root", call.root, number},
+      {"type", call.type, type_name},
+      {"device", call.device, device_name},
+      {"elements", call.elements, number},
+      {"layout", call.layout, number},
+  }};
+  // The largest of a number and of its negative: the same where all have the same number.
+  std::vector<at::Tensor> extremes{at::empty({2, static_cast<int64_t>(parts.size())}, at::kLong)};
+  auto* values = extremes[0].data_ptr<int64_t>();
+  for (size_t i = 0; i < parts.size(); ++i) {
+    values[i] = parts[i].value;
+    values[parts.size() + i] = -parts[i].value;
+  }
+  c10d::AllreduceOptions options;
+  options.reduceOp = c10d::ReduceOp::MAX;
+  group.backend->allreduce(extremes, options)->wait();
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const auto& [name, own, text] = parts[i];
+    const auto most = values[i], least = -values[parts.size() + i];
+    if (most != least)
+      throw Failure(Why::Disagree, std::string(name) + " " + text(own) + " here, " +
+                                       text(own == most ? least : most) + " in another process");
+  }
+}
+
+}  // namespace deepsim::group
+
+namespace {
+
+using namespace deepsim::group;
+using c10d::ProcessGroupGloo;
+using std::chrono::milliseconds;
 
 c10::intrusive_ptr<c10d::Store> open_store(const std::string& host, uint16_t port,
                                            std::optional<int> listening, milliseconds timeout) {
@@ -165,6 +247,7 @@ enum class Phase { Resolve, Search, Meet, Connect };
 
 std::unique_ptr<Group> join(const Place& place, std::atomic<Phase>& phase) {
   auto group = std::make_unique<Group>();
+  group->timeout = place.timeout;
   const auto there = deepsim::group::resolve(place.host, place.port, place.deadline);
   phase = Phase::Search;
   std::optional<int> listening;
@@ -224,87 +307,15 @@ std::unique_ptr<Group> join_in_time(Place place) {
   }
 }
 
-const at::Tensor& suited(void* tensor, const char* what) {
-  const auto& t = *static_cast<at::Tensor*>(tensor);
-  const auto refuse = [&](const std::string& is) {
-    throw Failure(Why::Tensor, std::string(what) + " needs " + is);
-  };
-  if (!t.defined()) refuse("a tensor that is defined");
-  if (!t.device().is_cpu()) refuse("a tensor on the CPU, not on " + t.device().str());
-  if (t.layout() != at::kStrided) refuse("a dense tensor");
-  const auto type = t.scalar_type();
-  if (type != at::kFloat && type != at::kDouble && type != at::kBFloat16 && type != at::kLong)
-    refuse(std::string("a tensor of f32, f64, bf16 or i64, not of ") + c10::toString(type));
-  // Gloo takes the memory from the first element on, whatever the strides say.
-  if (!t.is_contiguous()) refuse("a contiguous tensor");
-  return t;
-}
-
-enum class Operation : int64_t { Sum, Maximum, Broadcast, Gather };
-
-struct Call {
-  Operation operation;
-  int64_t root;
-};
-
-// A part of what the processes have to call alike.
-struct Part {
-  const char* name;
-  int64_t value;
-  std::string (*text)(int64_t);
-};
-
-std::string number(int64_t value) { return std::to_string(value); }
-std::string type_name(int64_t value) { return c10::toString(static_cast<at::ScalarType>(value)); }
-std::string operation_name(int64_t value) {
-  switch (static_cast<Operation>(value)) {
-    case Operation::Sum:
-      return "sum";
-    case Operation::Maximum:
-      return "maximum";
-    case Operation::Gather:
-      return "gathering";
-    default:
-      return "broadcast";
-  }
-}
-
-// Gloo ends the whole process where others bring a tensor of another size, so all ask first.
-void agree(ProcessGroupGloo& backend, const Call& call, const at::Tensor& tensor) {
-  const std::array<Part, 4> parts{{
-      {"operation", static_cast<int64_t>(call.operation), operation_name},
-      {"root", call.root, number},
-      {"type", static_cast<int64_t>(tensor.scalar_type()), type_name},
-      {"elements", tensor.numel(), number},
-  }};
-  // The largest of a number and of its negative: the same where all have the same number.
-  std::vector<at::Tensor> extremes{at::empty({2, parts.size()}, at::kLong)};
-  auto* values = extremes[0].data_ptr<int64_t>();
-  for (size_t i = 0; i < parts.size(); ++i) {
-    values[i] = parts[i].value;
-    values[parts.size() + i] = -parts[i].value;
-  }
-  c10d::AllreduceOptions options;
-  options.reduceOp = c10d::ReduceOp::MAX;
-  backend.allreduce(extremes, options)->wait();
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const auto& [name, own, text] = parts[i];
-    const auto most = values[i], least = -values[parts.size() + i];
-    if (most != least)
-      throw Failure(Why::Disagree, std::string(name) + " " + text(own) + " here, " +
-                                       text(own == most ? least : most) + " in another process");
-  }
-}
-
 template <typename F>
 void collective(void* group, const Call& call, const at::Tensor& tensor, F start) {
   at::NoGradGuard no_grad;
-  auto& backend = *static_cast<Group*>(group)->backend;
+  auto& of = *static_cast<Group*>(group);
   among_peers([&] {
-    agree(backend, call, tensor);
+    agree(of, call);
     if (tensor.numel() == 0) return;
     std::vector<at::Tensor> one{tensor};
-    start(backend, one)->wait();
+    start(*of.engine(tensor), one)->wait();
   });
   // Gloo alone does not count as a change; what is derived from weights relies on it.
   tensor.unsafeGetTensorImpl()->bump_version();
@@ -324,6 +335,8 @@ struct Summed : torch::autograd::Function<Summed> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list gradients) {
+    if (deepsim::group::overlapped_passes.load() > 0)
+      throw std::runtime_error("an exchange inside a backward pass that its own sums overlap");
     return {call(ctx->saved_data["sum"].toInt(), gradients[0]), at::Tensor()};
   }
 
@@ -361,7 +374,7 @@ int deepsim_group_all_reduce(void* group, void* tensor, int max, char* err, size
     const auto& t = suited(tensor, "a reduction");
     c10d::AllreduceOptions options;
     options.reduceOp = max ? c10d::ReduceOp::MAX : c10d::ReduceOp::SUM;
-    collective(group, {max ? Operation::Maximum : Operation::Sum, 0}, t,
+    collective(group, call_with(max ? Operation::Maximum : Operation::Sum, 0, t), t,
                [&](auto& backend, auto& one) { return backend.allreduce(one, options); });
   });
 }
@@ -371,7 +384,7 @@ int deepsim_group_broadcast(void* group, void* tensor, int64_t root, char* err, 
     const auto& t = suited(tensor, "a broadcast");
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    collective(group, {Operation::Broadcast, root}, t,
+    collective(group, call_with(Operation::Broadcast, root, t), t,
                [&](auto& backend, auto& one) { return backend.broadcast(one, options); });
   });
 }
@@ -383,7 +396,7 @@ int deepsim_group_all_gather(void* group, void* tensor, void** out, char* err, s
     auto shape = t.sizes().vec();
     shape.insert(shape.begin(), static_cast<Group*>(group)->backend->getSize());
     const auto all = at::empty(shape, t.options());
-    collective(group, {Operation::Gather, 0}, t, [&](auto& backend, auto& one) {
+    collective(group, call_with(Operation::Gather, 0, t), t, [&](auto& backend, auto& one) {
       std::vector<std::vector<at::Tensor>> parts{all.unbind(0)};
       return backend.allgather(parts, one);
     });

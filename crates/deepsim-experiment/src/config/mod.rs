@@ -28,5 +28,5 @@ pub use loss::{Loss, Pixels};
 pub(crate) use network::KEYS;
 pub use network::{Network, Normalize, OutputTap, SourceKind, SourceTap, Units};
 pub use optimizer::{Optimizers, Schedule};
-pub use train::{DiscriminatorPasses, OnNotFinite, Precision, Tf32, Train};
+pub use train::{DiscriminatorPasses, OnNotFinite, Precision, Reduce, Tf32, Train};
 pub use vaegan::VaeGan;

@@ -40,6 +40,17 @@ pub enum DiscriminatorPasses {
     One,
 }
 
+/// In what several processes exchange gradients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduce {
+    /// Single precision.
+    #[default]
+    Fp32,
+    /// bfloat16: half of the bytes, and eight bits of mantissa, to which sums are rounded after each addition.
+    Bf16,
+}
+
 /// What to do when a loss or a weight is no finite number any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -106,6 +117,11 @@ pub struct Train {
     /// paper's. A run keeps what it began with.
     #[serde(default)]
     pub discriminator_passes: DiscriminatorPasses,
+    /// In what several processes exchange gradients: "fp32" (if left out), or "bf16", which halves the bytes and rounds the
+    /// sums to eight bits of mantissa. Losses are exchanged in fp32 in any case. A run keeps what it began with, and one that
+    /// begins with one process takes "fp32".
+    #[serde(default)]
+    pub reduce: Reduce,
     /// Seconds that one of several processes waits for another that does not answer: until all have come, and in each
     /// exchange. Then it ends with an error. One that has ended is noticed at once. A process that opens its inputs, and
     /// rank 0 while it saves or evaluates, may take longer, as long as they are alive.
@@ -159,6 +175,10 @@ impl Train {
                 self.batch_size
             );
             return complain("train.deterministic_shards", reason);
+        }
+        if self.shards().is_some() && self.reduce == Reduce::Bf16 {
+            let reason = "must be \"fp32\" with train.deterministic_shards: sums in bf16 depend on the number of processes";
+            return complain("train.reduce", reason);
         }
         // TOML's numbers are signed. The parser takes larger ones all the same, and could not write them again.
         if self.seed > i64::MAX as u64 {
