@@ -2,6 +2,7 @@
 //! see files, arguments and signals.
 //!
 //! * [`process`]: the programs of this workspace, run and judged.
+//! * [`ranks`]: several of them that work together.
 //! * [`lab`]: a temporary directory with images and an experiment that trains in a second.
 //! * [`faces`]: experiments of VAE/GAN in it.
 //! * [`photos`]: the images.

@@ -1,4 +1,4 @@
-//! Several processes that train one run.
+//! Several processes of a program that work together.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use crate::process::{Ran, Running};
 /// Shards of [`same_bits`].
 pub const SHARDS: &str = "--set train.deterministic_shards=4";
 
-/// A port of this machine that nobody listens at.
+/// A port of this machine at which nothing listens.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
@@ -28,16 +28,23 @@ pub fn placed(mut command: Command, rank: usize, size: usize, port: u16) -> Comm
     command
 }
 
+/// Begins one process for each of these commands, in the order of their ranks.
+pub fn started(commands: Vec<Command>) -> Vec<Running> {
+    let (port, size) = (free_port(), commands.len());
+    let ranks = commands.into_iter().enumerate();
+    ranks
+        .map(|(rank, command)| Running::start(&mut placed(command, rank, size, port)))
+        .collect()
+}
+
 /// Begins to train with one process for each of these arguments.
 pub fn begun(lab: &Lab, out: &str, arguments: &[String]) -> Vec<Running> {
-    let (port, size) = (free_port(), arguments.len());
-    let ranks = arguments.iter().enumerate();
-    ranks
-        .map(|(rank, arguments)| {
-            let command = lab.train_command(out, arguments);
-            Running::start(&mut placed(command, rank, size, port))
-        })
-        .collect()
+    let ranks = arguments.iter();
+    started(
+        ranks
+            .map(|arguments| lab.train_command(out, arguments))
+            .collect(),
+    )
 }
 
 /// Trains with so many processes; what each has said, by rank.

@@ -245,6 +245,16 @@ pub enum EvalError {
         /// What is wrong.
         reason: String,
     },
+    /// More damaged training images than a run was allowed to leave out, over all processes.
+    #[error(
+        "{found} training images are damaged, and the run was allowed to leave out {allowed} (data.quarantine)"
+    )]
+    Damaged {
+        /// How many are.
+        found: usize,
+        /// How many may be.
+        allowed: usize,
+    },
     /// An optimisation whose images became infinite.
     #[error("the optimisation left all bounds: lower --tv, whose steps grow with it")]
     Diverged,
@@ -299,6 +309,7 @@ impl EvalError {
             EvalError::Running(e) if !e.is_of_the_request() => 1,
             EvalError::Running(e) => e.exit_code(),
             EvalError::Format(_)
+            | EvalError::Damaged { .. }
             | EvalError::Diverged
             | EvalError::Kept { .. }
             | EvalError::NoneUsable { .. } => 1,
@@ -317,13 +328,35 @@ impl EvalError {
                     | ExperimentError::Learns
                     | ExperimentError::Recorded { .. }
                     | ExperimentError::Device { .. }
+                    | ExperimentError::Ranks(_)
             ),
             EvalError::Running(e) => e.is_of_the_request(),
             EvalError::Format(_)
+            | EvalError::Damaged { .. }
             | EvalError::Diverged
             | EvalError::Kept { .. }
             | EvalError::NoneUsable { .. } => false,
             _ => true,
+        }
+    }
+
+    /// Whether it is another process that has failed.
+    pub fn is_elsewhere(&self) -> bool {
+        match self {
+            EvalError::Running(e) => e.is_elsewhere(),
+            EvalError::Experiment(e) => matches!(e, ExperimentError::Elsewhere { .. }),
+            _ => false,
+        }
+    }
+
+    /// Whether processes cannot go on together: they were told different things, or one is gone.
+    pub fn ends_all(&self) -> bool {
+        match self {
+            EvalError::Running(e) => e.ends_all(),
+            EvalError::Experiment(e) => {
+                matches!(e, ExperimentError::Ranks(_) | ExperimentError::Peer(_))
+            }
+            _ => false,
         }
     }
 

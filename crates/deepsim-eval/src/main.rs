@@ -19,7 +19,12 @@ fn main() -> ExitCode {
     let _ = terminal::fail_at_the_file_limit();
     let _ = terminal::end_as_first_process();
     let cli: Cli = deepsim_data::terminal::parse();
-    cli.log.listen();
+    // Rank 0 tells what all would.
+    if commands::is_follower() {
+        cli.log.only_warnings().listen();
+    } else {
+        cli.log.listen();
+    }
     deepsim_nets::fit_threads();
     if let Err(error) = deepsim_nets::capability() {
         tracing::error!("{error}");

@@ -2,7 +2,17 @@
 
 use std::io::IsTerminal;
 
+use deepsim_experiment::Processes;
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// The bar of rank 0, for things that several processes do; the others have none.
+pub fn bar_among(processes: &Processes, total: u64, what: &'static str) -> ProgressBar {
+    if processes.leads() {
+        bar(total, what)
+    } else {
+        ProgressBar::hidden()
+    }
+}
 
 /// A bar for `total` things to do; nothing where stderr is no terminal.
 pub fn bar(total: u64, what: &'static str) -> ProgressBar {

@@ -295,6 +295,20 @@ pub enum ExperimentError {
         /// Why not.
         reason: String,
     },
+    /// Several processes that cannot work together: what they were told contradicts, or one does not come.
+    #[error("several processes: {0}")]
+    Ranks(String),
+    /// Another process of an evaluation is gone, or does not answer.
+    #[error("another process of this evaluation has ended or does not answer: {0}")]
+    Peer(String),
+    /// What another process of an evaluation has failed of.
+    #[error("rank {rank} has failed: {text}")]
+    Elsewhere {
+        /// Which one.
+        rank: usize,
+        /// Its message.
+        text: String,
+    },
     /// Networks and weights.
     #[error(transparent)]
     Net(#[from] deepsim_nets::NetError),
@@ -315,12 +329,15 @@ fn named(modules: &[Refused]) -> String {
 }
 
 impl ExperimentError {
-    /// 1 for what libtorch refused while computing, 2 for everything that the user can mend.
+    /// 1 for what libtorch refused while computing and for what another process failed of, 2 for everything that the user
+    /// can mend here.
     pub fn exit_code(&self) -> u8 {
         use deepsim_nets::NetError;
         match self {
             ExperimentError::Net(NetError::Torch(_) | NetError::Aten(_))
-            | ExperimentError::Interrupted => 1,
+            | ExperimentError::Interrupted
+            | ExperimentError::Peer(_)
+            | ExperimentError::Elsewhere { .. } => 1,
             _ => 2,
         }
     }

@@ -1,5 +1,7 @@
 //! Errors on held-out images, the same for training and for tables.
 
+use std::fmt::Display;
+
 use deepsim_data::{Augment, Dataset, Part};
 use deepsim_nets::{Generator, images};
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,7 @@ use tch::{Device, Tensor};
 use crate::error::{ExperimentError, Result};
 use crate::measure::{self, Batch, HeldOut, Images};
 use crate::networks::Networks;
+use crate::processes::Processes;
 
 /// Whether reconstructions are clipped to the displayable range before they are judged. The
 /// paper does not say; we clip.
@@ -91,16 +94,37 @@ pub fn held_out<'a>(
 ///
 /// # Errors
 /// As [`held_out`], and what `look` refuses.
-pub fn held_out_of<'a, E: From<ExperimentError>>(
+pub fn held_out_of<'a, E: From<ExperimentError> + Display>(
     images: Images<'_>,
     networks: impl Into<Networks<'a>>,
     generator: &Generator,
     clip: Clip,
-    look: impl FnMut(&Batch) -> std::result::Result<(), E>,
+    mut look: impl FnMut(&Batch) -> std::result::Result<(), E>,
 ) -> std::result::Result<HeldOut, E> {
+    let alone = Processes::alone();
+    let (errors, _) = held_out_among(&alone, images, networks, generator, clip, |batch| {
+        look(batch).map(|()| Vec::new())
+    })?;
+    Ok(errors)
+}
+
+/// The same by several processes, each of which is shown its own batches. `look` gives numbers of a batch; all get those of
+/// all batches, in their order.
+///
+/// # Errors
+/// As [`held_out_of`] and [`Processes::gathered`].
+pub fn held_out_among<'a, E: From<ExperimentError> + Display>(
+    processes: &Processes,
+    images: Images<'_>,
+    networks: impl Into<Networks<'a>>,
+    generator: &Generator,
+    clip: Clip,
+    look: impl FnMut(&Batch) -> std::result::Result<Vec<f64>, E>,
+) -> std::result::Result<(HeldOut, Vec<Vec<f64>>), E> {
     let networks = networks.into();
     let encode = |x: &Tensor| -> std::result::Result<Tensor, E> { Ok(networks.encode(x)?) };
-    measure::measure(
+    measure::measure_among(
+        processes,
         images,
         &|indices, x| {
             let features = held_out_features(networks, images.data, indices, x)?;

@@ -4,72 +4,27 @@
 //! The normalisation N is the mean distance over all pairs of the evaluated images, above [`PAIRS`] of them over the
 //! pairs of so many, spread evenly. For it at most [`ROOM`] bytes of images and as many of features are in memory,
 //! whatever is evaluated: features that take more are computed again, block by block.
+//!
+//! Several processes share a pass batch by batch ([`measure_among`], [`norm_among`]). Each number of a batch is computed
+//! alone, and the batches are added up in their order, so that the numbers are those of one process bit for bit.
 
-use std::ops::Range;
+use std::fmt::Display;
 
-use deepsim_data::{Augment, Dataset, eval_batch, spread};
-use deepsim_nets::metrics::{
-    gradient_energy, mean_pair_distance, mean_pair_distance_in_blocks, sample_distances,
-};
-use deepsim_nets::{NetError, images};
-use ndarray::Array4;
+use deepsim_data::spread;
+use deepsim_nets::metrics::{gradient_energy, sample_distances};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::error::{ExperimentError, Result};
 use crate::interrupt;
-use crate::upload::upload;
+use crate::processes::Processes;
 
-/// Images in a batch of an evaluation.
-pub const BATCH: usize = 16;
+mod pairs;
+mod pass;
 
-/// Sizes of the batches that a measurement of `n` images makes.
-pub fn batch_sizes(n: usize) -> Vec<i64> {
-    let sizes = [n.min(BATCH), n % BATCH];
-    let some = sizes.into_iter().filter(|size| *size > 0);
-    some.map(|size| size as i64).collect()
-}
-
-/// Batches of `n` images, as ranges of their places.
-pub fn batches(n: usize) -> impl Iterator<Item = Range<usize>> {
-    let starts = (0..n).step_by(BATCH);
-    starts.map(move |from| from..n.min(from + BATCH))
-}
-
-/// What is made of `n` images batch by batch, as one tensor.
-///
-/// # Errors
-/// What `make` refuses; no images at all.
-pub fn in_batches<E: From<ExperimentError>>(
-    n: usize,
-    make: impl FnMut(Range<usize>) -> std::result::Result<Tensor, E>,
-) -> std::result::Result<Tensor, E> {
-    let parts: Vec<Tensor> = batches(n)
-        .map(make)
-        .collect::<std::result::Result<_, E>>()?;
-    Ok(Tensor::f_cat(&parts, 0).map_err(ExperimentError::from)?)
-}
-
-/// Images whose pairs the normalisation is exactly measured over: all up to here, so many of more.
-pub const PAIRS: usize = 2000;
-/// Bytes that images, and as many that features may take in memory for the normalisation.
-pub const ROOM: usize = 512 << 20;
-
-/// The held-out images of every number of every command: all, or `limit` of them spread evenly.
-pub fn chosen(data: &Dataset, limit: usize) -> Vec<usize> {
-    spread(limit, data.len())
-}
-
-/// What distances are divided by: N of the paper's Table 2.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Norm {
-    /// Mean distance between different images.
-    pub image: f64,
-    /// The same of their features; none where nothing here encodes an image.
-    pub feature: Option<f64>,
-    /// Images whose pairs it is the mean over.
-    pub pairs_from: usize,
-}
+use pairs::Pairs;
+pub use pairs::{Encode, Norm, PAIRS, ROOM};
+pub use pass::{BATCH, Images, batch_sizes, batches, chosen, in_batches, in_batches_among};
 
 /// Errors of a generator on held-out images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,19 +42,6 @@ pub struct HeldOut {
     pub norm: Norm,
 }
 
-/// Which images are measured, and how.
-#[derive(Clone, Copy)]
-pub struct Images<'a> {
-    /// The dataset.
-    pub data: &'a Dataset,
-    /// How an image is cut.
-    pub augment: &'a Augment,
-    /// Indices of the images; see [`chosen`].
-    pub chosen: &'a [usize],
-    /// Where to compute.
-    pub device: Device,
-}
-
 /// What is made of a batch of images.
 #[derive(Debug)]
 pub struct Batch {
@@ -111,8 +53,6 @@ pub struct Batch {
     pub features: Option<Tensor>,
 }
 
-/// Features of images `[N,3,S,S]` in Caffe units.
-pub type Encode<'a, E> = &'a dyn Fn(&Tensor) -> std::result::Result<Tensor, E>;
 /// Reconstructions of images with given indices, and the images' features where that takes them.
 pub type Make<'a, E> =
     &'a dyn Fn(&[usize], &Tensor) -> std::result::Result<(Tensor, Option<Tensor>), E>;
@@ -122,63 +62,119 @@ pub type Make<'a, E> =
 /// # Errors
 /// Unreadable images, fewer than two, images or features that are all the same, and what `make`, `encode` and `look`
 /// refuse.
-pub fn measure<E: From<ExperimentError>>(
+pub fn measure<E: From<ExperimentError> + Display>(
     images: Images<'_>,
     make: Make<'_, E>,
     encode: Option<Encode<'_, E>>,
     mut look: impl FnMut(&Batch) -> std::result::Result<(), E>,
 ) -> std::result::Result<HeldOut, E> {
+    let alone = Processes::alone();
+    let (errors, _) = measure_among(&alone, images, make, encode, |batch| {
+        look(batch).map(|()| Vec::new())
+    })?;
+    Ok(errors)
+}
+
+/// The same by several processes, each of which is shown its own batches. `look` gives numbers of a batch; all get those of
+/// all batches, in their order.
+///
+/// # Errors
+/// As [`measure`] and [`Processes::gathered`].
+pub fn measure_among<E: From<ExperimentError> + Display>(
+    processes: &Processes,
+    images: Images<'_>,
+    make: Make<'_, E>,
+    encode: Option<Encode<'_, E>>,
+    mut look: impl FnMut(&Batch) -> std::result::Result<Vec<f64>, E>,
+) -> std::result::Result<(HeldOut, Vec<Vec<f64>>), E> {
     let _guard = tch::no_grad_guard();
-    let mut pairs = Pairs::new(images, ROOM);
-    let (mut far, mut feature_far) = (0.0, 0.0);
-    let (mut energy, mut energy_made) = (0.0, 0.0);
+    let mut pairs = Pairs::new(processes, images, ROOM);
     let n = images.chosen.len();
-    for part in images.chosen.chunks(BATCH) {
+    // Distances of images and features, energies of images and reconstructions, and what `look` gives.
+    let mut numbers_of = |batch: usize, part: &[usize]| -> std::result::Result<Vec<f64>, E> {
         interrupt::check()?;
         let bytes = images.read(part)?;
         let x = images.caffe(&bytes)?;
         let (made, features) = make(part, &x)?;
-        far += sum_of_distances(&x, &made)?;
-        energy += gradient_energy(&x).map_err(ExperimentError::from)?;
-        energy_made += gradient_energy(&made).map_err(ExperimentError::from)?;
+        let far = sum_of_distances(&x, &made)?;
+        let energy = gradient_energy(&x).map_err(ExperimentError::from)?;
+        let energy_made = gradient_energy(&made).map_err(ExperimentError::from)?;
         let features = match (features, encode) {
             (None, Some(encode)) => Some(encode(&x)?),
             (features, _) => features,
         };
         let wanted = features.as_ref().filter(|_| encode.is_some());
-        if let (Some(encode), Some(wanted)) = (encode, wanted) {
-            feature_far += sum_of_distances(wanted, &encode(&made)?)?;
-        }
-        pairs.add(&bytes, wanted)?;
-        look(&Batch {
+        let feature_far = match (encode, wanted) {
+            (Some(encode), Some(wanted)) => sum_of_distances(wanted, &encode(&made)?)?,
+            _ => 0.0,
+        };
+        pairs.add(batch * BATCH, &bytes, wanted)?;
+        let mut numbers = vec![far, feature_far, energy, energy_made];
+        numbers.extend(look(&Batch {
             images: x,
             made,
             features,
-        })?;
+        })?);
+        Ok(numbers)
+    };
+    let own: std::result::Result<Vec<(usize, Vec<f64>)>, E> = images
+        .chosen
+        .chunks(BATCH)
+        .enumerate()
+        .filter(|(batch, _)| processes.is_own(*batch))
+        .map(|(batch, part)| numbers_of(batch, part).map(|numbers| (batch, numbers)))
+        .collect();
+    let mut numbers = processes.gathered(own, batches(n).count())?;
+    let [mut far, mut feature_far, mut energy, mut energy_made] = [0.0; 4];
+    for of_batch in &numbers {
+        if let [image, feature, own, made, ..] = of_batch[..] {
+            far += image;
+            feature_far += feature;
+            energy += own;
+            energy_made += made;
+        }
     }
+    let looked = numbers
+        .iter_mut()
+        .map(|of_batch| of_batch.split_off(of_batch.len().min(4)))
+        .collect();
     let norm = pairs.finish(encode)?;
     let percent = |sum: f64, unit: f64| 100.0 * sum / n as f64 / unit;
-    Ok(HeldOut {
+    let errors = HeldOut {
         n,
         image_error: percent(far, norm.image),
         feature_error: norm.feature.map(|unit| percent(feature_far, unit)),
         gradient_energy: energy_made / energy.max(f64::MIN_POSITIVE),
         norm,
-    })
+    };
+    Ok((errors, looked))
 }
 
 /// The normalisation alone.
 ///
 /// # Errors
 /// As [`measure`].
-pub fn norm<E: From<ExperimentError>>(
+pub fn norm<E: From<ExperimentError> + Display>(
     images: Images<'_>,
     encode: Option<Encode<'_, E>>,
 ) -> std::result::Result<Norm, E> {
-    norm_in(images, encode, ROOM)
+    norm_among(&Processes::alone(), images, encode)
 }
 
-fn norm_in<E: From<ExperimentError>>(
+/// The same by several processes.
+///
+/// # Errors
+/// As [`measure`] and [`Processes::gathered`].
+pub fn norm_among<E: From<ExperimentError> + Display>(
+    processes: &Processes,
+    images: Images<'_>,
+    encode: Option<Encode<'_, E>>,
+) -> std::result::Result<Norm, E> {
+    norm_in(processes, images, encode, ROOM)
+}
+
+fn norm_in<E: From<ExperimentError> + Display>(
+    processes: &Processes,
     images: Images<'_>,
     encode: Option<Encode<'_, E>>,
     room: usize,
@@ -192,28 +188,23 @@ fn norm_in<E: From<ExperimentError>>(
         chosen: &few,
         ..images
     };
-    let mut pairs = Pairs::new(images, room);
-    for part in few.chunks(BATCH) {
-        interrupt::check()?;
-        let bytes = images.read(part)?;
-        let features = match encode {
-            Some(encode) => Some(encode(&images.caffe(&bytes)?)?),
-            None => None,
-        };
-        pairs.add(&bytes, features.as_ref())?;
-    }
+    let mut pairs = Pairs::new(processes, images, room);
+    let mut pass = || -> std::result::Result<(), E> {
+        let parts = few.chunks(BATCH).enumerate();
+        for (batch, part) in parts.filter(|(batch, _)| processes.is_own(*batch)) {
+            interrupt::check()?;
+            let bytes = images.read(part)?;
+            let features = match encode {
+                Some(encode) => Some(encode(&images.caffe(&bytes)?)?),
+                None => None,
+            };
+            pairs.add(batch * BATCH, &bytes, features.as_ref())?;
+        }
+        Ok(())
+    };
+    let passed = pass();
+    processes.together(passed)?;
     pairs.finish(encode)
-}
-
-impl Images<'_> {
-    /// Bytes of some of them, RGB `[N,3,S,S]`.
-    fn read(&self, indices: &[usize]) -> Result<Array4<u8>> {
-        Ok(eval_batch(self.data, indices, self.augment)?)
-    }
-
-    fn caffe(&self, bytes: &Array4<u8>) -> Result<Tensor> {
-        Ok(images::rgb_to_caffe(&upload(bytes, self.device)?)?)
-    }
 }
 
 /// Sum of the distances between samples of the same index, of images or features.
@@ -225,178 +216,17 @@ pub fn sum_of_distances(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(sum.f_double_value(&[])?)
 }
 
-/// Rows of the normalisation from the bytes of images.
-type Row<'a, E> = &'a dyn Fn(&Array4<u8>) -> std::result::Result<Tensor, E>;
-
-/// What the normalisation is measured over, collected while the images pass.
-struct Pairs<'a> {
-    images: Images<'a>,
-    room: usize,
-    /// Places among the chosen images, ascending.
-    places: Vec<usize>,
-    /// Images that have passed, and those of them that count.
-    passed: usize,
-    kept: usize,
-    pixels: Rows,
-    features: Rows,
-}
-
-/// Rows in memory, one for each image that counts.
-enum Rows {
-    /// None yet.
-    Empty,
-    /// `[places, length]`, filled from the top.
-    Kept(Tensor),
-    /// They would take too much room.
-    Dropped,
-}
-
-impl<'a> Pairs<'a> {
-    fn new(images: Images<'a>, room: usize) -> Pairs<'a> {
-        Pairs {
-            images,
-            room,
-            places: spread(PAIRS, images.chosen.len()),
-            passed: 0,
-            kept: 0,
-            pixels: Rows::Empty,
-            features: Rows::Empty,
-        }
-    }
-
-    /// The next batch of the chosen images.
-    fn add(&mut self, bytes: &Array4<u8>, features: Option<&Tensor>) -> Result<()> {
-        let n = bytes.shape()[0];
-        let here: Vec<i64> = self.places[self.kept..]
-            .iter()
-            .take_while(|&&place| place < self.passed + n)
-            .map(|&place| (place - self.passed) as i64)
-            .collect();
-        self.passed += n;
-        if here.is_empty() {
-            return Ok(());
-        }
-        let (at, of) = (self.kept, self.places.len());
-        self.kept += here.len();
-        let pixels = upload(bytes, self.images.device)?;
-        self.pixels.put(&pixels, &here, at, of, self.room)?;
-        if let Some(features) = features {
-            self.features.put(features, &here, at, of, self.room)?;
-        }
-        Ok(())
-    }
-
-    fn finish<E: From<ExperimentError>>(
-        self,
-        encode: Option<Encode<'_, E>>,
-    ) -> std::result::Result<Norm, E> {
-        let Pairs {
-            images,
-            room,
-            places,
-            pixels,
-            features,
-            ..
-        } = self;
-        let n = places.len();
-        // Rows of a range of places, in the batches of the pass.
-        let rows = |range: Range<usize>, row: Row<'_, E>| -> std::result::Result<Tensor, E> {
-            let indices: Vec<usize> = places[range].iter().map(|&p| images.chosen[p]).collect();
-            let mut whole = None;
-            for batch in batches(indices.len()) {
-                let at = batch.start as i64;
-                let part = flat(&row(&images.read(&indices[batch])?)?)?;
-                whole = Some(put(whole, &part, at, indices.len() as i64)?);
-            }
-            whole.map_or_else(|| Ok(Tensor::new()), Ok)
-        };
-        // Distances of bytes are those of Caffe units, which are the same values with an offset.
-        let image = match &pixels {
-            Rows::Kept(rows) => mean_pair_distance(rows).map_err(ExperimentError::from)?,
-            _ => mean_pair_distance_in_blocks(n, room, |range| {
-                rows(range, &|bytes| Ok(upload(bytes, images.device)?)).map_err(Refused)
-            })
-            .map_err(|e| e.0)?,
-        };
-        drop(pixels);
-        let feature = match (&features, encode) {
-            (_, None) => None,
-            (Rows::Kept(rows), _) => Some(mean_pair_distance(rows).map_err(ExperimentError::from)?),
-            (_, Some(encode)) => Some(
-                mean_pair_distance_in_blocks(n, room, |range| {
-                    rows(range, &|bytes| encode(&images.caffe(bytes)?)).map_err(Refused)
-                })
-                .map_err(|e| e.0)?,
-            ),
-        };
-        if image <= 0.0 || feature.is_some_and(|f| f <= 0.0) {
-            return Err(E::from(NetError::AllAlike.into()));
-        }
-        Ok(Norm {
-            image,
-            feature,
-            pairs_from: n,
-        })
-    }
-}
-
-/// An error of the caller's kind, through which the metrics can give their own.
-struct Refused<E>(E);
-
-impl<E: From<ExperimentError>> From<NetError> for Refused<E> {
-    fn from(e: NetError) -> Refused<E> {
-        Refused(E::from(e.into()))
-    }
-}
-
-impl Rows {
-    /// Takes some rows of a batch into places from `at` on, `of` in all.
-    fn put(
-        &mut self,
-        batch: &Tensor,
-        rows: &[i64],
-        at: usize,
-        of: usize,
-        room: usize,
-    ) -> Result<()> {
-        let batch = flat(batch)?;
-        let bytes = batch.size()[1] as usize * batch.kind().elt_size_in_bytes();
-        if bytes.saturating_mul(of) > room {
-            *self = Rows::Dropped;
-            return Ok(());
-        }
-        let index = Tensor::f_from_slice(rows)?.f_to_device(batch.device())?;
-        let part = batch.f_index_select(0, &index)?;
-        let whole = match std::mem::replace(self, Rows::Empty) {
-            Rows::Kept(whole) => Some(whole),
-            _ => None,
-        };
-        *self = Rows::Kept(put(whole, &part, at as i64, of as i64)?);
-        Ok(())
-    }
-}
-
-/// Copies rows to their place among `of`, in a tensor that is made with the first ones.
-fn put(whole: Option<Tensor>, part: &Tensor, at: i64, of: i64) -> Result<Tensor> {
-    let whole = match whole {
-        Some(whole) => whole,
-        None => Tensor::f_empty([of, part.size()[1]], (part.kind(), part.device()))?,
-    };
-    let mut place = whole.f_narrow(0, at, part.size()[0])?;
-    place.f_copy_(part)?;
-    Ok(whole)
-}
-
-fn flat(x: &Tensor) -> Result<Tensor> {
-    Ok(x.f_flatten(1, -1)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use deepsim_data::{Flow, Mirror, Place, Prepare, Resize, Store, prepare};
-    use deepsim_nets::metrics::normalised_error;
+    use crate::upload::upload;
+    use deepsim_data::{
+        Augment, Dataset, Flow, Mirror, Place, Prepare, Resize, Store, eval_batch, prepare,
+    };
+    use deepsim_nets::images;
+    use deepsim_nets::metrics::{mean_pair_distance, normalised_error};
     use std::cell::{Cell, RefCell};
+    use tch::Device;
 
     const SIDE: u32 = 16;
 
@@ -520,7 +350,9 @@ mod tests {
                 calls.set(calls.get() + x.size()[0]);
                 encode(x)
             };
-            let norm = norm_in::<ExperimentError>(images, Some(&counted), room).unwrap();
+            let norm =
+                norm_in::<ExperimentError>(&Processes::alone(), images, Some(&counted), room)
+                    .unwrap();
             near(&format!("N in {room} bytes"), norm.image, image);
             near("N of features", norm.feature.unwrap(), feature);
             assert!(calls.get() > 37, "{room} bytes keep all features");

@@ -2,11 +2,11 @@
 //! pixels and of features, beside the reconstruction (Section 4.1 of the paper).
 
 use deepsim_data::Dataset;
-use deepsim_experiment::Clip;
 use deepsim_experiment::evaluate::reconstruct;
 use deepsim_experiment::experiment::ComparatorSource;
 use deepsim_experiment::measure;
 use deepsim_experiment::source::{NetSource, Source};
+use deepsim_experiment::{Clip, Processes};
 use deepsim_nets::Tap;
 use serde::Serialize;
 use tch::Tensor;
@@ -174,93 +174,227 @@ pub fn compute(
     of: &HeldOutImages,
     k: usize,
     scale: &Scale,
-    mut progress: impl FnMut(u64),
+    progress: impl FnMut(u64),
+) -> Result<Neighborhood> {
+    compute_among(&Processes::alone(), run, of, k, scale, progress)
+}
+
+/// The same by several processes: batches of held-out images and blocks of training images are dealt to them. What each has
+/// found is merged, by distance and then by index, and that is what one process finds. `progress` is told of all training
+/// images.
+///
+/// # Errors
+/// As [`compute`]; those of another process.
+pub fn compute_among(
+    processes: &Processes,
+    run: &Loaded,
+    of: &HeldOutImages,
+    k: usize,
+    scale: &Scale,
+    progress: impl FnMut(u64),
 ) -> Result<Neighborhood> {
     let _guard = tch::no_grad_guard();
-    let train = run.train_data()?;
-    let photos = from_data(&of.data, &of.chosen, &of.augment, run.device)?;
-    let spaces = spaces(run)?;
+    let asked = Asked {
+        processes,
+        run,
+        of,
+        scale,
+    };
+    let opened = || -> Result<_> {
+        let train = run.train_data()?;
+        let photos = from_data(&of.data, &of.chosen, &of.augment, run.device)?;
+        Ok((train, photos, spaces(run)?))
+    };
+    let (train, photos, spaces) = processes.together(opened())?;
     let queries: Vec<(Vec<f32>, usize)> = spaces
         .iter()
-        .map(|s| Ok(rows(&in_batches(&photos, &*s.features)?)?))
+        .map(|s| Ok(rows(&in_batches(processes, &photos, &*s.features)?)?))
         .collect::<Result<_>>()?;
-    let settings = Settings::default();
     // A mirror image may be as near as its image: twice as many make k different ones sure.
     let sides = if run.experiment.config.data.mirror {
         2
     } else {
         1
     };
-    let mut searches = Vec::with_capacity(spaces.len());
-    for (data, length) in &queries {
-        searches.push(Searcher::new(data, *length, k * sides, &settings)?);
+    let pass = Pass {
+        train: &train,
+        spaces: &spaces,
+        queries: &queries,
+        nearest: k * sides,
+        sides,
+    };
+    let own = pass.found_here(&asked, progress);
+    let own = own.map(|numbers| vec![(processes.rank(), numbers)]);
+    let numbers = processes.gathered(own, processes.size())?;
+    let damaged: f64 = numbers.iter().filter_map(|of_one| of_one.first()).sum();
+    let allowed = LeftOut::of(&run.experiment).allowed();
+    if damaged as usize > allowed {
+        return Err(EvalError::Damaged {
+            found: damaged as usize,
+            allowed,
+        });
     }
-    let (mut kept, mut left_out) = (Vec::new(), LeftOut::of(&run.experiment));
-    for from in (0..train.len()).step_by(BLOCK) {
-        let to = train.len().min(from + BLOCK);
-        let block: Vec<usize> = (from..to).collect();
-        let (block, x) = of_training(&train, &block, &of.augment, &mut left_out, run.device)?;
-        if block.is_empty() {
-            continue;
-        }
-        kept.extend(block);
-        // Image, mirror image, next image …: index / 2 is the image.
-        let x = match sides {
-            2 => Tensor::f_stack(&[&x, &x.f_flip([3])?], 1)?.f_flatten(0, 1)?,
-            _ => x,
-        };
-        for (space, search) in spaces.iter().zip(&mut searches) {
-            search.add(&rows(&in_batches(&x, &*space.features)?)?.0)?;
-        }
-        progress((to - from) as u64);
-    }
-    let mut found: Vec<(String, Vec<Vec<Found>>)> = Vec::new();
-    for (space, search) in spaces.iter().zip(searches) {
-        let neighbors = search.finish()?;
-        let nearest = |query: usize| {
-            let mut list: Vec<Found> = Vec::new();
-            let all = neighbors.indices(query).iter();
-            for (&i, &squared) in all.zip(neighbors.squared(query)) {
-                let (place, side) = (i as usize / sides, i as usize % sides);
-                let index = kept[place];
-                if list.len() < k && list.iter().all(|f| f.index != index) {
-                    list.push(Found {
-                        index,
-                        name: train.name(index).to_owned(),
-                        mirrored: side == 1,
-                        distance: squared.sqrt(),
-                    });
-                }
+    let nearest = |list: &Vec<Candidate>| {
+        let mut found: Vec<Found> = Vec::new();
+        for candidate in list {
+            let (index, side) = (candidate.row / sides, candidate.row % sides);
+            if found.len() < k && found.iter().all(|f| f.index != index) {
+                found.push(Found {
+                    index,
+                    name: train.name(index).to_owned(),
+                    mirrored: side == 1,
+                    distance: candidate.squared.sqrt(),
+                });
             }
-            list
-        };
-        found.push((
-            space.name.clone(),
-            (0..of.chosen.len()).map(nearest).collect(),
-        ));
-    }
-    compared(run, of, &train, photos, found, &queries, scale)
+        }
+        found
+    };
+    let found: Vec<(String, Vec<Vec<Found>>)> = spaces
+        .iter()
+        .zip(pass.merged(&numbers, of.chosen.len()))
+        .map(|(space, lists)| (space.name.clone(), lists.iter().map(nearest).collect()))
+        .collect();
+    compared(&asked, &train, photos, found, &queries)
 }
 
-fn in_batches(x: &Tensor, features: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+/// What is asked, and by whom.
+struct Asked<'a> {
+    processes: &'a Processes,
+    run: &'a Loaded,
+    of: &'a HeldOutImages,
+    scale: &'a Scale,
+}
+
+/// The training images on their way past the searches.
+struct Pass<'a> {
+    train: &'a Dataset,
+    spaces: &'a [Space<'a>],
+    /// Rows of the held-out images in each space, and their length.
+    queries: &'a [(Vec<f32>, usize)],
+    /// Rows to find for each query.
+    nearest: usize,
+    /// Rows of an image: 2 with its mirror image.
+    sides: usize,
+}
+
+/// A row of the training images that may be near: `sides` times the image's index, plus 1 for its mirror image.
+#[derive(Clone, Copy)]
+struct Candidate {
+    squared: f64,
+    row: usize,
+}
+
+impl Pass<'_> {
+    /// Looks through this process's blocks. Gives the number of damaged images, then for each space and query how many rows
+    /// are nearest, and of each its squared distance and its number.
+    fn found_here(&self, asked: &Asked<'_>, mut progress: impl FnMut(u64)) -> Result<Vec<f64>> {
+        let Asked {
+            processes, run, of, ..
+        } = *asked;
+        let settings = Settings::default();
+        let mut searches = Vec::with_capacity(self.spaces.len());
+        for (data, length) in self.queries {
+            searches.push(Searcher::new(data, *length, self.nearest, &settings)?);
+        }
+        let (mut kept, mut left_out) = (Vec::new(), LeftOut::of(&run.experiment));
+        for (number, from) in (0..self.train.len()).step_by(BLOCK).enumerate() {
+            let to = self.train.len().min(from + BLOCK);
+            if processes.is_own(number) {
+                let block: Vec<usize> = (from..to).collect();
+                let (block, x) =
+                    of_training(self.train, &block, &of.augment, &mut left_out, run.device)?;
+                if block.is_empty() {
+                    continue;
+                }
+                kept.extend(block);
+                // Image, mirror image, next image …: index / 2 is the image.
+                let x = match self.sides {
+                    2 => Tensor::f_stack(&[&x, &x.f_flip([3])?], 1)?.f_flatten(0, 1)?,
+                    _ => x,
+                };
+                for (space, search) in self.spaces.iter().zip(&mut searches) {
+                    let features = in_batches(&Processes::alone(), &x, &*space.features)?;
+                    search.add(&rows(&features)?.0)?;
+                }
+            }
+            progress((to - from) as u64);
+        }
+        let mut numbers = vec![left_out.found() as f64];
+        // A process may have had no block; one that is alone says that there was none.
+        let nothing = kept.is_empty() && processes.size() > 1;
+        for search in searches {
+            let neighbors = if nothing {
+                None
+            } else {
+                Some(search.finish()?)
+            };
+            for query in 0..of.chosen.len() {
+                let (rows, squared) = match &neighbors {
+                    Some(found) => (found.indices(query), found.squared(query)),
+                    None => Default::default(),
+                };
+                numbers.push(rows.len() as f64);
+                for (&row, &squared) in rows.iter().zip(squared) {
+                    let (place, side) = (row as usize / self.sides, row as usize % self.sides);
+                    // Exact: far below 2⁵³.
+                    numbers.extend([squared, (kept[place] * self.sides + side) as f64]);
+                }
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// The nearest rows for each space and query, of what all processes have found: nearest first, equally near ones by
+    /// their number.
+    fn merged(&self, numbers: &[Vec<f64>], queries: usize) -> Vec<Vec<Vec<Candidate>>> {
+        let mut all = vec![vec![Vec::new(); queries]; self.spaces.len()];
+        for of_one in numbers {
+            let mut rest = of_one.iter().copied().skip(1);
+            for list in all.iter_mut().flatten() {
+                let count = rest.next().unwrap_or_default() as usize;
+                for _ in 0..count {
+                    if let (Some(squared), Some(row)) = (rest.next(), rest.next()) {
+                        let row = row as usize;
+                        list.push(Candidate { squared, row });
+                    }
+                }
+            }
+        }
+        for list in all.iter_mut().flatten() {
+            list.sort_by(|a, b| a.squared.total_cmp(&b.squared).then(a.row.cmp(&b.row)));
+            list.truncate(self.nearest);
+        }
+        all
+    }
+}
+
+fn in_batches(
+    processes: &Processes,
+    x: &Tensor,
+    features: &dyn Fn(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
     let n = x.size()[0] as usize;
-    measure::in_batches(n, |batch| features(&narrowed(x, &batch)?))
+    measure::in_batches_among(processes, n, |batch| features(&narrowed(x, &batch)?))
 }
 
 /// The second half of [`compute`].
 fn compared(
-    run: &Loaded,
-    of: &HeldOutImages,
+    asked: &Asked<'_>,
     train: &Dataset,
     photos: Tensor,
     spaces: Vec<(String, Vec<Vec<Found>>)>,
     queries: &[(Vec<f32>, usize)],
-    scale: &Scale,
 ) -> Result<Neighborhood> {
+    let Asked {
+        processes,
+        run,
+        of,
+        scale,
+    } = *asked;
     let (test, held_out) = (&of.data, &of.chosen);
-    let encode = |x: &Tensor| in_batches(x, &|x| Ok(run.perception.encode(x)?));
+    let encode = |x: &Tensor| in_batches(processes, x, &|x| Ok(run.perception.encode(x)?));
     let features = encode(&photos)?;
-    let reconstructions = in_batches(&photos, &|x| {
+    let reconstructions = in_batches(processes, &photos, &|x| {
         Ok(reconstruct(
             &run.perception,
             &run.generator,

@@ -1,14 +1,16 @@
 //! Re-encoding (the paper's Fig. 5): original image → features → image → features → image …
 
+use std::ops::Range;
+
 use deepsim_data::spread;
 use deepsim_data::terminal::one_line;
 use deepsim_experiment::evaluate::reconstruct;
 use deepsim_experiment::measure::batches;
-use deepsim_experiment::{Clip, ExperimentError};
+use deepsim_experiment::{Clip, Processes};
 use serde::Serialize;
 use tch::{Device, Tensor};
 
-use crate::error::Result;
+use crate::error::{EvalError, Result};
 use crate::measure::photos::{from_data, narrowed, picked, within};
 use crate::measure::scale::{Scale, distances, mean};
 use crate::run::loaded::{HeldOutImages, Loaded};
@@ -75,6 +77,21 @@ pub struct Reencoded {
 pub fn compute(
     run: &Loaded,
     photos: &Photos<'_>,
+    kept: (&[usize], usize),
+    scale: Option<&Scale>,
+    progress: impl FnMut(u64),
+) -> Result<Reencoded> {
+    compute_among(&Processes::alone(), run, photos, kept, scale, progress)
+}
+
+/// The same by several processes, each of which has some of the batches. `progress` is told all image-iterations.
+///
+/// # Errors
+/// As [`compute`]; those of another process.
+pub fn compute_among(
+    processes: &Processes,
+    run: &Loaded,
+    photos: &Photos<'_>,
     (keep, show): (&[usize], usize),
     scale: Option<&Scale>,
     mut progress: impl FnMut(u64),
@@ -83,44 +100,55 @@ pub fn compute(
     let n = photos.count();
     let shown = spread(show, n);
     let last = keep.iter().copied().max().unwrap_or(1).max(1);
-    let mut kept: Vec<(usize, Vec<Tensor>)> = keep.iter().map(|&k| (k, Vec::new())).collect();
-    kept.sort_by_key(|(k, _)| *k);
-    kept.dedup_by_key(|(k, _)| *k);
-    let mut originals = Vec::new();
+    let mut kept: Vec<usize> = keep.iter().copied().filter(|&k| k > 0).collect();
+    kept.sort_unstable();
+    kept.dedup();
+    let of_run = Iterated {
+        run,
+        photos,
+        kept: &kept,
+        shown: &shown,
+        last,
+    };
+    let (mut own_distances, mut own_images) = (Vec::new(), Vec::new());
+    let mut pass = || -> Result<()> {
+        for (number, batch) in batches(n).enumerate() {
+            if processes.is_own(number) {
+                let (distances, images) = of_run.batch(&batch, &mut progress)?;
+                own_distances.push((number, distances));
+                own_images.push((number, images));
+            } else {
+                progress((batch.len() * last) as u64);
+            }
+        }
+        Ok(())
+    };
+    let passed = pass();
+    let distances = passed.map(|()| own_distances);
+    let distances = processes.gathered(distances, batches(n).count())?;
     // [iteration][which distance] → of every image
     let mut all: Vec<[Vec<f64>; 4]> = vec![Default::default(); last];
-    for batch in batches(n) {
-        let x = match photos {
-            Photos::HeldOut(of) => {
-                from_data(&of.data, &of.chosen[batch.clone()], &of.augment, run.device)?
-            }
-            Photos::Given(photos) => narrowed(photos, &batch)?,
-        };
-        let here = within(&batch, &shown);
-        let few =
-            |x: &Tensor| -> Result<Tensor> { Ok(picked(x, &here)?.f_to_device(Device::Cpu)?) };
-        originals.push(few(&x)?);
-        let wanted = run.perception.encode(&x)?;
-        let (mut before, mut before_features) = (x.shallow_clone(), wanted.shallow_clone());
-        for (i, found) in all.iter_mut().enumerate() {
-            let y = reconstruct(&run.perception, &run.generator, &before, Clip::Displayable)?;
-            let features = run.perception.encode(&y)?;
-            let pairs = [
-                (&y, &x),
-                (&features, &wanted),
-                (&y, &before),
-                (&features, &before_features),
-            ];
-            for (list, (a, b)) in found.iter_mut().zip(pairs) {
-                list.extend(distances(a, b)?);
-            }
-            for (_, parts) in kept.iter_mut().filter(|(k, _)| *k == i + 1) {
-                parts.push(few(&y)?);
-            }
-            progress(batch.len() as u64);
-            (before, before_features) = (y, features);
+    for (batch, of_batch) in batches(n).zip(&distances) {
+        let lists = all.iter_mut().flatten();
+        for (list, values) in lists.zip(of_batch.chunks(batch.len())) {
+            list.extend_from_slice(values);
         }
     }
+    // The images, then their reconstructions at each kept iteration.
+    let blocks = 1 + kept.len();
+    let here: Vec<usize> = batches(n)
+        .map(|batch| within(&batch, &shown).len())
+        .collect();
+    let rows: Vec<usize> = here.iter().map(|here| blocks * here).collect();
+    let parts = processes.parts(Ok::<_, EvalError>(own_images), &rows)?;
+    let block = |which: usize| -> Result<Tensor> {
+        let parts: Vec<Tensor> = parts
+            .iter()
+            .zip(&here)
+            .map(|(part, &here)| narrowed(part, &(which * here..(which + 1) * here)))
+            .collect::<Result<_>>()?;
+        Ok(Tensor::f_cat(&parts, 0)?)
+    };
     let drift = |scale: &Scale| {
         (1..)
             .zip(&all)
@@ -139,16 +167,72 @@ pub fn compute(
             .collect()
     };
     let reconstructions = kept
-        .into_iter()
-        .filter(|(_, parts)| !parts.is_empty())
-        .map(|(k, parts)| Ok((k, Tensor::f_cat(&parts, 0).map_err(ExperimentError::from)?)))
+        .iter()
+        .enumerate()
+        .map(|(at, &k)| Ok((k, block(1 + at)?)))
         .collect::<Result<_>>()?;
+    let photos = block(0)?;
     Ok(Reencoded {
         shown,
-        photos: Tensor::f_cat(&originals, 0)?,
+        photos,
         reconstructions,
         drift: scale.map(drift).unwrap_or_default(),
     })
+}
+
+/// What is iterated on.
+struct Iterated<'a> {
+    run: &'a Loaded,
+    photos: &'a Photos<'a>,
+    /// Iterations whose images are kept, ascending.
+    kept: &'a [usize],
+    /// Places of the images that are kept.
+    shown: &'a [usize],
+    /// The last iteration.
+    last: usize,
+}
+
+impl Iterated<'_> {
+    /// Iterates on one batch. Gives four distances of its images for each iteration, one list behind the other; and those of
+    /// its images that are shown, followed by what they have become at each kept iteration.
+    fn batch(
+        &self,
+        batch: &Range<usize>,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<(Vec<f64>, Tensor)> {
+        let run = self.run;
+        let x = match self.photos {
+            Photos::HeldOut(of) => {
+                from_data(&of.data, &of.chosen[batch.clone()], &of.augment, run.device)?
+            }
+            Photos::Given(photos) => narrowed(photos, batch)?,
+        };
+        let here = within(batch, self.shown);
+        let few =
+            |x: &Tensor| -> Result<Tensor> { Ok(picked(x, &here)?.f_to_device(Device::Cpu)?) };
+        let (mut all, mut parts) = (Vec::new(), vec![few(&x)?]);
+        let wanted = run.perception.encode(&x)?;
+        let (mut before, mut before_features) = (x.shallow_clone(), wanted.shallow_clone());
+        for iteration in 1..=self.last {
+            let y = reconstruct(&run.perception, &run.generator, &before, Clip::Displayable)?;
+            let features = run.perception.encode(&y)?;
+            let pairs = [
+                (&y, &x),
+                (&features, &wanted),
+                (&y, &before),
+                (&features, &before_features),
+            ];
+            for (a, b) in pairs {
+                all.extend(distances(a, b)?);
+            }
+            if self.kept.contains(&iteration) {
+                parts.push(few(&y)?);
+            }
+            progress(batch.len() as u64);
+            (before, before_features) = (y, features);
+        }
+        Ok((all, Tensor::f_cat(&parts, 0)?))
+    }
 }
 
 /// The drift as a table for each run.

@@ -1,15 +1,16 @@
 //! Table 2 of the paper, with our runs beside the paper's numbers.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use deepsim_data::Augment;
 use deepsim_data::terminal::path as shown;
 use deepsim_experiment::config;
-use deepsim_experiment::evaluate::held_out_of;
+use deepsim_experiment::evaluate::held_out_among;
 use deepsim_experiment::measure::{self, Images, Norm};
 use deepsim_experiment::run_dir::find_runs;
 use deepsim_experiment::source::Source;
-use deepsim_experiment::{Clip, Consent, Experiment, HeldOut};
+use deepsim_experiment::{Clip, Consent, Experiment, HeldOut, Processes};
 use deepsim_nets::PixelDistance;
 use deepsim_nets::images::clip_caffe;
 use deepsim_nets::loss::TermKind;
@@ -18,9 +19,9 @@ use tch::{Device, Tensor};
 
 use crate::analysis::mv;
 use crate::analysis::paper;
-use crate::error::Result;
+use crate::error::{EvalError, Result};
 use crate::measure::metrics::{MetricValues, Metrics, Score};
-use crate::run::catalog::{Loss, decoded_name, net_name};
+use crate::run::catalog::{self, Loss, decoded_name, net_name};
 use crate::run::loaded::Loaded;
 
 /// One method at one layer. Errors are percent on held-out images; null where not run.
@@ -139,6 +140,8 @@ pub struct Options<'a> {
     pub device: Device,
     /// Further metrics, if they are asked for.
     pub metrics: Option<&'a Metrics>,
+    /// The processes that share the batches.
+    pub processes: &'a Processes,
 }
 
 impl Row {
@@ -207,25 +210,38 @@ fn recipe(e: &Experiment) -> &'static str {
     }
 }
 
-/// Evaluates one run, in one pass over its held-out images.
+/// Evaluates one run, in one pass over its held-out images. Of several processes the first one alone tells how many of them
+/// are training images too, and only its row says it.
 ///
 /// # Errors
-/// A run that cannot be opened, or whose weights or images changed.
+/// A run that cannot be opened, or whose weights or images changed; those of another process.
 pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> Result<Row> {
     let run = Loaded::open(path, options.consent, options.device)?;
+    let processes = options.processes;
+    processes.agree::<EvalError>(&run.facts()?)?;
     let (e, held) = (&run.experiment, run.held_out(options.images)?);
-    let overlap = run.overlap(&held, warn)?;
+    let overlap = if processes.leads() {
+        run.overlap(&held, warn)?
+    } else {
+        None
+    };
     let mut measuring = options.metrics.map(|j| j.of(e));
-    let errors = held_out_of(
+    let (errors, found) = held_out_among(
+        processes,
         held.images(),
         &run.perception,
         &run.generator,
         options.clip,
-        |batch| match &mut measuring {
-            Some(measuring) => measuring.add(&batch.images, &batch.made),
-            None => Ok(()),
+        |batch| match &measuring {
+            Some(measuring) => measuring.numbers(&batch.images, &batch.made),
+            None => Ok(Vec::new()),
         },
     )?;
+    if let Some(measuring) = &mut measuring {
+        for numbers in &found {
+            measuring.take(numbers);
+        }
+    }
     let loss = Loss::of(e);
     let comparator = e.compared_in(ToString::to_string);
     let (paper_image_error, paper_feature_error) = printed(e);
@@ -258,13 +274,17 @@ pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> 
 /// As [`evaluate`].
 pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
     let record = mv::Record::open(path)?;
+    options
+        .processes
+        .agree::<EvalError>(&record_facts(&record)?)?;
     let e = &record.experiment;
     let held = record.held_out(options.images, options.device)?;
     let perception = record.perception(options.consent, options.device)?;
     let reconstructions = record.reconstructions(Device::Cpu)?;
     let mut measuring = options.metrics.map(|j| j.of_encoder(e));
     let encode = |x: &Tensor| -> Result<Tensor> { Ok(perception.encode(x)?) };
-    let errors = measure::measure(
+    let (errors, found) = measure::measure_among(
+        options.processes,
         held.images(),
         &|indices, _| {
             let y = record
@@ -276,11 +296,16 @@ pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
             })
         },
         Some(&encode),
-        |batch| match &mut measuring {
-            Some(measuring) => measuring.add(&batch.images, &batch.made),
-            None => Ok(()),
+        |batch| match &measuring {
+            Some(measuring) => measuring.numbers(&batch.images, &batch.made),
+            None => Ok(Vec::new()),
         },
     )?;
+    if let Some(measuring) = &mut measuring {
+        for numbers in &found {
+            measuring.take(numbers);
+        }
+    }
     let layer = decoded_name(e);
     let trained = e.encoder.learned();
     let (paper_image_error, paper_feature_error) = paper::errors("mv", "", &layer)
@@ -295,6 +320,19 @@ pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
         ..row
     }
     .with_metrics(measuring.map(|j| j.values()).unwrap_or_default()))
+}
+
+/// What processes must agree on of a record: its name, and the digest of what it says of itself, its files among it.
+fn record_facts(record: &mv::Record) -> Result<BTreeMap<String, String>> {
+    let text = serde_json::to_vec(&record.manifest);
+    let text = text.map_err(|e| EvalError::Format(e.to_string()))?;
+    Ok(BTreeMap::from([
+        ("the record".to_owned(), catalog::name(&record.path)),
+        (
+            "the digest of the record".to_owned(),
+            blake3::hash(&text).to_hex().to_string(),
+        ),
+    ]))
 }
 
 /// Runs and records that the table will look at.
@@ -313,7 +351,7 @@ pub fn count(runs: Option<&Path>) -> Result<u64> {
 /// told of each run.
 ///
 /// # Errors
-/// A folder of runs that cannot be read.
+/// A folder of runs that cannot be read; processes that cannot go on together.
 pub fn rows(
     runs: Option<&Path>,
     options: Options<'_>,
@@ -322,15 +360,20 @@ pub fn rows(
 ) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     if let Some(parent) = runs {
-        let runs = find_runs(parent)?.into_iter().map(|path| (path, false));
-        let records = mv::find(parent)?.into_iter().map(|path| (path, true));
+        let (runs, records) = (find_runs(parent)?, mv::find(parent)?);
+        let all: Vec<PathBuf> = runs.iter().chain(&records).cloned().collect();
+        options
+            .processes
+            .agree::<EvalError>(&catalog::facts(&all))?;
+        let runs = runs.into_iter().map(|path| (path, false));
+        let records = records.into_iter().map(|path| (path, true));
         for (path, is_record) in runs.chain(records) {
             let row = if is_record {
                 evaluate_mv(&path, options)
             } else {
                 evaluate(&path, options, &mut warn)
             };
-            match row {
+            match options.processes.settled(row, EvalError::ends_all)? {
                 Ok(row) => rows.push(row),
                 Err(error) => warn(format!("{} left out: {error}", shown(path))),
             }
@@ -398,19 +441,26 @@ mod tests {
         }
     }
 
-    fn options(consent: &Consent) -> Options<'_> {
+    fn options<'a>(consent: &'a Consent, processes: &'a Processes) -> Options<'a> {
         Options {
             consent,
             images: 10,
             clip: Clip::Displayable,
             device: Device::Cpu,
             metrics: None,
+            processes,
         }
     }
 
     #[test]
     fn without_runs_the_paper_s_cells_stand_alone() {
-        let rows = rows(None, options(&Consent::none()), |_| {}, |_| {}).unwrap();
+        let rows = rows(
+            None,
+            options(&Consent::none(), &Processes::alone()),
+            |_| {},
+            |_| {},
+        )
+        .unwrap();
         assert_eq!(rows.len(), 14);
         assert!(
             rows.iter()
@@ -430,7 +480,13 @@ mod tests {
 
     #[test]
     fn the_text_fits_eighty_columns() {
-        let rows = rows(None, options(&Consent::none()), |_| {}, |_| {}).unwrap();
+        let rows = rows(
+            None,
+            options(&Consent::none(), &Processes::alone()),
+            |_| {},
+            |_| {},
+        )
+        .unwrap();
         let text = text(&rows);
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
         assert!(

@@ -9,10 +9,11 @@ use deepsim_eval::run::ready::Ready;
 use deepsim_eval::run::runs;
 use deepsim_eval::show::format::Format;
 use deepsim_eval::show::output;
-use deepsim_experiment::{Consent, device};
+use deepsim_experiment::{Consent, Processes, device};
 use tch::Device;
 
-use super::print::{Result, warn};
+use super::among::warn_once;
+use super::print::Result;
 
 /// Which runs, and where to compute.
 #[derive(Args)]
@@ -38,7 +39,19 @@ impl Runs {
         device: Device,
         work: impl FnMut(&Loaded) -> Result<()>,
     ) -> Result<()> {
-        runs::each(self.runs.clone(), consent, device, warn, work)
+        self.each_among(&Processes::alone(), consent, device, work)
+    }
+
+    /// The same by several processes.
+    pub fn each_among(
+        &self,
+        processes: &Processes,
+        consent: &Consent,
+        device: Device,
+        work: impl FnMut(&Loaded) -> Result<()>,
+    ) -> Result<()> {
+        let warn = warn_once(processes);
+        runs::each(self.runs.clone(), consent, device, processes, warn, work)
     }
 }
 

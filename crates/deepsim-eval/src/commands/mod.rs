@@ -1,5 +1,6 @@
 //! The commands, one file each: its arguments are the request, and `run` does it.
 
+mod among;
 pub mod args;
 mod ask;
 mod asked;
@@ -24,10 +25,13 @@ mod table1;
 mod table2;
 
 use clap::Subcommand;
-use deepsim_experiment::Consent;
+use deepsim_experiment::{Consent, Processes};
 
+use among::RunAmong;
 use print::Result;
 use run::Run;
+
+pub use among::is_follower;
 
 /// A command and what it is asked.
 #[derive(Subcommand)]
@@ -56,19 +60,30 @@ pub enum Command {
 }
 
 impl Command {
-    /// Does it, as [`Run::run`] of the command.
+    /// Does it, as [`Run::run`] of the command; by several processes, where they were started and it can be.
     pub fn run(self, consent: &Consent) -> Result<()> {
+        let several = matches!(
+            self,
+            Command::Table2(_) | Command::Reencode(_) | Command::Neighbors(_)
+        );
+        let processes = among::join(several)?;
+        let done = self.run_among(consent, &processes);
+        // Nobody waits for one that has failed, and none is content before all are.
+        processes.together(done)
+    }
+
+    fn run_among(self, consent: &Consent, processes: &Processes) -> Result<()> {
         match self {
             Command::Table1(asked) => asked.run(consent),
-            Command::Table2(asked) => asked.run(consent),
+            Command::Table2(asked) => asked.run_among(consent, processes),
             Command::Figure(asked) => asked.run(consent),
-            Command::Reencode(asked) => asked.run(consent),
+            Command::Reencode(asked) => asked.run_among(consent, processes),
             Command::Interpolate(asked) => asked.run(consent),
             Command::Sample(asked) => asked.run(consent),
             Command::Preimages(asked) => asked.run(consent),
             Command::Attributes(asked) => asked.run(consent),
             Command::Losses(asked) => asked.run(consent),
-            Command::Neighbors(asked) => asked.run(consent),
+            Command::Neighbors(asked) => asked.run_among(consent, processes),
             Command::Baseline(asked) => asked.run(consent),
             Command::Invert(asked) => asked.run(consent),
             Command::Decode(asked) => asked.run(consent),

@@ -9,11 +9,13 @@ use deepsim_eval::measure::photos::from_files;
 use deepsim_eval::measure::scale::Scale;
 use deepsim_eval::show::format::Format;
 use deepsim_eval::show::sheet::{Sheet, images};
-use deepsim_experiment::Consent;
+use deepsim_experiment::hash::hash_file;
+use deepsim_experiment::{Consent, Processes};
 
+use super::among::{RunAmong, agree};
 use super::args::Runs;
 use super::print::{Result, at_least_one, at_least_two, put, run_name, warn, wrote};
-use crate::progress::bar;
+use crate::progress::bar_among;
 
 /// More would never end; drift is long over.
 const MAX_ITERATIONS: usize = 1000;
@@ -26,7 +28,10 @@ const SCALE: usize = 256;
 Examples, after `cargo xtask quickstart`:
   cargo run -p deepsim-eval -- reencode --runs runs/quickstart --out reencoded
   cargo run -p deepsim-eval -- reencode photo.jpg --runs runs/quickstart \\
-      --iterations 1,4,16")]
+      --iterations 1,4,16
+
+Several processes share the batches (torchrun, or RANK and WORLD_SIZE); rank 0
+prints and writes what one process would.")]
 pub struct Reencode {
     /// Images; none: those held out by the run.
     photos: Vec<PathBuf>,
@@ -54,8 +59,8 @@ pub struct Reencode {
     out: PathBuf,
 }
 
-impl super::run::Run for Reencode {
-    fn run(self, consent: &Consent) -> Result<()> {
+impl RunAmong for Reencode {
+    fn run_among(self, consent: &Consent, processes: &Processes) -> Result<()> {
         if self.photos.is_empty() {
             at_least_two("--images", self.images)?
         } else {
@@ -72,8 +77,23 @@ impl super::run::Run for Reencode {
         }
         let device = self.runs.device()?;
         let last = self.iterations.iter().copied().max().unwrap_or(1) as u64;
+        processes.check(device)?;
+        if processes.size() > 1 {
+            let photos: Vec<String> = self
+                .photos
+                .iter()
+                .map(|path| hash_file(path))
+                .collect::<std::result::Result<_, _>>()?;
+            let asked = [
+                ("--images", self.images.to_string()),
+                ("--iterations", format!("{:?}", self.iterations)),
+                ("--show", self.show.to_string()),
+                ("the digests of the images", photos.join(" ")),
+            ];
+            agree(processes, "reencode", &asked)?;
+        }
         let mut all = Vec::new();
-        self.runs.each(consent, device, |run| {
+        self.runs.each_among(processes, consent, device, |run| {
             let given = !self.photos.is_empty();
             let held = run.held_out(if given { SCALE } else { self.images })?;
             let source = if given {
@@ -81,12 +101,16 @@ impl super::run::Run for Reencode {
                 let photos = from_files(&self.photos, framing, &held.augment, device)?;
                 reencode::Photos::Given(photos)
             } else {
-                run.overlap(&held, warn)?;
+                if processes.leads() {
+                    run.overlap(&held, warn)?;
+                }
                 reencode::Photos::HeldOut(&held)
             };
-            let scale = Scale::measure(run, &held).while_running()?;
-            let bar = bar(source.count() as u64 * last, "photos × iterations");
-            let made = reencode::compute(
+            let scale = Scale::measure_among(processes, run, &held).while_running()?;
+            let total = source.count() as u64 * last;
+            let bar = bar_among(processes, total, "photos × iterations");
+            let made = reencode::compute_among(
+                processes,
                 run,
                 &source,
                 (&self.iterations, self.show),
@@ -95,6 +119,9 @@ impl super::run::Run for Reencode {
             )
             .while_running()?;
             bar.finish_and_clear();
+            if !processes.leads() {
+                return Ok(());
+            }
             let name = run_name(run);
             let source = &run.experiment.encoder;
             let mut sheet = Sheet::new(&format!(
@@ -111,6 +138,9 @@ impl super::run::Run for Reencode {
             all.extend(made.drift);
             Ok(())
         })?;
+        if !processes.leads() {
+            return Ok(());
+        }
         put(&all, reencode::text, "reencode", self.format, &self.out)
     }
 }

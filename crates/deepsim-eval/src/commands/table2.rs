@@ -10,11 +10,12 @@ use deepsim_eval::measure::metrics::Metrics;
 use deepsim_eval::run::runs;
 use deepsim_eval::show::format::{Format, render};
 use deepsim_eval::show::table2_text;
-use deepsim_experiment::{Clip, Consent};
+use deepsim_experiment::{Clip, Consent, Processes};
 
+use super::among::{RunAmong, agree, warn_once};
 use super::args::{Output, Runs};
-use super::print::{Result, at_least_two, no_runs, warn};
-use crate::progress::bar;
+use super::print::{Result, at_least_two, no_runs};
+use crate::progress::bar_among;
 
 /// Normalised errors of all runs beside the paper's Table 2.
 #[derive(clap::Args)]
@@ -28,7 +29,10 @@ different ones (of more than 2000 images: of the pairs of 2000, spread evenly).
 Rows of one table stand on the same images. Metrics: LPIPS (by VGG16, or by
 AlexNet where VGG16 had a part in the run), SSIM, PSNR, and how often
 EfficientNet-Lite0 gives a reconstruction the photo's own label. A metric whose
-network is the run's encoder or comparator is left out: the table says `shared`.")]
+network is the run's encoder or comparator is left out: the table says `shared`.
+
+Several processes share the batches (torchrun, or RANK and WORLD_SIZE); rank 0
+prints the numbers of one process.")]
 pub struct Table2 {
     #[command(flatten)]
     runs: Runs,
@@ -48,8 +52,8 @@ pub struct Table2 {
     output: Output,
 }
 
-impl super::run::Run for Table2 {
-    fn run(self, consent: &Consent) -> Result<()> {
+impl RunAmong for Table2 {
+    fn run_among(self, consent: &Consent, processes: &Processes) -> Result<()> {
         at_least_two("--images", self.images)?;
         let output = &self.output;
         let folder = runs::folder(self.runs.runs.clone())?;
@@ -59,6 +63,7 @@ impl super::run::Run for Table2 {
             Clip::Displayable
         };
         let device = self.runs.device()?;
+        processes.check(device)?;
         let count = table2::count(folder.as_deref())?;
         let needed = count > 0 && (self.judges || output.format != Format::Text);
         let metrics = if needed {
@@ -72,14 +77,25 @@ impl super::run::Run for Table2 {
                 shown(path)
             );
         }
+        if processes.size() > 1 {
+            let digest = metrics.as_ref().map(Metrics::digest).transpose()?;
+            let asked = [
+                ("--images", self.images.to_string()),
+                ("--no-clip", self.no_clip.to_string()),
+                ("the weights of the metrics", digest.unwrap_or_default()),
+            ];
+            agree(processes, "table2", &asked)?;
+        }
         let options = table2::Options {
             images: self.images,
             clip,
             consent,
             device,
             metrics: metrics.as_ref(),
+            processes,
         };
-        let bar = bar(count, "runs");
+        let bar = bar_among(processes, count, "runs");
+        let warn = warn_once(processes);
         let rows =
             table2::rows(folder.as_deref(), options, warn, |n| bar.inc(n)).while_running()?;
         bar.finish_and_clear();
@@ -92,6 +108,9 @@ impl super::run::Run for Table2 {
                 });
             }
             no_runs(self.runs.runs.as_deref());
+        }
+        if !processes.leads() {
+            return Ok(());
         }
         let mut text = render(&rows, output.format, table2_text::text)?;
         if self.judges && output.format == Format::Text {

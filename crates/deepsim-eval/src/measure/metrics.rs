@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use deepsim_experiment::Experiment;
+use deepsim_experiment::hash::hash_file;
 use deepsim_experiment::source::Source;
 use deepsim_nets::images::caffe_to_rgb;
 use deepsim_nets::metrics::{Lpips, WINDOW, classify, psnr, ssim};
@@ -73,6 +74,8 @@ const CLASSIFIER_SIDE: i64 = 224;
 pub struct Metrics {
     lpips: Vec<(NetKind, Lpips)>,
     classifier: Option<FeatureNet>,
+    /// Weights that are there.
+    files: Vec<PathBuf>,
     /// Weights that are not there.
     pub missing: Vec<PathBuf>,
 }
@@ -108,14 +111,18 @@ impl Metrics {
         let mut metrics = Metrics {
             lpips: Vec::new(),
             classifier: None,
+            files: Vec::new(),
             missing: Vec::new(),
         };
         let mut there = |name: &str| {
             let path = folder.join(name);
             let is = path.is_file();
-            if !is {
-                metrics.missing.push(path.clone());
-            }
+            let list = if is {
+                &mut metrics.files
+            } else {
+                &mut metrics.missing
+            };
+            list.push(path.clone());
             is.then_some(path)
         };
         let mut found = Vec::new();
@@ -135,6 +142,20 @@ impl Metrics {
             metrics.classifier = Some(FeatureNet::load(net, Tap::Logits, &path, device)?);
         }
         Ok(metrics)
+    }
+
+    /// Digest of the weights that are there.
+    ///
+    /// # Errors
+    /// A file that cannot be read any more.
+    pub fn digest(&self) -> Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        for path in &self.files {
+            let name = path.file_name().unwrap_or_default();
+            hasher.update(name.as_encoded_bytes());
+            hasher.update(hash_file(path)?.as_bytes());
+        }
+        Ok(hasher.finalize().to_hex().to_string())
     }
 
     /// Begins to measure a trained run.
@@ -197,7 +218,40 @@ impl Measuring<'_> {
     /// # Errors
     /// What the networks refuse.
     pub fn add(&mut self, photos: &Tensor, made: &Tensor) -> Result<()> {
+        let numbers = self.numbers(photos, made)?;
+        self.take(&numbers);
+        Ok(())
+    }
+
+    /// What there is to say of such images, for [`Measuring::take`]: of each metric the number of values, then they.
+    ///
+    /// # Errors
+    /// What the networks refuse.
+    pub fn numbers(&self, photos: &Tensor, made: &Tensor) -> Result<Vec<f64>> {
+        let values = self.values_of(photos, made)?;
+        let lists = values
+            .into_iter()
+            .map(|list| [vec![list.len() as f64], list].concat());
+        Ok(lists.flatten().collect())
+    }
+
+    /// Counts images that were looked at, here or by another process.
+    pub fn take(&mut self, numbers: &[f64]) {
+        let mut rest = numbers;
+        for list in &mut self.values {
+            let Some((&count, after)) = rest.split_first() else {
+                return;
+            };
+            let (own, after) = after.split_at(after.len().min(count as usize));
+            list.extend_from_slice(own);
+            rest = after;
+        }
+    }
+
+    /// LPIPS, SSIM, PSNR, top 1 and top 5 of each image.
+    fn values_of(&self, photos: &Tensor, made: &Tensor) -> Result<[Vec<f64>; 5]> {
         let _guard = tch::no_grad_guard();
+        let mut values: [Vec<f64>; 5] = Default::default();
         let (a, b) = (caffe_to_rgb(photos)?, caffe_to_rgb(made)?);
         let lpips = self
             .metrics
@@ -206,12 +260,12 @@ impl Measuring<'_> {
             .find(|(n, _)| Some(*n) == self.lpips_net);
         if let Some((_, lpips)) = lpips {
             let d = lpips.distance(&a, &b)?.f_to_kind(Kind::Double)?;
-            self.values[0].extend(Vec::<f64>::try_from(d.f_to_device(Device::Cpu)?)?);
+            values[0].extend(Vec::<f64>::try_from(d.f_to_device(Device::Cpu)?)?);
         }
         if a.size()[2] >= WINDOW && a.size()[3] >= WINDOW {
-            self.values[1].extend(ssim(&a, &b)?);
+            values[1].extend(ssim(&a, &b)?);
         }
-        self.values[2].extend(psnr(&a, &b)?);
+        values[2].extend(psnr(&a, &b)?);
         if let Some(net) = self
             .metrics
             .classifier
@@ -223,11 +277,11 @@ impl Measuring<'_> {
             for (own, theirs) in own.iter().zip(&theirs) {
                 let label = own.first();
                 let hit = |found: bool| f64::from(u8::from(found));
-                self.values[3].push(hit(theirs.first() == label));
-                self.values[4].push(hit(label.is_some_and(|w| theirs.contains(w))));
+                values[3].push(hit(theirs.first() == label));
+                values[4].push(hit(label.is_some_and(|w| theirs.contains(w))));
             }
         }
-        Ok(())
+        Ok(values)
     }
 
     /// The means so far.

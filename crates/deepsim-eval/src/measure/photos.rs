@@ -68,6 +68,16 @@ impl LeftOut {
         }
     }
 
+    /// How many were left out.
+    pub fn found(&self) -> usize {
+        self.found
+    }
+
+    /// How many may be.
+    pub fn allowed(&self) -> usize {
+        self.allowed
+    }
+
     fn take(&mut self, error: DataError) -> Result<()> {
         if !error.is_bad_image() || self.found == self.allowed {
             return Err(error.into());

@@ -1,5 +1,6 @@
 //! What distances are divided by: the N of the paper's Table 2.
 
+use deepsim_experiment::Processes;
 use deepsim_experiment::measure::{self, Norm};
 use deepsim_nets::metrics::sample_distances;
 use serde::Serialize;
@@ -25,8 +26,16 @@ impl Scale {
     /// # Errors
     /// Fewer than two images, unreadable ones, or images that are all the same; features that were recorded elsewhere.
     pub fn measure(run: &Loaded, of: &HeldOutImages) -> Result<Scale> {
+        Scale::measure_among(&Processes::alone(), run, of)
+    }
+
+    /// The same by several processes.
+    ///
+    /// # Errors
+    /// As [`Scale::measure`], and those of another process.
+    pub fn measure_among(processes: &Processes, run: &Loaded, of: &HeldOutImages) -> Result<Scale> {
         let encode = |x: &Tensor| -> Result<Tensor> { Ok(run.perception.encode(x)?) };
-        Scale::of(measure::norm(of.images(), Some(&encode))?)
+        Scale::of(measure::norm_among(processes, of.images(), Some(&encode))?)
     }
 
     /// From the normalisation of an evaluation that had an encoder.

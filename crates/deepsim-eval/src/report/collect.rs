@@ -9,7 +9,7 @@ use deepsim_data::terminal::path as shown;
 use deepsim_experiment::config::Gate;
 use deepsim_experiment::evaluate::{decode, held_out_features};
 use deepsim_experiment::measure::{self, Images, Norm};
-use deepsim_experiment::{Checkpoint, Clip, Consent};
+use deepsim_experiment::{Checkpoint, Clip, Consent, Processes};
 use deepsim_nets::images::clip_caffe;
 use tch::{Device, Tensor};
 
@@ -59,12 +59,14 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
         });
     }
     tell(Progress::Begin("table", entries.len() as u64));
+    let alone = Processes::alone();
     let asked = table2::Options {
         images: options.images,
         clip: Clip::Displayable,
         consent: options.consent,
         device: options.device,
         metrics: options.metrics,
+        processes: &alone,
     };
     let table = table2::rows(
         Some(options.runs),

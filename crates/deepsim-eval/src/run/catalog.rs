@@ -1,5 +1,6 @@
 //! What runs there are, and which question of the paper each one answers.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::terminal::{self, one_line, path as shown};
@@ -323,6 +324,12 @@ pub fn check(path: &Path) -> Result<()> {
         there,
         advice,
     })
+}
+
+/// What processes that evaluate some runs must agree on: their names, in order.
+pub fn facts<'a>(runs: impl IntoIterator<Item = &'a PathBuf>) -> BTreeMap<String, String> {
+    let names: Vec<String> = runs.into_iter().map(name).collect();
+    BTreeMap::from([("the list of runs".to_owned(), names.join(", "))])
 }
 
 /// Name of a run for files and labels: its folder's.

@@ -1,5 +1,6 @@
 //! A trained run, opened for reading.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use deepsim_data::terminal::path as shown;
@@ -154,6 +155,21 @@ impl Loaded {
             }
             Overlap::NotComparable(_) => None,
         })
+    }
+
+    /// What processes that evaluate it must agree on, by name: its name, and the digest of its checkpoint, whose manifest
+    /// says which experiment, weights and images are the run's.
+    ///
+    /// # Errors
+    /// None of ours.
+    pub fn facts(&self) -> Result<BTreeMap<String, String>> {
+        let manifest = self.checkpoint.manifest.sealed();
+        let manifest = manifest.map_err(|e| EvalError::Format(e.to_string()))?;
+        let digest = blake3::hash(&manifest).to_hex().to_string();
+        Ok(BTreeMap::from([
+            ("the run".to_owned(), catalog::name(&self.path)),
+            ("the checkpoint of the run".to_owned(), digest),
+        ]))
     }
 
     /// The training images, checked to be those of the training.

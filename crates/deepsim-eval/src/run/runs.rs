@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use deepsim_data::terminal::path as shown;
-use deepsim_experiment::Consent;
 use deepsim_experiment::run_dir::find_runs;
+use deepsim_experiment::{Consent, Processes};
 use tch::Device;
 
 use crate::error::{EvalError, Result};
+use crate::run::catalog;
 use crate::run::loaded::Loaded;
 
 /// The folder that was asked for, or `runs` where it exists.
@@ -32,7 +33,8 @@ pub fn needed(asked: Option<PathBuf>) -> Result<PathBuf> {
 }
 
 /// Does something with each run of a folder (or the one run that it is), one at a time in
-/// memory. Runs that cannot be opened are told through `warn` and left out.
+/// memory. Runs that cannot be opened are told through `warn` and left out. Several processes do it together, run by run:
+/// what one leaves out all leave out.
 ///
 /// # Errors
 /// No folder, no run that opens, or the first error of `work`.
@@ -40,20 +42,28 @@ pub fn each(
     asked: Option<PathBuf>,
     consent: &Consent,
     device: Device,
+    processes: &Processes,
     mut warn: impl FnMut(String),
     mut work: impl FnMut(&Loaded) -> Result<()>,
 ) -> Result<()> {
     let parent = needed(asked)?;
     let paths = find_runs(&parent)?;
+    processes.agree::<EvalError>(&catalog::facts(&paths))?;
     let (count, alone) = (paths.len(), paths.len() == 1);
     let mut worked = 0;
     for path in paths {
-        match Loaded::open(&path, consent, device).and_then(|run| work(&run)) {
-            Ok(()) => worked += 1,
+        let done = Loaded::open(&path, consent, device).and_then(|run| {
+            processes.agree::<EvalError>(&run.facts()?)?;
+            work(&run)
+        });
+        let ends = |error: &EvalError| {
+            let fails = !error.is_elsewhere() && error.is_running() && error.exit_code() == 1;
             // The only one: its own error says more than that nothing was found.
-            Err(error) if alone => return Err(error),
             // What cannot be used, or not for this, is left out; a failure of the work itself is one.
-            Err(error) if error.is_running() && error.exit_code() == 1 => return Err(error),
+            alone || error.ends_all() || fails
+        };
+        match processes.settled(done, ends)? {
+            Ok(()) => worked += 1,
             Err(error) => warn(format!("{} left out: {error}", shown(path))),
         }
     }
