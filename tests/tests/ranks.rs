@@ -66,6 +66,11 @@ fn processes_that_train_together_make_the_run_of_one() {
                 assert_eq!(printed.contains("done: step 6"), rank == 0, "{printed}");
             }
             losses_agree(&lab.at(&out), &lab.at(&whole));
+            // The log says what the sums of a step take, where there are any.
+            let sums = column(&lab.at(&out), "sums_s");
+            assert_eq!(sums.len(), 6);
+            assert!(sums.iter().all(|s| s.as_f64().is_some_and(|s| s > 0.0)));
+            assert!(column(&lab.at(&whole), "sums_s").is_empty());
             assert_eq!(names(&lab.at(&out)), names(&lab.at(&whole)));
         }
     }

@@ -13,7 +13,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deepsim_data::terminal::one_line;
 use deepsim_experiment::{config, rendezvous};
@@ -42,6 +42,8 @@ pub struct Ranks {
     /// Number of this process on its machine, where the launcher says it.
     local: Option<usize>,
     reducer: Reducer,
+    /// Time in sums since it was last asked for.
+    in_sums: Cell<Duration>,
 }
 
 /// What rank 0 has come to, when it has done alone what is due.
@@ -68,6 +70,7 @@ impl Ranks {
             agreed: Cell::new(false),
             local: None,
             reducer: Reducer::default(),
+            in_sums: Cell::default(),
         }
     }
 
@@ -95,6 +98,7 @@ impl Ranks {
             agreed: Cell::new(false),
             local,
             reducer: Reducer::default(),
+            in_sums: Cell::default(),
         })
     }
 
@@ -202,31 +206,29 @@ impl Ranks {
         })
     }
 
-    /// What all processes have found in a phase, the whole batch's.
+    /// What all processes have found in a phase, the whole batch's. The next call with gradients of the same network changes
+    /// them: they are to be used before.
     ///
     /// # Errors
     /// A process that does not answer in time, or is gone.
     pub fn total(&self, plan: &Plan, parts: Parts) -> Result<Sums> {
-        match (&self.group, plan.shards) {
+        let begun = Instant::now();
+        let sums = match (&self.group, plan.shards) {
             (Some(group), Some(_)) => parts.added_in_order(group),
-            _ => {
+            (Some(group), None) => {
                 let mut sums = parts.added()?;
-                self.sum_(&mut sums)?;
+                self.reducer.sum_(group, &mut sums).map_err(lost)?;
                 Ok(sums)
             }
-        }
+            (None, _) => parts.added(),
+        };
+        self.in_sums.set(self.in_sums.get() + begun.elapsed());
+        sums
     }
 
-    /// Sums over all processes of what a phase has found: the whole batch's. The next call with gradients of the same
-    /// network changes them: they are to be used before.
-    ///
-    /// # Errors
-    /// A process that does not answer in time, or is gone.
-    pub fn sum_(&self, sums: &mut Sums) -> Result<()> {
-        let Some(group) = &self.group else {
-            return Ok(());
-        };
-        self.reducer.sum_(group, sums).map_err(lost)
+    /// Time that this process has spent in sums since the last call, also waiting for slower ones; none for one process.
+    pub(crate) fn time_in_sums(&self) -> Option<Duration> {
+        self.group.as_ref().map(|_| self.in_sums.take())
     }
 
     /// The signal that has asked any of the processes to stop, as its exit code.

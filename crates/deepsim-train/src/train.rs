@@ -412,7 +412,7 @@ impl<'a> Training<'a> {
             f64::NAN
         };
         self.logged = (Instant::now(), step);
-        let entries = log_entries(
+        let mut entries = log_entries(
             &means,
             &self.state,
             self.experiment,
@@ -420,6 +420,13 @@ impl<'a> Training<'a> {
             &self.watch,
             self.state.quarantined.len(),
         );
+        if let Some(time) = self.ranks.time_in_sums()
+            && step > before
+        {
+            // Of a step.
+            let seconds = time.as_secs_f64() / (step - before) as f64;
+            entries.push((Cow::Borrowed("sums_s"), seconds.into()));
+        }
         if step > before {
             self.progress
                 .report(step, &means, images_per_s, gate_name(&self.state));

@@ -7,46 +7,80 @@
 use anyhow::{Context, Result, bail};
 use deepsim_experiment::Experiment;
 use deepsim_experiment::config;
+use deepsim_experiment::source::NetSource;
 use deepsim_nets::layers::op::Op;
 use deepsim_nets::layers::shape::Extent;
-use deepsim_nets::{DiscriminatorSpec, NetKind, Tap};
+use deepsim_nets::{Code, LatentSpec, NetKind, Tap};
 
-use crate::networks::networks;
+use crate::networks::network;
 
 /// Forward operations of a network for one image, layer by layer.
 type Forward = Vec<f64>;
 
-/// GFLOP of one iteration.
+/// GFLOP of one iteration in which every network is updated.
 ///
 /// # Errors
-/// An experiment whose sizes do not fit.
-pub fn gflop(experiment: &Experiment, d: &DiscriminatorSpec) -> Result<f64> {
+/// An experiment whose sizes do not fit, or whose images are compared in what is no network.
+pub fn gflop(experiment: &Experiment) -> Result<f64> {
+    let train = &experiment.config.train;
     let crop = i64::from(experiment.config.data.crop);
-    let (e, c) = networks(experiment)?;
-    let encoder = frozen(e.net, e.tap, crop)?;
-    let comparator = frozen(e.net, c.tap, crop)?;
-    let deeper = if total(&encoder) > total(&comparator) {
-        &encoder
-    } else {
-        &comparator
-    };
+    let encoder = network(&experiment.encoder)?;
+    let read = frozen(encoder.net, encoder.tap, crop)?;
     let spec = &experiment.generator;
     let g = learned(&spec.layers()?, Extent::of(spec.entering()))?;
-    let d = learned(&d.layers()?, Extent::image(crop, crop))?;
-    let d_again = match experiment.config.train.discriminator_passes {
-        // Once more on generated images, for their gradient.
-        config::DiscriminatorPasses::Paper => 2.0 * total(&d),
-        // The pass that trains D goes on to the images: only its first layer's input is new.
-        config::DiscriminatorPasses::One => first(&d),
+    // Passes of frozen networks over the photos.
+    let mut photos = Vec::new();
+    let mut per_image = match experiment.config.latent {
+        // The gradient goes on from the generator's first layer to the encoder.
+        Some(latent) => trained(&read) + 3.0 * heads(encoder, latent, crop)? + 3.0 * total(&g),
+        None => {
+            share(&mut photos, encoder, total(&read));
+            trained(&g)
+        }
     };
-    let per_image = total(deeper)
-        + trained(&g)
+    if let Some(spec) = experiment.trained_discriminator() {
+        let d = learned(&spec.layers()?, Extent::image(crop, crop))?;
+        let again = match train.discriminator_passes {
+            // Once more on generated images, for their gradient.
+            config::DiscriminatorPasses::Paper => 2.0 * total(&d),
+            // The pass that trains D goes on to the images: only its first layer's input is new.
+            config::DiscriminatorPasses::One => first(&d),
+        };
         // D on real images and on generated images; its first layer's input takes no gradient.
-        + 2.0 * trained(&d)
-        + d_again
-        // The comparator on generated images, and their gradient.
-        + 2.0 * total(&comparator);
-    Ok(per_image * experiment.config.train.batch_size as f64 / 1e9)
+        per_image += 2.0 * trained(&d) + again;
+    }
+    for comparator in experiment.compared() {
+        let source = network(&comparator.source)?;
+        let forward = total(&frozen(source.net, source.tap, crop)?);
+        share(&mut photos, source, forward);
+        // On generated images, and their gradient.
+        per_image += 2.0 * forward;
+    }
+    per_image += photos.iter().map(|(_, forward)| forward).sum::<f64>();
+    Ok(per_image * train.batch_size as f64 / 1e9)
+}
+
+/// Adds a pass over the photos: networks with the same weights share one, up to the deeper layer.
+fn share<'a>(photos: &mut Vec<(&'a NetSource, f64)>, source: &'a NetSource, forward: f64) {
+    let same = |known: &NetSource| known.net == source.net && known.weights == source.weights;
+    match photos.iter_mut().find(|(known, _)| same(known)) {
+        Some((_, deepest)) => *deepest = deepest.max(forward),
+        None => photos.push((source, forward)),
+    }
+}
+
+/// Forward operations of the layers behind an encoder that learns.
+fn heads(encoder: &NetSource, latent: LatentSpec, crop: i64) -> Result<f64> {
+    let features = encoder.net.feature_shape(encoder.tap, crop)?.len();
+    Ok(2.0 * product(&[number_of_heads(latent), features, latent.size]))
+}
+
+/// Two for codes that are drawn: mean and variance.
+pub fn number_of_heads(latent: LatentSpec) -> i64 {
+    match latent.code {
+        Code::Gaussian => 2,
+        Code::Plain => 1,
+    }
 }
 
 fn total(layers: &Forward) -> f64 {
@@ -138,19 +172,34 @@ fn learned(ops: &[Op], mut x: Extent) -> Result<Forward> {
 
 #[cfg(test)]
 mod tests {
-    use deepsim_nets::FeatureBranch;
+    use std::path::Path;
 
     use super::*;
     use crate::work::Training;
 
     fn of(work: &str) -> f64 {
-        let experiment = Training::find(work).unwrap().experiment("fp32").unwrap();
-        let spec = DiscriminatorSpec {
-            crop: i64::from(experiment.config.data.crop),
-            features: FeatureBranch::Off,
-            architecture: Default::default(),
-        };
-        gflop(&experiment, &spec).unwrap()
+        gflop(&Training::find(work).unwrap().experiment("fp32").unwrap()).unwrap()
+    }
+
+    fn of_file(name: &str) -> f64 {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+        gflop(&Experiment::load(&folder.join(name), &[]).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_takes_no_part_is_not_counted_and_an_encoder_that_learns_is() {
+        let fc6 = of_file("fc6.toml");
+        assert!((fc6 - of("fc6_b64")).abs() < 1e-9);
+        // Neither comparator nor discriminator, then no comparator, then no discriminator.
+        let image = of_file("image-loss/fc6.toml");
+        let [no_feat, no_adv] = ["fc6-adv-image", "fc6-feat-image"]
+            .map(|name| of_file(&format!("ablations/{name}.toml")));
+        assert!(image < no_feat.min(no_adv) && no_feat.max(no_adv) < fc6);
+        // Counted apart, the two leave out what the image loss alone leaves out.
+        assert!(((fc6 - no_feat) + (fc6 - no_adv) - (fc6 - image)).abs() < 1e-6 * fc6);
+        // Another comparator shares no pass over the photos; the learning encoder takes gradients.
+        assert!(of_file("comparators/fc6-videonet.toml") > fc6);
+        assert!(of_file("vae-alexnet.toml") > fc6);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Not a tool for people: it speaks the protocol of [`serve`] on its standard streams.
 
+mod counts;
 mod distances;
 mod flops;
 mod gemm;
@@ -54,6 +55,12 @@ enum Command {
         #[arg(long, default_value = "cpu")]
         device: String,
     },
+    /// Print what a step of experiments computes, and the weights whose gradients it sums over processes, as JSON
+    Counts {
+        /// Experiment files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Evaluate so many synthetic images at 227 pixels and print the peak of resident memory as JSON
     Memory {
         /// Images
@@ -80,6 +87,7 @@ fn run(command: Command) -> Result<()> {
         Command::Inputs { work, folder } => {
             inputs::write(&training(&work)?.experiment("fp32")?, &folder)
         }
+        Command::Counts { files } => counts::run(&files),
         Command::Memory { images, folder } => memory::run(images, &folder),
         Command::Work {
             work,

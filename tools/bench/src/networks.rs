@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use deepsim_experiment::Experiment;
-use deepsim_experiment::source::NetSource;
+use deepsim_experiment::source::{NetSource, Source};
 use deepsim_nets::Discriminator;
 use deepsim_train::state::State;
 
@@ -25,4 +25,13 @@ pub fn networks(experiment: &Experiment) -> Result<(&NetSource, &NetSource)> {
         (Some(encoder), [Some(comparator)]) => Ok((encoder, comparator)),
         _ => bail!("the benchmark needs networks as encoder and as the only comparator"),
     }
+}
+
+/// A source that is a network of ours.
+///
+/// # Errors
+/// Another source: what it computes is not known.
+pub fn network(source: &Source) -> Result<&NetSource> {
+    let network = source.network();
+    network.context("operations are counted for networks of ours alone")
 }

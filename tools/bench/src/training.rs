@@ -12,7 +12,7 @@ use tch::{Device, Tensor};
 use crate::serve::serve;
 use crate::state::Bench;
 use crate::work::Training;
-use crate::{flops, inputs, networks, phases};
+use crate::{flops, inputs, phases};
 
 /// Images of the trial that chooses between fp32 and bf16.
 const TRIAL: i64 = 16;
@@ -34,12 +34,11 @@ pub fn run(work: &Training, folder: &Path, precision: &str, device: Device) -> R
     let losses = (0..inputs::WARM_UP)
         .map(|_| Ok(as_json(&bench.iterate()?)))
         .collect::<Result<Vec<Value>>>()?;
-    let d = networks::discriminator(&bench.state)?.spec();
     let facts = json!({
         "precision": precision,
         "threads": tch::get_num_threads(),
         "checks": losses,
-        "gflop": flops::gflop(&bench.experiment, d)?,
+        "gflop": flops::gflop(&bench.experiment)?,
     });
     let bench = std::cell::RefCell::new(bench);
     serve(

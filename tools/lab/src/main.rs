@@ -105,7 +105,7 @@ enum Command {
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Args),
 
-    /// Time what processes exchange that train together
+    /// Time exchanges and steps of processes that train together, and model those of GPUs
     #[command(after_help = dist::EXAMPLES)]
     Dist(dist::Args),
 

@@ -45,6 +45,7 @@ fn wrong_words_are_refused() {
     );
     refused(&["goldens", "--check", "none.json"], "none.json");
     refused(&["goldens"], "--record");
+    refused(&["dist", "--only", "links"], "invalid value 'links'");
 }
 
 #[test]

@@ -186,7 +186,7 @@ Examples:
     #[command(disable_help_flag = true)]
     Bench(Lab),
 
-    /// Time what processes exchange that train together
+    /// Time exchanges and steps of processes that train together, and model those of GPUs
     #[command(disable_help_flag = true)]
     Dist(Lab),
 }
