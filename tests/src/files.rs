@@ -20,7 +20,7 @@ pub fn metrics(run: &Path) -> Vec<Value> {
 /// Step, losses, gate and counters of every log line: all that must be equal where two runs are
 /// equal, numbers to their last digit.
 pub fn losses(run: &Path) -> Vec<String> {
-    let of_the_clock = ["images_per_s"];
+    let of_the_clock = ["images_per_s", "sums_s"];
     metrics(run)
         .into_iter()
         .map(|mut line| {

@@ -10,8 +10,9 @@ use deepsim_tests::faces;
 use deepsim_tests::files::{checkpoint_steps, column, names};
 use deepsim_tests::lab::{ENDLESS, Lab};
 use deepsim_tests::process::{Ran, Running, root};
-use deepsim_tests::ranks::{begun, free_port, placed, trained};
+use deepsim_tests::ranks::{begun, bits, free_port, placed, trained};
 use rustix::process::Signal;
+use safetensors::SafeTensors;
 
 /// Smooth steps: Adam's would amplify rounding where a gradient is nearly zero.
 const SMOOTH: &str = "--set optimizer.generator.eps=1 --set optimizer.discriminator.eps=1";
@@ -42,6 +43,65 @@ fn losses_are_near(found: &Path, expected: &Path, tolerance: f64) {
                 _ => found == expected,
             };
             assert!(same, "{key}: {found} is not {expected}");
+        }
+    }
+}
+
+/// How far weights of the newest checkpoints lie apart, all of a network's together, relative.
+fn weights_apart(found: &Path, expected: &Path) -> Vec<(String, f64)> {
+    let (found, expected) = (bits(found).1, bits(expected).1);
+    let numbers = |bytes: &[u8]| -> Vec<f64> {
+        let tensors = SafeTensors::deserialize(bytes).unwrap();
+        let mut tensors = tensors.tensors();
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        let values = tensors
+            .iter()
+            .flat_map(|(_, tensor)| tensor.data().chunks_exact(4));
+        let values = values.map(|four| f32::from_le_bytes(four.try_into().unwrap()));
+        values.map(f64::from).collect()
+    };
+    let networks = expected
+        .iter()
+        .filter(|(file, _)| *file != "state.safetensors");
+    networks
+        .map(|(file, bytes)| {
+            let (found, expected) = (numbers(&found[file]), numbers(bytes));
+            assert_eq!(found.len(), expected.len(), "{file}");
+            let pairs = found.iter().zip(&expected);
+            let squares: f64 = pairs.map(|(a, b)| (a - b).powi(2)).sum();
+            let norm: f64 = expected.iter().map(|b| b * b).sum();
+            (file.clone(), (squares / norm).sqrt())
+        })
+        .collect()
+}
+
+/// Micro-batches and processes together are the same batch.
+#[test]
+fn weights_after_eight_steps_are_those_of_one_process() {
+    let codes = "--set latent.size=6 --set latent.code=gaussian --set loss.kl=0.01 \
+         --set optimizer.encoder.lr=1e-3 --set optimizer.encoder.beta1=0.9 --set optimizer.encoder.beta2=0.999 \
+         --set optimizer.encoder.eps=1e-8 --set optimizer.encoder.weight_decay=0";
+    let image =
+        "--set loss.feat=0 --set loss.adv=0 --set loss.img=500 --set pixels.distance=ms-ssim";
+    let lab = Lab::new();
+    for (name, sets) in [
+        ("paper", "--set train.discriminator_passes=paper"),
+        ("one", "--set train.discriminator_passes=one"),
+        ("codes", codes),
+        ("ms-ssim", image),
+    ] {
+        let arguments = format!("{sets} --steps 8");
+        let whole = format!("{name}-whole");
+        lab.train_into(&whole, &arguments).exits(0);
+        for (size, parts) in [(4, 1), (2, 2)] {
+            let out = format!("{name}-{size}-{parts}");
+            let arguments = format!("{arguments} --set train.accumulate={parts}");
+            for ran in trained(&lab, &out, size, &arguments) {
+                ran.exits(0);
+            }
+            for (file, far) in weights_apart(&lab.at(&out), &lab.at(&whole)) {
+                assert!(far < 2e-4, "{out}: {file} {far:.1e}");
+            }
         }
     }
 }

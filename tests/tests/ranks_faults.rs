@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,48 +13,12 @@ use deepsim_nets::{NetKind, init};
 use deepsim_tests::files::{self, checkpoint_steps, losses, steps_logged, tensors};
 use deepsim_tests::lab::{ENDLESS, Lab};
 use deepsim_tests::process::{Ran, Running, python, root, run_by};
+use deepsim_tests::ranks::{begun, free_port, placed, started, trained};
 use rustix::process::{Pid, Signal, kill_process};
 use safetensors::tensor::{Dtype, TensorView};
 
 /// What the others say of a process that is gone or hangs.
 const LOST: &str = "another process of this training has ended or does not answer";
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-/// A process of a world of so many, at a port of rank 0.
-fn placed(mut command: Command, rank: usize, size: usize, port: u16) -> Command {
-    command
-        .env("RANK", rank.to_string())
-        .env("WORLD_SIZE", size.to_string())
-        .env("MASTER_ADDR", "127.0.0.1")
-        .env("MASTER_PORT", port.to_string())
-        .env("OMP_NUM_THREADS", "1");
-    command
-}
-
-/// Starts these commands as the ranks of one world.
-fn started(commands: Vec<Command>) -> Vec<Running> {
-    let (port, size) = (free_port(), commands.len());
-    let ranks = commands.into_iter().enumerate();
-    ranks
-        .map(|(rank, command)| Running::start(&mut placed(command, rank, size, port)))
-        .collect()
-}
-
-/// Begins to train with one process for each of these arguments.
-fn begun(lab: &Lab, out: &str, arguments: &[String]) -> Vec<Running> {
-    let commands = arguments.iter().map(|own| lab.train_command(out, own));
-    started(commands.collect())
-}
-
-/// Trains with so many processes; what each has said, by rank.
-fn trained(lab: &Lab, out: &str, size: usize, arguments: &str) -> Vec<Ran> {
-    let ranks = begun(lab, out, &vec![arguments.to_owned(); size]);
-    all_end(ranks)
-}
 
 fn all_end(ranks: Vec<Running>) -> Vec<Ran> {
     let ranks = ranks.into_iter();

@@ -121,7 +121,7 @@ fn each_image_has_its_own_features() {
 /// Each process has its images' features.
 #[test]
 fn several_processes_train_the_same_bits_on_recorded_features() {
-    same_bits(&lab("normalize = \"zscore\""), "run", "--steps 4");
+    same_bits(&lab("normalize = \"zscore\""), "run", &[2], "--steps 4");
 }
 
 #[test]

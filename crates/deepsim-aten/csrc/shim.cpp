@@ -77,6 +77,9 @@ int deepsim_autocast_set(int cuda, int enabled, char* err, size_t err_len) {
   });
 }
 
+// Whether autocast keeps the casts that it makes in this thread.
+void deepsim_keep_casts(int on) { at::autocast::set_autocast_cache_enabled(on != 0); }
+
 // leaky_relu_ with a slope of the caller's (tch binds only the default slope), in place and
 // recorded by autograd.
 int deepsim_leaky_relu_(void* x, double slope, char* err, size_t err_len) {

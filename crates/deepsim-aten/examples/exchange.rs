@@ -16,6 +16,8 @@ const MEGABYTE: i64 = 250_000;
 const TIMEOUT: Duration = Duration::from_secs(120);
 const USAGE: &str = "give two numbers: processes and repetitions";
 
+/// By name: whether a work needs a loss, and the work.
+type Works = Vec<(&'static str, bool, Work)>;
 /// Seconds of every repetition of each work, by its name.
 type Times = Vec<(&'static str, Vec<f64>)>;
 /// What is timed. Some are given a loss, whose forward pass is not timed.
@@ -86,8 +88,8 @@ fn measure(size: i64, repetitions: i64, rank: i64, port: u16) -> Result<Times, B
     Ok(measured)
 }
 
-/// By name: whether a work needs a loss, and the work.
-fn works(network: &Network) -> Result<Vec<(&'static str, bool, Work)>, Box<dyn Error>> {
+/// What is timed, in this order.
+fn works(network: &Network) -> Result<Works, Box<dyn Error>> {
     // Zeros: their sums stay finite, however often they are taken.
     let zeros = |elements: i64| Tensor::zeros([elements], (Kind::Float, Device::Cpu));
     let flat = zeros(50 * MEGABYTE);

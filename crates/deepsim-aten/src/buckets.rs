@@ -80,7 +80,7 @@ impl ProcessGroup {
         let pointers: Vec<*mut c_void> = tensors.iter().map(|tensor| raw(tensor)).collect();
         let mut out = std::ptr::null_mut();
         // SAFETY: a live group and `count` live `at::Tensor*`, of which the shim keeps copies; it catches exceptions.
-        explained(0, |err, len| unsafe {
+        self.in_turn(|err, len| unsafe {
             deepsim_group_all_reduce_start(
                 self.raw,
                 pointers.as_ptr(),
@@ -231,7 +231,7 @@ impl Buckets {
     /// [`Buckets::take_back`] puts them there.
     ///
     /// No other exchange may be made before, in any process: so it is not for networks that exchange the statistics of
-    /// batch normalisation in their backward pass ([`ProcessGroup::summed`]), which fails then.
+    /// batch normalisation in their backward pass ([`summed`](crate::summed)), which fails then.
     ///
     /// # Errors
     /// Weights that do not train, take no part in the loss or are others than the buffer is for, a loss that is no number
@@ -253,7 +253,7 @@ impl Buckets {
         // SAFETY: a live group and live `at::Tensor*`; weights, places and their buckets are equally many (checked
         // above, and by `new`), each bucket is one of `buckets`, as many as `sent`. The shim keeps copies of what it
         // needs after the call, and catches exceptions.
-        explained(0, |err, len| unsafe {
+        group.in_turn(|err, len| unsafe {
             deepsim_group_backward(
                 group.raw,
                 raw(loss),

@@ -29,11 +29,16 @@ thread_local! {
 
 /// Runs `body` in this thread as one of those that have parts of a batch.
 pub(crate) fn among<T>(others: Option<Rc<dyn Others>>, body: impl FnOnce() -> T) -> T {
+    /// Those before come back, also when `body` panics.
+    struct Before(Option<Rc<dyn Others>>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            OTHERS.set(self.0.take());
+        }
+    }
     FAILED.set(None);
-    let before = OTHERS.replace(others);
-    let result = body();
-    OTHERS.set(before);
-    result
+    let _before = Before(OTHERS.replace(others));
+    body()
 }
 
 /// Runs `body` in this thread with [`summed`] over all processes of a group, which all run the same.
@@ -174,4 +179,35 @@ pub fn sum_in_order(group: Option<&ProcessGroup>, shards: &[Tensor]) -> Result<T
     };
     flat.and_then(|flat| flat.f_view(first.size().as_slice()))
         .map_err(torch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Twice;
+
+    impl Others for Twice {
+        fn sum(&self, own: &Tensor) -> Result<Tensor, AtenError> {
+            Ok(own + own)
+        }
+
+        fn leads(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn others_are_there_while_a_body_runs_also_one_that_panics() {
+        let one = Tensor::from_slice(&[1.0]);
+        among(Some(Rc::new(Twice)), || {
+            assert_eq!(summed(&one).unwrap().double_value(&[0]), 2.0);
+            assert!(has_others() && !leads());
+        });
+        let panic = catch_unwind(|| among(Some(Rc::new(Twice)), || panic!("ill")));
+        assert!(panic.is_err() && !has_others() && leads());
+        let error = summed(&one).unwrap_err().to_string();
+        assert!(error.contains("where there are none"), "{error}");
+        assert!(take_failure().is_some() && take_failure().is_none());
+    }
 }

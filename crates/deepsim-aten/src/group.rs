@@ -211,7 +211,10 @@ impl ProcessGroup {
     }
 
     /// Makes a call while no other thread makes one.
-    fn in_turn(&self, call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), AtenError> {
+    pub(crate) fn in_turn(
+        &self,
+        call: impl FnOnce(*mut c_char, usize) -> c_int,
+    ) -> Result<(), AtenError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         explained(0, call)
     }

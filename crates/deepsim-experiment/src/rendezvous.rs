@@ -33,12 +33,15 @@ fn refused(reason: String) -> ExperimentError {
     ExperimentError::Ranks(reason)
 }
 
-/// Where the processes meet, as PyTorch's variables say. None for one process: without RANK and WORLD_SIZE, or in a world of
-/// one.
+/// Where the processes of a `program` meet, as PyTorch's variables say. None for one process: without RANK and WORLD_SIZE, or
+/// in a world of one.
 ///
 /// # Errors
 /// [`ExperimentError::Ranks`]: variables that are missing or contradict each other.
-pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Rendezvous>> {
+pub fn read(
+    program: &str,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<Rendezvous>> {
     let number = |name: &str| -> Result<Option<i64>> {
         let Some(text) = variable(name) else {
             return Ok(None);
@@ -81,7 +84,7 @@ pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Rendezvo
     let port = port.ok_or_else(|| {
         refused("MASTER_PORT is not set, or no port: 1 to 65535 on the host of rank 0".to_owned())
     })?;
-    // torchrun's agent serves the store, and a restarted group must not find the keys of the one before.
+    // torchrun's agent serves the store: neither a restarted group nor another program must find the keys of the one before.
     let agent = variable("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True");
     let restarts = variable("TORCHELASTIC_RESTART_COUNT").unwrap_or_default();
     let run = variable("TORCHELASTIC_RUN_ID").unwrap_or_default();
@@ -91,7 +94,7 @@ pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Rendezvo
         rank,
         size,
         serves: rank == 0 && !agent,
-        prefix: format!("deepsim/{run}/{restarts}"),
+        prefix: format!("{program}/{run}/{restarts}"),
     }))
 }
 
@@ -100,7 +103,7 @@ mod tests {
     use super::*;
 
     fn at(set: &[(&str, &str)]) -> Result<Option<Rendezvous>> {
-        read(|name| {
+        read("deepsim", |name| {
             let found = set.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         })

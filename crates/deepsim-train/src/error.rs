@@ -115,6 +115,15 @@ pub enum TrainError {
     /// Another process of the training is gone, or does not answer.
     #[error("another process of this training has ended or does not answer: {0}")]
     Peer(String),
+    /// Processes that have made the same steps and have different weights.
+    #[error(
+        "after step {step} the processes have different weights, which the same steps never give: a processor or a memory may \
+         be faulty"
+    )]
+    Apart {
+        /// The step.
+        step: u64,
+    },
     /// The thread pool could not be set up.
     #[error("train.threads: {0}")]
     Threads(String),
@@ -249,6 +258,7 @@ impl TrainError {
     pub fn exit_code(&self) -> u8 {
         match self {
             TrainError::NotFinite { .. }
+            | TrainError::Apart { .. }
             | TrainError::Hopeless { .. }
             | TrainError::Moved { .. }
             | TrainError::Gone { .. }

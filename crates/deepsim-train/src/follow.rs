@@ -52,7 +52,8 @@ pub(crate) fn follow(
         let seed = iteration_seed(settings.seed, own.state.step);
         iterate_among(ranks, &mut own.state, &own.perception, &images, &plan, seed)?;
         let step = own.state.step;
-        ranks.stop(stop.asked())?;
+        let due = step.is_multiple_of(settings.checkpoint_every) || step == settings.steps;
+        ranks.stop(stop.asked(), &own.state, due)?;
         stop.something_to_save();
         // Rank 0 saves before any process ends: an agent that sees one end ends the others.
         if let Some(code) = obey(ranks, step)? {

@@ -203,9 +203,8 @@ impl Inputs {
         check_size(experiment, &test)?;
         spec.check(&data)?;
         let device = ranks.device(&request.device)?;
-        let leaves_out = experiment.config.data.bad_images() != BadImages::Fail;
-        ranks.check(device, leaves_out)?;
-        ranks.exchange_in(settings.reduce, request.intent == Intent::Resume)?;
+        ranks.check(device, experiment)?;
+        ranks.exchange_in(settings.reduce);
         let share = ranks.share(settings.batch_size, settings.shards())?;
         set_threads(settings.threads, device);
         deepsim_nets::flush_denormals();
@@ -302,6 +301,11 @@ pub(crate) fn facts(experiment: &Experiment, manifest: &Manifest) -> BTreeMap<St
         .collect();
     let train = &experiment.config.train;
     facts.insert("train.steps".to_owned(), train.steps.to_string());
+    // Where one is due they compare their weights.
+    facts.insert(
+        "train.checkpoint_every".to_owned(),
+        train.checkpoint_every.to_string(),
+    );
     // Other kernels round differently, and the weights would drift apart.
     if let Ok(capability) = deepsim_nets::capability() {
         let name = "the processor's instruction set".to_owned();
@@ -576,6 +580,8 @@ fn batches(experiment: &Experiment, test: &Dataset, share: Slice) -> Vec<i64> {
 fn trained_at_once(experiment: &Experiment, share: Slice) -> Vec<i64> {
     let settings = &experiment.config.train;
     let parts = match settings.shards() {
+        // They pass side by side.
+        Some(_) if experiment.normalises_batches() => vec![share],
         Some(shards) => share.shards(shards as i64),
         None => Slice::split(share.len, settings.accumulate as i64),
     };

@@ -15,8 +15,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use deepsim_data::BadImages;
 use deepsim_data::terminal::one_line;
-use deepsim_experiment::{config, rendezvous};
+use deepsim_experiment::{Experiment, config, rendezvous};
 use deepsim_nets::params::NamedTensors;
 use deepsim_nets::{AtenError, GroupError, ProcessGroup, in_turns, over_group, take_failure};
 use tch::{Device, Tensor};
@@ -83,7 +84,7 @@ impl Ranks {
     ///
     /// [`ExperimentError::Ranks`]: deepsim_experiment::ExperimentError::Ranks
     pub fn join(variable: impl Fn(&str) -> Option<String>, patience: Duration) -> Result<Ranks> {
-        let Some(at) = rendezvous::read(&variable)? else {
+        let Some(at) = rendezvous::read("deepsim-train", &variable)? else {
             return Ok(Ranks::alone());
         };
         let local = placing::local(&variable)?;
@@ -235,12 +236,21 @@ impl Ranks {
     ///
     /// # Errors
     /// A process that does not answer in time, or is gone.
-    pub(crate) fn stop(&self, asked: Option<u8>) -> Result<Option<u8>> {
-        if self.group.is_none() {
+    ///
+    /// Where a checkpoint of `state` is due, all compare their weights first: steps that are the same give the same bits.
+    pub(crate) fn stop(&self, asked: Option<u8>, state: &State, due: bool) -> Result<Option<u8>> {
+        let Some(group) = &self.group else {
             return Ok(asked);
+        };
+        let digest = if due { state.digest()? } else { 0 };
+        // The largest of a number and of its complement: the same where all have the same number.
+        let most = Tensor::from_slice(&[asked.map_or(0, i64::from), digest, !digest]);
+        group.all_reduce_max(&most).map_err(lost)?;
+        if most.f_int64_value(&[1])? != !most.f_int64_value(&[2])? {
+            return Err(TrainError::Apart { step: state.step });
         }
-        let code = self.largest(asked.map_or(0, i64::from))?;
         self.will_judge();
+        let code = most.f_int64_value(&[0])?;
         Ok(u8::try_from(code).ok().filter(|code| *code > 0))
     }
 
@@ -454,31 +464,28 @@ impl Ranks {
         placing::device(asked, self.local)
     }
 
-    /// Says in what gradients are exchanged.
-    ///
-    /// # Errors
-    /// [`TrainError::Ranks`]: a run that is to exchange them in bf16 and begins with one process.
-    pub(crate) fn exchange_in(&self, reduce: config::Reduce, resumes: bool) -> Result<()> {
-        let in_bf16 = reduce == config::Reduce::Bf16;
-        // One that has begun with several may go on alone.
-        if in_bf16 && self.size == 1 && !resumes {
-            return Err(refused(
-                "train.reduce is \"bf16\", but there is one process, which exchanges nothing: leave it out, or start several"
-                    .to_owned(),
-            ));
-        }
-        self.reducer.set_bf16(in_bf16);
-        Ok(())
+    /// Sets in what gradients are exchanged.
+    pub(crate) fn exchange_in(&self, reduce: config::Reduce) {
+        self.reducer.set_bf16(reduce == config::Reduce::Bf16);
     }
 
     /// Checks that several processes can compute on this device, and train this way.
     ///
     /// # Errors
     /// [`TrainError::Ranks`].
-    pub(crate) fn check(&self, device: Device, leaves_out: bool) -> Result<()> {
+    pub(crate) fn check(&self, device: Device, experiment: &Experiment) -> Result<()> {
+        let in_parts = self.size > 1 || experiment.config.train.shards().is_some();
+        if in_parts && device != Device::Cpu && experiment.normalises_batches() {
+            return Err(TrainError::Ranks(
+                "batch normalisation finds the statistics of a batch that is in parts on CPUs alone: take --device cpu, or one \
+                 process without train.deterministic_shards"
+                    .to_owned(),
+            ));
+        }
         if self.size == 1 {
             return Ok(());
         }
+        let leaves_out = experiment.config.data.bad_images() != BadImages::Fail;
         let reason = if device != Device::Cpu && !ProcessGroup::MOVES_CUDA {
             "compute on CPUs alone in this build: take --device cpu, or build with NCCL (docs/guide/several-machines.md): \
              cargo build --release -p deepsim-train --features nccl"
@@ -501,5 +508,69 @@ fn lost(error: AtenError) -> TrainError {
             TrainError::Peer(error.to_string())
         }
         other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Two processes, which are threads here, with the same state but for what `change` does to it in the second one.
+    fn compared(change: fn(&mut State), due: bool) -> [Result<Option<u8>>; 2] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        drop(listener);
+        let threads = [0, 1].map(|rank| {
+            let port = port.clone();
+            std::thread::spawn(move || {
+                let set = |name: &str| match name {
+                    "RANK" => Some(rank.to_string()),
+                    "WORLD_SIZE" => Some("2".to_owned()),
+                    "MASTER_ADDR" => Some("127.0.0.1".to_owned()),
+                    "MASTER_PORT" => Some(port.clone()),
+                    _ => None,
+                };
+                let ranks = Ranks::join(set, Duration::from_secs(60)).unwrap();
+                let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+                let small = ["generator.width=0.05".to_owned()];
+                let file = folder.join("quickstart.toml");
+                let experiment = Experiment::load(&file, &small).unwrap();
+                let mut state = State::new(&experiment, None, Device::Cpu).unwrap();
+                if rank == 1 {
+                    change(&mut state);
+                }
+                ranks.stop((rank == 1).then_some(143), &state, due)
+            })
+        });
+        threads.map(|thread| thread.join().unwrap())
+    }
+
+    #[test]
+    fn weights_that_differ_are_noticed_where_a_checkpoint_is_due() {
+        let one_weight = |state: &mut State| {
+            let _guard = tch::no_grad_guard();
+            let last = state.generator.params().iter().last().unwrap();
+            let _ = last
+                .tensor
+                .flatten(0, -1)
+                .get(0)
+                .f_add_scalar_(1e-6)
+                .unwrap();
+        };
+        for (change, due, apart) in [
+            ((|_| {}) as fn(&mut State), true, false),
+            (one_weight, false, false),
+            (one_weight, true, true),
+        ] {
+            for found in compared(change, due) {
+                match found {
+                    Err(TrainError::Apart { step: 0 }) => assert!(apart),
+                    // A signal to one is one to all.
+                    other => assert_eq!((other.unwrap(), apart), (Some(143), false)),
+                }
+            }
+        }
     }
 }

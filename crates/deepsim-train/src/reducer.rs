@@ -8,8 +8,8 @@ use std::cell::{Cell, RefCell};
 use deepsim_aten::{AtenError, BUCKET_BYTES, Buckets, Layout, ProcessGroup};
 use tch::{Kind, Tensor};
 
+use crate::method::Sums;
 use crate::method::gradients::{Gradients, Player};
-use crate::method::{Sides, Sums};
 
 /// The buffers of the networks that train.
 #[derive(Debug, Default)]
@@ -105,12 +105,7 @@ fn prepared(
 
 /// Terms and losses, one behind the other; none where there are none.
 fn numbers(sums: &Sums) -> Result<Option<Tensor>, AtenError> {
-    let terms = sums.terms.iter().map(|(_, value)| value);
-    let sides = sums
-        .discriminator
-        .iter()
-        .flat_map(|sides| [&sides.real, &sides.generated]);
-    let all: Vec<&Tensor> = terms.chain(sides).collect();
+    let all = sums.numbers();
     if all.is_empty() {
         return Ok(None);
     }
@@ -126,23 +121,11 @@ fn numbers(sums: &Sums) -> Result<Option<Tensor>, AtenError> {
 /// Puts the sums of [`numbers`] back.
 fn spread(numbers: &Tensor, sums: &mut Sums) -> Result<(), AtenError> {
     let mut at = 0;
-    let mut next = |like: &Tensor| -> Result<Tensor, AtenError> {
+    sums.replace_numbers(|like| {
         let number = numbers.f_select(0, at).map_err(torch)?;
         at += 1;
         number.f_to_kind(like.kind()).map_err(torch)
-    };
-    let terms: Vec<_> = sums.terms.iter().map(|(term, _)| term.clone()).collect();
-    for term in terms {
-        if let Some(value) = sums.terms.get(&term) {
-            let sum = next(value)?;
-            sums.terms.set(term, sum);
-        }
-    }
-    if let Some(Sides { real, generated }) = &mut sums.discriminator {
-        *real = next(real)?;
-        *generated = next(generated)?;
-    }
-    Ok(())
+    })
 }
 
 /// Double precision where one of them has it, else single.
@@ -161,6 +144,7 @@ fn torch(error: tch::TchError) -> AtenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::method::Sides;
     use deepsim_nets::loss::{TermKind, Terms};
     use tch::Device;
 

@@ -169,6 +169,26 @@ impl State {
         Ok(true)
     }
 
+    /// A number that is the same where all weights and moments are, bit for bit.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn digest(&self) -> Result<i64> {
+        let _guard = tch::no_grad_guard();
+        let mut hasher = blake3::Hasher::new();
+        for (_, tensor) in self.snapshot().files.values().flatten() {
+            let bytes = tensor
+                .f_detach()?
+                .f_to_device(Device::Cpu)?
+                .f_contiguous()?;
+            let bytes = bytes.f_view([-1])?.f_view_dtype(tch::Kind::Uint8)?;
+            hasher.update(&Vec::<u8>::try_from(&bytes)?);
+        }
+        let mut first = [0; 8];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        Ok(i64::from_le_bytes(first))
+    }
+
     /// What a checkpoint holds.
     pub fn snapshot(&self) -> Snapshot {
         let weights = |params: &Params| -> Vec<(String, Tensor)> {

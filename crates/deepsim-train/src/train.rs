@@ -282,7 +282,11 @@ impl<'a> Training<'a> {
         };
         let losses = self.iterate(batch)?;
         self.means.add(&losses);
-        let agreed = self.ranks.stop(stop.asked())?;
+        let agreed = self.ranks.stop(stop.asked(), &self.state, self.saves());
+        if let Err(TrainError::Apart { .. }) = agreed {
+            self.valid = false;
+        }
+        let agreed = agreed?;
         stop.something_to_save();
         self.progress.tick(&self.means);
         self.observe(&losses);
@@ -299,6 +303,12 @@ impl<'a> Training<'a> {
         Ok(next)
     }
 
+    /// Whether a checkpoint is due after this step.
+    fn saves(&self) -> bool {
+        let step = self.state.step;
+        step == self.settings.steps || step.is_multiple_of(self.settings.checkpoint_every)
+    }
+
     /// What is due after a step: the checkpoint, then a line of the log, then all that only reports. `agreed` is the
     /// signal to any process.
     fn due(&mut self, stop: &Stop, agreed: Option<u8>) -> Result<Next> {
@@ -309,7 +319,7 @@ impl<'a> Training<'a> {
         let due = |every: u64| last || every > 0 && step.is_multiple_of(every);
         // First: whatever the log says, a checkpoint of that step is there. It holds the means of which the line is
         // made, so that a resume can write a line that is missing.
-        if due(self.settings.checkpoint_every) {
+        if self.saves() {
             self.save()?;
         }
         if due(self.settings.log_every) {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use deepsim_data::terminal::one_line;
+use deepsim_eval::EvalError;
 use deepsim_experiment::{Consent, ExperimentError, Processes, rendezvous};
 
 use super::print::{Result, warn};
 
-/// How long processes wait for each other, as those of a training do unless told otherwise.
+/// How long processes wait for each other, half an hour.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// The arguments of a command that several processes can do together.
@@ -25,7 +26,7 @@ pub(super) trait RunAmong {
 /// # Errors
 /// Variables that contradict each other, a process that does not come; several processes for a command that one does alone.
 pub fn join(several: bool) -> Result<Processes> {
-    let Some(at) = rendezvous::read(variable)? else {
+    let Some(at) = rendezvous::read("deepsim-eval", variable)? else {
         return Ok(Processes::alone());
     };
     if !several {
@@ -68,12 +69,15 @@ pub fn agree(processes: &Processes, command: &str, asked: &[(&str, String)]) -> 
             tch::get_num_threads().to_string(),
         ),
     ];
-    let facts: BTreeMap<String, String> = program
-        .iter()
-        .chain(asked)
-        .map(|(name, value)| ((*name).to_owned(), one_line(value).into_owned()))
-        .collect();
-    processes.agree(&facts)
+    let named = |facts: &[(&str, String)]| -> BTreeMap<String, String> {
+        let facts = facts.iter();
+        facts
+            .map(|(name, value)| ((*name).to_owned(), one_line(value).into_owned()))
+            .collect()
+    };
+    // Another command has other options: that it is another one is what to tell.
+    processes.agree::<EvalError>(&named(&program))?;
+    processes.agree(&named(asked))
 }
 
 /// Remarks that all processes come to: rank 0 makes them.

@@ -85,13 +85,14 @@ pub struct Train {
     /// Micro-batches that an iteration's images are split into. They pass one after the other, and their gradients add
     /// up to the whole batch's, but for rounding: with K of them the networks hold about a K-th of the images at a time.
     /// In the paper's order of passes, images are generated twice for that. Networks with batch normalisation take 1,
-    /// or `deterministic_shards`. With those a process takes its shards one after the other, whatever this says.
+    /// or `deterministic_shards`. Those decide then what passes at a time, whatever this says.
     #[serde(default = "one")]
     pub accumulate: usize,
     /// Shards that a batch is split into, for a training whose bits do not depend on the number of processes: each shard
     /// passes forward and back alone, and all sums over a batch are added in the order of shards. 0: none, and another
     /// number of processes rounds otherwise. The number of processes must divide it. It costs time and memory: smaller
-    /// passes, and each process keeps the gradients of all its shards. A run keeps what it began with.
+    /// passes, and each process keeps the gradients of all its shards; with batch normalisation its shards pass side by side,
+    /// so that it needs the memory of all of them. A run keeps what it began with.
     #[serde(default)]
     pub deterministic_shards: usize,
     /// Seed of everything random.
@@ -118,8 +119,7 @@ pub struct Train {
     #[serde(default)]
     pub discriminator_passes: DiscriminatorPasses,
     /// In what several processes exchange gradients: "fp32" (if left out), or "bf16", which halves the bytes and rounds the
-    /// sums to eight bits of mantissa. Losses are exchanged in fp32 in any case. A run keeps what it began with, and one that
-    /// begins with one process takes "fp32".
+    /// sums to eight bits of mantissa. Losses are exchanged in fp32 in any case. A run keeps what it began with.
     #[serde(default)]
     pub reduce: Reduce,
     /// Seconds that one of several processes waits for another that does not answer: until all have come, and in each

@@ -45,22 +45,19 @@ impl Sums {
         })
     }
 
-    /// Every tensor: gradients, terms and losses.
-    pub(crate) fn all(&self) -> Vec<&Tensor> {
-        let gradients = self.gradients.iter().flat_map(|g| &g.tensors);
+    /// Terms and losses.
+    pub(crate) fn numbers(&self) -> Vec<&Tensor> {
         let terms = self.terms.iter().map(|(_, value)| value);
         let sides = self.discriminator.iter();
         let sides = sides.flat_map(|sides| [&sides.real, &sides.generated]);
-        gradients.chain(terms).chain(sides).collect()
+        terms.chain(sides).collect()
     }
 
-    /// Puts another tensor in each one's place, in the order of [`Sums::all`].
-    pub(crate) fn replace(&mut self, mut by: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<()> {
-        for gradients in &mut self.gradients {
-            for tensor in &mut gradients.tensors {
-                *tensor = by(tensor)?;
-            }
-        }
+    /// Puts another tensor in each one's place, in the order of [`Sums::numbers`].
+    pub(crate) fn replace_numbers<E>(
+        &mut self,
+        mut by: impl FnMut(&Tensor) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<(), E> {
         let terms: Vec<_> = self.terms.iter().map(|(term, _)| term.clone()).collect();
         for term in terms {
             if let Some(value) = self.terms.get(&term) {
@@ -73,6 +70,22 @@ impl Sums {
             *generated = by(generated)?;
         }
         Ok(())
+    }
+
+    /// Every tensor: gradients, terms and losses.
+    pub(crate) fn all(&self) -> Vec<&Tensor> {
+        let gradients = self.gradients.iter().flat_map(|g| &g.tensors);
+        gradients.chain(self.numbers()).collect()
+    }
+
+    /// Puts another tensor in each one's place, in the order of [`Sums::all`].
+    pub(crate) fn replace(&mut self, mut by: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<()> {
+        for gradients in &mut self.gradients {
+            for tensor in &mut gradients.tensors {
+                *tensor = by(tensor)?;
+            }
+        }
+        self.replace_numbers(by)
     }
 
     /// Adds what another phase or another micro-batch has found. What only one of the two has stays as it is.
