@@ -34,10 +34,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .into());
     }
     kernels()?;
-    let amx = amx_kernels()?;
+    let bf16 = bf16_kernels()?;
     let mut shim = base();
-    if amx {
-        shim.define("DEEPSIM_AMX", None);
+    for set in &bf16 {
+        shim.define(set.macro_name, None);
     }
     shim.opt_level(2)
         // at::parallel_for is a template over OpenMP: without the flag it runs on one thread.
@@ -66,8 +66,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo:rustc-link-lib=static=deepsim_{name}");
     }
     println!("cargo:rustc-link-lib=static=deepsim_bf16_plain");
-    if amx {
-        println!("cargo:rustc-link-lib=static=deepsim_bf16_amx");
+    for set in &bf16 {
+        println!("cargo:rustc-link-lib=static=deepsim_bf16_{}", set.isa);
     }
     if watched() {
         println!("cargo:rustc-link-lib=dylib=asan");
@@ -187,8 +187,29 @@ fn kernels() -> Result<(), cc::Error> {
     Ok(())
 }
 
-/// The bf16 kernels: plain ones, and where the compiler knows AMX, those for its tiles.
-fn amx_kernels() -> Result<bool, cc::Error> {
+/// An instruction set that the bf16 kernels are compiled for.
+struct Bf16Set {
+    isa: &'static str,
+    /// The shim asks for these kernels where it is defined.
+    macro_name: &'static str,
+    flags: &'static str,
+}
+
+const BF16_SETS: [Bf16Set; 2] = [
+    Bf16Set {
+        isa: "avx512",
+        macro_name: "DEEPSIM_AVX512_BF16",
+        flags: "-mavx512f -mavx512bw -mavx512vl -mavx512bf16 -mfma",
+    },
+    Bf16Set {
+        isa: "amx",
+        macro_name: "DEEPSIM_AMX",
+        flags: "-mavx512f -mavx512bw -mavx512vl -mavx512bf16 -mfma -mamx-tile -mamx-bf16",
+    },
+];
+
+/// The bf16 kernels: plain ones, and those for each instruction set that the compiler knows.
+fn bf16_kernels() -> Result<Vec<&'static Bf16Set>, cc::Error> {
     let kernel = |isa: &str| {
         let mut build = base();
         build.opt_level(3).define("DEEPSIM_ISA", isa);
@@ -200,22 +221,22 @@ fn amx_kernels() -> Result<bool, cc::Error> {
     kernel("plain").try_compile("deepsim_bf16_plain")?;
     let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
     let linux = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
-    let known = || {
-        AMX.split(' ')
-            .all(|f| base().is_flag_supported(f).unwrap_or(false))
-    };
-    if !(x86 && linux && known()) {
-        return Ok(false);
+    let mut known = Vec::new();
+    for set in &BF16_SETS {
+        let flags = || set.flags.split(' ');
+        let supported = flags().all(|flag| base().is_flag_supported(flag).unwrap_or(false));
+        if !(x86 && linux && supported) {
+            continue;
+        }
+        let mut build = kernel(set.isa);
+        for flag in flags() {
+            build.flag(flag);
+        }
+        build.try_compile(&format!("deepsim_bf16_{}", set.isa))?;
+        known.push(set);
     }
-    let mut build = kernel("amx");
-    for flag in AMX.split(' ') {
-        build.flag(flag);
-    }
-    build.try_compile("deepsim_bf16_amx")?;
-    Ok(true)
+    Ok(known)
 }
-
-const AMX: &str = "-mavx512f -mavx512bw -mavx512vl -mavx512bf16 -mfma -mamx-tile -mamx-bf16";
 
 /// `cargo xtask asan` sets it: AddressSanitizer watches the C++.
 const ASAN: &str = "DEEPSIM_ASAN";

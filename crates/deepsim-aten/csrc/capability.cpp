@@ -12,11 +12,12 @@ namespace deepsim {
 namespace {
 
 constexpr const char* VARIABLE = "DEEPSIM_CPU_CAPABILITY";
-constexpr const char* NAMES[] = {"default", "avx2", "avx512", "amx"};
+constexpr const char* NAMES[] = {"default", "avx2", "avx512", "avx512_bf16", "amx"};
 
 Capability best() {
 #if defined(__x86_64__)
   if (bf16::amx_usable()) return Capability::Amx;
+  if (bf16::avx512_bf16_usable()) return Capability::Avx512Bf16;
   if (__builtin_cpu_supports("avx512f")) return Capability::Avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Capability::Avx2;
 #endif
@@ -50,7 +51,7 @@ struct Choice {
     for (char& c : wanted)
       if (c < ' ' || c > '~') c = '?';
     error = std::string(VARIABLE) + " is \"" + wanted +
-            "\": it must be default, avx2, avx512, amx or plain, or be unset";
+            "\": it must be default, avx2, avx512, avx512_bf16, amx or plain, or be unset";
   }
 };
 

@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "second_derivatives.h"
+
 namespace deepsim {
 namespace {
 
@@ -94,6 +96,7 @@ struct SquaredDistance : torch::autograd::Function<SquaredDistance> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivatives("squared distance");
     const auto saved = ctx->get_saved_variables();
     const float scale = 2 * grads[0].item<float>();
     at::Tensor da, db;

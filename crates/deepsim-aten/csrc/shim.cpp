@@ -185,6 +185,11 @@ int deepsim_bf16_wanted(void* x, int* wanted, char* err, size_t err_len) {
 }
 
 int deepsim_bf16_code() { return static_cast<int>(deepsim::bf16::code()); }
+int deepsim_bf16_fast() {
+  using deepsim::bf16::Code;
+  const auto code = deepsim::bf16::code();
+  return code == Code::Amx || (code == Code::Avx512 && deepsim::bf16::avx512_bf16_fast());
+}
 void deepsim_bf16_choose(int code) {
   deepsim::bf16::choose(static_cast<deepsim::bf16::Code>(code));
 }

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "capability.h"
+#include "second_derivatives.h"
 #include "ssim_kernel.h"
 
 namespace deepsim {
@@ -74,6 +75,7 @@ struct Ssim : torch::autograd::Function<Ssim> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivatives("structural similarity");
     const auto saved = ctx->get_saved_variables();
     const double c1 = ctx->saved_data["c1"].toDouble(), c2 = ctx->saved_data["c2"].toDouble();
     const auto by = grads[0].to(at::kFloat).contiguous();

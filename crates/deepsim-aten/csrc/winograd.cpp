@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "capability.h"
+#include "second_derivatives.h"
 #include "winograd_kernel.h"
 
 namespace deepsim {
@@ -177,6 +178,7 @@ struct Winograd : torch::autograd::Function<Winograd> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivatives("convolution by Winograd's algorithm");
     const auto saved = ctx->get_saved_variables();
     const auto &x = saved[0], &weight = saved[1], &y = saved[2];
     const auto dy = nhwc(grads[0]);

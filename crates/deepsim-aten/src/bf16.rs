@@ -1,4 +1,5 @@
-//! Convolutions in bf16 by our own kernels for the processor's matrix unit (AMX).
+//! Convolutions in bf16 by our own kernels: for the processor's matrix unit (AMX), or for AVX-512's
+//! bf16 instruction.
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -24,6 +25,7 @@ unsafe extern "C" {
         len: usize,
     ) -> c_int;
     fn deepsim_bf16_code() -> c_int;
+    fn deepsim_bf16_fast() -> c_int;
     fn deepsim_bf16_choose(code: c_int);
 }
 
@@ -36,27 +38,51 @@ pub enum Bf16Code {
     Amx,
     /// The same arithmetic in plain C++: slow, so that tests can run anywhere.
     Plain,
+    /// AVX-512's bf16 instruction.
+    Avx512,
+}
+
+impl Bf16Code {
+    /// The codes for tests to run, the plain one first: those of processors run where `best`, the
+    /// code of a process that chose none ([`bf16_code`]), says that this one has what they need.
+    pub fn up_to(best: Bf16Code) -> Vec<Bf16Code> {
+        match best {
+            Bf16Code::None | Bf16Code::Plain => vec![Bf16Code::Plain],
+            Bf16Code::Avx512 => vec![Bf16Code::Plain, Bf16Code::Avx512],
+            Bf16Code::Amx => vec![Bf16Code::Plain, Bf16Code::Avx512, Bf16Code::Amx],
+        }
+    }
 }
 
 /// Which code computes [`bf16_convolution`] in this process: [`Bf16Code::Amx`] where compiler,
-/// processor and system have it, unless [`crate::CAPABILITY_VARIABLE`] or [`choose_bf16_code`] chose
+/// processor and system have it, else [`Bf16Code::Avx512`] where they have that, unless [`crate::CAPABILITY_VARIABLE`] or [`choose_bf16_code`] chose
 /// another.
 pub fn bf16_code() -> Bf16Code {
     // SAFETY: reads an atomic number; asks the processor what it can do.
     match unsafe { deepsim_bf16_code() } {
         1 => Bf16Code::Amx,
         2 => Bf16Code::Plain,
+        3 => Bf16Code::Avx512,
         _ => Bf16Code::None,
     }
 }
 
-/// Chooses the code for this process, for tests and comparisons. [`Bf16Code::Amx`] where there is
-/// none, or where [`crate::CAPABILITY_VARIABLE`] forbids it, makes [`bf16_convolution`] fail.
+/// Whether [`bf16_code`] computes convolutions faster than fp32 does on this processor. AMX always
+/// does; AVX-512's instruction only where the processor carries it out as often as an fp32 one.
+pub fn bf16_is_fast() -> bool {
+    // SAFETY: reads an atomic number; asks the processor who made it.
+    unsafe { deepsim_bf16_fast() != 0 }
+}
+
+/// Chooses the code for this process, for tests and comparisons. [`Bf16Code::Amx`] or
+/// [`Bf16Code::Avx512`] where there is none, or where [`crate::CAPABILITY_VARIABLE`] forbids it, makes
+/// [`bf16_convolution`] fail.
 pub fn choose_bf16_code(code: Bf16Code) {
     let number = match code {
         Bf16Code::None => 0,
         Bf16Code::Amx => 1,
         Bf16Code::Plain => 2,
+        Bf16Code::Avx512 => 3,
     };
     // SAFETY: writes an atomic number.
     unsafe { deepsim_bf16_choose(number) }
@@ -380,18 +406,15 @@ mod tests {
     #[test]
     fn every_code_computes_the_direct_convolution() {
         let best = bf16_code();
-        choose_bf16_code(Bf16Code::Plain);
-        every_geometry();
-        packed_weights_follow_their_tensor();
-        crate::bf16_layers::tests::layers_agree_with_libtorch();
-        if best == Bf16Code::Amx {
-            choose_bf16_code(Bf16Code::Amx);
+        for code in Bf16Code::up_to(best) {
+            println!("{code:?} of {best:?}");
+            choose_bf16_code(code);
             every_geometry();
             packed_weights_follow_their_tensor();
-            larger_than_the_caches();
+            if code != Bf16Code::Plain {
+                larger_than_the_caches();
+            }
             crate::bf16_layers::tests::layers_agree_with_libtorch();
-        } else {
-            println!("this processor has no AMX: only the plain code was tested");
         }
         let x = random(&[1, 16, 5, 5]);
         let w = random(&[16, 16, 3, 3]);
@@ -405,7 +428,7 @@ mod tests {
         bad(&x, &w, down(0, 1, 1, 1.0));
         bad(&x, &w, windowed(down(1, 1, 1, 1.0), 1, 1, 5, 5));
         choose_bf16_code(Bf16Code::None);
-        assert!(bad(&x, &w, down(1, 1, 1, 1.0)).contains("no bf16 matrix unit"));
+        assert!(bad(&x, &w, down(1, 1, 1, 1.0)).contains("there is no bf16 code here"));
         choose_bf16_code(best);
     }
 }

@@ -14,7 +14,7 @@ unsafe extern "C" {
 }
 
 /// Environment variable that lowers the instruction set of our own kernels: `default` (plain C++),
-/// `avx2`, `avx512` or `amx`; `plain` is `default`, and lets the bf16 kernels run too, in plain C++
+/// `avx2`, `avx512`, `avx512_bf16` or `amx`; `plain` is `default`, and lets the bf16 kernels run too, in plain C++
 /// (slow: for tests). Unset: the best that the processor has. Read once for each process.
 /// libtorch's own kernels have `ATEN_CPU_CAPABILITY`, oneDNN's `ONEDNN_MAX_CPU_ISA`, MKL's `MKL_CBWR`.
 pub const CAPABILITY_VARIABLE: &str = "DEEPSIM_CPU_CAPABILITY";
@@ -28,6 +28,8 @@ pub enum Capability {
     Avx2,
     /// AVX-512F.
     Avx512,
+    /// AVX-512F, BW and VL with its bf16 instruction; fp32 kernels use AVX-512.
+    Avx512Bf16,
     /// AMX with bf16; fp32 kernels use AVX-512.
     Amx,
 }
@@ -47,7 +49,8 @@ pub fn capability() -> Result<Capability, AtenError> {
         Err(AtenError::Torch(text)) => Err(AtenError::Capability(text)),
         Err(other) => Err(other),
         Ok(()) => Ok(match number {
-            3 => Capability::Amx,
+            4 => Capability::Amx,
+            3 => Capability::Avx512Bf16,
             2 => Capability::Avx512,
             1 => Capability::Avx2,
             _ => Capability::Default,
@@ -131,6 +134,7 @@ mod tests {
             ("default", Capability::Default),
             ("avx2", Capability::Avx2),
             ("avx512", Capability::Avx512),
+            ("avx512_bf16", Capability::Avx512Bf16),
             ("amx", Capability::Amx),
         ] {
             let text = program(name);
@@ -145,11 +149,9 @@ mod tests {
                 // No illegal instruction: the kernels say the same.
                 assert_eq!(text.matches("at most").count(), 2, "{text}");
             }
-            assert_eq!(
-                text.contains("Amx threads"),
-                name == "amx" && set <= best,
-                "{text}"
-            );
+            for (code, own) in [("Amx threads", "amx"), ("Avx512 threads", "avx512_bf16")] {
+                assert_eq!(text.contains(code), name == own && set <= best, "{text}");
+            }
         }
         let text = program("plain");
         assert!(text.starts_with("Ok(Default) Ok(288.0) Plain"), "{text}");

@@ -29,8 +29,8 @@ pub use activation::leaky_relu;
 pub use adam::{AdamParameters, fused_adam};
 pub use autocast::{AutocastGuard, Precision};
 pub use bf16::{
-    Bf16Code, Bf16Convolution, Direction, Output, bf16_code, bf16_convolution, bf16_wanted,
-    choose_bf16_code,
+    Bf16Code, Bf16Convolution, Direction, Output, bf16_code, bf16_convolution, bf16_is_fast,
+    bf16_wanted, choose_bf16_code,
 };
 pub use bf16_layers::{LastWindow, bf16_linear, bf16_lrn, bf16_max_pool};
 pub use buckets::{BUCKET_BYTES, Buckets, InFlight, Layout};
@@ -72,7 +72,7 @@ pub enum AtenError {
     /// The instruction set that the environment asks for cannot be used.
     #[error("{0}")]
     Capability(String),
-    /// This process has no code for the processor's matrix unit.
+    /// This process has no bf16 code of ours ([`bf16_code`]).
     #[error("no bf16 code for {0} in this process")]
     NoCode(&'static str),
 }

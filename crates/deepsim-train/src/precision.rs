@@ -1,6 +1,6 @@
 //! What the chosen precision means on the machine at hand.
 
-use deepsim_aten::{Bf16Code, CudnnChoice, Tf32, bf16_code, set_cudnn_choice, set_tf32};
+use deepsim_aten::{CudnnChoice, Tf32, bf16_is_fast, set_cudnn_choice, set_tf32};
 use deepsim_experiment::config;
 use tch::Device;
 
@@ -25,13 +25,13 @@ pub fn set_products(settings: &config::Train) -> Result<()> {
 /// Something that the user should know of `precision` on `device`, if anything: by how much the
 /// choice costs or saves time is told in docs/performance.md.
 pub fn advice(precision: config::Precision, device: Device) -> Option<&'static str> {
-    match (precision, device, bf16_code()) {
-        (config::Precision::Bf16, Device::Cpu, Bf16Code::None | Bf16Code::Plain) => Some(
-            "note: this processor has no AMX, and bf16 is slower here than fp32 \
+    match (precision, device, bf16_is_fast()) {
+        (config::Precision::Bf16, Device::Cpu, false) => Some(
+            "note: this processor has neither AMX nor a fast AVX-512 bf16 instruction, and bf16 is slower here than fp32 \
              (--set 'train.precision=\"fp32\"')",
         ),
-        (config::Precision::Fp32, Device::Cpu, Bf16Code::Amx) => Some(
-            "note: this processor has AMX, and bf16 is faster here than fp32 \
+        (config::Precision::Fp32, Device::Cpu, true) => Some(
+            "note: this processor multiplies bf16 numbers fast, and bf16 is faster here than fp32 \
              (--set 'train.precision=\"bf16\"')",
         ),
         _ => None,

@@ -10,15 +10,24 @@
 namespace deepsim::bf16 {
 namespace {
 
-std::atomic<int> chosen{-1};
+std::atomic<int> chosen{-1};  // nothing was chosen
 
 }  // namespace
 
 Code code() {
-  const int c = chosen.load();
+  const auto wish = static_cast<Code>(chosen.load());
   const bool amx = capability_allows(Capability::Amx);
-  if (c >= 0) return static_cast<Code>(c) != Code::Amx || amx ? static_cast<Code>(c) : Code::None;
-  return amx ? Code::Amx : plain_bf16() ? Code::Plain : Code::None;
+  const bool avx512 = capability_allows(Capability::Avx512Bf16);
+  switch (wish) {
+    case Code::None:
+    case Code::Plain:
+      return wish;
+    case Code::Amx:
+      return amx ? wish : Code::None;
+    case Code::Avx512:
+      return avx512 ? wish : Code::None;
+  }
+  return amx ? Code::Amx : avx512 ? Code::Avx512 : plain_bf16() ? Code::Plain : Code::None;
 }
 
 const RowKernels* row_kernels() { return DEEPSIM_CODE(rows); }

@@ -11,6 +11,7 @@
 #include <mutex>
 
 #include "../capability.h"
+#include "../second_derivatives.h"
 #include "dispatch.h"
 #include "kernel.h"
 #include "plan.h"
@@ -272,6 +273,7 @@ struct Convolution : torch::autograd::Function<Convolution> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivatives("bf16 convolution");
     const auto saved = ctx->get_saved_variables();
     const auto &x = saved[0], &weight = saved[1];
     auto sign = saved[2];
@@ -309,7 +311,7 @@ bool wanted(const at::Tensor& x) {
 
 at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight,
                        const std::optional<at::Tensor>& bias, const Options& o) {
-  TORCH_CHECK(kernels() != nullptr, "this processor has no bf16 matrix unit");
+  TORCH_CHECK(kernels() != nullptr, NO_CODE);
   TORCH_CHECK(x.device().is_cpu() && x.dim() == 4 &&
                   (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16),
               "a map is four-dimensional, fp32 or bf16, on the CPU");

@@ -10,10 +10,12 @@ enum class Code : int {
   None = 0,
   Amx = 1,    // the processor's matrix unit
   Plain = 2,  // the same arithmetic in plain C++: slow, for tests
+  Avx512 = 3,  // AVX-512's bf16 instruction
 };
 
-// Which code runs: Amx where the processor has it and DEEPSIM_CPU_CAPABILITY allows it, Plain where
-// that says so, else None. `choose` overrides it for tests.
+// Which code runs: Amx, else Avx512, where the processor has it and DEEPSIM_CPU_CAPABILITY allows it,
+// Plain where that says so, else None. `choose` overrides it for tests; Amx and Avx512 count as None
+// where they may not run.
 Code code();
 void choose(Code);
 

@@ -1,5 +1,6 @@
-// The arithmetic of bf16 convolutions on channels-last maps, without libtorch. Compiled twice: for
-// processors with AMX, and in plain C++ that computes the same (slowly), for tests anywhere.
+// The arithmetic of bf16 convolutions on channels-last maps, without libtorch. Compiled three times:
+// for processors with AMX, for those with AVX-512's bf16 instruction alone, and in plain C++ that
+// computes the same (slowly), for tests anywhere.
 #pragma once
 #include <cstdint>
 
@@ -44,6 +45,7 @@ struct Kernels {
 };
 
 const Kernels* kernels_amx();
+const Kernels* kernels_avx512();
 const Kernels* kernels_plain();
 
 }  // namespace deepsim::bf16

@@ -159,6 +159,30 @@ void forward(const Linear& l, const Half* x, const float* weight, const Half* pa
     }
 }
 
+// Outputs [k * DEPTH, (k + 1) * DEPTH) of `ins` <= TILE inputs from c on as a right operand.
+inline void weight_tile(const Linear& l, const float* weight, int64_t k, int64_t c, int64_t ins,
+                        Half* tile) {
+  for (int64_t r = 0; r < DEPTH; r += 2) {
+    const int64_t o = k * DEPTH + r;
+    const float* one = weight + o * l.inputs + c;
+#if defined(__AVX512BF16__)
+    const __mmask16 m = first_lanes(ins), none = 0;
+    const __m512 a = _mm512_maskz_loadu_ps(o < l.outputs ? m : none, one);
+    const __m512 d = _mm512_maskz_loadu_ps(o + 1 < l.outputs ? m : none, one + l.inputs);
+    const __m512i low = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(a)));
+    const __m512i high = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(d)));
+    _mm512_store_si512(tile + r * TILE, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+#else
+    for (int64_t i = 0; i < TILE; ++i) {
+      tile[r * TILE + 2 * i] = i < ins && o < l.outputs ? to_half(one[i]) : Half{0};
+      tile[r * TILE + 2 * i + 1] = i < ins && o + 1 < l.outputs ? to_half(one[l.inputs + i]) : Half{0};
+    }
+#endif
+  }
+}
+
+#if !defined(DEEPSIM_PANELS)
+
 void to_inputs(const Linear& l, const Half* dy, const float* weight, Half* dx, int64_t from,
                int64_t to) {
   [[maybe_unused]] const Tiles tiles;
@@ -171,23 +195,7 @@ void to_inputs(const Linear& l, const Half* dy, const float* weight, Half* dx, i
       memory_barrier();
       zero_sums();
       for (int64_t k = 0; k < steps; ++k) {
-        for (int64_t r = 0; r < DEPTH; r += 2) {
-          const int64_t o = k * DEPTH + r;
-          const float* one = weight + o * l.inputs + c;
-#if defined(__AVX512BF16__)
-          const __mmask16 m = first_lanes(ins), none = 0;
-          const __m512 a = _mm512_maskz_loadu_ps(o < l.outputs ? m : none, one);
-          const __m512 d = _mm512_maskz_loadu_ps(o + 1 < l.outputs ? m : none, one + l.inputs);
-          const __m512i low = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(a)));
-          const __m512i high = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(d)));
-          _mm512_store_si512(tile + r * TILE, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-#else
-          for (int64_t i = 0; i < TILE; ++i) {
-            tile[r * TILE + 2 * i] = i < ins && o < l.outputs ? to_half(one[i]) : Half{0};
-            tile[r * TILE + 2 * i + 1] = i < ins && o + 1 < l.outputs ? to_half(one[l.inputs + i]) : Half{0};
-          }
-#endif
-        }
+        weight_tile(l, weight, k, c, ins, tile);
         memory_barrier();
         multiply_down(dy + b * TILE * wide + k * DEPTH, wide * 2, TILE * wide, tile, n);
       }
@@ -197,6 +205,41 @@ void to_inputs(const Linear& l, const Half* dy, const float* weight, Half* dx, i
           convert<true, false>(dx + ((b + t) * TILE + i) * l.inputs + c, sums[t][i], 0, nullptr, 1, ins);
     }
 }
+
+#else
+
+// Rows of weights lie far apart: a kilobyte of each is read at once. The sums stay in the second-level
+// cache.
+void to_inputs(const Linear& l, const Half* dy, const float* weight, Half* dx, int64_t from,
+               int64_t to) {
+  constexpr int64_t WIDE = 16;
+  const int64_t steps = l.output_steps(), all = l.batch_tiles(), wide = steps * DEPTH;
+  alignas(64) Half tiles[WIDE][TILE * DEPTH];
+  alignas(64) float sums[WIDE][MOST][TILE][TILE];
+  for (int64_t first = from; first < to; first += WIDE)
+    for (int64_t b = 0; b < all; b += MOST) {
+      const int64_t n = std::min(MOST, all - b), some = std::min(WIDE, to - first);
+      const auto inputs = [&](int64_t i) {
+        return std::min<int64_t>(TILE, l.inputs - (first + i) * TILE);
+      };
+      std::memset(sums, 0, sizeof sums);
+      for (int64_t k = 0; k < steps; ++k) {
+        for (int64_t i = 0; i < some; ++i)
+          weight_tile(l, weight, k, (first + i) * TILE, inputs(i), tiles[i]);
+        for (int64_t t = 0; t < n; ++t)
+          for (int64_t i = 0; i < some; ++i)
+            multiply_tile(dy + (b + t) * TILE * wide + k * DEPTH, wide * 2, tiles[i], 64,
+                          sums[i][t]);
+      }
+      for (int64_t i = 0; i < some; ++i)
+        for (int64_t t = 0; t < n; ++t)
+          for (int64_t r = 0; r < std::min<int64_t>(TILE, l.batch - (b + t) * TILE); ++r)
+            convert<true, false>(dx + ((b + t) * TILE + r) * l.inputs + (first + i) * TILE,
+                                 sums[i][t][r], 0, nullptr, 1, inputs(i));
+    }
+}
+
+#endif
 
 void to_weights(const Linear& l, const Half* dy, const Half* x, float* dw, int64_t from, int64_t to) {
   [[maybe_unused]] const Tiles tiles;

@@ -46,6 +46,7 @@ struct LinearKernels {
 };
 
 const LinearKernels* linear_amx();
+const LinearKernels* linear_avx512();
 const LinearKernels* linear_plain();
 
 }  // namespace deepsim::bf16

@@ -23,6 +23,7 @@ struct MapKernels {
 };
 
 const MapKernels* maps_amx();
+const MapKernels* maps_avx512();
 const MapKernels* maps_plain();
 
 }  // namespace deepsim::bf16

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "../second_derivatives.h"
 #include "dispatch.h"
 #include "linear.h"
 #include "maps.h"
@@ -46,6 +47,7 @@ struct MaxPool : torch::autograd::Function<MaxPool> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivatives("bf16 max pooling");
     const auto index = ctx->get_saved_variables()[0];
     const auto size = ctx->saved_data["size"].toIntVector();
     const Pool p = pool_of(size, ctx->saved_data["ceil"].toBool());
@@ -80,6 +82,7 @@ struct Lrn : torch::autograd::Function<Lrn> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivatives("bf16 local response normalisation");
     const auto x = ctx->get_saved_variables()[0];
     const auto dy = nhwc(grads[0]);
     const auto alpha = static_cast<float>(ctx->saved_data["alpha"].toDouble());
@@ -139,6 +142,7 @@ struct FullyConnected : torch::autograd::Function<FullyConnected> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_second_derivatives("bf16 fully connected layer");
     const auto saved = ctx->get_saved_variables();
     const auto x = saved[0], weight = saved[1].contiguous(), y = saved[2];
     const auto dy = grads[0].contiguous();
@@ -175,7 +179,7 @@ struct FullyConnected : torch::autograd::Function<FullyConnected> {
 };
 
 void check_map(const at::Tensor& x) {
-  TORCH_CHECK(code() != Code::None, "this processor has no bf16 matrix unit");
+  TORCH_CHECK(code() != Code::None, NO_CODE);
   TORCH_CHECK(x.device().is_cpu() && x.dim() == 4 && x.scalar_type() == at::kBFloat16,
               "a map is four-dimensional, bf16, on the CPU");
 }
@@ -195,7 +199,7 @@ at::Tensor lrn(const at::Tensor& x, double alpha) {
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight,
                   const std::optional<at::Tensor>& bias, double slope) {
-  TORCH_CHECK(code() != Code::None, "this processor has no bf16 matrix unit");
+  TORCH_CHECK(code() != Code::None, NO_CODE);
   TORCH_CHECK(x.device().is_cpu() && x.dim() == 2 && weight.device().is_cpu() && weight.dim() == 2 &&
                   weight.scalar_type() == at::kFloat && weight.size(1) == x.size(1) &&
                   x.numel() > 0 && weight.numel() > 0 &&

@@ -58,6 +58,8 @@ Layout layout(const Geometry& g, int64_t channels, int64_t phases, bool merged, 
   l.phases = phases;
   l.merged = merged;
   l.channels = channels;
+  l.data_width = width;
+  l.data_height = height;
   l.width = std::max(width + zeros(width, out_width, least, most), out_width);
   l.height = std::max(height + zeros(height, out_height, least, most), out_height);
   const int64_t before = std::max<int64_t>(0, -least), after = std::max<int64_t>(0, most);
@@ -73,8 +75,12 @@ struct Run {
 };
 
 void add_run(std::vector<Step>& steps, const Layout& in, const Run& run) {
-  for (int64_t e = 0; e < run.count * in.channels; e += DEPTH)
-    steps.push_back({run.plane, in.lead + run.shift_y * in.width + run.shift_x, e});
+  const int64_t all = run.count * in.channels;
+  for (int64_t e = 0; e < all; e += DEPTH)
+    steps.push_back({run.plane, in.lead + run.shift_y * in.width + run.shift_x, e,
+                     std::min<int64_t>(DEPTH / 2, (all - e + 1) / 2), run.shift_y,
+                     run.shift_x + e / in.channels,
+                     run.shift_x + (std::min(all, e + DEPTH) - 1) / in.channels});
 }
 
 // The map of packed weights; `source(run, tap in the run, channel, column)` says where one comes
@@ -180,6 +186,8 @@ WeightGradient make_weight_gradient(const Shape& s, const Correlation& down) {
   w.small.tail = 0;
   w.rows = s.small;
   w.columns = s.plane_channels();
+  w.small_height = g.small_height;
+  w.small_width = g.small_width;
   // Where the tap of a plane and two shifts stands among the taps, -1 for none.
   const int64_t wide = s.most() - s.least() + 1, planes = w.big.planes();
   std::vector<int64_t> places(static_cast<size_t>(planes * wide * wide), -1);
@@ -192,7 +200,7 @@ WeightGradient make_weight_gradient(const Shape& s, const Correlation& down) {
         const int64_t py = plane / g.stride, px = plane % g.stride;
         if (!s.merged && s.weight_at(0, 0, py, px, y, x) < 0) continue;
         place(plane, y, x) = static_cast<int64_t>(w.taps.size());
-        w.taps.push_back({plane, w.big.lead + y * w.big.width + x});
+        w.taps.push_back({plane, w.big.lead + y * w.big.width + x, y});
       }
   for (int64_t cs = 0; cs < s.small; ++cs)
     for (int64_t cb = 0; cb < s.big; ++cb)

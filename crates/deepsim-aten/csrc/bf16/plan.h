@@ -38,6 +38,7 @@ struct Layout {
   bool merged;
   int64_t channels;       // of one plane and group
   int64_t width, height;  // positions from row to row, rows from image to image
+  int64_t data_width, data_height;  // of these the first ones: the others are zeros
   int64_t lead, tail;     // zero positions before the first image and after the last
 
   int64_t planes() const { return merged ? 1 : phases * phases; }
@@ -46,9 +47,11 @@ struct Layout {
   int64_t halves(int64_t images) const { return groups * planes() * span(images) * channels; }
 };
 
-// One step of a product: DEPTH values from `element` on, at `shift` positions from the row's own.
+// One step of a product: DEPTH values from `element` on, at `shift` positions from the row's own. Of
+// their pairs the first `pairs` have weights. They are those of the positions `y` rows below and
+// `left` to `right` columns beside the row's own.
 struct Step {
-  int64_t plane, shift, element;
+  int64_t plane, shift, element, pairs, y, left, right;
 };
 
 // One phase of an output map.
@@ -83,10 +86,11 @@ struct Correlation {
 struct WeightGradient {
   Layout big, small;  // of one width and height
   struct Tap {
-    int64_t plane, shift;
+    int64_t plane, shift, y;  // y: rows of the shift
   };
   std::vector<Tap> taps;      // in the order of their planes
   int64_t rows, columns;      // channels of the small and of the big map
+  int64_t small_height, small_width;  // of the small map without its zeros
   std::vector<int32_t> from;  // for each weight of a group, its place among the sums
 
   int64_t row_tiles() const { return round_up(rows, TILE) / TILE; }

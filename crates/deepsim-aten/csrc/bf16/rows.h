@@ -1,5 +1,5 @@
 // Rows that are compared by their products: coded in bf16 in the order in which the matrix unit
-// reads them, and multiplied. Without libtorch; compiled twice, as kernel.h is.
+// reads them, and multiplied. Without libtorch; compiled as often as kernel.h is.
 #pragma once
 #include <cstdint>
 
@@ -36,6 +36,7 @@ struct RowKernels {
 };
 
 const RowKernels* rows_amx();
+const RowKernels* rows_avx512();
 const RowKernels* rows_plain();
 
 }  // namespace deepsim::bf16

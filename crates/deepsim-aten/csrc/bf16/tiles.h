@@ -1,9 +1,10 @@
 // Eight tiles: four sums (0 to 3), two left operands (4, 5) and two right ones (6, 7); AMX where it
-// is compiled for, otherwise the same arithmetic in plain C++.
+// is compiled for, otherwise AVX-512's bf16 instruction, otherwise the same arithmetic in plain C++.
 #pragma once
 #include <cstdint>
 #include <cstring>
 
+#include "panel.h"
 #include "plan.h"
 
 #if defined(__AMX_BF16__)
@@ -68,6 +69,64 @@ class Tiles {
   };
   Config before_{};
 };
+
+#elif defined(DEEPSIM_PANELS)
+
+// Sums stay in the first-level cache. Operands are read where they stand, when they are multiplied:
+// nobody may change them between loading and multiplying.
+struct Tiles {};
+inline thread_local struct {
+  alignas(64) float sums[4][TILE][TILE];
+  struct {
+    const char* at;
+    int64_t stride;
+  } operands[4];
+} held;
+
+inline void held_zero(int t) { std::memset(held.sums[t], 0, sizeof held.sums[t]); }
+inline void held_load(int t, const void* from, int64_t stride) {
+  if (t >= 4) {
+    held.operands[t - 4] = {static_cast<const char*>(from), stride};
+    return;
+  }
+  for (int r = 0; r < TILE; ++r)
+    std::memcpy(held.sums[t][r], static_cast<const char*>(from) + r * stride, 64);
+}
+inline void held_store(int t, void* to, int64_t stride) {
+  for (int r = 0; r < TILE; ++r)
+    std::memcpy(static_cast<char*>(to) + r * stride, held.sums[t][r], 64);
+}
+// A tile of sums in registers: sixteen that do not wait for each other.
+inline void multiply_tile(const void* left_at, int64_t left_bytes, const void* right_at,
+                          int64_t right_bytes, float (*sums)[TILE]) {
+  const auto *left = static_cast<const char*>(left_at), *right = static_cast<const char*>(right_at);
+  using Sums = Block<TILE, 1>;
+  Sums block;
+  Sums::each([&](auto r) { block.sums[r] = _mm512_load_ps(sums[r]); });
+  for (int64_t p = 0; p < DEPTH / 2; ++p, right += right_bytes, left += 2 * sizeof(Half)) {
+    const __m512i line = _mm512_loadu_si512(right);
+    Sums::each([&](auto r) {
+      block.sums[r] = add_pairs(block.sums[r], broadcast_pair(left + r * left_bytes), line);
+    });
+  }
+  Sums::each([&](auto r) { _mm512_store_ps(sums[r], block.sums[r]); });
+}
+inline void held_product(int sum, int a, int b) {
+  const auto &left = held.operands[a - 4], &right = held.operands[b - 4];
+  multiply_tile(left.at, left.stride, right.at, right.stride, held.sums[sum]);
+}
+inline void memory_barrier() {}
+inline void prefetch(const Half* from, int64_t halves) {
+  for (int64_t i = 0; i < halves; i += LINE) _mm_prefetch(from + i, _MM_HINT_T0);
+}
+inline void fetch_soon(const Half* from, int64_t halves) {
+  for (int64_t i = 0; i < halves; i += LINE) _mm_prefetch(from + i, _MM_HINT_T1);
+}
+
+#define TILE_ZERO(t) held_zero(t)
+#define TILE_LOAD(t, from, stride) held_load(t, from, stride)
+#define TILE_STORE(t, to, stride) held_store(t, to, stride)
+#define TILE_PRODUCT(sum, a, b) held_product(sum, a, b)
 
 #else
 

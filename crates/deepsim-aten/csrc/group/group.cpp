@@ -6,6 +6,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "../second_derivatives.h"
 #include "failure.h"
 #include "group.h"
 #include "sockets.h"
@@ -335,6 +336,7 @@ struct Summed : torch::autograd::Function<Summed> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list gradients) {
+    deepsim::refuse_second_derivatives("sum over the parts of a batch");
     if (deepsim::group::overlapped_passes.load() > 0)
       throw std::runtime_error("an exchange inside a backward pass that its own sums overlap");
     return {call(ctx->saved_data["sum"].toInt(), gradients[0]), at::Tensor()};

@@ -277,7 +277,9 @@ impl Code {
                     _ => Code::Fp32,
                 }
             }
-            Candidates::Bf16 if bf16_code() == Bf16Code::Amx => Code::Unit,
+            Candidates::Bf16 if matches!(bf16_code(), Bf16Code::Amx | Bf16Code::Avx512) => {
+                Code::Unit
+            }
             Candidates::Bf16 if machine::bf16_sums_in_fp32()? => Code::Bf16,
             _ => Code::Fp32,
         })
