@@ -26,10 +26,11 @@ pub mod sides;
 pub mod zoo;
 
 pub use deepsim_aten::{
-    AtenError, AutocastGuard, CAPABILITY_VARIABLE, Capability, CudaLoad, CudnnChoice, GroupError,
-    Precision, ProcessGroup, Rendezvous, Tf32, allow_winograd, capability, cuda_peak, fit_threads,
-    flush_denormals, forget_cuda_peak, in_turns, keep_memory, load_cuda as load_cuda_libraries,
-    over_group, pinned, set_cudnn_choice, set_tf32, sum_in_order, take_failure, torch_version,
+    AtenError, AutocastGuard, Bf16Code, CAPABILITY_VARIABLE, Capability, CudaLoad, CudnnChoice,
+    GroupError, Precision, ProcessGroup, Rendezvous, Tf32, allow_winograd, bf16_code, capability,
+    cuda_peak, fit_threads, flush_denormals, forget_cuda_peak, in_turns, keep_memory,
+    load_cuda as load_cuda_libraries, over_group, pinned, set_cudnn_choice, set_tf32, sum_in_order,
+    take_failure, torch_version,
 };
 pub use discriminator::{Architecture, Discriminator, DiscriminatorSpec, FeatureBranch};
 pub use error::NetError;

@@ -1,8 +1,9 @@
 """The training works in PyTorch, tuned in earnest.
 
-Usage: train_tuned.py FOLDER DEVICE auto|fp32|tf32|bf16 [one-pass]
+Usage: train_tuned.py FOLDER DEVICE fp32|tf32|bf16 THREADS eager|compiled [one-pass]
 
-`cargo xtask bench` starts it with the environment below. What was tried, at fc6_b16 in fp32 on two
+THREADS 0 leaves PyTorch its own number. `cargo xtask bench` finds arithmetic, threads and whether to compile by tune.py,
+and starts this script with the environment below. What was tried, at fc6_b16 in fp32 on two
 cores with AVX-512 and without AMX, interleaved and undisturbed unless said otherwise (s per iteration):
 
   kept
@@ -17,7 +18,8 @@ cores with AVX-512 and without AMX, interleaved and undisturbed unless said othe
     weights stored channels-last; in-place activations; flushed denormals: no loss
   measured and not kept
     bf16 autocast (chosen by trial: it wins where the processor has AMX)           1.99
-    torch.compile of the networks, 50 s to compile; with LRN left to autograd      1.26; 1.28
+    torch.compile of the networks, 50 s to compile; with LRN left to autograd (tried again
+      in each run of the benchmark, by tune.py, which keeps it where it wins)      1.26; 1.28
     D on real and generated images as one batch                                    1.14 (noise)
     trunk biases of G left out altogether (they are zero)                          1.15
     generated images copied to channels-last before D and the comparator           1.15
@@ -26,7 +28,6 @@ cores with AVX-512 and without AMX, interleaved and undisturbed unless said othe
 """
 
 import sys
-import time
 
 import torch
 import torch.nn.functional as F
@@ -35,8 +36,6 @@ import inputs
 import worker
 
 CHANNELS_LAST = torch.channels_last
-TRIAL = 16  # images of the trial that chooses between fp32 and bf16
-TRIES = 3
 
 
 class Lrn(torch.autograd.Function):
@@ -67,7 +66,7 @@ def stored(t):
 
 
 class Training:
-    def __init__(self, given, precision, images, one_pass=False):
+    def __init__(self, given, precision, images, one_pass=False, compiled=False):
         self.given, self.bf16, self.one_pass = given, precision == "bf16", one_pass
         if images.is_cuda:
             torch.backends.cudnn.benchmark = True
@@ -94,6 +93,17 @@ class Training:
         self.adam_d = adam([{"params": self.d_learns, "weight_decay": decay}], given.adam_d)
         if given.net == "alexnet":
             self.scale, self.shift = (t.to(images.device) for t in to_torchvision())
+        if compiled:
+            self.compile()
+
+    def compile(self):
+        """Compiles the three networks. Dropout draws the numbers that it draws without, so that losses agree."""
+        import torch._inductor.config
+
+        torch._inductor.config.fallback_random = True
+        self.features = torch.compile(self.features, dynamic=False)
+        self.generate = torch.compile(self.generate, dynamic=False)
+        self.discriminate = torch.compile(self.discriminate, dynamic=False)
 
     def cast(self):
         return torch.autocast(self.x.device.type, torch.bfloat16, enabled=self.bf16)
@@ -222,31 +232,21 @@ def to_torchvision():
     return scale.view(1, 3, 1, 1), shift.view(1, 3, 1, 1)
 
 
-def faster(given):
-    """The faster arithmetic on this machine: the best of some iterations on a few images."""
-    trials = {p: Training(given, p, given.x[:TRIAL]) for p in ("fp32", "bf16")}
-    times = {precision: [] for precision in trials}
-    for _ in range(1 + TRIES):  # the first is the warm-up
-        for precision, trial in trials.items():
-            begun = time.perf_counter()
-            trial.iteration()  # reads its losses: a GPU is waited for
-            times[precision].append(time.perf_counter() - begun)
-    return min(times, key=lambda precision: min(times[precision]))
-
-
 def main():
-    folder, device, precision, *rest = sys.argv[1:]
+    folder, device, precision, threads, how, *rest = sys.argv[1:]
     torch.set_flush_denormal(True)
+    if int(threads) > 0:
+        torch.set_num_threads(int(threads))
     given = inputs.Inputs(folder, device)
-    if precision == "auto":
-        precision = faster(given)
-    training = Training(given, precision, given.x, one_pass="one-pass" in rest)
+    compiled = how == "compiled"
+    training = Training(given, precision, given.x, "one-pass" in rest, compiled)
     given.weights = given.x = None
     checks = []
     for seed in given.dropout_seeds:
         torch.manual_seed(seed)
         checks.append(dict(zip(inputs.LOSSES, training.iteration())))
-    facts = {"precision": precision, "threads": torch.get_num_threads(), "checks": checks}
+    facts = {"precision": precision, "threads": torch.get_num_threads(), "compiled": compiled}
+    facts["checks"] = checks
     worker.serve(facts, training.iteration, device)
 
 

@@ -4,12 +4,14 @@
 
 mod counts;
 mod distances;
+mod entries;
 mod flops;
 mod gemm;
 mod images;
 mod inputs;
 mod memory;
 mod networks;
+mod paths;
 mod phases;
 mod serve;
 mod state;
@@ -23,7 +25,8 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use deepsim_experiment::device;
 
-use crate::work::Training;
+use crate::training::Manner;
+use crate::work::{Sizes, Training};
 
 /// The worker that `cargo xtask bench` starts: one work, timed on request.
 #[derive(Debug, Parser)]
@@ -41,7 +44,11 @@ enum Command {
         work: String,
         /// Where to write
         folder: PathBuf,
+        #[command(flatten)]
+        sizes: Sizes,
     },
+    /// Print which code of ours computes here, as JSON
+    Paths,
     /// Do a work, unit by unit: `go` and `stop` on standard input, JSON lines on standard output
     Work {
         /// Name of the work
@@ -54,6 +61,14 @@ enum Command {
         /// cpu, cuda or cuda:N, for training works
         #[arg(long, default_value = "cpu")]
         device: String,
+        #[command(flatten)]
+        sizes: Sizes,
+        /// Threads of libtorch; without it, as many as it takes by itself
+        #[arg(long, value_parser = clap::value_parser!(i32).range(1..=1024))]
+        threads: Option<i32>,
+        /// Do not time the phases of a training work in the end
+        #[arg(long)]
+        no_phases: bool,
     },
     /// Print what a step of experiments computes, and the weights whose gradients it sums over processes, as JSON
     Counts {
@@ -66,6 +81,18 @@ enum Command {
         /// Images
         images: usize,
         /// Where they are kept
+        folder: PathBuf,
+    },
+    /// Write a dataset of so many entries, of which many name the same image
+    MakeEntries {
+        /// Entries
+        entries: usize,
+        /// Where to write; what it is made of is kept beside
+        folder: PathBuf,
+    },
+    /// Open a dataset, make an epoch's order and a few batches, and print times and memory as JSON
+    Entries {
+        /// The dataset
         folder: PathBuf,
     },
 }
@@ -84,9 +111,14 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Inputs { work, folder } => {
-            inputs::write(&training(&work)?.experiment("fp32")?, &folder)
-        }
+        Command::Inputs {
+            work,
+            folder,
+            sizes,
+        } => inputs::write(&training(&work)?.sized(&sizes).experiment("fp32")?, &folder),
+        Command::Paths => paths::run(),
+        Command::MakeEntries { entries, folder } => entries::make(entries, &folder),
+        Command::Entries { folder } => entries::run(&folder),
         Command::Counts { files } => counts::run(&files),
         Command::Memory { images, folder } => memory::run(images, &folder),
         Command::Work {
@@ -94,6 +126,9 @@ fn run(command: Command) -> Result<()> {
             folder,
             precision,
             device,
+            sizes,
+            threads,
+            no_phases,
         } => match work.as_str() {
             "gemm" => gemm::run(&precision, device::choose(&device)?),
             "data" => images::run_folder(&folder),
@@ -102,8 +137,15 @@ fn run(command: Command) -> Result<()> {
             "pairs" => distances::run_pairs(),
             "ms_ssim" => distances::run_ms_ssim(),
             name => {
-                let device = device::choose(&device)?;
-                training::run(training(name)?, &folder, &precision, device)
+                if let Some(threads) = threads {
+                    tch::set_num_threads(threads);
+                }
+                let manner = Manner {
+                    precision: &precision,
+                    device: device::choose(&device)?,
+                    phases: !no_phases,
+                };
+                training::run(&training(name)?.sized(&sizes), &folder, manner)
             }
         },
     }

@@ -94,7 +94,7 @@ pub fn run(images: usize, folder: &Path) -> Result<()> {
             "n_pairs_from": found.norm.pairs_from,
             "peak_mib": peak_mib()?.round(),
             "before_mib": before.round(),
-            "seconds": begun.elapsed().as_secs_f64().round(),
+            "seconds": (10.0 * begun.elapsed().as_secs_f64()).round() / 10.0,
             "image_error": found.image_error,
             "feature_error": found.feature_error,
         })
@@ -103,7 +103,10 @@ pub fn run(images: usize, folder: &Path) -> Result<()> {
 }
 
 /// The images, prepared; those of an earlier call are taken again.
-fn dataset(images: usize, folder: &Path) -> Result<Dataset> {
+///
+/// # Errors
+/// A full disk.
+pub fn dataset(images: usize, folder: &Path) -> Result<Dataset> {
     let out = folder.join(format!("images-{images}"));
     if let Ok(there) = Dataset::open(&out) {
         return Ok(there);
@@ -157,7 +160,10 @@ fn write(number: usize, path: &PathBuf) -> Result<()> {
 }
 
 /// Largest resident memory of this process so far, MiB.
-fn peak_mib() -> Result<f64> {
+///
+/// # Errors
+/// A system without `/proc/self/status`.
+pub fn peak_mib() -> Result<f64> {
     let status = fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
     let kib = line.and_then(|l| l.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());

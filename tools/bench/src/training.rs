@@ -12,18 +12,34 @@ use tch::{Device, Tensor};
 use crate::serve::serve;
 use crate::state::Bench;
 use crate::work::Training;
-use crate::{flops, inputs, phases};
+use crate::{flops, inputs, paths, phases};
 
 /// Images of the trial that chooses between fp32 and bf16.
 const TRIAL: i64 = 16;
 /// Iterations of it, after one to warm up.
 const TRIES: usize = 3;
 
+/// How a training work is done.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner<'a> {
+    /// fp32, tf32, bf16 or auto.
+    pub precision: &'a str,
+    /// Where.
+    pub device: Device,
+    /// Whether the phases are timed in the end, in further iterations.
+    pub phases: bool,
+}
+
 /// Serves a training work.
 ///
 /// # Errors
 /// Missing inputs, and what the iteration fails with.
-pub fn run(work: &Training, folder: &Path, precision: &str, device: Device) -> Result<()> {
+pub fn run(work: &Training, folder: &Path, manner: Manner) -> Result<()> {
+    let Manner {
+        precision,
+        device,
+        phases,
+    } = manner;
     deepsim_nets::flush_denormals();
     let x = inputs::images(folder)?.f_to_device(device)?;
     let precision = match precision {
@@ -37,6 +53,7 @@ pub fn run(work: &Training, folder: &Path, precision: &str, device: Device) -> R
     let facts = json!({
         "precision": precision,
         "threads": tch::get_num_threads(),
+        "path": paths::of(precision, device)?,
         "checks": losses,
         "gflop": flops::gflop(&bench.experiment)?,
     });
@@ -45,7 +62,13 @@ pub fn run(work: &Training, folder: &Path, precision: &str, device: Device) -> R
         facts,
         device,
         || bench.borrow_mut().iterate().map(drop),
-        || phases::measure(&mut bench.borrow_mut()),
+        || {
+            if phases {
+                phases::measure(&mut bench.borrow_mut())
+            } else {
+                Ok(json!([]))
+            }
+        },
     )
 }
 

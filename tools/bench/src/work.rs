@@ -7,7 +7,7 @@ use deepsim_experiment::Experiment;
 
 /// A training work: one iteration of an experiment that ships with the project, with random
 /// weights (the same for every contender), at a batch size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Training {
     /// The name on the command line.
     pub name: &'static str,
@@ -18,6 +18,24 @@ pub struct Training {
     batch: usize,
     /// `train.discriminator_passes`.
     passes: &'static str,
+    /// `data.crop`, where it is not what the file says.
+    crop: Option<u32>,
+    /// `generator.width`, where it is not what the file says.
+    width: Option<f64>,
+}
+
+/// Sizes that differ from those of a work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, clap::Args)]
+pub struct Sizes {
+    /// Images of a step
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Side of the images, pixels
+    #[arg(long, value_name = "PIXELS")]
+    pub crop: Option<u32>,
+    /// Multiplies the channels of the generator
+    #[arg(long, value_name = "FACTOR")]
+    pub width: Option<f64>,
 }
 
 macro_rules! experiment {
@@ -39,6 +57,8 @@ const fn work(name: &'static str, from: (&'static str, &'static str), batch: usi
         tap: None,
         batch,
         passes: "paper",
+        crop: None,
+        width: None,
     }
 }
 
@@ -78,6 +98,16 @@ impl Training {
         TRAINING.iter().find(|work| work.name == name)
     }
 
+    /// The same work at other sizes.
+    pub fn sized(&self, sizes: &Sizes) -> Training {
+        Training {
+            batch: sizes.batch.unwrap_or(self.batch),
+            crop: sizes.crop.or(self.crop),
+            width: sizes.width.or(self.width),
+            ..*self
+        }
+    }
+
     /// The experiment as it ships, but for the batch size, the random weights of its frozen
     /// networks, the arithmetic (fp32, tf32 or bf16), cuDNN's choice by trial, and a gate that never closes: every iteration is one step of D
     /// and one of G.
@@ -101,6 +131,10 @@ impl Training {
             "gate.g_off_above=1e300".to_owned(),
         ];
         sets.extend(self.tap.map(|tap| format!("encoder.tap={tap}")));
+        sets.extend(self.crop.map(|crop| format!("data.crop={crop}")));
+        // With a decimal point: it is no whole number to TOML.
+        let width = self.width.map(|width| format!("generator.width={width:?}"));
+        sets.extend(width);
         Ok(Experiment::parse(self.text, Path::new(self.file), &sets)?)
     }
 }
@@ -120,6 +154,25 @@ mod tests {
         let shipped = Experiment::load(&file, &sets).unwrap();
         timed.config.name.clone_from(&shipped.config.name);
         assert_eq!(timed.config, shipped.config);
+    }
+
+    #[test]
+    fn sizes_change_what_they_name_and_nothing_else() {
+        let work = Training::find("conv5_b16").unwrap();
+        assert_eq!(work.sized(&Sizes::default()), *work);
+        let other = work.sized(&Sizes {
+            batch: Some(1),
+            crop: Some(64),
+            width: Some(2.0),
+        });
+        let config = other.experiment("bf16").unwrap().config;
+        assert_eq!((config.train.batch_size, config.data.crop), (1, 64));
+        assert_eq!(config.generator.width, 2.0);
+        let too_large = work.sized(&Sizes {
+            crop: Some(512),
+            ..Sizes::default()
+        });
+        assert!(too_large.experiment("fp32").is_err());
     }
 
     #[test]

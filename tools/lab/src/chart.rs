@@ -9,6 +9,8 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
+use crate::numbers::significant;
+
 /// The font that [`figure`] brings.
 pub const FONT: &str = "ours";
 
@@ -68,6 +70,39 @@ pub fn axes<'a>(
         .label_style((FONT, 14))
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| label(*y, span))
+        .draw()?;
+    Ok(chart)
+}
+
+/// Axes of logarithms to base 2 with labels of the values themselves: a power of the size is a straight line.
+///
+/// # Errors
+/// None that is known of.
+pub fn log_axes<'a>(
+    area: &Area<'a>,
+    title: &str,
+    x_name: &str,
+    x: Range<f64>,
+    y: Range<f64>,
+) -> Result<Chart<'a>> {
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, (FONT, 18))
+        .margin(8)
+        .margin_right(18)
+        .x_label_area_size(36)
+        .y_label_area_size(64)
+        .build_cartesian_2d(x, y)?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .bold_line_style(RGBColor(0xdd, 0xdd, 0xdd))
+        .x_desc(x_name)
+        .axis_desc_style((FONT, 14))
+        .x_labels(5)
+        .y_labels(6)
+        .label_style((FONT, 14))
+        .x_label_formatter(&|x| significant(x.exp2(), 2))
+        .y_label_formatter(&|y| significant(y.exp2(), 2))
         .draw()?;
     Ok(chart)
 }

@@ -9,6 +9,7 @@ mod documents;
 mod endure;
 mod experiment_file;
 mod goldens;
+mod grow;
 mod harden;
 mod memory;
 mod numbers;
@@ -105,6 +106,14 @@ enum Command {
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Args),
 
+    /// Measure how time and memory grow, ours beside PyTorch's
+    ///
+    /// Batch, crop, width and threads of a training step, entries of a dataset, images of an
+    /// evaluation: one thing is varied at a time. Prints a table with the powers by which they
+    /// grow, and draws the curves.
+    #[command(after_help = grow::EXAMPLES)]
+    Grow(grow::Args),
+
     /// Time exchanges and steps of processes that train together, and model those of GPUs
     #[command(after_help = dist::EXAMPLES)]
     Dist(dist::Args),
@@ -132,6 +141,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Deny(args) => harden::deny(&ws, &args),
         Command::Memory(args) => memory::run(&ws, &args),
         Command::Bench(args) => bench::run(&ws, &args),
+        Command::Grow(args) => grow::run(&ws, &args),
         Command::Dist(args) => dist::run(&ws, &args),
         Command::Documents => documents::check(&ws),
     }

@@ -45,6 +45,12 @@ fn wrong_words_are_refused() {
     );
     refused(&["goldens", "--check", "none.json"], "none.json");
     refused(&["goldens"], "--record");
+    refused(&["grow", "--only", "size"], "invalid value 'size'");
+    refused(&["grow", "--limit", "0"], "0 is not in 1..=86400");
+    refused(
+        &["grow", "--only", "crop", "--fresh"],
+        "cannot be used with",
+    );
     refused(&["dist", "--only", "links"], "invalid value 'links'");
 }
 
@@ -62,6 +68,7 @@ fn help_is_not_wrapped_at_80_columns() {
         "deny",
         "memory",
         "bench",
+        "grow",
         "dist",
     ];
     help_fits(env!("CARGO_BIN_EXE_deepsim-lab"), &commands);

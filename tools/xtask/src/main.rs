@@ -186,6 +186,10 @@ Examples:
     #[command(disable_help_flag = true)]
     Bench(Lab),
 
+    /// Measure how time and memory grow, ours beside PyTorch's
+    #[command(disable_help_flag = true)]
+    Grow(Lab),
+
     /// Time exchanges and steps of processes that train together, and model those of GPUs
     #[command(disable_help_flag = true)]
     Dist(Lab),
@@ -219,6 +223,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Precision(lab) => lab.run(&ws, "precision"),
         Command::Memory(lab) => lab.run(&ws, "memory"),
         Command::Bench(lab) => lab.run(&ws, "bench"),
+        Command::Grow(lab) => lab.run(&ws, "grow"),
         Command::Dist(lab) => lab.run(&ws, "dist"),
         Command::Soak(lab) => lab.run(&ws, "soak"),
         Command::Kills(lab) => lab.run(&ws, "kills"),

@@ -6,11 +6,13 @@ use anyhow::{Context, Result};
 
 use super::agree::{Claim, agree};
 use super::preparation::Bench;
+use super::tuning::Tuning;
 use super::work::{CONTENDERS, Contender, Work};
 use super::worker::{Farewell, Ready, Unit, Worker};
 use crate::numbers::{Summary, summary};
 use deepsim_terminal::tell;
 use deepsim_tools::failure::refuse;
+use deepsim_tools::machine;
 
 /// What was measured of one contender.
 #[derive(Debug)]
@@ -46,6 +48,11 @@ impl Measured {
     /// A contender's column, if it takes part.
     pub fn column(&self, contender: Contender) -> Option<&Column> {
         self.columns.iter().find(|c| c.contender == contender)
+    }
+
+    /// How the tuned PyTorch was set, where that was looked for.
+    pub fn tuning(&self) -> Option<&Tuning> {
+        self.column(Contender::Tuned)?.ready.tuning.as_ref()
     }
 
     /// A contender's median time, seconds.
@@ -90,14 +97,18 @@ pub fn run(bench: &Bench, work: Work, rounds: u32, peak: &mut Peak) -> Result<Me
     let name = work.name();
     require_memory(bench, work)?;
     bench.inputs(work)?;
+    let tuning = bench.tuning(work)?;
     let mut started = Vec::new();
     for contender in CONTENDERS {
-        let Some(command) = bench.command(work, contender) else {
+        let Some(command) = bench.command(work, contender, tuning.as_ref()) else {
             continue;
         };
         tell(format_args!("{name}: loading {}", contender.name()));
         let what = format!("{} of {name}", contender.name());
-        let (worker, ready) = Worker::start(&what, command)?;
+        let (worker, mut ready) = Worker::start(&what, command)?;
+        if contender == Contender::Tuned {
+            ready.tuning = tuning.clone();
+        }
         started.push((contender, worker, ready, Vec::new()));
     }
     let claims: Vec<_> = started
@@ -166,10 +177,10 @@ fn gemm(bench: &Bench, started: &[Started]) -> Result<(String, Worker, f64)> {
 fn require_memory(bench: &Bench, work: Work) -> Result<()> {
     let workers = CONTENDERS
         .into_iter()
-        .filter(|&contender| bench.command(work, contender).is_some())
+        .filter(|&contender| bench.takes_part(work, contender))
         .count() as u64;
     let needed = work.megabytes() * workers;
-    match available_mib() {
+    match machine::available_mib() {
         Some(free) if free < needed => Err(refuse(format!(
             "{} keeps {workers} programs loaded, which takes up to {needed} MiB of memory; {free} MiB \
              are free. Choose smaller works: --only fc6_b16,conv5_b16,sample",
@@ -177,13 +188,6 @@ fn require_memory(bench: &Bench, work: Work) -> Result<()> {
         ))),
         _ => Ok(()),
     }
-}
-
-fn available_mib() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib / 1024)
 }
 
 fn progress(

@@ -4,27 +4,32 @@
 //! do one unit of work each in turn, never two at once, in an order that rotates from round to
 //! round: what disturbs the machine disturbs all of them alike.
 
-mod agree;
+pub mod agree;
+pub mod head;
 mod load;
 mod measure;
-mod preparation;
+pub mod preparation;
 mod record;
 mod table;
-mod work;
-mod worker;
+pub mod tuning;
+pub mod work;
+pub mod worker;
+pub mod wrap;
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::ValueEnum;
 
+use self::head::Head;
 use self::measure::{Measured, Peak};
 use self::preparation::Bench;
 use self::work::Work;
+use crate::samples;
 use deepsim_tools::failure::refuse;
-use deepsim_tools::landing;
 use deepsim_tools::stages::{note, seconds};
 use deepsim_tools::workspace::Workspace;
+use deepsim_tools::{landing, machine};
 
 /// What the benchmark is asked for.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,7 +37,7 @@ pub struct Args {
     /// Only these works, separated by commas
     #[arg(long, value_name = "WORK", value_delimiter = ',')]
     only: Vec<Work>,
-    /// Rounds of each work; without it, what fits in a quarter of an hour on 2 cores
+    /// Rounds of each work; without it, what fits in half an hour on 2 cores
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
     /// Also write what was measured to FILE, a JSON list with one entry for each work
@@ -80,8 +85,10 @@ pub const EXAMPLES: &str = "\
 Contenders:
   ours         this project, by the trainer's own iteration
   torch tuned  PyTorch (Python) without wasted work, channels-last, fused Adam,
-               LRN rewritten, fp32 or bf16, whichever is faster here;
-               tools/bench/python/train_tuned.py says what was tried
+               LRN rewritten; tools/bench/python/train_tuned.py says what was
+               tried. Before each training work it is found by trial here what
+               is fastest for it: fp32 or bf16, on 1 thread or on all cores,
+               with torch.compile or without. What was tried is printed
   torch naive  PyTorch as a typical script is written: modules, eager, fp32 (on
                a GPU with convolutions in TF32, as PyTorch ships)
 All have the same weights and images, and before a number is printed their
@@ -90,7 +97,8 @@ fails.
 
 Examples:
   cargo xtask bench
-      all works, at most 15 minutes on 2 cores
+      all works, about half an hour on 2 cores, and the record of this kind of
+      processor, docs/results/bench-KIND.json
   cargo xtask bench --only fc6_b16,sample
       two of them
   cargo xtask bench --only fc6_b64 --rounds 9
@@ -99,6 +107,11 @@ Examples:
       keep the numbers
   cargo xtask bench --device cuda --precision bf16
       the training works on a GPU
+
+A kind is maker and widest instruction set: intel-amx, intel-avx512-bf16,
+amd-avx512-bf16, amd-avx2, ... Processors of one kind run the same kernels. The
+first lines say which kind this is, and which code computes. There is a record
+only of all works by default settings, on the CPU.
 
 Needs `cargo xtask setup --torch full`; torchvision and faiss are fetched into
 third_party/bench-py by the first run that needs them. Leave the machine alone
@@ -120,22 +133,60 @@ pub fn table_of(file: &serde_json::Value) -> Result<String> {
 pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     let works = works(&args.only, &args.device)?;
     let begun = std::time::Instant::now();
+    // Now: it is this one that is measured.
+    let commit = samples::commit(ws);
     let bench = Bench::prepare(ws, &works, args.precision.name(), &args.device)?;
+    let head = Head::ask(&bench, commit)?;
+    print!("{}", head.lines());
     let mut peak = Peak::default();
     let mut all: Vec<Measured> = Vec::new();
     for &work in &works {
         let rounds = args.rounds.unwrap_or(work.rounds());
         all.push(measure::run(&bench, work, rounds, &mut peak)?);
         if let Some(file) = &args.json {
-            landing::write(file, record::json(&all, &peak)?.as_bytes())?;
+            landing::write(file, record::json(&all, &peak, &head)?.as_bytes())?;
         }
     }
     print!("{}", table::render(&all, &peak));
     if let Some(file) = &args.json {
         note(format_args!("written: {}", file.display()));
     }
+    match args.no_record(&machine::lowered()) {
+        None => {
+            let name = format!("{}/bench-{}.json", samples::RECORDS, head.kind);
+            landing::write(
+                &ws.path(&name),
+                record::json(&all, &peak, &head)?.as_bytes(),
+            )?;
+            note(format_args!("written: {name}"));
+            note("the documents follow by: cargo xtask reproduce --only nothing");
+        }
+        Some(reason) => note(format_args!("no record: {reason}")),
+    }
     note(format_args!("measured in {}", seconds(begun.elapsed())));
     Ok(())
+}
+
+impl Args {
+    /// Why this run is no record of a kind of processor; none where it is one.
+    fn no_record(&self, lowered: &[&str]) -> Option<String> {
+        if self.device != "cpu" {
+            return Some("it is of the CPU".to_owned());
+        }
+        let usual = self.only.is_empty() && self.rounds.is_none();
+        if !usual || self.precision != Precision::Auto {
+            return Some(
+                "it is of all works by default settings: leave --only, --rounds and --precision out"
+                    .to_owned(),
+            );
+        }
+        (!lowered.is_empty()).then(|| {
+            format!(
+                "it is of the whole processor: leave {} out",
+                lowered.join(", ")
+            )
+        })
+    }
 }
 
 /// cpu, cuda or cuda:N.
@@ -187,6 +238,23 @@ mod tests {
         assert_eq!(chosen, [Work::Fc6B16, Work::Sample]);
         assert_eq!(args.rounds, Some(3));
         assert_eq!(works(&[], "cpu").unwrap(), Work::value_variants());
+    }
+
+    #[test]
+    fn only_a_whole_run_is_a_record() {
+        let reason = |line: &str, lowered: &[&str]| parse(line).unwrap().no_record(lowered);
+        assert_eq!(reason("bench", &[]), None);
+        assert_eq!(reason("bench --json x.json", &[]), None);
+        for line in [
+            "bench --only sample",
+            "bench --rounds 3",
+            "bench --precision fp32",
+            "bench --device cuda",
+        ] {
+            assert!(reason(line, &[]).is_some(), "{line}");
+        }
+        let lowered = reason("bench", &["ATEN_CPU_CAPABILITY"]).unwrap();
+        assert!(lowered.contains("ATEN_CPU_CAPABILITY"), "{lowered}");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What must be there before the first worker starts, and how each worker is started.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::tuning::Tuning;
 use super::work::{Contender, Work};
 use deepsim_tools::child::Child;
 use deepsim_tools::failure::refuse;
@@ -71,6 +72,11 @@ impl<'a> Bench<'a> {
         })
     }
 
+    /// Our program, for what is no work.
+    pub fn program(&self, what: &str) -> Child {
+        Child::new(what, &self.program, self.ws.root())
+    }
+
     /// Whether the works are done on a GPU.
     pub fn on_gpu(&self) -> bool {
         self.device != "cpu"
@@ -91,16 +97,104 @@ impl<'a> Bench<'a> {
                 .run();
         }
         if work.trains() {
-            return Child::new("writing the inputs", &self.program, self.ws.root())
-                .args(["inputs", work.name()])
-                .args([folder])
-                .run();
+            return self.training_inputs(work, &[], &folder).run();
         }
         Ok(())
     }
 
+    /// The program that writes what a training work starts from, at other sizes where `sizes` has them.
+    pub fn training_inputs(&self, work: Work, sizes: &[String], folder: &Path) -> Child {
+        self.program("writing the inputs")
+            .args(["inputs", work.name()])
+            .args([folder])
+            .args(sizes)
+    }
+
+    /// Looks for the fastest setting of the tuned PyTorch; none for works that leave it no choice.
+    ///
+    /// # Errors
+    /// Inputs that are not there; a script that fails.
+    pub fn tuning(&self, work: Work) -> Result<Option<Tuning>> {
+        if !(work.trains() && self.takes_part(work, Contender::Tuned)) {
+            return Ok(None);
+        }
+        note(format_args!(
+            "{}: trying settings of the tuned PyTorch (a minute or two)",
+            work.name()
+        ));
+        self.tuned_on(work, &self.folder(work)).map(Some)
+    }
+
+    /// The same on inputs that lie in `folder`.
+    ///
+    /// # Errors
+    /// As [`Bench::tuning`].
+    pub fn tuned_on(&self, work: Work, folder: &Path) -> Result<Tuning> {
+        let cores = cores();
+        let threads = if cores > 1 {
+            format!("1,{cores}")
+        } else {
+            "1".to_owned()
+        };
+        let mut script = self
+            .python(&["tune.py"])
+            .args([folder])
+            .args([self.device.as_str(), self.precision, threads.as_str()])
+            .args(work.script(Contender::Tuned).unwrap_or(&[]).iter().skip(1));
+        for (key, value) in MALLOC {
+            script = script.env(key, value);
+        }
+        serde_json::from_slice(&script.output()?)
+            .context("reading what tune.py found of the tuned PyTorch")
+    }
+
+    /// What our program and PyTorch say of the code that they compute with, as JSON.
+    ///
+    /// # Errors
+    /// A program that fails.
+    pub fn paths(&self) -> Result<[Vec<u8>; 2]> {
+        let ours = self.program("our program").args(["paths"]);
+        Ok([ours.output()?, self.python(&["paths.py"]).output()?])
+    }
+
+    /// Whether a contender has a part in a work.
+    pub fn takes_part(&self, work: Work, contender: Contender) -> bool {
+        contender == Contender::Ours || work.script(contender).is_some()
+    }
+
+    /// Our worker of a training work, on inputs that lie in `folder`; its phases are not timed.
+    pub fn our_worker(
+        &self,
+        work: Work,
+        folder: &Path,
+        precision: &str,
+        more: &[String],
+    ) -> Command {
+        let mut command = self.ours();
+        command.args(["work", work.name()]).arg(folder);
+        command.args(["--precision", precision, "--device", &self.device]);
+        command.arg("--no-phases").args(more);
+        command
+    }
+
+    /// The tuned PyTorch's worker of a training work, on inputs that lie in `folder`.
+    pub fn tuned_worker(&self, work: Work, folder: &Path, tuning: &Tuning) -> Option<Command> {
+        let [script, arguments @ ..] = work.script(Contender::Tuned)? else {
+            return None;
+        };
+        let mut command = self.script(script, folder);
+        command.arg(&self.device).args(tuning.arguments());
+        command.envs(MALLOC).args(arguments);
+        Some(command)
+    }
+
     /// How a contender of a work is started; none where it has no part.
-    pub fn command(&self, work: Work, contender: Contender) -> Option<Command> {
+    pub fn command(
+        &self,
+        work: Work,
+        contender: Contender,
+        tuning: Option<&Tuning>,
+    ) -> Option<Command> {
         let folder = match work {
             Work::Data | Work::Shards => self.jpegs(),
             _ => self.folder(work),
@@ -111,23 +205,29 @@ impl<'a> Bench<'a> {
             command.args(["--precision", self.precision, "--device", &self.device]);
             return Some(command);
         }
+        if let (Contender::Tuned, Some(tuning)) = (contender, tuning) {
+            return self.tuned_worker(work, &folder, tuning);
+        }
         let [script, arguments @ ..] = work.script(contender)? else {
             return None;
         };
+        let mut command = self.script(script, &folder);
+        if work.trains() {
+            command.arg(&self.device);
+        }
+        command.args(arguments);
+        Some(command)
+    }
+
+    /// A script on inputs that lie in `folder`.
+    fn script(&self, name: &str, folder: &Path) -> Command {
         let mut command = Command::new("python3");
         command
             .current_dir(self.ws.root())
             .env("PYTHONPATH", self.python_path())
-            .arg(self.ws.path(SCRIPTS).join(script))
+            .arg(self.ws.path(SCRIPTS).join(name))
             .arg(folder);
-        if work.trains() {
-            command.arg(&self.device);
-            if contender == Contender::Tuned {
-                command.arg(self.precision).envs(MALLOC);
-            }
-        }
-        command.args(arguments);
-        Some(command)
+        command
     }
 
     /// The worker that multiplies matrices.
@@ -165,6 +265,11 @@ impl<'a> Bench<'a> {
     fn jpegs(&self) -> PathBuf {
         self.ws.path("target/bench/jpegs")
     }
+}
+
+/// Processors that this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn packages(ws: &Workspace) -> PathBuf {

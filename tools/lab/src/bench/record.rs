@@ -1,27 +1,30 @@
-//! What `--json` writes.
+//! What `--json` writes, and the record of a kind of processor: the same.
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
+use super::head::Head;
 use super::measure::{Column, Measured, Peak};
 use super::work::{CONTENDERS, Contender, Unit, Work};
 use super::worker::{Farewell, Ready, Unit as Timed};
-use deepsim_tools::machine;
 
 /// The whole file: a list with one entry for each work. Times are seconds of one unit of work;
 /// a contender that has no part is null.
 ///
 /// # Errors
 /// None that is known of.
-pub fn json(all: &[Measured], peak: &Peak) -> Result<String> {
-    let entries: Vec<Value> = all.iter().map(|measured| entry(measured, peak)).collect();
+pub fn json(all: &[Measured], peak: &Peak, head: &Head) -> Result<String> {
+    let entries: Vec<Value> = all
+        .iter()
+        .map(|measured| entry(measured, peak, head))
+        .collect();
     let mut text = serde_json::to_string_pretty(&entries).context("writing the measurements")?;
     text.push('\n');
     Ok(text)
 }
 
-fn entry(measured: &Measured, peak: &Peak) -> Value {
+fn entry(measured: &Measured, peak: &Peak, head: &Head) -> Value {
     let each = |get: &dyn Fn(&Column) -> Value| -> Value {
         let all = CONTENDERS.iter().map(|&contender| {
             let value = measured.column(contender).map_or(Value::Null, get);
@@ -32,7 +35,10 @@ fn entry(measured: &Measured, peak: &Peak) -> Value {
     let units = |get: fn(&Timed) -> Value| each(&|c| c.units.iter().map(get).collect());
     let mut entry = json!({
         "work": measured.work.name(),
-        "processor": machine::processor(),
+        "processor": head.processor,
+        "kind": head.kind,
+        "commit": head.commit,
+        "paths": head.paths,
         "tuned_to_ours": measured.ratio(Contender::Tuned),
         "naive_to_ours": measured.ratio(Contender::Naive),
         "spread": each(&|c| c.summary().map_or(Value::Null, |s| json!([s.min, s.max]))),
@@ -41,6 +47,9 @@ fn entry(measured: &Measured, peak: &Peak) -> Value {
         "peak_mib": each(&|c| json!(c.farewell.peak_mib)),
         "precision": each(&|c| json!(c.ready.precision)),
         "threads": each(&|c| json!(c.ready.threads)),
+        "path": each(&|c| json!(c.ready.path)),
+        "compiled": each(&|c| json!(c.ready.compiled)),
+        "tuning": measured.tuning(),
         "checks": each(&|c| json!(c.ready.checks)),
     });
     for contender in CONTENDERS {
@@ -151,13 +160,18 @@ fn column(entry: &Value, work: Work, contender: Contender) -> Option<Column> {
         let seconds = amount? / line["images_per_s"].as_f64()?;
         Some((line["on"].as_str()?.to_owned(), seconds))
     });
+    let mut ready = Ready::recorded(
+        of("precision").as_str().map(str::to_owned),
+        amount,
+        entry["gflop"].as_f64().filter(|_| ours),
+    );
+    if contender == Contender::Tuned {
+        // Older records have none.
+        ready.tuning = serde_json::from_value(entry["tuning"].clone()).ok();
+    }
     Some(Column {
         contender,
-        ready: Ready::recorded(
-            of("precision").as_str().map(str::to_owned),
-            amount,
-            entry["gflop"].as_f64().filter(|_| ours),
-        ),
+        ready,
         units: units.collect(),
         farewell: Farewell {
             peak_mib: of("peak_mib").as_f64().unwrap_or(f64::NAN),
@@ -172,14 +186,17 @@ fn column(entry: &Value, work: Work, contender: Contender) -> Option<Column> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::head::tests::example as head;
     use super::super::table::tests::example;
+    use super::super::tuning::tests::example as tuning;
     use super::*;
 
     #[test]
     fn a_table_out_of_a_record_is_the_table_of_the_measurement() {
-        let (all, mut peak) = example();
+        let (mut all, mut peak) = example();
+        all[0].columns[1].ready.tuning = Some(tuning());
         peak.add("fp32", 250.0);
-        let file = serde_json::from_str(&json(&all, &peak).unwrap()).unwrap();
+        let file = serde_json::from_str(&json(&all, &peak, &head()).unwrap()).unwrap();
         let (again, known) = parse(&file).unwrap();
         let render = super::super::table::render;
         assert_eq!(render(&again, &known), render(&all, &peak));
@@ -189,8 +206,13 @@ mod tests {
     #[test]
     fn an_entry_has_what_was_measured_and_null_for_who_had_no_part() {
         let (all, peak) = example();
-        let value: Value = serde_json::from_str(&json(&all, &peak).unwrap()).unwrap();
+        let text = json(&all, &peak, &head()).unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap();
         let fc6 = &value[0];
+        assert_eq!(fc6["kind"], "amd-avx512-bf16");
+        assert_eq!(fc6["commit"], "abc");
+        assert_eq!(fc6["paths"]["torch"]["aten"], "AVX512");
+        assert_eq!(fc6["tuning"], Value::Null);
         assert_eq!(fc6["work"], "fc6_b16");
         assert_eq!(fc6["ours_s"], 1.5);
         assert_eq!(fc6["torch_tuned_s"], 3.0);

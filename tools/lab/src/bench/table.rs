@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::measure::{Measured, NOISE, Peak};
 use super::record;
 use super::work::{CONTENDERS, Contender, Unit};
+use super::wrap::wrapped;
 use crate::numbers::significant;
 
 /// Everything: the contenders' times, then where the time of our iterations goes.
@@ -44,6 +45,13 @@ pub fn render(all: &[Measured], peak: &Peak) -> String {
             notes.push(note);
             text.push_str(&wrapped(note));
         }
+    }
+    for (measured, tuning) in all.iter().filter_map(|m| Some((m, m.tuning()?))) {
+        let name = measured.work.name();
+        text.push_str(&wrapped(&format!(
+            "{name}, torch tuned: {}",
+            tuning.words()
+        )));
     }
     text.push_str(&warning(all));
     for measured in all.iter().filter(|m| m.work.trains()) {
@@ -154,23 +162,6 @@ fn warning(all: &[Measured]) -> String {
     ))
 }
 
-fn wrapped(note: &str) -> String {
-    let mut lines = vec![String::new()];
-    for word in note.split(' ') {
-        let full = lines.last().is_some_and(|l| l.len() + 1 + word.len() > 78);
-        if full {
-            lines.push("  ".to_owned());
-        }
-        if let Some(line) = lines.last_mut() {
-            if !line.trim().is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines.join("\n") + "\n"
-}
-
 #[cfg(test)]
 pub mod tests {
     use super::super::measure::Column;
@@ -243,6 +234,18 @@ pub mod tests {
     }
 
     #[test]
+    fn what_was_tried_of_pytorch_is_said() {
+        let (mut all, peak) = example();
+        assert!(!render(&all, &peak).contains("torch tuned:"));
+        all[0].columns[1].ready.tuning = Some(super::super::tuning::tests::example());
+        let text = render(&all, &peak);
+        assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+        for words in ["fc6_b16, torch tuned: chosen bf16 on 2 threads", "failed:"] {
+            assert!(text.contains(words), "{words}:\n{text}");
+        }
+    }
+
+    #[test]
     fn long_names_go_on_in_the_next_row_and_a_note_is_said_once() {
         let ready = r#"{"ready":true,"precision":"fp32"}"#;
         let all = [Work::Fc6B64OnePass, Work::Conv5B64OnePass].map(|work| Measured {
@@ -260,14 +263,5 @@ pub mod tests {
             "{text}"
         );
         assert_eq!(text.matches("one_pass: D passes").count(), 1, "{text}");
-    }
-
-    #[test]
-    fn long_notes_are_wrapped() {
-        let text = wrapped(&"word ".repeat(60));
-        assert!(
-            text.lines().count() > 3 && text.lines().all(|l| l.len() <= 80),
-            "{text}"
-        );
     }
 }

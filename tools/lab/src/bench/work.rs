@@ -164,7 +164,7 @@ impl Work {
         matches!(self, Work::Data | Work::Shards)
     }
 
-    /// Rounds of a default run, which must stay below 15 minutes on two cores.
+    /// Rounds of a default run, which must stay below half an hour on two cores, trials of the tuned PyTorch included.
     pub fn rounds(self) -> u32 {
         match self {
             Work::Fc6B64 | Work::Conv5B64 | Work::Fc6B64OnePass | Work::Conv5B64OnePass => 5,
@@ -210,6 +210,9 @@ mod tests {
     #[test]
     fn every_script_is_there() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/python");
+        for name in ["tune.py", "paths.py", "photos.py"] {
+            assert!(folder.join(name).is_file(), "{name}");
+        }
         for &work in Work::value_variants() {
             for contender in CONTENDERS {
                 let script = work.script(contender).and_then(|script| script.first());

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::agree::Checks;
 use super::load::Look;
+use super::tuning::Tuning;
 
 /// Lines of standard error that are shown when a worker dies.
 const TAIL: usize = 30;
@@ -34,6 +35,15 @@ pub struct Ready {
     /// Its threads.
     #[serde(default)]
     pub threads: Option<u32>,
+    /// Which code of ours computed.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// Whether torch.compile was used, where there is that choice.
+    #[serde(default)]
+    pub compiled: Option<bool>,
+    /// How the setting was found. The program that looks for it says so, not the worker.
+    #[serde(skip)]
+    pub tuning: Option<Tuning>,
     /// What it computed in its warm-up.
     #[serde(default)]
     pub checks: Checks,

@@ -24,6 +24,9 @@ const BASE: &str = "experiments/fc6.toml";
 /// The network that the first table is about.
 const NAME: &str = "fc6";
 
+/// The record of the loader's rate.
+const LOADER: &str = "bench-intel-amx";
+
 /// Assumed: GPUs in a host.
 const GPUS_OF_A_HOST: u32 = 8;
 /// Assumed: threads of a host that read and decode images.
@@ -140,8 +143,8 @@ impl Inputs {
             device: device.as_str().context("a device's name")?.to_owned(),
             step_s: records.number("bench-cuda", &gpu("ours_s"))?,
             gflop: records.number("bench-cuda", &gpu("gflop"))?,
-            raw_images_per_s: records.number("bench", "shards.scaling.0.images_per_s")?,
-            jpeg_images_per_s: records.number("bench", "data.scaling.0.images_per_s")?,
+            raw_images_per_s: records.number(LOADER, "shards.scaling.0.images_per_s")?,
+            jpeg_images_per_s: records.number(LOADER, "data.scaling.0.images_per_s")?,
             networks: counted(ws)?,
         })
     }
@@ -295,7 +298,7 @@ fn grounds(inputs: &Inputs) -> String {
          measured\n\
          \x20 rate      {} TFLOP/s: a step of {NAME} takes {} ms in bf16 on one {} (docs/results/bench-cuda.json)\n\
          \x20 images    {} in a second by a thread from a dataset of raw pixels, {} from a folder of JPEGs of\n\
-         \x20           500x375 (docs/results/bench.json)\n\
+         \x20           500x375 (docs/results/{LOADER}.json)\n\
          assumed\n\
          \x20 every network and every part of a batch is computed at that rate\n\
          \x20 hosts     {GPUS_OF_A_HOST} GPUs each; {LOADER_THREADS} threads of a loader, as fast as those that were measured; the\n\
@@ -542,7 +545,7 @@ mod tests {
         }
         for work in ["data", "shards"] {
             let key = format!("{work}.scaling.0.images_per_s");
-            assert!(records.number("bench", &key).unwrap() > 0.0, "{key}");
+            assert!(records.number(LOADER, &key).unwrap() > 0.0, "{key}");
         }
     }
 }

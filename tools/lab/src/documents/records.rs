@@ -14,6 +14,9 @@ use deepsim_tools::files;
 use deepsim_tools::stages::seconds;
 use deepsim_tools::workspace::Workspace;
 
+/// The work whose ratio orders the records of processors.
+pub const LEADING: &str = "fc6_b64";
+
 /// All records, by their file's name without `.json`.
 #[derive(Debug, Default)]
 pub struct Records {
@@ -64,13 +67,42 @@ impl Records {
         self.all.get(name)
     }
 
-    /// A record that must be there.
+    /// A record that must be there. `bench:best` and `bench:worst` are those of [`Records::kinds`] in which our step of
+    /// FC6 is furthest ahead of the tuned PyTorch's, and least.
     ///
     /// # Errors
     /// There is none.
     pub fn need(&self, name: &str) -> Result<&Value> {
-        self.get(name)
-            .with_context(|| format!("there is no {RECORDS}/{name}.json"))
+        let found = match name {
+            "bench:best" => self.kinds().first().map(|(_, record)| *record),
+            "bench:worst" => self.kinds().last().map(|(_, record)| *record),
+            name => self.get(name),
+        };
+        found.with_context(|| format!("there is no {RECORDS}/{name}.json"))
+    }
+
+    /// The records of `cargo xtask bench` by kind of processor, `bench-KIND.json`, the best ratio first. The GPU's is none
+    /// of them.
+    pub fn kinds(&self) -> Vec<(&str, &Value)> {
+        let mut all: Vec<(&str, &Value)> = self
+            .named("bench-")
+            .into_iter()
+            .filter(|(kind, _)| *kind != "cuda")
+            .collect();
+        let ratio = |record: &Value| {
+            let step = step(record, LEADING);
+            let found = step.and_then(|step| step["tuned_to_ours"].as_f64());
+            found.unwrap_or(f64::NEG_INFINITY)
+        };
+        all.sort_by(|(_, a), (_, b)| ratio(b).total_cmp(&ratio(a)));
+        all
+    }
+
+    /// Records whose names begin so, with the rest of their names.
+    pub fn named(&self, start: &str) -> Vec<(&str, &Value)> {
+        let all = self.all.iter();
+        all.filter_map(|(name, value)| Some((name.strip_prefix(start)?, value)))
+            .collect()
     }
 
     /// The record of an experiment and those of other machines, `NAME@LABEL`.
@@ -287,6 +319,27 @@ mod tests {
         ] {
             assert!(records().text(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_best_and_the_worst_processor_are_those_of_the_ratio() {
+        let of = |ratio: f64| json!([{ "work": LEADING, "tuned_to_ours": ratio }]);
+        let records = Records::of([
+            ("bench-a", of(0.96)),
+            ("bench-b", of(1.43)),
+            ("bench-cuda", of(9.0)),
+        ]);
+        let kinds: Vec<&str> = records.kinds().into_iter().map(|(kind, _)| kind).collect();
+        assert_eq!(kinds, ["b", "a"]);
+        let text = |what| records.text(what).unwrap();
+        assert_eq!(text("bench:best fc6_b64.tuned_to_ours"), "1.43");
+        assert_eq!(text("bench:worst fc6_b64.tuned_to_ours"), "0.96");
+        assert!(
+            records
+                .holds("bench:worst fc6_b64.tuned_to_ours < 1")
+                .unwrap()
+        );
+        assert!(Records::default().need("bench:best").is_err());
     }
 
     #[test]

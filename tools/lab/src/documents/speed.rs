@@ -1,11 +1,11 @@
-//! Tables of the documents from the records of `cargo xtask bench`, `precision`, `soak`, `kills` and `fuzz`.
+//! Tables of the documents from the records of `cargo xtask precision`, `soak` and `fuzz`, and of `bench` on a GPU.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::markdown::markdown;
+use super::processors;
 use super::records::Records;
-use crate::bench;
 use crate::numbers::{mean_and_error, thousands};
 
 /// The table of that name; none where there is no such table.
@@ -14,16 +14,11 @@ use crate::numbers::{mean_and_error, thousands};
 /// A record that is missing or of another form.
 pub fn table(records: &Records, name: &str, of: &[&str]) -> Result<Option<String>> {
     Ok(Some(match (name, of) {
-        ("bench", []) => {
-            let text = bench::table_of(records.need("bench")?)?;
-            // The times, then where those of the first training work go.
-            let parts: Vec<&str> = text.split("\n\n").take(2).collect();
-            format!("```\n{}\n```\n", parts.join("\n\n").trim_end())
-        }
         ("bench-cuda", []) => cuda(records.need("bench-cuda")?)?,
         ("precision", []) => precision(records.need("precision")?)?,
         ("fuzz", []) => fuzz(records.need("fuzz")?)?,
         ("soak", []) => soak(records.need("soak")?)?,
+        (name, []) => return processors::table(records, name),
         _ => return Ok(None),
     }))
 }
