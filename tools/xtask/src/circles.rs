@@ -301,7 +301,8 @@ fn paths(tokens: &[String]) -> (Vec<Vec<String>>, Exports) {
     let (mut named, mut exports) = (Vec::new(), Exports::new());
     let mut at = 0;
     while at < tokens.len() {
-        if tokens[at] == "use" {
+        // `use<…>` says what a type captures.
+        if tokens[at] == "use" && tokens.get(at + 1).is_none_or(|next| next != "<") {
             let public = at > 0 && (tokens[at - 1] == "pub" || tokens[at - 1] == ")");
             let mut found = Vec::new();
             at = tree(tokens, at + 1, &mut Vec::new(), &mut found);
@@ -342,7 +343,8 @@ fn tree(
             "{" => {
                 at += 1;
                 while tokens.get(at).is_some_and(|t| t != "}") {
-                    at = tree(tokens, at, before, found);
+                    // What is no tree is passed over.
+                    at = tree(tokens, at, before, found).max(at + 1);
                     if tokens.get(at).is_some_and(|t| t == ",") {
                         at += 1;
                     }
@@ -427,6 +429,13 @@ mod tests {
                  const R: &str = r#\"use crate::b;\"#;\n#[cfg(test)]\nmod tests { use crate::b; }";
         let found = circles(&[("lib.rs", ""), ("a.rs", a), ("b.rs", "use crate::a::f;")]);
         assert_eq!(found, []);
+    }
+
+    #[test]
+    fn what_a_type_captures_is_no_import() {
+        let a = "fn f() -> impl Fn() + use<> { let x = 1; move || () }\nuse crate::b::{;}; use crate::b::B;";
+        let found = circles(&[("lib.rs", ""), ("a.rs", a), ("b.rs", "use crate::a::f;")]);
+        assert_eq!(found.len(), 1, "the import behind it counts");
     }
 
     #[test]
