@@ -1,16 +1,17 @@
 //! Several processes that train one run: the run of one process, and what happens when one of them is wrong or gone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
+use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use deepsim_tests::faces;
-use deepsim_tests::files::{checkpoint_steps, column, names};
+use deepsim_tests::files::{checkpoint, checkpoint_steps, column, names};
 use deepsim_tests::lab::{ENDLESS, Lab};
-use deepsim_tests::process::{Ran, Running, root};
-use deepsim_tests::ranks::{begun, bits, free_port, placed, trained};
+use deepsim_tests::process::{Ran, Running, python_file, root, run};
+use deepsim_tests::ranks::{begun, bits, free_port, placed, started, trained};
 use rustix::process::Signal;
 use safetensors::SafeTensors;
 
@@ -328,6 +329,54 @@ fn processes_that_would_train_something_else_are_refused() {
         .remove(0)
         .exits(1)
         .says(&["it cannot begin, and its message says why"]);
+}
+
+/// Rank 0 says what its run was trained with: the others need no run directory, and run nothing else.
+#[test]
+fn modules_of_a_resumed_run_are_those_that_rank_0_has_recorded() {
+    let lab = Lab::new();
+    let mut modules = python_file("scripts.py");
+    modules.arg(lab.path()).env("PYTHONDONTWRITEBYTECODE", "1");
+    run(&mut modules).exits(0);
+    let text = lab.toml();
+    let old = "[encoder]\nnet = \"alexnet\"\ntap = \"pool2\"\nweights = \"random:1\"\n";
+    let module = "[encoder]\nnet = \"torchscript\"\ntap = \"output.pooled\"\nweights = \"named.pt\"\n\
+                  shape = [8]\nunits = \"rgb-0-1\"\n";
+    assert!(text.contains(old));
+    fs::write(lab.experiment(), text.replace(old, module)).unwrap();
+    for ran in trained(&lab, "run", 2, "--trust-code --steps 2") {
+        ran.exits(0);
+    }
+    let resumed = |sets: &str| -> [Ran; 2] {
+        let again = "--trust-code --resume --steps 4";
+        let first = lab.train_command("run", again);
+        let second = lab.train_command("elsewhere", &format!("{again} {sets}"));
+        let mut ended = started(vec![first, second]).into_iter();
+        [0, 1].map(|_| ended.next().unwrap().ends_soon("a rank"))
+    };
+    // The second one has another file in the module's place.
+    let other = format!("--set encoder.weights={}", lab.text("parts.pt"));
+    let [first, second] = resumed(&other);
+    second.refuses(&["encoder.weights changed since this run began"]);
+    first
+        .exits(1)
+        .says(&["it cannot begin, and its message says why"]);
+    for ran in resumed("") {
+        ran.exits(0);
+    }
+    assert!(!lab.at("elsewhere").exists());
+    let steps = checkpoint_steps(&lab.run_dir());
+    assert_eq!(steps, [2, 4]);
+    // What is recorded cannot be read.
+    for step in steps {
+        let file = checkpoint(&lab.run_dir(), step).join("generator.safetensors");
+        fs::write(file, "").unwrap();
+    }
+    let [first, second] = resumed("");
+    first.refuses(&["none of its checkpoints is whole"]);
+    second
+        .exits(1)
+        .says(&["rank 0 has ended, and its message says why"]);
 }
 
 #[test]

@@ -146,6 +146,10 @@ def images():
         keep("images", name, out.getvalue())
 
 
+def counted(data):
+    return len(data).to_bytes(4, "little") + data
+
+
 def datasets(program):
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -158,7 +162,17 @@ def datasets(program):
             subprocess.run([program, "prepare", folder / "photos", *how], check=True)
             manifest = (out / "manifest.json").read_bytes()
             shard = (out / "shard-00000.bin").read_bytes()
-            keep("dataset", store, len(manifest).to_bytes(4, "little") + manifest + shard)
+            keep("dataset", store, counted(manifest) + shard)
+        # A part has records of every kind: kept, repeated and corrupt.
+        whole = (folder / "photos/a.png").read_bytes()
+        (folder / "photos/c.png").write_bytes(whole)
+        (folder / "photos/d.png").write_bytes(whole[: len(whole) // 2])
+        for name, options in [("raw", ""), ("jpeg-split", "--store jpeg --holdout 0.5 --seed 4")]:
+            out = folder / f"part-{name}"
+            how = [out, "--size", "16", "--quarantine", "1", "--part", "1/1", *options.split()]
+            subprocess.run([program, "prepare", folder / "photos", *how], check=True)
+            files = [(out / file).read_bytes() for file in ("part.json", "records.jsonl", "shard-00000.bin")]
+            keep("part", name, counted(files[0]) + counted(files[1]) + files[2])
 
 
 if __name__ == "__main__":

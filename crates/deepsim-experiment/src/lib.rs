@@ -8,6 +8,7 @@ mod contents;
 pub mod device;
 pub mod error;
 pub mod evaluate;
+pub mod exchange;
 pub mod experiment;
 mod extends;
 pub mod features_file;

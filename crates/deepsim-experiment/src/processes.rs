@@ -12,12 +12,11 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-use deepsim_data::terminal::one_line;
-use deepsim_nets::{AtenError, GroupError, NetError, ProcessGroup, Rendezvous};
+use deepsim_nets::{ProcessGroup, Rendezvous};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{ExperimentError, Result};
-use crate::rendezvous;
+use crate::{exchange, rendezvous};
 
 /// The processes of an evaluation.
 #[derive(Debug)]
@@ -186,8 +185,8 @@ impl Processes {
             None => ends,
             Some(_) if self.lost.get() => true,
             // Errors differ from process to process, and all must do the same.
-            Some(group) => match self.largest(group, i64::from(ends)) {
-                Ok(most) => most > 0,
+            Some(group) => match self.heard(exchange::largest(group, [i64::from(ends)])) {
+                Ok([most]) => most > 0,
                 Err(_) => true,
             },
         };
@@ -203,10 +202,11 @@ impl Processes {
         facts: &BTreeMap<String, String>,
     ) -> std::result::Result<(), E> {
         self.together::<(), E>(Ok(()))?;
-        let same = match &self.group {
-            None => Ok(()),
-            Some(group) => self.compare(group, facts),
+        let different = match &self.group {
+            None => Ok(None),
+            Some(group) => self.heard(exchange::difference(group, facts, "evaluate")),
         };
+        let same = different.and_then(|words| words.map_or(Ok(()), |words| Err(refused(words))));
         self.together(same.map_err(E::from))
     }
 
@@ -269,10 +269,7 @@ impl Processes {
             return Ok(());
         };
         let numbers = like.map_or_else(|| Ok(Vec::new()), |like| like.numbers())?;
-        let numbers = serde_json::to_vec(&numbers).map_err(|e| refused(e.to_string()))?;
-        let numbers = self.bytes_of(group, 0, &numbers)?;
-        let numbers: Vec<i64> =
-            serde_json::from_slice(&numbers).map_err(|e| refused(e.to_string()))?;
+        let numbers = self.heard(exchange::said_by_first(group, &numbers))?;
         let Some(like) = Like::from_numbers(&numbers) else {
             return Ok(());
         };
@@ -309,7 +306,8 @@ impl Processes {
             None => Tensor::f_zeros(size.as_slice(), (kind, Device::Cpu))?,
         };
         if rows > 0 {
-            self.heard(group.broadcast(&values, number(owner)))?;
+            let sent = group.broadcast(&values, number(owner));
+            self.heard(sent.map_err(exchange::lost))?;
         }
         match own {
             Some(own) => Ok(own),
@@ -330,7 +328,8 @@ impl Processes {
             return Ok(all);
         };
         let longest = own.iter().map(|(_, values)| values.len()).max();
-        let longest = self.largest(group, number(longest.unwrap_or(0)))?;
+        let longest = [number(longest.unwrap_or(0))];
+        let [longest] = self.heard(exchange::largest(group, longest))?;
         // The length of a row stands before it.
         let width = usize::try_from(longest).unwrap_or_default() + 1;
         let mut flat = vec![0_i64; batches * width];
@@ -345,7 +344,7 @@ impl Processes {
             }
         }
         let tensor = Tensor::f_from_slice(&flat)?;
-        self.heard(group.all_reduce(&tensor))?;
+        self.heard(group.all_reduce(&tensor).map_err(exchange::lost))?;
         let flat = Vec::<i64>::try_from(&tensor)?;
         let row = |row: &[i64]| -> Vec<f64> {
             let Some((length, bits)) = row.split_first() else {
@@ -362,73 +361,21 @@ impl Processes {
     fn failed(&self, group: &ProcessGroup, own: Option<String>) -> Result<Option<(usize, String)>> {
         // The largest is that of the lowest rank.
         let code = own.as_ref().map_or(0, |_| number(self.size - self.rank));
-        let most = usize::try_from(self.largest(group, code)?).unwrap_or_default();
+        let [most] = self.heard(exchange::largest(group, [code]))?;
+        let most = usize::try_from(most).unwrap_or_default();
         if most == 0 {
             return Ok(None);
         }
         self.told.set(true);
         let rank = self.size.saturating_sub(most);
-        let text = self.bytes_of(group, rank, own.unwrap_or_default().as_bytes())?;
+        let own = own.unwrap_or_default();
+        let text = self.heard(exchange::bytes_of(group, number(rank), own.as_bytes()))?;
         Ok(Some((rank, String::from_utf8_lossy(&text).into_owned())))
     }
 
-    fn compare(&self, group: &ProcessGroup, facts: &BTreeMap<String, String>) -> Result<()> {
-        let own = serde_json::to_vec(facts).map_err(|e| refused(e.to_string()))?;
-        let theirs: BTreeMap<String, String> =
-            serde_json::from_slice(&self.bytes_of(group, 0, &own)?)
-                .map_err(|e| refused(e.to_string()))?;
-        let mut keys = facts.keys().chain(theirs.keys());
-        let Some(key) = keys.find(|key| facts.get(*key) != theirs.get(*key)) else {
-            return Ok(());
-        };
-        let shown = |value: Option<&String>| {
-            let value = value.map_or("nothing", String::as_str);
-            one_line(&value.chars().take(40).collect::<String>()).into_owned()
-        };
-        Err(refused(format!(
-            "{} is {} here (rank {}), and {} in rank 0: all processes must evaluate the same",
-            one_line(key),
-            shown(facts.get(key)),
-            self.rank,
-            shown(theirs.get(key))
-        )))
-    }
-
-    fn largest(&self, group: &ProcessGroup, value: i64) -> Result<i64> {
-        let tensor = Tensor::f_from_slice(&[value])?;
-        self.heard(group.all_reduce_max(&tensor))?;
-        Ok(tensor.f_int64_value(&[0])?)
-    }
-
-    /// The bytes of one process, in all.
-    fn bytes_of(&self, group: &ProcessGroup, root: usize, own: &[u8]) -> Result<Vec<u8>> {
-        let length = Tensor::f_from_slice(&[number(own.len())])?;
-        self.heard(group.broadcast(&length, number(root)))?;
-        // As numbers of a kind that every process group knows.
-        let codes: Vec<i64> = if root == self.rank {
-            own.iter().map(|byte| i64::from(*byte)).collect()
-        } else {
-            vec![0; usize::try_from(length.f_int64_value(&[0])?).unwrap_or_default()]
-        };
-        let codes = Tensor::f_from_slice(&codes)?;
-        self.heard(group.broadcast(&codes, number(root)))?;
-        let codes = Vec::<i64>::try_from(&codes)?.into_iter();
-        Ok(codes
-            .map(|code| u8::try_from(code).unwrap_or_default())
-            .collect())
-    }
-
     /// What became of an exchange. After one that has failed there is none.
-    fn heard(&self, exchange: std::result::Result<(), AtenError>) -> Result<()> {
-        exchange.map_err(|error| {
-            self.lost.set(true);
-            match error {
-                AtenError::Group(
-                    GroupError::Gone(_) | GroupError::Late(_) | GroupError::Disagree(_),
-                ) => ExperimentError::Peer(error.to_string()),
-                other => NetError::from(other).into(),
-            }
-        })
+    fn heard<T>(&self, exchange: Result<T>) -> Result<T> {
+        exchange.inspect_err(|_| self.lost.set(true))
     }
 }
 

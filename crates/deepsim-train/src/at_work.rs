@@ -9,9 +9,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use deepsim_experiment::interrupt;
-use deepsim_nets::{AtenError, ProcessGroup};
-use tch::Tensor;
+use deepsim_experiment::{exchange, interrupt};
+use deepsim_nets::ProcessGroup;
+
+use crate::error::{Result, TrainError};
 
 /// What a process says of the training before its first step; what the worst of all says holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +40,7 @@ pub(crate) enum Heard {
     /// A process that cannot begin.
     Refusal,
     /// One that is gone or does not answer.
-    Failure(AtenError),
+    Failure(TrainError),
 }
 
 /// A verdict of rank 0 that is none: it is at work. All others are from 0 on.
@@ -55,36 +56,28 @@ const LONGEST: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// A process that does not answer in time, or is gone.
-pub(crate) fn ready(group: &ProcessGroup, own: Option<Ready>) -> Result<(bool, Ready), AtenError> {
+pub(crate) fn ready(group: &ProcessGroup, own: Option<Ready>) -> Result<(bool, Ready)> {
     let said = own.unwrap_or(Ready::Yes);
-    let most = Tensor::from_slice(&[i64::from(own.is_none()), said as i64]);
-    group.all_reduce_max(&most)?;
-    let worst = match value(&most, 1)? {
+    let [at_work, worst] = exchange::largest(group, [i64::from(own.is_none()), said as i64])?;
+    let worst = match worst {
         0 => Ready::Yes,
         1 => Ready::Finished,
         _ => Ready::No,
     };
-    Ok((value(&most, 0)? == 0, worst))
+    Ok((at_work == 0, worst))
 }
 
 /// Rank 0's verdict, a number from 0 on, in all processes; the others give anything.
 ///
 /// # Errors
 /// A process that does not answer in time, or is gone.
-pub(crate) fn verdict(group: &ProcessGroup, own: i64) -> Result<i64, AtenError> {
+pub(crate) fn verdict(group: &ProcessGroup, own: i64) -> Result<i64> {
     loop {
-        let code = Tensor::from_slice(&[own]);
-        group.broadcast(&code, 0)?;
-        match value(&code, 0)? {
+        match exchange::number_of(group, 0, own)? {
             AT_WORK => {}
             code => return Ok(code),
         }
     }
-}
-
-fn value(tensor: &Tensor, index: i64) -> Result<i64, AtenError> {
-    let value = tensor.f_int64_value(&[index]);
-    value.map_err(|error| AtenError::Torch(error.to_string()))
 }
 
 /// The thread that gives signs of life, while there is work.
@@ -187,10 +180,9 @@ impl Shared {
     fn sign(&self, waiting: Waiting) -> Option<Heard> {
         let exchanged = match waiting {
             Waiting::ToBegin => ready(&self.group, None).map(|(_, worst)| worst),
-            Waiting::ForVerdict => {
-                let code = Tensor::from_slice(&[AT_WORK]);
-                self.group.broadcast(&code, 0).map(|()| Ready::Yes)
-            }
+            Waiting::ForVerdict => exchange::number_of(&self.group, 0, AT_WORK)
+                .map(|_| Ready::Yes)
+                .map_err(TrainError::from),
         };
         match exchanged {
             Ok(Ready::No) => Some(Heard::Refusal),

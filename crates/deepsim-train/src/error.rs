@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use deepsim_data::DataError;
 use deepsim_data::terminal::path as shown;
-use deepsim_experiment::ExperimentError;
+use deepsim_experiment::{ExperimentError, exchange};
 use deepsim_nets::NetError;
 
 /// Why training stopped.
@@ -13,7 +13,7 @@ use deepsim_nets::NetError;
 pub enum TrainError {
     /// The experiment, its data or its directory.
     #[error(transparent)]
-    Experiment(#[from] ExperimentError),
+    Experiment(ExperimentError),
     /// A checkpoint without one of its counters.
     #[error("checkpoint {checkpoint}: state.safetensors has no counter `{name}`")]
     Counter {
@@ -109,9 +109,6 @@ pub enum TrainError {
         /// What became of the state.
         rescue: Rescue,
     },
-    /// Several processes that cannot train together.
-    #[error("several processes: {0}")]
-    Ranks(String),
     /// Another process of the training is gone, or does not answer.
     #[error("another process of this training has ended or does not answer: {0}")]
     Peer(String),
@@ -268,7 +265,16 @@ impl TrainError {
             | TrainError::Peer(_)
             | TrainError::Failed { .. } => 1,
             TrainError::Experiment(e) => e.exit_code(),
-            TrainError::Counter { .. } | TrainError::Ranks(_) | TrainError::Threads(_) => 2,
+            TrainError::Counter { .. } | TrainError::Threads(_) => 2,
+        }
+    }
+}
+
+impl From<ExperimentError> for TrainError {
+    fn from(e: ExperimentError) -> TrainError {
+        match e {
+            ExperimentError::Peer(reason) => TrainError::Peer(reason),
+            other => TrainError::Experiment(other),
         }
     }
 }
@@ -293,7 +299,7 @@ impl From<deepsim_data::DataError> for TrainError {
 
 impl From<deepsim_nets::AtenError> for TrainError {
     fn from(e: deepsim_nets::AtenError) -> TrainError {
-        NetError::from(e).into()
+        exchange::lost(e).into()
     }
 }
 

@@ -1,18 +1,18 @@
 //! A process that trains along with rank 0 and writes nothing.
 
 use deepsim_data::Part;
-use deepsim_experiment::Experiment;
 use deepsim_experiment::upload::to_caffe;
+use deepsim_experiment::{Experiment, Manifest};
 
 use crate::end::End;
 use crate::error::{Result, TrainError};
 use crate::method::{Images, Plan, iterate_among, iteration_seed};
 use crate::preflight::{Following, facts};
-use crate::ranks::{Ranks, Ready, Verdict};
+use crate::ranks::{self, Ranks, Ready, Verdict};
 use crate::request::Request;
 use crate::signals::Stop;
 
-/// Trains along until the last step, or until a signal to any of the processes.
+/// Trains along until the last step, or until a signal to any of the processes. `recorded` is what rank 0's run has.
 ///
 /// # Errors
 /// Everything that is wrong with the experiment and its inputs, before the first step; images that cannot be read, losses
@@ -20,10 +20,11 @@ use crate::signals::Stop;
 pub(crate) fn follow(
     experiment: &Experiment,
     request: &Request,
+    recorded: Option<&Manifest>,
     stop: &Stop,
     ranks: &Ranks,
 ) -> Result<End> {
-    let mut own = match Following::prepare(experiment, request, ranks) {
+    let mut own = match Following::prepare(experiment, request, recorded, ranks) {
         Ok(own) => own,
         Err(error) => {
             ranks.give_up(&error);
@@ -76,17 +77,13 @@ fn obey(ranks: &Ranks, step: u64) -> Result<Option<u8>> {
             value: f64::NAN,
             newest: None,
         }),
-        Verdict::Failed => Err(TrainError::Peer(
-            "rank 0 has ended, and its message says why".to_owned(),
-        )),
+        Verdict::Failed => Err(ranks::ended()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use deepsim_experiment::Manifest;
 
     use super::*;
 

@@ -1,22 +1,22 @@
 //! Which device a process of several computes on.
 
-use deepsim_experiment::device;
+use deepsim_experiment::{ExperimentError, device};
 use deepsim_nets::ProcessGroup;
 use tch::Device;
 
-use crate::error::{Result, TrainError};
+use crate::error::Result;
 
 /// Number of this process on its machine, as LOCAL_RANK says; none where it is not set.
 ///
 /// # Errors
-/// [`TrainError::Ranks`]: no number.
+/// [`ExperimentError::Ranks`]: no number.
 pub(crate) fn local(variable: impl Fn(&str) -> Option<String>) -> Result<Option<usize>> {
     let Some(text) = variable("LOCAL_RANK") else {
         return Ok(None);
     };
     match text.trim().parse() {
         Ok(number) => Ok(Some(number)),
-        Err(_) => Err(TrainError::Ranks("LOCAL_RANK is no number".to_owned())),
+        Err(_) => Err(ExperimentError::Ranks("LOCAL_RANK is no number".to_owned()).into()),
     }
 }
 

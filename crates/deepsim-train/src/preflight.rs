@@ -99,10 +99,7 @@ pub(crate) fn prepare(
     };
     let shared = shared_with_training(&data, &test, stop)?;
     let recorded = recorded(experiment, request)?;
-    let permit = match &recorded {
-        Some(run) => request.consent.on_run(&request.out, &run.manifest),
-        None => request.consent.at_first(&experiment.path),
-    };
+    let permit = request.permit(experiment, recorded.as_ref());
     let mut perception = Perception::open(experiment, &permit, device)?;
     let sizes = batches(experiment, &test, share);
     perception.try_batches(&sizes, crop(experiment), device)?;
@@ -238,21 +235,18 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    /// Opens all that it needs, and checks it.
+    /// Opens all that it needs, and checks it. `recorded` is what rank 0's run has.
     ///
     /// # Errors
     /// Everything that is wrong with the experiment and its inputs.
     pub(crate) fn prepare(
         experiment: &Experiment,
         request: &Request,
+        recorded: Option<&Manifest>,
         ranks: &Ranks,
     ) -> Result<Following> {
         let inputs = Inputs::open(experiment, request, ranks)?;
-        let recorded = recorded(experiment, request)?;
-        let permit = match &recorded {
-            Some(run) => request.consent.on_run(&request.out, &run.manifest),
-            None => request.consent.at_first(&experiment.path),
-        };
+        let permit = request.permit(experiment, recorded);
         let mut perception = Perception::open(experiment, &permit, inputs.device)?;
         let sizes = trained_at_once(experiment, inputs.share);
         perception.try_batches(&sizes, crop(experiment), inputs.device)?;
@@ -556,13 +550,16 @@ fn not_held_out(shared: usize, of: usize) -> Option<String> {
     ))
 }
 
-/// The checkpoint that a run goes on from, where it has recorded the hashes of TorchScript modules.
-fn recorded(experiment: &Experiment, request: &Request) -> Result<Option<Checkpoint>> {
-    if experiment.needs_consent() && request.intent != Intent::Fresh {
-        Ok(Checkpoint::newest(&request.out.join("checkpoints"))?)
-    } else {
-        Ok(None)
+/// What the checkpoint says that a run goes on from, where it has recorded the hashes of TorchScript modules.
+///
+/// # Errors
+/// Those of [`Checkpoint::newest`].
+pub(crate) fn recorded(experiment: &Experiment, request: &Request) -> Result<Option<Manifest>> {
+    if !experiment.needs_consent() || request.intent == Intent::Fresh {
+        return Ok(None);
     }
+    let newest = Checkpoint::newest(&request.out.join("checkpoints"))?;
+    Ok(newest.map(|newest| newest.manifest))
 }
 
 /// Sizes of all batches that will go through the networks: of training, of evaluations and of sample sheets.

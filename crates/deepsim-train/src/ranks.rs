@@ -4,11 +4,11 @@
 //! Each process has its part of every batch. Sums over all of them ([`Ranks::sum_`]) are equal bit for bit in each, so that
 //! each makes the same step. The first one (rank 0) alone writes.
 //!
-//! Every exchange is one that all processes make, in this order: before the first step `ready`, `agree`, a verdict of rank
-//! 0, `share_state`; in each step the sums of its phases, `stop`, a verdict. A process that fails before `agree` says so in
-//! `ready`; rank 0 says so in the next verdict. Another one that fails ends, which the others notice. While a process opens
-//! its inputs, and while rank 0 saves or evaluates, a thread says for it that it is alive (`at_work.rs`): `ready` and
-//! the verdict are repeated then.
+//! Every exchange is one that all processes make, in this order: before the first step `recorded`, which begins with a
+//! verdict of rank 0, `ready`, `agree`, a verdict, `share_state`; in each step the sums of its phases, `stop`, a verdict. A
+//! process that fails between `recorded` and `agree` says so in `ready`; rank 0 says so in the next verdict. Another one that
+//! fails ends, which the others notice. While a process opens its inputs, and while rank 0 reads its run, saves or evaluates,
+//! a thread says for it that it is alive (`at_work.rs`): `ready` and the verdict are repeated then.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,11 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deepsim_data::BadImages;
-use deepsim_data::terminal::one_line;
-use deepsim_experiment::{Experiment, config, rendezvous};
+use deepsim_experiment::{Experiment, ExperimentError, Manifest, config, exchange, rendezvous};
 use deepsim_nets::params::NamedTensors;
-use deepsim_nets::{AtenError, GroupError, ProcessGroup, in_turns, over_group, take_failure};
-use tch::{Device, Tensor};
+use deepsim_nets::{AtenError, ProcessGroup, in_turns, over_group, take_failure};
+use tch::Device;
 
 pub(crate) use crate::at_work::Ready;
 use crate::at_work::{self, AtWork, Heard, Waiting};
@@ -81,8 +80,6 @@ impl Ranks {
     /// # Errors
     /// [`ExperimentError::Ranks`]: variables that are missing or contradict each other, a port in use, a process that does
     /// not come.
-    ///
-    /// [`ExperimentError::Ranks`]: deepsim_experiment::ExperimentError::Ranks
     pub fn join(variable: impl Fn(&str) -> Option<String>, patience: Duration) -> Result<Ranks> {
         let Some(at) = rendezvous::read("deepsim-train", &variable)? else {
             return Ok(Ranks::alone());
@@ -202,7 +199,7 @@ impl Ranks {
             })
         };
         found.map_err(|error| match take_failure() {
-            Some(failure) => lost(failure.into()),
+            Some(failure) => AtenError::from(failure).into(),
             None => error,
         })
     }
@@ -218,7 +215,7 @@ impl Ranks {
             (Some(group), Some(_)) => parts.added_in_order(group),
             (Some(group), None) => {
                 let mut sums = parts.added()?;
-                self.reducer.sum_(group, &mut sums).map_err(lost)?;
+                self.reducer.sum_(group, &mut sums)?;
                 Ok(sums)
             }
             (None, _) => parts.added(),
@@ -244,13 +241,12 @@ impl Ranks {
         };
         let digest = if due { state.digest()? } else { 0 };
         // The largest of a number and of its complement: the same where all have the same number.
-        let most = Tensor::from_slice(&[asked.map_or(0, i64::from), digest, !digest]);
-        group.all_reduce_max(&most).map_err(lost)?;
-        if most.f_int64_value(&[1])? != !most.f_int64_value(&[2])? {
+        let own = [asked.map_or(0, i64::from), digest, !digest];
+        let [code, most, least] = exchange::largest(group, own)?;
+        if most != !least {
             return Err(TrainError::Apart { step: state.step });
         }
         self.will_judge();
-        let code = most.f_int64_value(&[0])?;
         Ok(u8::try_from(code).ok().filter(|code| *code > 0))
     }
 
@@ -263,7 +259,7 @@ impl Ranks {
             return Ok(own);
         };
         if let Some(Heard::Failure(error)) = self.done() {
-            return Err(lost(error));
+            return Err(error);
         }
         let code = match own {
             Verdict::GoOn => 0,
@@ -271,12 +267,38 @@ impl Ranks {
             Verdict::Failed => 2,
             Verdict::Stop(code) => i64::from(code),
         };
-        Ok(match at_work::verdict(group, code).map_err(lost)? {
+        Ok(match at_work::verdict(group, code)? {
             0 => Verdict::GoOn,
             1 => Verdict::NotFinite,
             2 => Verdict::Failed,
             code => Verdict::Stop(u8::try_from(code).unwrap_or(1)),
         })
+    }
+
+    /// What the run has recorded, in all processes: rank 0 reads it by `read` while the others wait. Nothing where there is
+    /// one process.
+    ///
+    /// # Errors
+    /// That of `read`, and [`TrainError::Peer`] in the others; a process that does not answer in time, or is gone.
+    pub(crate) fn recorded(
+        &self,
+        read: impl FnOnce() -> Result<Option<Manifest>>,
+    ) -> Result<Option<Manifest>> {
+        let Some(group) = &self.group else {
+            return Ok(None);
+        };
+        self.will_judge();
+        let own = if self.leads() { read() } else { Ok(None) };
+        let verdict = self.verdict(match &own {
+            Ok(_) => Verdict::GoOn,
+            Err(_) => Verdict::Failed,
+        });
+        // What is wrong here is what counts.
+        let own = own?;
+        match verdict? {
+            Verdict::Failed => Err(ended()),
+            _ => Ok(exchange::said_by_first(group, &own)?),
+        }
     }
 
     /// Begins anew: nothing is agreed on. The others wait until this process has opened its inputs.
@@ -325,11 +347,11 @@ impl Ranks {
         };
         match self.done() {
             Some(Heard::Refusal) => return Ok(Ready::No),
-            Some(Heard::Failure(error)) => return Err(lost(error)),
+            Some(Heard::Failure(error)) => return Err(error),
             None => {}
         }
         loop {
-            let (all, worst) = at_work::ready(group, Some(own)).map_err(lost)?;
+            let (all, worst) = at_work::ready(group, Some(own))?;
             if all || worst == Ready::No {
                 return Ok(worst);
             }
@@ -339,8 +361,8 @@ impl Ranks {
     /// Waits until all can begin and checks that they train the same: `facts` by name. Whether they are to.
     ///
     /// # Errors
-    /// [`TrainError::Peer`] where another process cannot begin or trains something else, [`TrainError::Ranks`] that names
-    /// what is different here.
+    /// [`TrainError::Peer`] where another process cannot begin or trains something else, [`ExperimentError::Ranks`] that
+    /// names what is different here.
     pub(crate) fn begin(&self, facts: &BTreeMap<String, String>) -> Result<Ready> {
         match self.ready(Ready::Yes)? {
             Ready::Yes => {}
@@ -357,67 +379,19 @@ impl Ranks {
         Ok(Ready::Yes)
     }
 
-    fn largest(&self, value: i64) -> Result<i64> {
-        let Some(group) = &self.group else {
-            return Ok(value);
-        };
-        let tensor = Tensor::from_slice(&[value]);
-        group.all_reduce_max(&tensor).map_err(lost)?;
-        Ok(tensor.f_int64_value(&[0])?)
-    }
-
-    /// Rank 0's bytes, in all processes.
-    fn share_bytes(&self, group: &ProcessGroup, own: Vec<u8>) -> Result<Vec<u8>> {
-        let length = Tensor::from_slice(&[i64::try_from(own.len()).unwrap_or(i64::MAX)]);
-        group.broadcast(&length, 0).map_err(lost)?;
-        let text = if self.leads() {
-            own
-        } else {
-            vec![0; usize::try_from(length.f_int64_value(&[0])?).unwrap_or_default()]
-        };
-        // As numbers of a kind that every process group knows.
-        let codes: Vec<i64> = text.iter().map(|byte| i64::from(*byte)).collect();
-        let codes = Tensor::from_slice(&codes);
-        group.broadcast(&codes, 0).map_err(lost)?;
-        let codes = Vec::<i64>::try_from(&codes)?.into_iter();
-        Ok(codes
-            .map(|code| u8::try_from(code).unwrap_or_default())
-            .collect())
-    }
-
     fn agree(&self, facts: &BTreeMap<String, String>) -> Result<()> {
         let Some(group) = &self.group else {
             return Ok(());
         };
-        let own = serde_json::to_vec(facts).map_err(|e| refused(e.to_string()))?;
-        let theirs: BTreeMap<String, String> =
-            serde_json::from_slice(&self.share_bytes(group, own)?)
-                .map_err(|e| refused(e.to_string()))?;
-        let keys = facts.keys().chain(theirs.keys());
-        let mut different: Vec<&String> = keys
-            .filter(|key| facts.get(*key) != theirs.get(*key))
-            .collect();
-        different.sort();
-        different.dedup();
-        let worst = self.largest(i64::from(!different.is_empty()))?;
-        let shown = |value: Option<&String>| {
-            let value = value.map_or("nothing", String::as_str);
-            one_line(&value.chars().take(40).collect::<String>()).into_owned()
-        };
-        if let Some(key) = different.first() {
-            return Err(refused(format!(
-                "{key} is {} here (rank {}), and {} in rank 0: all processes must train the same",
-                shown(facts.get(*key)),
-                self.rank,
-                shown(theirs.get(*key))
-            )));
-        }
-        if worst > 0 {
-            return Err(TrainError::Peer(
+        let different = exchange::difference(group, facts, "train")?;
+        let [worst] = exchange::largest(group, [i64::from(different.is_some())])?;
+        match different {
+            Some(words) => Err(refused(words)),
+            None if worst > 0 => Err(TrainError::Peer(
                 "it trains something else, and its message says what".to_owned(),
-            ));
+            )),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Gives all processes rank 0's state.
@@ -429,17 +403,13 @@ impl Ranks {
             return Ok(());
         };
         let snapshot = state.snapshot();
-        let counters =
-            serde_json::to_vec(&snapshot.counters).map_err(|e| refused(e.to_string()))?;
-        let counters: BTreeMap<String, i64> =
-            serde_json::from_slice(&self.share_bytes(group, counters)?)
-                .map_err(|e| refused(e.to_string()))?;
+        let counters = exchange::said_by_first(group, &snapshot.counters)?;
         let mut files: BTreeMap<&str, NamedTensors> = BTreeMap::new();
         for (file, tensors) in &snapshot.files {
             for (name, tensor) in tensors {
                 // The values themselves, where they lie as they are sent.
                 let values = tensor.f_detach()?.f_contiguous()?;
-                group.broadcast(&values, 0).map_err(lost)?;
+                group.broadcast(&values, 0)?;
                 files.entry(*file).or_default().insert(name.clone(), values);
             }
         }
@@ -472,11 +442,11 @@ impl Ranks {
     /// Checks that several processes can compute on this device, and train this way.
     ///
     /// # Errors
-    /// [`TrainError::Ranks`].
+    /// [`ExperimentError::Ranks`].
     pub(crate) fn check(&self, device: Device, experiment: &Experiment) -> Result<()> {
         let in_parts = self.size > 1 || experiment.config.train.shards().is_some();
         if in_parts && device != Device::Cpu && experiment.normalises_batches() {
-            return Err(TrainError::Ranks(
+            return Err(refused(
                 "batch normalisation finds the statistics of a batch that is in parts on CPUs alone: take --device cpu, or one \
                  process without train.deterministic_shards"
                     .to_owned(),
@@ -498,17 +468,13 @@ impl Ranks {
     }
 }
 
-fn refused(reason: String) -> TrainError {
-    TrainError::Ranks(reason)
+/// Rank 0 has said that it failed.
+pub(crate) fn ended() -> TrainError {
+    TrainError::Peer("rank 0 has ended, and its message says why".to_owned())
 }
 
-fn lost(error: AtenError) -> TrainError {
-    match error {
-        AtenError::Group(GroupError::Gone(_) | GroupError::Late(_) | GroupError::Disagree(_)) => {
-            TrainError::Peer(error.to_string())
-        }
-        other => other.into(),
-    }
+fn refused(reason: String) -> TrainError {
+    ExperimentError::Ranks(reason).into()
 }
 
 #[cfg(test)]

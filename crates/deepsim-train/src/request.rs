@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use deepsim_experiment::{Consent, Intent};
+use deepsim_experiment::{Consent, Experiment, Intent, Manifest, Permit};
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -15,4 +15,18 @@ pub struct Request {
     pub device: String,
     /// Which TorchScript modules may be run.
     pub consent: Consent,
+}
+
+impl Request {
+    /// What its consent means for a run that has `recorded` what it was trained with, or for a first training.
+    pub(crate) fn permit<'a>(
+        &'a self,
+        experiment: &'a Experiment,
+        recorded: Option<&'a Manifest>,
+    ) -> Permit<'a> {
+        match recorded {
+            Some(manifest) => self.consent.on_run(&self.out, manifest),
+            None => self.consent.at_first(&experiment.path),
+        }
+    }
 }

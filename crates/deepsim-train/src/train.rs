@@ -21,7 +21,7 @@ use crate::observe::report::{
     dead_discriminator, eval_entries, eval_line, gate_name, log_entries, stuck_gate,
 };
 use crate::observe::watch::Watch;
-use crate::preflight::{Prepared, Ready, finished, prepare};
+use crate::preflight::{Prepared, Ready, finished, prepare, recorded};
 use crate::ranks::{self, Ranks, Verdict};
 use crate::reports::{Events, Shown, failed};
 use crate::request::Request;
@@ -85,9 +85,10 @@ fn attempt(
     if rates == Rates::AsTheyAre {
         stop.nothing_to_save();
     }
+    let manifest = ranks.recorded(|| recorded(experiment, request))?;
     ranks.anew();
     if !ranks.leads() {
-        return follow(experiment, request, stop, ranks);
+        return follow(experiment, request, manifest.as_ref(), stop, ranks);
     }
     let mut training = match begin(experiment, request, rates, stop, ranks) {
         Ok(Begun::Training(training)) => *training,

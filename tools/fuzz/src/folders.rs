@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::thread::LocalKey;
 
-use deepsim_data::Dataset;
+use deepsim_data::prepare::Existing;
+use deepsim_data::{Dataset, Flow, Merge, merge};
 use deepsim_experiment::Checkpoint;
 use tempfile::TempDir;
 
@@ -43,6 +44,7 @@ type Slot = RefCell<Option<TempDir>>;
 thread_local! {
     static CHECKPOINT: Slot = const { RefCell::new(None) };
     static DATASET: Slot = const { RefCell::new(None) };
+    static PART: Slot = const { RefCell::new(None) };
 }
 
 /// Does something with this thread's folder, which holds `fixed`; false where there is none to be had.
@@ -87,14 +89,19 @@ pub(crate) fn checkpoint(bytes: &[u8]) -> bool {
     })
 }
 
+/// What four bytes give the length of, little-endian, and what follows it.
+fn counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let length = u32::from_le_bytes(*length) as usize;
+    Some(rest.split_at(length.min(rest.len())))
+}
+
 /// A prepared dataset: four bytes give the manifest's length, little-endian; what follows it is the first shard.
 /// Every image is read.
 pub(crate) fn dataset(bytes: &[u8]) -> bool {
-    let Some((length, rest)) = bytes.split_first_chunk() else {
+    let Some((manifest, shard)) = counted(bytes) else {
         return false;
     };
-    let length = u32::from_le_bytes(*length) as usize;
-    let (manifest, shard) = rest.split_at(length.min(rest.len()));
     with_folder(&DATASET, &[], |folder| {
         let written = fs::write(folder.join("manifest.json"), manifest)
             .and_then(|()| fs::write(folder.join("shard-00000.bin"), shard));
@@ -106,5 +113,34 @@ pub(crate) fn dataset(bytes: &[u8]) -> bool {
         };
         // A manifest of a few kilobytes may list as many images as it has lines.
         (0..data.len()).all(|index| data.image(index).is_ok())
+    })
+}
+
+/// A part of a dataset: four bytes give the length of its description, which follows, four more that of its records; what
+/// follows these is its shard. Alone it is merged.
+pub(crate) fn part(bytes: &[u8]) -> bool {
+    let Some((description, rest)) = counted(bytes) else {
+        return false;
+    };
+    let Some((records, shard)) = counted(rest) else {
+        return false;
+    };
+    with_folder(&PART, &[], |folder| {
+        let (part, out) = (folder.join("part"), folder.join("out"));
+        // Where the dataset is there already, the records are not read.
+        if out.exists() && fs::remove_dir_all(&out).is_err() {
+            return false;
+        }
+        let written = fs::create_dir_all(&part)
+            .and_then(|()| fs::write(part.join("part.json"), description))
+            .and_then(|()| fs::write(part.join("records.jsonl"), records))
+            .and_then(|()| fs::write(part.join("shard-00000.bin"), shard));
+        let request = Merge {
+            out,
+            parts: vec![part],
+            quarantine: None,
+            existing: Existing::Keep,
+        };
+        written.is_ok() && merge(&request, &mut |_| Flow::Continue).is_ok()
     })
 }

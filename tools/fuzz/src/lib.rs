@@ -37,7 +37,7 @@ const fn strict(name: &'static str, read: fn(&[u8]) -> bool) -> Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     strict("toml", experiment),
     strict("caffemodel", |bytes| caffemodel::parse(bytes).is_ok()),
     strict("pth", |bytes| torch::parse(bytes).is_ok()),
@@ -49,6 +49,7 @@ pub const TARGETS: [Target; 11] = [
     }),
     strict("checkpoint", folders::checkpoint),
     strict("dataset", folders::dataset),
+    strict("part", folders::part),
     strict("attributes", |bytes| {
         Attributes::parse(bytes, Path::new("fuzzed.csv")).is_ok()
     }),
@@ -62,7 +63,7 @@ pub const TARGETS: [Target; 11] = [
 /// The target of this name.
 #[must_use]
 pub fn target(name: &str) -> Option<&'static Target> {
-    static ALL: [Target; 11] = TARGETS;
+    static ALL: [Target; 12] = TARGETS;
     ALL.iter().find(|target| target.name == name)
 }
 

@@ -193,14 +193,15 @@ impl Head {
         };
         let head: Self =
             serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+        // before the seal, which only tells of accidents
+        if let Some(reason) = head.contradiction() {
+            return Err(damaged(reason).into());
+        }
         let digest = head.digest().map_err(|error| damaged(error.to_string()))?;
         if digest != head.seal {
             return Err(damaged("its content does not match its seal".into()).into());
         }
-        match head.contradiction() {
-            None => Ok(head),
-            Some(reason) => Err(damaged(reason).into()),
-        }
+        Ok(head)
     }
 
     /// What the seal has to be.
