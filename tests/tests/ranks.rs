@@ -33,6 +33,7 @@ fn losses_are_near(found: &Path, expected: &Path, tolerance: f64) {
         "loss.img",
         "loss.discr_real",
         "gate.train_d",
+        "gate.train_g",
     ] {
         let (found, expected) = (column(found, key), column(expected, key));
         assert_eq!(found.len(), expected.len(), "{key}");
@@ -162,10 +163,7 @@ fn gradients_may_be_exchanged_in_bf16() {
     }
     let all = ["loss.feat", "loss.adv", "loss.img", "loss.discr_real"];
     assert!(!all.into_iter().all(|key| same(key, "bf16", "fp32")));
-    // It says how processes exchange gradients: one alone may only go on with it, and a run keeps it.
-    let alone = format!("{in_bf16} --steps 2");
-    lab.train_into("alone", &alone)
-        .refuses(&["train.reduce is \"bf16\", but there is one process"]);
+    // One process exchanges nothing, and may go on with it; a run keeps it.
     lab.train_into("bf16", &format!("{SMOOTH} {in_bf16} --steps 7 --resume"))
         .exits(0);
     lab.train_into("bf16", &format!("{SMOOTH} --steps 8 --resume"))
@@ -184,6 +182,9 @@ fn the_number_of_processes_may_change_at_a_resume() {
         }
     }
     losses_agree(&lab.at("changed"), &lab.at("whole"));
+    for (file, far) in weights_apart(&lab.at("changed"), &lab.at("whole")) {
+        assert!(far < 2e-4, "{file} {far:.1e}");
+    }
     // A finished run stays finished, for all.
     for ran in trained(&lab, "changed", 2, &format!("{SMOOTH} --steps 6 --resume")) {
         ran.exits(0);
@@ -223,6 +224,24 @@ fn every_draw_is_that_of_its_image() {
             ran.exits(0);
         }
         losses_agree(&lab.at(name), &lab.at(&whole));
+    }
+}
+
+/// All go back together, and rank 0 says so.
+#[test]
+fn losses_that_are_not_finite_halve_the_rates_of_all() {
+    let lab = Lab::new();
+    let arguments = "--set optimizer.generator.lr=30 --set train.checkpoint_every=1000 \
+         --set train.not_finite=halve --steps 4";
+    let said = "half the learning rates";
+    for (rank, ran) in trained(&lab, "high", 2, arguments).into_iter().enumerate() {
+        assert_eq!(
+            ran.stderr.contains(said),
+            rank == 0,
+            "rank {rank}: {}",
+            ran.stderr
+        );
+        ran.exits(0);
     }
 }
 

@@ -47,6 +47,21 @@ fn limited(command: &Command, blocks: u32) -> Command {
     run_by(shell, command)
 }
 
+/// Whichever process reads it.
+#[test]
+fn an_image_that_becomes_corrupt_ends_all_and_one_names_it() {
+    let lab = Lab::new();
+    let mut ranks = begun(&lab, "run", &[ENDLESS.to_owned(), ENDLESS.to_owned()]);
+    until_logged(&mut ranks, &lab.run_dir(), 1);
+    fs::write(lab.at("train/03.png"), "no image").unwrap();
+    let ended: Vec<Ran> = all_end(ranks)
+        .into_iter()
+        .map(|rank| rank.exits(1))
+        .collect();
+    let naming = ended.iter().filter(|rank| rank.stderr.contains("03.png"));
+    assert!(naming.count() >= 1);
+}
+
 /// torchrun sends SIGTERM to each rank, and a scheduler does so, too, somewhat earlier or later.
 #[test]
 fn two_sigterms_to_each_rank_save_once_and_the_run_goes_on() {
@@ -57,7 +72,7 @@ fn two_sigterms_to_each_rank_save_once_and_the_run_goes_on() {
         let run = lab.at(&out);
         let commands = [0, 1].map(|_| {
             let mut command = lab.train_command(&out, ENDLESS);
-            command.env("TORCHELASTIC_RUN_ID", "test");
+            command.env(["TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"][held], "test");
             command
         });
         let mut ranks = started(commands.into());
@@ -464,13 +479,13 @@ fn after_a_kill_torchrun_begins_again_and_the_run_is_the_undisturbed_one_bit_for
         return;
     }
     let lab = Lab::new();
-    let arguments = format!(
-        "--steps {STEPS} --resume --set train.checkpoint_every=3 --set train.deterministic_shards=4"
-    );
+    let arguments = format!("--steps {STEPS} --resume --set train.deterministic_shards=4");
     for ran in trained(&lab, "whole", 2, &arguments) {
         ran.exits(0);
     }
-    for (rank, out) in [("0", "first"), ("1", "second")] {
+    // The last one before a checkpoint is due.
+    for (rank, out, every) in [("0", "first", 3), ("1", "second", 3), ("0", "early", 1000)] {
+        let arguments = format!("{arguments} --set train.checkpoint_every={every}");
         let run = lab.at(out);
         let train = lab.train_command(out, &arguments);
         let mut launched = Command::new("python3");
@@ -483,11 +498,18 @@ fn after_a_kill_torchrun_begins_again_and_the_run_is_the_undisturbed_one_bit_for
             .env_remove("RANK")
             .env_remove("WORLD_SIZE");
         let mut launched = Running::start(&mut run_by(launched, &train));
-        launched.until(|| checkpoint_steps(&run).last() > Some(&3));
+        launched.until(|| match every {
+            3 => checkpoint_steps(&run).last() > Some(&3),
+            _ => steps_logged(&run) > 1,
+        });
         let killed = child_of(launched.pid(), rank).expect("the ranks are torchrun's children");
         kill_process(killed, Signal::KILL).unwrap();
         let ran = launched.ends_soon("torchrun").exits(0);
-        let ran = ran.says(&["resumed at step"]);
+        let ran = if every == 3 {
+            ran.says(&["resumed at step"])
+        } else {
+            ran
+        };
         assert_eq!(
             ran.stdout.matches(&format!("done: step {STEPS}")).count(),
             1

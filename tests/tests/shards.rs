@@ -6,7 +6,7 @@ use deepsim_tests::lab::Lab;
 use deepsim_tests::ranks::{SHARDS, bits, same_bits, trained};
 
 /// Four shards of two or one images.
-const UNEVEN: &str = "--set train.batch_size=6 --steps 4";
+const UNEVEN: &str = "--set train.batch_size=6 --steps 3";
 
 #[test]
 fn inversions_have_the_same_bits() {

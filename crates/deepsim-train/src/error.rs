@@ -109,6 +109,9 @@ pub enum TrainError {
         /// What became of the state.
         rescue: Rescue,
     },
+    /// What ended a process while it trained along with rank 0.
+    #[error("{0}{adv}", adv = remedy(.0, &Rescue::Nothing { newest: None }))]
+    Along(Box<TrainError>),
     /// Another process of the training is gone, or does not answer.
     #[error("another process of this training has ended or does not answer: {0}")]
     Peer(String),
@@ -241,7 +244,7 @@ fn remedy(source: &TrainError, rescue: &Rescue) -> &'static str {
         _ if matches!(rescue, Rescue::Done { .. }) => "",
         TrainError::Experiment(ExperimentError::Data(
             DataError::BadImage { .. } | DataError::BadSample { .. },
-        )) => "; put it right, or leave it out by --set data.quarantine=1",
+        )) => "; put it right, or leave it out by --set data.quarantine=1 (one process alone)",
         TrainError::Report { .. } => {
             "; the run can go on: what failed is left out for this step, and comes again when it is next due"
         }
@@ -255,6 +258,7 @@ impl TrainError {
     pub fn exit_code(&self) -> u8 {
         match self {
             TrainError::NotFinite { .. }
+            | TrainError::Along(_)
             | TrainError::Apart { .. }
             | TrainError::Hopeless { .. }
             | TrainError::Moved { .. }

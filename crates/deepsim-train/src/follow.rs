@@ -1,8 +1,9 @@
 //! A process that trains along with rank 0 and writes nothing.
 
-use deepsim_data::Part;
+use deepsim_data::{Batch, Loader, Part};
 use deepsim_experiment::upload::to_caffe;
 use deepsim_experiment::{Experiment, Manifest};
+use tch::Tensor;
 
 use crate::end::End;
 use crate::error::{Result, TrainError};
@@ -39,11 +40,7 @@ pub(crate) fn follow(
     let mut loader = own.loader()?;
     let (settings, plan) = (&experiment.config.train, Plan::of(experiment));
     while own.state.step < settings.steps {
-        let batch = loader.next_batch()?;
-        let x = to_caffe(&batch.images, own.device)?;
-        let recorded = own
-            .perception
-            .recorded(Part::Train, &own.data, &batch.indices)?;
+        let (batch, x, recorded) = next(&own, &mut loader).map_err(along)?;
         loader.recycle(batch);
         let images = Images {
             x: &x,
@@ -64,6 +61,20 @@ pub(crate) fn follow(
         }
     }
     Ok(End::Done(own.state.step))
+}
+
+/// This process's next images, in bytes and in Caffe units, and their features where they are recorded.
+fn next(own: &Following, loader: &mut Loader) -> Result<(Batch, Tensor, Option<Tensor>)> {
+    let batch = loader.next_batch()?;
+    let x = to_caffe(&batch.images, own.device)?;
+    let (perception, data) = (&own.perception, &own.data);
+    let recorded = perception.recorded(Part::Train, data, &batch.indices)?;
+    Ok((batch, x, recorded))
+}
+
+/// That of a process which has begun: nobody can mend it before the training.
+fn along(error: TrainError) -> TrainError {
+    TrainError::Along(Box::new(error))
 }
 
 /// Waits for rank 0's verdict on a step. The exit code with which all stop, if they do.

@@ -47,15 +47,18 @@ and MASTER_PORT:
       --standalone --nproc-per-node 2 target/release/deepsim-train \\
       experiments/conv5.toml --resume
 With torchrun's --max-restarts, add --resume. Where there is a GPU, add
---device cpu. torchrun gives each process one thread, or train.threads.
+--device cpu (a build with NCCL takes the GPU of LOCAL_RANK). torchrun gives
+each process one thread, or train.threads; its own exit code is 0 or 1. A
+process that does not answer is given up after train.patience seconds (120).
 
 After `cargo xtask setup --torch full`, curves of all runs:
   PYTHONPATH=third_party/py python3 -m tensorboard.main --logdir runs
 
 Exit codes: 0 done; 1 failed while training (what was learned is saved, where
-it is worth it); 2 the experiment, its inputs or the run directory cannot be
-used as asked, found before the first step; 130 after Ctrl-C, 143 after SIGTERM,
-129 after SIGHUP and 138 after SIGUSR1 (saved)."
+it is worth it), or another process of it has ended or does not answer; 2 the
+experiment, its inputs or the run directory cannot be used as asked, found
+before the first step; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP
+and 138 after SIGUSR1 (saved)."
 )]
 struct Arguments {
     /// The experiment file.

@@ -309,6 +309,11 @@ pub(crate) fn facts(experiment: &Experiment, manifest: &Manifest) -> BTreeMap<St
         "train.not_finite".to_owned(),
         format!("{:?}", train.not_finite),
     );
+    // The bits of a sum depend on the threads that add it up.
+    if train.shards().is_some() {
+        let threads = tch::get_num_threads().to_string();
+        facts.insert("the number of threads".to_owned(), threads);
+    }
     facts.insert("data.train".to_owned(), manifest.train_data.clone());
     facts.insert("data.test".to_owned(), manifest.test_data.clone());
     for (table, hash) in manifest.sources() {

@@ -51,10 +51,12 @@ pub fn train(
             Err(TrainError::NotFinite {
                 step, term, value, ..
             }) if experiment.config.train.not_finite == config::OnNotFinite::Halve => {
-                tracing::warn!(
-                    "step {step}: {term} is {value}: back to the last checkpoint, and on with \
-                     half the learning rates"
-                );
+                if ranks.leads() {
+                    tracing::warn!(
+                        "step {step}: {term} is {value}: back to the last checkpoint, and on with \
+                         half the learning rates"
+                    );
+                }
                 request.intent = Intent::Resume;
                 rates = Rates::Halved;
             }

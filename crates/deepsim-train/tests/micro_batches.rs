@@ -454,8 +454,11 @@ fn shared(make: impl Fn() -> Run + Send + Copy + 'static) -> [Values; 2] {
 
 #[test]
 fn sums_over_processes_are_those_of_the_whole_batch() {
-    let makes: [fn() -> Run; 3] = [
+    let makes: [fn() -> Run; 6] = [
         || Run::paper("conv5.toml", &[]),
+        || Run::paper("conv5.toml", &[PASSES[1]]),
+        || Run::paper("conv5.toml", &NOISE),
+        || Run::paper("vae-alexnet.toml", &LEARNS),
         || Run::vaegan("sample/faces-vaegan.toml", &["loss.img=6e-5"]),
         || Run::vaegan("sample/faces-gan.toml", &[]),
     ];

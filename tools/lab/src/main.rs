@@ -106,7 +106,7 @@ enum Command {
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Args),
 
-    /// Measure how time and memory grow, ours beside PyTorch's
+    /// Measure how time and memory grow with the size of the work
     ///
     /// Batch, crop, width and threads of a training step, entries of a dataset, images of an
     /// evaluation: one thing is varied at a time. Prints a table with the powers by which they

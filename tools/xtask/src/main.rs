@@ -186,7 +186,7 @@ Examples:
     #[command(disable_help_flag = true)]
     Bench(Lab),
 
-    /// Measure how time and memory grow, ours beside PyTorch's
+    /// Measure how time and memory grow with the size of the work
     #[command(disable_help_flag = true)]
     Grow(Lab),
 

@@ -151,7 +151,7 @@ fn flags() -> Vec<String> {
 /// The processor's name, and of the instruction sets that matter those that it has.
 fn processor() -> String {
     let flags = flags();
-    let has: Vec<&str> = ["avx2", "avx512f", "amx_bf16"]
+    let has: Vec<&str> = ["avx2", "avx512f", "avx512_bf16", "amx_bf16"]
         .into_iter()
         .filter(|&set| flags.iter().any(|f| f == set))
         .collect();

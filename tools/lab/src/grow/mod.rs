@@ -1,5 +1,5 @@
 //! `cargo xtask grow`: how time and memory grow with batch, crop, width, threads, entries of a dataset and images of an
-//! evaluation, ours beside the tuned PyTorch's.
+//! evaluation; of trainings beside the tuned PyTorch's.
 //!
 //! Every axis starts from one base case and varies one thing. The record is written after each cell, so that a run
 //! that was cut off goes on.
