@@ -1,7 +1,7 @@
 //! Several processes that train one run together, launched as PyTorch's are: by torchrun, or with RANK, WORLD_SIZE,
 //! MASTER_ADDR and MASTER_PORT in their environment.
 //!
-//! Each process has its part of every batch. Sums over all of them ([`Ranks::sum_`]) are equal bit for bit in each, so that
+//! Each process has its part of every batch. Sums over all of them ([`Ranks::total`]) are equal bit for bit in each, so that
 //! each makes the same step. The first one (rank 0) alone writes.
 //!
 //! Every exchange is one that all processes make, in this order: before the first step `recorded`, which begins with a
