@@ -100,10 +100,10 @@ int deepsim_winograd(void* x, void* weight, void* bias, int form, int64_t paddin
 }
 
 int deepsim_winograd_pays(void* x, void* weight, int form, int64_t padding, int64_t groups,
-                          int* pays, char* err, size_t err_len) {
+                          double direct, int* pays, char* err, size_t err_len) {
   return guarded(err, err_len, [&] {
     *pays = deepsim::winograd_pays(*static_cast<at::Tensor*>(x), *static_cast<at::Tensor*>(weight),
-                                   static_cast<deepsim::Form>(form), padding, groups);
+                                   static_cast<deepsim::Form>(form), padding, groups, direct);
   });
 }
 

@@ -8,9 +8,11 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "capability.h"
+#include "remembered.h"
 #include "second_derivatives.h"
 #include "winograd_kernel.h"
 
@@ -33,11 +35,18 @@ Gemm sgemm() {
   return found;
 }
 
+// Whether the transformed weights are kept: where they do not learn, and where making them anew
+// would cost more than a tenth of the products. They take up to four times the weights' memory.
+bool kept(const Correlation& c, const at::Tensor& weight) {
+  return !weight.requires_grad() && c.images * c.tiles() < 600;
+}
+
 // Cost of one correlation in multiply-adds of the matrix products. Besides those, a transformed
 // value costs about as much as 20, a transformed weight as 60 (measured with AVX-512).
-double cost(const Correlation& c) {
+double cost(const Correlation& c, bool kept = false) {
   const double in = c.in_channels / c.groups, out = c.out_channels / c.groups, pairs = in * out;
-  return c.groups * c.points() * (c.images * c.tiles() * (pairs + 20 * (in + out)) + 60 * pairs);
+  const double tiles = c.images * c.tiles(), weights = kept ? 0 : 60 * pairs;
+  return c.groups * c.points() * (tiles * (pairs + 20 * (in + out)) + weights);
 }
 
 double direct_cost(const Correlation& c) {
@@ -112,8 +121,9 @@ std::vector<Correlation> correlations(at::IntArrayRef x, at::IntArrayRef w, Form
 
 at::Tensor nhwc(const at::Tensor& t) { return t.contiguous(at::MemoryFormat::ChannelsLast); }
 
-at::Tensor transformed(const std::vector<Correlation>& parts, const at::Tensor& weight) {
+at::Tensor transform(const std::vector<Correlation>& parts, const at::Tensor& any_weight) {
   const auto& c = parts.front();
+  const auto weight = any_weight.contiguous();
   auto u = at::empty({static_cast<int64_t>(parts.size()), c.transformed()}, weight.options());
   const float* from = weight.const_data_ptr<float>();
   float* to = u.mutable_data_ptr<float>();
@@ -122,6 +132,16 @@ at::Tensor transformed(const std::vector<Correlation>& parts, const at::Tensor& 
       kernels()->weights(parts[i], from, to + i * c.transformed(), a, b);
   });
   return u;
+}
+
+// The weights of all parts, transformed.
+at::Tensor transformed(const std::vector<Correlation>& parts, const at::Tensor& weight, Form form) {
+  // The form and the tile say what is made of a weight.
+  static Remembered<std::pair<Form, int>, at::Tensor> remembered;
+  const auto& c = parts.front();
+  const auto make = [&] { return transform(parts, weight.detach()); };
+  if (!kept(c, weight)) return make();
+  return *remembered.get(weight, {form, c.tile}, make);
 }
 
 // Memory of one thread that stays: fresh pages for every convolution would cost more than the
@@ -150,7 +170,7 @@ struct Winograd : torch::autograd::Function<Winograd> {
                             const at::Tensor& weight_any, const std::optional<at::Tensor>& bias_any,
                             int64_t form, int64_t padding, int64_t groups, double slope) {
     const auto x = nhwc(x_any);
-    const auto weight = weight_any.contiguous();
+    const auto& weight = weight_any;
     const auto bias = bias_any ? std::optional(bias_any->contiguous()) : std::nullopt;
     const auto parts =
         correlations(x.sizes(), weight.sizes(), static_cast<Form>(form), padding, groups);
@@ -161,7 +181,7 @@ struct Winograd : torch::autograd::Function<Winograd> {
     const float* b = bias ? bias->const_data_ptr<float>() : nullptr;
     float* out = y.mutable_data_ptr<float>();
     const Activation act{static_cast<float>(slope)};
-    const auto u = transformed(parts, weight);
+    const auto u = transformed(parts, weight, static_cast<Form>(form));
     const float* uu = u.const_data_ptr<float>();
     const int count = static_cast<int>(parts.size());
     over_images(first, [&](int64_t from, int64_t to, float* work) {
@@ -182,15 +202,16 @@ struct Winograd : torch::autograd::Function<Winograd> {
     const auto saved = ctx->get_saved_variables();
     const auto &x = saved[0], &weight = saved[1], &y = saved[2];
     const auto dy = nhwc(grads[0]);
-    const auto parts =
-        correlations(x.sizes(), weight.sizes(), static_cast<Form>(ctx->saved_data["form"].toInt()),
-                     ctx->saved_data["padding"].toInt(), ctx->saved_data["groups"].toInt());
+    const auto form = static_cast<Form>(ctx->saved_data["form"].toInt());
+    const auto parts = correlations(x.sizes(), weight.sizes(), form,
+                                    ctx->saved_data["padding"].toInt(),
+                                    ctx->saved_data["groups"].toInt());
     const Activation act{static_cast<float>(ctx->saved_data["slope"].toDouble())};
     const bool need_x = ctx->needs_input_grad(0), need_w = ctx->needs_input_grad(1),
                need_b = ctx->saved_data["biased"].toBool() && ctx->needs_input_grad(2);
     at::Tensor dx, dw, dbias;
     if (need_x) dx = at::zeros_like(x);
-    if (need_w) dw = at::empty_like(weight);
+    if (need_w) dw = at::empty_like(weight, at::MemoryFormat::Contiguous);
     const auto& c = parts.front();
     const int count = static_cast<int>(parts.size());
     // Each thread adds up its own images; the sums are joined in the threads' order. No more threads
@@ -198,8 +219,9 @@ struct Winograd : torch::autograd::Function<Winograd> {
     const int64_t threads = std::clamp<int64_t>(c.images, 1, at::get_num_threads());
     const int64_t floats = count * c.transformed();
     const auto bias_sums = at::zeros({threads, c.out_channels}, x.options());
-    const auto u = need_x ? transformed(parts, weight) : at::Tensor();
-    const auto du = need_w ? at::zeros({threads, floats}, x.options()) : at::Tensor();
+    const auto u = need_x ? transformed(parts, weight, form) : at::Tensor();
+    const auto du = need_w ? at::empty({threads, floats}, x.options()) : at::Tensor();
+    std::vector<char> wrote(static_cast<size_t>(threads), 0);
     const float* in = x.const_data_ptr<float>();
     const float* uu = need_x ? u.const_data_ptr<float>() : nullptr;
     const float* out = y.defined() ? y.const_data_ptr<float>() : nullptr;
@@ -209,11 +231,15 @@ struct Winograd : torch::autograd::Function<Winograd> {
     float* to_b = need_b ? bias_sums.mutable_data_ptr<float>() : nullptr;
     over_images(c, [&](int64_t from, int64_t to, float* work) {
       const int64_t thread = at::get_thread_num();
+      wrote[static_cast<size_t>(thread)] = 1;
       kernels()->backward(parts.data(), count, in, uu, out, grad, act, to_x,
                           to_u ? to_u + thread * floats : nullptr,
                           to_b ? to_b + thread * c.out_channels : nullptr, from, to, work, sgemm());
     });
     if (need_w) {
+      // Inside another parallel region one thread does it all.
+      for (int64_t thread = 0; thread < threads; ++thread)
+        if (!wrote[static_cast<size_t>(thread)]) du.select(0, thread).zero_();
       const auto sum = threads == 1 ? du.select(0, 0) : du.sum(0);
       const float* from_u = sum.const_data_ptr<float>();
       float* to_w = dw.mutable_data_ptr<float>();
@@ -237,7 +263,7 @@ bool winograd_has(const at::Tensor& x, const at::Tensor& weight, Form form, int6
   if (weight.size(3) != r || groups < 1 || in % groups != 0) return false;
   switch (form) {
     case Form::Convolution:
-      return (r == 3 || r == 5) && weight.size(0) % groups == 0 && weight.size(1) * groups == in;
+      return (r == 2 || r == 3 || r == 5) && weight.size(0) % groups == 0 && weight.size(1) * groups == in;
     case Form::Keep:
       return r == 3 && groups == 1 && weight.size(0) == in;
     case Form::Double:
@@ -247,14 +273,14 @@ bool winograd_has(const at::Tensor& x, const at::Tensor& weight, Form form, int6
 }
 
 bool winograd_pays(const at::Tensor& x, const at::Tensor& weight, Form form, int64_t padding,
-                   int64_t groups) {
+                   int64_t groups, double direct) {
   if (!winograd_has(x, weight, form, groups) || at::autocast::is_autocast_enabled(at::kCPU))
     return false;
   const auto c = correlations(x.sizes(), weight.sizes(), form, padding, groups).front();
   // Narrow layers leave lanes empty; margins below a tenth were lost in the scatter.
   const int64_t in = c.in_channels / groups, out = c.out_channels / groups;
   return in >= 16 && out >= 16 && c.out_height > 0 && c.out_width > 0 &&
-         cost(c) * 1.1 < direct_cost(c);
+         cost(c, kept(c, weight)) * 1.1 < direct * direct_cost(c);
 }
 
 at::Tensor winograd(const at::Tensor& x, const at::Tensor& weight,

@@ -318,13 +318,14 @@ struct Kernel {
     for (int64_t begin = from; begin < to; begin += chunk)
       for (int part = 0; part < count_of_parts; ++part)
         backward_chunk(parts[part], x, u_all ? u_all + part * first.transformed() : nullptr, y, dy,
-                       act, dx, du_all ? du_all + part * first.transformed() : nullptr, dbias,
-                       begin, std::min(chunk, to - begin), chunk, work, gemm);
+                       act, dx, du_all ? du_all + part * first.transformed() : nullptr,
+                       begin == from, dbias, begin, std::min(chunk, to - begin), chunk, work, gemm);
   }
 
   static void backward_chunk(const Correlation& c, const float* x, const float* u, const float* y,
-                             const float* dy, Activation act, float* dx, float* du, float* dbias,
-                             int64_t begin, int64_t count, int64_t chunk, float* work, Gemm gemm) {
+                             const float* dy, Activation act, float* dx, float* du,
+                             bool first, float* dbias, int64_t begin, int64_t count, int64_t chunk,
+                             float* work, Gemm gemm) {
     const int64_t gi = c.in_channels / c.groups, go = c.out_channels / c.groups;
     float* e = work;                        // [t][tile][out]
     float* v = e + TT * plane(chunk * go);  // [t][tile][in]
@@ -366,7 +367,7 @@ struct Kernel {
         inputs(c, x, g, begin, count, v);
         for (int t = 0; t < TT; ++t)
           gemm("N", "T", &cols, &inner, &rows, &one, e + t * plane(count * go), &cols,
-               v + t * plane(count * gi), &inner, &one, du + (g * TT + t) * plane(gi * go), &cols);
+               v + t * plane(count * gi), &inner, first ? &zero : &one, du + (g * TT + t) * plane(gi * go), &cols);
       }
       if (!dx) continue;
       for (int t = 0; t < TT; ++t)

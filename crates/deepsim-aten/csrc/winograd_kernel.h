@@ -62,7 +62,7 @@ struct Kernels {
   void (*forward)(const Correlation* parts, int count, const float* x, const float* u,
                   const float* bias, Activation, float* y, int64_t from, int64_t to,
                   float* workspace, Gemm);
-  // Adds to dx, du and dbias where they are not null. `y` is the activated output.
+  // Writes du, and adds to dx and dbias, where they are not null. `y` is the activated output.
   void (*backward)(const Correlation* parts, int count, const float* x, const float* u,
                    const float* y, const float* dy, Activation, float* dx, float* du, float* dbias,
                    int64_t from, int64_t to, float* workspace, Gemm);

@@ -26,6 +26,7 @@ unsafe extern "C" {
         form: c_int,
         padding: i64,
         groups: i64,
+        direct: f64,
         pays: *mut c_int,
         err: *mut c_char,
         len: usize,
@@ -35,7 +36,7 @@ unsafe extern "C" {
 /// Convolutions that Winograd's algorithm is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Stride 1, kernel 3×3 or 5×5, weight `[out,in/groups,k,k]`.
+    /// Stride 1, kernel 2×2, 3×3 or 5×5, weight `[out,in/groups,k,k]`.
     Convolution {
         /// Zeros on each side.
         padding: i64,
@@ -73,8 +74,17 @@ fn raw(t: &Tensor) -> *mut c_void {
 }
 
 /// Whether [`winograd`] is expected to beat libtorch's convolution of `x` `[N,C,H,W]` here: on
-/// the CPU, in fp32 outside autocast, with enough work for each transformed value.
-pub fn winograd_pays(x: &Tensor, weight: &Tensor, form: Form) -> Result<bool, AtenError> {
+/// the CPU, in fp32 outside autocast, with enough work for each transformed value. Weights that do not learn are
+/// transformed once. `direct` is how much longer another direct convolution takes, whose place this one is to take.
+///
+/// # Errors
+/// What libtorch refuses.
+pub fn winograd_pays(
+    x: &Tensor,
+    weight: &Tensor,
+    form: Form,
+    direct: f64,
+) -> Result<bool, AtenError> {
     if !ALLOWED.get() {
         return Ok(false);
     }
@@ -88,6 +98,7 @@ pub fn winograd_pays(x: &Tensor, weight: &Tensor, form: Form) -> Result<bool, At
             form,
             padding,
             groups,
+            direct,
             &mut pays,
             err,
             len,
@@ -203,6 +214,7 @@ mod tests {
     #[test]
     fn values_and_gradients_are_those_of_the_direct_convolution() {
         agrees([2, 32, 13, 13], [48, 16, 3, 3], plain(1, 2), 0.0);
+        agrees([2, 48, 13, 14], [24, 48, 2, 2], plain(0, 1), 0.3);
         agrees([2, 20, 9, 11], [37, 20, 3, 3], plain(0, 1), 1.0); // lanes and tiles left over
         agrees([2, 16, 6, 6], [16, 16, 3, 3], plain(1, 1), 0.3); // tiles of 3
         agrees([2, 48, 27, 27], [32, 24, 5, 5], plain(2, 2), 0.3);

@@ -1,11 +1,10 @@
 #include "dispatch.h"
 
 #include <atomic>
-#include <map>
-#include <mutex>
-#include <tuple>
+#include <utility>
 
 #include "../capability.h"
+#include "../remembered.h"
 
 namespace deepsim::bf16 {
 namespace {
@@ -37,29 +36,8 @@ void choose(Code c) { chosen = static_cast<int>(c); }
 std::shared_ptr<const Packed> packed_once(const at::Tensor& weight, Use use,
                                           const Geometry& geometry,
                                           const std::function<Packed()>& make) {
-  struct Entry {
-    c10::weak_intrusive_ptr<c10::TensorImpl> tensor;
-    uint32_t version;
-    const void* data;
-    std::shared_ptr<const Packed> packed;
-  };
-  using Key = std::tuple<c10::TensorImpl*, Use, Geometry>;
-  static std::mutex mutex;
-  static std::map<Key, Entry> entries;
-  if (weight.is_inference()) return std::make_shared<const Packed>(make());
-  const std::lock_guard lock(mutex);
-  const Key key{weight.unsafeGetTensorImpl(), use, geometry};
-  const auto version = static_cast<uint32_t>(weight._version());
-  const auto found = entries.find(key);
-  if (found != entries.end() && !found->second.tensor.expired() &&
-      found->second.version == version && found->second.data == weight.const_data_ptr())
-    return found->second.packed;
-  std::erase_if(entries, [](const auto& e) { return e.second.tensor.expired(); });
-  entries.erase(key);
-  auto packed = std::make_shared<const Packed>(make());
-  entries.emplace(key, Entry{c10::weak_intrusive_ptr<c10::TensorImpl>(weight.getIntrusivePtr()),
-                             version, weight.const_data_ptr(), packed});
-  return packed;
+  static Remembered<std::pair<Use, Geometry>, Packed> remembered;
+  return remembered.get(weight, {use, geometry}, make);
 }
 
 }  // namespace deepsim::bf16

@@ -57,9 +57,7 @@ constexpr const char* NO_CODE =
 // What weights are packed for.
 enum class Use : int { Down, Up, Rows };
 
-// What `make` makes of a weight, made again when the weight's version has changed and forgotten
-// when the weight is: a frozen network's weights are packed once, a trained one's once for each
-// update.
+// What `make` makes of a weight, remembered (`remembered.h`).
 std::shared_ptr<const Packed> packed_once(const at::Tensor& weight, Use use,
                                           const Geometry& geometry,
                                           const std::function<Packed()>& make);

@@ -6,6 +6,7 @@ use deepsim_aten::{
 };
 use tch::Tensor;
 
+use super::thin;
 use crate::error::Result;
 use crate::kinks::{note_rectified, rectified};
 use crate::sides;
@@ -149,9 +150,15 @@ pub(crate) fn convolution(
     }
     if let Some(form) = geometry.winograd()
         && !sides::are_imposed()
-        && winograd_pays(x, weight, form)?
+        && winograd_pays(x, weight, form, 1.0)?
     {
         let y = winograd(x, weight, bias, form, rectifier.slope())?;
+        noted(&y, rectifier)?;
+        return Ok(y);
+    }
+    if !sides::are_imposed()
+        && let Some(y) = thin::convolution(x, weight, bias, geometry, rectifier.slope())?
+    {
         noted(&y, rectifier)?;
         return Ok(y);
     }

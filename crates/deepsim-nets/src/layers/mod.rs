@@ -12,4 +12,5 @@ pub mod mode;
 pub mod op;
 pub mod shape;
 pub mod tap;
+mod thin;
 pub(crate) mod trained;
