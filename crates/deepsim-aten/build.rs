@@ -55,6 +55,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .file("csrc/bf16/dispatch.cpp")
         .file("csrc/bf16/function.cpp")
         .file("csrc/bf16/network.cpp");
+    if feature("CUDA") {
+        shim.includes(cuda_headers(&root)?).file("csrc/graph.cpp");
+    }
     if watched() {
         println!("cargo:rustc-cfg=deepsim_asan");
         shim.file("csrc/asan.cpp");
@@ -75,7 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rustc-link-search=native={lib}");
     // The OpenMP runtime that libtorch itself uses: two of them would fight for the cores.
     println!("cargo:rustc-link-lib=dylib:+verbatim=libgomp.so.1");
-    if nccl() {
+    if feature("CUDA") {
         println!("cargo:rustc-link-lib=torch_cuda");
         println!("cargo:rustc-link-lib=c10_cuda");
     }
@@ -98,7 +101,7 @@ fn group(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
         .file("csrc/group/group.cpp")
         .file("csrc/group/sockets.cpp")
         .file("csrc/group/works.cpp");
-    if nccl() {
+    if feature("NCCL") {
         build
             .define("USE_C10D_NCCL", None)
             .includes(cuda_headers(root)?)
@@ -107,29 +110,29 @@ fn group(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
     Ok(build.try_compile("deepsim_group")?)
 }
 
-/// Whether the feature `nccl` is on.
-fn nccl() -> bool {
-    std::env::var_os("CARGO_FEATURE_NCCL").is_some()
+/// Whether a feature is on, by its name in capitals.
+fn feature(name: &str) -> bool {
+    std::env::var_os(format!("CARGO_FEATURE_{name}")).is_some()
 }
 
-/// Folders of CUDA's and NCCL's headers, separated by colons, for a build with NCCL; they come before those that
-/// `cargo xtask setup --only nccl` brings and that lie beside a libtorch out of Python's wheels.
+/// Folders of CUDA's and NCCL's headers, separated by colons, for a build with `cuda` or `nccl`; they come before those
+/// that `cargo xtask setup --only nccl` brings and that lie beside a libtorch out of Python's wheels.
 const CUDA_INCLUDE: &str = "DEEPSIM_CUDA_INCLUDE";
 
-/// What `ProcessGroupNCCL.hpp` includes directly or by others, a header of each package: NCCL, CUDA's runtime, its
-/// compiler's, and its C++ library.
+/// What libtorch's headers for CUDA include, a header of each package: CUDA's runtime, its compiler's, and its C++
+/// library. With `nccl` that of NCCL, too.
 const CUDA_HEADERS: [&str; 4] = [
-    "nccl.h",
     "cuda_runtime_api.h",
     "crt/host_defines.h",
     "nv/target",
+    "nccl.h",
 ];
 
 /// Where those headers are.
 fn cuda_headers(root: &Path) -> Result<Vec<PathBuf>, String> {
     if !root.join("lib/libtorch_cuda.so").is_file() {
         return Err(format!(
-            "the feature nccl needs a libtorch with CUDA, and {} has none; run `cargo xtask setup --torch full`",
+            "the features cuda and nccl need a libtorch with CUDA, and {} has none; run `cargo xtask setup --torch full`",
             root.display()
         ));
     }
@@ -149,9 +152,12 @@ fn cuda_headers(root: &Path) -> Result<Vec<PathBuf>, String> {
     ]);
     folders.retain(|folder| folder.is_dir());
     for header in CUDA_HEADERS {
+        if header == "nccl.h" && !feature("NCCL") {
+            continue;
+        }
         if !folders.iter().any(|folder| folder.join(header).is_file()) {
             return Err(format!(
-                "the feature nccl needs {header}: run `cargo xtask setup --only nccl`, or name the folders of CUDA's and \
+                "the features cuda and nccl need {header}: run `cargo xtask setup --only nccl`, or name the folders of CUDA's and \
                  NCCL's headers in {CUDA_INCLUDE}"
             ));
         }

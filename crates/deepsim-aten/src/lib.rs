@@ -18,6 +18,7 @@ mod capability;
 mod cuda;
 mod distance;
 mod exchange;
+mod graph;
 mod group;
 mod rows;
 mod script_output;
@@ -41,6 +42,7 @@ pub use cuda::{
 };
 pub use distance::squared_distance;
 pub use exchange::{has_others, leads, over_group, sum_in_order, summed, take_failure};
+pub use graph::{RECORDS_CUDA, Recorder, Recording};
 pub use group::{GroupError, ProcessGroup, Rendezvous};
 pub use rows::{BLOCK, Bf16Columns, Bf16Rows, RowMeasure};
 pub use script_output::{ScriptOutput, hear_scripts};
@@ -75,6 +77,9 @@ pub enum AtenError {
     /// This process has no bf16 code of ours ([`bf16_code`]).
     #[error("no bf16 code for {0} in this process")]
     NoCode(&'static str),
+    /// This build has no CUDA graphs ([`RECORDS_CUDA`]).
+    #[error("this build records no work of GPUs: build with --features cuda")]
+    NoGraphs,
 }
 
 unsafe extern "C" {

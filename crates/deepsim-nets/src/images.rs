@@ -37,13 +37,18 @@ impl From<[f32; 3]> for Channels {
     }
 }
 
-fn per_channel(values: impl Into<Channels>, like: &Tensor) -> Tensor {
-    let values = values.into();
-    let all = match like.kind() {
-        Kind::Double => Tensor::from_slice(&values.double),
-        _ => Tensor::from_slice(&values.single),
+/// `[1,3,1,1]`. Filled on its device: a copy from the host would make the host wait for a GPU.
+fn per_channel(values: impl Into<Channels>, like: &Tensor) -> Result<Tensor> {
+    let Channels { single, double } = values.into();
+    let (kind, values) = match like.kind() {
+        Kind::Double => (Kind::Double, double),
+        _ => (Kind::Float, single.map(f64::from)),
     };
-    all.to_device(like.device()).view([1, 3, 1, 1])
+    let all = Tensor::f_empty([1, 3, 1, 1], (kind, like.device()))?;
+    for (channel, value) in (0..).zip(values) {
+        let _ = all.f_narrow(1, channel, 1)?.f_fill_(value)?;
+    }
+    Ok(all)
 }
 
 /// Fails unless `x` is `[N,3,H,W]`.
@@ -83,7 +88,7 @@ pub fn check_size(what: &str, x: &Tensor, side: i64) -> Result<()> {
 pub fn rgb_to_caffe(rgb: &Tensor) -> Result<Tensor> {
     check_images("the conversion from RGB", rgb)?;
     let bgr = widened(rgb)?.f_flip([1])?;
-    Ok(bgr.f_sub(&per_channel(MEAN_BGR, rgb))?)
+    Ok(bgr.f_sub(&per_channel(MEAN_BGR, rgb)?)?)
 }
 
 /// Caffe units → RGB 0–255, not clipped.
@@ -92,7 +97,7 @@ pub fn rgb_to_caffe(rgb: &Tensor) -> Result<Tensor> {
 /// A tensor that is not `[N,3,H,W]`.
 pub fn caffe_to_rgb(caffe: &Tensor) -> Result<Tensor> {
     check_images("the conversion to RGB", caffe)?;
-    let bgr = widened(caffe)?.f_add(&per_channel(MEAN_BGR, caffe))?;
+    let bgr = widened(caffe)?.f_add(&per_channel(MEAN_BGR, caffe)?)?;
     Ok(bgr.f_flip([1])?)
 }
 
@@ -160,7 +165,7 @@ pub fn caffe_to_videonet(caffe: &Tensor) -> Result<Tensor> {
         shift.single[i] -= VIDEONET_MEAN_BGR[i];
         shift.double[i] -= VIDEONET_MEAN_BGR_64[i];
     }
-    Ok(widened(caffe)?.f_add(&per_channel(shift, caffe))?)
+    Ok(widened(caffe)?.f_add(&per_channel(shift, caffe)?)?)
 }
 
 /// Channels in reversed order, each times its `scale` plus its `shift`: one multiplication
@@ -174,8 +179,8 @@ fn reversed(
     check_images(what, caffe)?;
     let rgb = widened(caffe)?.f_flip([1])?;
     Ok(rgb
-        .f_mul(&per_channel(scale, caffe))?
-        .f_add(&per_channel(shift, caffe))?)
+        .f_mul(&per_channel(scale, caffe)?)?
+        .f_add(&per_channel(shift, caffe)?)?)
 }
 
 /// Clips images in Caffe units to what a screen can show (RGB 0–255).
@@ -184,7 +189,7 @@ fn reversed(
 /// A tensor that is not `[N,3,H,W]`.
 pub fn clip_caffe(caffe: &Tensor) -> Result<Tensor> {
     check_images("clipping", caffe)?;
-    let mean = per_channel(MEAN_BGR, caffe);
+    let mean = per_channel(MEAN_BGR, caffe)?;
     Ok(caffe.f_add(&mean)?.f_clamp(0.0, 255.0)?.f_sub(&mean)?)
 }
 

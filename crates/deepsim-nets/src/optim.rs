@@ -101,6 +101,18 @@ impl Adam {
         self.count
     }
 
+    /// Sets the number of updates on the host alone. On a GPU that replays updates, the counters of its kernels advance by
+    /// themselves.
+    pub fn set_count(&mut self, count: u64) {
+        self.count = count;
+    }
+
+    /// Everything that an update changes besides the weights.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let moments = self.m.iter().chain(&self.v);
+        moments.chain([&self.all_steps])
+    }
+
     /// One update of `params` with the learning rate multiplied by `schedule`; `grads` are in
     /// the order of [`Params::trained`].
     ///

@@ -142,6 +142,43 @@ impl State {
         Ok(adam.step(params, &gradients.tensors, rate)?)
     }
 
+    /// Updates of each network so far: of the generator, the discriminator and an encoder that learns.
+    pub fn updates(&self) -> [u64; 3] {
+        let encoder = self.encoder.as_ref().map_or(0, |e| e.adam.count());
+        [self.adam_g.count(), self.discriminator_updates(), encoder]
+    }
+
+    /// Sets the numbers of [`State::updates`] on the host alone, for updates that a device does again by itself.
+    pub(crate) fn count(&mut self, [generator, discriminator, encoder]: [u64; 3]) {
+        self.adam_g.set_count(generator);
+        if let Some(adam) = &mut self.adam_d {
+            adam.set_count(discriminator);
+        }
+        if let Some(learning) = &mut self.encoder {
+            learning.adam.set_count(encoder);
+        }
+    }
+
+    /// What the schedule and the halvings leave of each network's learning rate, in the order of [`State::updates`].
+    pub(crate) fn rates(&self) -> [f64; 3] {
+        let of = |updates| rate(self.halvings, &self.halve_at, updates);
+        self.updates().map(of)
+    }
+
+    /// Where the weights lie, and all else that updates change: other addresses are other tensors.
+    pub(crate) fn places(&self) -> Vec<usize> {
+        let discriminator = self.discriminator.as_ref().zip(self.adam_d.as_ref());
+        let discriminator = discriminator.map(|(d, adam)| (d.params(), adam));
+        let encoder = self.encoder.as_ref().map(|e| (&e.params, &e.adam));
+        let generator = (self.generator.params(), &self.adam_g);
+        let networks = [Some(generator), discriminator, encoder];
+        let tensors = networks.into_iter().flatten().flat_map(|(params, adam)| {
+            let weights = params.iter().map(|param| &param.tensor);
+            weights.chain(adam.tensors())
+        });
+        tensors.map(|tensor| tensor.data_ptr().addr()).collect()
+    }
+
     /// Updates of the discriminator so far.
     pub fn discriminator_updates(&self) -> u64 {
         self.adam_d.as_ref().map_or(0, Adam::count)

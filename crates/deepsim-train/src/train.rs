@@ -14,7 +14,7 @@ use deepsim_nets::loss::TermKind;
 pub use crate::end::End;
 use crate::error::{Rescue, Result, TrainError};
 use crate::follow::follow;
-use crate::method::{Images, Losses, Plan, Slice, iterate_among, iteration_seed};
+use crate::method::{Captured, Images, Losses, Plan, Slice, iteration_seed};
 use crate::observe::metrics_log::{Means, MetricsLog};
 use crate::observe::progress::Progress;
 use crate::observe::report::{
@@ -156,6 +156,7 @@ struct Training<'a> {
     ranks: &'a Ranks,
     share: Slice,
     plan: Plan,
+    captured: Captured,
     parts: Parts,
     state: State,
     loader: Loader,
@@ -197,12 +198,14 @@ impl<'a> Training<'a> {
         let log = MetricsLog::open(&run.join("metrics.jsonl"), first)?;
         let events = Events::open(run, first)?;
         let saved = ready.counters.is_some().then_some(first);
+        let plan = Plan::of(experiment);
         let mut training = Training {
             experiment,
             settings,
             ranks,
             share: ready.share,
-            plan: Plan::of(experiment),
+            captured: Captured::new(experiment, &plan, ranks, ready.device)?,
+            plan,
             parts: Parts {
                 device: ready.device,
                 test: ready.test,
@@ -371,17 +374,18 @@ impl<'a> Training<'a> {
             }
         }
         let seed = iteration_seed(self.settings.seed, state.step);
-        let updates = (state.adam_g.count(), state.discriminator_updates());
+        let updates = state.updates();
         self.valid = false;
         let images = Images {
             x: &x,
             recorded: recorded.as_ref(),
             slice: self.share,
         };
-        let losses = iterate_among(self.ranks, state, perception, &images, &self.plan, seed);
+        let (ranks, plan) = (self.ranks, &self.plan);
+        let captured = &mut self.captured;
+        let losses = captured.iterate(ranks, state, perception, &images, plan, seed);
         // Running statistics of batch normalisation move before any weight does.
-        let untouched = updates == (state.adam_g.count(), state.discriminator_updates())
-            && !self.experiment.normalises_batches();
+        let untouched = updates == state.updates() && !self.experiment.normalises_batches();
         self.valid = losses.is_ok() || untouched;
         losses
     }

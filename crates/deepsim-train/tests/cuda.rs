@@ -1,12 +1,15 @@
 //! The first GPU against the CPU: values, gradients, iterations, resume.
 //!
 //! Every test needs a GPU and is ignored without being asked for; `cargo xtask test` asks for them
-//! where there is a driver, and `cargo test -p deepsim-train --test cuda -- --ignored` does so by hand.
+//! where there is a driver, and `cargo test -p deepsim-train --test cuda -- --ignored` does so by hand. Those of CUDA graphs
+//! are there with `--features cuda` alone.
 
 // The leave that clippy.toml gives tests ends at their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod experiments;
+#[cfg(feature = "cuda")]
+mod replays;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -373,5 +376,84 @@ fn a_deterministic_run_repeats_itself_and_resumes_exactly() {
         let (_, mut here) = begin(&experiment, Device::Cpu);
         here.restore(&saved).unwrap();
         assert!(values(&here) == values(&state));
+    }
+}
+
+/// Iterations as CUDA graphs against the same iterations without.
+#[cfg(feature = "cuda")]
+mod graphs {
+    use deepsim_nets::{cuda_peak, forget_cuda_peak};
+    use deepsim_train::method::Captured;
+    use deepsim_train::method::captured::WARM_UP;
+
+    use super::*;
+    use crate::replays::{BOTH, Run, TURNS};
+
+    const WARM: u64 = WARM_UP as u64;
+
+    fn arithmetic(precision: &str, passes: &str) -> Experiment {
+        experiment(&format!(
+            "train.precision={precision} train.discriminator_passes={passes}"
+        ))
+    }
+
+    #[test]
+    #[ignore = "needs a GPU"]
+    fn replays_are_the_iterations_bit_for_bit_whatever_the_gate_does() {
+        let (device, _turn) = gpu();
+        for (precision, passes) in [("fp32", "paper"), ("bf16", "paper"), ("bf16", "one")] {
+            let experiment = arithmetic(precision, passes);
+            let run = |captured| {
+                let mut run = Run::new(&experiment, device, captured);
+                run.advance(3 * (WARM + 3), &TURNS);
+                let recorded = run.captured.recorded().len();
+                (run.losses, values(&run.state), recorded)
+            };
+            let plain = run(Captured::off());
+            let replayed = run(Captured::on(device).unwrap());
+            assert_eq!((plain.2, replayed.2), (0, 3), "{precision} {passes}");
+            assert_eq!(replayed.0, plain.0, "{precision} {passes}");
+            assert!(replayed.1 == plain.1, "{precision} {passes}");
+        }
+    }
+
+    #[test]
+    #[ignore = "needs a GPU"]
+    fn a_resume_in_the_middle_of_replays_is_exact() {
+        let (device, _turn) = gpu();
+        let experiment = arithmetic("bf16", "paper");
+        let (half, end) = (WARM + 3, 2 * WARM + 8);
+        let mut whole = Run::new(&experiment, device, Captured::on(device).unwrap());
+        whole.advance(half, &[BOTH]);
+        let folder = tempfile::tempdir().unwrap();
+        let saved = saved(folder.path(), &experiment, &whole.perception, &whole.state);
+        whole.advance(end, &[BOTH]);
+        let expected = values(&whole.state);
+        drop(whole);
+        let captured = Captured::on(device).unwrap();
+        let mut resumed = Run::resumed(&experiment, device, captured, &saved);
+        resumed.advance(end, &[BOTH]);
+        assert_eq!(resumed.captured.recorded().len(), 1);
+        assert!(values(&resumed.state) == expected);
+    }
+
+    #[test]
+    #[ignore = "needs a GPU"]
+    fn memory_does_not_grow_with_replays() {
+        let (device, _turn) = gpu();
+        let Device::Cuda(index) = device else {
+            panic!("no GPU");
+        };
+        let experiment = arithmetic("bf16", "paper");
+        let mut run = Run::new(&experiment, device, Captured::on(device).unwrap());
+        run.advance(WARM + 20, &[BOTH]);
+        let mut peak = |to| {
+            forget_cuda_peak(index).unwrap();
+            run.advance(to, &[BOTH]);
+            cuda_peak(index).unwrap()
+        };
+        let early = peak(WARM + 40);
+        let late = peak(WARM + 240);
+        assert_eq!(late, early);
     }
 }

@@ -1,6 +1,8 @@
 """The training works in PyTorch, tuned in earnest.
 
-Usage: train_tuned.py FOLDER DEVICE fp32|tf32|bf16 THREADS eager|compiled [one-pass]
+Usage: train_tuned.py FOLDER DEVICE fp32|tf32|bf16 THREADS eager|compiled|reduce-overhead|max-autotune [one-pass]
+
+The last two are modes of torch.compile with CUDA graphs, for GPUs.
 
 THREADS 0 leaves PyTorch its own number. `cargo xtask bench` finds arithmetic, threads and whether to compile by tune.py,
 and starts this script with the environment below. What was tried, at fc6_b16 in fp32 on two
@@ -36,6 +38,8 @@ import inputs
 import worker
 
 CHANNELS_LAST = torch.channels_last
+GRAPHS = ("reduce-overhead", "max-autotune")  # modes of torch.compile that record CUDA graphs
+WARM_UP = 5  # iterations after which they are recorded
 
 
 class Lrn(torch.autograd.Function):
@@ -66,7 +70,8 @@ def stored(t):
 
 
 class Training:
-    def __init__(self, given, precision, images, one_pass=False, compiled=False):
+    def __init__(self, given, precision, images, one_pass=False, compiled=False, mode=None):
+        self.mode = mode
         self.given, self.bf16, self.one_pass = given, precision == "bf16", one_pass
         if images.is_cuda:
             torch.backends.cudnn.benchmark = True
@@ -98,12 +103,23 @@ class Training:
 
     def compile(self):
         """Compiles the three networks. Dropout draws the numbers that it draws without, so that losses agree."""
+        import torch._dynamo
         import torch._inductor.config
 
         torch._inductor.config.fallback_random = True
-        self.features = torch.compile(self.features, dynamic=False)
-        self.generate = torch.compile(self.generate, dynamic=False)
-        self.discriminate = torch.compile(self.discriminate, dynamic=False)
+        if self.mode:
+            # Graphs read weights where they are, instead of copying them in; the bands must be there, since what a
+            # graph makes is overwritten.
+            with torch.no_grad():
+                self.features(self.x[:1], {self.given.encoder_tap, self.given.comparator_tap})
+            fixed = [*self.net.values(), *self.g.values(), *self.d.values(), *self.bands.values()]
+            fixed += [self.scale, self.shift] if self.given.net == "alexnet" else []
+            for t in fixed:
+                torch._dynamo.mark_static_address(t)
+        with_mode = {"dynamic": False, "mode": self.mode}
+        self.features = torch.compile(self.features, **with_mode)
+        self.generate = torch.compile(self.generate, **with_mode)
+        self.discriminate = torch.compile(self.discriminate, **with_mode)
 
     def cast(self):
         return torch.autocast(self.x.device.type, torch.bfloat16, enabled=self.bf16)
@@ -175,6 +191,8 @@ class Training:
 
     def iteration(self):
         """One step of D and one of G; the losses in the order of inputs.LOSSES, read at once."""
+        if self.mode:
+            torch.compiler.cudagraph_mark_step_begin()
         x, w, n = self.x, self.given.loss, len(self.x)
         encoder, comparator = self.given.encoder_tap, self.given.comparator_tap
         with torch.no_grad(), self.cast():
@@ -238,14 +256,18 @@ def main():
     if int(threads) > 0:
         torch.set_num_threads(int(threads))
     given = inputs.Inputs(folder, device)
-    compiled = how == "compiled"
-    training = Training(given, precision, given.x, "one-pass" in rest, compiled)
+    compiled, mode = how != "eager", how if how in GRAPHS else None
+    training = Training(given, precision, given.x, "one-pass" in rest, compiled, mode)
     given.weights = given.x = None
     checks = []
     for seed in given.dropout_seeds:
         torch.manual_seed(seed)
         checks.append(dict(zip(inputs.LOSSES, training.iteration())))
+    for _ in range(WARM_UP if mode else 0):
+        training.iteration()
     facts = {"precision": precision, "threads": torch.get_num_threads(), "compiled": compiled}
+    if mode:
+        facts["path"] = f"torch.compile, {mode}"
     facts["checks"] = checks
     worker.serve(facts, training.iteration, device)
 

@@ -69,6 +69,9 @@ enum Command {
         /// Do not time the phases of a training work in the end
         #[arg(long)]
         no_phases: bool,
+        /// Do not record iterations on a GPU as CUDA graphs
+        #[arg(long)]
+        no_graphs: bool,
     },
     /// Print what a step of experiments computes, and the weights whose gradients it sums over processes, as JSON
     Counts {
@@ -129,6 +132,7 @@ fn run(command: Command) -> Result<()> {
             sizes,
             threads,
             no_phases,
+            no_graphs,
         } => match work.as_str() {
             "gemm" => gemm::run(&precision, device::choose(&device)?),
             "data" => images::run_folder(&folder),
@@ -144,6 +148,7 @@ fn run(command: Command) -> Result<()> {
                     precision: &precision,
                     device: device::choose(&device)?,
                     phases: !no_phases,
+                    graphs: !no_graphs,
                 };
                 training::run(&training(name)?.sized(&sizes), &folder, manner)
             }

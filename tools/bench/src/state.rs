@@ -2,8 +2,10 @@
 
 use anyhow::{Result, bail};
 use deepsim_experiment::{Experiment, Perception};
-use deepsim_train::method::{Losses, Plan, iterate, iteration_seed};
+use deepsim_train::method::captured::WARM_UP;
+use deepsim_train::method::{Captured, Images, Losses, Plan, Slice, iteration_seed};
 use deepsim_train::precision::set_products;
+use deepsim_train::ranks::Ranks;
 use deepsim_train::state::State;
 use tch::Tensor;
 
@@ -22,6 +24,7 @@ pub struct Bench {
     pub plan: Plan,
     /// Of the work.
     pub experiment: Experiment,
+    captured: Captured,
 }
 
 impl Bench {
@@ -37,7 +40,27 @@ impl Bench {
             x: x.shallow_clone(),
             plan: Plan::of(&experiment),
             experiment,
+            captured: Captured::off(),
         })
+    }
+
+    /// Records the iteration as CUDA graphs, as a training does where it can, and iterates until that is done. Whether it
+    /// is.
+    ///
+    /// # Errors
+    /// As [`Bench::iterate`].
+    pub fn record(&mut self) -> Result<bool> {
+        let device = self.x.device();
+        self.captured = Captured::new(&self.experiment, &self.plan, &Ranks::alone(), device)?;
+        for _ in 0..=WARM_UP {
+            self.iterate()?;
+        }
+        Ok(!self.captured.recorded().is_empty())
+    }
+
+    /// Goes on without CUDA graphs.
+    pub fn forget_recording(&mut self) {
+        self.captured = Captured::off();
     }
 
     /// One iteration of the trainer, waited for. It reads the losses and checks that they are finite, as in a training;
@@ -47,14 +70,16 @@ impl Bench {
     /// A gate that has closed; what the trainer fails with.
     pub fn iterate(&mut self) -> Result<Losses> {
         let seed = iteration_seed(self.experiment.config.train.seed, self.state.step);
-        let losses = iterate(
-            &mut self.state,
-            &self.perception,
-            &self.x,
-            None,
-            &self.plan,
-            seed,
-        )?;
+        let images = Images {
+            x: &self.x,
+            recorded: None,
+            slice: Slice::whole(self.x.size().first().copied().unwrap_or_default()),
+        };
+        let (state, perception, plan) = (&mut self.state, &self.perception, &self.plan);
+        let ranks = Ranks::alone();
+        let losses = self
+            .captured
+            .iterate(&ranks, state, perception, &images, plan, seed)?;
         if !(self.state.gate.train_d && self.state.gate.train_g) {
             bail!("the gate closed: the iterations are not the same work any more");
         }

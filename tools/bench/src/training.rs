@@ -28,6 +28,8 @@ pub struct Manner<'a> {
     pub device: Device,
     /// Whether the phases are timed in the end, in further iterations.
     pub phases: bool,
+    /// Whether iterations on a GPU may be CUDA graphs.
+    pub graphs: bool,
 }
 
 /// Serves a training work.
@@ -39,6 +41,7 @@ pub fn run(work: &Training, folder: &Path, manner: Manner) -> Result<()> {
         precision,
         device,
         phases,
+        graphs,
     } = manner;
     deepsim_nets::flush_denormals();
     let x = inputs::images(folder)?.f_to_device(device)?;
@@ -50,10 +53,14 @@ pub fn run(work: &Training, folder: &Path, manner: Manner) -> Result<()> {
     let losses = (0..inputs::WARM_UP)
         .map(|_| Ok(as_json(&bench.iterate()?)))
         .collect::<Result<Vec<Value>>>()?;
+    let mut path = paths::of(precision, device)?;
+    if graphs && device.is_cuda() && bench.record()? {
+        path.push_str(", CUDA graphs");
+    }
     let facts = json!({
         "precision": precision,
         "threads": tch::get_num_threads(),
-        "path": paths::of(precision, device)?,
+        "path": path,
         "checks": losses,
         "gflop": flops::gflop(&bench.experiment)?,
     });
@@ -64,6 +71,8 @@ pub fn run(work: &Training, folder: &Path, manner: Manner) -> Result<()> {
         || bench.borrow_mut().iterate().map(drop),
         || {
             if phases {
+                // A replay has no phases.
+                bench.borrow_mut().forget_recording();
                 phases::measure(&mut bench.borrow_mut())
             } else {
                 Ok(json!([]))

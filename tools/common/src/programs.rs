@@ -60,6 +60,14 @@ impl Programs {
         Self::built(ws, packages, &["--release"])
     }
 
+    /// The same with what needs a GPU and CUDA's headers.
+    ///
+    /// # Errors
+    /// As for [`Programs::build`].
+    pub fn for_gpu(ws: &Workspace, packages: &[&str]) -> Result<Self> {
+        Self::built(ws, packages, &["--release", "--features", "cuda"])
+    }
+
     fn built(ws: &Workspace, packages: &[&str], profile: &[&str]) -> Result<Self> {
         let mut cargo = Child::cargo("building the programs", ws.root())
             .args(["build", "--message-format", "json-render-diagnostics"])

@@ -20,7 +20,7 @@ use tracing::trace_span;
 use crate::error::Result;
 use crate::method::adversarial::{DiscriminatorStep, discriminator_of};
 use crate::method::gradients::{Gradients, Player, backward};
-use crate::method::losses::{Losses, read};
+use crate::method::losses::{Losses, Numbers};
 use crate::method::micro_batch::MicroBatch;
 use crate::method::plan::Plan;
 use crate::method::sides::Sides;
@@ -30,8 +30,7 @@ use crate::state::State;
 
 pub use forward::{Forward, Verdict, forward};
 
-/// One iteration, on a batch's micro-batches. What the discriminator saw of several is made again for the generator, so
-/// that the graph of one alone is in memory; but not with one pass, which goes back through what it saw.
+/// One iteration, on a batch's micro-batches.
 pub(super) fn step(
     state: &mut State,
     plan: &Plan,
@@ -39,6 +38,22 @@ pub(super) fn step(
     device: Device,
     ranks: &Ranks,
 ) -> Result<Losses> {
+    let numbers = compute(state, plan, batches, device, ranks)?;
+    decide(state, plan, &numbers)
+}
+
+/// Steps 1 to 3: all that is computed of an iteration, with its updates. The host reads nothing of it and waits for
+/// nothing, so that a GPU can record it; only [`decide`] reads.
+///
+/// What the discriminator saw of several micro-batches is made again for the generator, so that the graph of one alone is
+/// in memory; but not with one pass, which goes back through what it saw.
+pub(super) fn compute(
+    state: &mut State,
+    plan: &Plan,
+    batches: &[MicroBatch<'_>],
+    device: Device,
+    ranks: &Ranks,
+) -> Result<Numbers> {
     let together = ranks.together(plan);
     let keep = batches.len() == 1 || plan.passes == DiscriminatorPasses::One || together;
     let (mut parts, mut seen) = (ranks.parts(plan), Vec::new());
@@ -79,7 +94,12 @@ pub(super) fn step(
     }
 
     sums.add_(of_generator)?;
-    let mut losses = read(state.step, &sums, device)?;
+    Numbers::collect(&sums, device)
+}
+
+/// Step 4: reads the numbers that [`compute`] has found, and lets the gate decide.
+pub(super) fn decide(state: &mut State, plan: &Plan, numbers: &Numbers) -> Result<Losses> {
+    let mut losses = numbers.read(state.step)?;
     if let Some(Sides { real, generated }) = losses.discriminator {
         let adv = losses.of(TermKind::Adversarial);
         losses.ratio = state.gate.update(&plan.gate, real, generated, adv);

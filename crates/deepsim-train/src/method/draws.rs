@@ -101,8 +101,6 @@ impl Draws {
     /// Draws for fewer images.
     pub fn of(&self, slice: Slice) -> Result<Draws> {
         let part = |drawn: &Tensor| slice.of(drawn.shallow_clone());
-        let some = |drawn: &Option<Tensor>| drawn.as_ref().map(part).transpose();
-        let all = |masks: &[Tensor]| masks.iter().map(part).collect::<Result<Vec<Tensor>>>();
         let in_sets = |mask: &Tensor| -> Result<Tensor> {
             if slice.is_whole() {
                 return Ok(mask.shallow_clone());
@@ -111,6 +109,17 @@ impl Draws {
             let parts = sets.iter().map(part).collect::<Result<Vec<Tensor>>>()?;
             Ok(Tensor::f_cat(&parts, 0)?)
         };
+        self.map(part, in_sets)
+    }
+
+    /// Other tensors in place of all; those of sets by `in_sets`.
+    pub(crate) fn map(
+        &self,
+        part: impl Fn(&Tensor) -> Result<Tensor>,
+        in_sets: impl Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<Draws> {
+        let some = |drawn: &Option<Tensor>| drawn.as_ref().map(&part).transpose();
+        let all = |masks: &[Tensor]| masks.iter().map(&part).collect::<Result<Vec<Tensor>>>();
         Ok(Draws {
             codes: some(&self.codes)?,
             noise: some(&self.noise)?,
@@ -121,6 +130,23 @@ impl Draws {
             updated: all(&self.updated)?,
             sets: self.sets,
         })
+    }
+
+    /// All tensors, in the order of the fields.
+    pub(crate) fn tensors(&self) -> Vec<&Tensor> {
+        let Draws {
+            codes,
+            noise,
+            other_noise,
+            prior,
+            on_real,
+            on_generated,
+            updated,
+            sets: _,
+        } = self;
+        let drawn = [codes, noise, other_noise, prior].into_iter().flatten();
+        let masks = [on_real, on_generated, updated].into_iter().flatten();
+        drawn.chain(masks).collect()
     }
 }
 

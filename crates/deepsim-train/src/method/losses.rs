@@ -1,10 +1,12 @@
 //! The numbers of an iteration: one read of the device, and a look whether all are finite.
 
-use deepsim_nets::loss::{TermKind, Terms};
+use deepsim_nets::NetError;
+use deepsim_nets::loss::{Term, TermKind, Terms};
 use tch::{Device, Kind, Tensor};
 use tracing::trace_span;
 
 use crate::error::{Result, TrainError};
+use crate::method::gradients::Player;
 use crate::method::sides::Sides;
 use crate::method::sums::Sums;
 
@@ -32,75 +34,123 @@ impl Losses {
     }
 }
 
-/// Reads all numbers of the iteration after `step` at once, the sums of its micro-batches.
-///
-/// # Errors
-/// [`TrainError::NotFinite`] that names the first of them that is not finite: terms, the discriminator's losses,
-/// gradients.
-pub(crate) fn read(step: u64, sums: &Sums, device: Device) -> Result<Losses> {
-    let _phase = trace_span!("losses").entered();
-    let Sums {
-        terms,
-        discriminator,
-        gradients,
-    } = sums;
-    let mut norms = Vec::new();
-    for of_network in gradients {
-        if let Some(norm) = of_network.norm()? {
-            norms.push((of_network.player, norm));
-        }
-    }
-    let mut named: Vec<(String, &Tensor)> = terms
-        .iter()
-        .map(|(term, value)| (term.log_key(), value))
-        .collect();
-    if let Some(Sides { real, generated }) = discriminator {
-        named.push(("loss.discr_real".to_owned(), real));
-        named.push(("loss.discr_fake".to_owned(), generated));
-    }
-    for (player, norm) in &norms {
-        named.push((format!("{}'s gradient", player.name()), norm));
-    }
-    let tensors: Vec<&Tensor> = named.iter().map(|(_, tensor)| *tensor).collect();
-    let values = numbers(&tensors, device)?;
-    if let Some(((name, _), &value)) = named
-        .iter()
-        .zip(&values)
-        .find(|(_, value)| !value.is_finite())
-    {
-        return Err(TrainError::NotFinite {
-            step: step + 1,
-            term: name.clone(),
-            value,
-            newest: None,
-        });
-    }
-    let mut values = values.into_iter();
-    let mut next = || values.next().unwrap_or(f64::NAN);
-    Ok(Losses {
-        terms: terms.map(|_, _| next()),
-        discriminator: discriminator.as_ref().map(|_| Sides {
-            real: next(),
-            generated: next(),
-        }),
-        ratio: f64::NAN,
-    })
+/// All numbers of an iteration, still on its device: the sums of its micro-batches, in one vector. The host learns what they
+/// are by [`Numbers::read`] alone.
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    terms: Vec<Term>,
+    /// Whether the discriminator's two losses follow the terms.
+    sides: bool,
+    /// Networks that were updated: the sizes of their gradients come last.
+    players: Vec<Player>,
+    /// `[n]` in fp64.
+    values: Tensor,
 }
 
-/// Numbers of one device in one read.
-fn numbers(tensors: &[&Tensor], device: Device) -> Result<Vec<f64>> {
-    if tensors.is_empty() {
-        return Ok(Vec::new());
+impl Numbers {
+    /// Collects them on `device`.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub(crate) fn collect(sums: &Sums, device: Device) -> Result<Numbers> {
+        let _phase = trace_span!("losses").entered();
+        let _guard = tch::no_grad_guard();
+        let Sums {
+            terms,
+            discriminator,
+            gradients,
+        } = sums;
+        let (mut players, mut norms) = (Vec::new(), Vec::new());
+        for of_network in gradients {
+            if let Some(norm) = of_network.norm()? {
+                players.push(of_network.player);
+                norms.push(norm);
+            }
+        }
+        // fp32 and fp64 side by side become fp64.
+        let nothing = Tensor::f_zeros([], (Kind::Float, device))?;
+        let all = sums.numbers().into_iter().chain(&norms).chain([&nothing]);
+        let all: Vec<&Tensor> = all.collect();
+        Ok(Numbers {
+            terms: terms.iter().map(|(term, _)| term.clone()).collect(),
+            sides: discriminator.is_some(),
+            players,
+            values: Tensor::f_stack(&all, 0)?.f_to_kind(Kind::Double)?,
+        })
     }
-    let _guard = tch::no_grad_guard();
-    // fp32 and fp64 side by side become fp64.
-    let nothing = Tensor::f_zeros([], (Kind::Float, device))?;
-    let all: Vec<&Tensor> = tensors.iter().copied().chain([&nothing]).collect();
-    let all = Tensor::f_stack(&all, 0)?
-        .f_to_kind(Kind::Double)?
-        .f_to_device(Device::Cpu)?;
-    let mut values = vec![0f64; tensors.len() + 1];
-    all.f_copy_data(&mut values, tensors.len() + 1)?;
-    values.truncate(tensors.len());
-    Ok(values)
+
+    /// Place for the numbers of other iterations of the same kind.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub(crate) fn like(&self) -> Result<Numbers> {
+        Ok(Numbers {
+            terms: self.terms.clone(),
+            sides: self.sides,
+            players: self.players.clone(),
+            values: self.values.f_zeros_like()?,
+        })
+    }
+
+    /// Takes the numbers of another iteration of the same kind, on the device.
+    ///
+    /// # Errors
+    /// Another kind of iteration.
+    pub(crate) fn take(&self, other: &Numbers) -> Result<()> {
+        let same =
+            (&self.terms, self.sides, &self.players) == (&other.terms, other.sides, &other.players);
+        if !same {
+            let words = "iterations of different kinds have different numbers";
+            return Err(NetError::Spec(words.to_owned()).into());
+        }
+        let _guard = tch::no_grad_guard();
+        Ok(self.values.shallow_clone().f_copy_(&other.values)?)
+    }
+
+    /// Reads them, those of the iteration after `step`: the one read of the device.
+    ///
+    /// # Errors
+    /// [`TrainError::NotFinite`] that names the first of them that is not finite: terms, the discriminator's losses,
+    /// gradients.
+    pub(crate) fn read(&self, step: u64) -> Result<Losses> {
+        let values = self.values.f_to_device(Device::Cpu)?;
+        let values = Vec::<f64>::try_from(&values)?;
+        let spoilt = self
+            .names()
+            .zip(&values)
+            .find(|(_, value)| !value.is_finite());
+        if let Some((name, &value)) = spoilt {
+            return Err(TrainError::NotFinite {
+                step: step + 1,
+                term: name,
+                value,
+                newest: None,
+            });
+        }
+        let mut values = values.into_iter();
+        let mut next = || values.next().unwrap_or(f64::NAN);
+        let terms = self.terms.iter().map(|term| (term.clone(), next()));
+        Ok(Losses {
+            terms: terms.collect(),
+            discriminator: self.sides.then(|| Sides {
+                real: next(),
+                generated: next(),
+            }),
+            ratio: f64::NAN,
+        })
+    }
+
+    /// What each of them is called in messages, in their order.
+    fn names(&self) -> impl Iterator<Item = String> {
+        let terms = self.terms.iter().map(Term::log_key);
+        let sides: &[&str] = if self.sides {
+            &["loss.discr_real", "loss.discr_fake"]
+        } else {
+            &[]
+        };
+        let players = self.players.iter();
+        let norms = players.map(|player| format!("{}'s gradient", player.name()));
+        let sides = sides.iter().map(|name| (*name).to_owned());
+        terms.chain(sides).chain(norms)
+    }
 }

@@ -1,8 +1,11 @@
 //! One training iteration: that of the paper ([`deepsim`]), or of VAE/GAN ([`vaegan`]).
 //!
+//! On a GPU the paper's is recorded and replayed ([`captured`]).
+//!
 //! Each phase of either is a function of one [`MicroBatch`] that changes no weight and returns [`Sums`].
 
 pub mod adversarial;
+pub mod captured;
 mod comparison;
 pub mod deepsim;
 pub mod draws;
@@ -21,6 +24,7 @@ use deepsim_experiment::Perception;
 use deepsim_nets::init::derive_seed;
 use tch::Tensor;
 
+pub use captured::Captured;
 pub use draws::Draws;
 pub use losses::Losses;
 pub use micro_batch::MicroBatch;
@@ -48,7 +52,7 @@ pub fn iteration_seed(seed: u64, step: u64) -> i64 {
 /// `discriminator_forward`, `discriminator_backward` (with one pass `discriminator_shared_backward`),
 /// `discriminator_update`, `adversarial_term` (not with one pass), `feature_term`, `image_term`, `generator_backward`,
 /// `generator_update`, `encoder_update` and `losses`. The benchmark times them. VAE/GAN has the updates and `losses`
-/// alone.
+/// alone; an iteration that is replayed ([`captured`]) has none.
 ///
 /// `seed` ([`iteration_seed`]) determines everything random: [`Draws`].
 ///

@@ -27,7 +27,7 @@ use crate::error::Result;
 use crate::method::adversarial::discriminator_of;
 use crate::method::gate::Gate;
 use crate::method::gradients::{Gradients, Player, backward};
-use crate::method::losses::{Losses, read};
+use crate::method::losses::{Losses, Numbers};
 use crate::method::micro_batch::MicroBatch;
 use crate::method::plan::Plan;
 use crate::method::sides::Sides;
@@ -105,7 +105,7 @@ pub(super) fn step(
     )?;
     let sums = ranks.total(plan, parts)?;
     // One read of all numbers, on which the gate decides.
-    let losses = read(state.step, &sums, device)?;
+    let losses = Numbers::collect(&sums, device)?.read(state.step)?;
     if let Some(Sides { real, generated }) = losses.discriminator {
         state.gate = Gate::equilibrium(&rule, real, generated);
     }

@@ -11,7 +11,10 @@ use tch::Device;
 
 /// A file of `experiments` with these keys, as `--set` takes them, between spaces.
 pub fn shipped(file: &str, sets: &str) -> Experiment {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+    // Of this run, where there is one: the program may have been built on another machine.
+    let own = std::env::var("CARGO_MANIFEST_DIR");
+    let own = own.unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+    let folder = Path::new(&own).join("../../experiments");
     let sets: Vec<String> = sets.split_whitespace().map(str::to_owned).collect();
     Experiment::load(&folder.join(file), &sets).unwrap()
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::agree::{Claim, agree};
 use super::preparation::Bench;
 use super::tuning::Tuning;
-use super::work::{CONTENDERS, Contender, Work};
+use super::work::{Contender, Work, contenders};
 use super::worker::{Farewell, Ready, Unit, Worker};
 use crate::numbers::{Summary, summary};
 use deepsim_terminal::tell;
@@ -99,13 +99,20 @@ pub fn run(bench: &Bench, work: Work, rounds: u32, peak: &mut Peak) -> Result<Me
     bench.inputs(work)?;
     let tuning = bench.tuning(work)?;
     let mut started = Vec::new();
-    for contender in CONTENDERS {
+    for contender in contenders() {
         let Some(command) = bench.command(work, contender, tuning.as_ref()) else {
             continue;
         };
         tell(format_args!("{name}: loading {}", contender.name()));
         let what = format!("{} of {name}", contender.name());
-        let (worker, mut ready) = Worker::start(&what, command)?;
+        let (worker, mut ready) = match Worker::start(&what, command) {
+            // It needs compilers, which a machine may lack.
+            Err(error) if contender == Contender::Compiled => {
+                tell(format_args!("{name}: without {what}: {error:#}"));
+                continue;
+            }
+            started => started?,
+        };
         if contender == Contender::Tuned {
             ready.tuning = tuning.clone();
         }
@@ -115,6 +122,7 @@ pub fn run(bench: &Bench, work: Work, rounds: u32, peak: &mut Peak) -> Result<Me
         .iter()
         .map(|(contender, _, ready, _)| Claim {
             who: contender.name(),
+            ours: matches!(contender, Contender::Ours | Contender::Uncaptured),
             precision: ready.precision.as_deref().unwrap_or("fp32"),
             on_gpu: bench.on_gpu(),
             checks: &ready.checks,
@@ -175,8 +183,7 @@ fn gemm(bench: &Bench, started: &[Started]) -> Result<(String, Worker, f64)> {
 }
 
 fn require_memory(bench: &Bench, work: Work) -> Result<()> {
-    let workers = CONTENDERS
-        .into_iter()
+    let workers = contenders()
         .filter(|&contender| bench.takes_part(work, contender))
         .count() as u64;
     let needed = work.megabytes() * workers;

@@ -54,6 +54,35 @@ pub struct Args {
         hide_possible_values = true
     )]
     precision: Precision,
+    /// torch.compile's mode, on a GPU; max-autotune takes minutes longer
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "reduce-overhead",
+        hide_possible_values = true
+    )]
+    compile_mode: CompileMode,
+    /// Our worker, built before, for a machine without cargo
+    #[arg(long, value_name = "FILE", hide = true)]
+    worker: Option<PathBuf>,
+}
+
+/// Modes of torch.compile that use CUDA graphs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum CompileMode {
+    /// CUDA graphs.
+    ReduceOverhead,
+    /// CUDA graphs, and a search for the fastest kernels.
+    MaxAutotune,
+}
+
+impl CompileMode {
+    fn name(self) -> &'static str {
+        match self {
+            CompileMode::ReduceOverhead => "reduce-overhead",
+            CompileMode::MaxAutotune => "max-autotune",
+        }
+    }
 }
 
 /// Arithmetic of those contenders that have a choice.
@@ -91,6 +120,9 @@ Contenders:
                with torch.compile or without. What was tried is printed
   torch naive  PyTorch as a typical script is written: modules, eager, fp32 (on
                a GPU with convolutions in TF32, as PyTorch ships)
+On a GPU ours computes by CUDA graphs, and there are two more:
+  ours uncaptured  ours without CUDA graphs
+  torch compiled   torch tuned by torch.compile with CUDA graphs
 All have the same weights and images, and before a number is printed their
 losses must agree; otherwise they do not do the same work, and the benchmark
 fails.
@@ -135,7 +167,9 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     let begun = std::time::Instant::now();
     // Now: it is this one that is measured.
     let commit = samples::commit(ws);
-    let bench = Bench::prepare(ws, &works, args.precision.name(), &args.device)?;
+    let (precision, worker) = (args.precision.name(), args.worker.as_deref());
+    let bench = Bench::prepare(ws, &works, precision, &args.device, worker)?
+        .compiled_by(args.compile_mode.name());
     let head = Head::ask(&bench, commit)?;
     print!("{}", head.lines());
     let mut peak = Peak::default();

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::tuning::Tuning;
-use super::work::{Contender, Work};
+use super::work::{Contender, ON_GPUS, Work};
 use deepsim_tools::child::Child;
 use deepsim_tools::failure::refuse;
 use deepsim_tools::lock::Lock;
@@ -35,10 +35,12 @@ pub struct Bench<'a> {
     program: PathBuf,
     precision: &'static str,
     device: String,
+    /// torch.compile's, on a GPU.
+    compile_mode: &'static str,
 }
 
 impl<'a> Bench<'a> {
-    /// Checks PyTorch and photos, installs the extra packages, builds our worker.
+    /// Checks PyTorch and photos, installs the extra packages, builds our worker where it is not given.
     ///
     /// # Errors
     /// A refusal for what is missing; a failed pip or build.
@@ -47,6 +49,7 @@ impl<'a> Bench<'a> {
         works: &[Work],
         precision: &'static str,
         device: &str,
+        worker: Option<&Path>,
     ) -> Result<Bench<'a>> {
         if !python::imports(&ws.python()) {
             return Err(refuse(
@@ -62,14 +65,33 @@ impl<'a> Bench<'a> {
         if works.iter().any(|work| work.needs_extra_packages()) {
             install(ws)?;
         }
-        note("building our worker (release; some minutes the first time)");
-        let program = Programs::for_speed(ws, &[PACKAGE])?.path(PACKAGE)?;
+        let program = match worker {
+            Some(file) => std::path::absolute(file).context("finding the worker")?,
+            None => {
+                note("building our worker (release; some minutes the first time)");
+                let programs = if device == "cpu" {
+                    Programs::for_speed(ws, &[PACKAGE])?
+                } else {
+                    Programs::for_gpu(ws, &[PACKAGE])?
+                };
+                programs.path(PACKAGE)?
+            }
+        };
         Ok(Bench {
             ws,
             program,
             precision,
             device: device.to_owned(),
+            compile_mode: "reduce-overhead",
         })
+    }
+
+    /// With another mode of torch.compile on a GPU.
+    pub fn compiled_by(self, compile_mode: &'static str) -> Bench<'a> {
+        Bench {
+            compile_mode,
+            ..self
+        }
     }
 
     /// Our program, for what is no work.
@@ -159,7 +181,12 @@ impl<'a> Bench<'a> {
 
     /// Whether a contender has a part in a work.
     pub fn takes_part(&self, work: Work, contender: Contender) -> bool {
-        contender == Contender::Ours || work.script(contender).is_some()
+        let somewhere = match contender {
+            Contender::Ours => true,
+            Contender::Uncaptured => work.trains(),
+            _ => work.script(contender).is_some(),
+        };
+        somewhere && (self.on_gpu() || !ON_GPUS.contains(&contender))
     }
 
     /// Our worker of a training work, on inputs that lie in `folder`; its phases are not timed.
@@ -179,11 +206,16 @@ impl<'a> Bench<'a> {
 
     /// The tuned PyTorch's worker of a training work, on inputs that lie in `folder`.
     pub fn tuned_worker(&self, work: Work, folder: &Path, tuning: &Tuning) -> Option<Command> {
+        self.set_worker(work, folder, &tuning.arguments())
+    }
+
+    /// The same with these settings.
+    fn set_worker(&self, work: Work, folder: &Path, settings: &[String; 3]) -> Option<Command> {
         let [script, arguments @ ..] = work.script(Contender::Tuned)? else {
             return None;
         };
         let mut command = self.script(script, folder);
-        command.arg(&self.device).args(tuning.arguments());
+        command.arg(&self.device).args(settings);
         command.envs(MALLOC).args(arguments);
         Some(command)
     }
@@ -195,18 +227,30 @@ impl<'a> Bench<'a> {
         contender: Contender,
         tuning: Option<&Tuning>,
     ) -> Option<Command> {
+        if !self.takes_part(work, contender) {
+            return None;
+        }
         let folder = match work {
             Work::Data | Work::Shards => self.jpegs(),
             _ => self.folder(work),
         };
-        if contender == Contender::Ours {
+        if matches!(contender, Contender::Ours | Contender::Uncaptured) {
             let mut command = self.ours();
             command.args(["work", work.name()]).arg(folder);
             command.args(["--precision", self.precision, "--device", &self.device]);
+            if contender == Contender::Uncaptured {
+                command.args(["--no-graphs", "--no-phases"]);
+            }
             return Some(command);
         }
-        if let (Contender::Tuned, Some(tuning)) = (contender, tuning) {
-            return self.tuned_worker(work, &folder, tuning);
+        match (contender, tuning) {
+            (Contender::Tuned, Some(tuning)) => return self.tuned_worker(work, &folder, tuning),
+            (Contender::Compiled, tuning) => {
+                let [precision, threads, _] = tuning?.arguments();
+                let settings = [precision, threads, self.compile_mode.to_owned()];
+                return self.set_worker(work, &folder, &settings);
+            }
+            _ => {}
         }
         let [script, arguments @ ..] = work.script(contender)? else {
             return None;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::head::Head;
 use super::measure::{Column, Measured, Peak};
-use super::work::{CONTENDERS, Contender, Unit, Work};
+use super::work::{COLUMNS, Contender, ON_GPUS, Unit, Work, contenders};
 use super::worker::{Farewell, Ready, Unit as Timed};
 
 /// The whole file: a list with one entry for each work. Times are seconds of one unit of work;
@@ -25,8 +25,12 @@ pub fn json(all: &[Measured], peak: &Peak, head: &Head) -> Result<String> {
 }
 
 fn entry(measured: &Measured, peak: &Peak, head: &Head) -> Value {
+    // Those of GPUs are there where they have a part.
+    let part = |contender: &Contender| {
+        COLUMNS.contains(contender) || measured.column(*contender).is_some()
+    };
     let each = |get: &dyn Fn(&Column) -> Value| -> Value {
-        let all = CONTENDERS.iter().map(|&contender| {
+        let all = contenders().filter(part).map(|contender| {
             let value = measured.column(contender).map_or(Value::Null, get);
             (contender.key().to_owned(), value)
         });
@@ -52,8 +56,11 @@ fn entry(measured: &Measured, peak: &Peak, head: &Head) -> Value {
         "tuning": measured.tuning(),
         "checks": each(&|c| json!(c.ready.checks)),
     });
-    for contender in CONTENDERS {
+    for contender in contenders().filter(part) {
         entry[format!("{}_s", contender.key())] = json!(measured.median(contender));
+    }
+    for contender in ON_GPUS.into_iter().filter(part) {
+        entry[format!("{}_to_ours", contender.key())] = json!(measured.ratio(contender));
     }
     let gpu = measured.columns.iter().find_map(|c| c.ready.device.clone());
     if let Some(gpu) = gpu {
@@ -121,9 +128,8 @@ pub fn parse(file: &Value) -> Result<(Vec<Measured>, Peak)> {
         let work = works
             .find(|work| work.name() == name)
             .with_context(|| format!("there is no work `{name}`"))?;
-        let columns: Vec<Column> = CONTENDERS
-            .iter()
-            .filter_map(|&contender| column(entry, work, contender))
+        let columns: Vec<Column> = contenders()
+            .filter_map(|contender| column(entry, work, contender))
             .collect();
         let ours = columns
             .first()
@@ -201,6 +207,34 @@ mod tests {
         let render = super::super::table::render;
         assert_eq!(render(&again, &known), render(&all, &peak));
         assert!(parse(&json!([{ "work": "unknown" }])).is_err());
+    }
+
+    #[test]
+    fn contenders_of_gpus_are_in_an_entry_where_they_have_a_part() {
+        let (mut all, peak) = example();
+        let of = |all: &[Measured]| -> Value {
+            serde_json::from_str(&json(all, &peak, &head()).unwrap()).unwrap()
+        };
+        assert!(of(&all)[0].get("torch_compiled_s").is_none());
+        assert!(of(&all)[0]["times_s"].get("torch_compiled").is_none());
+        let seconds = |seconds| Timed {
+            seconds,
+            others: None,
+        };
+        all[0].columns.push(Column {
+            contender: Contender::Compiled,
+            ready: Ready::recorded(Some("bf16".to_owned()), None, None),
+            units: vec![seconds(4.5)],
+            farewell: Farewell::default(),
+        });
+        let file = of(&all);
+        assert_eq!(file[0]["torch_compiled_s"], 4.5);
+        assert_eq!(file[0]["torch_compiled_to_ours"], 3.0);
+        assert!(file[0].get("ours_uncaptured_s").is_none());
+        let (again, _) = parse(&file).unwrap();
+        assert_eq!(again[0].ratio(Contender::Compiled), Some(3.0));
+        let table = super::super::table::render(&again, &peak);
+        assert!(table.contains("torch compiled: bf16 4.50 s"), "{table}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::measure::{Measured, NOISE, Peak};
 use super::record;
-use super::work::{CONTENDERS, Contender, Unit};
+use super::work::{COLUMNS, Contender, ON_GPUS, Unit};
 use super::wrap::wrapped;
 use crate::numbers::significant;
 
@@ -19,7 +19,7 @@ pub fn render(all: &[Measured], peak: &Peak) -> String {
     line(["work", "", "ours", "torch tuned", "torch naive"]);
     for measured in all {
         let cells = |get: &dyn Fn(Contender) -> Option<String>| {
-            CONTENDERS.map(|c| get(c).unwrap_or_else(|| "-".to_owned()))
+            COLUMNS.map(|c| get(c).unwrap_or_else(|| "-".to_owned()))
         };
         let unit = match measured.work.unit() {
             Unit::Seconds => "s, median",
@@ -37,6 +37,19 @@ pub fn render(all: &[Measured], peak: &Peak) -> String {
         line(["", "peak MiB", &a, &b, &c]);
         for (threads, rate, gain) in record::scaling(measured) {
             line(["", &threads, &format!("{rate:.0} ({gain:.2} x)"), "", ""]);
+        }
+    }
+    for (measured, contender) in all.iter().flat_map(|m| ON_GPUS.map(|c| (m, c))) {
+        if let (Some(median), Some(spread), Some(ratio)) = (
+            median(measured, contender),
+            spread(measured, contender),
+            measured.ratio(contender),
+        ) {
+            text.push_str(&wrapped(&format!(
+                "{}, {}: {median} s ({spread}), {ratio:.2} x ours",
+                measured.work.name(),
+                contender.name()
+            )));
         }
     }
     let mut notes: Vec<&str> = Vec::new();

@@ -39,10 +39,22 @@ pub enum Contender {
     Tuned,
     /// PyTorch as it is usually written.
     Naive,
+    /// This project on a GPU without CUDA graphs.
+    Uncaptured,
+    /// The tuned PyTorch on a GPU by torch.compile with CUDA graphs.
+    Compiled,
 }
 
-/// All of them, in the order of the table's columns.
-pub const CONTENDERS: [Contender; 3] = [Contender::Ours, Contender::Tuned, Contender::Naive];
+/// Those with a column in the table, in its order.
+pub const COLUMNS: [Contender; 3] = [Contender::Ours, Contender::Tuned, Contender::Naive];
+
+/// Those that have a part on GPUs alone.
+pub const ON_GPUS: [Contender; 2] = [Contender::Uncaptured, Contender::Compiled];
+
+/// All of them.
+pub fn contenders() -> impl Iterator<Item = Contender> {
+    COLUMNS.into_iter().chain(ON_GPUS)
+}
 
 impl Contender {
     /// Its name for people.
@@ -51,6 +63,8 @@ impl Contender {
             Contender::Ours => "ours",
             Contender::Tuned => "torch tuned",
             Contender::Naive => "torch naive",
+            Contender::Uncaptured => "ours uncaptured",
+            Contender::Compiled => "torch compiled",
         }
     }
 
@@ -60,6 +74,8 @@ impl Contender {
             Contender::Ours => "ours",
             Contender::Tuned => "torch_tuned",
             Contender::Naive => "torch_naive",
+            Contender::Uncaptured => "ours_uncaptured",
+            Contender::Compiled => "torch_compiled",
         }
     }
 }
@@ -109,7 +125,11 @@ impl Work {
     /// The Python program of a contender, with its arguments; none where it has no part.
     pub fn script(self, contender: Contender) -> Option<&'static [&'static str]> {
         match (self, contender) {
-            (_, Contender::Ours) => None,
+            (_, Contender::Ours | Contender::Uncaptured) => None,
+            (work, Contender::Compiled) => {
+                let tuned = work.script(Contender::Tuned);
+                tuned.filter(|_| work.trains())
+            }
             (Work::Shards, _) | (Work::Neighbours | Work::MsSsim, Contender::Naive) => None,
             (Work::MsSsim, Contender::Tuned) => Some(&["ms_ssim.py"]),
             (Work::Data, Contender::Tuned) => Some(&["data.py", "crop-aware"]),
@@ -214,7 +234,7 @@ mod tests {
             assert!(folder.join(name).is_file(), "{name}");
         }
         for &work in Work::value_variants() {
-            for contender in CONTENDERS {
+            for contender in contenders() {
                 let script = work.script(contender).and_then(|script| script.first());
                 assert!(
                     script.is_none_or(|name| folder.join(name).is_file()),

@@ -38,7 +38,18 @@ fn name(value: &Value) -> String {
 /// Training steps on a GPU.
 fn cuda(record: &Value) -> Result<String> {
     let mut rows = Vec::new();
-    for entry in list(record)? {
+    // Older records have none of these.
+    let further = [
+        ("ours_uncaptured", "ours without CUDA graphs"),
+        ("torch_compiled", "torch compiled"),
+    ]
+    .map(|(who, words)| (format!("{who}_s"), format!("{who}_to_ours"), words));
+    let entries = list(record)?;
+    let further: Vec<_> = further
+        .into_iter()
+        .filter(|(time, ..)| entries.iter().any(|entry| entry[time].is_number()))
+        .collect();
+    for entry in entries {
         let precision = |who: &str| match entry["precision"][who].as_str() {
             Some("tf32") => "TF32".to_owned(),
             other => other.unwrap_or("–").to_owned(),
@@ -51,7 +62,7 @@ fn cuda(record: &Value) -> Result<String> {
         let memory = |who: &str| -> Result<String> {
             Ok(format!("{:.2}", number(&entry["peak_mib"][who])? / 1024.0))
         };
-        rows.push(vec![
+        let mut row = vec![
             name(&entry["work"]),
             precision("ours"),
             time("ours_s")?,
@@ -63,9 +74,17 @@ fn cuda(record: &Value) -> Result<String> {
             ),
             format!("{}, {} GiB", memory("ours")?, memory("torch_tuned")?),
             format!("{:.0} %", 100.0 * number(&entry["share_of_gemm_peak"])?),
-        ]);
+        ];
+        for (time, ratio, _) in &further {
+            row.push(if entry[time].is_number() {
+                beside(time, ratio)?
+            } else {
+                "–".to_owned()
+            });
+        }
+        rows.push(row);
     }
-    let head = [
+    let mut head = vec![
         "work",
         "arithmetic",
         "ours",
@@ -74,6 +93,7 @@ fn cuda(record: &Value) -> Result<String> {
         "memory: ours, tuned",
         "of a large product's rate",
     ];
+    head.extend(further.iter().map(|(_, _, words)| *words));
     Ok(markdown(&head, &rows))
 }
 

@@ -313,6 +313,7 @@ fn or_failed(found: Result<(Ready, Side)>) -> (Option<Ready>, Side) {
 fn same_work(ours: &Ready, torch: &Ready) -> Result<()> {
     let claims = [("ours", ours), ("torch tuned", torch)].map(|(who, ready)| Claim {
         who,
+        ours: who == "ours",
         precision: ready.precision.as_deref().unwrap_or("fp32"),
         on_gpu: false,
         checks: &ready.checks,

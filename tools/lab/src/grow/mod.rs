@@ -75,7 +75,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
     }
     // Now: it is this one that is measured.
     let commit = samples::commit(ws);
-    let bench = Bench::prepare(ws, &[WORK], "auto", "cpu")?;
+    let bench = Bench::prepare(ws, &[WORK], "auto", "cpu", None)?;
     let head = Head::ask(&bench, commit.clone())?;
     print!("{}", head.lines());
     let mut record = Record::take(ws, &head, args.fresh)?;
