@@ -29,10 +29,12 @@ from safetensors.torch import load_file, save_file
 import autoencoders
 import classifiers
 import db
+import encoders
 import gate
 import losses
 import metrics
 import nets
+import oracles
 import precision
 import selftest
 import training
@@ -41,8 +43,8 @@ from precision import lift
 
 CASES = (
     "caffenet videonet alexnet vgg16 efficientnet-lite0 squeezenet generator db-generator discriminator "
-    "losses adam iteration gate error lpips ssim ms-ssim vae vaegan"
-).split()
+    "losses adam iteration gate error lpips ssim ms-ssim vae vaegan inception-fid"
+).split() + [*oracles.RUN, *encoders.CASES]
 
 
 class Draw:
@@ -163,6 +165,13 @@ def squeezenet(args, draw):
 
     shapes, taps = classifiers.SQUEEZENET_SHAPES, classifiers.SQUEEZENET_TAPS
     return feature_net(args, draw, classifiers.squeezenet, taps, shapes, weights)
+
+
+def inception_fid(args, draw):
+    def weights(shapes):
+        return oracles.inception_weights(draw, shapes)
+
+    return feature_net(args, draw, oracles.inception, oracles.INCEPTION_TAPS, oracles.inception_shapes(), weights)
 
 
 def alexnet(args, draw):
@@ -492,6 +501,9 @@ RUN = {
     "iteration": iteration,
     "gate": gate_case,
     "error": error,
+    "inception-fid": inception_fid,
+    **oracles.RUN,
+    **encoders.CASES,
 }
 
 
@@ -504,6 +516,7 @@ def run(arguments):
     parser.add_argument("case", nargs="?", choices=CASES)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--crop", type=int, default=227)
+    parser.add_argument("--rows", type=int, help="encoders: height of the images, where it is not --crop")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--tap", default="pool5", help="one tap, or several with commas")
     parser.add_argument("--features", type=numbers, help="C,f for maps of f x f, or N for a vector")

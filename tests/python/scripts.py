@@ -4,7 +4,7 @@
 
 writes `traced.pt` (a small convolutional network whose parameters require gradients), `training.pt`
 (the same, scripted and left in training mode, with batch normalisation and dropout), `parts.pt` (scripted: returns a tuple), `named.pt`
-(scripted: returns a dictionary), modules that are wrong in one way each, `noisy.pt` (prints and warns, as soon
+(scripted: returns a dictionary), `tokens0.pt`, `tokens1.pt` and `tokens5.pt` (so many tokens in front of those of the map), modules that are wrong in one way each, `noisy.pt` (prints and warns, as soon
 as it is loaded), `inplace.pt` (changes its input), `kept.pt` (returns the same memory each time), `half.pt`, `bfloat16.pt`,
 `double.pt` (the types of their output), `weights.pt` and `old-weights.pt` (state dicts of both forms of torch.save), and
 `parity.safetensors`: images `rgb` (RGB 0-255), `up`, and for each UNITS `y/UNITS` and `gx/UNITS`,
@@ -62,6 +62,19 @@ class Named(nn.Module):
     def forward(self, x) -> Dict[str, torch.Tensor]:
         y = self.net(x)
         return {"map": y, "pooled": y.mean(dim=[2, 3])}
+
+
+class Tokens(nn.Module):
+    """As transformers return them: some of their own, then one for each position."""
+
+    def __init__(self, net: nn.Module, leading: int):
+        super().__init__()
+        self.net = net
+        self.leading = leading
+
+    def forward(self, x):
+        y = self.net(x).flatten(2).transpose(1, 2)
+        return torch.cat([y[:, : self.leading] + 1.0, y], dim=1)
 
 
 class Noisy(nn.Module):
@@ -131,7 +144,7 @@ class Wrong(nn.Module):
 
     def forward(self, x):
         if self.how == "three":
-            return x.mean(dim=1)
+            return x.mean(dim=1)[:, :61]  # tokens of no square map
         if self.how == "batch":
             return x.mean(dim=[2, 3]).reshape(1, -1)
         if self.how == "integers":
@@ -164,6 +177,8 @@ def main(folder):
     torch.jit.trace(net, torch.zeros(1, 3, 64, 64)).save(f"{folder}/traced.pt")
     torch.jit.script(Parts(net)).save(f"{folder}/parts.pt")
     torch.jit.script(Named(net)).save(f"{folder}/named.pt")
+    for leading in (0, 1, 5):
+        torch.jit.script(Tokens(net, leading)).save(f"{folder}/tokens{leading}.pt")
     for how in ("three", "batch", "integers", "nan", "detached", "fails"):
         torch.jit.script(Wrong(how)).save(f"{folder}/{how}.pt")
     with torch.no_grad():

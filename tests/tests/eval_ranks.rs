@@ -118,6 +118,21 @@ fn reencodings_of_several_processes_are_those_of_one() {
 }
 
 #[test]
+fn comparisons_of_several_processes_are_those_of_one() {
+    let (lab, _) = lab();
+    let (other, paired) = (lab.at("other"), TRAINING..TRAINING + HELD_OUT);
+    fs::create_dir(&other).unwrap();
+    for n in paired {
+        let ending = if n % 2 == 0 { "jpg" } else { "png" };
+        let file = other.join(format!("{n:02}.{ending}"));
+        photos::photo(96, 80, n + 500).save(file).unwrap();
+    }
+    let command = "measure many other --encoder tiny.toml";
+    one_or_several(&lab, &format!("{command} --format json"), &[2, 4]);
+    one_or_several(&lab, &format!("{command} --unpaired --format csv"), &[2]);
+}
+
+#[test]
 fn torchrun_starts_them() {
     let lab = trained();
     let arguments = "table2 --runs run --format json";
@@ -252,7 +267,7 @@ fn other_commands_are_of_one_process() {
         "report --runs . --out page.html",
         "figure 1 --out figures",
     ] {
-        let words = "WORLD_SIZE is 2, but only table2, neighbors and reencode";
+        let words = "WORLD_SIZE is 2, but only table2, neighbors, reencode and measure";
         let command = lab.command("deepsim-eval", arguments);
         Running::start(&mut placed(command, 0, 2, free_port()))
             .ends_soon("a rank")

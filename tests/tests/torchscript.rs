@@ -113,6 +113,10 @@ fn modules_are_frozen_and_parts_of_their_output_can_be_taken() {
     close(&y("parts", Some("1")), &pooled, 1e-5);
     close(&y("named", Some("map")), wanted, 1e-5);
     close(&y("named", Some("pooled")), &pooled, 1e-5);
+    // Tokens become the map that they are, without those in front of it.
+    for name in ["tokens0", "tokens1", "tokens5"] {
+        close(&y(name, None), wanted, 1e-5);
+    }
 }
 
 /// Both sides of the tiny experiment by a module.
@@ -192,7 +196,7 @@ fn modules_that_are_no_feature_networks_are_refused_before_anything_is_written()
     modules(lab.path());
     fs::write(lab.at("junk.pt"), b"PK\x03\x04 no module").unwrap();
     for (file, tap, words) in [
-        ("three", "output", ["[2, 64, 64]", "LENGTH"]),
+        ("three", "output", ["61 tokens", "7x7"]),
         ("batch", "output", ["it got 2 images", "[1, 6]"]),
         ("fixed", "output", ["batch of 1", "it got 1 images"]),
         (

@@ -21,8 +21,9 @@ Examples, after `cargo xtask quickstart`:
 
 `COMMAND --help` has examples of each command and says what they need.
 
-table2, neighbors and reencode can be done by several processes, launched as
-PyTorch's are (by torchrun, or RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT).
+table2, neighbors, reencode and measure can be done by several processes,
+launched as PyTorch's are (by torchrun, or RANK, WORLD_SIZE, MASTER_ADDR and
+MASTER_PORT).
 Each has some of the batches; rank 0 prints and writes what one process would:
   PYTHONPATH=third_party/py third_party/py/bin/torchrun --no-python \\
       --standalone --nproc-per-node 2 target/release/deepsim-eval \\

@@ -273,6 +273,37 @@ pub enum EvalError {
         /// What is wrong with them.
         state: &'static str,
     },
+    /// Two sets whose images are compared one to one, and that have not the same.
+    #[error(
+        "{} has no `{name}`, which is in {}{}: images are compared by their names; for distances between the sets as \
+         distributions alone add --unpaired",
+        shown(without),
+        shown(with),
+        nor_others(*others)
+    )]
+    Unpaired {
+        /// The set that has the image.
+        with: PathBuf,
+        /// The set that has it not.
+        without: PathBuf,
+        /// The image.
+        name: String,
+        /// How many others are missing.
+        others: usize,
+    },
+    /// Two images that are to be compared, of different sizes.
+    #[error(
+        "`{name}` is {}x{} in the first set and {}x{} in the second: make both the same size",
+        a.0, a.1, b.0, b.1
+    )]
+    OtherSize {
+        /// The image.
+        name: String,
+        /// Width and height in the first set.
+        a: (u32, u32),
+        /// Width and height in the second set.
+        b: (u32, u32),
+    },
     /// A generator whose features are scaled by numbers that only its run knows.
     #[error(
         "{}: encoder.normalize scales the features by numbers that are kept in the run's checkpoints; \
@@ -381,6 +412,14 @@ impl<T, E: Into<EvalError>> WhileRunning<T> for std::result::Result<T, E> {
             marked @ EvalError::Running(_) => marked,
             error => EvalError::Running(Box::new(error)),
         })
+    }
+}
+
+fn nor_others(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => ", nor another image there".to_owned(),
+        _ => format!(", nor {count} other images there"),
     }
 }
 

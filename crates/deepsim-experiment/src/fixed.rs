@@ -46,7 +46,7 @@ fn is_drawn(value: Option<&Value>) -> bool {
 
 /// What a key meant while it could be left out, or did not exist yet: a value that an earlier format lacks is this one,
 /// whatever the key's default has become since. A key that is added gets a line here, and no line is ever changed.
-const UNWRITTEN: [(&str, Default); 14] = [
+const UNWRITTEN: [(&str, Default); 16] = [
     ("encoder.normalize", Default::Word("none")),
     ("encoder.width", Default::Number(1.0)),
     ("generator.trunk", Default::Word("deepsim")),
@@ -61,6 +61,8 @@ const UNWRITTEN: [(&str, Default); 14] = [
     ("train.reduce", Default::Word("fp32")),
     ("comparator.width", Default::Number(1.0)),
     ("loss.tv", Default::Number(0.0)),
+    ("encoder.tokens", Default::Word("patches")),
+    ("comparator.tokens", Default::Word("patches")),
 ];
 
 /// The same for the optimisers of all networks.

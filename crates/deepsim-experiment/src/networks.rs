@@ -7,7 +7,7 @@ use deepsim_data::terminal::path as shown;
 use deepsim_data::{Dataset, Part};
 use deepsim_nets::discriminator::DiscriminatorTap;
 use deepsim_nets::loss::{Term, Terms};
-use deepsim_nets::{FeatureNet, LearnedEncoder, Tap};
+use deepsim_nets::{FeatureNet, LearnedEncoder, Tap, Tokens};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{Checkpoint, ENCODER_FILE, by_section};
@@ -393,7 +393,10 @@ impl Perception {
         let taps = encoder.into_iter().chain(mine.iter().map(|(_, tap)| *tap));
         let taps: Vec<Tap> = taps.collect();
         let mut found = self.networks[place].features(caffe, &taps)?.into_iter();
-        let encoder = encoder.and_then(|_| found.next());
+        let encoder = match encoder.and_then(|tap| Some((tap, found.next()?))) {
+            Some((tap, features)) => Some(entering(tap, features)?),
+            None => None,
+        };
         for ((term, _), features) in mine.into_iter().zip(found) {
             compared.set(term, features);
         }
@@ -420,7 +423,7 @@ impl Perception {
     /// Images of an illegal size; [`ExperimentError::NoEncoder`] where features were recorded.
     pub fn encode(&self, caffe: &Tensor) -> Result<Tensor> {
         match &self.encoder {
-            Encoder::Tap(place, tap) => one(&self.networks[*place], *tap, caffe),
+            Encoder::Tap(place, tap) => entering(*tap, one(&self.networks[*place], *tap, caffe)?),
             Encoder::Frozen(net) => net.features(caffe),
             Encoder::Learned(Some(encoder)) => Ok(encoder.posterior(caffe)?.mean),
             Encoder::Learned(None) => Err(ExperimentError::Learns),
@@ -448,6 +451,14 @@ impl Perception {
         let mut compared = Terms::default();
         self.compare_further(caffe, &mut compared)?;
         Ok(compared)
+    }
+}
+
+/// Features as a generator takes them: all tokens of a transformer as one vector.
+fn entering(tap: Tap, features: Tensor) -> Result<Tensor> {
+    match tap.tokens() {
+        Tokens::Patches => Ok(features),
+        Tokens::All => Ok(features.f_flatten(1, -1)?),
     }
 }
 

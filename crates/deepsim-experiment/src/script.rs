@@ -7,6 +7,7 @@ mod trial;
 use std::path::PathBuf;
 
 use deepsim_aten::{ScriptOutput, hear_scripts};
+use deepsim_nets::FeatureShape;
 use deepsim_nets::images::{caffe_to_rgb, caffe_to_torchvision, check_images};
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
@@ -15,6 +16,9 @@ use crate::consent::Allowed;
 use crate::error::{ExperimentError, Result};
 
 use source::ScriptSource;
+
+/// Most tokens in front of those of patches: a class token and four registers, as DINOv2 has them.
+const MOST_LEADING: i64 = 5;
 
 /// A frozen module: in evaluation mode, its parameters take no gradient. Gradients pass through to
 /// the images.
@@ -68,7 +72,7 @@ impl Script {
         &self.hash
     }
 
-    /// Features of images `[N,3,H,W]` in Caffe units: `[N,length]` or `[N,C,H,W]`.
+    /// Features of images `[N,3,H,W]` in Caffe units: `[N,length]` or `[N,C,H,W]`; tokens become a map.
     ///
     /// # Errors
     /// What the module refuses, and outputs that are no such features.
@@ -105,9 +109,10 @@ impl Script {
                 caffe.device()
             )));
         }
-        if !matches!(size.len(), 2 | 4) || size.contains(&0) {
+        if !matches!(size.len(), 2..=4) || size.contains(&0) {
             return Err(self.refuse(format!(
-                "its output is {size:?}; features are [N, LENGTH] or [N, CHANNELS, HEIGHT, WIDTH]"
+                "its output is {size:?}; features are [N, LENGTH], [N, CHANNELS, HEIGHT, WIDTH], or tokens \
+                 [N, TOKENS, CHANNELS] of a square map"
             )));
         }
         if size[0] != n {
@@ -116,6 +121,11 @@ impl Script {
                  for one batch size? then take sizes from the input: x.shape[0], x.flatten(1))"
             )));
         }
+        let y = match size.len() {
+            3 => self.map_of_tokens(&y)?,
+            _ => y,
+        };
+        let size = y.size();
         if let Some(shape) = self.source.shape
             && size[1..] != shape.sizes()
         {
@@ -130,6 +140,26 @@ impl Script {
             Kind::Float => copy(&y)?,
             _ => y.f_to_kind(Kind::Float)?,
         })
+    }
+
+    /// Tokens `[N,T,C]` as the map `[N,C,S,S]` of the last S² of them, row by row: S is what `encoder.shape` says, else
+    /// the largest that T has room for. Those in front of them, a class token and registers, are dropped.
+    fn map_of_tokens(&self, tokens: &Tensor) -> Result<Tensor> {
+        let (count, channels) = (tokens.size()[1], tokens.size()[2]);
+        let (side, from_shape) = match self.source.shape {
+            Some(FeatureShape::Map { size, .. }) => (size, true),
+            _ => (count.isqrt(), false),
+        };
+        let leading = count - side.saturating_mul(side);
+        if leading < 0 || (leading > MOST_LEADING && !from_shape) {
+            return Err(self.refuse(format!(
+                "its output is {count} tokens of {channels} channels, which is no square map of {side}x{side} behind \
+                 at most {MOST_LEADING} other tokens; let the module return the patches' tokens alone, or a map"
+            )));
+        }
+        let patches = tokens.f_narrow(1, leading, side * side)?;
+        let map = patches.f_transpose(1, 2)?.f_contiguous()?;
+        Ok(map.f_view([-1, channels, side, side])?)
     }
 
     fn refuse(&self, reason: String) -> ExperimentError {

@@ -39,6 +39,23 @@ pub enum NetError {
         /// The layer where nothing is left.
         layer: String,
     },
+    /// An image that does not consist of whole patches.
+    #[error(
+        "{net} takes images whose height and width are multiples of {patch}, not {height}x{width}; \
+         {below} and {} are", below + patch
+    )]
+    Patches {
+        /// The network.
+        net: String,
+        /// Side of a patch.
+        patch: i64,
+        /// Image height in pixels.
+        height: i64,
+        /// Image width in pixels.
+        width: i64,
+        /// A size that would do.
+        below: i64,
+    },
     /// A fully connected layer got a map of another size than it was made for.
     #[error(
         "{net}'s `{layer}` takes a 6x6 map but images of {height}x{width} give {got_h}x{got_w}; \

@@ -13,6 +13,10 @@ const TORCHVISION_MEAN_64: [f64; 3] = [0.485, 0.456, 0.406];
 /// torchvision's ImageNet deviations, red, green, blue.
 pub const TORCHVISION_STD: [f32; 3] = [0.229, 0.224, 0.225];
 const TORCHVISION_STD_64: [f64; 3] = [0.229, 0.224, 0.225];
+/// CLIP's means, red, green, blue, of images in 0–1.
+pub const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
+/// CLIP's deviations, red, green, blue.
+pub const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
 /// VideoNet's channel means, blue, green, red, in 0–255. Wang & Gupta subtract a mean image; these
 /// are its averages over positions, in CaffeNet's order of channels: a choice of ours, since a mean
@@ -128,7 +132,23 @@ pub fn caffe_to_efficientnet(caffe: &Tensor) -> Result<Tensor> {
     reversed("EfficientNet-Lite0", caffe, [1.0 / 128.0; 3], shift)
 }
 
-/// Caffe units → RGB in −1…1, the units of VAE/GAN's networks.
+/// Caffe units → CLIP's units (RGB, 0–1, its mean and deviation).
+///
+/// # Errors
+/// A tensor that is not `[N,3,H,W]`.
+pub fn caffe_to_clip(caffe: &Tensor) -> Result<Tensor> {
+    let [b, g, r] = MEAN_BGR.map(f64::from);
+    let (mut scale, mut shift) = (Channels::from([0.0; 3]), Channels::from([0.0; 3]));
+    for (i, mean) in [r, g, b].into_iter().enumerate() {
+        scale.double[i] = 1.0 / (255.0 * CLIP_STD[i]);
+        shift.double[i] = (mean / 255.0 - CLIP_MEAN[i]) / CLIP_STD[i];
+        scale.single[i] = scale.double[i] as f32;
+        shift.single[i] = shift.double[i] as f32;
+    }
+    reversed("CLIP", caffe, scale, shift)
+}
+
+/// Caffe units → RGB in −1…1, the units of VAE/GAN's networks and of SigLIP.
 ///
 /// # Errors
 /// A tensor that is not `[N,3,H,W]`.
@@ -235,8 +255,11 @@ mod tests {
         let values = |t: Tensor| Vec::<f32>::try_from(t.view([3])).unwrap();
         let lite = values(caffe_to_efficientnet(&caffe).unwrap());
         let video = values(caffe_to_videonet(&caffe).unwrap());
+        let clip = values(caffe_to_clip(&caffe).unwrap());
         for (i, v) in [200f32, 100.0, 50.0].into_iter().enumerate() {
             assert!((lite[i] - (v - 127.0) / 128.0).abs() < 1e-6);
+            let exact = (f64::from(v) / 255.0 - CLIP_MEAN[i]) / CLIP_STD[i];
+            assert!((f64::from(clip[i]) - exact).abs() < 1e-5);
             let bgr = v - VIDEONET_MEAN_BGR[2 - i];
             assert!((video[2 - i] - bgr).abs() < 1e-4);
         }

@@ -4,6 +4,7 @@ use deepsim_aten::leaky_relu;
 use tch::Tensor;
 
 use crate::error::Result;
+use crate::layers::op::{Rounding, Window};
 use crate::sides;
 
 /// max(y, 0) + slope · min(y, 0). `y` is overwritten: nothing may need it any more.
@@ -56,23 +57,27 @@ pub(crate) fn relu6(y: &Tensor) -> Result<Tensor> {
 }
 
 /// Maximum over windows of `x` `[N,C,H,W]`.
-pub(crate) fn max_pool(x: &Tensor, kernel: i64, stride: i64, ceil: bool) -> Result<Tensor> {
+pub(crate) fn max_pool(x: &Tensor, window: Window) -> Result<Tensor> {
     if let Some(places) = sides::next()? {
         let found = x
             .f_flatten(2, -1)?
             .f_gather(2, &places.f_flatten(2, -1)?, false)?;
         return Ok(found.f_reshape(places.size())?);
     }
-    let y = x.f_max_pool2d([kernel; 2], [stride; 2], [0, 0], [1, 1], ceil)?;
-    note_pooled(x, kernel, stride, ceil)?;
+    let (kernel, stride, pad) = ([window.kernel; 2], [window.stride; 2], [window.pad; 2]);
+    let ceil = window.rounding == Rounding::Ceil;
+    let y = x.f_max_pool2d(kernel, stride, pad, [1, 1], ceil)?;
+    note_pooled(x, window)?;
     Ok(y)
 }
 
 /// Notes the places of the maxima, whatever kernel has found them.
-pub(crate) fn note_pooled(x: &Tensor, kernel: i64, stride: i64, ceil: bool) -> Result<()> {
+pub(crate) fn note_pooled(x: &Tensor, window: Window) -> Result<()> {
+    let (kernel, stride, pad) = ([window.kernel; 2], [window.stride; 2], [window.pad; 2]);
+    let ceil = window.rounding == Rounding::Ceil;
     sides::note(|| {
         let x = x.f_detach()?.f_contiguous()?;
-        let found = x.f_max_pool2d_with_indices([kernel; 2], [stride; 2], [0, 0], [1, 1], ceil)?;
+        let found = x.f_max_pool2d_with_indices(kernel, stride, pad, [1, 1], ceil)?;
         Ok(found.1)
     })
 }

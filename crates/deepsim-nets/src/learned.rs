@@ -144,7 +144,7 @@ impl LearnedEncoder {
         seed: u64,
         device: Device,
     ) -> Result<LearnedEncoder> {
-        let features = net.kind().feature_shape(tap, crop)?.len();
+        let features = net.net().feature_shape(tap, crop)?.len();
         let (net, params) = net.unfreeze()?;
         let body = (Body::Features(net, tap), features, Decays::WeightAndBias);
         LearnedEncoder::with_heads(body, params, spec, seed, device)

@@ -184,6 +184,14 @@ pub(crate) fn stored(tensor: &Tensor, device: Device) -> Result<Tensor> {
 /// # Errors
 /// A missing or unreadable file, a damaged one, or tensors of another type than f32.
 pub fn read_safetensors(path: &Path) -> Result<NamedTensors> {
+    read_safetensors_without(path, &|_| false)
+}
+
+/// The same without the tensors that are `aside` by name, of whatever type they are.
+///
+/// # Errors
+/// As [`read_safetensors`].
+pub fn read_safetensors_without(path: &Path, aside: &dyn Fn(&str) -> bool) -> Result<NamedTensors> {
     let unreadable = |source| NetError::WeightsFile {
         path: path.to_owned(),
         source,
@@ -198,7 +206,7 @@ pub fn read_safetensors(path: &Path) -> Result<NamedTensors> {
     }
     let bytes = deepsim_files::read(path).map_err(unreadable)?;
     digests::check(&bytes, path)?;
-    parse_safetensors(&bytes, path)
+    parse_without(&bytes, path, aside)
 }
 
 /// Parses the bytes of a safetensors file of f32 tensors (f16 and bf16 are widened); `path` names it in errors.
@@ -206,6 +214,10 @@ pub fn read_safetensors(path: &Path) -> Result<NamedTensors> {
 /// # Errors
 /// As [`read_safetensors`].
 pub fn parse_safetensors(bytes: &[u8], path: &Path) -> Result<NamedTensors> {
+    parse_without(bytes, path, &|_| false)
+}
+
+fn parse_without(bytes: &[u8], path: &Path, aside: &dyn Fn(&str) -> bool) -> Result<NamedTensors> {
     let damaged = |reason: String| NetError::NotSafetensors {
         path: path.to_owned(),
         reason,
@@ -213,7 +225,7 @@ pub fn parse_safetensors(bytes: &[u8], path: &Path) -> Result<NamedTensors> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| damaged(e.to_string()))?;
     let mut out = NamedTensors::new();
     let mut wrong = Vec::new();
-    for (name, view) in file.tensors() {
+    for (name, view) in file.tensors().into_iter().filter(|(name, _)| !aside(name)) {
         let kind = match view.dtype() {
             Dtype::F32 => Kind::Float,
             Dtype::BF16 => Kind::BFloat16,

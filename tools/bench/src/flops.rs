@@ -152,10 +152,14 @@ fn count(op: &Op, x: Extent, layers: &mut Forward) -> Result<Extent> {
         | Op::Dropout(_)
         | Op::Crop(_)
         | Op::MaxPool(_)
+        | Op::MeanAround
         | Op::Lrn
         | Op::GlobalAverage => {}
-        Op::ConvNorm(_) | Op::MbConv(_) | Op::BatchNorm { .. } => {
+        Op::ConvNorm(_) | Op::MbConv(_) | Op::Bottleneck(_) | Op::BatchNorm { .. } => {
             bail!("the benchmark does not know convolutions with batch normalisation")
+        }
+        Op::ConvNext(_) | Op::LayerNorm { .. } | Op::Vit(..) => {
+            bail!("the benchmark does not know networks with layer normalisation")
         }
     }
     Ok(y)

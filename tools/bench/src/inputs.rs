@@ -143,12 +143,17 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
             Op::Relu => json!({ "tap": tap.name(), "op": "relu" }),
             Op::Lrn => json!({ "tap": tap.name(), "op": "lrn" }),
             // The scripts' pooling is CaffeNet's and AlexNet's.
-            Op::MaxPool(window) if (window.kernel, window.stride) == (3, 2) => {
+            Op::MaxPool(window) if (window.kernel, window.stride, window.pad) == (3, 2, 0) => {
                 json!({ "tap": tap.name(), "op": "pool", "ceil": window.rounding == Rounding::Ceil })
             }
             Op::MaxPool(_)
+            | Op::MeanAround
             | Op::ConvNorm(_)
             | Op::MbConv(_)
+            | Op::Bottleneck(_)
+            | Op::ConvNext(_)
+            | Op::LayerNorm { .. }
+            | Op::Vit(..)
             | Op::GlobalAverage
             | Op::Branches(_)
             | Op::Double { .. }

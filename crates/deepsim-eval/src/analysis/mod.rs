@@ -8,6 +8,7 @@ pub mod forward;
 pub mod interpolate;
 pub mod invert;
 pub mod losses;
+pub mod measure;
 pub mod mv;
 pub mod neighbors;
 pub mod paper;

@@ -132,6 +132,8 @@ fn apart(e: &Experiment) -> String {
 pub struct Options<'a> {
     /// Held-out images: all, or so many spread evenly.
     pub images: usize,
+    /// Other images than those that each run was held out on.
+    pub data: Option<&'a Path>,
     /// Clipping.
     pub clip: Clip,
     /// Which TorchScript modules may be run.
@@ -171,7 +173,7 @@ impl Row {
             image_error: Some(errors.image_error),
             feature_error: errors.feature_error,
             gradient_energy: Some(errors.gradient_energy),
-            data: Some(e.config.data.test.display().to_string()),
+            data: Some(images.data.path().display().to_string()),
             split: Some("test".to_owned()),
             crop: Some(e.config.data.crop),
             weights: Some(e.encoder.origin()),
@@ -219,7 +221,11 @@ pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> 
     let run = Loaded::open(path, options.consent, options.device)?;
     let processes = options.processes;
     processes.agree::<EvalError>(&run.facts()?)?;
-    let (e, held) = (&run.experiment, run.held_out(options.images)?);
+    let e = &run.experiment;
+    let held = match options.data {
+        Some(path) => run.images_at(path, options.images)?,
+        None => run.held_out(options.images)?,
+    };
     let overlap = if processes.leads() {
         run.overlap(&held, warn)?
     } else {
@@ -273,6 +279,10 @@ pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> 
 /// # Errors
 /// As [`evaluate`].
 pub fn evaluate_mv(path: &Path, options: Options<'_>) -> Result<Row> {
+    if let Some(data) = options.data {
+        let reason = "the images of a record are reconstructions of its own held-out images alone";
+        return Err(EvalError::usage("--data", shown(data), reason));
+    }
     let record = mv::Record::open(path)?;
     options
         .processes
@@ -445,6 +455,7 @@ mod tests {
         Options {
             consent,
             images: 10,
+            data: None,
             clip: Clip::Displayable,
             device: Device::Cpu,
             metrics: None,

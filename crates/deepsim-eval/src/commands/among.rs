@@ -31,8 +31,8 @@ pub fn join(several: bool) -> Result<Processes> {
     };
     if !several {
         let reason = format!(
-            "WORLD_SIZE is {}, but only table2, neighbors and reencode can be done by several processes: start this \
-             command once, without RANK and WORLD_SIZE",
+            "WORLD_SIZE is {}, but only table2, neighbors, reencode and measure can be done by several processes: start \
+             this command once, without RANK and WORLD_SIZE",
             at.size
         );
         return Err(ExperimentError::Ranks(reason).into());

@@ -13,6 +13,7 @@ mod forward;
 mod interpolate;
 mod invert;
 mod losses;
+mod measure;
 mod neighbors;
 mod preimages;
 pub mod print;
@@ -45,6 +46,7 @@ pub enum Command {
     Preimages(preimages::Preimages),
     Attributes(attributes::Attributes),
     Losses(losses::Losses),
+    Measure(measure::Measure),
     Neighbors(neighbors::Neighbors),
     /// Methods that train no generator.
     #[command(subcommand)]
@@ -64,7 +66,7 @@ impl Command {
     pub fn run(self, consent: &Consent) -> Result<()> {
         let several = matches!(
             self,
-            Command::Table2(_) | Command::Reencode(_) | Command::Neighbors(_)
+            Command::Table2(_) | Command::Reencode(_) | Command::Neighbors(_) | Command::Measure(_)
         );
         let processes = among::join(several)?;
         let done = self.run_among(consent, &processes);
@@ -83,6 +85,7 @@ impl Command {
             Command::Preimages(asked) => asked.run(consent),
             Command::Attributes(asked) => asked.run(consent),
             Command::Losses(asked) => asked.run(consent),
+            Command::Measure(asked) => asked.run_among(consent, processes),
             Command::Neighbors(asked) => asked.run_among(consent, processes),
             Command::Baseline(asked) => asked.run(consent),
             Command::Invert(asked) => asked.run(consent),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use deepsim_data::Dataset;
 use deepsim_data::terminal::path as shown;
 use deepsim_eval::EvalError;
 use deepsim_eval::analysis::table2;
@@ -30,6 +31,7 @@ Rows of one table stand on the same images. Metrics: LPIPS (by VGG16, or by
 AlexNet where VGG16 had a part in the run), SSIM, PSNR, and how often
 EfficientNet-Lite0 gives a reconstruction the photo's own label. A metric whose
 network is the run's encoder or comparator is left out: the table says `shared`.
+With --data every run is measured on those images, cut as its own are.
 
 Several processes share the batches (torchrun, or RANK and WORLD_SIZE); rank 0
 prints the numbers of one process.")]
@@ -39,6 +41,9 @@ pub struct Table2 {
     /// Held-out images: all, or so many spread evenly.
     #[arg(long, default_value_t = 2000, value_name = "N")]
     images: usize,
+    /// Measure on these images, a folder or a prepared dataset, instead of those that each run was held out on.
+    #[arg(long, value_name = "DATASET")]
+    data: Option<PathBuf>,
     /// Measure reconstructions without clipping them to 0–255.
     #[arg(long)]
     no_clip: bool,
@@ -65,6 +70,8 @@ impl RunAmong for Table2 {
         let device = self.runs.device()?;
         processes.check(device)?;
         let count = table2::count(folder.as_deref())?;
+        // What is not there is told before any run is opened.
+        let data = self.data.as_deref().map(Dataset::open).transpose()?;
         let needed = count > 0 && (self.judges || output.format != Format::Text);
         let metrics = if needed {
             Some(Metrics::load(&self.judge_weights, device)?)
@@ -81,6 +88,10 @@ impl RunAmong for Table2 {
             let digest = metrics.as_ref().map(Metrics::digest).transpose()?;
             let asked = [
                 ("--images", self.images.to_string()),
+                (
+                    "--data",
+                    data.map_or_else(String::new, |data| data.digest()),
+                ),
                 ("--no-clip", self.no_clip.to_string()),
                 ("the weights of the metrics", digest.unwrap_or_default()),
             ];
@@ -88,6 +99,7 @@ impl RunAmong for Table2 {
         }
         let options = table2::Options {
             images: self.images,
+            data: self.data.as_deref(),
             clip,
             consent,
             device,

@@ -81,7 +81,7 @@ pub struct Metrics {
 }
 
 /// Networks that LPIPS has heads for, the preferred one first, with weights and heads.
-const LPIPS: [(NetKind, &str, &str); 2] = [
+pub const LPIPS: [(NetKind, &str, &str); 2] = [
     (
         NetKind::Vgg16,
         "vgg16-lpips.safetensors",
@@ -160,8 +160,7 @@ impl Metrics {
 
     /// Begins to measure a trained run.
     pub fn of(&self, experiment: &Experiment) -> Measuring<'_> {
-        let used: Vec<NetKind> = experiment.sources().filter_map(|(_, s)| kind(s)).collect();
-        self.beside(&used)
+        self.beside(&used(experiment))
     }
 
     /// Begins to measure what was made by the experiment's encoder alone.
@@ -195,6 +194,11 @@ impl Metrics {
 pub fn features_at(net: &FeatureNet, tap: Tap, caffe: &Tensor) -> Result<Tensor> {
     let found = net.features(caffe, &[tap])?.pop();
     found.ok_or_else(|| EvalError::Format(format!("no features at {tap}")))
+}
+
+/// The networks of ours that a run was trained with.
+pub fn used(experiment: &Experiment) -> Vec<NetKind> {
+    experiment.sources().filter_map(|(_, s)| kind(s)).collect()
 }
 
 /// The network of ours that a source is, if it is one: only those are networks of metrics.

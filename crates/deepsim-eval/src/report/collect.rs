@@ -62,6 +62,7 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
     let alone = Processes::alone();
     let asked = table2::Options {
         images: options.images,
+        data: None,
         clip: Clip::Displayable,
         consent: options.consent,
         device: options.device,

@@ -104,13 +104,25 @@ impl Loaded {
     /// # Errors
     /// As [`Loaded::test_data`].
     pub fn held_out(&self, limit: usize) -> Result<HeldOutImages> {
-        let data = self.test_data()?;
-        Ok(HeldOutImages {
+        Ok(self.images_of(self.test_data()?, limit))
+    }
+
+    /// Images of another dataset to measure in place of the held-out ones, cut as those: all, or `limit` of them spread
+    /// evenly.
+    ///
+    /// # Errors
+    /// Images that are not there.
+    pub fn images_at(&self, path: &Path, limit: usize) -> Result<HeldOutImages> {
+        Ok(self.images_of(Dataset::open_and_tell(path)?, limit))
+    }
+
+    fn images_of(&self, data: Dataset, limit: usize) -> HeldOutImages {
+        HeldOutImages {
             chosen: measure::chosen(&data, limit),
             data,
             augment: self.experiment.augment(),
             device: self.device,
-        })
+        }
     }
 
     /// How many of the held-out images are training images too; none where the training images are not there
@@ -141,8 +153,9 @@ impl Loaded {
 
     /// How many of the images are training images, without a word.
     fn shared(&self, of: &HeldOutImages) -> Result<Option<usize>> {
-        // What the training counted holds: both sets are the same.
-        if self.checkpoint.manifest.held_out_overlap == Some(0) {
+        // What the training counted holds where both sets are the same.
+        let then = &self.checkpoint.manifest;
+        if then.held_out_overlap == Some(0) && then.test_data == of.data.digest() {
             return Ok(Some(0));
         }
         let Ok(train) = self.train_data() else {

@@ -35,7 +35,16 @@ impl Format {
 /// # Errors
 /// Values that JSON cannot hold (none of ours).
 pub fn json<T: Serialize>(rows: &[T]) -> Result<String> {
-    let text = serde_json::to_string_pretty(rows).map_err(|e| EvalError::Format(e.to_string()))?;
+    json_object(rows)
+}
+
+/// The same of one object.
+///
+/// # Errors
+/// As [`json`].
+pub fn json_object<T: Serialize + ?Sized>(object: &T) -> Result<String> {
+    let text = serde_json::to_string_pretty(object);
+    let text = text.map_err(|e| EvalError::Format(e.to_string()))?;
     Ok(terminal::json(&text).into_owned() + "\n")
 }
 

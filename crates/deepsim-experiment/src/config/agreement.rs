@@ -1,7 +1,7 @@
 //! What the sections of an experiment file ask of each other.
 
+use deepsim_nets::Code;
 use deepsim_nets::loss::TermKind;
-use deepsim_nets::{Code, NetKind};
 
 use super::check::{Checked, complain};
 use super::discriminator::DiscriminatorKind;
@@ -105,9 +105,11 @@ fn latent(config: &Config) -> Checked {
         return complain("latent.size", reason);
     }
     match config.encoder.net {
-        SourceKind::Network(NetKind::EfficientNetLite0) => {
-            let reason = "cannot be efficientnet-lite0 with [latent]: its batch normalisation is folded \
-                          into its convolutions, which cannot learn then";
+        SourceKind::Network(net) if !net.can_learn() => {
+            let reason = format!(
+                "cannot be {net} with [latent]: its batch normalisation is folded into its \
+                 convolutions, which cannot learn then"
+            );
             return complain("encoder.net", reason);
         }
         SourceKind::Network(_) | SourceKind::VaeGan => {}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use deepsim_nets::discriminator::DiscriminatorTap;
 use deepsim_nets::zoo::NETS;
-use deepsim_nets::{NetKind, Tap};
+use deepsim_nets::{NetKind, Tap, Tokens};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -21,7 +21,9 @@ pub struct Network {
     /// as it is after its update of the same iteration (with `[vaegan]`: before), or a frozen one of an earlier
     /// run. Each has its own of the keys below.
     pub net: SourceKind,
-    /// Layer whose output is taken. TorchScript: "output", or "output.N" / "output.KEY" for an
+    /// Layer whose output is taken. Several of one shape: "block3+block7" is their sum, "mean(block3+block7)" their
+    /// mean; "layernorm(block3)", alone or in either, is a layer whose channels are normalised at each position,
+    /// without weights. TorchScript: "output", or "output.N" / "output.KEY" for an
     /// element of a tuple, list or dictionary. Discriminator: "Dconv1" to "Dconv5" (after their
     /// rectifiers; of that of Larsen et al. "Dconv1" to "Dconv4", before normalisation) or "Dpool5".
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,6 +33,10 @@ pub struct Network {
     /// of one of its `checkpoints/step-…` then); without it, the one that trains along.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
+    /// Transformers: which tokens are taken. "patches" (if left out): those of the patches, as a map; class token and
+    /// registers are dropped. "all": these too, in front of the patches; an encoder's are one vector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
     /// Recorded: the file of features, one safetensors tensor for each image under its name; or
     /// a matrix (.safetensors or .npy) with the names beside it (`m.names.txt` for `m.npy`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,10 +75,11 @@ impl Network {
 }
 
 /// The keys of the section, as they are written.
-pub(crate) const KEYS: [&str; 10] = [
+pub(crate) const KEYS: [&str; 11] = [
     "net",
     "tap",
     "weights",
+    "tokens",
     "features",
     "shape",
     "factor",

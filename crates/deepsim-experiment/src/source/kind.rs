@@ -179,6 +179,7 @@ impl Given<'_> {
         let given = |key: &str| match key {
             "tap" => section.tap.is_some(),
             "weights" => section.weights.is_some(),
+            "tokens" => section.tokens.is_some(),
             "features" => section.features.is_some(),
             "shape" => section.shape.is_some(),
             "factor" => section.factor.is_some(),

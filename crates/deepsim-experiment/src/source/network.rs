@@ -14,8 +14,8 @@ use crate::consent::Allowed;
 use crate::error::Result;
 
 pub(super) const INFO: KindInfo = KindInfo {
-    encoder: Ok(&["tap", "weights"]),
-    comparator: Ok(&["tap", "weights"]),
+    encoder: Ok(&["tap", "weights", "tokens"]),
+    comparator: Ok(&["tap", "weights", "tokens"]),
 };
 
 /// Where weights come from.
@@ -44,6 +44,11 @@ pub(super) fn parse(given: &Given<'_>, net: NetKind) -> std::result::Result<NetS
         Some(other) => return Err(given.bad("tap", format!("`{other}` is no layer of {net}"))),
         None => return Err(given.missing("tap", "the layer whose output is taken")),
     };
+    let tokens = given.section.tokens.unwrap_or_default();
+    if given.section.tokens.is_some() && !net.has_tokens() {
+        return Err(given.bad("tokens", format!("means nothing for {net}: it has none")));
+    }
+    let tap = tap.with(tokens);
     let text = given.section.weights.as_deref();
     let text = text.ok_or_else(|| given.missing("weights", "a file or random:SEED"))?;
     let weights = weights(text).map_err(|reason| given.bad("weights", reason))?;
@@ -80,9 +85,9 @@ impl NetSource {
 
     /// The one of two taps of the same network that lies deeper; of equals the other's.
     pub fn deeper<'a>(&'a self, other: &'a NetSource) -> &'a NetSource {
-        let table = self.net.table();
-        let place = |tap| table.iter().position(|(t, _)| *t == tap);
-        if place(other.tap) > place(self.tap) {
+        // A layer that the network lacks lies nowhere; loading it says so.
+        let rows = |tap| self.net.rows_to(tap).map_or(0, <[_]>::len);
+        if rows(other.tap) > rows(self.tap) {
             other
         } else {
             self
@@ -170,5 +175,5 @@ pub(crate) fn one(net: &FeatureNet, tap: Tap, caffe: &Tensor) -> Result<Tensor> 
     let mut found = net.features(caffe, &[tap])?;
     found
         .pop()
-        .ok_or_else(|| NetError::Spec(format!("{} gave nothing at {tap}", net.kind())).into())
+        .ok_or_else(|| NetError::Spec(format!("{} gave nothing at {tap}", net.net().name)).into())
 }

@@ -1,19 +1,17 @@
-//! Convolutions with the batch normalisation of evaluation folded into them, as EfficientNets have them.
+//! Convolutions with the batch normalisation of evaluation folded into them, as EfficientNets, Inception and ResNets
+//! have them.
 //!
-//! Padding is TensorFlow's SAME: an output has ⌈size/stride⌉ positions, and where the padding that
+//! With TensorFlow's SAME padding an output has ⌈size/stride⌉ positions, and where the padding that
 //! this needs is odd, the right and lower edges get more of it. Batch normalisation is that of
 //! evaluation and folded into the convolutions when weights are loaded.
 
 use tch::{Device, Kind, Tensor};
 
-use super::blocks::{After, Part};
+use super::blocks::{After, Padding, Part};
 use super::convolution::{Geometry, Rectifier, convolution};
 use crate::error::Result;
 use crate::kinks;
 use crate::precision::at_least_fp32;
-
-/// What batch normalisation adds to variances.
-pub const NORM_EPSILON: f64 = 1e-3;
 
 /// A convolution that has taken its normalisation in.
 #[derive(Debug)]
@@ -36,7 +34,7 @@ pub(crate) fn fold(
             let value = get(&format!("{}.{name}", part.norm), &[part.output])?;
             Ok(value.f_to_kind(Kind::Double)?)
         };
-        let variance = norm("running_var")?.f_add_scalar(NORM_EPSILON)?;
+        let variance = norm("running_var")?.f_add_scalar(part.epsilon)?;
         let gain = norm("weight")?.f_div(&variance.f_sqrt()?)?;
         let bias = norm("bias")?.f_sub(&norm("running_mean")?.f_mul(&gain)?)?;
         let weight = get(&format!("{}.weight", part.conv), &part.kernel_shape())?
@@ -67,41 +65,45 @@ fn same_padding(size: i64, kernel: i64, stride: i64) -> (i64, i64) {
 impl Folded {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let Part {
-            kernel,
+            kernel: [rows, columns],
             stride,
+            padding,
             groups,
             after,
             ..
         } = self.part;
-        let size = x.size();
-        let (top, bottom) = same_padding(size[2], kernel, stride);
-        let (left, right) = same_padding(size[3], kernel, stride);
-        let (x, padding) = if [bottom, left, right] == [top; 3] {
-            (x.shallow_clone(), top)
-        } else {
-            (x.f_constant_pad_nd([left, right, top, bottom])?, 0)
+        let (x, pads) = match padding {
+            Padding::Zeros(pads) => (x.shallow_clone(), pads),
+            Padding::Same => {
+                let size = x.size();
+                let (top, bottom) = same_padding(size[2], rows, stride);
+                let (left, right) = same_padding(size[3], columns, stride);
+                if [bottom, left, right] == [top; 3] {
+                    (x.shallow_clone(), [top; 2])
+                } else {
+                    (x.f_constant_pad_nd([left, right, top, bottom])?, [0; 2])
+                }
+            }
         };
-        let y = if groups == 1 {
+        let rectifier = match after {
+            After::Relu => Rectifier::Leaky(0.0),
+            After::Relu6 | After::Nothing => Rectifier::None,
+        };
+        let (weight, bias) = (&self.weight, Some(&self.bias));
+        let y = if groups == 1 && rows == columns && pads[0] == pads[1] {
             let geometry = Geometry::Convolution {
                 stride,
-                padding,
+                padding: pads[0],
                 groups,
             };
-            convolution(
-                &x,
-                &self.weight,
-                Some(&self.bias),
-                geometry,
-                Rectifier::None,
-            )?
+            convolution(&x, weight, bias, geometry, rectifier)?
         } else {
-            // Depthwise: nothing for a matrix unit or Winograd's algorithm to gain.
-            let (bias, pads) = (Some(&self.bias), [padding; 2]);
-            x.f_conv2d(&self.weight, bias, [stride; 2], pads, [1, 1], groups)?
+            // Depthwise, or of one row or column: nothing for a matrix unit or Winograd's algorithm to gain.
+            rectifier.apply(x.f_conv2d(weight, bias, [stride; 2], pads, [1, 1], groups)?)?
         };
         Ok(match after {
             After::Relu6 => kinks::relu6(&y)?,
-            After::Nothing => y,
+            After::Relu | After::Nothing => y,
         })
     }
 }
@@ -113,6 +115,14 @@ pub(crate) fn forward(parts: &[Folded], x: &Tensor) -> Result<Tensor> {
         x = part.forward(&x)?;
     }
     Ok(x)
+}
+
+/// `x` through the first three parts, plus `x` through the others, if there are any; rectified.
+pub(crate) fn bottleneck(parts: &[Folded], x: &Tensor) -> Result<Tensor> {
+    let (main, shortcut) = parts.split_at(parts.len().min(3));
+    let y = forward(main, x)?.f_add(&forward(shortcut, x)?)?;
+    // In place: no sum needs its output for its backward pass.
+    kinks::rectified(y, 0.0)
 }
 
 #[cfg(test)]

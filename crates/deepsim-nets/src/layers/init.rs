@@ -51,14 +51,16 @@ pub fn zeros(shape: &[i64]) -> Result<Tensor> {
 }
 
 /// Values before training: N(0, deviation²) for matrices and filters (zeros if `deviation` is 0), ones for gains
-/// and variances of batch normalisation, zeros for everything else.
+/// and variances of normalisation and for scales of what a block adds, zeros for everything else.
 ///
 /// # Errors
 /// What libtorch refuses (out of memory).
 pub(crate) fn untrained(name: &str, shape: &[i64], deviation: f64, seed: u64) -> Result<Tensor> {
-    if shape.len() > 1 && deviation > 0.0 {
+    let scales = name.ends_with(".lambda1") || name.ends_with(".layer_scale");
+    let ones = name.ends_with(".weight") || name.ends_with(".running_var");
+    if shape.len() > 1 && deviation > 0.0 && !scales {
         normal(name, shape, deviation, seed)
-    } else if shape.len() == 1 && (name.ends_with(".weight") || name.ends_with(".running_var")) {
+    } else if scales || (shape.len() == 1 && ones) {
         Ok(zeros(shape)?.f_add_scalar(1.0)?)
     } else {
         zeros(shape)

@@ -6,10 +6,13 @@ use tch::{Device, Tensor};
 use super::batch_norm::Norm;
 use super::convolution::{Geometry, Rectifier, convolution, to_images, window};
 use super::folded::{self, Folded};
-use super::linear::{linear, max_pool};
+use super::linear::linear;
 use super::lrn;
 use super::mode::Mode;
+use super::norm::{channel_norm, layer_norm};
 use super::op::{Affine, Op};
+use super::pools::{l2_pool, max_pool, mean_around};
+use super::transformer;
 use crate::error::{NetError, Result};
 use crate::kinks;
 use crate::params::stored;
@@ -36,8 +39,13 @@ enum Weights {
     Norm(Norm),
     Band(Tensor),
     Folded(Vec<Folded>),
+    /// In the order of [`Op::tensors`].
+    Listed(Vec<Tensor>),
     Branches(Vec<Vec<Layer>>),
 }
+
+/// Added to variances by [`Op::LayerNorm`], [`Op::ConvNext`] and taps' `layernorm(…)`.
+pub(crate) const LAYER_NORM_EPSILON: f64 = 1e-6;
 
 /// The rectifier that an operation is, if it is one.
 pub(crate) fn rectifier(op: &Op) -> Option<Rectifier> {
@@ -94,6 +102,8 @@ pub(crate) struct Pass<'a> {
     pub masks: Option<&'a [Tensor]>,
     /// Side that a map is averaged to in front of a fully connected layer.
     pub averaged_to: Option<i64>,
+    /// Whether pools take roots of weighted means of squares instead of maxima, as DISTS has them.
+    pub l2_pools: bool,
     /// Whether libtorch computes fully connected layers in bf16 too, instead of our kernel. The two round differently:
     /// discriminators and VAE/GAN keep the one that they have been trained with.
     pub libtorch_fc: bool,
@@ -106,6 +116,7 @@ impl Pass<'_> {
             mode,
             masks: None,
             averaged_to: None,
+            l2_pools: false,
             libtorch_fc: false,
         }
     }
@@ -184,9 +195,15 @@ impl Layer {
                 })
             }
             Op::Lrn => Weights::Band(lrn::band(channels, device)?),
-            Op::ConvNorm(_) | Op::MbConv(_) => {
+            Op::ConvNorm(_) | Op::MbConv(_) | Op::Bottleneck(_) => {
                 Weights::Folded(folded::fold(op.parts(), &get, device)?)
             }
+            Op::ConvNext(_) | Op::LayerNorm { .. } | Op::Vit(..) => Weights::Listed(
+                op.tensors()
+                    .iter()
+                    .map(|(name, shape)| stored(&get(name, shape)?, device))
+                    .collect::<Result<_>>()?,
+            ),
             Op::Branches(branches) => Weights::Branches(
                 branches
                     .iter()
@@ -199,6 +216,7 @@ impl Layer {
             | Op::Dropout(_)
             | Op::Crop(_)
             | Op::MaxPool(_)
+            | Op::MeanAround
             | Op::GlobalAverage
             // These were built above.
             | Op::Conv { .. }
@@ -228,16 +246,8 @@ impl Layer {
                 let layers = branches.iter().flatten();
                 layers.flat_map(Layer::tensors).collect()
             }
+            Weights::Listed(tensors) => tensors.iter().collect(),
             Weights::None | Weights::Band(_) | Weights::Folded(_) => Vec::new(),
-        }
-    }
-
-    /// Whether batch normalisation is folded into its tensors, so that they cannot learn.
-    pub(crate) fn is_folded(&self) -> bool {
-        match &self.weights {
-            Weights::Folded(_) => true,
-            Weights::Branches(branches) => branches.iter().flatten().any(Layer::is_folded),
-            _ => false,
         }
     }
 
@@ -278,11 +288,22 @@ impl Layer {
             (Op::Tanh, _) => widened(x)?.f_tanh()?,
             (Op::Dropout(p), _) => x.f_dropout(p, pass.mode != Mode::Evaluation)?,
             (Op::Crop(side), _) => window(x, (x.size()[2] - side) / 2, side)?,
+            (Op::MaxPool(_), _) if pass.l2_pools => l2_pool(x)?,
             (Op::MaxPool(window), _) => max_pool(x, window)?,
+            (Op::MeanAround, _) => mean_around(x)?,
             (Op::ConvNorm(_), Weights::Folded(parts)) => folded::forward(parts, x)?,
             (Op::MbConv(block), Weights::Folded(parts)) => {
                 let y = folded::forward(parts, x)?;
                 if block.has_skip() { y.f_add(x)? } else { y }
+            }
+            (Op::Bottleneck(_), Weights::Folded(parts)) => folded::bottleneck(parts, x)?,
+            (Op::ConvNext(_), Weights::Listed(tensors)) => conv_next(tensors, x)?,
+            (Op::LayerNorm { .. }, Weights::Listed(tensors)) => {
+                let affine = tensors.first().zip(tensors.get(1));
+                channel_norm(x, affine, LAYER_NORM_EPSILON)?
+            }
+            (Op::Vit(vit, part), Weights::Listed(tensors)) => {
+                transformer::forward(vit, part, tensors, x)?
             }
             // fp32 whatever the map's precision, so that a mean of hundreds of values is not
             // rounded to bf16.
@@ -326,6 +347,20 @@ impl Layer {
         let side = (x.size()[1] / input).isqrt();
         Ok(x.f_view([-1, input, side, side])?)
     }
+}
+
+/// A block of ConvNeXt, with tensors in the order of [`Op::tensors`].
+fn conv_next(tensors: &[Tensor], x: &Tensor) -> Result<Tensor> {
+    let [scale, weight, bias, gain, shift, w1, b1, w2, b2] = tensors else {
+        return Err(NetError::Spec("a block of ConvNeXt has 9 tensors".into()));
+    };
+    let groups = x.size()[1];
+    let y = x.f_conv2d(weight, Some(bias), [1, 1], [3, 3], [1, 1], groups)?;
+    let y = y.f_permute([0, 2, 3, 1])?;
+    let y = layer_norm(&y, Some((gain, shift)), LAYER_NORM_EPSILON)?;
+    let y = y.f_linear(w1, Some(b1))?.f_gelu("none")?;
+    let y = y.f_linear(w2, Some(b2))?.f_permute([0, 3, 1, 2])?;
+    Ok(x.f_add(&y.f_mul(scale)?)?)
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! The operations that the tables of all networks are written in: feature networks, generators, discriminators
 //! and encoders.
 
-use super::blocks::{ConvNorm, MbConv, Part};
+use super::blocks::{
+    After, Bottleneck, ConvNext, ConvNorm, MbConv, Padding, Part, TENSORFLOW_EPSILON,
+};
 use super::shape::Extent;
 use super::tap::Tap;
+use super::vit::{Vit, VitPart};
 
 /// How a pooling layer rounds its output size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +17,7 @@ pub enum Rounding {
     Floor,
 }
 
-/// Windows of a pooling layer, without padding.
+/// Windows of a pooling layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Side.
@@ -23,12 +26,14 @@ pub struct Window {
     pub stride: i64,
     /// Whether a last, partial one counts.
     pub rounding: Rounding,
+    /// Padding on each side, which is never the maximum.
+    pub pad: i64,
 }
 
 impl Window {
-    /// Output size for an input of `size` ≥ `kernel`.
+    /// Output size for an input of this size with its padding ≥ `kernel`.
     pub(crate) fn count(self, size: i64) -> i64 {
-        let room = size - self.kernel;
+        let room = size + 2 * self.pad - self.kernel;
         match self.rounding {
             Rounding::Floor => room / self.stride + 1,
             Rounding::Ceil => (room + self.stride - 1) / self.stride + 1,
@@ -119,6 +124,8 @@ pub enum Op {
     Crop(i64),
     /// Maximum over square windows.
     MaxPool(Window),
+    /// Mean of the 3×3 values around each position, of which those outside the map do not count.
+    MeanAround,
     /// Local response normalisation across 5 channels, α = 1e-4 divided by 5, β = 0.75, k = 1.
     Lrn,
     /// Fully connected layer: tensor prefix, inputs, outputs.
@@ -132,10 +139,24 @@ pub enum Op {
         /// Whether it has a bias; none in front of batch normalisation.
         bias: bool,
     },
-    /// Convolution with batch normalisation and ReLU6.
+    /// Convolution with batch normalisation and a rectifier.
     ConvNorm(ConvNorm),
     /// Inverted residual block.
     MbConv(MbConv),
+    /// Bottleneck block.
+    Bottleneck(Bottleneck),
+    /// Block of a ConvNeXt.
+    ConvNext(ConvNext),
+    /// Layer normalisation over channels, at each position, with ε of 1e-6.
+    LayerNorm {
+        /// Prefix of the tensors' names.
+        key: &'static str,
+        /// Channels of a map, values of a vector.
+        channels: i64,
+    },
+    /// A part of a vision transformer. From `Embed` on, what passes is tokens `[N,T,C]`; as an extent it is the map of
+    /// the patches' tokens.
+    Vit(&'static Vit, VitPart),
     /// Mean over all positions: a map becomes a vector.
     GlobalAverage,
     /// Branches that all take the operation's input; their outputs, maps of one size, are concatenated along
@@ -207,7 +228,25 @@ impl Op {
         match self {
             Op::ConvNorm(layer) => vec![layer.part()],
             Op::MbConv(block) => block.parts(),
+            Op::Bottleneck(block) => block.parts(),
             _ => Vec::new(),
+        }
+    }
+
+    /// Whether batch normalisation is folded into its convolutions, so that they cannot learn.
+    pub(crate) fn is_folded(&self) -> bool {
+        match self {
+            Op::Branches(branches) => branches.iter().copied().flatten().any(Op::is_folded),
+            op => !op.parts().is_empty(),
+        }
+    }
+
+    /// The transformer whose tokens it puts out, if it does.
+    pub(crate) fn tokens(&self) -> Option<&'static Vit> {
+        match *self {
+            Op::Vit(_, VitPart::Pool) => None,
+            Op::Vit(vit, _) => Some(vit),
+            _ => None,
         }
     }
 
@@ -226,7 +265,14 @@ impl Op {
                 let operations = branches.iter().copied().flatten();
                 operations.flat_map(Op::tensors).collect()
             }
-            Op::ConvNorm(_) | Op::MbConv(_) => self.parts().iter().flat_map(Part::shapes).collect(),
+            Op::ConvNorm(_) | Op::MbConv(_) | Op::Bottleneck(_) => {
+                self.parts().iter().flat_map(Part::shapes).collect()
+            }
+            Op::ConvNext(block) => block.tensors(),
+            Op::LayerNorm { key, channels } => ["weight", "bias"]
+                .map(|part| (format!("{key}.{part}"), vec![channels]))
+                .into(),
+            Op::Vit(vit, part) => vit.tensors(part),
             // The others of these were asked above.
             Op::Conv { .. }
             | Op::Double { .. }
@@ -238,6 +284,7 @@ impl Op {
             | Op::Dropout(_)
             | Op::Crop(_)
             | Op::MaxPool(_)
+            | Op::MeanAround
             | Op::Lrn
             | Op::GlobalAverage => Vec::new(),
         }
@@ -260,6 +307,8 @@ impl Op {
             | Op::Fc { output, .. } => output,
             Op::ConvNorm(layer) => layer.output,
             Op::MbConv(block) => block.output,
+            Op::Bottleneck(block) => block.output(),
+            Op::Vit(vit, _) => vit.width,
             Op::Branches(branches) => {
                 let end = |branch: &&[Op]| branch.iter().fold(input, |c, op| op.channels(c));
                 branches.iter().map(end).sum()
@@ -271,13 +320,16 @@ impl Op {
             | Op::Dropout(_)
             | Op::Crop(_)
             | Op::MaxPool(_)
+            | Op::MeanAround
             | Op::Lrn
+            | Op::ConvNext(_)
+            | Op::LayerNorm { .. }
             | Op::GlobalAverage => input,
         }
     }
 
-    /// The output for an input of this extent; `None` where the input is too small, or where branches end in
-    /// maps of different sizes.
+    /// The output for an input of this extent; `None` where the input is too small or does not consist of whole
+    /// patches, or where branches end in maps of different sizes.
     pub fn output(&self, input: Extent) -> Option<Extent> {
         let input = match *self {
             Op::Conv {
@@ -297,6 +349,10 @@ impl Op {
             height,
             width,
             flat: false,
+        };
+        let through = |x: Extent, part: &Part| {
+            let [height, width] = part.extent([x.height, x.width])?;
+            Some(map(part.output, height, width))
         };
         match *self {
             Op::Conv {
@@ -319,20 +375,24 @@ impl Op {
                 fits.then(|| map(input.channels, side, side))
             }
             Op::MaxPool(window) => {
-                let fits = height >= window.kernel && width >= window.kernel;
+                let least = window.kernel - 2 * window.pad;
+                let fits = height >= least && width >= least;
                 fits.then(|| map(input.channels, window.count(height), window.count(width)))
             }
             Op::Fc { output, .. } => Some(Extent {
                 flat: true,
                 ..map(output, 1, 1)
             }),
-            Op::ConvNorm(_) | Op::MbConv(_) => self.parts().iter().try_fold(input, |x, part| {
-                // SAME padding gives an output to any size; one that a stride steps over
-                // whole would be made of padding more than of the image.
-                let count = |size: i64| {
-                    (size >= part.stride).then(|| (size + part.stride - 1) / part.stride)
-                };
-                Some(map(part.output, count(x.height)?, count(x.width)?))
+            Op::ConvNorm(_) | Op::MbConv(_) => self.parts().iter().try_fold(input, through),
+            // A fourth convolution stands beside the others.
+            Op::Bottleneck(block) => block.parts().iter().take(3).try_fold(input, through),
+            Op::Vit(vit, VitPart::Embed) => {
+                let [rows, columns] = vit.patches(height, width)?;
+                Some(map(vit.width, rows, columns))
+            }
+            Op::Vit(vit, VitPart::Pool) => Some(Extent {
+                flat: true,
+                ..map(vit.width, 1, 1)
             }),
             Op::GlobalAverage => Some(Extent {
                 flat: true,
@@ -353,6 +413,10 @@ impl Op {
             | Op::Tanh
             | Op::BatchNorm { .. }
             | Op::Dropout(_)
+            | Op::MeanAround
+            | Op::ConvNext(_)
+            | Op::LayerNorm { .. }
+            | Op::Vit(_, VitPart::Block(_) | VitPart::Norm)
             | Op::Lrn => Some(input),
         }
     }
@@ -383,6 +447,7 @@ pub(crate) const fn max_pool(kernel: i64, stride: i64, rounding: Rounding) -> Op
         kernel,
         stride,
         rounding,
+        pad: 0,
     })
 }
 
@@ -408,8 +473,11 @@ pub(crate) const fn conv_norm(
         norm,
         input,
         output,
-        kernel,
+        kernel: [kernel, kernel],
         stride,
+        padding: Padding::Same,
+        after: After::Relu6,
+        epsilon: TENSORFLOW_EPSILON,
     })
 }
 

@@ -1,56 +1,168 @@
-//! Distances between two sets of images as distributions, in the features of a real network.
+//! Distances between two sets of images as distributions, in features of their own choice.
 //!
-//! They are not "FID" or "KID": those names belong to Inception's features of tens of thousands of
-//! images. The Fréchet distance is biased upwards where there are fewer images than features;
-//! compare only numbers from equally many. The kernel distance has no such bias and may be negative.
+//! They are "FID" and "KID" only in the features of FID's Inception, of tens of thousands of images. The Fréchet distance
+//! is biased upwards where there are few images; compare only numbers from equally many. The kernel distance has no such
+//! bias and may be negative.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{NetError, Result};
+use crate::layers::init::{derive_seed, seeded};
 
 /// Rows of a block of the kernel's matrix.
 const ROWS: i64 = 512;
 
-/// Squared Fréchet distance of the Gaussians that fit rows `a` `[N,D]` and `b` `[M,D]`:
-/// |μa − μb|² + tr(Σa + Σb − 2 (Σa Σb)^½), fp64, covariances with N−1.
+/// Mean and covariance of rows that pass batch by batch; fp64. Its size does not grow with the rows.
+#[derive(Debug, Default)]
+pub struct Moments {
+    n: i64,
+    sums: Option<Sums>,
+}
+
+/// Sums of what rows differ by from the first batch's mean: little is lost where they are subtracted.
+#[derive(Debug)]
+struct Sums {
+    shift: Tensor,
+    first: Tensor,
+    second: Tensor,
+}
+
+impl Moments {
+    /// Of rows `[N,D]`.
+    ///
+    /// # Errors
+    /// As [`Moments::add`].
+    pub fn of(rows: &Tensor) -> Result<Moments> {
+        let mut moments = Moments::default();
+        moments.add(rows)?;
+        Ok(moments)
+    }
+
+    /// Adds rows `[N,D]`.
+    ///
+    /// # Errors
+    /// A tensor of another shape.
+    pub fn add(&mut self, rows: &Tensor) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        let length = self.length();
+        let &[n, own] = rows.size().as_slice() else {
+            return Err(not_rows(length, rows));
+        };
+        if n < 1 || length.is_some_and(|length| length != own) {
+            return Err(not_rows(length, rows));
+        }
+        let rows = rows.f_to_kind(Kind::Double)?;
+        let sums = match &mut self.sums {
+            Some(sums) => sums,
+            none => none.insert(Sums {
+                shift: rows.f_mean_dim(0i64, false, Kind::Double)?,
+                first: Tensor::f_zeros([own], (Kind::Double, rows.device()))?,
+                second: Tensor::f_zeros([own, own], (Kind::Double, rows.device()))?,
+            }),
+        };
+        let rows = rows.f_sub(&sums.shift)?;
+        let first = rows.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Double)?;
+        sums.first = sums.first.f_add(&first)?;
+        let _ = sums.second.f_addmm_(&rows.f_transpose(0, 1)?, &rows)?;
+        self.n += n;
+        Ok(())
+    }
+
+    /// Rows so far.
+    pub fn count(&self) -> i64 {
+        self.n
+    }
+
+    /// Values of a row; none without rows.
+    pub fn length(&self) -> Option<i64> {
+        self.sums.as_ref()?.first.size().first().copied()
+    }
+
+    /// Whether the covariance has no inverse because there are not more rows than values.
+    pub fn is_singular(&self) -> bool {
+        self.length().is_none_or(|length| self.n <= length)
+    }
+
+    /// The mean `[D]` and the covariance with N−1 `[D,D]` of at least two rows.
+    fn finished(&self) -> Result<[Tensor; 2]> {
+        let Some(Sums {
+            shift,
+            first,
+            second,
+        }) = self.sums.as_ref().filter(|_| self.n >= 2)
+        else {
+            let what = format!("a distribution of {} rows: it takes at least two", self.n);
+            return Err(NetError::Spec(what));
+        };
+        let n = self.n as f64;
+        let mean = first.f_div_scalar(n)?;
+        let covariance = second
+            .f_sub(&first.f_outer(&mean)?)?
+            .f_div_scalar(n - 1.0)?;
+        Ok([mean.f_add(shift)?, covariance])
+    }
+}
+
+fn not_rows(length: Option<i64>, got: &Tensor) -> NetError {
+    let length = length.map_or("D".to_owned(), |length| length.to_string());
+    NetError::InputShape {
+        what: "a distribution of features".to_owned(),
+        expected: format!("at least one row, [N,{length}]"),
+        got: got.size(),
+    }
+}
+
+/// Squared Fréchet distance of the Gaussians that fit two sets of rows of one length:
+/// |μa − μb|² + tr(Σa + Σb − 2 (Σa Σb)^½), fp64, covariances with N−1. It is not clamped at 0. In the features of
+/// [`super::Inception`] it is FID.
 ///
-/// The root's trace is the sum of the singular values of AᵀB, where Σa = AAᵀ and Σb = BBᵀ: no root
-/// of a singular matrix is needed where there are fewer rows than features.
+/// # Errors
+/// Fewer than two rows, or rows of different lengths.
+pub fn frechet_of_moments(a: &Moments, b: &Moments) -> Result<f64> {
+    let _guard = tch::no_grad_guard();
+    let ([ma, ca], [mb, cb]) = (a.finished()?, b.finished()?);
+    if ma.size() != mb.size() {
+        return Err(not_rows(a.length(), &mb));
+    }
+    let between = ma.f_sub(&mb)?.f_square()?.f_sum(Kind::Double)?;
+    // Both orders have the same trace. The covariance of fewer rows spans fewer directions.
+    let root = if a.n <= b.n {
+        trace_of_root(&ca, &cb)?
+    } else {
+        trace_of_root(&cb, &ca)?
+    };
+    let spread = ca.f_trace()?.f_add(&cb.f_trace()?)?;
+    Ok(between.f_add(&spread)?.f_double_value(&[])? - 2.0 * root)
+}
+
+/// The trace of (ΣaΣb)^½. Where Σa = FFᵀ, ΣaΣb has the eigenvalues of FᵀΣbF, which is symmetric. Directions in which Σa
+/// is nothing but rounding are left out of F: no root of a singular matrix is needed.
+fn trace_of_root(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let (values, vectors) = a.f_linalg_eigh("L")?;
+    let length = values.size()[0];
+    let largest = values.f_double_value(&[length - 1])?;
+    let rounding = largest * length as f64 * f64::EPSILON;
+    let above = values.f_gt(rounding.max(0.0))?;
+    let kept = above.f_sum(Kind::Int64)?.f_int64_value(&[])?;
+    if kept == 0 {
+        return Ok(0.0);
+    }
+    // Eigenvalues ascend.
+    let roots = values.f_narrow(0, length - kept, kept)?.f_sqrt()?;
+    let factor = vectors.f_narrow(1, length - kept, kept)?.f_mul(&roots)?;
+    let inner = factor.f_transpose(0, 1)?.f_matmul(&b.f_matmul(&factor)?)?;
+    let even = inner.f_add(&inner.f_transpose(0, 1)?)?.f_mul_scalar(0.5)?;
+    let found = even.f_linalg_eigvalsh("L")?.f_clamp_min(0.0)?.f_sqrt()?;
+    Ok(found.f_sum(Kind::Double)?.f_double_value(&[])?)
+}
+
+/// [`frechet_of_moments`] of rows `a` `[N,D]` and `b` `[M,D]`.
 ///
 /// # Errors
 /// Fewer than two rows, or rows of different lengths.
 pub fn frechet_distance(a: &Tensor, b: &Tensor) -> Result<f64> {
-    let _guard = tch::no_grad_guard();
     let (a, b) = rows(a, b)?;
-    let mean = |x: &Tensor| x.f_mean_dim(0i64, true, Kind::Double);
-    let (ma, mb) = (mean(&a)?, mean(&b)?);
-    let between = ma.f_sub(&mb)?.f_square()?.f_sum(Kind::Double)?;
-    let factor = |x: &Tensor, mean: &Tensor| -> Result<Tensor> {
-        let n = x.size()[0] as f64;
-        Ok(x.f_sub(mean)?.f_mul_scalar(1.0 / (n - 1.0).sqrt())?)
-    };
-    // Rows of these are columns of A and B.
-    let (fa, fb) = (factor(&a, &ma)?, factor(&b, &mb)?);
-    let trace = |x: &Tensor| x.f_square()?.f_sum(Kind::Double);
-    let shared = cross(&fa, &fb)?.f_svd(true, false)?.1;
-    let spread = trace(&fa)?
-        .f_add(&trace(&fb)?)?
-        .f_sub(&shared.f_sum(Kind::Double)?.f_mul_scalar(2.0)?)?;
-    Ok(between.f_add(&spread)?.f_double_value(&[])?)
-}
-
-/// The smallest matrix with the singular values of AᵀB. With many rows, the triangular QR factors
-/// are enough.
-fn cross(fa: &Tensor, fb: &Tensor) -> Result<Tensor> {
-    let small = |x: &Tensor| -> Result<Tensor> {
-        let size = x.size();
-        if size[0] > size[1] {
-            Ok(Tensor::f_linalg_qr(x, "r")?.1)
-        } else {
-            Ok(x.shallow_clone())
-        }
-    };
-    Ok(small(fa)?.f_matmul(&small(fb)?.f_transpose(0, 1)?)?)
+    frechet_of_moments(&Moments::of(&a)?, &Moments::of(&b)?)
 }
 
 /// Squared maximum mean discrepancy of rows `a` `[N,D]` and `b` `[M,D]` under the kernel
@@ -96,7 +208,47 @@ pub fn kernel_distance(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(within(&a)? + within(&b)? - 2.0 * across)
 }
 
-fn rows(a: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
+/// Mean and deviation of [`kernel_distance`] over random subsets of `size` rows of either side, drawn without replacement
+/// and by `seed`: in the features of [`super::Inception`] and with 100 subsets of 1000 it is KID. Where no side has more
+/// than `size` rows there is one subset.
+///
+/// # Errors
+/// Fewer than two rows or than `size`, or rows of different lengths.
+pub fn kernel_distance_of_subsets(
+    a: &Tensor,
+    b: &Tensor,
+    subsets: u64,
+    size: i64,
+    seed: u64,
+) -> Result<[f64; 2]> {
+    let _guard = tch::no_grad_guard();
+    let (a, b) = rows(a, b)?;
+    let some = |x: &Tensor, side: &str, subset: u64| -> Result<Tensor> {
+        let n = x.size()[0];
+        let order = seeded(derive_seed(seed, side, subset), || {
+            Tensor::f_randperm(n, (Kind::Int64, Device::Cpu))
+        })?;
+        let chosen = order.f_narrow(0, 0, size)?.f_to_device(x.device())?;
+        Ok(x.f_index_select(0, &chosen)?)
+    };
+    let all = [&a, &b].iter().all(|x| x.size()[0] == size);
+    let subsets = if all { 1 } else { subsets.max(1) };
+    let (mut sum, mut squares) = (0.0, 0.0);
+    for subset in 0..subsets {
+        let found = kernel_distance(
+            &some(&a, "first side of a subset", subset)?,
+            &some(&b, "second side of a subset", subset)?,
+        )?;
+        sum += found;
+        squares += found * found;
+    }
+    let count = subsets as f64;
+    let mean = sum / count;
+    Ok([mean, (squares / count - mean * mean).max(0.0).sqrt()])
+}
+
+/// Two sets of at least two rows of one length, in fp64.
+pub(super) fn rows(a: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
     let fits = |x: &Tensor| x.dim() == 2 && x.size()[0] >= 2;
     if !fits(a) || !fits(b) || a.size()[1] != b.size()[1] {
         return Err(NetError::InputShape {
@@ -161,6 +313,46 @@ mod tests {
         assert!(kernel_distance(&a, &far).unwrap() > 1.0);
         assert!(frechet_distance(&a, &b).unwrap() < 0.2);
         assert!(frechet_distance(&a, &far).unwrap() > 5.0);
+    }
+
+    #[test]
+    fn moments_are_the_same_batch_by_batch_and_far_from_zero() {
+        let all = draw("a", 90, 4).matmul(&draw("s", 4, 4)) + 1e4;
+        let mut parts = Moments::default();
+        for (from, n) in [(0, 1), (1, 40), (41, 49)] {
+            parts.add(&all.narrow(0, from, n)).unwrap();
+        }
+        assert_eq!((parts.count(), parts.is_singular()), (90, false));
+        let [mean, covariance] = parts.finished().unwrap();
+        let far = |a: &Tensor, b: &Tensor| ((a - b).norm() / b.norm()).double_value(&[]);
+        assert!(far(&mean, &all.mean_dim(0i64, false, Kind::Double)) < 1e-12);
+        assert!(
+            far(
+                &covariance,
+                &all.transpose(0, 1).cov(1, None::<Tensor>, None::<Tensor>)
+            ) < 1e-9
+        );
+        assert!(Moments::of(&all.narrow(0, 0, 4)).unwrap().is_singular());
+        assert!(parts.add(&draw("b", 3, 5)).is_err());
+        let one = Moments::of(&all.narrow(0, 0, 1)).unwrap();
+        assert!(frechet_of_moments(&one, &parts).is_err());
+    }
+
+    #[test]
+    fn subsets_vary_by_their_seed_alone_and_mean_what_the_whole_does() {
+        let (a, b) = (draw("a", 300, 5), draw("b", 260, 5) * 1.5);
+        let of = |seed| kernel_distance_of_subsets(&a, &b, 30, 100, seed).unwrap();
+        assert_eq!(of(1), of(1));
+        assert_ne!(of(1), of(2));
+        let whole = kernel_distance(&a, &b).unwrap();
+        let [mean, deviation] = of(1);
+        assert!(
+            deviation > 0.0 && (mean - whole).abs() < deviation,
+            "{mean} {whole}"
+        );
+        let [one, none] = kernel_distance_of_subsets(&b, &b, 30, 260, 1).unwrap();
+        assert!(none == 0.0 && (one - kernel_distance(&b, &b).unwrap()).abs() < 1e-9);
+        assert!(kernel_distance_of_subsets(&a, &b, 30, 261, 1).is_err());
     }
 
     #[test]

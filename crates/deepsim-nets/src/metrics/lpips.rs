@@ -12,7 +12,7 @@ use crate::images::rgb_to_caffe;
 use crate::layers::tap::Tap;
 use crate::params::{NamedTensors, check_exact, read_safetensors};
 use crate::precision::{at_least_fp32, widened};
-use crate::zoo::NetKind;
+use crate::zoo::{Net, NetKind};
 
 /// Added to the length of each position's activations before they are divided by it.
 const EPSILON: f64 = 1e-10;
@@ -41,10 +41,10 @@ pub struct Lpips {
     heads: Vec<Tensor>,
 }
 
-fn layers(net: NetKind) -> Result<[(Tap, i64); 5]> {
-    match net {
-        NetKind::AlexNet => Ok(ALEXNET),
-        NetKind::Vgg16 => Ok(VGG16),
+fn layers(net: &Net) -> Result<[(Tap, i64); 5]> {
+    match net.name {
+        "alexnet" => Ok(ALEXNET),
+        "vgg16" => Ok(VGG16),
         other => Err(NetError::Spec(format!(
             "LPIPS has heads for alexnet and vgg16, none for {other}"
         ))),
@@ -58,7 +58,7 @@ impl Lpips {
     /// A network other than AlexNet and VGG16, unreadable files, or any difference from the
     /// expected tensors: for the heads `lin0.weight` … `lin4.weight`, `[1,C,1,1]`.
     pub fn load(net: NetKind, weights: &Path, heads: &Path, device: Device) -> Result<Lpips> {
-        let deepest = layers(net)?[4].0;
+        let deepest = layers(net.info())?[4].0;
         let network = FeatureNet::load(net, deepest, weights, device)?;
         let values = read_safetensors(heads)?;
         Lpips::new(network, &values, &shown(heads), device)
@@ -74,7 +74,7 @@ impl Lpips {
         origin: &str,
         device: Device,
     ) -> Result<Lpips> {
-        let layers = layers(net.kind())?;
+        let layers = layers(net.net())?;
         let name = |i: usize| format!("lin{i}.weight");
         let expected: Vec<(String, Vec<i64>)> = layers
             .iter()
@@ -84,7 +84,7 @@ impl Lpips {
         check_exact(
             heads,
             &expected,
-            &format!("LPIPS heads for {}", net.kind()),
+            &format!("LPIPS heads for {}", net.net().name),
             origin,
         )?;
         let mut found = Vec::new();
@@ -101,8 +101,8 @@ impl Lpips {
     }
 
     /// The network whose activations are compared.
-    pub fn kind(&self) -> NetKind {
-        self.net.kind()
+    pub fn net(&self) -> &'static Net {
+        self.net.net()
     }
 
     /// Distances `[N]` of RGB images `[N,3,H,W]` in 0–255 from those of the same index; 0 for

@@ -1,16 +1,24 @@
-//! Metrics of reconstructions. Only [`Lpips`] keeps a graph, if its images require gradients.
+//! Metrics of reconstructions. Only [`Lpips`] and [`Dists`] keep a graph, if their images require gradients.
 
 mod classes;
 mod distribution;
+mod dists;
+mod inception;
 mod lpips;
+mod neighbourhoods;
 mod pairs;
 mod probe;
 mod similarity;
 
 pub use crate::loss::ssim::WINDOW;
 pub use classes::classify;
-pub use distribution::{frechet_distance, kernel_distance};
+pub use distribution::{
+    Moments, frechet_distance, frechet_of_moments, kernel_distance, kernel_distance_of_subsets,
+};
+pub use dists::Dists;
+pub use inception::{Inception, Resizing, bicubic, bilinear, rows_of};
 pub use lpips::Lpips;
+pub use neighbourhoods::precision_recall;
 pub use pairs::{mean_pair_distance, mean_pair_distance_in_blocks};
 pub use probe::{Probe, ProbeCodes, linear_probe};
 pub use similarity::{psnr, ssim};

@@ -38,4 +38,5 @@ pub(super) const NET: Net = Net {
     family: "alexnet",
     obtain: "AlexNet's convolutions: `cargo xtask setup` fetches and imports them",
     import: None,
+    aside: &[],
 };

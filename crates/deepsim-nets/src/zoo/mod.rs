@@ -4,23 +4,30 @@
 
 mod alexnet;
 mod caffenet;
+mod clip;
+mod convnext;
 pub(crate) mod deepsim;
+mod dinov2;
 mod efficientnet;
+mod inception;
 mod net;
+mod resnet50;
+mod siglip;
 mod squeezenet;
 pub(crate) mod vaegan;
 mod vgg16;
+mod vgg19;
 mod videonet;
+pub mod vit;
 
+use std::ops::Deref;
 use std::sync::LazyLock;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use self::net::{Net, Units};
-use crate::error::{NetError, Result};
-use crate::layers::op::{FcMap, Op, Row};
-use crate::layers::shape::{Extent, FeatureShape};
+use crate::layers::op::{Op, Row};
 use crate::layers::tap::Tap;
 
 /// A network that turns images into features.
@@ -44,6 +51,43 @@ pub enum NetKind {
     /// SqueezeNet 1.1 as released for Caffe: fire modules, ceil-mode pooling, no fully connected
     /// layers, BGR 0–255 minus the mean.
     SqueezeNet,
+    /// The Inception network of FID, RGB in −1…1.
+    #[serde(rename = "inception-fid")]
+    InceptionFid,
+    /// torchvision's VGG19, RGB in ImageNet mean/std units.
+    Vgg19,
+    /// torchvision's ResNet-50, RGB in ImageNet mean/std units.
+    ResNet50,
+    /// torchvision's ConvNeXt-T, RGB in ImageNet mean/std units.
+    #[serde(rename = "convnext-tiny")]
+    ConvNextTiny,
+    /// torchvision's ConvNeXt-S.
+    #[serde(rename = "convnext-small")]
+    ConvNextSmall,
+    /// DINOv2 ViT-S/14, RGB in ImageNet mean/std units.
+    #[serde(rename = "dinov2-small")]
+    Dinov2Small,
+    /// DINOv2 ViT-B/14.
+    #[serde(rename = "dinov2-base")]
+    Dinov2Base,
+    /// DINOv2 ViT-L/14.
+    #[serde(rename = "dinov2-large")]
+    Dinov2Large,
+    /// DINOv2 ViT-S/14 with four registers.
+    #[serde(rename = "dinov2-with-registers-small")]
+    Dinov2RegistersSmall,
+    /// DINOv2 ViT-B/14 with four registers.
+    #[serde(rename = "dinov2-with-registers-base")]
+    Dinov2RegistersBase,
+    /// DINOv2 ViT-L/14 with four registers.
+    #[serde(rename = "dinov2-with-registers-large")]
+    Dinov2RegistersLarge,
+    /// The image tower of OpenAI's CLIP ViT-B/32, RGB in mean/std units of its own.
+    #[serde(rename = "clip-vit-base-patch32")]
+    ClipBase32,
+    /// The image tower of SigLIP B/16 at 224 pixels, RGB in −1…1.
+    #[serde(rename = "siglip-base-patch16-224")]
+    SiglipBase16,
 }
 
 /// The registry, in the order of [`NetKind`].
@@ -54,6 +98,19 @@ pub const NETS: &[&Net] = &[
     &vgg16::NET,
     &efficientnet::NET,
     &squeezenet::NET,
+    &inception::NET,
+    &vgg19::NET,
+    &resnet50::NET,
+    &convnext::TINY,
+    &convnext::SMALL,
+    &dinov2::SMALL,
+    &dinov2::BASE,
+    &dinov2::LARGE,
+    &dinov2::REGISTERS_SMALL,
+    &dinov2::REGISTERS_BASE,
+    &dinov2::REGISTERS_LARGE,
+    &clip::NET,
+    &siglip::NET,
 ];
 
 /// A discriminator's layers.
@@ -87,10 +144,7 @@ static TAPS: LazyLock<Vec<&str>> = LazyLock::new(|| {
 impl<'de> Deserialize<'de> for Tap {
     fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Tap, D::Error> {
         let text = String::deserialize(from)?;
-        match TAPS.iter().find(|name| **name == text) {
-            Some(name) => Ok(Tap::named(name)),
-            None => Err(D::Error::unknown_variant(&text, &TAPS)),
-        }
+        Tap::parse(&text, &TAPS).map_err(|unknown| D::Error::unknown_variant(&unknown, &TAPS))
     }
 }
 
@@ -106,102 +160,31 @@ impl NetKind {
         NETS[self as usize]
     }
 
-    /// The whole architecture.
-    pub fn table(self) -> &'static [Row] {
-        self.info().table
-    }
-
-    /// What the first fully connected layer makes of the map below it.
-    pub fn fc_map(self) -> FcMap {
-        self.info().fc_map
-    }
-
-    /// The rows up to and including `tap`.
-    ///
-    /// # Errors
-    /// [`NetError::NoSuchTap`], such as `norm1` of torchvision's AlexNet.
-    pub fn rows_to(self, tap: Tap) -> Result<&'static [Row]> {
-        let table = self.table();
-        match table.iter().position(|(t, _)| *t == tap) {
-            Some(i) => Ok(&table[..=i]),
-            None => Err(NetError::NoSuchTap {
-                net: self.to_string(),
-                tap: tap.to_string(),
-                known: table.iter().map(|(t, _)| t.name()).collect(),
-            }),
-        }
-    }
-
-    /// Shape of the features `[channels, height, width]` (or `[length]`) at `tap` for images
-    /// of `height`×`width` pixels.
-    ///
-    /// # Errors
-    /// An unknown tap, or images too small (or, at fully connected layers of CaffeNet and VideoNet, of
-    /// another size than the layer takes).
-    pub fn shape_at(self, tap: Tap, height: i64, width: i64) -> Result<Vec<i64>> {
-        let mut x = Extent::image(height, width);
-        for (at, op) in self.rows_to(tap)? {
-            if let (Op::Fc { .. }, FcMap::Exactly(side)) = (op, self.fc_map())
-                && !x.flat
-                && (x.height, x.width) != (side, side)
-            {
-                return Err(NetError::FcSize {
-                    net: self.to_string(),
-                    layer: at.name(),
-                    height,
-                    width,
-                    got_h: x.height,
-                    got_w: x.width,
-                });
-            }
-            x = op.output(x).ok_or_else(|| NetError::TooSmall {
-                what: format!("{self} up to `{tap}`"),
-                height,
-                width,
-                layer: at.name().to_owned(),
-            })?;
-        }
-        Ok(if x.flat {
-            vec![x.channels]
-        } else {
-            vec![x.channels, x.height, x.width]
-        })
-    }
-
-    /// Shape of the features at `tap` for square crops.
-    ///
-    /// # Errors
-    /// As [`NetKind::shape_at`].
-    pub fn feature_shape(self, tap: Tap, crop: i64) -> Result<FeatureShape> {
-        Ok(match self.shape_at(tap, crop, crop)?.as_slice() {
-            [c, h, _] => FeatureShape::Map {
-                channels: *c,
-                size: *h,
-            },
-            other => FeatureShape::Vector(other.iter().product()),
-        })
-    }
-
     /// Names and shapes of the weights of the given rows.
     pub fn weight_shapes(rows: &[Row]) -> Vec<(String, Vec<i64>)> {
         rows.iter().flat_map(|(_, op)| op.tensors()).collect()
     }
+}
 
-    /// The rows below the fully connected layers (up to pool5, or EfficientNet's `pooled`), whose
-    /// weights may come without the others.
-    pub fn convolutional_rows(self) -> &'static [Row] {
-        let table = self.table();
-        let end = table
-            .iter()
-            .position(|(_, op)| matches!(op, Op::Fc { .. }))
-            .unwrap_or(table.len());
-        &table[..end]
+/// What is known of a network is asked of its entry.
+impl Deref for NetKind {
+    type Target = Net;
+
+    fn deref(&self) -> &Net {
+        self.info()
+    }
+}
+
+impl From<NetKind> for &'static Net {
+    fn from(kind: NetKind) -> &'static Net {
+        kind.info()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::NetError;
 
     fn parameters(net: NetKind) -> i64 {
         NetKind::weight_shapes(net.table())
@@ -231,6 +214,41 @@ mod tests {
         );
         // 4.65 million that learn, and two statistics for each normalised channel.
         assert_eq!(parameters(NetKind::EfficientNetLite0), 4_652_008 + 42_016);
+        assert_eq!(parameters(NetKind::Vgg19), 143_667_240);
+        assert_eq!(parameters(NetKind::ResNet50), 25_557_032 + 2 * 26_560);
+        assert_eq!(parameters(NetKind::ConvNextTiny), 28_589_128);
+        assert_eq!(parameters(NetKind::ConvNextSmall), 50_223_688);
+        // Without the token that masks patches in training.
+        assert_eq!(parameters(NetKind::Dinov2Small), 22_056_576 - 384);
+        assert_eq!(
+            parameters(NetKind::Dinov2RegistersSmall),
+            22_056_192 + 4 * 384
+        );
+    }
+
+    #[test]
+    fn sizes_at_224_are_those_of_the_newer_networks() {
+        let size = |net: NetKind, tap| net.shape_at(tap, 224, 224).unwrap();
+        let named = Tap::named;
+        assert_eq!(size(NetKind::ResNet50, Tap::Stem), [64, 112, 112]);
+        assert_eq!(size(NetKind::ResNet50, Tap::Pool1), [64, 56, 56]);
+        assert_eq!(size(NetKind::ResNet50, named("layer2_0")), [512, 28, 28]);
+        assert_eq!(size(NetKind::ResNet50, named("layer4_2")), [2048, 7, 7]);
+        assert_eq!(size(NetKind::ConvNextTiny, named("stage4_2")), [768, 7, 7]);
+        assert_eq!(
+            size(NetKind::ConvNextSmall, named("stage3_26")),
+            [384, 14, 14]
+        );
+        assert_eq!(size(NetKind::Vgg19, Tap::Pool5), [512, 7, 7]);
+        assert_eq!(size(NetKind::Dinov2Large, named("block23")), [1024, 16, 16]);
+        assert_eq!(size(NetKind::ClipBase32, Tap::Block11), [768, 7, 7]);
+        assert_eq!(size(NetKind::ClipBase32, named("projected")), [512]);
+        assert_eq!(size(NetKind::SiglipBase16, Tap::Norm), [768, 14, 14]);
+        assert_eq!(size(NetKind::SiglipBase16, Tap::Pooled), [768]);
+        for net in [NetKind::EfficientNetLite0, NetKind::ResNet50] {
+            assert!(!net.can_learn());
+        }
+        assert!(NetKind::Dinov2Base.can_learn() && NetKind::ConvNextTiny.can_learn());
     }
 
     #[test]

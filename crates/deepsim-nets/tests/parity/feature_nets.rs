@@ -220,6 +220,20 @@ fn mistakes_in_squeezenet_are_noticed() {
     }
 }
 
+/// The network that FID is measured with, against pytorch-fid's own code. Its pools leave out what lies outside of maps.
+#[test]
+fn inception_is_pytorch_fid_s() {
+    let taps = [
+        "pool1", "pool2", "mixed_5d", "mixed_6a", "mixed_6e", "mixed_7a", "mixed_7b", "pooled",
+        "logits",
+    ];
+    let net = NetKind::InceptionFid;
+    check_feature_net(net, &taps.map(Tap::named), "--batch 1 --crop 107");
+    let r = Reference::run("inception-fid --batch 1 --tap pooled --crop 80 --mutate rgb");
+    let error = relative(&at_tap(net, Tap::Pooled, &r), r.get("y"));
+    assert!(error > MISTAKE, "swapped colours go unnoticed: {error:.2e}");
+}
+
 // --- Deliberate mistakes ------------------------------------------------------------------
 
 /// What the reference can do wrong on purpose.

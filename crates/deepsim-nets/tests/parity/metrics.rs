@@ -2,34 +2,22 @@
 
 use std::path::Path;
 
-use deepsim_nets::metrics::{Lpips, psnr, ssim};
-use deepsim_nets::{FeatureNet, NetKind, Tap};
+use deepsim_nets::metrics::{
+    Dists, Inception, Lpips, Moments, Resizing, bicubic, bilinear, frechet_distance,
+    kernel_distance, precision_recall, psnr, ssim,
+};
+use deepsim_nets::{FeatureNet, NetError, NetKind, Tap};
 use tch::{Device, Kind, Tensor};
 
-use crate::common::{GRADIENT, OUTPUT, Reference, Values, assert_close, assert_parity, gradients};
+use crate::common::{
+    GRADIENT, MISTAKE, OUTPUT, Reference, Values, assert_close, assert_parity, gradients, relative,
+};
 
 /// Distances and both gradients; the weights and heads are in the reference's file.
-fn check_lpips(net: NetKind, options: &str) {
-    let r = Reference::run(&format!("lpips --net {net} {options}"));
-    let deepest = match net {
-        NetKind::AlexNet => Tap::Relu5,
-        _ => Tap::Relu5_3,
-    };
-    let load = |kind| {
-        let weights = r.group_in("w/", kind);
-        let features =
-            FeatureNet::from_tensors(net, deepest, &weights, "reference", Device::Cpu).unwrap();
-        Lpips::new(
-            features,
-            &r.group_in("heads/", kind),
-            "reference",
-            Device::Cpu,
-        )
-        .unwrap()
-    };
-    assert_parity(&format!("LPIPS by {net}, {options}"), &r, &|kind| {
+fn check_distance(what: &str, r: &Reference, of: &dyn Fn(Kind, &Tensor, &Tensor) -> Tensor) {
+    assert_parity(what, r, &|kind| {
         let (a, b) = (r.leaf("a", kind), r.leaf("b", kind));
-        let d = load(kind).distance(&a, &b).unwrap();
+        let d = of(kind, &a, &b);
         let found = gradients(&d, r.get("up"), &[&a, &b]);
         let mut values = Values::default();
         values.outputs.push(("y".to_owned(), d.detach()));
@@ -39,36 +27,159 @@ fn check_lpips(net: NetKind, options: &str) {
         );
         values
     });
-    let (lpips, a) = (load(Kind::Float), r.get("a"));
-    assert_eq!(
-        lpips.distance(a, a).unwrap().abs().max().double_value(&[]),
-        0.0
-    );
+}
+
+/// A network up to the deepest layer that is compared, with the reference's weights.
+fn trunk(net: NetKind, r: &Reference, kind: Kind) -> FeatureNet {
+    let deepest = match net {
+        NetKind::AlexNet => Tap::Relu5,
+        _ => Tap::Relu5_3,
+    };
+    let weights = r.group_in("w/", kind);
+    FeatureNet::from_tensors(net, deepest, &weights, "reference", Device::Cpu).unwrap()
+}
+
+/// `case` is our own definition, or the package itself.
+fn check_lpips(case: &str, net: NetKind, options: &str) {
+    let r = Reference::run(&format!("{case} --net {net} {options}"));
+    let load = |kind| {
+        let heads = r.group_in("heads/", kind);
+        Lpips::new(trunk(net, &r, kind), &heads, "reference", Device::Cpu).unwrap()
+    };
+    let of = |kind, a: &Tensor, b: &Tensor| load(kind).distance(a, b).unwrap();
+    check_distance(&format!("{case} by {net}, {options}"), &r, &of);
+    let a = r.get("a");
+    let same = of(Kind::Float, a, a);
+    assert_eq!(same.abs().max().double_value(&[]), 0.0);
+}
+
+/// DISTS-pytorch has the definition.
+fn check_dists(options: &str) {
+    let r = Reference::run(&format!("dists {options}"));
+    let of = |kind, a: &Tensor, b: &Tensor| {
+        let own = r.group_in("heads/", kind);
+        let dists = Dists::new(
+            trunk(NetKind::Vgg16, &r, kind),
+            &own,
+            "reference",
+            Device::Cpu,
+        );
+        dists.unwrap().distance(a, b).unwrap()
+    };
+    check_distance(&format!("DISTS, {options}"), &r, &of);
 }
 
 #[test]
 fn lpips_with_random_weights() {
-    check_lpips(NetKind::AlexNet, "--batch 2 --crop 67");
-    check_lpips(NetKind::Vgg16, "--batch 2 --crop 37");
+    for case in ["lpips", "lpips-package"] {
+        check_lpips(case, NetKind::AlexNet, "--batch 2 --crop 67");
+        check_lpips(case, NetKind::Vgg16, "--batch 2 --crop 37");
+    }
+}
+
+/// Odd sides on the way down: the pools of DISTS have a border.
+#[test]
+fn dists_with_random_weights() {
+    check_dists("--batch 2 --crop 37");
+}
+
+/// Fails where set-up has not been there.
+fn trained<const N: usize>(names: [&str; N]) -> [String; N] {
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights");
+    names.map(|name| {
+        let file = weights.join(name);
+        assert!(file.exists(), "no {name}: run cargo xtask setup first");
+        file.display().to_string()
+    })
 }
 
 /// The trained network and its heads.
 #[test]
 fn lpips_with_trained_weights() {
-    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights");
     for net in [NetKind::AlexNet, NetKind::Vgg16] {
         let files = [
-            weights.join(format!("{net}-lpips.safetensors")),
-            weights.join(format!("lpips-{net}.safetensors")),
+            format!("{net}-lpips.safetensors"),
+            format!("lpips-{net}.safetensors"),
         ];
-        let missing = files.iter().find(|f| !f.exists());
-        assert!(
-            missing.is_none(),
-            "no {missing:?}: run cargo xtask setup first"
-        );
-        let [w, heads] = files.map(|f| f.display().to_string());
+        let [w, heads] = trained(files.each_ref().map(String::as_str));
         let options = format!("--batch 2 --crop 64 --weights {w} --heads {heads}");
-        check_lpips(net, &options);
+        check_lpips("lpips", net, &options);
+    }
+}
+
+#[test]
+fn dists_with_trained_weights() {
+    let [w, own] = trained(["vgg16-lpips.safetensors", "dists.safetensors"]);
+    check_dists(&format!("--batch 2 --crop 64 --weights {w} --heads {own}"));
+}
+
+type Resize = fn(&Tensor, i64) -> Result<Tensor, NetError>;
+
+#[test]
+fn resizing_is_that_of_the_packages() {
+    let r = Reference::run("resize");
+    let both: [(&str, Resize); 2] = [("bilinear", bilinear), ("bicubic", bicubic)];
+    for size in ["down", "up"] {
+        for (filter, resize) in both {
+            let what = format!("{size}/{filter}");
+            let found = resize(r.get(size), 299).unwrap();
+            assert_close(&what, &found, r.get(&what), 1e-5);
+        }
+        let apart = relative(
+            r.get(&format!("{size}/bilinear")),
+            r.get(&format!("{size}/bicubic")),
+        );
+        assert!(apart > MISTAKE, "{size}: both filters are the same");
+    }
+}
+
+/// From images to what FID is computed of.
+#[test]
+fn features_of_fid_are_pytorch_fid_s_and_clean_fid_s() {
+    let r = Reference::run("fid-features --batch 2 --crop 83");
+    let weights = r.group("w/");
+    let features = |tap: &'static str, resizing| {
+        let tap = Tap::named(tap);
+        let net = NetKind::InceptionFid;
+        let net = FeatureNet::from_tensors(net, tap, &weights, "reference", Device::Cpu).unwrap();
+        let inception = Inception::new(net, tap).unwrap();
+        inception.features(r.get("x"), resizing).unwrap()
+    };
+    for (tap, length) in [
+        ("pool1", 64),
+        ("pool2", 192),
+        ("mixed_6e", 768),
+        ("pooled", 2048),
+    ] {
+        let what = format!("pytorch-fid/{length}");
+        let found = features(tap, Resizing::PytorchFid);
+        assert_close(&what, &found, r.get(&what), 1e-4);
+    }
+    let (clean, own) = (features("pooled", Resizing::CleanFid), "clean-fid/2048");
+    assert_close(own, &clean, r.get(own), 1e-4);
+    let apart = relative(&clean, r.get("pytorch-fid/2048"));
+    assert!(apart > MISTAKE, "both ways are the same: {apart:.2e}");
+}
+
+/// The same features in: pytorch-fid's distance, and loops for the others.
+#[test]
+fn distances_of_distributions_are_those_of_the_packages() {
+    let r = Reference::run("distributions");
+    for (name, bound) in [("regular", 1e-6), ("singular", 1e-3)] {
+        let get = |what: &str| r.get(&format!("{name}/{what}"));
+        let (a, b) = (get("a"), get("b"));
+        let [precision, recall] = precision_recall(a, b, 3).unwrap();
+        for (what, found, bound) in [
+            ("frechet", frechet_distance(a, b).unwrap(), bound),
+            ("kernel", kernel_distance(a, b).unwrap(), 1e-9),
+            ("precision", precision, 1e-12),
+            ("recall", recall, 1e-12),
+        ] {
+            let found = Tensor::from_slice(&[found]).get(0);
+            assert_close(&format!("{name}: {what}"), &found, get(what), bound);
+        }
+        let moments = [a, b].map(|x| Moments::of(x).unwrap());
+        assert_eq!(moments.map(|m| m.is_singular()), [name == "singular"; 2]);
     }
 }
 

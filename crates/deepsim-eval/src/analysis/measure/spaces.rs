@@ -1,0 +1,420 @@
+//! Distances between two sets of images as distributions, in the features of a network.
+
+use std::path::Path;
+
+use clap::ValueEnum;
+use deepsim_experiment::hash::hash_file;
+use deepsim_experiment::{Consent, Experiment, networks};
+use deepsim_nets::images::rgb_to_caffe;
+use deepsim_nets::metrics::{
+    Inception, Moments, Resizing, bicubic, frechet_of_moments, kernel_distance_of_subsets,
+    precision_recall, rows_of,
+};
+use deepsim_nets::{NetKind, Tap};
+use tch::{Device, Kind, Tensor};
+
+use super::protocol::{Protocol, Value, Weights};
+use crate::error::{EvalError, Result};
+
+/// FID's network in the folder of weights.
+const INCEPTION: &str = "inception-fid.safetensors";
+/// Subsets of the kernel distance, and rows of each.
+const SUBSETS: u64 = 100;
+const SUBSET: i64 = 1000;
+/// Neighbours of precision and recall.
+const NEIGHBOURS: i64 = 3;
+
+/// Values of FID's features, by pytorch-fid's numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Length {
+    /// The last layer: what FID is.
+    #[default]
+    #[value(name = "2048")]
+    Whole,
+    /// In front of the auxiliary classifier.
+    #[value(name = "768")]
+    Middle,
+    /// The second max pool.
+    #[value(name = "192")]
+    Second,
+    /// The first max pool.
+    #[value(name = "64")]
+    First,
+}
+
+impl Length {
+    fn tap(self) -> Tap {
+        match self {
+            Length::Whole => Tap::Pooled,
+            Length::Middle => Tap::named("mixed_6e"),
+            Length::Second => Tap::Pool2,
+            Length::First => Tap::Pool1,
+        }
+    }
+}
+
+/// Whose resizing comes before FID's network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Resize {
+    /// Bilinear, without antialiasing.
+    #[default]
+    PytorchFid,
+    /// Pillow's bicubic filter in floating point.
+    CleanFid,
+}
+
+impl Resize {
+    fn resizing(self) -> Resizing {
+        match self {
+            Resize::PytorchFid => Resizing::PytorchFid,
+            Resize::CleanFid => Resizing::CleanFid,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Resize::PytorchFid => {
+                "bilinear to 299x299 without antialiasing, then 2x/255 - 1 (pytorch-fid 0.3.0)"
+            }
+            Resize::CleanFid => {
+                "Pillow's bicubic to 299x299 in floating point, clipped, then (x - 128)/128 (clean-fid)"
+            }
+        }
+    }
+}
+
+/// What is measured of two sets of features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Number {
+    Frechet,
+    Kernel,
+    PrecisionAndRecall,
+}
+
+/// What of it is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// FID.
+    pub fid: bool,
+    /// KID.
+    pub kid: bool,
+    /// Precision and recall.
+    pub precision_recall: bool,
+    /// Layer of FID's network.
+    pub length: Length,
+    /// Resizing in front of it.
+    pub resize: Resize,
+}
+
+/// Features `[N,D]` of RGB images `[N,3,H,W]` in 0–255.
+type Features = Box<dyn Fn(&Tensor) -> Result<Tensor>>;
+
+/// A network, and what is measured in its features.
+pub struct Space {
+    features: Option<Features>,
+    wanted: Vec<Number>,
+    /// Of the encoder of an experiment: its numbers have other names.
+    encoder: bool,
+    protocol: Protocol,
+}
+
+/// Features of both sides so far.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    moments: [Moments; 2],
+    /// All rows, where they are needed.
+    rows: [Vec<Tensor>; 2],
+}
+
+impl Space {
+    /// FID's network; none where nothing is asked of it.
+    ///
+    /// # Errors
+    /// Weights that are there and damaged.
+    pub fn inception(asked: Asked, folder: &Path, device: Device) -> Result<Option<Space>> {
+        let wanted: Vec<Number> = [
+            (asked.fid, Number::Frechet),
+            (asked.kid, Number::Kernel),
+            (asked.precision_recall, Number::PrecisionAndRecall),
+        ]
+        .into_iter()
+        .filter_map(|(is, number)| is.then_some(number))
+        .collect();
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let info = NetKind::InceptionFid.info();
+        let tap = asked.length.tap();
+        let mut protocol = Protocol {
+            network: Some(format!("{}, {tap}", info.label)),
+            resize: Some(asked.resize.words().to_owned()),
+            ..Protocol::default()
+        };
+        let file = folder.join(INCEPTION);
+        let features = if file.is_file() {
+            protocol.weights = vec![Weights {
+                file: file.display().to_string(),
+                blake3: hash_file(&file)?,
+            }];
+            let net = Inception::load(&file, tap, device)?;
+            let resizing = asked.resize.resizing();
+            let of: Features = Box::new(move |rgb| Ok(net.features(rgb, resizing)?));
+            Some(of)
+        } else {
+            let (kind, from) = info.import.unwrap_or_default();
+            let name = deepsim_data::terminal::path(&file);
+            protocol.reason = Some(format!(
+                "no {name}: download {from} from the releases of pytorch-fid, then `cargo run -p deepsim-weights -- \
+                 import {kind} {from} {name}`"
+            ));
+            None
+        };
+        Ok(Some(Space {
+            features,
+            wanted,
+            encoder: false,
+            protocol,
+        }))
+    }
+
+    /// The encoder of an experiment, whatever network that is.
+    ///
+    /// # Errors
+    /// Missing or wrong weights; a TorchScript module without consent; an encoder that is no frozen network.
+    pub fn encoder(experiment: &Experiment, consent: &Consent, device: Device) -> Result<Space> {
+        let source = &experiment.encoder;
+        let permit = consent.at_first(&experiment.path);
+        let net = networks::open("encoder", source, &permit, device)?;
+        let blake3 = net.own_hash().map(str::to_owned);
+        let blake3 = blake3.map_or_else(|| source.hash(), Ok)?;
+        let crop = i64::from(experiment.config.data.crop);
+        let protocol = Protocol {
+            network: Some(source.to_string()),
+            weights: vec![Weights {
+                file: source.origin(),
+                blake3,
+            }],
+            resize: Some(format!(
+                "images of another size: Pillow's bicubic to {crop}x{crop} in floating point; maps averaged over positions"
+            )),
+            ..Protocol::default()
+        };
+        let features: Features = Box::new(move |rgb| {
+            let fits = rgb.size().get(2..) == Some([crop, crop].as_slice());
+            let resized = if fits {
+                rgb.shallow_clone()
+            } else {
+                bicubic(rgb, crop)?
+            };
+            Ok(rows_of(&net.features(&rgb_to_caffe(&resized)?)?)?)
+        });
+        Ok(Space {
+            features: Some(features),
+            wanted: vec![Number::Frechet, Number::Kernel],
+            encoder: true,
+            protocol,
+        })
+    }
+
+    /// Digests of its weights.
+    pub fn digests(&self) -> impl Iterator<Item = &str> {
+        self.protocol.weights.iter().map(|w| w.blake3.as_str())
+    }
+
+    /// The least number of images that each side must have.
+    pub fn least(&self) -> usize {
+        if self.wanted.contains(&Number::PrecisionAndRecall) {
+            NEIGHBOURS as usize + 1
+        } else {
+            2
+        }
+    }
+
+    /// Features of images, row by row behind their length; nothing where the weights are not there.
+    ///
+    /// # Errors
+    /// What the network refuses.
+    pub fn numbers(&self, rgb: &Tensor) -> Result<Vec<f64>> {
+        let Some(features) = &self.features else {
+            return Ok(Vec::new());
+        };
+        let _guard = tch::no_grad_guard();
+        let rows = features(rgb)?;
+        let length = rows.size().get(1).copied().unwrap_or_default();
+        let rows = rows.f_to_kind(Kind::Double)?.f_to_device(Device::Cpu)?;
+        let mut numbers = vec![length as f64];
+        numbers.extend(Vec::<f64>::try_from(rows.f_flatten(0, -1)?)?);
+        Ok(numbers)
+    }
+
+    /// Adds what [`Space::numbers`] gave of images of a side.
+    ///
+    /// # Errors
+    /// Features of another length.
+    pub fn add(&self, gathered: &mut Gathered, side: usize, numbers: &[f64]) -> Result<()> {
+        let Some((length, values)) = numbers.split_first() else {
+            return Ok(());
+        };
+        let rows = Tensor::f_from_slice(values)?.f_view([-1, *length as i64])?;
+        if self.wanted.contains(&Number::Frechet) {
+            gathered.moments[side].add(&rows)?;
+        }
+        if self.wanted.iter().any(|number| *number != Number::Frechet) {
+            gathered.rows[side].push(rows.f_to_kind(Kind::Float)?);
+        }
+        Ok(())
+    }
+
+    /// The numbers of both sides, of which A is the reference.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn values(&self, gathered: &Gathered, seed: u64) -> Result<Vec<Value>> {
+        let mut values = Vec::new();
+        for number in &self.wanted {
+            values.extend(match number {
+                Number::Frechet => vec![self.frechet(gathered)?],
+                Number::Kernel => vec![self.kernel(gathered, seed)?],
+                Number::PrecisionAndRecall => self.precision_recall(gathered)?,
+            });
+        }
+        Ok(values)
+    }
+
+    fn value(&self, key: &'static str, label: &'static str, definition: String) -> Value {
+        Value {
+            key,
+            label,
+            value: None,
+            protocol: Protocol {
+                definition,
+                equals: if self.encoder {
+                    "its definition"
+                } else {
+                    "pytorch-fid 0.3.0 and clean-fid have these features"
+                },
+                ..self.protocol.clone()
+            },
+        }
+    }
+
+    fn frechet(&self, gathered: &Gathered) -> Result<Value> {
+        let (key, label) = if self.encoder {
+            ("encoder_frechet", "Fréchet distance (encoder)")
+        } else {
+            ("fid", "FID")
+        };
+        let definition = "squared Fréchet distance; fp64, covariances with n - 1, root by eigenvalues, no epsilon";
+        let mut value = self.value(key, label, definition.to_owned());
+        if !self.encoder {
+            value.protocol.equals = "pytorch-fid 0.3.0, calculate_frechet_distance";
+        }
+        if self.features.is_none() {
+            return Ok(value);
+        }
+        let [a, b] = &gathered.moments;
+        value.value = Some(frechet_of_moments(a, b)?);
+        if a.is_singular() || b.is_singular() {
+            let length = a.length().unwrap_or_default();
+            value.protocol.remark = Some(format!(
+                "singular covariance: {} and {} images, while {length} features need {} images; few images \
+                 make it larger: compare it with numbers of as many images alone",
+                a.count(),
+                b.count(),
+                length + 1
+            ));
+        }
+        Ok(value)
+    }
+
+    fn kernel(&self, gathered: &Gathered, seed: u64) -> Result<Value> {
+        let (key, label) = if self.encoder {
+            ("encoder_kernel", "kernel distance (encoder)")
+        } else {
+            ("kid", "KID")
+        };
+        let [a, b] = joined(gathered)?;
+        let size = match self.features {
+            Some(_) => SUBSET.min(rows(&a)).min(rows(&b)),
+            None => SUBSET,
+        };
+        let definition = format!(
+            "unbiased squared MMD, kernel (x.y/d + 1)^3; mean over {SUBSETS} subsets of {size} drawn by seed {seed}"
+        );
+        let mut value = self.value(key, label, definition);
+        if !self.encoder {
+            value.protocol.equals =
+                "clean-fid's and torch-fidelity's KID, but for the draws of subsets";
+        }
+        if self.features.is_none() {
+            return Ok(value);
+        }
+        let [mean, deviation] = kernel_distance_of_subsets(&a, &b, SUBSETS, size, seed)?;
+        value.value = Some(mean);
+        value.protocol.deviation = Some(deviation);
+        if size < SUBSET {
+            value.protocol.remark = Some(format!(
+                "fewer than {SUBSET} images: subsets of {size}; it varies much from sample to sample"
+            ));
+        }
+        Ok(value)
+    }
+
+    fn precision_recall(&self, gathered: &Gathered) -> Result<Vec<Value>> {
+        let definition = |of: &str, set: &str| {
+            format!(
+                "share of {of} that is as near to an image of {set} as that one's nearest {NEIGHBOURS} other images of \
+                 {set}, or nearer"
+            )
+        };
+        let (precision, recall) = (definition("B", "A"), definition("A", "B"));
+        let mut values = vec![
+            self.value("precision", "precision", precision),
+            self.value("recall", "recall", recall),
+        ];
+        for value in &mut values {
+            value.protocol.equals = "Kynkäänniemi et al. 2019 in its k and its <=, in these features as ADM's evaluator";
+        }
+        if self.features.is_none() {
+            return Ok(values);
+        }
+        let [a, b] = joined(gathered)?;
+        let found = precision_recall(&a, &b, NEIGHBOURS)?;
+        for (value, found) in values.iter_mut().zip(found) {
+            value.value = Some(found);
+        }
+        Ok(values)
+    }
+}
+
+fn rows(x: &Tensor) -> i64 {
+    x.size().first().copied().unwrap_or_default()
+}
+
+/// All rows of both sides.
+fn joined(gathered: &Gathered) -> Result<[Tensor; 2]> {
+    let all = |rows: &Vec<Tensor>| -> Result<Tensor> {
+        Ok(match rows.as_slice() {
+            [] => Tensor::f_zeros([0, 0], (Kind::Float, Device::Cpu))?,
+            rows => Tensor::f_cat(rows, 0)?,
+        })
+    };
+    let [a, b] = &gathered.rows;
+    Ok([all(a)?, all(b)?])
+}
+
+/// Fails where a side has too few images for what is asked.
+///
+/// # Errors
+/// [`EvalError::Usage`].
+pub fn check(spaces: &[Space], counts: [usize; 2]) -> Result<()> {
+    let least = spaces.iter().map(Space::least).max().unwrap_or(0);
+    match counts.into_iter().find(|n| *n < least) {
+        Some(n) => Err(EvalError::usage(
+            "distances of distributions",
+            format!("of {n} images"),
+            format!("these need at least {least} images of each side"),
+        )),
+        None => Ok(()),
+    }
+}
