@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+import adversaries
 import autoencoders
 import classifiers
 import db
@@ -43,7 +44,7 @@ from precision import lift
 
 CASES = (
     "caffenet videonet alexnet vgg16 efficientnet-lite0 squeezenet generator db-generator discriminator "
-    "losses adam iteration gate error lpips ssim ms-ssim vae vaegan inception-fid"
+    "losses adam schedule iteration gate error lpips ssim ms-ssim vae vaegan patchgan heads modern inception-fid"
 ).split() + [*oracles.RUN, *encoders.CASES]
 
 
@@ -278,6 +279,7 @@ def losses_case(args, draw):
         record(f"{how}/tv", a, lambda t: losses.total_variation(t, how))
         apart = lift(noises)
         record(f"{how}/diversity", a, lambda t: -losses.diversity([t, lift(b)], apart, limit, how))
+    out |= adversaries.loss_cases(draw, n, record)
     return out, {"limit": limit}
 
 
@@ -285,13 +287,20 @@ def adam(args, draw):
     shapes, steps = [(5, 7), (11,), (3, 2, 4, 4)], 20
     params = [draw.normal(s) for s in shapes]
     grads = [[draw.normal(s, 10.0 ** draw.rng.uniform(-4, 2)) for s in shapes] for _ in range(steps)]
-    p, m, v = training.adam_steps(lift(params), lift(grads), args.weight_decay)
+    p, m, v, clipped = training.adam_steps(lift(params), lift(grads), args.weight_decay, args.rule, args.clip)
     out = {}
     for i in range(len(shapes)):
         out.update({f"p0/{i}": params[i], f"p/{i}": p[i], f"m/{i}": m[i], f"v/{i}": v[i]})
         out[f"moved/{i}"] = p[i] - params[i]
         out.update({f"grad/{t}/{i}": grads[t][i] for t in range(steps)})
-    return out, {"steps": steps, "weight_decay": args.weight_decay, "lr": training.ADAM["lr"]}
+    settings = {"steps": steps, "weight_decay": args.weight_decay, "lr": training.ADAM["lr"], "clipped": clipped}
+    return out, settings
+
+
+def schedule(args, draw):
+    settings = {"warmup": 7, "until": 40, "min": 0.1}
+    found = training.rates(*settings.values(), steps=39)
+    return {"rates": torch.tensor(found, dtype=torch.float64)}, settings
 
 
 def iteration(args, draw):
@@ -317,7 +326,7 @@ def iteration(args, draw):
     images += [draw.images(args.batch, args.crop) for _ in range(1, args.iterations)]
     out, decayed = training.iterations(
         lift(comparator), args.tap, net, lift(g0), lift(d0), lift(images), features, args.crop, args.seed, args.weight_decay,
-        args.one_pass, args.judged_at, args.noise, args.diversity, args.limit,
+        args.one_pass, args.judged_at, args.noise, args.diversity, args.limit, training.RECIPE if args.recipe else None,
     )
     out.update({f"wC/{k}": v for k, v in comparator.items()})
     out.update({f"wG/{k}": v for k, v in g0.items()})
@@ -335,6 +344,7 @@ def iteration(args, draw):
         "limit": args.limit,
         "lr": training.ADAM["lr"],
         "lambdas": json.dumps(training.LAMBDA),
+        **{f"recipe.{k}": v for k, v in training.RECIPE.items() if args.recipe},
     }
     return out, settings
 
@@ -492,12 +502,16 @@ RUN = {
     "ms-ssim": ms_ssim,
     "vae": vae,
     "vaegan": vaegan_case,
+    "patchgan": lambda args, draw: adversaries.discriminator_case(args, draw, with_gradients),
+    "heads": lambda args, draw: adversaries.head_case(args, draw, with_gradients),
+    "modern": lambda args, draw: adversaries.iteration_case(args, draw, generator_weights),
     "alexnet": alexnet,
     "generator": generator,
     "db-generator": db_generator,
     "discriminator": discriminator,
     "losses": losses_case,
     "adam": adam,
+    "schedule": schedule,
     "iteration": iteration,
     "gate": gate_case,
     "error": error,
@@ -522,6 +536,9 @@ def run(arguments):
     parser.add_argument("--features", type=numbers, help="C,f for maps of f x f, or N for a vector")
     parser.add_argument("--net", choices=("caffenet", "alexnet", "vgg16"), default="alexnet")
     parser.add_argument("--iterations", type=int, default=2)
+    parser.add_argument("--rule", choices=tuple(training.RULES), default="adam", help="adam: which")
+    parser.add_argument("--clip", type=float, help="adam: largest norm of the gradients")
+    parser.add_argument("--recipe", action="store_true", help="iteration: AdamW, clipping, a schedule and an average of G")
     parser.add_argument("--one-pass", action="store_true", help="iteration: D passes over G(y) once")
     parser.add_argument("--judged-at", help="iteration: compare in this layer of D")
     parser.add_argument("--noise", type=int, default=0, help="iteration: channels of noise behind the features")
@@ -536,6 +553,7 @@ def run(arguments):
     parser.add_argument("--margin", type=float, default=0.35, help="vaegan: from there to the gate's edges")
     parser.add_argument("--img", type=float, default=0.0, help="vaegan: weight of the image loss")
     parser.add_argument("--lr", type=float, default=3e-4, help="vaegan: learning rate")
+    adversaries.add_arguments(parser)
     parser.add_argument("--single", action="store_true", help="compute in float32 instead of float64")
     parser.add_argument("--mutate", type=mistakes, default=(), help="make these mistakes on purpose")
     parser.add_argument("--weight-decay", type=float, default=training.WEIGHT_DECAY)

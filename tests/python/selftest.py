@@ -5,6 +5,7 @@ import math
 
 import torch
 
+import adversaries
 import gate
 import losses
 import nets
@@ -225,6 +226,36 @@ def vaegan_gate():
         assert vaegan.gate(*losses_of_d, 0.75, 0.25) == expected, losses_of_d
 
 
+def spectral_norm():
+    torch.manual_seed(4)
+    conv = torch.nn.Conv2d(3, 8, 4, dtype=torch.float64)
+    theirs = torch.nn.utils.spectral_norm(conv)
+    w = {f"main.0.{k}": v.clone() for k, v in theirs.state_dict().items()}
+    x = torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    found = theirs.train()(x)
+    adversaries.iterate_spectral(w)
+    for part in ("weight_u", "weight_v"):
+        assert torch.allclose(w[f"main.0.{part}"], getattr(theirs, part), rtol=1e-12), part
+    w["main.0.weight_orig"].requires_grad_()
+    ours = torch.nn.functional.conv2d(x, adversaries.filters(w, "main.0"), w["main.0.bias"])
+    assert torch.allclose(ours, found, rtol=1e-10)
+    (gradient,) = torch.autograd.grad((ours**3).sum(), w["main.0.weight_orig"])
+    (expected,) = torch.autograd.grad((found**3).sum(), theirs.weight_orig)
+    assert torch.allclose(gradient, expected, rtol=1e-8, atol=1e-10)
+
+
+def adversarial_losses():
+    real, fake = torch.tensor([[2.0, -0.5]]), torch.tensor([[-3.0, 1.0]])
+    of_hinge = adversaries.discriminating("hinge", real, fake)
+    assert [float(t) for t in of_hinge] == [1.5 / 4, 2.0 / 4]
+    assert float(adversaries.generating("hinge", fake)) == 1.0
+    # Two classes, of which the second has the logit 0.
+    classes = torch.stack([fake.flatten(), torch.zeros(2)], 1)
+    for game in ("cross-entropy", "non-saturating"):
+        found = adversaries.generating(game, fake)
+        assert math.isclose(float(found), float(losses.adversarial(classes, "caffe")), rel_tol=1e-6)
+
+
 def main():
     for check in (
         parameter_counts,
@@ -240,6 +271,8 @@ def main():
         vaegan_rmsprop,
         vaegan_losses,
         vaegan_gate,
+        spectral_norm,
+        adversarial_losses,
     ):
         check()
         print(f"ok {check.__name__}")

@@ -9,21 +9,54 @@ import precision
 ADAM = {"lr": 2e-4, "betas": (0.9, 0.999), "eps": 1e-8}
 WEIGHT_DECAY = 4e-4
 LAMBDA = {"feat": 0.01, "adv": 100.0, "img": 2e-6, "discr": 100.0}
+RULES = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+# What newer trainings add to iterations: AdamW besides.
+RECIPE = {"clip": 1.0, "warmup": 2, "until": 5, "min": 0.1, "ema": 0.9}
 
 
-def adam_steps(params, grads_by_step, weight_decay):
-    """Final parameters, m and v after one step for each list of gradients."""
+def scheduler(optimizer, warmup, until, least):
+    """Linear warm-up, then half a cosine, as they are put together in PyTorch."""
+    schedulers = torch.optim.lr_scheduler
+    parts = [
+        schedulers.LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup - 1),
+        schedulers.CosineAnnealingLR(
+            optimizer, T_max=until - warmup, eta_min=least * optimizer.param_groups[0]["initial_lr"]
+        ),
+    ]
+    return schedulers.SequentialLR(optimizer, parts, milestones=[warmup])
+
+
+def rates(warmup, until, least, steps):
+    """The learning rate of each step, of 1."""
+    weight = torch.zeros(1, requires_grad=True)
+    weight.grad = torch.zeros(1)
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    schedule = scheduler(optimizer, warmup, until, least)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def adam_steps(params, grads_by_step, weight_decay, rule="adam", clip=None):
+    """Final parameters, m and v after one step for each list of gradients, and how many were clipped."""
     params = [p.clone().requires_grad_() for p in params]
-    optimizer = torch.optim.Adam(params, weight_decay=weight_decay, foreach=False, **ADAM)
+    optimizer = RULES[rule](params, weight_decay=weight_decay, foreach=False, **ADAM)
+    clipped = 0
     for grads in grads_by_step:
         for p, g in zip(params, grads):
             p.grad = g.clone()
+        if clip is not None:
+            clipped += int(torch.nn.utils.clip_grad_norm_(params, clip, foreach=False) > clip)
         optimizer.step()
     state = [optimizer.state[p] for p in params]
     return (
         [p.detach() for p in params],
         [s["exp_avg"] for s in state],
         [s["exp_avg_sq"] for s in state],
+        clipped,
     )
 
 
@@ -33,7 +66,7 @@ def trained(weights, frozen=()):
 
 def iterations(
     comparator, tap, net, g0, d0, images, features, crop, seed, weight_decay, one_pass=False, judged_at=None,
-    noise=0, diversity=0.0, limit=0.0,
+    noise=0, diversity=0.0, limit=0.0, recipe=None,
 ):
     """One iteration per batch of `images`: what a second implementation must find, and the names of
     the weights that decay.
@@ -45,18 +78,28 @@ def iterations(
     many again, for a second image that is to differ from the first.
     With `judged_at` the images are compared in that layer of the updated D instead, which learns
     nothing from it. With `one_pass` there is no third call: G follows what D said of `fake` before its update.
+    With a `recipe` both networks have AdamW, clipped gradients (which are the ones that are given back) and a schedule,
+    and an average of G's weights follows each update.
     """
     trunk_biases = {k for k in g0 if k.endswith(".bias") and not k.startswith(("Rconv", "defc"))}
     g, d = trained(g0, trunk_biases), trained(d0)
     # All of D decays, weights and biases: Caffe's decay_mult is 1 unless a layer says otherwise.
-    adam_d = torch.optim.Adam(list(d.values()), weight_decay=weight_decay, foreach=False, **ADAM)
+    rule = RULES["adamw" if recipe else "adam"]
+    adam_d = rule(list(d.values()), weight_decay=weight_decay, foreach=False, **ADAM)
     # In G only the weights of the convolutional front end decay.
     decayed = [k for k in g if k.startswith("Rconv") and k.endswith(".weight")]
     plain = [v for k, v in g.items() if k not in trunk_biases and k not in decayed]
     groups = [{"params": plain, "weight_decay": 0.0}]
     if decayed:
         groups.append({"params": [g[k] for k in decayed], "weight_decay": weight_decay})
-    adam_g = torch.optim.Adam(groups, foreach=False, **ADAM)
+    adam_g = rule(groups, foreach=False, **ADAM)
+    average = {k: v.detach().clone() for k, v in g.items()}
+    schedules = [scheduler(adam, *(recipe[k] for k in ("warmup", "until", "min"))) for adam in (adam_g, adam_d) if recipe]
+
+    def clip(name, it, weights):
+        if recipe:
+            norm = torch.nn.utils.clip_grad_norm_(weights, recipe["clip"], foreach=False)
+            out[f"norm/{it}/{name}"] = norm
 
     def c(x):
         return net(comparator, x, {tap})[tap]
@@ -81,6 +124,7 @@ def iterations(
         grads_d = torch.autograd.grad(discr, list(d.values()))
         for p, grad in zip(d.values(), grads_d):
             p.grad = grad
+        clip("D", it, list(d.values()))
         adam_d.step()
 
         if not one_pass:
@@ -102,7 +146,13 @@ def iterations(
         grads_g = torch.autograd.grad(followed, list(learning.values()))
         for p, grad in zip(learning.values(), grads_g):
             p.grad = grad
+        clip("G", it, list(learning.values()))
         adam_g.step()
+        for schedule in schedules:
+            schedule.step()
+        if recipe:
+            for k, v in learning.items():
+                average[k] = recipe["ema"] * average[k] + (1 - recipe["ema"]) * v.detach()
 
         terms = {
             "feat": feat,
@@ -133,4 +183,6 @@ def iterations(
         one(it, x, wanted[it])
     for name, after, before in (("G", g, g0), ("D", d, d0)):
         out.update({f"moved{name}/{k}": v.detach() - before[k] for k, v in after.items()})
+    if recipe:
+        out.update({f"movedA/{k}": average[k] - g0[k] for k in g if k not in trunk_biases})
     return out, decayed + list(d)

@@ -17,6 +17,14 @@ pub const TEST: u32 = 8;
 /// Trains until it is told to stop, and saves only then.
 pub const ENDLESS: &str = "--steps 1000000 --resume --set train.checkpoint_every=1000000";
 
+/// Today's adversary instead of the paper's: the hinge loss on patches with spectral normalisation, and all that can be
+/// beside it.
+pub const TODAY: &str = "--set gate.d_off_below=0 --set gate.d_on_above=0 --set gate.g_off_above=inf \
+     --set gate.g_on_below=inf --set discriminator.architecture=patchgan --set discriminator.norm=spectral \
+     --set discriminator.width=0.125 --set loss.adv=0.1 --set adversary.loss=hinge --set adversary.generator_from=1 \
+     --set adversary.r1.weight=0.5 --set adversary.r1.every=2 --set adversary.lecam.weight=0.3 \
+     --set adversary.augment.color=true --set adversary.adaptive.limit=10000";
+
 /// The experiment, complete; `{dir}` stands for the laboratory.
 const TINY: &str = r#"name = "tiny"
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use deepsim_experiment::checkpoint::CRASH_POINTS;
 use deepsim_experiment::{Checkpoint, Experiment, Intent, RunDir, Start};
 use deepsim_tests::files::{self, checkpoint_steps, column, losses, names, tensors};
-use deepsim_tests::lab::{Lab, TRAIN};
+use deepsim_tests::lab::{Lab, TODAY, TRAIN};
+use deepsim_tests::ranks::bits;
 use rustix::process::Signal;
 
 /// All checkpoints kept, and thresholds right at the ratio of an untrained pair, 2 ln 2 / ln 2:
@@ -74,6 +75,34 @@ fn cut_and_continued_equals_uncut_with_one_pass_of_the_discriminator() {
 #[test]
 fn cut_and_continued_equals_uncut_with_one_pass_in_bf16() {
     cut_and_continued_equals_uncut("bf16", "one");
+}
+
+/// With vectors of power iterations, averages of scores, and means of terms that not every step has.
+#[test]
+fn cut_and_continued_equals_uncut_with_today_s_adversary() {
+    let lab = Lab::new();
+    for (precision, accumulate) in [("fp32", 1), ("bf16", 2)] {
+        let at = |name: &str| format!("{name}-{precision}");
+        let sets = format!(
+            "{TODAY} --set train.precision={precision} --set train.accumulate={accumulate} --set train.log_every=2"
+        );
+        let train = |out: &str, rest: &str| {
+            let out = at(out);
+            lab.train_into(&out, &format!("{sets} {rest}")).exits(0);
+        };
+        train("whole", "--steps 6 --set train.checkpoint_every=3");
+        train("cut", "--steps 3 --set train.checkpoint_every=3");
+        train("cut", "--steps 6 --resume --set train.checkpoint_every=3");
+        let (whole, cut) = (lab.at(&at("whole")), lab.at(&at("cut")));
+        assert_eq!(tensors(&cut, 6), tensors(&whole, 6), "{precision}");
+        let last = |run| losses(run).pop();
+        assert_eq!(last(&cut), last(&whole), "{precision}");
+        for key in ["loss.r1", "loss.lecam", "loss.adv_weight", "loss.adv"] {
+            let values = column(&whole, key);
+            assert!(values.iter().any(|v| v.as_f64().is_some()), "{key}");
+        }
+        assert!(bits(&cut).1 == bits(&whole).1, "{precision}");
+    }
 }
 
 /// A run may go on with another number of micro-batches. Its losses are the whole batch's but for rounding, and with one

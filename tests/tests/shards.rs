@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
 use deepsim_tests::faces;
-use deepsim_tests::lab::Lab;
+use deepsim_tests::lab::{Lab, TODAY};
 use deepsim_tests::ranks::{SHARDS, bits, same_bits, trained};
 
 /// Four shards of two or one images.
@@ -42,6 +42,31 @@ fn codes_noise_and_other_image_losses_have_the_same_bits() {
     ] {
         same_bits(&lab, name, &[4], &format!("{UNEVEN} {sets}"));
     }
+}
+
+/// Power iterations, averages, penalties and weights by gradients are the whole batch's.
+#[test]
+fn today_s_adversary_has_the_same_bits() {
+    let lab = Lab::new();
+    same_bits(&lab, "today", &[2, 4], &format!("{UNEVEN} {TODAY}"));
+    let batch = TODAY.replace("norm=spectral", "norm=batch");
+    let (before, after) = batch.split_once("--set adversary.r1.weight").unwrap();
+    let (_, after) = after.split_once("--set adversary.lecam").unwrap();
+    let normalised = format!("{before}--set adversary.lecam{after}");
+    let bf16 = format!("{UNEVEN} {normalised} --set train.precision=bf16");
+    same_bits(&lab, "normalised-bf16", &[2], &bf16);
+    let heads = "discriminator.architecture=heads --set discriminator.network=alexnet \
+         --set discriminator.network_weights=random:2 --set discriminator.taps=[\"relu1\",\"relu2\"]";
+    let (before, after) = TODAY
+        .split_once("discriminator.architecture=patchgan")
+        .unwrap();
+    let (_, after) = after.split_once("discriminator.width=0.125").unwrap();
+    same_bits(
+        &lab,
+        "heads",
+        &[2],
+        &format!("{UNEVEN} {before}{heads}{after}"),
+    );
 }
 
 #[test]

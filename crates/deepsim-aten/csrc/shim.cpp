@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/_fused_adam.h>
+#include <ATen/ops/_fused_adamw.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <torch/version.h>
 
@@ -41,19 +42,24 @@ extern "C" {
 
 const char* deepsim_torch_version() { return TORCH_VERSION; }
 
-// One step of Adam with L2 decay in the gradient, in place over all tensors. The caller has
-// already advanced the step tensors by one: libtorch divides by 1 - beta^step.
+// One step of Adam with L2 decay in the gradient, or with `decoupled` of AdamW with decay apart from
+// it, in place over all tensors. The caller has already advanced the step tensors by one: libtorch
+// divides by 1 - beta^step.
 int deepsim_fused_adam(void* const* params, void* const* grads, void* const* exp_avgs,
                        void* const* exp_avg_sqs, void* const* steps, size_t n, double lr,
-                       double beta1, double beta2, double weight_decay, double eps, char* err,
-                       size_t err_len) {
+                       double beta1, double beta2, double weight_decay, double eps, int decoupled,
+                       char* err, size_t err_len) {
   return guarded(err, err_len, [&] {
     at::NoGradGuard no_grad;
     auto p = list(params, n), g = list(grads, n), m = list(exp_avgs, n), v = list(exp_avg_sqs, n),
          s = list(steps, n);
-    at::_fused_adam_(p, g, m, v, /*max_exp_avg_sqs=*/{}, s, lr, beta1, beta2, weight_decay, eps,
-                     /*amsgrad=*/false, /*maximize=*/false);
-    // This kernel alone does not count as a change; what is derived from weights relies on it.
+    if (decoupled)
+      at::_fused_adamw_(p, g, m, v, /*max_exp_avg_sqs=*/{}, s, lr, beta1, beta2, weight_decay, eps,
+                        /*amsgrad=*/false, /*maximize=*/false);
+    else
+      at::_fused_adam_(p, g, m, v, /*max_exp_avg_sqs=*/{}, s, lr, beta1, beta2, weight_decay, eps,
+                       /*amsgrad=*/false, /*maximize=*/false);
+    // These kernels alone do not count as a change; what is derived from weights relies on it.
     for (const auto& changed : {p, m, v})
       for (const auto& t : changed) t.unsafeGetTensorImpl()->bump_version();
   });

@@ -387,6 +387,7 @@ mod tests {
             beta2: 0.999,
             eps: 1e-8,
             weight_decay: 0.0,
+            decoupled: false,
         };
         let gradient = [w.ones_like()];
         let param = [w.shallow_clone()];

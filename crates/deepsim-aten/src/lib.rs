@@ -48,7 +48,7 @@ pub use rows::{BLOCK, Bf16Columns, Bf16Rows, RowMeasure};
 pub use script_output::{ScriptOutput, hear_scripts};
 pub use ssim::ssim;
 pub use turns::in_turns;
-pub use winograd::{Form, allow_winograd, winograd, winograd_pays};
+pub use winograd::{Form, allow_winograd, winograd, winograd_pays, without_winograd};
 
 use std::ffi::{CStr, c_char, c_int};
 

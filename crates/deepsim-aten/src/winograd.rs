@@ -69,6 +69,20 @@ pub fn allow_winograd(on: bool) {
     ALLOWED.set(on);
 }
 
+/// Runs `body` in this thread without Winograd's algorithm: what it computes in fp32 or fp64 outside autocast can be
+/// differentiated twice.
+pub fn without_winograd<T>(body: impl FnOnce() -> T) -> T {
+    /// What was allowed before is again, also when `body` panics.
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            ALLOWED.set(self.0);
+        }
+    }
+    let _before = Before(ALLOWED.replace(false));
+    body()
+}
+
 fn raw(t: &Tensor) -> *mut c_void {
     t.as_ptr().cast::<c_void>().cast_mut()
 }
@@ -223,6 +237,23 @@ mod tests {
         agrees([2, 32, 8, 8], [32, 48, 4, 4], Form::Double, 0.3);
         agrees([1, 30, 5, 7], [30, 7, 4, 4], Form::Double, 1.0);
         agrees([70, 64, 4, 4], [64, 16, 4, 4], Form::Double, 0.3); // several chunks
+    }
+
+    #[test]
+    fn it_is_forbidden_while_a_body_runs_and_allowed_again() {
+        let x = Tensor::zeros([8, 64, 32, 32], (Kind::Float, Device::Cpu));
+        let w = Tensor::zeros([64, 64, 3, 3], (Kind::Float, Device::Cpu));
+        let pays = || winograd_pays(&x, &w, plain(1, 1), 1.0).unwrap();
+        let before = pays();
+        assert!(!without_winograd(pays));
+        let panic = std::panic::catch_unwind(|| without_winograd(|| panic!("ill")));
+        assert!(panic.is_err());
+        assert_eq!(pays(), before);
+        allow_winograd(false);
+        without_winograd(|| ());
+        let after = pays();
+        allow_winograd(true);
+        assert!(!after);
     }
 
     #[test]

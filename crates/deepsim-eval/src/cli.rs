@@ -47,6 +47,10 @@ pub struct Cli {
         value_parser = parse_hash
     )]
     pub trust_code: Option<Vec<String>>,
+    /// Take the weights that a run trains, where it also keeps their averages ([ema] in its experiment). Otherwise the
+    /// averages are taken.
+    #[arg(long, global = true)]
+    pub no_ema: bool,
     #[command(flatten)]
     pub log: deepsim_data::terminal::log::Options,
 }

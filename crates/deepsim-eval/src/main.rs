@@ -9,7 +9,7 @@ mod progress;
 use std::process::ExitCode;
 
 use deepsim_data::terminal;
-use deepsim_experiment::Consent;
+use deepsim_experiment::{Consent, ModelWeights};
 
 use cli::Cli;
 
@@ -30,7 +30,13 @@ fn main() -> ExitCode {
         tracing::error!("{error}");
         return ExitCode::from(2);
     }
+    let weights = if cli.no_ema {
+        ModelWeights::Raw
+    } else {
+        ModelWeights::Averaged
+    };
     let consent = Consent::new(cli.trust_code.as_deref(), std::env::args_os());
+    let consent = consent.with_weights(weights);
     match cli.command.run(&consent) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -33,15 +33,42 @@ pub use manifest::{FORMAT, FileEntry, Manifest};
 pub const ENCODER_FILE: &str = "encoder";
 /// Stem of the checkpoint's file that holds a `recorded::Scale`.
 pub const SCALE_FILE: &str = "features";
+/// Stem of the file that holds the averages of the generator's weights, where the experiment has `[ema]`.
+pub const AVERAGED_GENERATOR_FILE: &str = "generator-ema";
+/// The same of an encoder that learned.
+pub const AVERAGED_ENCODER_FILE: &str = "encoder-ema";
+const GENERATOR_FILE: &str = "generator";
 const MANIFEST: &str = "manifest.json";
 /// Stems of the files of tensors that a checkpoint may have.
-const STEMS: [&str; 5] = [
-    "generator",
+const STEMS: [&str; 7] = [
+    GENERATOR_FILE,
     "discriminator",
     "state",
     ENCODER_FILE,
     SCALE_FILE,
+    AVERAGED_GENERATOR_FILE,
+    AVERAGED_ENCODER_FILE,
 ];
+
+/// Which weights of generator and encoder are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ModelWeights {
+    /// Their averages, where the checkpoint keeps some (`[ema]`).
+    #[default]
+    Averaged,
+    /// Those that train.
+    Raw,
+}
+
+impl ModelWeights {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModelWeights::Averaged => "averaged, where there are averages",
+            ModelWeights::Raw => "raw",
+        }
+    }
+}
 
 impl Manifest {
     /// Of networks of which nothing more is told yet.
@@ -57,6 +84,7 @@ impl Manifest {
             comparators: BTreeMap::new(),
             train_data: String::new(),
             test_data: String::new(),
+            initial: BTreeMap::new(),
             framing: None,
             held_out_overlap: None,
             versions: BTreeMap::new(),
@@ -417,6 +445,21 @@ impl Checkpoint {
         })
     }
 
+    /// Stem of the file that holds these weights of a network, which is called as the file of its raw weights.
+    pub fn stem(&self, network: &'static str, weights: ModelWeights) -> &'static str {
+        let averaged = match (weights, network) {
+            (ModelWeights::Averaged, GENERATOR_FILE) => AVERAGED_GENERATOR_FILE,
+            (ModelWeights::Averaged, ENCODER_FILE) => AVERAGED_ENCODER_FILE,
+            _ => return network,
+        };
+        let there = &self.manifest.files;
+        if there.contains_key(&format!("{averaged}.safetensors")) {
+            averaged
+        } else {
+            network
+        }
+    }
+
     /// Tensors of one file (`generator`), f32.
     ///
     /// # Errors
@@ -475,14 +518,23 @@ impl Checkpoint {
         Ok((tensors, counters))
     }
 
-    /// The generator, rebuilt from the spec in the manifest.
+    /// The generator, rebuilt from the spec in the manifest, with averaged weights where there are some.
     ///
     /// # Errors
     /// Weights that are not the spec's.
     pub fn generator(&self, device: Device) -> Result<Generator> {
+        self.generator_of(ModelWeights::Averaged, device)
+    }
+
+    /// The same with the weights that are asked for.
+    ///
+    /// # Errors
+    /// Weights that are not the spec's.
+    pub fn generator_of(&self, weights: ModelWeights, device: Device) -> Result<Generator> {
         let spec = self.manifest.generator.clone();
-        let values = self.tensors("generator")?;
-        let origin = self.path.join("generator.safetensors");
+        let stem = self.stem(GENERATOR_FILE, weights);
+        let values = self.tensors(stem)?;
+        let origin = self.path.join(format!("{stem}.safetensors"));
         let origin = shown(origin);
         Ok(Generator::from_values(
             spec,

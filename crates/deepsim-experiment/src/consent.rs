@@ -10,7 +10,7 @@ use std::path::Path;
 
 use deepsim_data::terminal;
 
-use crate::checkpoint::Manifest;
+use crate::checkpoint::{Manifest, ModelWeights};
 use crate::error::{ExperimentError, Refused, Result};
 use crate::script::format::check_format;
 use crate::script::source::ScriptSource;
@@ -18,11 +18,12 @@ use crate::script::source::ScriptSource;
 /// The flag, as it is typed.
 const FLAG: &str = "--trust-code";
 
-/// What the command line allows.
+/// What the command line allows, and which weights it asks for, where a run is opened.
 #[derive(Clone, Debug, Default)]
 pub struct Consent {
     given: Given,
     command: Vec<OsString>,
+    weights: ModelWeights,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +48,19 @@ impl Consent {
                 Some(hashes) => Given::Hashes(hashes.iter().cloned().collect()),
             },
             command: command.into_iter().collect(),
+            weights: ModelWeights::default(),
         }
+    }
+
+    /// The same with other weights asked for.
+    #[must_use]
+    pub fn with_weights(self, weights: ModelWeights) -> Consent {
+        Consent { weights, ..self }
+    }
+
+    /// The weights that a run is to be opened with.
+    pub fn weights(&self) -> ModelWeights {
+        self.weights
     }
 
     /// No module may be run.

@@ -7,11 +7,11 @@ use deepsim_nets::loss::{Term, TermKind, Terms};
 use deepsim_nets::{DiscriminatorSpec, FeatureShape, GeneratorSpec, LearnedEncoder, NetError};
 
 use crate::config::check::Complaint;
-use crate::config::{Config, agreement, read};
+use crate::config::{self, Config, Loss, agreement, read};
 use crate::error::{ExperimentError, Result};
 use crate::fixed::Fixed;
 use crate::script::source::ScriptSource;
-use crate::source::{Role, Source, VaeGanSource};
+use crate::source::{NetSource, Role, Source, VaeGanSource};
 
 /// What images are compared in, for one feature term.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,21 @@ pub struct ComparatorSource {
     pub term: Term,
     /// The source.
     pub source: Source,
+}
+
+/// The frozen network that a discriminator's heads stand on; none where it has no heads.
+fn network_of(described: &config::Discriminator) -> std::result::Result<Option<Source>, Complaint> {
+    let weights = described.network_weights.as_deref();
+    let (Some(net), Some(taps), Some(weights)) = (described.network, described.taps, weights)
+    else {
+        return Ok(None);
+    };
+    let tap = taps.deepest(net);
+    let tap = tap.map_err(|e| ("discriminator.taps".to_owned(), e.to_string()))?;
+    match NetSource::read(net, tap, weights) {
+        Ok(source) => Ok(Some(Source::Network(source))),
+        Err(reason) => Err(("discriminator.network_weights".to_owned(), reason)),
+    }
 }
 
 /// A validated experiment.
@@ -44,6 +59,8 @@ pub struct Experiment {
     /// The discriminator, where the file describes one. Without an adversarial term it takes no part:
     /// [`Experiment::trained_discriminator`].
     pub discriminator: Option<DiscriminatorSpec>,
+    /// The frozen network that the discriminator's heads stand on, where it has some.
+    pub discriminator_network: Option<Source>,
 }
 
 impl Experiment {
@@ -112,15 +129,17 @@ impl Experiment {
             noise: config.generator.noise,
         };
         generator.validate().map_err(unusable("generator"))?;
-        let discriminator = config.discriminator.as_ref();
-        let discriminator = discriminator.map(|d| d.spec(crop, features));
+        let described = config.discriminator.as_ref();
+        let discriminator = described.map(|d| d.spec(crop, features));
+        let discriminator_network = described.map(network_of).transpose()?.flatten();
         if let Some(discriminator) = &discriminator {
             discriminator
                 .validate()
                 .map_err(unusable("discriminator"))?;
         }
-        let trains = config.loss.weight(TermKind::Adversarial) > 0.0;
-        let weights = config.loss.weights();
+        let loss = config.heaviest_loss();
+        let trains = loss.weight(TermKind::Adversarial) > 0.0;
+        let weights = loss.weights();
         for comparator in comparators.iter().filter(|c| weights.counts(&c.term)) {
             let discriminator = discriminator.as_ref().filter(|_| trains);
             let source = &comparator.source;
@@ -138,6 +157,7 @@ impl Experiment {
             features,
             generator,
             discriminator,
+            discriminator_network,
         })
     }
 
@@ -181,10 +201,16 @@ impl Experiment {
         self.config.normalises_batches()
     }
 
-    /// The comparators that take part: those whose term weighs something.
+    /// Whether an iteration changes something before it updates weights.
+    pub fn changes_before_updates(&self) -> bool {
+        self.config.changes_before_updates()
+    }
+
+    /// The comparators that take part: those whose term weighs something, at first or in a later stage.
     pub fn compared(&self) -> impl Iterator<Item = &ComparatorSource> {
-        let weights = self.config.loss.weights();
-        self.comparators.iter().filter(|c| weights.counts(&c.term))
+        let loss = self.config.heaviest_loss();
+        let comparators = self.comparators.iter();
+        comparators.filter(move |c| loss.weights().counts(&c.term))
     }
 
     /// What images are compared in, for people: `alexnet:pool5`, joined by ` + ` where there are several. Empty where no
@@ -194,10 +220,15 @@ impl Experiment {
         names.join(" + ")
     }
 
-    /// The sections that features come from: the encoder's, and those of the comparators that take part.
+    /// The sections that features come from: the encoder's, those of the comparators that take part, and the discriminator's
+    /// where it trains and stands on a frozen network.
     pub fn sources(&self) -> impl Iterator<Item = (&str, &Source)> {
         let comparators = self.compared().map(|c| (c.table.as_str(), &c.source));
-        std::iter::once(("encoder", &self.encoder)).chain(comparators)
+        let trains = self.trained_discriminator().is_some();
+        let network = self.discriminator_network.iter().filter(move |_| trains);
+        std::iter::once(("encoder", &self.encoder))
+            .chain(comparators)
+            .chain(network.map(|source| ("discriminator", source)))
     }
 
     /// The same sections with their TorchScript modules, where they have some.
@@ -212,15 +243,28 @@ impl Experiment {
         self.sources().any(|(_, source)| source.script().is_some())
     }
 
-    /// The discriminator, where one trains.
+    /// The discriminator, where one trains, at first or in a later stage.
     pub fn trained_discriminator(&self) -> Option<&DiscriminatorSpec> {
-        let trains = self.config.loss.weight(TermKind::Adversarial) > 0.0;
+        let trains = self.config.heaviest_loss().weight(TermKind::Adversarial) > 0.0;
         self.discriminator.as_ref().filter(|_| trains)
     }
 
-    /// The weights of the terms of the loss.
+    /// The weights of the terms of the loss, until the first stage.
     pub fn weights(&self) -> Terms<f64> {
-        let mut weights = self.config.loss.weights().clone();
+        self.with_diversity(&self.config.loss)
+    }
+
+    /// The weights of each further stage, with the steps after which it begins, in their order.
+    pub fn stages(&self) -> Vec<(u64, Terms<f64>)> {
+        let losses = self.config.losses().into_iter().skip(1);
+        losses
+            .map(|(from, loss)| (from, self.with_diversity(&loss)))
+            .collect()
+    }
+
+    /// The weights of a loss, and of what has a section of its own.
+    fn with_diversity(&self, loss: &Loss) -> Terms<f64> {
+        let mut weights = loss.weights().clone();
         weights.set_some(
             TermKind::Diversity,
             self.config.diversity.map(|rule| rule.weight),

@@ -30,12 +30,15 @@ const FREE: [&str; 14] = [
 
 /// What a run is called, and where its data and weights lie: stored, but not compared, since digests tell whether they
 /// are the same. Weights that are drawn lie nowhere.
-const PLACES: [&str; 5] = [
+const PLACES: [&str; 8] = [
     "name",
     "data.train",
     "data.test",
     "encoder.weights",
     "comparator.weights",
+    "generator.weights",
+    "discriminator.weights",
+    "discriminator.network_weights",
 ];
 
 fn is_drawn(value: Option<&Value>) -> bool {
@@ -46,7 +49,7 @@ fn is_drawn(value: Option<&Value>) -> bool {
 
 /// What a key meant while it could be left out, or did not exist yet: a value that an earlier format lacks is this one,
 /// whatever the key's default has become since. A key that is added gets a line here, and no line is ever changed.
-const UNWRITTEN: [(&str, Default); 16] = [
+const UNWRITTEN: [(&str, Default); 25] = [
     ("encoder.normalize", Default::Word("none")),
     ("encoder.width", Default::Number(1.0)),
     ("generator.trunk", Default::Word("deepsim")),
@@ -63,6 +66,15 @@ const UNWRITTEN: [(&str, Default); 16] = [
     ("loss.tv", Default::Number(0.0)),
     ("encoder.tokens", Default::Word("patches")),
     ("comparator.tokens", Default::Word("patches")),
+    ("schedule.warmup", Default::Count(0)),
+    ("schedule.decay", Default::Word("none")),
+    ("schedule.min", Default::Number(0.0)),
+    ("ema.warmup", Default::Switch(false)),
+    ("discriminator.layers", Default::Count(3)),
+    ("discriminator.norm", Default::Word("batch")),
+    ("adversary.loss", Default::Word("cross-entropy")),
+    ("adversary.discriminator_from", Default::Count(0)),
+    ("adversary.generator_from", Default::Count(0)),
 ];
 
 /// The same for the optimisers of all networks.
@@ -159,7 +171,16 @@ impl Fixed {
         };
         let has_vaegan = self.values.keys().any(|key| key.starts_with("vaegan."));
         let begins = |section: &str| key.starts_with(section);
-        let adversarial = ["discriminator.", "optimizer.discriminator.", "gate."];
+        // A stage may weigh what weighs nothing at first.
+        if self.values.contains_key("stage") {
+            return begins("gate.") && has_vaegan;
+        }
+        let adversarial = [
+            "discriminator.",
+            "optimizer.discriminator.",
+            "adversary.",
+            "gate.",
+        ];
         (adversarial.into_iter().any(begins) && !weighs("loss.adv"))
             || (begins("gate.") && has_vaegan)
             || (begins("comparator.") && !weighs(&feature_term(key)))

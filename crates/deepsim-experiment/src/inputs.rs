@@ -35,6 +35,10 @@ impl Experiment {
             {
                 seen.push(path);
                 let help = source.help(path);
+                let key = match table {
+                    "discriminator" => "network_weights",
+                    _ => key,
+                };
                 missing.push(format!("- {table}.{key}: no file {}\n{help}", shown(path)));
             }
         }

@@ -16,6 +16,7 @@ pub use deepsim_files as files;
 pub mod fixed;
 mod folder;
 pub mod hash;
+pub mod initial;
 mod inputs;
 pub mod interrupt;
 pub mod measure;
@@ -31,7 +32,10 @@ pub mod source;
 pub mod suggest;
 pub mod upload;
 
-pub use checkpoint::{Checkpoint, ENCODER_FILE, Manifest, SCALE_FILE, Snapshot};
+pub use checkpoint::{
+    AVERAGED_ENCODER_FILE, AVERAGED_GENERATOR_FILE, Checkpoint, ENCODER_FILE, Manifest,
+    ModelWeights, SCALE_FILE, Snapshot,
+};
 pub use consent::{Consent, Permit};
 pub use error::ExperimentError;
 pub use evaluate::Clip;

@@ -10,7 +10,7 @@ use deepsim_nets::loss::{Term, Terms};
 use deepsim_nets::{FeatureNet, LearnedEncoder, Tap, Tokens};
 use tch::{Device, Tensor};
 
-use crate::checkpoint::{Checkpoint, ENCODER_FILE, by_section};
+use crate::checkpoint::{Checkpoint, ENCODER_FILE, ModelWeights, by_section};
 use crate::consent::{Allowed, Consent, Permit};
 use crate::error::{ExperimentError, Result};
 use crate::experiment::Experiment;
@@ -176,19 +176,11 @@ impl Perception {
         device: Device,
     ) -> Result<Perception> {
         let crop = i64::from(experiment.config.data.crop);
-        let seed = experiment.config.train.seed;
         let source = &experiment.encoder;
         let (mut networks, mut hash) = (Vec::new(), None);
-        let learned = |encoder| Encoder::Learned(Some(Box::new(encoder)));
-        let encoder = match (source, experiment.config.latent) {
-            (Source::Network(n), Some(spec)) => {
-                let net = n.load(device)?;
-                learned(LearnedEncoder::new(net, n.tap, spec, crop, seed, device)?)
-            }
-            (Source::VaeGan(v), Some(spec)) => {
-                learned(LearnedEncoder::vae_gan(v.width, spec, crop, seed, device)?)
-            }
-            (Source::Recorded(r), _) => {
+        let encoder = match (source, Perception::learning(experiment, device)?) {
+            (_, Some(encoder)) => Encoder::Learned(Some(Box::new(encoder))),
+            (Source::Recorded(r), None) => {
                 let recorded = Recorded::load(r, device)?;
                 Encoder::Recorded(Box::new(recorded), r.file.clone())
             }
@@ -196,7 +188,7 @@ impl Perception {
                 networks.push(deepest.unwrap_or(n).load(device)?);
                 Encoder::Tap(0, n.tap)
             }
-            (other, _) => {
+            (other, None) => {
                 let net = other.open(module, device)?;
                 net.probe(crop, Through::Values, device)?;
                 hash = net.own_hash().map(str::to_owned);
@@ -210,6 +202,26 @@ impl Perception {
             encoder_hash: hash.map_or_else(|| source.hash(), Ok)?,
             comparator_hash: String::new(),
             comparator_hashes: BTreeMap::new(),
+        })
+    }
+
+    /// The encoder of an experiment where it learns, with the weights that it begins with.
+    ///
+    /// # Errors
+    /// Missing, damaged or wrong weights.
+    pub fn learning(experiment: &Experiment, device: Device) -> Result<Option<LearnedEncoder>> {
+        let Some(spec) = experiment.config.latent else {
+            return Ok(None);
+        };
+        let crop = i64::from(experiment.config.data.crop);
+        let seed = experiment.config.train.seed;
+        Ok(match &experiment.encoder {
+            Source::Network(n) => {
+                let net = n.load(device)?;
+                Some(LearnedEncoder::new(net, n.tap, spec, crop, seed, device)?)
+            }
+            Source::VaeGan(v) => Some(LearnedEncoder::vae_gan(v.width, spec, crop, seed, device)?),
+            _ => None,
         })
     }
 
@@ -250,17 +262,17 @@ impl Perception {
         }
     }
 
-    /// Takes from a checkpoint what the encoder has learned there, or the scale of recorded features.
-    /// Nothing for frozen encoders.
+    /// Takes from a checkpoint what the encoder has learned there, in the weights that are asked for, or the scale of
+    /// recorded features. Nothing for frozen encoders.
     ///
     /// # Errors
     /// A damaged checkpoint.
-    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+    pub fn restore(&mut self, checkpoint: &Checkpoint, weights: ModelWeights) -> Result<()> {
         match &mut self.encoder {
             Encoder::Recorded(recorded, _) => recorded.set_scale(Scale::of(checkpoint)?),
             Encoder::Learned(Some(learned)) => {
                 let origin = shown(&checkpoint.path);
-                let values = checkpoint.tensors(ENCODER_FILE)?;
+                let values = checkpoint.tensors(checkpoint.stem(ENCODER_FILE, weights))?;
                 learned
                     .params()
                     .handles()

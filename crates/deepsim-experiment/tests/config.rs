@@ -3,28 +3,15 @@
 // The leave that clippy.toml gives tests ends at their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod parsing;
+
 use std::path::Path;
 
 use deepsim_experiment::config;
 use deepsim_experiment::{Experiment, ExperimentError};
 use deepsim_nets::FeatureShape;
-use deepsim_nets::loss::TermKind;
-
-fn quickstart() -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/quickstart.toml");
-    std::fs::read_to_string(file).unwrap()
-}
-
-fn parse(text: &str, sets: &[&str]) -> Result<Experiment, ExperimentError> {
-    let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
-    Experiment::parse(text, Path::new("x.toml"), &sets)
-}
-
-fn message(text: &str, sets: &[&str]) -> String {
-    let error = parse(text, sets).unwrap_err();
-    assert_eq!(error.exit_code(), 2);
-    error.to_string()
-}
+use deepsim_nets::loss::{Term, TermKind};
+use parsing::{message, parse, quickstart};
 
 #[test]
 fn every_committed_experiment_is_valid() {
@@ -240,10 +227,78 @@ fn impossible_values_name_their_key() {
         ("name=../up", "name"),
         ("schedule.halve_at=[5, 3]", "schedule.halve_at"),
         ("generator.width=0", "generator"),
+        ("generator.weights=", "generator.weights"),
+        ("discriminator.weights=", "discriminator.weights"),
+        ("optimizer.generator.clip=0", "optimizer.generator.clip"),
+        ("schedule.decay=cosine", "schedule.until"),
+        ("schedule.until=5", "schedule.until"),
+        ("schedule.min=0.1", "schedule.min"),
+        ("schedule.min=2", "schedule.min"),
+        ("ema.decay=1", "ema.decay"),
+        ("stage=[{from=0,loss={img=1.0}}]", "stage.from"),
+        (
+            "stage=[{from=5,loss={img=1.0}},{from=5,loss={img=2.0}}]",
+            "stage.from",
+        ),
+        (
+            "stage=[{from=5,loss={img=1.0}},{from=4,loss={img=2.0}}]",
+            "stage.from",
+        ),
+        ("stage=[{from=5,loss={}}]", "stage.loss"),
+        ("stage=[{from=5,loss={nothing=1}}]", "stage.loss.nothing"),
+        (
+            "stage=[{from=5,loss={diversity=1}}]",
+            "stage.loss.diversity",
+        ),
+        ("stage=[{from=5,loss={img=-1}}]", "stage.loss.img"),
+        ("stage=[{from=5,loss={feat=0,adv=0,img=0}}]", "stage.loss"),
+        (
+            "stage=[{from=5,loss={feat={deep=1}}}]",
+            "stage.loss.feat.deep",
+        ),
+        ("stage=[{from=5,loss={kl=1}}]", "loss.kl"),
     ] {
         let text = message(&quickstart(), &[set]);
         assert!(text.contains(&format!("`{key}`")), "{set}: {text}");
     }
+}
+
+/// A term that weighs something in a later stage alone needs what it needs from the beginning.
+#[test]
+fn a_stage_needs_the_sections_of_its_terms() {
+    let text = quickstart();
+    let without = |section: &str| {
+        let from = text.find(&format!("[{section}]")).unwrap();
+        let to = from + 1 + text[from + 1..].find("\n[").unwrap();
+        format!("{}{}", &text[..from], &text[to..])
+    };
+    for (term, section) in [("adv", "discriminator"), ("feat", "comparator")] {
+        let (off, stage) = (
+            format!("loss.{term}=0"),
+            format!("stage=[{{from=9,loss={{{term}=1}}}}]"),
+        );
+        let incomplete = without(section);
+        parse(&incomplete, &[&off]).unwrap();
+        let said = message(&incomplete, &[&off, &stage]);
+        assert!(said.contains(&format!("`{section}` is missing")), "{said}");
+        // With it, it takes part.
+        let staged = parse(&text, &[&off, &stage]).unwrap();
+        assert!(staged.trained_discriminator().is_some());
+        assert_eq!(staged.compared().count(), 1);
+        let stages = staged.stages();
+        let [(from, weights)] = stages.as_slice() else {
+            panic!("one stage");
+        };
+        let kind = Term::of_key(term).unwrap().kind();
+        assert_eq!((*from, weights.weight(kind)), (9, 1.0));
+        assert_eq!(staged.weights().weight(kind), 0.0);
+    }
+    let all = |experiment: &Experiment| experiment.to_toml().unwrap();
+    let staged = parse(&text, &["stage=[{from=9,loss={adv=1.5}}]"]).unwrap();
+    let again = parse(&all(&staged), &[]).unwrap();
+    assert_eq!(again.config, staged.config);
+    // Nothing is written of what is not there.
+    assert!(!all(&parse(&text, &[]).unwrap()).contains("stage"));
 }
 
 /// The other sources of features have keys of their own, and none of a network's.

@@ -79,6 +79,7 @@ fn write() {
         files: BTreeMap::new(),
         digest: None,
         framing: None,
+        initial: BTreeMap::new(),
         held_out_overlap: None,
     };
     let snapshot = Snapshot {

@@ -11,13 +11,18 @@ use deepsim_experiment::config::schema;
 use serde_json::{Map, Value};
 
 /// Tables in the order of the page; tables of one form stand together.
-const TABLES: [&[&str]; 15] = [
+const TABLES: [&[&str]; 21] = [
     &[""],
     &["data"],
     &["encoder", "comparator"],
     &["latent"],
     &["generator"],
     &["discriminator"],
+    &["adversary"],
+    &["adversary.adaptive"],
+    &["adversary.r1"],
+    &["adversary.lecam"],
+    &["adversary.augment"],
     &["vaegan"],
     &["diversity"],
     &["loss"],
@@ -29,6 +34,7 @@ const TABLES: [&[&str]; 15] = [
         "optimizer.encoder",
     ],
     &["schedule"],
+    &["ema"],
     &["gate"],
     &["train"],
 ];
@@ -104,7 +110,7 @@ fn page() -> String {
          each: `loss.feat = { NAME = 0.01, OTHER = 0.002 }`, or `--set loss.feat.NAME=0.01`. Networks with the same weights \
          share a pass.\n\n\
          A section is needed only where its term weighs something: `[comparator]` where `loss.feat` is above 0; \
-         `[discriminator]`, `optimizer.discriminator` and `[gate]` where `loss.adv` is.\n\n\
+         `[discriminator]`, `optimizer.discriminator` and `[gate]` where `loss.adv` is, at first or in a `[[stage]]`.\n\n\
          `--set KEY=VALUE` overrides a key from the command line, such as `--set train.steps=100`.\n\n\
          Editors with support for TOML complete and check keys by `experiments/experiment.schema.json`, which the first \
          line of each experiment names.\n",

@@ -154,6 +154,31 @@ impl FeatureNet {
         Ok((self, params))
     }
 
+    /// Handles of the weights by name, none of which trains, for a network that is part of another.
+    ///
+    /// # Errors
+    /// A network with batch normalisation, whose statistics are part of its convolutions here.
+    pub(crate) fn frozen(&self, prefix: &str) -> Result<Params> {
+        let mut params = Params::default();
+        for ((_, op), layer) in self.rows.iter().zip(&self.layers) {
+            if op.is_folded() {
+                return Err(NetError::Spec(format!(
+                    "{} cannot be a discriminator's network: its batch normalisation is folded into its convolutions",
+                    self.net.name
+                )));
+            }
+            for ((name, _), tensor) in op.tensors().into_iter().zip(layer.tensors()) {
+                params.push(Param {
+                    name: format!("{prefix}{name}"),
+                    tensor: tensor.shallow_clone(),
+                    trains: false,
+                    decays: false,
+                });
+            }
+        }
+        Ok(params)
+    }
+
     /// Converts the weights to fp64, in place, to measure the effect of rounding.
     ///
     /// # Errors

@@ -9,6 +9,8 @@
 //! - **Caffe**: blue, green, red, 0–255 minus the mean (104, 117, 123). What the generator puts
 //!   out and what CaffeNet and the discriminator take. [`images`] converts.
 
+pub mod augment;
+mod clip;
 pub mod discriminator;
 pub mod error;
 pub mod features;
@@ -25,14 +27,17 @@ pub mod precision;
 pub mod sides;
 pub mod zoo;
 
+pub use augment::{AugmentDraws, DiffAugment};
 pub use deepsim_aten::{
     AtenError, AutocastGuard, Bf16Code, CAPABILITY_VARIABLE, Capability, CudaLoad, CudnnChoice,
     GroupError, Precision, ProcessGroup, Rendezvous, Tf32, allow_winograd, bf16_code, capability,
     cuda_peak, fit_threads, flush_denormals, forget_cuda_peak, in_turns, keep_memory,
     load_cuda as load_cuda_libraries, over_group, pinned, set_cudnn_choice, set_tf32, sum_in_order,
-    take_failure, torch_version,
+    take_failure, torch_version, without_winograd,
 };
-pub use discriminator::{Architecture, Discriminator, DiscriminatorSpec, FeatureBranch};
+pub use discriminator::{
+    Architecture, Discriminator, DiscriminatorSpec, FeatureBranch, PatchNorm, Taps,
+};
 pub use error::NetError;
 pub use features::FeatureNet;
 pub use generator::{Generator, GeneratorSpec, Trunk};
@@ -41,7 +46,7 @@ pub use layers::mode::Mode;
 pub use layers::shape::FeatureShape;
 pub use layers::tap::{Tap, Tokens};
 pub use learned::{Code, LatentSpec, LearnedEncoder, Posterior};
-pub use loss::{PixelDistance, Reduction};
+pub use loss::{AdversarialLoss, PixelDistance, Reduction};
 pub use optim::{Adam, AdamOptions, Rule};
 pub use params::{Param, Params};
 pub use zoo::{NETS, Net, NetKind};

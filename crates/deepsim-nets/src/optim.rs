@@ -1,10 +1,11 @@
-//! Adam, and RMSProp as its relative, with state that a checkpoint can hold.
+//! Adam, and its relatives AdamW and RMSProp, with state that a checkpoint can hold.
 
 use deepsim_aten::{AdamParameters, fused_adam};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use crate::clip::clip_norm_;
 use crate::error::{NetError, Result};
 use crate::params::{NamedTensors, Param, Params, check_exact};
 
@@ -15,6 +16,9 @@ pub enum Rule {
     /// Kingma & Ba: both moments, corrected for their beginning at zero.
     #[default]
     Adam,
+    /// Loshchilov & Hutter, as in PyTorch: Adam whose decay is apart from the gradient: a weight that decays first loses
+    /// lr·weight_decay of itself.
+    AdamW,
     /// Tieleman & Hinton, as in PyTorch: v = β₂·v + (1 − β₂)·g², a step of lr·g/(√v + ε); no first moment
     /// (`beta1` must be 0) and no correction.
     RmsProp,
@@ -26,11 +30,12 @@ impl Rule {
     }
 }
 
-/// Hyper-parameters of Adam (Kingma & Ba) or RMSProp, as experiment files name them.
+/// Hyper-parameters of Adam (Kingma & Ba), AdamW or RMSProp, as experiment files name them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdamOptions {
-    /// "adam" (if left out), or "rmsprop": then `beta2` is its decay, and `beta1` must be 0.
+    /// "adam" (if left out); "adamw", whose decay is apart from the gradient; or "rmsprop": then `beta2` is its decay, and
+    /// `beta1` must be 0.
     #[serde(default, skip_serializing_if = "Rule::is_adam")]
     pub rule: Rule,
     /// Learning rate before the schedule.
@@ -41,8 +46,13 @@ pub struct AdamOptions {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// L2 decay in the gradient, for the weights that decay.
+    /// L2 decay in the gradient, for the weights that decay; "adamw": what they lose of themselves at each step, times the
+    /// learning rate.
     pub weight_decay: f64,
+    /// Largest norm of the gradients of all of the network's weights together (of all micro-batches and processes):
+    /// longer gradients are shortened to it before the step. If left out, none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
 }
 
 /// The moments (both, or RMSProp's one) and the step counter of one network. The counter is the network's own: it
@@ -86,7 +96,7 @@ impl Adam {
             options,
             names: trained.iter().map(|p| p.name.clone()).collect(),
             m: match options.rule {
-                Rule::Adam => zeros()?,
+                Rule::Adam | Rule::AdamW => zeros()?,
                 Rule::RmsProp => Vec::new(),
             },
             v: zeros()?,
@@ -114,7 +124,7 @@ impl Adam {
     }
 
     /// One update of `params` with the learning rate multiplied by `schedule`; `grads` are in
-    /// the order of [`Params::trained`].
+    /// the order of [`Params::trained`]. Where they are to be clipped they are shortened in place first.
     ///
     /// # Errors
     /// Another number of gradients than weights, or what libtorch refuses.
@@ -127,6 +137,9 @@ impl Adam {
                 trained.len(),
                 grads.len()
             )));
+        }
+        if let Some(most) = self.options.clip {
+            clip_norm_(&trained, grads, most)?;
         }
         if self.options.rule == Rule::RmsProp {
             self.rms_prop(&trained, grads, schedule)?;
@@ -154,6 +167,7 @@ impl Adam {
                 beta2: o.beta2,
                 eps: o.eps,
                 weight_decay: if decays { o.weight_decay } else { 0.0 },
+                decoupled: o.rule == Rule::AdamW,
             };
             let (g, m, v, s) = (pick(grads), pick(&self.m), pick(&self.v), pick(&self.steps));
             fused_adam(&group, &g, &m, &v, &s, with)?;
@@ -260,6 +274,7 @@ mod tests {
         beta2: 0.999,
         eps: 1e-8,
         weight_decay: 1.0,
+        clip: None,
     };
 
     #[test]
@@ -273,6 +288,25 @@ mod tests {
         assert_eq!(first("frozen"), 1.0);
         assert!((first("b") - 0.9).abs() < 1e-6);
         assert_eq!(adam.count(), 1);
+    }
+
+    #[test]
+    fn the_decay_of_adam_w_is_apart_from_the_gradient() {
+        let params = params();
+        let options = AdamOptions {
+            rule: Rule::AdamW,
+            ..OPTIONS
+        };
+        let mut adam = Adam::new(&params, options).unwrap();
+        let one = || Tensor::ones([3], (Kind::Float, Device::Cpu));
+        adam.step(&params, &[one(), one()], 0.5).unwrap();
+        let first = |n| params.get(n).unwrap().double_value(&[0]);
+        // A first step is as long as the rate, whatever the gradient; `b` loses 0.05 of itself before.
+        assert!((first("a") - 0.95).abs() < 1e-6);
+        assert!((first("b") - 0.9).abs() < 1e-6);
+        let moments: NamedTensors = adam.state("g").into_iter().collect();
+        // Adam would have 2 for a gradient.
+        assert!((moments["g.m.b"].double_value(&[0]) - 0.1).abs() < 1e-7);
     }
 
     #[test]

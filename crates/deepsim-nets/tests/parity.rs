@@ -21,12 +21,13 @@ use common::{
     assert_rounding_alone, gradients,
 };
 use deepsim_nets::images::{caffe_to_rgb, clip_caffe, rgb_to_caffe};
+use deepsim_nets::loss::penalties;
 use deepsim_nets::loss::terms::total_variation;
-use deepsim_nets::loss::{Label, cross_entropy, diversity, squared_distance};
+use deepsim_nets::loss::{AdversarialLoss, Label, cross_entropy, diversity, squared_distance};
 use deepsim_nets::metrics::normalised_error;
 use deepsim_nets::{
-    Adam, AdamOptions, Discriminator, DiscriminatorSpec, FeatureBranch, FeatureShape, Generator,
-    GeneratorSpec, Mode, Param, Params, Reduction, Trunk,
+    Adam, AdamOptions, Architecture, Discriminator, DiscriminatorSpec, FeatureBranch, FeatureShape,
+    Generator, GeneratorSpec, Mode, NetKind, Param, Params, PatchNorm, Reduction, Rule, Tap, Trunk,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -63,7 +64,7 @@ fn the_reference_agrees_with_the_published_facts() {
     let printed = common::selftest();
     assert_eq!(
         printed.lines().filter(|l| l.starts_with("ok ")).count(),
-        13,
+        15,
         "{printed}"
     );
 }
@@ -278,6 +279,65 @@ fn discriminator_with_the_feature_branch() {
     });
 }
 
+/// In evaluation; batch statistics and power iterations are part of the iterations that the training crate holds.
+#[test]
+fn discriminators_of_patches() {
+    for (name, norm) in [
+        ("batch", PatchNorm::Batch),
+        ("none", PatchNorm::None),
+        ("spectral", PatchNorm::Spectral),
+    ] {
+        let case = format!("patchgan --batch 2 --crop 40 --layers 2 --width 0.25 --norm {name}");
+        let r = Reference::run(&case);
+        assert_parity(&case, &r, &|kind| {
+            let spec = DiscriminatorSpec {
+                crop: 40,
+                features: FeatureBranch::Off,
+                architecture: Architecture::PatchGan {
+                    layers: 2,
+                    width: 0.25,
+                    norm,
+                },
+            };
+            let mut d = Discriminator::new(spec, 0, Device::Cpu).unwrap();
+            d.params_mut()
+                .copy_from(&r.group("w/"), "the discriminator", "reference")
+                .unwrap();
+            take(d.params(), kind);
+            let x = r.leaf("x", kind);
+            let caffe = rgb_to_caffe(&x).unwrap();
+            let y = d.forward(&caffe, None, Mode::Evaluation).unwrap();
+            trained(&r, d.params(), &x, &y)
+        });
+    }
+}
+
+#[test]
+fn heads_on_a_frozen_network() {
+    let case = "heads --batch 2 --crop 64 --tap relu1,relu3";
+    let r = Reference::run(case);
+    assert_parity(case, &r, &|kind| {
+        let taps = vec![Tap::Relu1, Tap::Relu3].try_into().unwrap();
+        let spec = DiscriminatorSpec {
+            crop: 64,
+            features: FeatureBranch::Off,
+            architecture: Architecture::Heads {
+                net: NetKind::AlexNet,
+                taps,
+            },
+        };
+        let mut d = Discriminator::new(spec, 0, Device::Cpu).unwrap();
+        d.params_mut()
+            .copy_from(&r.group("w/"), "the discriminator", "reference")
+            .unwrap();
+        take(d.params(), kind);
+        let x = r.leaf("x", kind);
+        let caffe = rgb_to_caffe(&x).unwrap();
+        let y = d.forward(&caffe, None, Mode::Training).unwrap();
+        trained(&r, d.params(), &x, &y)
+    });
+}
+
 /// Why sides are imposed: a single value on its other side moves a gradient by more than is allowed, and
 /// two correct computations may differ in that.
 #[test]
@@ -343,6 +403,32 @@ fn loss_terms_under_every_reduction() {
         check(&format!("{name}/diversity"), "img_a", &|a| {
             diversity([a, &r.get("img_b").to_kind(a.kind())], noises, limit, how).unwrap()
         });
+        for game in [
+            AdversarialLoss::CrossEntropy,
+            AdversarialLoss::NonSaturating,
+            AdversarialLoss::Hinge,
+            AdversarialLoss::LeastSquares,
+        ] {
+            let key = |term: &str| format!("{name}/{}/{term}", game.name());
+            check(&key("adv"), "fake_map", &|l| {
+                game.generating(l, how).unwrap()
+            });
+            for (term, input, label) in [
+                ("d_real", "real_map", Label::Real),
+                ("d_fake", "fake_map", Label::Fake),
+            ] {
+                check(&key(term), input, &|l| {
+                    game.discriminating(l, label, how).unwrap()
+                });
+            }
+        }
+        check(&format!("{name}/lecam"), "fake_map", &|fake| {
+            let real = r.get("real_map").to_kind(fake.kind());
+            penalties::lecam([&real, fake], [0.3, -0.4], how).unwrap()
+        });
+        check(&format!("{name}/r1"), "gradient", &|gradient| {
+            penalties::r1(gradient, how).unwrap()
+        });
     }
 }
 
@@ -354,6 +440,7 @@ fn adam_options(r: &Reference) -> AdamOptions {
         beta2: 0.999,
         eps: 1e-8,
         weight_decay: r.meta("weight_decay").parse().unwrap(),
+        clip: None,
     }
 }
 
@@ -361,8 +448,30 @@ fn adam_options(r: &Reference) -> AdamOptions {
 /// both moments.
 #[test]
 fn twenty_adam_steps_with_the_default_epsilon() {
-    let r = Reference::run("adam");
-    assert_eq!(adam_options(&r).eps, 1e-8);
+    twenty_steps("adam", Rule::Adam, None);
+}
+
+#[test]
+fn twenty_steps_of_adam_w() {
+    twenty_steps("adam --rule adamw --weight-decay 0.5", Rule::AdamW, None);
+}
+
+#[test]
+fn twenty_steps_along_gradients_that_are_clipped() {
+    let case = "adam --rule adamw --weight-decay 0.5 --clip 1.5";
+    let clipped = twenty_steps(case, Rule::AdamW, Some(1.5)).numbers("clipped")[0];
+    // Some are longer than that, and some shorter.
+    assert!((1..20).contains(&clipped), "{clipped}");
+}
+
+fn twenty_steps(case: &str, rule: Rule, clip: Option<f64>) -> Reference {
+    let r = Reference::run(case);
+    let options = AdamOptions {
+        rule,
+        clip,
+        ..adam_options(&r)
+    };
+    assert_eq!(options.eps, 1e-8);
     let run = |kind| {
         let mut params = Params::default();
         for i in 0..3 {
@@ -373,10 +482,10 @@ fn twenty_adam_steps_with_the_default_epsilon() {
                 decays: true,
             });
         }
-        let mut adam = Adam::new(&params, adam_options(&r)).unwrap();
+        let mut adam = Adam::new(&params, options).unwrap();
         for t in 0..20 {
             let grads: Vec<Tensor> = (0..3)
-                .map(|i| r.get(&format!("grad/{t}/{i}")).to_kind(kind))
+                .map(|i| r.get(&format!("grad/{t}/{i}")).to_kind(kind).copy())
                 .collect();
             adam.step(&params, &grads, 1.0).unwrap();
         }
@@ -393,7 +502,7 @@ fn twenty_adam_steps_with_the_default_epsilon() {
             }));
         values
     };
-    let (_, mut own) = assert_rounding_alone("Adam", &run);
+    let (_, mut own) = assert_rounding_alone(case, &run);
     let weights = own
         .outputs
         .iter()
@@ -405,7 +514,8 @@ fn twenty_adam_steps_with_the_default_epsilon() {
         })
         .collect();
     own.add("movement", moved);
-    assert_reference("Adam", &r, &own);
+    assert_reference(case, &r, &own);
+    r
 }
 
 #[test]

@@ -6,6 +6,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody reads: `deepsim_data::terminal`
 
 mod at_work;
+mod averages;
 mod end;
 pub mod error;
 mod follow;
@@ -19,6 +20,7 @@ mod reducer;
 mod reports;
 mod request;
 mod save;
+pub mod schedule;
 pub mod signals;
 pub mod state;
 pub mod train;

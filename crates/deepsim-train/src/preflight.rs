@@ -22,7 +22,7 @@ use tch::Device;
 use crate::error::Result;
 use crate::method::Slice;
 use crate::observe::metrics_log::{self, Means};
-use crate::precision::{advice, set_products};
+use crate::precision::{advice, is_open, set_products};
 use crate::ranks::Ranks;
 use crate::reports::{SHEET, is_evaluated};
 use crate::request::Request;
@@ -105,6 +105,9 @@ pub(crate) fn prepare(
     perception.try_batches(&sizes, crop(experiment), device)?;
     perception.prepare(&data, &test)?;
     let mut state = State::new(experiment, perception.take_learned(), device)?;
+    let goes_on = matches!(claimed, Some((_, Start::From(_))));
+    let begin = || state.begin_with_weights(experiment);
+    let initial = (!goes_on).then(begin).transpose()?;
     let (run, start) = match claimed {
         Some(claimed) => claimed,
         None => claim()?,
@@ -112,11 +115,13 @@ pub(crate) fn prepare(
     run.check_space(experiment, state.checkpoint_bytes())?;
     let mut manifest = describe(experiment, &perception, &data, &test)?;
     manifest.held_out_overlap = shared.as_ref().map(Vec::len);
+    manifest.initial = initial.unwrap_or_default();
     let counters = match start {
         Start::Finished(step) => return Ok(Ready::Finished(step)),
         Start::Zero => None,
         Start::From(checkpoint) => {
             same_inputs(run.path(), &manifest, &checkpoint.manifest)?;
+            manifest.initial.clone_from(&checkpoint.manifest.initial);
             manifest.seconds = checkpoint.manifest.seconds;
             Some(state.restore(&checkpoint)?)
         }
@@ -555,12 +560,12 @@ fn not_held_out(shared: usize, of: usize) -> Option<String> {
     ))
 }
 
-/// What the checkpoint says that a run goes on from, where it has recorded the hashes of TorchScript modules.
+/// What the checkpoint says that a run goes on from, where it decides on modules to run, or on arithmetic that is left open.
 ///
 /// # Errors
 /// Those of [`Checkpoint::newest`].
 pub(crate) fn recorded(experiment: &Experiment, request: &Request) -> Result<Option<Manifest>> {
-    if !experiment.needs_consent() || request.intent == Intent::Fresh {
+    if !(experiment.needs_consent() || is_open(experiment)) || request.intent == Intent::Fresh {
         return Ok(None);
     }
     let newest = Checkpoint::newest(&request.out.join("checkpoints"))?;

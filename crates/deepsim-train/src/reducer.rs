@@ -11,13 +11,16 @@ use tch::{Kind, Tensor};
 use crate::method::Sums;
 use crate::method::gradients::{Gradients, Player};
 
+/// A network, and whether of its gradients those of the adversarial term alone.
+type Whose = (Player, bool);
+
 /// The buffers of the networks that train.
 #[derive(Debug, Default)]
 pub(crate) struct Reducer {
     /// Whether gradients are exchanged in bf16.
     in_bf16: Cell<bool>,
-    /// One for each network, made when its first gradients come.
-    buffers: RefCell<Vec<(Player, Buckets)>>,
+    /// One for each network, made when its first gradients come; another for those of the adversarial term alone.
+    buffers: RefCell<Vec<(Whose, Buckets)>>,
 }
 
 impl Reducer {
@@ -40,7 +43,7 @@ impl Reducer {
         let mut used = Vec::new();
         for gradients in &sums.gradients {
             if let Some(layout) = self.layout(gradients) {
-                let at = prepared(&mut buffers, gradients.player, layout)?;
+                let at = prepared(&mut buffers, gradients.whose(), layout)?;
                 buffers[at].1.take(&gradients.tensors)?;
                 used.push(at);
             }
@@ -88,13 +91,13 @@ impl Reducer {
 
 /// The place of a network's buffer among those that there are; it is made, or made anew, where none fits.
 fn prepared(
-    buffers: &mut Vec<(Player, Buckets)>,
-    player: Player,
+    buffers: &mut Vec<(Whose, Buckets)>,
+    own: Whose,
     layout: Layout,
 ) -> Result<usize, AtenError> {
-    let known = buffers.iter().position(|(whose, _)| *whose == player);
+    let known = buffers.iter().position(|(whose, _)| *whose == own);
     let Some(at) = known else {
-        buffers.push((player, Buckets::new(layout)?));
+        buffers.push((own, Buckets::new(layout)?));
         return Ok(buffers.len() - 1);
     };
     if *buffers[at].1.layout() != layout {
@@ -159,7 +162,7 @@ mod tests {
         let place = |g: &Gradients| {
             let mut buffers = reducer.buffers.borrow_mut();
             let layout = reducer.layout(g).unwrap();
-            let at = prepared(&mut buffers, g.player, layout).unwrap();
+            let at = prepared(&mut buffers, g.whose(), layout).unwrap();
             buffers[at].1.places()[0].data_ptr()
         };
         let generator = gradients(Player::Generator, &[&[2, 3], &[3]]);
@@ -167,9 +170,13 @@ mod tests {
         let (first, other) = (place(&generator), place(&encoder));
         assert_ne!(first, other);
         assert_eq!((place(&generator), place(&encoder)), (first, other));
+        let ones = || Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
+        let adversarial = Gradients::of_adversarial(Player::Generator, vec![ones()]);
+        assert_ne!(place(&adversarial), first);
+        assert_eq!(place(&generator), first);
         place(&gradients(Player::Generator, &[&[7]]));
         assert_eq!(place(&encoder), other);
-        assert_eq!(reducer.buffers.borrow().len(), 2);
+        assert_eq!(reducer.buffers.borrow().len(), 3);
         assert!(reducer.layout(&gradients(Player::Encoder, &[])).is_none());
     }
 

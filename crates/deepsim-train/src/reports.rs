@@ -86,7 +86,7 @@ pub(crate) struct Shown<'a> {
 
 impl Shown<'_> {
     fn networks(&self) -> Networks<'_> {
-        self.perception.with(self.state.learned())
+        self.perception.with(self.state.shown_encoder())
     }
 
     fn augment(&self) -> Augment {
@@ -100,7 +100,8 @@ impl Shown<'_> {
         let images = deepsim_data::eval_batch(self.test, &shown, &self.augment())?;
         let x = to_caffe(&images, self.device)?;
         let features = held_out_features(self.networks(), self.test, &shown, &x)?;
-        let y = decode(&self.state.generator, &features, Clip::Displayable)?;
+        let generator = self.state.shown_generator();
+        let y = decode(generator, &features, Clip::Displayable)?;
         let png = sheet::rows(&[&x, &y])?;
         let folder = self.run.join("samples");
         let name = checkpoint::directory_name(self.state.step);
@@ -117,7 +118,7 @@ impl Shown<'_> {
             self.test,
             &self.augment(),
             self.networks(),
-            &self.state.generator,
+            self.state.shown_generator(),
             self.experiment.config.train.eval_images,
             Clip::Displayable,
             self.device,

@@ -3,18 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deepsim_data::terminal::path as shown;
-use deepsim_experiment::{Checkpoint, ENCODER_FILE, Experiment, Snapshot};
+use deepsim_experiment::source::Source;
+use deepsim_experiment::{Checkpoint, ENCODER_FILE, Experiment, Snapshot, config};
 use deepsim_nets::params::{NamedTensors, Params};
 use deepsim_nets::{Adam, Discriminator, Generator, LearnedEncoder, NetError};
 use tch::{Device, Tensor};
 use tracing::trace_span;
 
+use crate::averages::Averages;
 use crate::error::{Result, TrainError};
 use crate::method::gate::Gate;
 use crate::method::gradients::{Gradients, Player};
+use crate::method::sides::Sides;
+use crate::schedule::rate;
 
 /// Begins the names of counters that mark an image as left out.
 const QUARANTINED: &str = "quarantined.";
+/// Names of the counters that hold LeCAM's averages, the bits of fp64.
+const SCORES: [&str; 2] = ["lecam.real", "lecam.generated"];
 
 /// Everything that affects the next step. Randomness and the position in the data are pure
 /// functions of the seed and `step`; nothing else is hidden anywhere.
@@ -34,10 +40,14 @@ pub struct State {
     pub adam_d: Option<Adam>,
     /// Which networks the next iteration updates.
     pub gate: Gate,
+    /// LeCAM's averages of the discriminator's scores; none before the first.
+    pub scores: Option<Sides<f64>>,
     /// How often all learning rates were halved because a number was not finite.
     pub halvings: u64,
-    /// Updates of a network after which its learning rate halves.
-    pub halve_at: Vec<u64>,
+    /// How the learning rates change.
+    pub schedule: config::Schedule,
+    /// Averages of the weights of generator and encoder, where the experiment has `[ema]`.
+    pub averages: Option<Averages>,
     /// Images that were left out as corrupt, by index: their budget is the run's.
     pub quarantined: BTreeSet<usize>,
 }
@@ -69,7 +79,11 @@ impl State {
         let (discriminator, adam_d) =
             match (experiment.trained_discriminator(), options.discriminator) {
                 (Some(spec), Some(options)) => {
-                    let discriminator = Discriminator::new(spec.clone(), seed, device)?;
+                    let source = experiment.discriminator_network.as_ref();
+                    let network = source.and_then(Source::network);
+                    let network = network.map(|network| network.load(device)).transpose()?;
+                    let discriminator =
+                        Discriminator::with_network(spec.clone(), network, seed, device)?;
                     let adam = Adam::new(discriminator.params(), options)?;
                     (Some(discriminator), Some(adam))
                 }
@@ -87,27 +101,71 @@ impl State {
             }
             _ => None,
         };
+        let learned = encoder.as_ref().map(|encoder| &encoder.params);
+        let averages = Averages::new(experiment, &generator, learned, device)?;
         Ok(State {
             step: 0,
+            averages,
             adam_g: Adam::new(generator.params(), options.generator)?,
             adam_d,
             encoder,
             generator,
             discriminator,
             gate: Gate::open(),
+            scores: None,
             halvings: 0,
-            halve_at: experiment.config.schedule.halve_at.clone(),
+            schedule: experiment.config.schedule.clone(),
             quarantined: BTreeSet::new(),
         })
     }
 
-    /// Size of a checkpoint of this state in bytes: weights and both moments, f32.
+    /// Puts the weights into the networks that the experiment says they begin with, before the first step. Gives the
+    /// blake3 of each file, by the key that names it.
+    ///
+    /// # Errors
+    /// Files that are gone or damaged, and weights of another network, each difference in one error.
+    pub fn begin_with_weights(
+        &mut self,
+        experiment: &Experiment,
+    ) -> Result<BTreeMap<String, String>> {
+        let mut hashes = BTreeMap::new();
+        if let Some(initial) = experiment.initial_generator()? {
+            let params = self.generator.params_mut();
+            params.copy_from(&initial.values, "the generator", &initial.origin)?;
+            hashes.insert(initial.key.to_owned(), initial.hash);
+        }
+        if let Some(discriminator) = &mut self.discriminator
+            && let Some(initial) = experiment.initial_discriminator()?
+        {
+            let params = discriminator.params_mut();
+            params.copy_from(&initial.values, "the discriminator", &initial.origin)?;
+            hashes.insert(initial.key.to_owned(), initial.hash);
+        }
+        self.begin_averages()?;
+        Ok(hashes)
+    }
+
+    /// Lets the averages begin with the weights as they are.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn begin_averages(&self) -> Result<()> {
+        let encoder = self.encoder.as_ref().map(|encoder| &encoder.params);
+        match &self.averages {
+            Some(averages) => averages.begin(&self.generator, encoder),
+            None => Ok(()),
+        }
+    }
+
+    /// Size of a checkpoint of this state in bytes: weights, both moments and averages, f32.
     pub fn checkpoint_bytes(&self) -> u64 {
         let encoder = self.encoder.as_ref().map_or(0, |e| e.params.count());
         let discriminator = self.discriminator.as_ref();
         let discriminator = discriminator.map_or(0, |d| d.params().count());
         let values = self.generator.params().count() + discriminator + encoder;
-        3 * 4 * values as u64
+        let averages = self.averages.iter().flat_map(Averages::files);
+        let averages: usize = averages.map(|(_, params, _)| params.count()).sum();
+        4 * (3 * values + averages) as u64
     }
 
     /// The encoder that learns, where one does.
@@ -115,7 +173,22 @@ impl State {
         self.encoder.as_ref().map(|encoder| &encoder.network)
     }
 
-    /// Changes a network along its gradients. No weight changes anywhere else.
+    /// The generator that evaluations and sample sheets see: the averaged one, where there is one.
+    pub fn shown_generator(&self) -> &Generator {
+        let averages = self.averages.as_ref();
+        averages.map_or(&self.generator, Averages::generator)
+    }
+
+    /// The same of the encoder, where one learns.
+    pub fn shown_encoder(&self) -> Option<&LearnedEncoder> {
+        match &self.averages {
+            Some(averages) => averages.encoder(),
+            None => self.learned(),
+        }
+    }
+
+    /// Changes a network along its gradients, and its average with it. No weight changes anywhere else. Gradients that are
+    /// to be clipped are shortened in place.
     ///
     /// # Errors
     /// What libtorch refuses; gradients of an encoder where none learns.
@@ -138,8 +211,12 @@ impl State {
                 None => return Err(NetError::Spec("no encoder learns here".to_owned()).into()),
             },
         };
-        let rate = rate(halvings, &self.halve_at, adam.count());
-        Ok(adam.step(params, &gradients.tensors, rate)?)
+        let rate = rate(&self.schedule, halvings, self.step, adam.count());
+        adam.step(params, &gradients.tensors, rate)?;
+        match &self.averages {
+            Some(averages) => averages.take(gradients.player, params, adam.count()),
+            None => Ok(()),
+        }
     }
 
     /// Updates of each network so far: of the generator, the discriminator and an encoder that learns.
@@ -161,8 +238,14 @@ impl State {
 
     /// What the schedule and the halvings leave of each network's learning rate, in the order of [`State::updates`].
     pub(crate) fn rates(&self) -> [f64; 3] {
-        let of = |updates| rate(self.halvings, &self.halve_at, updates);
-        self.updates().map(of)
+        self.updates().map(|updates| self.rate_after(updates))
+    }
+
+    /// Whether updates multiply by the same numbers from one iteration to the next, but at a halving: no learning rate and
+    /// no average that changes with each.
+    pub(crate) fn is_steady(&self) -> bool {
+        let changes = self.schedule.warmup > 0 || self.schedule.decay != config::Decay::None;
+        !changes && self.averages.as_ref().is_none_or(Averages::is_steady)
     }
 
     /// Where the weights lie, and all else that updates change: other addresses are other tensors.
@@ -176,7 +259,22 @@ impl State {
             let weights = params.iter().map(|param| &param.tensor);
             weights.chain(adam.tensors())
         });
+        let averages = self.averages.iter().flat_map(Averages::files);
+        let averages = averages.flat_map(|(_, params, _)| params.iter().map(|p| &p.tensor));
+        let tensors = tensors.chain(averages);
         tensors.map(|tensor| tensor.data_ptr().addr()).collect()
+    }
+
+    /// Takes an iteration's mean scores into the averages, which keep `decay` of what they were.
+    pub(crate) fn follow_scores(&mut self, scores: Sides<f64>, decay: f64) {
+        let follow = |average: f64, newest: f64| decay * average + (1.0 - decay) * newest;
+        self.scores = Some(match self.scores {
+            None => scores,
+            Some(Sides { real, generated }) => Sides {
+                real: follow(real, scores.real),
+                generated: follow(generated, scores.generated),
+            },
+        });
     }
 
     /// Updates of the discriminator so far.
@@ -186,7 +284,16 @@ impl State {
 
     /// What the schedule and the halvings leave of the generator's learning rate.
     pub fn rate(&self) -> f64 {
-        rate(self.halvings, &self.halve_at, self.adam_g.count())
+        self.rate_after(self.adam_g.count())
+    }
+
+    /// The same of the discriminator's.
+    pub fn discriminator_rate(&self) -> f64 {
+        self.rate_after(self.discriminator_updates())
+    }
+
+    fn rate_after(&self, updates: u64) -> f64 {
+        rate(&self.schedule, self.halvings, self.step, updates)
     }
 
     /// Whether all weights and moments are finite numbers: a gradient may be infinite where its loss was not, and
@@ -266,7 +373,15 @@ impl State {
             ]),
         };
         snapshot.files.extend(learned);
+        let averages = self.averages.iter().flat_map(Averages::files);
+        let averages = averages.map(|(file, params, _)| (file, weights(params)));
+        snapshot.files.extend(averages);
         snapshot.counters.extend(learned_steps);
+        if let Some(Sides { real, generated }) = self.scores {
+            let values = SCORES.into_iter().zip([real, generated]);
+            let bits = values.map(|(name, v)| (name.to_owned(), v.to_bits().cast_signed()));
+            snapshot.counters.extend(bits);
+        }
         let quarantined = self.quarantined.iter();
         let marks = quarantined.map(|index| (format!("{QUARANTINED}{index}"), 1));
         snapshot.counters.extend(marks);
@@ -330,9 +445,17 @@ impl State {
                 .adam
                 .restore(ENCODER_FILE, moments, updates, origin)?;
         }
+        for (name, params, what) in self.averages.iter().flat_map(Averages::files) {
+            params.handles().copy_from(&file(name)?, what, origin)?;
+        }
         self.gate = Gate {
             train_g: counter("gate.train_g")? != 0,
             train_d: counter("gate.train_d")? != 0,
+        };
+        let scores = SCORES.map(|name| counters.get(name));
+        self.scores = match scores.map(|bits| bits.map(|b| f64::from_bits(b.cast_unsigned()))) {
+            [Some(real), Some(generated)] => Some(Sides { real, generated }),
+            _ => None,
         };
         // Checkpoints from before there was a count have none.
         self.halvings = counters.get("halvings").map_or(0, |n| n.cast_unsigned());
@@ -343,35 +466,47 @@ impl State {
     }
 }
 
-/// Learning-rate factor of a network after so many updates of its own.
-fn rate(halvings: u64, halve_at: &[u64], updates: u64) -> f64 {
-    let passed = halve_at.iter().filter(|&&at| updates >= at).count() as u64;
-    0.5f64.powi(i32::try_from(halvings + passed).unwrap_or(i32::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::path::Path;
 
     #[test]
-    fn rates_halve_at_a_network_s_own_updates() {
-        let at = [300, 500, 700];
-        assert_eq!(rate(0, &at, 299), 1.0);
-        assert_eq!(rate(0, &at, 300), 0.5);
-        assert_eq!(rate(0, &at, 699), 0.25);
-        assert_eq!(rate(0, &at, 10_000), 0.125);
-        assert_eq!(rate(2, &at, 300), 0.125);
+    fn averages_of_scores_begin_with_the_first_scores_and_follow_slowly() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/quickstart.toml");
+        let small = ["generator.width=0.05".to_owned()];
+        let experiment = Experiment::load(&file, &small).unwrap();
+        let mut state = State::new(&experiment, None, Device::Cpu).unwrap();
+        assert!(state.scores.is_none());
+        for (scores, expected) in [((0.1, -1.0), (0.1, -1.0)), ((1.1, 1.0), (0.35, -0.5))] {
+            let (real, generated) = scores;
+            state.follow_scores(Sides { real, generated }, 0.75);
+            let found = state.scores.unwrap();
+            assert!((found.real - expected.0).abs() < 1e-12);
+            assert!((found.generated - expected.1).abs() < 1e-12);
+        }
+        let snapshot = state.snapshot();
+        let tensors = |file: &str| {
+            let all = snapshot.files.get(file).into_iter().flatten();
+            all.map(|(name, t)| (name.clone(), t.shallow_clone()))
+                .collect::<NamedTensors>()
+        };
+        let mut other = State::new(&experiment, None, Device::Cpu).unwrap();
+        let file = |name: &str| -> Result<NamedTensors> { Ok(tensors(name)) };
+        other
+            .take(&file, &tensors("state"), &snapshot.counters, "the test")
+            .unwrap();
+        assert_eq!(other.scores, state.scores);
     }
 
     #[test]
     fn what_is_not_finite_is_found_in_weights_and_in_moments() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/quickstart.toml");
-        let small = ["generator.width=0.05".to_owned()];
+        let small = ["generator.width=0.05", "ema.decay=0.9"].map(str::to_owned);
         let experiment = Experiment::load(&file, &small).unwrap();
         let state = State::new(&experiment, None, Device::Cpu).unwrap();
         assert!(state.is_finite().unwrap());
-        for file in ["generator", "discriminator", "state"] {
+        for file in ["generator", "discriminator", "state", "generator-ema"] {
             for (name, tensor) in &state.snapshot().files[file] {
                 let _guard = tch::no_grad_guard();
                 let kept = tensor.copy();

@@ -9,7 +9,6 @@ use deepsim_data::{Batch, Loader, Part};
 use deepsim_experiment::config;
 use deepsim_experiment::upload::to_caffe;
 use deepsim_experiment::{Checkpoint, Experiment, ExperimentError, Intent, Perception};
-use deepsim_nets::loss::TermKind;
 
 pub use crate::end::End;
 use crate::error::{Rescue, Result, TrainError};
@@ -18,9 +17,10 @@ use crate::method::{Captured, Images, Losses, Plan, Slice, iteration_seed};
 use crate::observe::metrics_log::{Means, MetricsLog};
 use crate::observe::progress::Progress;
 use crate::observe::report::{
-    dead_discriminator, eval_entries, eval_line, gate_name, log_entries, stuck_gate,
+    eval_entries, eval_line, gate_name, log_entries, warn_of_idle_networks,
 };
 use crate::observe::watch::Watch;
+use crate::precision::settle;
 use crate::preflight::{Prepared, Ready, finished, prepare, recorded};
 use crate::ranks::{self, Ranks, Verdict};
 use crate::reports::{Events, Shown, failed};
@@ -89,6 +89,9 @@ fn attempt(
     }
     let manifest = ranks.recorded(|| recorded(experiment, request))?;
     ranks.anew();
+    let read = || recorded(experiment, request);
+    let settled = settle(experiment, request, manifest.as_ref(), read, ranks)?;
+    let experiment = &*settled;
     if !ranks.leads() {
         return follow(experiment, request, manifest.as_ref(), stop, ranks);
     }
@@ -204,7 +207,7 @@ impl<'a> Training<'a> {
             settings,
             ranks,
             share: ready.share,
-            captured: Captured::new(experiment, &plan, ranks, ready.device)?,
+            captured: Captured::new(experiment, &state, &plan, ranks, ready.device)?,
             plan,
             parts: Parts {
                 device: ready.device,
@@ -295,7 +298,7 @@ impl<'a> Training<'a> {
         let agreed = agreed?;
         stop.something_to_save();
         self.progress.tick(&self.means);
-        self.observe(&losses);
+        warn_of_idle_networks(&mut self.watch, &self.state, &self.plan, &losses);
         let next = guarded(|| self.due(stop, agreed));
         let verdict = match &next {
             Ok(Next::Step) => Verdict::GoOn,
@@ -384,35 +387,10 @@ impl<'a> Training<'a> {
         let (ranks, plan) = (self.ranks, &self.plan);
         let captured = &mut self.captured;
         let losses = captured.iterate(ranks, state, perception, &images, plan, seed);
-        // Running statistics of batch normalisation move before any weight does.
-        let untouched = updates == state.updates() && !self.experiment.normalises_batches();
+        // Running statistics of batch normalisation and vectors of power iterations move before any weight does.
+        let untouched = updates == state.updates() && !self.experiment.changes_before_updates();
         self.valid = losses.is_ok() || untouched;
         losses
-    }
-
-    /// Warns of networks that have stopped learning.
-    fn observe(&mut self, losses: &Losses) {
-        if self.plan.weights.weight(TermKind::Adversarial) <= 0.0 {
-            return;
-        }
-        let step = self.state.step;
-        // At VAE/GAN's equilibrium the losses are near those of a dead discriminator in DeePSiM.
-        if self.plan.vaegan.is_none() {
-            let collapse = &mut self.watch.collapse;
-            collapse.observe(losses.discriminator(), losses.of(TermKind::Adversarial));
-            if collapse.should_tell() {
-                tracing::warn!(step, "{}", dead_discriminator(step));
-            }
-        }
-        let balance = &mut self.watch.balance;
-        balance.observe(
-            self.state.adam_g.count(),
-            self.state.discriminator_updates(),
-        );
-        if let Some(player) = balance.should_tell() {
-            let words = stuck_gate(step, player, self.plan.vaegan.is_some());
-            tracing::warn!(step, "{words}");
-        }
     }
 
     /// Writes a line of the log, of the means since the last.
@@ -445,8 +423,9 @@ impl<'a> Training<'a> {
             entries.push((Cow::Borrowed("sums_s"), seconds.into()));
         }
         if step > before {
-            self.progress
-                .report(step, &means, images_per_s, gate_name(&self.state));
+            let lr = self.experiment.config.optimizer.generator.lr * self.state.rate();
+            let gate = gate_name(&self.state);
+            self.progress.report(step, &means, images_per_s, gate, lr);
         }
         match self.log.write(step, &entries) {
             Ok(()) => Ok(entries),

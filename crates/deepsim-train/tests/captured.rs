@@ -93,10 +93,43 @@ fn a_resumed_state_is_recorded_anew_and_ends_where_the_whole_run_ends() {
     assert!(values(&resumed.state) == values(&whole.state));
 }
 
+/// Averages of weights follow in a replay, too, and a stage without the discriminator is another iteration, which opens the
+/// gate before it is looked up.
 #[test]
-fn several_micro_batches_are_not_recorded() {
-    let experiment = small("train.accumulate=2");
-    let mut run = Run::new(&experiment, Device::Cpu, recording());
-    run.advance(WARM + 2, &[BOTH]);
-    assert!(run.captured.recorded().is_empty());
+fn averages_follow_replays_and_a_stage_is_recorded_anew() {
+    let begins = 3 * (WARM + 1);
+    let stage = format!("ema.decay=0.9 stage=[{{from={begins},loss={{adv=0}}}}]");
+    let experiment = small(&stage);
+    let of = |captured| {
+        let mut run = Run::new(&experiment, Device::Cpu, captured);
+        run.advance(begins, &TURNS);
+        let before = run.captured.recorded().len();
+        run.advance(begins + WARM + 2, &TURNS);
+        (run, before)
+    };
+    let (plain, _) = of(Captured::off());
+    let (replayed, before) = of(recording());
+    assert_eq!(
+        (before, replayed.captured.recorded()),
+        (3, vec![Gate::open()])
+    );
+    let terms = |run: &Run| -> Vec<_> { run.losses.iter().map(|l| l.terms.clone()).collect() };
+    assert_eq!(terms(&replayed), terms(&plain));
+    assert!(values(&replayed.state) == values(&plain.state));
+}
+
+#[test]
+fn what_the_host_has_a_part_in_is_not_recorded() {
+    for sets in [
+        "train.accumulate=2",
+        "schedule.warmup=2",
+        "schedule.decay=cosine schedule.until=9",
+        "ema.decay=0.9 ema.warmup=true",
+        "adversary.augment.color=true",
+    ] {
+        let experiment = small(sets);
+        let mut run = Run::new(&experiment, Device::Cpu, recording());
+        run.advance(WARM + 2, &[BOTH]);
+        assert!(run.captured.recorded().is_empty(), "{sets}");
+    }
 }

@@ -18,7 +18,7 @@ use deepsim_train::method::deepsim::{discriminator_gradients, forward, generator
 use deepsim_train::method::gate::Gate;
 use deepsim_train::method::gradients::Player;
 use deepsim_train::method::vaegan::compute_gradients;
-use deepsim_train::method::{Draws, MicroBatch, Plan, Slice, Sums, iterate};
+use deepsim_train::method::{Draws, MicroBatch, Plan, Sides, Slice, Sums, iterate};
 use deepsim_train::ranks::Ranks;
 use deepsim_train::state::State;
 use tch::{Device, Kind, Tensor};
@@ -95,6 +95,9 @@ impl Run {
         }
         let d = state.discriminator.as_ref().unwrap().params();
         state.adam_d = Some(widened(d, options.discriminator));
+        // Or a weight would be divided by next to nothing.
+        let d = state.discriminator.as_ref().unwrap();
+        d.iterate_spectral().unwrap();
         let crop = i64::from(experiment.config.data.crop);
         let x = seeded(5, || {
             let options = (Kind::Double, Device::Cpu);
@@ -274,6 +277,61 @@ const NOISE: [&str; 3] = [
     "diversity.limit=1000.0",
 ];
 
+/// Today's recipe: the hinge loss on patches with spectral normalisation, and all that can be beside it.
+const TODAY: [&str; 15] = [
+    "gate.d_off_below=0",
+    "gate.d_on_above=0",
+    "gate.g_off_above=inf",
+    "gate.g_on_below=inf",
+    "discriminator.architecture=patchgan",
+    "discriminator.norm=spectral",
+    "discriminator.width=0.125",
+    "discriminator.layers=2",
+    "adversary.loss=hinge",
+    "adversary.r1.weight=0.5",
+    "adversary.r1.every=2",
+    "adversary.lecam.weight=0.3",
+    "adversary.lecam.decay=0.9",
+    "adversary.augment.color=true",
+    "adversary.adaptive.limit=1e12",
+];
+
+#[test]
+fn today_s_penalties_and_both_gradients_of_the_generator_add_up() {
+    let mut run = Run::paper("conv5.toml", &TODAY);
+    run.state.scores = Some(Sides {
+        real: 0.4,
+        generated: -0.3,
+    });
+    let kinds = [&PAPER[..], &[TermKind::R1, TermKind::LeCam]].concat();
+    adds_up("today", &mut run, &kinds);
+    let sums = run.whole();
+    let whose: Vec<_> = sums.gradients.iter().map(|g| g.adversarial).collect();
+    assert_eq!(whose, [false, false, true]);
+    assert!(sums.scores.is_some());
+}
+
+#[test]
+fn nothing_of_a_late_adversary_is_computed_before() {
+    let late = [
+        "adversary.discriminator_from=1",
+        "adversary.generator_from=2",
+    ];
+    let mut run = Run::paper("conv5.toml", &[&TODAY[..], &late].concat());
+    for it in 0..3 {
+        let (state, x) = (&mut run.state, &run.x);
+        let losses = iterate(state, &run.perception, x, None, &run.plan, SEED + it).unwrap();
+        assert_eq!(losses.discriminator.is_some(), it > 0, "{it}");
+        let of = |kind| losses.terms.of(kind).is_some();
+        assert_eq!(of(TermKind::Adversarial), it > 1, "{it}");
+        assert_eq!(of(TermKind::AdversarialWeight), it > 1, "{it}");
+        assert_eq!(of(TermKind::LeCam), it > 1, "{it}");
+        assert_eq!(of(TermKind::R1), it > 1, "{it}");
+    }
+    assert_eq!(run.state.adam_g.count(), 3);
+    assert_eq!(run.state.discriminator_updates(), 2);
+}
+
 /// An encoder that learns, beside a comparator that is another network.
 const LEARNS: [&str; 4] = [
     "latent.size=6",
@@ -374,6 +432,7 @@ fn iterations_on_several_micro_batches_are_those_on_the_whole_batch() {
         ("conv5.toml", vec![PASSES[1]]),
         ("conv5.toml", NOISE.to_vec()),
         ("vae-alexnet.toml", learns),
+        ("conv5.toml", TODAY.to_vec()),
     ];
     // Smooth steps: Adam's would amplify rounding where a gradient is nearly zero.
     let smooth = [
@@ -400,8 +459,9 @@ fn iterations_on_shards_are_those_on_the_whole_batch() {
         "optimizer.discriminator.eps=1.0",
     ];
     let with_encoder = [&smooth[..], &["optimizer.encoder.eps=1.0"]].concat();
-    let makes: [&dyn Fn() -> Run; 3] = [
+    let makes: [&dyn Fn() -> Run; 4] = [
         &|| Run::paper("conv5.toml", &smooth),
+        &|| Run::paper("conv5.toml", &[&smooth[..], &TODAY].concat()),
         &|| Run::vaegan("sample/faces-vaegan.toml", &with_encoder),
         // Batch normalisation in the discriminator alone, with the paper's order of passes.
         &|| {
@@ -454,8 +514,9 @@ fn shared(make: impl Fn() -> Run + Send + Copy + 'static) -> [Values; 2] {
 
 #[test]
 fn sums_over_processes_are_those_of_the_whole_batch() {
-    let makes: [fn() -> Run; 6] = [
+    let makes: [fn() -> Run; 7] = [
         || Run::paper("conv5.toml", &[]),
+        || Run::paper("conv5.toml", &TODAY),
         || Run::paper("conv5.toml", &[PASSES[1]]),
         || Run::paper("conv5.toml", &NOISE),
         || Run::paper("vae-alexnet.toml", &LEARNS),

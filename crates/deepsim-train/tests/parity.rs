@@ -23,6 +23,7 @@ use deepsim_experiment::config;
 use deepsim_nets::loss::TermKind;
 use deepsim_nets::{NetKind, init};
 use deepsim_train::method::gate::Gate;
+use deepsim_train::schedule::rate;
 use experiments::shipped;
 use iterations::{Case, write_weights};
 use tch::Kind;
@@ -46,6 +47,16 @@ fn experiment(r: &Reference, net: NetKind, options: &str, weights: &Path) -> Exp
     for net in ["generator", "discriminator"] {
         sets += &format!(" optimizer.{net}.weight_decay={decay} optimizer.{net}.lr={lr}");
     }
+    if options.contains("--recipe") {
+        let of = |key: &str| r.meta(&format!("recipe.{key}"));
+        for net in ["generator", "discriminator"] {
+            sets += &format!(
+                " optimizer.{net}.rule=adamw optimizer.{net}.clip={}",
+                of("clip")
+            );
+        }
+        sets += &format!(" {} ema.decay={}", schedule(of), of("ema"));
+    }
     let mut experiment = shipped("conv5.toml", &sets);
     if let Some((_, tap)) = options.split_once("--judged-at ") {
         let judge = serde_json::json!({ "net": "discriminator", "tap": tap });
@@ -63,6 +74,14 @@ fn experiment(r: &Reference, net: NetKind, options: &str, weights: &Path) -> Exp
     let path = folder.join("changed.toml");
     std::fs::write(&path, experiment.to_toml().unwrap()).unwrap();
     Experiment::load(&path, &[]).unwrap()
+}
+
+/// A warm-up and a cosine with these numbers.
+fn schedule<'a>(of: impl Fn(&str) -> &'a str) -> String {
+    let [warmup, until, min] = ["warmup", "until", "min"].map(of);
+    format!(
+        "schedule.warmup={warmup} schedule.decay=cosine schedule.until={until} schedule.min={min}"
+    )
 }
 
 fn check(net: NetKind, options: &str) {
@@ -95,6 +114,43 @@ fn two_iterations_of_one_pass_with_alexnet_at_64() {
     );
 }
 
+/// AdamW, clipping, a warm-up with a cosine behind it, and an average of the generator's weights.
+#[test]
+fn four_iterations_as_newer_trainings_do_them() {
+    let net = NetKind::AlexNet;
+    let options = "--crop 64 --batch 2 --weight-decay 1 --iterations 4 --recipe";
+    let r = Reference::run(&format!("iteration --net {net} {options}"));
+    let clip: f64 = r.meta("recipe.clip").parse().unwrap();
+    for it in 0..4 {
+        for network in ["G", "D"] {
+            let norm = r.scalar(&format!("norm/{it}/{network}"));
+            assert!(norm > clip, "nothing is clipped: {network} {norm}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("comparator.safetensors");
+    write_weights(&r.group("wC/"), &weights);
+    let experiment = experiment(&r, net, options, &weights);
+    Case::new(options, &r, &experiment).check();
+}
+
+#[test]
+fn rates_are_those_of_pytorch_s_schedulers() {
+    let r = Reference::run("schedule");
+    let schedule = shipped("conv5.toml", &schedule(|key| r.meta(key)))
+        .config
+        .schedule;
+    let rates = r.get("rates");
+    for n in 0..rates.size()[0] {
+        let (step, expected) = (n.cast_unsigned(), rates.double_value(&[n]));
+        let found = rate(&schedule, 0, step, step);
+        assert!(
+            (found - expected).abs() < 1e-9,
+            "{n}: {found} is not {expected}"
+        );
+    }
+}
+
 #[test]
 fn an_iteration_compared_in_the_updated_discriminator() {
     for tap in ["Dconv3", "Dpool5"] {
@@ -113,6 +169,81 @@ fn noise_beside_the_features_and_the_reward_for_using_it() {
         NetKind::AlexNet,
         &format!("{with} --diversity 300 --limit 1000"),
     );
+}
+
+/// The reference's rules as an experiment: feature term, absolute differences, a discriminator of patches.
+fn modern(r: &Reference, sets: &str, weights: &Path) -> Experiment {
+    let weights = weights.display();
+    let (lr, decay) = (r.meta("lr"), r.meta("weight_decay"));
+    let mut all = format!(
+        "data.crop={} encoder.net=alexnet encoder.weights={weights} comparator.net=alexnet \
+         comparator.weights={weights} pixels.distance=absolute loss.feat=0.01 loss.adv=3 loss.img=1e-4 \
+         gate.d_off_below=0 gate.d_on_above=0 gate.g_off_above=inf gate.g_on_below=inf \
+         discriminator.architecture=patchgan discriminator.width=0.25 {sets}",
+        r.meta("crop")
+    );
+    for net in ["generator", "discriminator"] {
+        all += &format!(" optimizer.{net}.weight_decay={decay} optimizer.{net}.lr={lr}");
+    }
+    shipped("conv5.toml", &all)
+}
+
+/// The reference's answer, its comparator's weights in a file, and the experiment of these settings.
+fn modern_case(options: &str, sets: &str) -> (Reference, tempfile::TempDir, Experiment) {
+    let r = Reference::run(&format!("modern --crop 64 --width 0.25 {options}"));
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("comparator.safetensors");
+    write_weights(&r.group("wC/"), &weights);
+    let experiment = modern(&r, sets, &weights);
+    (r, folder, experiment)
+}
+
+/// Today's recipe: L1, a feature term, the hinge loss on patches with spectral normalisation, R1 in the first iteration,
+/// LeCAM in the second, augmentation.
+const TODAY: (&str, &str) = (
+    "--game hinge --norm spectral --layers 2 --r1 0.5 --every 2 --lecam 0.7 --decay 0.9 --augment",
+    "adversary.loss=hinge discriminator.norm=spectral discriminator.layers=2 adversary.r1.weight=0.5 \
+     adversary.r1.every=2 adversary.lecam.weight=0.7 adversary.lecam.decay=0.9 adversary.augment.color=true",
+);
+
+#[test]
+fn two_iterations_of_today_s_recipe() {
+    let options = format!("{} --batch 2 --iterations 2 --weight-decay 1", TODAY.0);
+    let (r, _folder, experiment) = modern_case(&options, TODAY.1);
+    let losses = Case::new("today", &r, &experiment).check();
+    let there = |kind| [0, 1].map(|it: usize| !losses[it].of(kind).is_nan());
+    assert_eq!(there(TermKind::R1), [true, false]);
+    assert_eq!(there(TermKind::LeCam), [false, true]);
+    assert!(losses.iter().all(|l| l.ratio.is_nan()), "no gate looks");
+}
+
+#[test]
+fn an_iteration_of_least_squares_weighed_by_gradients_with_batch_normalisation() {
+    let (r, _folder, experiment) = modern_case(
+        "--game least-squares --norm batch --layers 2 --batch 3 --iterations 1 --adaptive",
+        "adversary.loss=least-squares discriminator.layers=2 adversary.adaptive.limit=10000",
+    );
+    Case::new("least squares", &r, &experiment).check();
+}
+
+/// What these comparisons are worth: each fault lies far beyond what is allowed.
+#[test]
+fn faults_in_today_s_recipe_are_noticed() {
+    let options = format!("{} --batch 2 --iterations 1", TODAY.0);
+    let (r, folder, right) = modern_case(&options, TODAY.1);
+    let gradients = |e: &Experiment| Case::new("a fault", &r, e).run(Kind::Double).0.gradients;
+    let own = gradients(&right);
+    let weights = folder.path().join("comparator.safetensors");
+    for (what, group, sets) in [
+        ("1 % of R1", 1, "adversary.r1.weight=0.505"),
+        ("R1 once in two, counted once", 1, "adversary.r1.every=1"),
+        ("no shift", 1, "adversary.augment.translation=0"),
+        ("another loss", 0, "adversary.loss=non-saturating"),
+    ] {
+        let wrong = modern(&r, &format!("{} {sets}", TODAY.1), &weights);
+        let (name, error) = worst(&gradients(&wrong)[group].1, &own[group].1);
+        assert!(error > FAULT, "{what} goes unnoticed: {name} {error:.1e}");
+    }
 }
 
 /// What the comparison is worth: each of these faults lies far beyond what is allowed.

@@ -11,7 +11,7 @@ mod experiments;
 mod iterations;
 
 use common::Reference;
-use deepsim_experiment::{Experiment, Perception};
+use deepsim_experiment::{Experiment, ModelWeights, Perception};
 use deepsim_nets::init;
 use deepsim_nets::loss::TermKind;
 use deepsim_train::method::{Losses, Plan, iterate};
@@ -101,7 +101,7 @@ fn a_resumed_autoencoder_goes_on_as_if_never_stopped() {
 
         // A reader gets the same encoder without a state.
         let mut reader = Perception::load(&experiment, Device::Cpu).unwrap();
-        reader.restore(&saved).unwrap();
+        reader.restore(&saved, ModelWeights::Raw).unwrap();
         assert_eq!(reader.encode(&images(9)).unwrap(), codes);
     }
 }

@@ -124,6 +124,10 @@ fn count(op: &Op, x: Extent, layers: &mut Forward) -> Result<Extent> {
             let out = product(&[y.channels, y.height, y.width]);
             layers.push(2.0 * out * product(&[input / groups, kernel, kernel]));
         }
+        Op::SpectralConv { input, kernel, .. } => {
+            let out = product(&[y.channels, y.height, y.width]);
+            layers.push(2.0 * out * product(&[input, kernel, kernel]));
+        }
         Op::Fc { input, output, .. } => layers.push(2.0 * product(&[input, output])),
         Op::Branches(branches) => {
             for branch in branches {

@@ -156,6 +156,7 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
             | Op::Vit(..)
             | Op::GlobalAverage
             | Op::Branches(_)
+            | Op::SpectralConv { .. }
             | Op::Double { .. }
             | Op::Keep { .. }
             | Op::LeakyRelu(_)

@@ -51,7 +51,13 @@ impl Bench {
     /// As [`Bench::iterate`].
     pub fn record(&mut self) -> Result<bool> {
         let device = self.x.device();
-        self.captured = Captured::new(&self.experiment, &self.plan, &Ranks::alone(), device)?;
+        self.captured = Captured::new(
+            &self.experiment,
+            &self.state,
+            &self.plan,
+            &Ranks::alone(),
+            device,
+        )?;
         for _ in 0..=WARM_UP {
             self.iterate()?;
         }

@@ -1,7 +1,7 @@
 //! `forward`: one network of an experiment, tensors in, tensors out.
 //!
 //! At this interface images are RGB, 0–255, f32, `[N,3,H,W]`; features are raw activations, or as they were recorded; the
-//! generator's images are cropped, not clipped; the discriminator gives logits `[N,2]`,
+//! generator's images are cropped, not clipped; the discriminator gives logits `[N,2]` (of patches and heads `[N,1,…]`),
 //! index 0 = real; nothing drops out.
 //!
 //! Input is the tensor `x`. The generator also takes a file whose only tensor is `y`: what the encoder wrote.
@@ -139,6 +139,7 @@ fn network(
                 if stem == "discriminator" && c.manifest.discriminator.is_none() {
                     return Err(ExperimentError::NoDiscriminator { path: c.path }.into());
                 }
+                let stem = c.stem(stem, request.consent.weights());
                 Ok((c.tensors(stem)?, shown(&c.path)))
             }
             None => Err(EvalError::NoWeights {

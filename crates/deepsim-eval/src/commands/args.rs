@@ -94,12 +94,13 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    pub fn open(&self, device: Device) -> Result<Ready> {
+    /// Opens it; `consent` says which weights of a run.
+    pub fn open(&self, consent: &Consent, device: Device) -> Result<Ready> {
         match (&self.experiment, &self.weights) {
             (Some(experiment), Some(weights)) => Ready::of_weights(experiment, weights, device),
             _ => {
                 let run = self.run.as_deref().unwrap_or(Path::new("runs/quickstart"));
-                Ready::of_run(run, device)
+                Ready::of_run(run, consent.weights(), device)
             }
         }
     }

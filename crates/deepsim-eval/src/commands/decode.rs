@@ -43,10 +43,10 @@ pub struct Decode {
 }
 
 impl super::run::Run for Decode {
-    fn run(self, _consent: &Consent) -> Result<()> {
+    fn run(self, consent: &Consent) -> Result<()> {
         let device = device::choose(&self.device)?;
         let made = decode::decode(
-            &self.generator.open(device)?,
+            &self.generator.open(consent, device)?,
             &self.features,
             &self.out,
             device,

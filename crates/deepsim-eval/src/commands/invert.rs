@@ -44,7 +44,7 @@ pub struct Invert {
 impl super::run::Run for Invert {
     fn run(self, consent: &Consent) -> Result<()> {
         let device = device::choose(&self.device)?;
-        let generator = self.generator.open(device)?;
+        let generator = self.generator.open(consent, device)?;
         let made = invert::invert(
             &generator,
             &self.images,

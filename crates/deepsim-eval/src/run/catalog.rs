@@ -36,7 +36,8 @@ pub enum Loss {
 impl Loss {
     /// Of an experiment.
     pub fn of(experiment: &Experiment) -> Loss {
-        let has = |kind| experiment.config.loss.weight(kind) > 0.0;
+        let loss = experiment.config.heaviest_loss();
+        let has = |kind| loss.weight(kind) > 0.0;
         let main = [TermKind::Feature, TermKind::Adversarial, TermKind::Image];
         let [feature, adversarial, image] = main.map(has);
         match (feature, adversarial, image) {
@@ -93,11 +94,11 @@ pub fn layer_name(source: &Source) -> String {
 /// image losses have figures and tables of their own.
 pub fn inverts(experiment: &Experiment) -> bool {
     let config = &experiment.config;
-    let paper_s =
-        config.loss.weight(TermKind::Image) == 0.0 || config.pixels == config::Pixels::default();
+    let loss = config.heaviest_loss();
+    let paper_s = loss.weight(TermKind::Image) == 0.0 || config.pixels == config::Pixels::default();
     config.latent.is_none()
         && paper_s
-        && config.loss.weight(TermKind::TotalVariation) == 0.0
+        && loss.weight(TermKind::TotalVariation) == 0.0
         && !matches!(experiment.encoder, Source::Downsampled(_))
 }
 

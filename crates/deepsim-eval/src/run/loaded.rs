@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use deepsim_data::terminal::path as shown;
 use deepsim_data::{Augment, Dataset, Flow, Overlap, shared_images};
 use deepsim_experiment::measure::{self, Images};
-use deepsim_experiment::{Checkpoint, Consent, Experiment, Perception, run_dir};
+use deepsim_experiment::{Checkpoint, Consent, Experiment, ModelWeights, Perception, run_dir};
 use deepsim_nets::Generator;
 use tch::Device;
 
 use crate::error::{EvalError, Result};
 use crate::run::catalog;
 
-/// A run with its networks: the generator of its newest checkpoint, and the frozen networks,
-/// checked to be those that it was trained with.
+/// A run with its networks: the generator of its newest checkpoint, with averaged weights where it keeps some and no others
+/// were asked for, and the frozen networks, checked to be those that it was trained with.
 #[derive(Debug)]
 pub struct Loaded {
     /// The run directory.
@@ -29,6 +29,7 @@ pub struct Loaded {
     pub generator: Generator,
     /// Where it computes.
     pub device: Device,
+    weights: ModelWeights,
 }
 
 /// Held-out images that are measured.
@@ -72,8 +73,9 @@ impl Loaded {
             let was = was.map_or("nothing", |(_, was)| was);
             same(path, &format!("{table}.weights"), was, is)?;
         }
-        perception.restore(&checkpoint)?;
-        let generator = checkpoint.generator(device)?;
+        let weights = consent.weights();
+        perception.restore(&checkpoint, weights)?;
+        let generator = checkpoint.generator_of(weights, device)?;
         Ok(Loaded {
             path: path.to_owned(),
             experiment,
@@ -81,6 +83,7 @@ impl Loaded {
             perception,
             generator,
             device,
+            weights,
         })
     }
 
@@ -170,8 +173,8 @@ impl Loaded {
         })
     }
 
-    /// What processes that evaluate it must agree on, by name: its name, and the digest of its checkpoint, whose manifest
-    /// says which experiment, weights and images are the run's.
+    /// What processes that evaluate it must agree on, by name: its name, the digest of its checkpoint, whose manifest
+    /// says which experiment, weights and images are the run's, and which of the weights are taken.
     ///
     /// # Errors
     /// None of ours.
@@ -182,6 +185,10 @@ impl Loaded {
         Ok(BTreeMap::from([
             ("the run".to_owned(), catalog::name(&self.path)),
             ("the checkpoint of the run".to_owned(), digest),
+            (
+                "the choice of its weights".to_owned(),
+                self.weights.name().to_owned(),
+            ),
         ]))
     }
 

@@ -7,7 +7,7 @@ use deepsim_data::{Dataset, Framing};
 use deepsim_experiment::networks;
 use deepsim_experiment::recorded::Scale;
 use deepsim_experiment::source::Features;
-use deepsim_experiment::{Checkpoint, Consent, Experiment, run_dir};
+use deepsim_experiment::{Checkpoint, Consent, Experiment, ModelWeights, run_dir};
 use deepsim_nets::Generator;
 use deepsim_nets::params::read_safetensors;
 use tch::Device;
@@ -29,17 +29,17 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// The generator of a run's newest checkpoint. Neither the encoder's weights nor recorded features
+    /// The generator of a run's newest checkpoint, with these of its weights. Neither the encoder's weights nor recorded features
     /// nor images need be there.
     ///
     /// # Errors
     /// No experiment or checkpoint there; damaged files; an experiment file that changed since.
-    pub fn of_run(path: &Path, device: Device) -> Result<Ready> {
+    pub fn of_run(path: &Path, weights: ModelWeights, device: Device) -> Result<Ready> {
         catalog::check(path)?;
         let (experiment, checkpoint) = run_dir::read(path)?;
         Ok(Ready {
             experiment,
-            generator: checkpoint.generator(device)?,
+            generator: checkpoint.generator_of(weights, device)?,
             scale: Scale::of(&checkpoint)?,
             run: Some((path.to_owned(), checkpoint)),
         })

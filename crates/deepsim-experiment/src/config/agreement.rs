@@ -4,24 +4,30 @@ use deepsim_nets::Code;
 use deepsim_nets::loss::TermKind;
 
 use super::check::{Checked, complain};
-use super::discriminator::DiscriminatorKind;
+use super::discriminator::{Discriminator, DiscriminatorKind};
 use super::file::Config;
+use super::gate::Gate;
+use super::loss::Loss;
 use super::network::SourceKind;
 use super::train::DiscriminatorPasses;
 
 /// Checks each section, and what they ask of each other.
 pub(crate) fn check(config: &Config) -> Checked {
     config.check()?;
-    used_sections(config)?;
-    feature_terms(config)?;
-    latent(config)?;
+    // What weighs something in any stage takes part.
+    let loss = config.heaviest_loss();
+    used_sections(config, &loss)?;
+    feature_terms(config, &loss)?;
+    latent(config, &loss)?;
     vaegan(config)?;
+    adversary(config, &loss)?;
+    begins_with(config)?;
     noise(config)
 }
 
 /// Sections that a term needs.
-fn used_sections(config: &Config) -> Checked {
-    if config.loss.weight(TermKind::Adversarial) == 0.0 {
+fn used_sections(config: &Config, loss: &Loss) -> Checked {
+    if loss.weight(TermKind::Adversarial) == 0.0 {
         return Ok(());
     }
     let needs = "is missing: loss.adv is above 0, so a discriminator trains";
@@ -31,7 +37,8 @@ fn used_sections(config: &Config) -> Checked {
     if config.optimizer.discriminator.is_none() {
         return complain("optimizer.discriminator", needs);
     }
-    if config.gate.is_none() && config.vaegan.is_none() {
+    let gated = config.vaegan.is_none() && config.adversary.loss.is_paper_s();
+    if config.gate.is_none() && gated {
         let reason = "is missing: loss.adv is above 0, and the gate says when each network pauses";
         return complain("gate", reason);
     }
@@ -39,9 +46,8 @@ fn used_sections(config: &Config) -> Checked {
 }
 
 /// Each feature term has a comparator, and each comparator a weight.
-fn feature_terms(config: &Config) -> Checked {
-    let weighed: Vec<&str> = config
-        .loss
+fn feature_terms(config: &Config, loss: &Loss) -> Checked {
+    let weighed: Vec<&str> = loss
         .of_kind(TermKind::Feature)
         .filter_map(|(term, _)| term.name())
         .collect();
@@ -58,7 +64,7 @@ fn feature_terms(config: &Config) -> Checked {
         };
         return complain(&format!("loss.feat.{name}"), reason);
     }
-    if config.loss.weight(TermKind::Feature) == 0.0 {
+    if loss.weight(TermKind::Feature) == 0.0 {
         return Ok(());
     }
     if config.comparator.is_empty() {
@@ -80,8 +86,8 @@ fn feature_terms(config: &Config) -> Checked {
 const MAX_CODE: i64 = 1 << 20;
 
 /// What `[latent]`, the encoder, its Adam and the KL term must agree on.
-fn latent(config: &Config) -> Checked {
-    let weight = |kind| config.loss.weight(kind);
+fn latent(config: &Config, loss: &Loss) -> Checked {
+    let weight = |kind| loss.weight(kind);
     let Some(spec) = config.latent else {
         if config.encoder.net == SourceKind::VaeGan {
             let reason =
@@ -130,6 +136,81 @@ fn latent(config: &Config) -> Checked {
     Ok(())
 }
 
+/// What `[adversary]` and discriminators with several logits ask of the rest.
+fn adversary(config: &Config, loss: &Loss) -> Checked {
+    let discriminator = config.discriminator.as_ref();
+    let several = discriminator.is_some_and(Discriminator::has_several_logits);
+    let trains = loss.weight(TermKind::Adversarial) > 0.0;
+    if several && config.vaegan.is_some() {
+        let reason =
+            "cannot be patchgan or heads with [vaegan], which knows one probability for each image";
+        return complain("discriminator.architecture", reason);
+    }
+    if trains && several && config.train.discriminator_passes == DiscriminatorPasses::One {
+        let reason = "must be \"paper\" with the discriminators patchgan and heads: the gradients of the two losses differ by \
+                      another factor at each logit, so that one pass back cannot serve both";
+        return complain("train.discriminator_passes", reason);
+    }
+    if config.adversary.is_paper_s() {
+        return Ok(());
+    }
+    if !trains {
+        let reason = "means nothing where loss.adv is 0; remove it";
+        return complain("adversary", reason);
+    }
+    if config.vaegan.is_some() {
+        let reason = "means nothing with [vaegan], which has an adversary of its own; remove it";
+        return complain("adversary", reason);
+    }
+    if config.train.discriminator_passes == DiscriminatorPasses::One {
+        let reason = "must be \"paper\" with [adversary]: one pass serves both networks with the paper's cross entropy alone";
+        return complain("train.discriminator_passes", reason);
+    }
+    let (game, open) = (config.adversary.loss, Gate::OPEN);
+    if !game.is_paper_s() && config.gate.is_some_and(|gate| gate != open) {
+        let reason = format!(
+            "must be open with adversary.loss = \"{}\": its thresholds are for ratios of cross entropies. Leave [gate] out, or \
+             set d_off_below = 0, d_on_above = 0, g_off_above = inf and g_on_below = inf",
+            game.name()
+        );
+        return complain("gate", reason);
+    }
+    let weighs = |loss: &Loss, kinds: &[TermKind]| kinds.iter().any(|k| loss.weight(*k) > 0.0);
+    let alone = |(_, loss): &(u64, Loss)| {
+        weighs(loss, &[TermKind::Adversarial])
+            && !weighs(loss, &[TermKind::Feature, TermKind::Image])
+    };
+    if config.adversary.adaptive.is_some() && config.losses().iter().any(alone) {
+        let reason = "needs loss.feat or loss.img above 0, in each stage: the adversarial term is weighed against them";
+        return complain("adversary.adaptive", reason);
+    }
+    if config.adversary.r1.is_some() && discriminator.is_some_and(Discriminator::normalises_batches)
+    {
+        let reason = "needs a discriminator without batch normalisation, in which an image's logits depend on all images: \
+                      deepsim, heads, or patchgan with norm = \"none\" or \"spectral\"";
+        return complain("adversary.r1", reason);
+    }
+    Ok(())
+}
+
+/// Weights to begin with lie somewhere.
+fn begins_with(config: &Config) -> Checked {
+    let discriminator = config.discriminator.as_ref();
+    for (network, weights) in [
+        ("generator", config.generator.weights.as_ref()),
+        (
+            "discriminator",
+            discriminator.and_then(|d| d.weights.as_ref()),
+        ),
+    ] {
+        if weights.is_some_and(|path| path.as_os_str().is_empty()) {
+            let reason = "must be a safetensors file, or the directory of a run or checkpoint; remove it for random ones";
+            return complain(&format!("{network}.weights"), reason);
+        }
+    }
+    Ok(())
+}
+
 /// What noise and its diversity ask of the rest.
 fn noise(config: &Config) -> Checked {
     if config.generator.noise != 0 && config.latent.is_some() {
@@ -146,7 +227,6 @@ fn noise(config: &Config) -> Checked {
 
 /// What `[vaegan]` and networks that normalise batches ask of the rest.
 fn vaegan(config: &Config) -> Checked {
-    let weight = |kind| config.loss.weight(kind);
     let normalised = config.normalises_batches();
     if normalised && config.train.batch_size < 2 {
         let reason = "must be at least 2: batch normalisation takes the statistics of a batch";
@@ -178,16 +258,18 @@ fn vaegan(config: &Config) -> Checked {
             return complain("vaegan", reason);
         }
     }
-    if weight(TermKind::Adversarial) == 0.0 {
-        let reason = "needs loss.adv above 0; leave [vaegan] out for a variational autoencoder";
-        return complain("vaegan", reason);
-    }
-    if weight(TermKind::Feature) == 0.0 && weight(TermKind::Image) == 0.0 {
-        for kind in [TermKind::Kl, TermKind::TotalVariation] {
-            if weight(kind) != 0.0 {
-                let reason =
-                    "must be 0 with [vaegan] where feat and img are: such a GAN encodes nothing";
-                return complain(&format!("loss.{}", kind.info().key), reason);
+    for (_, loss) in config.losses() {
+        let weight = |kind| loss.weight(kind);
+        if weight(TermKind::Adversarial) == 0.0 {
+            let reason = "needs loss.adv above 0, in each stage; leave [vaegan] out for a variational autoencoder";
+            return complain("vaegan", reason);
+        }
+        if weight(TermKind::Feature) == 0.0 && weight(TermKind::Image) == 0.0 {
+            for kind in [TermKind::Kl, TermKind::TotalVariation] {
+                if weight(kind) != 0.0 {
+                    let reason = "must be 0 with [vaegan] where feat and img are: such a GAN encodes nothing";
+                    return complain(&format!("loss.{}", kind.info().key), reason);
+                }
             }
         }
     }

@@ -4,16 +4,20 @@ use deepsim_nets::{LatentSpec, Trunk};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::adversary::Adversary;
 use super::check::{Checked, complain};
 use super::comparators::Comparators;
 use super::data::Data;
-use super::discriminator::{Discriminator, DiscriminatorKind};
+use super::discriminator::Discriminator;
 use super::diversity::Diversity;
+use super::ema::Ema;
 use super::gate::Gate;
 use super::generator::Generator;
 use super::loss::{Loss, Pixels};
 use super::network::{Network, SourceKind};
-use super::optimizer::{Optimizers, Schedule};
+use super::optimizer::Optimizers;
+use super::schedule::Schedule;
+use super::stage::{self, Stage};
 use super::train::Train;
 use super::vaegan::VaeGan;
 
@@ -39,6 +43,9 @@ pub struct Config {
     /// The discriminator, where `loss.adv` is above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discriminator: Option<Discriminator>,
+    /// How generator and discriminator play; as in the paper where it is left out.
+    #[serde(default, skip_serializing_if = "Adversary::is_paper_s")]
+    pub adversary: Adversary,
     /// Makes a VAE/GAN of it (Larsen et al.): their iteration instead of the paper's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vaegan: Option<VaeGan>,
@@ -50,15 +57,25 @@ pub struct Config {
     /// How the image loss compares pixels.
     #[serde(default, skip_serializing_if = "Pixels::is_paper_s")]
     pub pixels: Pixels,
-    /// Adam (or RMSProp), per network.
+    /// Adam (or AdamW, or RMSProp), per network.
     pub optimizer: Optimizers,
     /// Learning-rate schedule.
     pub schedule: Schedule,
+    /// Keeps averages of the weights of the generator, and of an encoder that learns, for evaluation: exponential moving
+    /// ones, which follow each update. Training itself does not see them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<Ema>,
     /// When each network pauses, where `loss.adv` is above 0; with `[vaegan]` it may be left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
     /// The run itself.
     pub train: Train,
+    /// Other weights of the loss from some step on, as `[[stage]]` sections in the order of their steps: `from` is the
+    /// number of steps after which a stage begins, `loss` a table of the weights that change, by the keys of `[loss]`, such
+    /// as `loss = { adv = 0, feat = 0.02 }`. The others stay as they are before. A term that weighs nothing at first needs
+    /// its sections (comparator, discriminator) from the beginning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stage: Vec<Stage>,
 }
 
 impl Config {
@@ -82,19 +99,42 @@ impl Config {
         self.discriminator
             .as_ref()
             .map_or(Ok(()), Discriminator::check)?;
+        self.adversary.check()?;
         self.optimizer.check()?;
         self.schedule.check()?;
+        self.ema.as_ref().map_or(Ok(()), Ema::check)?;
+        stage::check(&self.stage, &self.loss)?;
         self.gate.as_ref().map_or(Ok(()), Gate::check)?;
         self.vaegan.as_ref().map_or(Ok(()), VaeGan::check)?;
         self.diversity.as_ref().map_or(Ok(()), Diversity::check)
+    }
+
+    /// The loss of each stage and the steps after which it begins: first that of `[loss]`, then those of `[[stage]]`.
+    #[must_use]
+    pub fn losses(&self) -> Vec<(u64, Loss)> {
+        stage::losses(&self.stage, &self.loss)
+    }
+
+    /// The loss with the largest weight that each term ever has: what is above 0 here takes part.
+    #[must_use]
+    pub fn heaviest_loss(&self) -> Loss {
+        stage::heaviest(&self.stage, &self.loss)
     }
 
     /// Whether one of its networks normalises batches: then a pass alone changes it, before any weight is updated.
     #[must_use]
     pub fn normalises_batches(&self) -> bool {
         let discriminator = self.discriminator.as_ref();
-        discriminator.is_some_and(|d| d.architecture == DiscriminatorKind::VaeGan)
+        discriminator.is_some_and(Discriminator::normalises_batches)
             || self.generator.trunk == Trunk::VaeGan
             || self.encoder.net == SourceKind::VaeGan
+    }
+
+    /// Whether an iteration changes something before it updates weights: running statistics of batch normalisation, or the
+    /// vectors of power iterations.
+    #[must_use]
+    pub fn changes_before_updates(&self) -> bool {
+        let discriminator = self.discriminator.as_ref();
+        self.normalises_batches() || discriminator.is_some_and(Discriminator::iterates)
     }
 }

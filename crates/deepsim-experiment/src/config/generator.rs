@@ -1,5 +1,7 @@
 //! `[generator]`.
 
+use std::path::PathBuf;
+
 use deepsim_nets::Trunk;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,11 @@ pub struct Generator {
     /// features. 0 (if left out) is the paper's.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub noise: i64,
+    /// Weights to begin with, instead of random ones: a safetensors file, as `deepsim-weights import` and checkpoints have
+    /// them; or the directory of a run, or of one of its checkpoints: the averaged weights there, where it keeps some. Names
+    /// and shapes must be this generator's. A run that goes on does not look at them again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
 }
 
 fn is_zero(n: &i64) -> bool {

@@ -48,6 +48,15 @@ impl Loss {
         self.weights.set(kind, weight);
     }
 
+    /// The same with other weights of some terms.
+    pub(super) fn with_weights(&self, changes: impl IntoIterator<Item = (Term, f64)>) -> Loss {
+        let mut changed = self.clone();
+        for (term, weight) in changes {
+            changed.weights.set(term, weight);
+        }
+        changed
+    }
+
     /// The terms of a kind, with their weights.
     pub(super) fn of_kind(&self, kind: TermKind) -> impl Iterator<Item = (&Term, f64)> {
         let all = self.weights.iter().map(|(term, &weight)| (term, weight));

@@ -1,11 +1,13 @@
 //! The experiment file: one section a file. Each checks itself; `agreement` checks what sections ask of each other.
 
+mod adversary;
 pub(crate) mod agreement;
 pub mod check;
 mod comparators;
 mod data;
 mod discriminator;
 mod diversity;
+mod ema;
 mod file;
 mod gate;
 mod generator;
@@ -13,20 +15,26 @@ mod loss;
 mod network;
 mod optimizer;
 pub(crate) mod read;
+mod schedule;
 pub mod schema;
+mod stage;
 mod train;
 mod vaegan;
 
+pub use adversary::{Adaptive, Adversary, LeCam, R1};
 pub use comparators::{Comparator, Comparators};
 pub use data::Data;
 pub use discriminator::{Discriminator, DiscriminatorKind};
 pub use diversity::Diversity;
+pub use ema::Ema;
 pub use file::Config;
 pub use gate::Gate;
 pub use generator::Generator;
 pub use loss::{Loss, Pixels};
 pub(crate) use network::KEYS;
 pub use network::{Network, Normalize, OutputTap, SourceKind, SourceTap, Units};
-pub use optimizer::{Optimizers, Schedule};
+pub use optimizer::Optimizers;
+pub use schedule::{Decay, Schedule};
+pub use stage::{Stage, StageWeight};
 pub use train::{DiscriminatorPasses, OnNotFinite, Precision, Reduce, Tf32, Train};
 pub use vaegan::VaeGan;

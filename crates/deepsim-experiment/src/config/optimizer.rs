@@ -1,10 +1,10 @@
-//! `[optimizer]` and `[schedule]`.
+//! `[optimizer]`.
 
 use deepsim_nets::{AdamOptions, Rule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Checked, complain};
+use super::check::{Checked, above_zero, complain};
 
 /// `[optimizer]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,14 +18,6 @@ pub struct Optimizers {
     /// The encoder's, where it learns (`[latent]`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoder: Option<AdamOptions>,
-}
-
-/// `[schedule]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Schedule {
-    /// Updates of a network after which its learning rate halves.
-    pub halve_at: Vec<u64>,
 }
 
 impl Optimizers {
@@ -62,14 +54,8 @@ fn check_one(network: &str, o: &AdamOptions) -> Checked {
     if !(o.weight_decay.is_finite() && o.weight_decay >= 0.0) {
         return complain(&key("weight_decay"), "must be a number from 0 on");
     }
-    Ok(())
-}
-
-impl Schedule {
-    pub(super) fn check(&self) -> Checked {
-        if !self.halve_at.is_sorted() {
-            return complain("schedule.halve_at", "must be in ascending order");
-        }
-        Ok(())
+    match o.clip {
+        Some(most) => above_zero(&[(&key("clip"), most)]),
+        None => Ok(()),
     }
 }

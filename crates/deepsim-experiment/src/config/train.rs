@@ -16,6 +16,8 @@ pub enum Precision {
     Fp32,
     /// bfloat16 products; weights, losses and Adam in single precision.
     Bf16,
+    /// The faster of the two on the processor that the run begins on.
+    Auto,
 }
 
 /// Whether a GPU may multiply fp32 numbers with ten bits of mantissa.
@@ -101,7 +103,9 @@ pub struct Train {
     /// quota count; `OMP_NUM_THREADS` overrules). A resumed run is the uninterrupted one bit for bit only with the same number.
     #[serde(default)]
     pub threads: usize,
-    /// Arithmetic.
+    /// Arithmetic: "fp32"; "bf16" (bfloat16 products; weights, losses and Adam in single precision); or "auto": the faster of
+    /// the two for the kind of processor that the run begins on, which is bf16 on a GPU and on processors with AMX or a fast
+    /// AVX-512 bf16 instruction, and fp32 on others. The run keeps what it was, on other processors too.
     pub precision: Precision,
     /// Whether a GPU may multiply fp32 numbers in TF32, which is faster and keeps ten bits of their
     /// mantissa. Nothing changes on a CPU.

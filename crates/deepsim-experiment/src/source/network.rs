@@ -67,6 +67,19 @@ fn weights(text: &str) -> std::result::Result<Weights, String> {
 }
 
 impl NetSource {
+    /// A network of ours at a tap, with weights as experiment files name them.
+    ///
+    /// # Errors
+    /// What is wrong with the weights' name.
+    pub(crate) fn read(
+        net: NetKind,
+        tap: Tap,
+        text: &str,
+    ) -> std::result::Result<NetSource, String> {
+        let weights = weights(text)?;
+        Ok(NetSource { net, tap, weights })
+    }
+
     /// Loads the network at least up to the tap.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
-//! Discriminators: real image or generated. DeePSiM's, and VAE/GAN's.
+//! Discriminators: real image or generated. DeePSiM's, VAE/GAN's, that of patches, and heads on a frozen network.
 
+mod heads;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -7,15 +8,18 @@ mod tests;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{NetError, Result};
+use crate::features::FeatureNet;
 use crate::images;
 use crate::layers::layer::{self, Layer, Pass};
 use crate::layers::mode::Mode;
 use crate::layers::op::Op;
 use crate::layers::shape::Extent;
+use crate::layers::tap::Tap;
 use crate::layers::trained;
 use crate::params::{NamedTensors, Params, check_exact};
 use crate::precision::widened;
-pub use spec::{Architecture, DiscriminatorSpec, DiscriminatorTap, FeatureBranch};
+use heads::Head;
+pub use spec::{Architecture, DiscriminatorSpec, DiscriminatorTap, FeatureBranch, PatchNorm, Taps};
 
 /// A discriminator with its weights.
 #[derive(Debug)]
@@ -24,7 +28,16 @@ pub struct Discriminator {
     trunk: Vec<Layer>,
     branch: Vec<Layer>,
     head: Vec<Layer>,
+    on_network: Option<OnNetwork>,
     params: Params,
+}
+
+/// Heads, and the frozen network that they stand on.
+#[derive(Debug)]
+struct OnNetwork {
+    network: FeatureNet,
+    taps: Vec<Tap>,
+    heads: Vec<Head>,
 }
 
 impl Discriminator {
@@ -33,6 +46,20 @@ impl Discriminator {
     /// # Errors
     /// As [`DiscriminatorSpec::validate`].
     pub fn new(spec: DiscriminatorSpec, seed: u64, device: Device) -> Result<Discriminator> {
+        Discriminator::with_network(spec, None, seed, device)
+    }
+
+    /// As [`Discriminator::new`]; where it has heads they stand on this frozen network, or on one with random weights. Its
+    /// weights are among the discriminator's, and never train: what is saved is whole.
+    ///
+    /// # Errors
+    /// As [`Discriminator::new`], and another network than the spec's.
+    pub fn with_network(
+        spec: DiscriminatorSpec,
+        network: Option<FeatureNet>,
+        seed: u64,
+        device: Device,
+    ) -> Result<Discriminator> {
         let parts = spec.parts()?;
         let mut params = Params::default();
         let mut build = |ops: &[Op]| -> Result<Vec<Layer>> {
@@ -41,10 +68,21 @@ impl Discriminator {
             params.extend(weights);
             Ok(layers)
         };
+        let [trunk, branch, head] = [
+            build(&parts.trunk)?,
+            build(&parts.branch)?,
+            build(&parts.head)?,
+        ];
+        let on_network = OnNetwork::new(&spec, network, seed, device)?;
+        let on_network = on_network.map(|(built, weights)| {
+            params.extend(weights);
+            built
+        });
         Ok(Discriminator {
-            trunk: build(&parts.trunk)?,
-            branch: build(&parts.branch)?,
-            head: build(&parts.head)?,
+            trunk,
+            branch,
+            head,
+            on_network,
             params,
             spec,
         })
@@ -111,14 +149,15 @@ impl Discriminator {
             // Behind its rectifier.
             (Some(at), Architecture::DeePSiM) => at + 2,
             // Before normalisation and rectifier.
-            (Some(at), Architecture::VaeGan { .. }) => at + 1,
+            (Some(at), _) => at + 1,
         };
         self.through(&self.trunk[..end], caffe, mode)
     }
 
     /// Images in Caffe units, through the first layers of the trunk.
     fn through(&self, layers: &[Layer], caffe: &Tensor, mode: Mode) -> Result<Tensor> {
-        if let Architecture::VaeGan { .. } = self.spec.architecture {
+        if let Architecture::VaeGan { .. } | Architecture::PatchGan { .. } = self.spec.architecture
+        {
             images::check_size("the discriminator", caffe, self.spec.crop)?;
             return layer::forward(
                 layers,
@@ -141,13 +180,26 @@ impl Discriminator {
         layer::forward(layers, caffe, Pass::with_libtorch_fc(mode))
     }
 
-    /// Images `[N,3,H,W]` in Caffe units → logits `[N,2]`, index 0 = real. `features` are the
-    /// inverted features of the real images, needed exactly where the spec has the branch.
+    /// Images `[N,3,H,W]` in Caffe units → logits `[N,2]`, index 0 = real, or of patches `[N,1,h,w]`, or of heads
+    /// `[N,1,positions]` ([`scores`](crate::loss::scores) reads both). `features` are the inverted features of the real images, needed exactly
+    /// where the spec has the branch.
     ///
     /// # Errors
     /// Images too small, or features missing or superfluous.
     pub fn forward(&self, caffe: &Tensor, features: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
         self.forward_with(caffe, features, mode, None)
+    }
+
+    /// One step of the power iterations of spectral normalisation, where there are some: once for each update, before its
+    /// passes. (PyTorch's does one for each pass in training: as many where real and generated images pass as one batch.)
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn iterate_spectral(&self) -> Result<()> {
+        let layers = [&self.trunk, &self.branch, &self.head];
+        layers.into_iter().flatten().try_for_each(Layer::iterate)?;
+        let mut heads = self.on_network.iter().flat_map(|on| &on.heads);
+        heads.try_for_each(Head::iterate)
     }
 
     /// Masks of dropout for so many images, drawn out of libtorch's generator of random numbers in the order in which a
@@ -210,6 +262,9 @@ impl Discriminator {
                 ));
             }
         };
+        if let Some(on_network) = &self.on_network {
+            return on_network.forward(caffe);
+        }
         let mut x = self.through(&self.trunk, caffe, mode)?;
         if let Some(flat) = features {
             let f = layer::forward(&self.branch, &flat, Pass::with_libtorch_fc(mode))?;
@@ -225,6 +280,56 @@ impl Discriminator {
             }
             // One logit says the same as two of which one is 0.
             Architecture::VaeGan { .. } => Ok(Tensor::f_cat(&[&x, &x.f_zeros_like()?], 1)?),
+            Architecture::PatchGan { .. } | Architecture::Heads { .. } => widened(&x),
         }
+    }
+}
+
+impl OnNetwork {
+    /// What a spec with heads needs, and its weights by name; none for the others.
+    fn new(
+        spec: &DiscriminatorSpec,
+        network: Option<FeatureNet>,
+        seed: u64,
+        device: Device,
+    ) -> Result<Option<(OnNetwork, Params)>> {
+        let Architecture::Heads { net, taps } = spec.architecture else {
+            return match network {
+                None => Ok(None),
+                Some(_) => Err(NetError::Spec(
+                    "this discriminator stands on no network".into(),
+                )),
+            };
+        };
+        let network = match network {
+            Some(network) if network.net().name == net.name => network,
+            Some(other) => {
+                let reason = format!("the discriminator stands on {net}, not on {}", other.net().name);
+                return Err(NetError::Spec(reason));
+            }
+            None => FeatureNet::random(net, taps.deepest(net)?, seed, device)?,
+        };
+        let (mut heads, mut params) = (Vec::new(), Params::default());
+        for (at, channels) in spec.heads()?.into_iter().enumerate() {
+            let (head, weights) = Head::new(at, channels, seed, device)?;
+            heads.push(head);
+            params.extend(weights);
+        }
+        params.extend(network.frozen(spec::NETWORK)?);
+        let taps = taps.iter().collect();
+        let built = OnNetwork {
+            network,
+            taps,
+            heads,
+        };
+        Ok(Some((built, params)))
+    }
+
+    /// Images in Caffe units → the logits of all heads, one behind the other, `[N,1,positions]`.
+    fn forward(&self, caffe: &Tensor) -> Result<Tensor> {
+        let maps = self.network.features(caffe, &self.taps)?;
+        let heads = self.heads.iter().zip(&maps);
+        let logits = heads.map(|(head, map)| head.forward(map));
+        Ok(Tensor::f_cat(&logits.collect::<Result<Vec<_>>>()?, 2)?)
     }
 }

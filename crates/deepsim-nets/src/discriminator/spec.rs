@@ -2,11 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::heads;
 use crate::error::{NetError, Result};
 use crate::layers::op::Op;
-use crate::layers::shape::MAX_FEATURES;
+use crate::layers::shape::{FeatureShape, MAX_FEATURES};
+use crate::layers::tap::Tap;
 use crate::layers::trained::{self, Initial};
-use crate::zoo::{DiscriminatorParts, deepsim, vaegan};
+pub use crate::zoo::patchgan::PatchNorm;
+use crate::zoo::{DiscriminatorParts, NetKind, deepsim, patchgan, vaegan};
+
+/// Begins the names of the tensors of the frozen network that heads stand on.
+pub(super) const NETWORK: &str = "net.";
 
 /// Which discriminator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -21,6 +27,77 @@ pub enum Architecture {
         /// Multiplies its hidden channels; 1 is theirs.
         width: f64,
     },
+    /// That of patches, a logit for each.
+    PatchGan {
+        /// Layers before the last two; 3 see patches of 70×70 pixels.
+        layers: u8,
+        /// Multiplies its channels; 1 is 64 to 512.
+        width: f64,
+        /// How it is normalised.
+        norm: PatchNorm,
+    },
+    /// Small heads on maps of a frozen network, a logit for each position.
+    Heads {
+        /// The network.
+        net: NetKind,
+        /// Where a head each stands.
+        taps: Taps,
+    },
+}
+
+/// Most heads.
+const MOST_TAPS: usize = 5;
+
+/// Layers of a frozen network that a discriminator's heads stand on: 1 to 5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Tap>", into = "Vec<Tap>")]
+pub struct Taps([Option<Tap>; MOST_TAPS]);
+
+impl Taps {
+    /// All of them, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = Tap> {
+        self.0.iter().flatten().copied()
+    }
+
+    /// The one that lies deepest in a network's table.
+    ///
+    /// # Errors
+    /// [`NetError::NoSuchTap`].
+    pub fn deepest(&self, net: NetKind) -> Result<Tap> {
+        let mut deepest = None;
+        for tap in self.iter() {
+            let rows = net.rows_to(tap)?.len();
+            if deepest.is_none_or(|(_, most)| rows > most) {
+                deepest = Some((tap, rows));
+            }
+        }
+        let deepest = deepest.map(|(tap, _)| tap);
+        deepest.ok_or_else(|| NetError::Spec("a discriminator of heads needs a tap".into()))
+    }
+}
+
+impl TryFrom<Vec<Tap>> for Taps {
+    type Error = String;
+
+    fn try_from(all: Vec<Tap>) -> std::result::Result<Taps, String> {
+        if !(1..=MOST_TAPS).contains(&all.len()) {
+            return Err(format!(
+                "1 to {MOST_TAPS} taps are possible, not {}",
+                all.len()
+            ));
+        }
+        let mut taps = [None; MOST_TAPS];
+        for (place, tap) in taps.iter_mut().zip(all) {
+            *place = Some(tap);
+        }
+        Ok(Taps(taps))
+    }
+}
+
+impl From<Taps> for Vec<Tap> {
+    fn from(taps: Taps) -> Vec<Tap> {
+        taps.iter().collect()
+    }
 }
 
 impl Architecture {
@@ -115,17 +192,67 @@ impl DiscriminatorSpec {
                 branch: Vec::new(),
                 head: Vec::new(),
             }),
+            (
+                Architecture::PatchGan {
+                    layers,
+                    width,
+                    norm,
+                },
+                FeatureBranch::Off,
+            ) => Ok(DiscriminatorParts {
+                trunk: patchgan::discriminator(self.crop, layers, width, norm)?,
+                branch: Vec::new(),
+                head: Vec::new(),
+            }),
+            (Architecture::Heads { .. }, FeatureBranch::Off) => {
+                self.heads()?;
+                Ok(DiscriminatorParts {
+                    trunk: Vec::new(),
+                    branch: Vec::new(),
+                    head: Vec::new(),
+                })
+            }
+            (Architecture::Heads { .. }, FeatureBranch::Features(_)) => Err(NetError::Spec(
+                "a discriminator of heads has no feature branch".into(),
+            )),
             (Architecture::VaeGan { .. }, FeatureBranch::Features(_)) => Err(NetError::Spec(
                 "the discriminator of Larsen et al. has no feature branch".into(),
             )),
+            (Architecture::PatchGan { .. }, FeatureBranch::Features(_)) => Err(NetError::Spec(
+                "the discriminator of patches has no feature branch".into(),
+            )),
         }
+    }
+
+    /// Channels of the maps that its heads stand on; none where it has no heads.
+    ///
+    /// # Errors
+    /// A layer that the network does not have, that is no map, or one of too few positions.
+    pub(super) fn heads(&self) -> Result<Vec<i64>> {
+        let Architecture::Heads { net, taps } = self.architecture else {
+            return Ok(Vec::new());
+        };
+        let channels = |tap: Tap| match net.feature_shape(tap, self.crop)? {
+            FeatureShape::Map { channels, size } if size * size >= heads::KERNEL => Ok(channels),
+            other => Err(NetError::Spec(format!(
+                "no head of a discriminator can stand on {net}:{tap}, {other} for crops of {}: it needs a map of at least \
+                 {} positions",
+                self.crop,
+                heads::KERNEL
+            ))),
+        };
+        taps.iter().map(channels).collect()
     }
 
     /// How the weights of a layer begin, and what training does to them.
     pub(super) fn initial(&self, op: &Op) -> Initial {
         match self.architecture {
-            Architecture::DeePSiM => deepsim::discriminator_initial(op),
+            // Heads have no operations of the tables' own.
+            Architecture::DeePSiM | Architecture::Heads { .. } => {
+                deepsim::discriminator_initial(op)
+            }
             Architecture::VaeGan { .. } => vaegan::initial(op),
+            Architecture::PatchGan { .. } => patchgan::initial(op),
         }
     }
 
@@ -143,7 +270,16 @@ impl DiscriminatorSpec {
     /// # Errors
     /// As [`DiscriminatorSpec::validate`].
     pub fn shapes(&self) -> Result<Vec<(String, Vec<i64>)>> {
-        Ok(trained::shapes(&self.layers()?))
+        let mut all = trained::shapes(&self.layers()?);
+        for (head, channels) in self.heads()?.into_iter().enumerate() {
+            all.extend(heads::shapes(head, channels));
+        }
+        if let Architecture::Heads { net, taps } = self.architecture {
+            let rows = net.rows_to(taps.deepest(net)?)?;
+            let of_network = NetKind::weight_shapes(rows).into_iter();
+            all.extend(of_network.map(|(name, shape)| (format!("{NETWORK}{name}"), shape)));
+        }
+        Ok(all)
     }
 
     /// Checks that a discriminator of this size has a layer: small crops leave out Dconv5, then
@@ -152,6 +288,11 @@ impl DiscriminatorSpec {
     /// # Errors
     /// [`NetError::Spec`] with the layers that it has, or [`NetError::TooSmall`].
     pub fn has(&self, tap: DiscriminatorTap) -> Result<()> {
+        if let Architecture::PatchGan { .. } | Architecture::Heads { .. } = self.architecture {
+            return Err(NetError::Spec(format!(
+                "this discriminator has no `{tap}`: images cannot be compared in it"
+            )));
+        }
         if let Architecture::VaeGan { .. } = self.architecture {
             return match tap {
                 DiscriminatorTap::Dconv5 | DiscriminatorTap::Dpool5 => {

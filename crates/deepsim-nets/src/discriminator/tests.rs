@@ -1,6 +1,7 @@
 //! Sizes, branches, statistics and dropout of discriminators.
 
 use super::*;
+use crate::zoo::NetKind;
 use tch::Kind;
 
 fn spec(crop: i64) -> DiscriminatorSpec {
@@ -8,6 +9,21 @@ fn spec(crop: i64) -> DiscriminatorSpec {
         crop,
         features: FeatureBranch::Off,
         architecture: Architecture::DeePSiM,
+    }
+}
+
+fn patches(norm: PatchNorm) -> Architecture {
+    Architecture::PatchGan {
+        layers: 2,
+        width: 0.125,
+        norm,
+    }
+}
+
+fn heads(taps: &[Tap]) -> Architecture {
+    Architecture::Heads {
+        net: NetKind::AlexNet,
+        taps: taps.to_vec().try_into().unwrap(),
     }
 }
 
@@ -90,6 +106,9 @@ fn shapes_are_known_without_building() {
         (64, FeatureBranch::Off, Architecture::DeePSiM),
         (128, FeatureBranch::Features(10), Architecture::DeePSiM),
         (64, FeatureBranch::Off, vae_gan),
+        (64, FeatureBranch::Off, patches(PatchNorm::Batch)),
+        (64, FeatureBranch::Off, patches(PatchNorm::Spectral)),
+        (64, FeatureBranch::Off, heads(&[Tap::Relu1, Tap::Relu3])),
     ] {
         let spec = DiscriminatorSpec {
             crop,
@@ -170,4 +189,107 @@ fn vaegan_discriminator_changes_statistics_in_training_alone() {
     assert_eq!(at(DiscriminatorTap::Dconv4).unwrap().size(), [4, 64, 4, 4]);
     assert!(at(DiscriminatorTap::Dpool5).is_err());
     assert!(spec.has(DiscriminatorTap::Dconv5).is_err());
+}
+
+#[test]
+fn patches_have_a_logit_each_and_no_features() {
+    for norm in [PatchNorm::Batch, PatchNorm::None, PatchNorm::Spectral] {
+        let spec = DiscriminatorSpec {
+            architecture: patches(norm),
+            ..spec(32)
+        };
+        let d = Discriminator::new(spec.clone(), 1, Device::Cpu).unwrap();
+        let x = images(&[3, 3, 32, 32]);
+        let mode = if norm == PatchNorm::Batch {
+            Mode::Training
+        } else {
+            Mode::Evaluation
+        };
+        let y = d.forward(&x, None, mode).unwrap();
+        assert_eq!(y.size(), [3, 1, 6, 6], "{norm:?}");
+        assert_eq!(crate::loss::scores(&y).unwrap().size(), [3, 36]);
+        assert!(d.forward(&x.narrow(3, 0, 24), None, mode).is_err());
+        assert!(d.draw_masks(3, Device::Cpu).unwrap().is_empty());
+        let error = spec.has(DiscriminatorTap::Dconv1).unwrap_err().to_string();
+        assert!(error.contains("cannot be compared"), "{error}");
+        assert!(d.features(&x, DiscriminatorTap::Dconv1, mode).is_err());
+        let with = DiscriminatorSpec {
+            features: FeatureBranch::Features(9),
+            ..spec
+        };
+        assert!(with.validate().is_err());
+    }
+}
+
+#[test]
+fn power_iterations_change_vectors_alone_and_no_pass_does() {
+    let spec = DiscriminatorSpec {
+        architecture: patches(PatchNorm::Spectral),
+        ..spec(32)
+    };
+    let d = Discriminator::new(spec, 1, Device::Cpu).unwrap();
+    let x = images(&[2, 3, 32, 32]);
+    let values = |train: bool| -> Vec<Tensor> {
+        let all = d.params().iter().filter(|p| p.trains == train);
+        all.map(|p| p.tensor.detach().copy()).collect()
+    };
+    let (vectors, weights) = (values(false), values(true));
+    assert_eq!((vectors.len(), weights.len()), (8, 8));
+    d.iterate_spectral().unwrap();
+    let iterated = values(false);
+    assert_ne!(vectors, iterated);
+    let first = d.forward(&x, None, Mode::Training).unwrap();
+    assert_eq!(first, d.forward(&x, None, Mode::Training).unwrap());
+    assert_eq!(values(false), iterated);
+    assert_eq!(values(true), weights);
+}
+
+#[test]
+fn heads_learn_and_the_network_below_them_does_not() {
+    let of = |crop, taps: &[Tap]| DiscriminatorSpec {
+        architecture: heads(taps),
+        ..spec(crop)
+    };
+    let d = Discriminator::new(of(64, &[Tap::Relu1, Tap::Relu3]), 1, Device::Cpu).unwrap();
+    let x = images(&[2, 3, 64, 64]).set_requires_grad(true);
+    let y = d.forward(&x, None, Mode::Training).unwrap();
+    // 15x15 positions of relu1, 3x3 of relu3.
+    assert_eq!(y.size(), [2, 1, 225 + 9]);
+    for p in d.params().iter() {
+        let of_network = p.name.starts_with("net.");
+        let vector = p.name.ends_with("_u") || p.name.ends_with("_v");
+        assert_eq!(p.trains, !(of_network || vector), "{}", p.name);
+        assert_eq!(p.tensor.requires_grad(), p.trains, "{}", p.name);
+    }
+    let gradient = Tensor::run_backward(&[y.sum(Kind::Float)], &[&x], false, false).remove(0);
+    assert!(gradient.abs().max().double_value(&[]) > 0.0);
+    let vectors = || -> Vec<Tensor> {
+        let all = d.params().iter().filter(|p| p.name.ends_with("_u"));
+        all.map(|p| p.tensor.copy()).collect()
+    };
+    let before = vectors();
+    d.iterate_spectral().unwrap();
+    assert_eq!(before.len(), 6);
+    assert_ne!(before, vectors());
+    // What is saved is whole.
+    let saved: NamedTensors = d
+        .params()
+        .iter()
+        .map(|p| (p.name.clone(), p.tensor.detach().copy()))
+        .collect();
+    let again = Discriminator::from_values(d.spec().clone(), &saved, "it", "the test", Device::Cpu);
+    let again = again.unwrap().forward(&x, None, Mode::Training).unwrap();
+    assert_eq!(again, d.forward(&x, None, Mode::Training).unwrap());
+    // Maps of too few positions, vectors, layers that there are not, another network.
+    for (crop, tap) in [
+        (64, Tap::Pool5),
+        (64, Tap::Fc6),
+        (64, Tap::Norm1),
+        (8, Tap::Relu1),
+    ] {
+        assert!(of(crop, &[tap]).validate().is_err(), "{crop} {tap}");
+    }
+    let other = FeatureNet::random(NetKind::SqueezeNet, Tap::Conv1, 1, Device::Cpu).unwrap();
+    let spec = of(64, &[Tap::Relu1]);
+    assert!(Discriminator::with_network(spec, Some(other), 1, Device::Cpu).is_err());
 }

@@ -7,8 +7,6 @@ use super::mode::Mode;
 use crate::error::{NetError, Result};
 use crate::precision::widened;
 
-/// Added to variances before their root is taken (the authors' 1e-6).
-const EPSILON: f64 = 1e-6;
 /// Weight of a batch in the running statistics (the authors' momentum of 0.9, in libtorch's convention).
 const NEWEST: f64 = 0.1;
 
@@ -19,6 +17,8 @@ pub(crate) struct Norm {
     pub bias: Tensor,
     pub running_mean: Tensor,
     pub running_var: Tensor,
+    /// Added to variances before their root is taken.
+    pub epsilon: f64,
 }
 
 impl Norm {
@@ -62,7 +62,7 @@ impl Norm {
             variance,
             batch,
             NEWEST,
-            EPSILON,
+            self.epsilon,
             true,
         )?)
     }
@@ -106,7 +106,7 @@ impl Norm {
             follow(&self.running_var, &unbiased)?;
         }
         let scale = variance
-            .f_add_scalar(EPSILON)?
+            .f_add_scalar(self.epsilon)?
             .f_rsqrt()?
             .f_mul(&self.weight)?;
         let scaled = centred.f_mul(&scale.f_view(shape.as_slice())?)?;
@@ -133,6 +133,7 @@ mod tests {
             bias: tensor("bias").set_requires_grad(true),
             running_mean: tensor("mean"),
             running_var: tensor("var").square(),
+            epsilon: 1e-6,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::op::iterates;
 use crate::error::Result;
 
 /// A seed for one purpose, derived from the experiment's seed: a pure function of its
@@ -51,14 +52,19 @@ pub fn zeros(shape: &[i64]) -> Result<Tensor> {
 }
 
 /// Values before training: N(0, deviation²) for matrices and filters (zeros if `deviation` is 0), ones for gains
-/// and variances of normalisation and for scales of what a block adds, zeros for everything else.
+/// and variances of normalisation and for scales of what a block adds, any vectors of length 1 for power iterations, zeros
+/// for everything else.
 ///
 /// # Errors
 /// What libtorch refuses (out of memory).
 pub(crate) fn untrained(name: &str, shape: &[i64], deviation: f64, seed: u64) -> Result<Tensor> {
     let scales = name.ends_with(".lambda1") || name.ends_with(".layer_scale");
     let ones = name.ends_with(".weight") || name.ends_with(".running_var");
-    if shape.len() > 1 && deviation > 0.0 && !scales {
+    if iterates(name) {
+        let drawn = normal(name, shape, 1.0, seed)?;
+        let length = drawn.f_norm()?.f_clamp_min(f64::MIN_POSITIVE)?;
+        Ok(drawn.f_div(&length)?)
+    } else if shape.len() > 1 && deviation > 0.0 && !scales {
         normal(name, shape, deviation, seed)
     } else if scales || (shape.len() == 1 && ones) {
         Ok(zeros(shape)?.f_add_scalar(1.0)?)

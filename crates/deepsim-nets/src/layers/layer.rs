@@ -12,6 +12,7 @@ use super::mode::Mode;
 use super::norm::{channel_norm, layer_norm};
 use super::op::{Affine, Op};
 use super::pools::{l2_pool, max_pool, mean_around};
+use super::spectral::Spectral;
 use super::transformer;
 use crate::error::{NetError, Result};
 use crate::kinks;
@@ -36,6 +37,7 @@ enum Weights {
         weight: Tensor,
         bias: Option<Tensor>,
     },
+    Spectral(Spectral),
     Norm(Norm),
     Band(Tensor),
     Folded(Vec<Folded>),
@@ -68,6 +70,11 @@ fn geometry(op: &Op) -> Option<Geometry> {
             stride,
             padding: pad,
             groups,
+        }),
+        Op::SpectralConv { stride, pad, .. } => Some(Geometry::Convolution {
+            stride,
+            padding: pad,
+            groups: 1,
         }),
         Op::Double { kernel, .. } => Some(Geometry::Double { kernel }),
         Op::Keep { .. } => Some(Geometry::Keep),
@@ -183,7 +190,20 @@ impl Layer {
             return Ok(Layer { op, weights });
         }
         let weights = match op {
-            Op::BatchNorm { key, channels } => {
+            Op::SpectralConv { key, .. } => {
+                let parts = op.tensors().into_iter();
+                let parts = parts.map(|(name, shape)| stored(&get(&name, &shape)?, device));
+                let parts = parts.collect::<Result<Vec<Tensor>>>()?;
+                let Ok([bias, weight, u, v]) = <[Tensor; 4]>::try_from(parts) else {
+                    return Err(NetError::Spec(format!("{key} has other tensors")));
+                };
+                Weights::Spectral(Spectral { bias, weight, u, v })
+            }
+            Op::BatchNorm {
+                key,
+                channels,
+                epsilon,
+            } => {
                 let part = |name: &str| -> Result<Tensor> {
                     stored(&get(&format!("{key}.{name}"), &[channels])?, device)
                 };
@@ -192,6 +212,7 @@ impl Layer {
                     bias: part("bias")?,
                     running_mean: part("running_mean")?,
                     running_var: part("running_var")?,
+                    epsilon,
                 })
             }
             Op::Lrn => Weights::Band(lrn::band(channels, device)?),
@@ -234,13 +255,28 @@ impl Layer {
 
     /// Whether a rectifier behind this layer can be computed with it.
     pub(crate) fn rectifies(&self) -> bool {
-        matches!(self.weights, Weights::Affine { .. } | Weights::Norm(_))
+        matches!(
+            self.weights,
+            Weights::Affine { .. } | Weights::Spectral(_) | Weights::Norm(_)
+        )
+    }
+
+    /// One step of the power iteration, where there is one.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub(crate) fn iterate(&self) -> Result<()> {
+        match &self.weights {
+            Weights::Spectral(spectral) => spectral.iterate(),
+            _ => Ok(()),
+        }
     }
 
     /// Its tensors, in the order of [`Op::tensors`]; none where batch normalisation is folded into them.
     pub(crate) fn tensors(&self) -> Vec<&Tensor> {
         match &self.weights {
             Weights::Affine { weight, bias } => bias.iter().chain([weight]).collect(),
+            Weights::Spectral(spectral) => spectral.tensors().into(),
             Weights::Norm(norm) => norm.tensors().into(),
             Weights::Branches(branches) => {
                 let layers = branches.iter().flatten();
@@ -279,6 +315,12 @@ impl Layer {
                 let geometry = geometry(&op)
                     .ok_or_else(|| NetError::Spec(format!("{op:?} is no convolution")))?;
                 convolution(&self.as_map(x)?, weight, bias.as_ref(), geometry, rectifier)?
+            }
+            (op, Weights::Spectral(spectral)) => {
+                let geometry = geometry(&op)
+                    .ok_or_else(|| NetError::Spec(format!("{op:?} is no convolution")))?;
+                let weight = spectral.normalised()?;
+                convolution(x, &weight, Some(&spectral.bias), geometry, rectifier)?
             }
             (_, Weights::Norm(norm)) => rectifier.apply(norm.forward(x, pass.mode)?)?,
             (Op::Relu, _) => kinks::relu(x)?,
@@ -418,6 +460,7 @@ mod tests {
         let norm = Op::BatchNorm {
             key: "n",
             channels: 3,
+            epsilon: 1e-6,
         };
         let tables = [
             vec![double, Op::LeakyRelu(0.3), Op::Crop(7)],

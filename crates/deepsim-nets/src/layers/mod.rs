@@ -13,6 +13,7 @@ pub(crate) mod norm;
 pub mod op;
 pub(crate) mod pools;
 pub mod shape;
+pub(crate) mod spectral;
 pub mod tap;
 mod thin;
 pub(crate) mod trained;

@@ -82,6 +82,22 @@ pub enum Op {
         /// Whether it has a bias; none in front of batch normalisation.
         bias: bool,
     },
+    /// Convolution with a bias, whose weight is divided by its largest singular value (spectral normalisation, Miyato et al.
+    /// 2018) as the vectors u and v of a power iteration find it. Tensors are named as PyTorch's `spectral_norm` does.
+    SpectralConv {
+        /// Prefix of the tensors' names.
+        key: &'static str,
+        /// Input channels.
+        input: i64,
+        /// Output channels.
+        output: i64,
+        /// Kernel side.
+        kernel: i64,
+        /// Stride.
+        stride: i64,
+        /// Padding on each side.
+        pad: i64,
+    },
     /// Transposed convolution with stride 2, which doubles the size; weight `[in,out,k,k]`.
     Double {
         /// Prefix of the tensors' names.
@@ -117,6 +133,8 @@ pub enum Op {
         key: &'static str,
         /// Channels of a map, values of a vector.
         channels: i64,
+        /// Added to variances before their root is taken.
+        epsilon: f64,
     },
     /// In training, each value is zero with this probability and enlarged otherwise.
     Dropout(f64),
@@ -174,9 +192,14 @@ pub(crate) struct Affine {
     pub bias: Option<i64>,
 }
 
-/// Whether a tensor of this name can learn: running statistics cannot.
+/// Whether a tensor of this name can learn: running statistics and the vectors of power iterations cannot.
 pub(crate) fn learns(name: &str) -> bool {
-    !name.contains(".running_")
+    !(name.contains(".running_") || iterates(name))
+}
+
+/// Whether a tensor of this name is a vector of a power iteration.
+pub(crate) fn iterates(name: &str) -> bool {
+    name.ends_with(".weight_u") || name.ends_with(".weight_v")
 }
 
 impl Op {
@@ -220,7 +243,10 @@ impl Op {
 
     /// The prefix of its tensors' names, if it is a convolution or a fully connected layer.
     pub fn key(&self) -> Option<&'static str> {
-        self.affine().map(|affine| affine.key)
+        match *self {
+            Op::SpectralConv { key, .. } => Some(key),
+            _ => self.affine().map(|affine| affine.key),
+        }
     }
 
     /// The convolutions with batch normalisation in this operation.
@@ -258,9 +284,25 @@ impl Op {
             return bias.into_iter().chain([weight]).collect();
         }
         match *self {
-            Op::BatchNorm { key, channels } => ["weight", "bias", "running_mean", "running_var"]
-                .map(|part| (format!("{key}.{part}"), vec![channels]))
-                .into(),
+            Op::SpectralConv {
+                key,
+                input,
+                output,
+                kernel,
+                ..
+            } => [
+                ("bias", vec![output]),
+                ("weight_orig", vec![output, input, kernel, kernel]),
+                ("weight_u", vec![output]),
+                ("weight_v", vec![input * kernel * kernel]),
+            ]
+            .map(|(part, shape)| (format!("{key}.{part}"), shape))
+            .into(),
+            Op::BatchNorm { key, channels, .. } => {
+                ["weight", "bias", "running_mean", "running_var"]
+                    .map(|part| (format!("{key}.{part}"), vec![channels]))
+                    .into()
+            }
             Op::Branches(branches) => {
                 let operations = branches.iter().copied().flatten();
                 operations.flat_map(Op::tensors).collect()
@@ -302,6 +344,7 @@ impl Op {
     pub(crate) fn channels(&self, input: i64) -> i64 {
         match *self {
             Op::Conv { output, .. }
+            | Op::SpectralConv { output, .. }
             | Op::Double { output, .. }
             | Op::Keep { output, .. }
             | Op::Fc { output, .. } => output,
@@ -356,6 +399,13 @@ impl Op {
         };
         match *self {
             Op::Conv {
+                output,
+                kernel,
+                stride,
+                pad,
+                ..
+            }
+            | Op::SpectralConv {
                 output,
                 kernel,
                 stride,

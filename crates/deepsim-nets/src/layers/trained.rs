@@ -43,7 +43,7 @@ pub(crate) fn build(
     let mut layers = Vec::with_capacity(ops.len());
     let mut channels = 0;
     for op in ops {
-        let affine = op.affine().is_some();
+        let affine = op.affine().is_some() || matches!(op, Op::SpectralConv { .. });
         let tensors = op.tensors();
         if !(affine || matches!(op, Op::BatchNorm { .. }) || tensors.is_empty()) {
             return Err(NetError::Spec(format!("no network that learns has {op:?}")));
@@ -59,7 +59,7 @@ pub(crate) fn build(
         channels = op.channels(channels);
         let names = tensors.into_iter().map(|(name, _)| name);
         for (name, tensor) in weight_first(names.zip(layer.tensors()).collect()) {
-            let (trains, decays) = match (affine, is_weight(&name)) {
+            let (trains, decays) = match (affine && learns(&name), is_weight(&name)) {
                 (true, true) => (true, decays != Decays::Nothing),
                 (true, false) => (bias_learns, decays == Decays::WeightAndBias),
                 (false, _) => (learns(&name), false),
@@ -89,5 +89,5 @@ fn weight_first<T>(mut named: Vec<(String, T)>) -> Vec<(String, T)> {
 }
 
 fn is_weight(name: &str) -> bool {
-    name.ends_with(".weight")
+    name.ends_with(".weight") || name.ends_with(".weight_orig")
 }

@@ -4,13 +4,14 @@
 pub mod adversarial;
 pub mod distances;
 mod diversity;
+pub mod penalties;
 pub mod ssim;
 pub mod terms;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use adversarial::{Label, SharedPass, cross_entropy};
+pub use adversarial::{AdversarialLoss, Label, SharedPass, cross_entropy, scores};
 pub use distances::{PixelDistance, pixel_distance, squared_distance};
 pub use diversity::diversity;
 pub use terms::{KINDS, KindInfo, Term, TermKind, Terms, WeightKey};

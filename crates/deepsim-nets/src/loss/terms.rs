@@ -14,7 +14,7 @@ use crate::error::{NetError, Result};
 use crate::learned::Posterior;
 use crate::loss::distances::absolute_distance;
 use crate::loss::{
-    Label, PixelDistance, Reduction, cross_entropy, pixel_distance, squared_distance,
+    AdversarialLoss, Label, PixelDistance, Reduction, pixel_distance, squared_distance,
 };
 
 /// Eq. 2: the feature loss, the squared distance of the features `[N,…]` of generated images from those of
@@ -26,28 +26,33 @@ pub fn feature_loss(features: &Tensor, target: &Tensor, reduction: Reduction) ->
     squared_distance(features, target, reduction)
 }
 
-/// Eq. 3: the discriminator's two losses, from its logits `[N,2]` (index 0 = real) on real images and on generated
-/// images. The discriminator minimises their sum.
+/// Eq. 3, or the same of another adversarial loss: the discriminator's two losses, from its logits on real images and on
+/// generated images. The discriminator minimises their sum.
 ///
 /// # Errors
-/// Logits of another shape.
+/// Logits of another shape than [`scores`](super::scores) takes.
 pub fn discriminator_loss(
+    game: AdversarialLoss,
     real: &Tensor,
     generated: &Tensor,
     reduction: Reduction,
 ) -> Result<[Tensor; 2]> {
     Ok([
-        cross_entropy(real, Label::Real, reduction)?,
-        cross_entropy(generated, Label::Fake, reduction)?,
+        game.discriminating(real, Label::Real, reduction)?,
+        game.discriminating(generated, Label::Fake, reduction)?,
     ])
 }
 
-/// Eq. 4: the generator's adversarial loss of the discriminator's logits `[N,2]` on generated images.
+/// Eq. 4, or the same of another adversarial loss: the generator's, of the discriminator's logits on generated images.
 ///
 /// # Errors
-/// Logits of another shape.
-pub fn adversarial_loss(generated: &Tensor, reduction: Reduction) -> Result<Tensor> {
-    cross_entropy(generated, Label::Real, reduction)
+/// Logits of another shape than [`scores`](super::scores) takes.
+pub fn adversarial_loss(
+    game: AdversarialLoss,
+    generated: &Tensor,
+    reduction: Reduction,
+) -> Result<Tensor> {
+    game.generating(generated, reduction)
 }
 
 /// Eq. 5: the image loss between generated and real images, both `[N,3,H,W]` in Caffe units. The paper's distance is
@@ -140,6 +145,12 @@ pub enum TermKind {
     Diversity,
     /// [`total_variation`].
     TotalVariation,
+    /// [`r1`](super::penalties::r1), of the discriminator.
+    R1,
+    /// [`lecam`](super::penalties::lecam), of the discriminator.
+    LeCam,
+    /// [`balance`](super::penalties::balance): no term, but the weight that the adversarial one has beside `loss.adv`.
+    AdversarialWeight,
 }
 
 /// Where an experiment file gives the weight of a kind.
@@ -178,8 +189,9 @@ pub struct KindInfo {
     pub in_every_line: bool,
 }
 
-/// The table of all kinds. Eq. 3 is no term of the generator's loss: see [`discriminator_loss`].
-pub const KINDS: [KindInfo; 6] = [
+/// The table of all kinds. Eq. 3 is no term of the generator's loss: see [`discriminator_loss`]. The last ones are numbers
+/// that are logged and checked as terms are, and no part of the generator's loss.
+pub const KINDS: [KindInfo; 9] = [
     KindInfo {
         kind: TermKind::Feature,
         key: "feat",
@@ -226,6 +238,30 @@ pub const KINDS: [KindInfo; 6] = [
         label: "total variation",
         equation: "Rudin, Osher & Fatemi 1992",
         weight: WeightKey::Optional,
+        in_every_line: false,
+    },
+    KindInfo {
+        kind: TermKind::R1,
+        key: "r1",
+        label: "R1",
+        equation: "Mescheder, Geiger & Nowozin 2018, Eq. 9",
+        weight: WeightKey::OwnSection,
+        in_every_line: false,
+    },
+    KindInfo {
+        kind: TermKind::LeCam,
+        key: "lecam",
+        label: "LeCAM",
+        equation: "Tseng et al. 2021",
+        weight: WeightKey::OwnSection,
+        in_every_line: false,
+    },
+    KindInfo {
+        kind: TermKind::AdversarialWeight,
+        key: "adv_weight",
+        label: "weight of the adversarial",
+        equation: "Esser et al. 2021, Eq. 7",
+        weight: WeightKey::OwnSection,
         in_every_line: false,
     },
 ];

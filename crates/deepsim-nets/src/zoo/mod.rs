@@ -11,6 +11,7 @@ mod dinov2;
 mod efficientnet;
 mod inception;
 mod net;
+pub(crate) mod patchgan;
 mod resnet50;
 mod siglip;
 mod squeezenet;

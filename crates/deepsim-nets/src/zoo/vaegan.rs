@@ -18,6 +18,8 @@ const ENCODED: i64 = 1024;
 const WIDEST: i64 = 512;
 /// Side of every kernel.
 const KERNEL: i64 = 5;
+/// Added to variances (the authors' 1e-6).
+const EPSILON: f64 = 1e-6;
 
 /// Side of the smallest map.
 ///
@@ -83,6 +85,7 @@ fn norm_relu(layer: Op, norm: &'static str) -> [Op; 3] {
         Op::BatchNorm {
             key: norm,
             channels,
+            epsilon: EPSILON,
         },
         Op::Relu,
     ]

@@ -9,7 +9,7 @@
 //! a resume is exact. Adam's counters are tensors on the GPU, which a graph advances; those on the host are advanced here.
 //!
 //! **What a graph has in it as numbers** is `Setting`: learning rates, weights of terms, and the addresses of all that
-//! updates change. Where one is another, all graphs are made anew; where one is another in every iteration, none is made.
+//! updates change. Where one is another, all graphs are made anew: after a halving, in another `[[stage]]`.
 //!
 //! **Before a graph is made** its iteration runs as usual [`WARM_UP`] times, on the stream that will be recorded: cuDNN and
 //! cuBLAS choose their algorithms, and get memory, in the first runs. So nothing is recorded in the first iterations of a
@@ -22,7 +22,10 @@
 //! spans are the host's. Memory that a recording frees stays the recording's own.
 //!
 //! **Not recorded**: several processes (their sums), several micro-batches, shards, TorchScript modules (they may read
-//! values), and VAE/GAN's iteration (its gate decides in the middle of it).
+//! values), VAE/GAN's iteration (its gate decides in the middle of it), and what multiplies by another number in each
+//! iteration, or computes something else in some: learning rates that warm up or follow a cosine, averages of weights with a
+//! warm-up, and another `[adversary]` than the paper's (LeCAM's averages are the host's, R1 is due now and then, and both
+//! networks may begin late).
 
 use deepsim_aten::{RECORDS_CUDA, Recorder, Recording};
 use deepsim_experiment::{Experiment, Perception};
@@ -96,12 +99,13 @@ impl Captured {
     /// A GPU that fails.
     pub fn new(
         experiment: &Experiment,
+        state: &State,
         plan: &Plan,
         ranks: &Ranks,
         device: Device,
     ) -> Result<Captured> {
         let records = RECORDS_CUDA && device.is_cuda();
-        if records && can_be_recorded(plan, ranks) && !experiment.needs_consent() {
+        if records && can_be_recorded(state, plan, ranks) && !experiment.needs_consent() {
             Captured::on(device)
         } else {
             Ok(Captured::off())
@@ -149,10 +153,11 @@ impl Captured {
         seed: i64,
     ) -> Result<Losses> {
         let Images { x, recorded, slice } = *images;
-        let possible = can_be_recorded(plan, ranks) && slice.is_whole();
+        let possible = can_be_recorded(state, plan, ranks) && slice.is_whole();
         let Some(recorder) = self.recorder.as_ref().filter(|_| possible) else {
             return iterate_among(ranks, state, perception, images, plan, seed);
         };
+        deepsim::begin(state, plan);
         let draws = Draws::new(state, plan, slice.global, x.device(), seed)?;
         let recorded = recorded.map(Tensor::shallow_clone);
         let batch = MicroBatch::new(perception, plan, &draws, x, recorded, slice)?;
@@ -191,9 +196,11 @@ impl Captured {
     }
 }
 
-/// Whether the host has no part in an iteration before its end.
-fn can_be_recorded(plan: &Plan, ranks: &Ranks) -> bool {
-    plan.vaegan.is_none() && plan.micro_batches <= 1 && plan.shards.is_none() && ranks.size() == 1
+/// Whether the host has no part in an iteration before its end, and no number of its own in each.
+fn can_be_recorded(state: &State, plan: &Plan, ranks: &Ranks) -> bool {
+    let one = plan.micro_batches <= 1 && plan.shards.is_none() && ranks.size() == 1;
+    let paper_s = plan.vaegan.is_none() && plan.adversary.is_paper_s();
+    one && paper_s && state.is_steady()
 }
 
 fn difference(after: [u64; 3], before: [u64; 3]) -> [u64; 3] {
@@ -295,7 +302,7 @@ impl Inputs {
 
     /// All of them, and those of `batch` in the same order.
     fn pairs<'t>(&'t self, batch: &'t MicroBatch<'_>) -> [Vec<&'t Tensor>; 2] {
-        let all = |x, recorded: &'t Option<Tensor>, draws: &'t Draws| {
+        let all = |x: &'t Tensor, recorded: &'t Option<Tensor>, draws: &'t Draws| {
             let mut all = vec![x];
             all.extend(recorded);
             all.extend(draws.tensors());

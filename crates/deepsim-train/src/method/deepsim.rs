@@ -6,6 +6,7 @@
 //!    [`generator_gradients`], and their updates. The terms are those of the updated discriminator (not with one pass).
 //! 4. The gate decides from the losses which networks the next iteration updates.
 
+mod adaptive;
 mod features;
 mod forward;
 mod generated;
@@ -13,13 +14,14 @@ mod terms;
 
 use deepsim_experiment::config::DiscriminatorPasses;
 use deepsim_nets::FeatureBranch;
-use deepsim_nets::loss::{TermKind, Terms};
-use tch::Device;
+use deepsim_nets::loss::TermKind;
+use tch::{Device, Tensor};
 use tracing::trace_span;
 
 use crate::error::Result;
 use crate::method::adversarial::{DiscriminatorStep, discriminator_of};
-use crate::method::gradients::{Gradients, Player, backward};
+use crate::method::gate::Gate;
+use crate::method::gradients::{Gradients, Player, backward_with};
 use crate::method::losses::{Losses, Numbers};
 use crate::method::micro_batch::MicroBatch;
 use crate::method::plan::Plan;
@@ -38,8 +40,17 @@ pub(super) fn step(
     device: Device,
     ranks: &Ranks,
 ) -> Result<Losses> {
+    begin(state, plan);
     let numbers = compute(state, plan, batches, device, ranks)?;
     decide(state, plan, &numbers)
+}
+
+/// Step 0: what a stage of the loss says of the gate. It decides with the gate which iteration is computed.
+pub(super) fn begin(state: &mut State, plan: &Plan) {
+    if plan.weights(state.step).weight(TermKind::Adversarial) <= 0.0 {
+        // A stage without a discriminator's part: nothing would let a network go on that paused before.
+        state.gate = Gate::open();
+    }
 }
 
 /// Steps 1 to 3: all that is computed of an iteration, with its updates. The host reads nothing of it and waits for
@@ -55,6 +66,13 @@ pub(super) fn compute(
     ranks: &Ranks,
 ) -> Result<Numbers> {
     let together = ranks.together(plan);
+    if state.gate.train_d
+        && plan.discriminator_plays(state.step)
+        && let Some(discriminator) = &state.discriminator
+    {
+        // Once, however many micro-batches pass.
+        discriminator.iterate_spectral()?;
+    }
     let keep = batches.len() == 1 || plan.passes == DiscriminatorPasses::One || together;
     let (mut parts, mut seen) = (ranks.parts(plan), Vec::new());
     ranks.each(
@@ -88,7 +106,11 @@ pub(super) fn compute(
         },
         |found| parts.add(found),
     )?;
-    let of_generator = ranks.total(plan, parts)?;
+    let mut of_generator = ranks.total(plan, parts)?;
+    if let Some(rule) = plan.adversary.adaptive {
+        let weight = plan.weights(state.step).weight(TermKind::Adversarial);
+        of_generator = adaptive::weighed(state, of_generator, rule, weight)?;
+    }
     for gradients in &of_generator.gradients {
         state.update(gradients)?;
     }
@@ -97,10 +119,15 @@ pub(super) fn compute(
     Numbers::collect(&sums, device)
 }
 
-/// Step 4: reads the numbers that [`compute`] has found, and lets the gate decide.
+/// Step 4: reads the numbers that [`compute`] has found, follows the scores where averages of them are kept, and lets the
+/// gate decide.
 pub(super) fn decide(state: &mut State, plan: &Plan, numbers: &Numbers) -> Result<Losses> {
-    let mut losses = numbers.read(state.step)?;
-    if let Some(Sides { real, generated }) = losses.discriminator {
+    let (mut losses, scores) = numbers.read(state.step)?;
+    if let (Some(rule), Some(scores)) = (plan.adversary.lecam, scores) {
+        state.follow_scores(scores, rule.decay);
+    }
+    let gates = plan.adversary.loss.is_paper_s() && plan.generator_follows(state.step);
+    if let (Some(Sides { real, generated }), true) = (losses.discriminator, gates) {
         let adv = losses.of(TermKind::Adversarial);
         losses.ratio = state.gate.update(&plan.gate, real, generated, adv);
     }
@@ -119,8 +146,7 @@ pub fn discriminator_gradients(
     forward: &Forward,
 ) -> Result<(Sums, Verdict)> {
     let plan = batch.plan;
-    let weight = plan.weights(state.step).weight(TermKind::Adversarial);
-    if weight <= 0.0 {
+    if !plan.discriminator_plays(state.step) {
         return Ok((Sums::default(), Verdict::default()));
     }
     let discriminator = discriminator_of(state)?;
@@ -132,10 +158,17 @@ pub fn discriminator_gradients(
         discriminator,
         features: shown.as_ref(),
         reduction: plan.reduction,
-        weight,
+        rules: plan.adversary,
+        weight: plan.discriminator_weight(state.step),
+        r1_due: plan
+            .adversary
+            .r1
+            .is_some_and(|rule| state.step.is_multiple_of(rule.every)),
+        averages: state.scores,
         precision: plan.precision,
         slice: batch.slice,
         masks: [&batch.draws.on_real, &batch.draws.on_generated],
+        augmented: [&batch.draws.augmented[0], &batch.draws.augmented[1]],
     };
     let found = step.compute(&batch.x, &forward.generated.images, plan.passes, state.gate)?;
     let sides = Sides {
@@ -143,10 +176,15 @@ pub fn discriminator_gradients(
         generated: found.generated,
     };
     let gradients = found.gradients.into_iter().collect();
-    let sums = Sums::new(&Terms::default(), Some(&sides), gradients)?;
-    let adversarial = Some(found.adversarial);
+    let mut sums = Sums::new(&found.penalties, Some(&sides), gradients)?;
+    sums.scores = found.scores;
+    let follows = plan.generator_follows(state.step);
+    let adversarial = follows.then_some(found.adversarial);
     Ok((sums, Verdict { adversarial, shown }))
 }
+
+/// Makes gradients of a network's.
+type Marked = fn(Player, Vec<Tensor>) -> Gradients;
 
 /// The generator's terms on a micro-batch, and where it trains its gradients and those of an encoder that learns: one
 /// pass back through both.
@@ -162,16 +200,35 @@ pub fn generator_gradients(
     let followed = terms::followed(state, batch, forward, verdict)?;
     let mut gradients = Vec::new();
     if state.gate.train_g {
-        let loss = followed.loss(batch.plan.weights(state.step), batch.x.device())?;
+        let (weights, device) = (batch.plan.weights(state.step), batch.x.device());
+        let apart = match batch.plan.adversary.adaptive {
+            Some(_) => followed.apart(weights, device)?,
+            None => None,
+        };
+        // Each with how its gradients are marked, and whether another pass goes back through the same graph.
+        let losses = match apart {
+            Some([others, adversarial]) => vec![
+                (others, Gradients::of as Marked, true),
+                (adversarial, Gradients::of_adversarial as Marked, false),
+            ],
+            None => vec![(
+                followed.loss(weights, device)?,
+                Gradients::of as Marked,
+                false,
+            )],
+        };
         let _phase = trace_span!("generator_backward").entered();
         let generator = state.generator.params();
-        if let Some(encoder) = &state.encoder {
-            let [of_generator, of_encoder] = backward(&loss, [generator, &encoder.params])?;
-            gradients.push(Gradients::of(Player::Generator, of_generator));
-            gradients.push(Gradients::of(Player::Encoder, of_encoder));
-        } else {
-            let [of_generator] = backward(&loss, [generator])?;
-            gradients.push(Gradients::of(Player::Generator, of_generator));
+        for (loss, marked, again) in losses {
+            if let Some(encoder) = &state.encoder {
+                let networks = [generator, &encoder.params];
+                let [of_generator, of_encoder] = backward_with(&loss, networks, again)?;
+                gradients.push(marked(Player::Generator, of_generator));
+                gradients.push(marked(Player::Encoder, of_encoder));
+            } else {
+                let [of_generator] = backward_with(&loss, [generator], again)?;
+                gradients.push(marked(Player::Generator, of_generator));
+            }
         }
     }
     Sums::new(&followed.terms, None, gradients)

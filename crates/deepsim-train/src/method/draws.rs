@@ -3,7 +3,7 @@
 use deepsim_experiment::config::DiscriminatorPasses;
 use deepsim_nets::init::seeded;
 use deepsim_nets::loss::TermKind;
-use deepsim_nets::{Code, LatentSpec};
+use deepsim_nets::{AugmentDraws, Code, LatentSpec};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
@@ -33,6 +33,8 @@ pub struct Draws {
     pub on_generated: Vec<Tensor>,
     /// Masks of the updated discriminator's pass over generated images.
     pub updated: Vec<Tensor>,
+    /// How the images of these three passes are augmented, in their order.
+    pub augmented: [AugmentDraws; 3],
     /// Sets of images that the pass of `on_real` takes.
     sets: i64,
 }
@@ -74,6 +76,7 @@ impl Draws {
                 DiscriminatorPasses::Paper => masks()?,
                 DiscriminatorPasses::One => Vec::new(),
             },
+            augmented: augmented(state, plan, images, device)?,
             sets: 1,
         })
     }
@@ -120,6 +123,7 @@ impl Draws {
     ) -> Result<Draws> {
         let some = |drawn: &Option<Tensor>| drawn.as_ref().map(&part).transpose();
         let all = |masks: &[Tensor]| masks.iter().map(&part).collect::<Result<Vec<Tensor>>>();
+        let [real, generated, updated] = &self.augmented;
         Ok(Draws {
             codes: some(&self.codes)?,
             noise: some(&self.noise)?,
@@ -128,6 +132,7 @@ impl Draws {
             on_real: self.on_real.iter().map(in_sets).collect::<Result<_>>()?,
             on_generated: all(&self.on_generated)?,
             updated: all(&self.updated)?,
+            augmented: [real.map(&part)?, generated.map(&part)?, updated.map(&part)?],
             sets: self.sets,
         })
     }
@@ -142,11 +147,13 @@ impl Draws {
             on_real,
             on_generated,
             updated,
+            augmented,
             sets: _,
         } = self;
         let drawn = [codes, noise, other_noise, prior].into_iter().flatten();
         let masks = [on_real, on_generated, updated].into_iter().flatten();
-        drawn.chain(masks).collect()
+        let augmented = augmented.iter().flat_map(AugmentDraws::tensors);
+        drawn.chain(masks).chain(augmented).collect()
     }
 }
 
@@ -172,6 +179,16 @@ fn masks(state: &State, plan: &Plan, images: i64, device: Device) -> Result<Vec<
         }
         _ => Ok(Vec::new()),
     }
+}
+
+/// How the images of the discriminator's passes are augmented, where they are.
+fn augmented(state: &State, plan: &Plan, images: i64, device: Device) -> Result<[AugmentDraws; 3]> {
+    let side = state.discriminator.as_ref().map(|d| d.spec().crop);
+    let (Some(augment), Some(side)) = (plan.adversary.augment, side) else {
+        return Ok(Default::default());
+    };
+    let draw = || augment.draw(images, side, device);
+    Ok([draw()?, draw()?, draw()?])
 }
 
 #[cfg(test)]

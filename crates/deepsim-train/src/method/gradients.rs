@@ -33,6 +33,8 @@ impl Player {
 pub struct Gradients {
     /// Whose.
     pub player: Player,
+    /// Whether they are of the adversarial term alone, whose weight is not known yet.
+    pub adversarial: bool,
     /// One for each weight.
     pub tensors: Vec<Tensor>,
 }
@@ -40,7 +42,24 @@ pub struct Gradients {
 impl Gradients {
     /// What a backward pass has found of a network.
     pub fn of(player: Player, tensors: Vec<Tensor>) -> Gradients {
-        Gradients { player, tensors }
+        Gradients {
+            player,
+            adversarial: false,
+            tensors,
+        }
+    }
+
+    /// The same, of the adversarial term alone.
+    pub fn of_adversarial(player: Player, tensors: Vec<Tensor>) -> Gradients {
+        Gradients {
+            adversarial: true,
+            ..Gradients::of(player, tensors)
+        }
+    }
+
+    /// Whose they are, and whether of the adversarial term alone.
+    pub(crate) fn whose(&self) -> (Player, bool) {
+        (self.player, self.adversarial)
     }
 
     /// Adds the same network's gradients of another micro-batch, in place.
@@ -50,7 +69,7 @@ impl Gradients {
     pub fn add_(&mut self, other: &Gradients) -> Result<()> {
         let shapes = |of: &Gradients| of.tensors.iter().map(Tensor::size).collect::<Vec<_>>();
         let (own, others) = (shapes(self), shapes(other));
-        if self.player != other.player || own != others {
+        if self.whose() != other.whose() || own != others {
             return Err(NetError::Spec(format!(
                 "gradients cannot be added: of {} with shapes {own:?}, and of {} with shapes {others:?}",
                 self.player.name(),
@@ -98,9 +117,21 @@ impl Gradients {
 /// # Errors
 /// A loss without graph.
 pub fn backward<const N: usize>(loss: &Tensor, networks: [&Params; N]) -> Result<[Vec<Tensor>; N]> {
+    backward_with(loss, networks, false)
+}
+
+/// As [`backward`], after which another pass may go back through the same graph where it is kept.
+///
+/// # Errors
+/// As [`backward`].
+pub(crate) fn backward_with<const N: usize>(
+    loss: &Tensor,
+    networks: [&Params; N],
+    keep_graph: bool,
+) -> Result<[Vec<Tensor>; N]> {
     let counts = networks.map(|params| trained(params).len());
     let weights: Vec<&Tensor> = networks.into_iter().flat_map(trained).collect();
-    let all = Tensor::f_run_backward(&[loss], &weights, false, false)?;
+    let all = Tensor::f_run_backward(&[loss], &weights, keep_graph, false)?;
     let mut all = all.into_iter();
     Ok(counts.map(|n| all.by_ref().take(n).collect()))
 }
@@ -180,5 +211,9 @@ mod tests {
             assert!(error.contains(words), "{words} is not in: {error}");
             assert_eq!(sum.tensors, own);
         }
+        let mut sum = gradients(Player::Encoder, &own);
+        let own = own.iter().map(Tensor::copy).collect();
+        let adversarial = Gradients::of_adversarial(Player::Encoder, own);
+        assert!(sum.add_(&adversarial).is_err());
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Numbers {
     terms: Vec<Term>,
     /// Whether the discriminator's two losses follow the terms.
     sides: bool,
+    /// Whether the mean scores of real and of generated images follow.
+    scores: bool,
     /// Networks that were updated: the sizes of their gradients come last.
     players: Vec<Player>,
     /// `[n]` in fp64.
@@ -58,6 +60,7 @@ impl Numbers {
         let Sums {
             terms,
             discriminator,
+            scores,
             gradients,
         } = sums;
         let (mut players, mut norms) = (Vec::new(), Vec::new());
@@ -74,6 +77,7 @@ impl Numbers {
         Ok(Numbers {
             terms: terms.iter().map(|(term, _)| term.clone()).collect(),
             sides: discriminator.is_some(),
+            scores: scores.is_some(),
             players,
             values: Tensor::f_stack(&all, 0)?.f_to_kind(Kind::Double)?,
         })
@@ -87,6 +91,7 @@ impl Numbers {
         Ok(Numbers {
             terms: self.terms.clone(),
             sides: self.sides,
+            scores: self.scores,
             players: self.players.clone(),
             values: self.values.f_zeros_like()?,
         })
@@ -97,9 +102,8 @@ impl Numbers {
     /// # Errors
     /// Another kind of iteration.
     pub(crate) fn take(&self, other: &Numbers) -> Result<()> {
-        let same =
-            (&self.terms, self.sides, &self.players) == (&other.terms, other.sides, &other.players);
-        if !same {
+        let kind = |of: &Numbers| (of.terms.clone(), of.sides, of.scores, of.players.clone());
+        if kind(self) != kind(other) {
             let words = "iterations of different kinds have different numbers";
             return Err(NetError::Spec(words.to_owned()).into());
         }
@@ -107,12 +111,13 @@ impl Numbers {
         Ok(self.values.shallow_clone().f_copy_(&other.values)?)
     }
 
-    /// Reads them, those of the iteration after `step`: the one read of the device.
+    /// Reads them, those of the iteration after `step`: losses, and mean scores where there are some. It is the one read of
+    /// the device.
     ///
     /// # Errors
     /// [`TrainError::NotFinite`] that names the first of them that is not finite: terms, the discriminator's losses,
-    /// gradients.
-    pub(crate) fn read(&self, step: u64) -> Result<Losses> {
+    /// mean scores, gradients.
+    pub(crate) fn read(&self, step: u64) -> Result<(Losses, Option<Sides<f64>>)> {
         let values = self.values.f_to_device(Device::Cpu)?;
         let values = Vec::<f64>::try_from(&values)?;
         let spoilt = self
@@ -130,27 +135,32 @@ impl Numbers {
         let mut values = values.into_iter();
         let mut next = || values.next().unwrap_or(f64::NAN);
         let terms = self.terms.iter().map(|term| (term.clone(), next()));
-        Ok(Losses {
-            terms: terms.collect(),
-            discriminator: self.sides.then(|| Sides {
-                real: next(),
-                generated: next(),
-            }),
+        let terms = terms.collect();
+        let mut sides = || Sides {
+            real: next(),
+            generated: next(),
+        };
+        let losses = Losses {
+            terms,
+            discriminator: self.sides.then(&mut sides),
             ratio: f64::NAN,
-        })
+        };
+        Ok((losses, self.scores.then(sides)))
     }
 
     /// What each of them is called in messages, in their order.
     fn names(&self) -> impl Iterator<Item = String> {
         let terms = self.terms.iter().map(Term::log_key);
-        let sides: &[&str] = if self.sides {
-            &["loss.discr_real", "loss.discr_fake"]
-        } else {
-            &[]
-        };
+        let sides = ["loss.discr_real", "loss.discr_fake"];
+        let scores = [
+            "the mean score of real images",
+            "the mean score of generated images",
+        ];
+        let sides = sides.into_iter().take(2 * usize::from(self.sides));
+        let scores = scores.into_iter().take(2 * usize::from(self.scores));
+        let sides = sides.chain(scores).map(str::to_owned);
         let players = self.players.iter();
         let norms = players.map(|player| format!("{}'s gradient", player.name()));
-        let sides = sides.iter().map(|name| (*name).to_owned());
         terms.chain(sides).chain(norms)
     }
 }

@@ -15,7 +15,7 @@ pub mod losses;
 pub mod micro_batch;
 mod parts;
 pub mod plan;
-mod sides;
+pub mod sides;
 pub mod slice;
 pub mod sums;
 pub mod vaegan;
@@ -74,6 +74,11 @@ pub fn iteration_seed(seed: u64, step: u64) -> i64 {
 ///
 /// A term of weight 0 is not computed; without an adversarial term
 /// there is no discriminator step and the gate stays open.
+///
+/// [`Plan::adversary`] says which adversarial loss is played, since when, and with what besides. With another loss than the
+/// paper's the gate stays open. Each of its parts is the whole batch's, whatever its micro-batches, shards and processes:
+/// the power iterations of spectral normalisation make one step before the passes, LeCAM's averages are those of earlier
+/// iterations, and with an adaptive weight the gradients of the adversarial term are added up apart from the others.
 ///
 /// With [`Plan::vaegan`] the iteration is that of VAE/GAN: [`vaegan`].
 ///

@@ -3,7 +3,7 @@
 use deepsim_experiment::Experiment;
 use deepsim_experiment::config;
 use deepsim_nets::loss::{PixelDistance, TermKind, Terms};
-use deepsim_nets::{AutocastGuard, Precision, Reduction};
+use deepsim_nets::{AdversarialLoss, AutocastGuard, Precision, Reduction};
 use tch::Device;
 
 use crate::error::Result;
@@ -11,13 +11,17 @@ use crate::error::Result;
 /// What an experiment says of its iterations.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Weights of the terms.
+    /// Weights of the terms, until the first of the stages.
     pub weights: Terms<f64>,
+    /// Weights of further stages, with the steps after which they begin, in their order.
+    pub stages: Vec<(u64, Terms<f64>)>,
     /// How sums over a batch become numbers.
     pub reduction: Reduction,
     /// How the image loss compares pixels.
     pub pixels: PixelDistance,
-    /// Thresholds of the gate.
+    /// How generator and discriminator play.
+    pub adversary: config::Adversary,
+    /// Thresholds of the gate, for the paper's adversarial loss alone.
     pub gate: config::Gate,
     /// Arithmetic.
     pub precision: Precision,
@@ -41,11 +45,14 @@ impl Plan {
         let config = &experiment.config;
         Plan {
             weights: experiment.weights(),
+            stages: experiment.stages(),
             reduction: config.loss.reduction,
             pixels: config.pixels.distance,
+            adversary: config.adversary,
             gate: config.gate.unwrap_or(config::Gate::OPEN),
             precision: match config.train.precision {
-                config::Precision::Fp32 => Precision::Fp32,
+                // A training settles it before it plans (`crate::precision`).
+                config::Precision::Fp32 | config::Precision::Auto => Precision::Fp32,
                 config::Precision::Bf16 => Precision::Bf16,
             },
             passes: config.train.discriminator_passes,
@@ -57,9 +64,41 @@ impl Plan {
         }
     }
 
-    /// The weights of the terms in the iteration after `step`: the same in all.
-    pub fn weights(&self, _step: u64) -> &Terms<f64> {
-        &self.weights
+    /// The weights of the terms in the iteration after `step`.
+    pub fn weights(&self, step: u64) -> &Terms<f64> {
+        let mut latest_first = self.stages.iter().rev();
+        let stage = latest_first.find(|(from, _)| *from <= step);
+        stage.map_or(&self.weights, |(_, weights)| weights)
+    }
+
+    /// Whether the discriminator passes and learns in the paper's iteration after `step`.
+    pub fn discriminator_plays(&self, step: u64) -> bool {
+        self.weights(step).weight(TermKind::Adversarial) > 0.0
+            && step >= self.adversary.discriminator_from
+    }
+
+    /// Whether the generator follows it.
+    pub fn generator_follows(&self, step: u64) -> bool {
+        self.discriminator_plays(step) && step >= self.adversary.generator_from
+    }
+
+    /// Weight of the discriminator's own loss: the adversarial term's with the paper's loss, else 1, as published.
+    pub fn discriminator_weight(&self, step: u64) -> f64 {
+        if self.adversary.loss.is_paper_s() {
+            self.weights(step).weight(TermKind::Adversarial)
+        } else {
+            1.0
+        }
+    }
+
+    /// Whether losses at chance level are those of a discriminator that is dead. At VAE/GAN's equilibrium they are near them,
+    /// and those of other adversaries than these two are no chances.
+    pub(crate) fn dies_at_chance(&self) -> bool {
+        let chances = [
+            AdversarialLoss::CrossEntropy,
+            AdversarialLoss::NonSaturating,
+        ];
+        self.vaegan.is_none() && chances.contains(&self.adversary.loss)
     }
 
     /// Whether the iteration of VAE/GAN after `step` reconstructs images; otherwise it is that of a GAN.

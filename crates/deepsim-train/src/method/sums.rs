@@ -15,7 +15,10 @@ pub struct Sums {
     pub terms: Terms<Tensor>,
     /// The discriminator's losses; none where it was not asked. Numbers alone.
     pub discriminator: Option<Sides<Tensor>>,
-    /// Gradients of networks, each network once, in the order in which they were computed.
+    /// Mean scores of real and of generated images, where averages of them are kept. Numbers alone.
+    pub scores: Option<Sides<Tensor>>,
+    /// Gradients of networks, each network once (and once those of the adversarial term alone, where its weight is yet to
+    /// be found), in the order in which they were computed.
     pub gradients: Vec<Gradients>,
 }
 
@@ -41,6 +44,7 @@ impl Sums {
         Ok(Sums {
             terms: terms.iter().map(number).collect::<Result<_>>()?,
             discriminator: discriminator.map(sides).transpose()?,
+            scores: None,
             gradients,
         })
     }
@@ -48,7 +52,7 @@ impl Sums {
     /// Terms and losses.
     pub(crate) fn numbers(&self) -> Vec<&Tensor> {
         let terms = self.terms.iter().map(|(_, value)| value);
-        let sides = self.discriminator.iter();
+        let sides = self.discriminator.iter().chain(&self.scores);
         let sides = sides.flat_map(|sides| [&sides.real, &sides.generated]);
         terms.chain(sides).collect()
     }
@@ -65,7 +69,8 @@ impl Sums {
                 self.terms.set(term, other);
             }
         }
-        if let Some(Sides { real, generated }) = &mut self.discriminator {
+        let sides = self.discriminator.iter_mut().chain(&mut self.scores);
+        for Sides { real, generated } in sides {
             *real = by(real)?;
             *generated = by(generated)?;
         }
@@ -101,16 +106,20 @@ impl Sums {
             };
             self.terms.set(term.clone(), sum);
         }
-        self.discriminator = match (self.discriminator.take(), other.discriminator) {
-            (Some(known), Some(new)) => Some(Sides {
-                real: known.real.f_add(&new.real)?,
-                generated: known.generated.f_add(&new.generated)?,
-            }),
-            (known, new) => known.or(new),
+        let added = |known: Option<Sides<Tensor>>, new: Option<Sides<Tensor>>| -> Result<_> {
+            Ok(match (known, new) {
+                (Some(known), Some(new)) => Some(Sides {
+                    real: known.real.f_add(&new.real)?,
+                    generated: known.generated.f_add(&new.generated)?,
+                }),
+                (known, new) => known.or(new),
+            })
         };
+        self.discriminator = added(self.discriminator.take(), other.discriminator)?;
+        self.scores = added(self.scores.take(), other.scores)?;
         for new in other.gradients {
             let mut known = self.gradients.iter_mut();
-            if let Some(known) = known.find(|known| known.player == new.player) {
+            if let Some(known) = known.find(|known| known.whose() == new.whose()) {
                 known.add_(&new)?;
             } else {
                 self.gradients.push(new);

@@ -105,7 +105,7 @@ pub(super) fn step(
     )?;
     let sums = ranks.total(plan, parts)?;
     // One read of all numbers, on which the gate decides.
-    let losses = Numbers::collect(&sums, device)?.read(state.step)?;
+    let (losses, _) = Numbers::collect(&sums, device)?.read(state.step)?;
     if let Some(Sides { real, generated }) = losses.discriminator {
         state.gate = Gate::equilibrium(&rule, real, generated);
     }

@@ -111,7 +111,11 @@ fn read(file: &File, path: &Path, step: u64) -> std::io::Result<(u64, Option<u64
 #[derive(Clone, Debug)]
 pub struct Means {
     terms: Terms<f64>,
+    /// Iterations that had each of the terms.
+    with: Terms<f64>,
     discriminator: Option<Sides<f64>>,
+    /// Iterations that had the discriminator's losses.
+    with_discriminator: f64,
     n: f64,
     last_ratio: f64,
 }
@@ -120,7 +124,9 @@ impl Default for Means {
     fn default() -> Self {
         Means {
             terms: Terms::default(),
+            with: Terms::default(),
             discriminator: None,
+            with_discriminator: 0.0,
             n: 0.0,
             last_ratio: f64::NAN,
         }
@@ -132,6 +138,8 @@ const REAL: &str = "discr_real";
 const GENERATED: &str = "discr_fake";
 const COUNT: &str = "n";
 const RATIO: &str = "ratio";
+/// Begins the names of numbers of iterations, of what not all iterations had.
+const WITH: &str = "with.";
 
 /// Names of the sums that older checkpoints store by position.
 const PLACES: [&str; 7] = ["feat", "adv", "img", "kl", "diversity", REAL, GENERATED];
@@ -147,6 +155,8 @@ impl Means {
         for (term, value) in losses.terms.iter() {
             let sum = self.terms.get(term).copied().unwrap_or(0.0);
             self.terms.set(term.clone(), sum + value);
+            let with = self.with.get(term).copied().unwrap_or(0.0);
+            self.with.set(term.clone(), with + 1.0);
         }
         if let Some(sides) = losses.discriminator {
             let sum = self.discriminator.unwrap_or(Sides {
@@ -157,6 +167,7 @@ impl Means {
                 real: sum.real + sides.real,
                 generated: sum.generated + sides.generated,
             });
+            self.with_discriminator += 1.0;
         }
         self.n += 1.0;
         self.last_ratio = losses.ratio;
@@ -168,8 +179,14 @@ impl Means {
         let sides = self.discriminator.into_iter();
         let sides = sides.flat_map(|s| [(REAL, s.real), (GENERATED, s.generated)]);
         let rest = sides.chain([(COUNT, self.n), (RATIO, self.last_ratio)]);
+        let with = self.with.iter().map(|(term, n)| (term.key(), *n));
+        let of_discriminator = (Cow::Borrowed(REAL), self.with_discriminator);
+        let with = with.chain(self.discriminator.map(|_| of_discriminator));
+        let some = with.filter(|(_, n)| *n != self.n);
+        let some = some.map(|(name, n)| (Cow::Owned(format!("{WITH}{name}")), n));
         terms
             .chain(rest.map(|(name, value)| (Cow::Borrowed(name), value)))
+            .chain(some)
             .map(|(name, value)| (format!("means.{name}"), value.to_bits().cast_signed()))
     }
 
@@ -180,7 +197,7 @@ impl Means {
             Some((name, f64::from_bits(bits.cast_unsigned())))
         });
         let mut means = Means::default();
-        let mut sides = BTreeMap::new();
+        let (mut sides, mut with) = (BTreeMap::new(), BTreeMap::new());
         for (name, value) in all {
             let place = name
                 .strip_prefix("sum")
@@ -191,6 +208,10 @@ impl Means {
                 Some(place) => PLACES.get(place).copied().unwrap_or(name),
                 None => name,
             };
+            if let Some(of) = name.strip_prefix(WITH) {
+                with.insert(of, value);
+                continue;
+            }
             match name {
                 COUNT => means.n = value,
                 RATIO => means.last_ratio = value,
@@ -207,13 +228,17 @@ impl Means {
         if means.n == 0.0 {
             return Means::default();
         }
+        // What has no number of its own was in all of them.
+        let number = |key: &str| with.get(key).copied().unwrap_or(means.n);
+        means.with = means.terms.map(|term, _| number(&term.key()));
         if let (Some(&real), Some(&generated)) = (sides.get(REAL), sides.get(GENERATED)) {
             means.discriminator = Some(Sides { real, generated });
+            means.with_discriminator = number(REAL);
         }
         means
     }
 
-    /// The means, with the newest ratio; starts over.
+    /// The means over the iterations that had each, with the newest ratio; starts over.
     pub fn take(&mut self) -> Losses {
         let means = self.peek();
         *self = Means::default();
@@ -223,10 +248,12 @@ impl Means {
     /// The means, with the newest ratio.
     pub fn peek(&self) -> Losses {
         Losses {
-            terms: self.terms.map(|_, sum| sum / self.n),
+            terms: self
+                .terms
+                .map(|term, sum| sum / self.with.get(term).copied().unwrap_or(self.n)),
             discriminator: self.discriminator.map(|sum| Sides {
-                real: sum.real / self.n,
-                generated: sum.generated / self.n,
+                real: sum.real / self.with_discriminator,
+                generated: sum.generated / self.with_discriminator,
             }),
             ratio: self.last_ratio,
         }
@@ -268,6 +295,27 @@ mod tests {
         assert!(cut.of(TermKind::Image).is_nan());
         // A checkpoint from before they were kept.
         assert!(Means::restore(&BTreeMap::new()).is_empty());
+    }
+
+    /// R1 is computed now and then, and the discriminator may begin later.
+    #[test]
+    fn means_are_over_the_iterations_that_had_a_term() {
+        let mut late = losses(0.5);
+        late.terms.set(TermKind::R1, 6.0);
+        let mut early = losses(0.1);
+        early.discriminator = None;
+        let mut means = Means::default();
+        for losses in [&early, &late] {
+            means.add(losses);
+        }
+        let mut restored = Means::restore(&means.counters().collect());
+        for means in [&mut means, &mut restored] {
+            means.add(&late);
+            let found = means.take();
+            assert_eq!(found.of(TermKind::R1), 6.0);
+            assert_eq!(found.discriminator(), 2.0);
+            assert!((found.of(TermKind::Feature) - 1.1 / 3.0).abs() < 1e-12);
+        }
     }
 
     /// Format 2 as it was before terms had keys.

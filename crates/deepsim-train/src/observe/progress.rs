@@ -59,9 +59,10 @@ impl Progress {
         }
     }
 
-    /// New losses, at log steps.
-    pub fn report(&mut self, step: u64, losses: &Losses, images_per_s: f64, gate: &str) {
-        let terms = terms(losses, Some(images_per_s), gate);
+    /// New losses, at log steps; `lr` is the generator's learning rate.
+    pub fn report(&mut self, step: u64, losses: &Losses, images_per_s: f64, gate: &str, lr: f64) {
+        let mut terms = terms(losses, Some(images_per_s), gate);
+        terms.push(format!("lr {lr:.1e}"));
         self.shown = true;
         match &self.bar {
             Some(_) => self.show(step, &terms),

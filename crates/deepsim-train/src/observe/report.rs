@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use deepsim_experiment::{Experiment, HeldOut};
-use deepsim_nets::loss::{KINDS, Terms};
+use deepsim_nets::loss::{KINDS, TermKind, Terms};
 use serde_json::Value;
 
-use crate::method::{Losses, Sides};
+use crate::method::{Losses, Plan, Sides};
 use crate::observe::watch::{CollapseDetector, Player, Watch};
 use crate::state::State;
 
@@ -76,12 +76,46 @@ pub(crate) fn log_entries(
         ("images_per_s", Value::from(images_per_s)),
         ("data.quarantined", Value::from(quarantined)),
     ];
+    let options = experiment.config.optimizer.discriminator;
+    let options = options.filter(|_| state.discriminator.is_some());
+    let of_discriminator =
+        options.map(|options| ("lr.d", Value::from(options.lr * state.discriminator_rate())));
     terms
-        .chain(rest.map(|(key, value)| (Cow::Borrowed(key), value)))
+        .chain(
+            rest.into_iter()
+                .chain(of_discriminator)
+                .map(|(key, value)| (Cow::Borrowed(key), value)),
+        )
         .collect()
 }
 
-pub(crate) fn dead_discriminator(step: u64) -> String {
+/// Warns of networks that have stopped learning, after an iteration: the state is that of the next step.
+pub(crate) fn warn_of_idle_networks(
+    watch: &mut Watch,
+    state: &State,
+    plan: &Plan,
+    losses: &Losses,
+) {
+    let step = state.step;
+    if !plan.discriminator_plays(step.saturating_sub(1)) {
+        return;
+    }
+    if plan.dies_at_chance() {
+        let collapse = &mut watch.collapse;
+        collapse.observe(losses.discriminator(), losses.of(TermKind::Adversarial));
+        if collapse.should_tell() {
+            tracing::warn!(step, "{}", dead_discriminator(step));
+        }
+    }
+    let balance = &mut watch.balance;
+    balance.observe(state.adam_g.count(), state.discriminator_updates());
+    if let Some(player) = balance.should_tell() {
+        let words = stuck_gate(step, player, plan.vaegan.is_some());
+        tracing::warn!(step, "{words}");
+    }
+}
+
+fn dead_discriminator(step: u64) -> String {
     format!(
         "step {step}: the discriminator is dead: for {} steps its loss has been 2 ln 2 and the \
          adversarial loss ln 2, so that no gradient is left in them. Lower optimizer.discriminator.lr \
@@ -90,7 +124,7 @@ pub(crate) fn dead_discriminator(step: u64) -> String {
     )
 }
 
-pub(crate) fn stuck_gate(step: u64, paused: Player, vaegan: bool) -> String {
+fn stuck_gate(step: u64, paused: Player, vaegan: bool) -> String {
     let (paused, other) = match paused {
         Player::Generator => ("generator", "discriminator"),
         Player::Discriminator => ("discriminator", "generator"),

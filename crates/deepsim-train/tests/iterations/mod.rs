@@ -6,7 +6,7 @@ use deepsim_experiment::{Experiment, Perception, config};
 use deepsim_nets::images::rgb_to_caffe;
 use deepsim_nets::loss::TermKind;
 use deepsim_nets::params::{NamedTensors, Params};
-use deepsim_nets::{Adam, AdamOptions};
+use deepsim_nets::{Adam, AdamOptions, Rule};
 use deepsim_train::method::{Losses, Plan, iterate};
 use deepsim_train::state::State;
 use tch::{Device, Kind, Tensor};
@@ -98,6 +98,10 @@ impl<'a> Case<'a> {
         if let (Some(encoder), Some(options)) = (&mut state.encoder, e) {
             encoder.adam = Adam::new(&encoder.params, options).unwrap();
         }
+        if let (Some(averages), Kind::Double) = (&state.averages, kind) {
+            averages.generator().params().widen().unwrap();
+        }
+        state.begin_averages().unwrap();
         (perception, state)
     }
 
@@ -152,14 +156,20 @@ impl<'a> Case<'a> {
                 ("img", l.of(TermKind::Image)),
                 ("kl", l.of(TermKind::Kl)),
                 ("diversity", -l.of(TermKind::Diversity)),
+                ("r1", l.of(TermKind::R1)),
+                ("lecam", l.of(TermKind::LeCam)),
+                ("adv_weight", l.of(TermKind::AdversarialWeight)),
                 ("d_real", d_real),
                 ("d_fake", d_fake),
                 ("total", self.total(&l)),
             ] {
                 if !value.is_nan() {
                     let value = Tensor::from_slice(&[value]).squeeze();
-                    // The generator's losses are the updated discriminator's.
-                    let judged = matches!(name, "adv" | "total" | "feat" | "diversity");
+                    // The generator's losses are the updated discriminator's; what is made of gradients jumps at kinks, too.
+                    let judged = matches!(
+                        name,
+                        "adv" | "total" | "feat" | "diversity" | "r1" | "adv_weight"
+                    );
                     values.lost(format!("loss/{it}/{name}"), value, it > 0 || judged);
                 }
             }
@@ -174,6 +184,12 @@ impl<'a> Case<'a> {
                 );
             }
             all.push(l);
+        }
+        // Running statistics, and vectors of power iterations.
+        let discriminator = state.discriminator.iter();
+        let kept = discriminator.flat_map(|d| d.params().iter().filter(|p| !p.trains));
+        for p in kept {
+            values.lost(format!("state/{}", p.name), p.tensor.copy(), true);
         }
         (values, state, all)
     }
@@ -211,7 +227,11 @@ impl<'a> Case<'a> {
                     .find(|p| p.name == name)
                     .unwrap();
                 let before = self.r.get(&format!("w{}/{name}", network.letter));
-                let decay = if param.decays { o.weight_decay } else { 0.0 };
+                let decay = if param.decays && o.rule == Rule::Adam {
+                    o.weight_decay
+                } else {
+                    0.0
+                };
                 let gradient = m / (1.0 - o.beta1) - before.to_kind(Kind::Double) * decay;
                 (format!("g{}/{name}", network.letter), gradient)
             });
@@ -226,6 +246,14 @@ impl<'a> Case<'a> {
                 &format!("movement of {}", network.letter),
                 moved.collect::<Named>(),
             );
+        }
+        if let Some(averages) = &state.averages {
+            let averaged = averages.generator().params().trained().into_iter();
+            let moved = averaged.map(|p| {
+                let before = self.r.get(&format!("wG/{}", p.name));
+                (format!("movedA/{}", p.name), p.tensor.detach() - before)
+            });
+            held.add("movement of the average", moved.collect::<Named>());
         }
         assert_reference(&self.what, self.r, &held);
         drop((state, held));

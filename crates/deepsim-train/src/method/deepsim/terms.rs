@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 use tracing::trace_span;
 
 use crate::error::Result;
-use crate::method::adversarial::{Adversarial, discriminator_of, with_gradient};
+use crate::method::adversarial::{Adversarial, discriminator_of, shown, with_gradient};
 use crate::method::comparison::feature_terms;
 use crate::method::deepsim::forward::{Forward, Verdict};
 use crate::method::deepsim::generated::Generated;
@@ -34,6 +34,24 @@ impl Followed {
             Some(pushed) => Ok(loss.f_add(pushed)?),
             None => Ok(loss),
         }
+    }
+
+    /// The sum of the other terms by their weights, and the adversarial term without its own; none where there is none.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub(super) fn apart(
+        &self,
+        weights: &Terms<f64>,
+        device: Device,
+    ) -> Result<Option<[Tensor; 2]>> {
+        let Some(adversarial) = self.terms.of(TermKind::Adversarial) else {
+            return Ok(None);
+        };
+        let mut others = weights.clone();
+        others.set(TermKind::Adversarial, 0.0);
+        let others = self.terms.weighted_sum(&others, device)?;
+        Ok(Some([others, adversarial.shallow_clone()]))
     }
 }
 
@@ -106,10 +124,12 @@ fn adversarial(
         None => Ok(Told::default()),
         Some(Adversarial::Later) => {
             let _phase = trace_span!("adversarial_term").entered();
-            let shown = verdict.shown.as_ref();
+            let features = verdict.shown.as_ref();
             let (masks, d) = (Some(&batch.draws.updated[..]), discriminator_of(state)?);
-            let logits = d.forward_with(generated, shown, Mode::Training, masks)?;
-            let loss = adversarial_loss(&logits, reduction)?;
+            let (rules, [_, _, draws]) = (&batch.plan.adversary, &batch.draws.augmented);
+            let images = shown(rules, generated, draws)?;
+            let logits = d.forward_with(&images, features, Mode::Training, masks)?;
+            let loss = adversarial_loss(rules.loss, &logits, reduction)?;
             Ok(Told {
                 term: Some(batch.slice.part(loss, reduction)?),
                 pushed: None,
