@@ -76,7 +76,7 @@ for _ in $(seq 30); do
     sleep 1
 done
 # Images to train on, where the sample photos are not prepared.
-images=data/sample
+images=data/debian
 if ! [ -d $images/train ]; then
     images=$box/images
     PYTHONPATH=third_party/py python3 - "$images" <<'PY'

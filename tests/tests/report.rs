@@ -83,6 +83,15 @@ fn the_page_holds_what_the_commands_print() {
     );
     assert!(text.contains("No adversarial term"));
     assert!(text.contains("Gate: who was updated"));
+
+    // The same numbers and no image, where that is asked for.
+    lab.eval("report --runs runs --no-images --out numbers")
+        .prints();
+    let numbers = fs::read_to_string(lab.at("numbers/report.html")).unwrap();
+    assert!(text.contains("data:image/"));
+    assert!(!numbers.contains("data:image/"));
+    assert!(numbers.contains("this page is made without images"));
+    assert!(numbers.contains(&format!("<td>{error:.1} %</td>")));
 }
 
 #[test]

@@ -422,12 +422,18 @@ pub(crate) fn not_a_part(path: &Path, beside: &[String]) -> Option<String> {
     Some(format!("{}: no part of the dataset: {words}", shown(path)))
 }
 
-/// Is this the root of a dataset in two parts?
+/// Is this the root of a dataset in parts? There is always one for training and one that is held out; see
+/// [`parts_of`] for the third.
 #[must_use]
 pub(crate) fn is_split_root(path: &Path) -> bool {
     [Part::Train, Part::Test]
         .iter()
         .all(|part| holds(path, *part))
+}
+
+/// The parts of a dataset's root that are there.
+pub(crate) fn parts_of(root: &Path) -> impl Iterator<Item = Part> {
+    Part::ALL.into_iter().filter(move |part| holds(root, *part))
 }
 
 fn holds(path: &Path, part: Part) -> bool {

@@ -71,7 +71,7 @@ pub enum DataError {
     },
     /// The folder is the root of a split dataset.
     #[error(
-        "{0} holds a dataset in two parts: give {0}/train or {0}/test",
+        "{0} holds a dataset in parts: give {0}/train or {0}/test (or {0}/val, where there is one)",
         shown(path)
     )]
     SplitRoot {
@@ -303,6 +303,16 @@ pub enum DataError {
         images: usize,
         /// The side without images.
         part: &'static str,
+    },
+    /// Shares of a split in three that leave nothing for one of its sides.
+    #[error(
+        "--holdout {fraction} with --validation {validation}: both must be above 0, and together below 1"
+    )]
+    Validation {
+        /// The share to hold out.
+        fraction: f64,
+        /// The share by which settings are chosen.
+        validation: f64,
     },
     /// The output is another dataset.
     #[error(

@@ -14,7 +14,7 @@
 //! `quarantined` lists corrupt photos that were left out. `window`, where there is one, was cut
 //! out of every photo before it was scaled ([`crate::window`]). `orientation` is there where images
 //! were turned by their EXIF orientation ([`crate::orientation`]), and `turned` says how many. A dataset split with `--holdout`
-//! is two such directories, OUT/train and OUT/test, each with its `holdout` entry.
+//! is two such directories, OUT/train and OUT/test, each with its `holdout` entry; with `--validation` there is also OUT/val.
 //!
 //! A manifest holds no time, no machine and no absolute path: the same source and settings
 //! give the same bytes, and the blake3 of the manifest's bytes identifies the dataset.
@@ -80,16 +80,22 @@ impl Store {
 pub enum Part {
     /// The images to train on.
     Train,
+    /// The images by which settings are chosen.
+    Val,
     /// The held-out images.
     Test,
 }
 
 impl Part {
+    /// Every side that a split can have; [`Part::Val`] only with a share of its own.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
+
     /// The directory's name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
+            Self::Val => "val",
             Self::Test => "test",
         }
     }
@@ -103,7 +109,7 @@ pub struct SourceInfo {
     pub name: String,
     /// What the source was recognised as.
     pub layout: Layout,
-    /// Images in the source (both parts of a split together).
+    /// Images in the source (all parts of a split together).
     pub images: usize,
     /// blake3 over the source's sorted (path, size in bytes) pairs.
     pub listing: String,
@@ -115,6 +121,9 @@ pub struct SourceInfo {
 pub struct Holdout {
     /// Share of the images that went to `test`.
     pub fraction: f64,
+    /// Share of the images that went to `val`, where there is one: names alone decided then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<f64>,
     /// Seed of the choice.
     pub seed: u64,
     /// Which part this is.
@@ -192,7 +201,7 @@ pub struct Manifest {
     /// was: there was none to turn, or the orientation was ignored, as all versions did that did not write this.
     #[serde(default, skip_serializing_if = "Orientation::is_ignore")]
     pub orientation: Orientation,
-    /// How many images of the source were turned (both parts of a split together).
+    /// How many images of the source were turned (all parts of a split together).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub turned: usize,
     /// How samples are stored.

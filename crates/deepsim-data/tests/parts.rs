@@ -147,6 +147,16 @@ fn both_sides_of_a_split_merged_of_parts_equal_one_preparation() {
 }
 
 #[test]
+fn a_split_in_three_merged_of_parts_equals_one_preparation() {
+    let root = tempdir().unwrap();
+    parts_are_the_whole(&Prepare {
+        holdout: Some(0.3),
+        validation: Some(0.3),
+        ..request(&root)
+    });
+}
+
+#[test]
 fn windows_and_ignored_orientations_merged_of_parts_equal_one_preparation() {
     let root = tempdir().unwrap();
     let (left, top, side) = (3, 4, 60);

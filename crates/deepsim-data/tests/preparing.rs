@@ -132,6 +132,61 @@ fn a_holdout_splits_by_source_image() {
     }
 }
 
+/// Whatever else is in the folder: nobody trains on what was held out, or holds out what was trained on.
+#[test]
+fn with_a_validation_part_names_alone_decide() {
+    let root = tempdir().unwrap();
+    let photos = folder(root.path(), 40);
+    let options = "--size 16 --holdout 0.25 --validation 0.25";
+    let parts = |out: &str| {
+        prepare(&root, &format!("photos {out} {options}"))
+            .success()
+            .stdout(contains(" in train, ").and(contains(" in val, ")));
+        run(&root, &format!("verify {out}"))
+            .success()
+            .stdout(contains(format!("{out}/val")));
+        ["train", "val", "test"].map(|part| names(&open(&root, &format!("{out}/{part}"))))
+    };
+    let whole = parts("whole");
+    assert_eq!(whole.iter().map(Vec::len).sum::<usize>(), 40);
+    assert!(whole.iter().all(|part| part.len() >= 4), "{whole:?}");
+    prepare(&root, &format!("photos whole {options}"))
+        .success()
+        .stdout(contains("up to date: 40 images"));
+    prepare(&root, "photos whole --size 16 --holdout 0.25")
+        .code(2)
+        .stderr(contains("split differently"));
+    run(&root, "inspect whole")
+        .success()
+        .stdout(contains("val (holdout 0.25, validation 0.25, seed 0)"));
+
+    for gone in ["00.jpg", "02.jpg", "sub/01.png"] {
+        fs::remove_file(photos.join(gone)).unwrap();
+    }
+    photo(60, 60, 99).save(photos.join("new.png")).unwrap();
+    for (less, part) in parts("other").iter().zip(&whole) {
+        let others = less.iter().filter(|name| name.as_str() != "new.png");
+        assert!(others.clone().count() > 0);
+        for name in others {
+            assert!(part.contains(name), "{name} changed its part");
+        }
+    }
+    // one that is replaced goes with all its parts
+    prepare(&root, "photos whole --size 16 --force").success();
+    assert!(!root.path().join("whole/val").exists());
+    for validation in ["0", "0.8", "NaN"] {
+        prepare(
+            &root,
+            &format!("photos d --holdout 0.25 --validation {validation}"),
+        )
+        .code(2)
+        .stderr(contains("together below 1"));
+    }
+    prepare(&root, "photos d --validation 0.2")
+        .code(2)
+        .stderr(contains("--holdout"));
+}
+
 #[test]
 fn corrupt_photos_are_all_named_or_go_to_quarantine() {
     let root = tempdir().unwrap();

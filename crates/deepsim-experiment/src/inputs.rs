@@ -75,8 +75,15 @@ fn data_help(key: &str, path: &Path) -> String {
              `cargo run --release -p deepsim-data -- prepare ILSVRC2012_img_{half}.tar {text} --resize squash`"
         );
     }
-    if text.contains("sample") {
-        return "  `cargo xtask setup` fetches and prepares the sample photos".to_owned();
+    if text.contains("data/debian") || text.contains("data/sample") {
+        let earlier = if text.contains("data/sample") {
+            " (in data/debian; earlier versions had fewer of them in data/sample)"
+        } else {
+            ""
+        };
+        return format!(
+            "  `cargo xtask setup --only sample` fetches and prepares the sample photos{earlier}"
+        );
     }
     let own = if is_test { "test" } else { "train" };
     if let (Some(parent), true) = (path.parent(), path.ends_with(own))

@@ -44,6 +44,7 @@ pub fn run_shards(folder: &Path) -> Result<()> {
         window: None,
         store: Some(Store::Raw),
         holdout: None,
+        validation: None,
         seed: 1,
         quarantine: 0,
         existing: Existing::Replace,

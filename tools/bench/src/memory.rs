@@ -126,6 +126,7 @@ pub fn dataset(images: usize, folder: &Path) -> Result<Dataset> {
         orientation: None,
         store: Some(Store::Jpeg),
         holdout: None,
+        validation: None,
         seed: 1,
         quarantine: 0,
         existing: Existing::Replace,

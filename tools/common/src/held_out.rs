@@ -11,8 +11,12 @@ use crate::workspace::Workspace;
 /// Held-out photos that are inverted, spread evenly over the set: nobody chose them.
 const IMAGES: usize = 6;
 
-/// Where the sample photos lie, prepared.
-pub const SAMPLE: &str = "data/sample";
+/// Where the sample photos lie, prepared: `train`, `val` (settings are chosen by these) and `test` (only judged).
+pub const SAMPLE: &str = "data/debian";
+
+/// Where earlier versions had fewer of them, without `val`. Nothing is prepared there any more; runs that began with it go
+/// on with it.
+pub const EARLIER_SAMPLE: &str = "data/sample";
 
 /// Source files of some held-out photos, spread evenly over the set.
 pub fn held_out(ws: &Workspace, source: &Path, prepared: &str) -> Result<Vec<PathBuf>> {

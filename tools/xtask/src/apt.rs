@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use deepsim_tools::child::Child;
 use deepsim_tools::landing;
@@ -30,6 +30,48 @@ pub fn download(package: &str, folder: &Path) -> Result<PathBuf> {
     Ok(kept)
 }
 
+/// Fetches those of `packages` that apt knows into `folder`, in one go, and gives the files' paths.
+///
+/// # Errors
+/// A failed apt-get, or one that knows none of them.
+pub fn download_known(packages: &[&str], folder: &Path) -> Result<Vec<PathBuf>> {
+    let home = home(folder, "")?;
+    let updated = update(&home);
+    // One question takes a second or two, so that each package is asked for only where one is not known.
+    let known: Vec<&str> = if knows(&home, packages) {
+        packages.to_vec()
+    } else {
+        let packages = packages.iter().copied();
+        packages
+            .filter(|package| knows(&home, &[*package]))
+            .collect()
+    };
+    let fetched = if known.is_empty() {
+        Err(anyhow!(
+            "apt knows none of the packages {}",
+            packages.join(", ")
+        ))
+    } else {
+        get("apt-get download", &home, &home.join("package"))
+            .args(["download"])
+            .args(&known)
+            .run_quietly()
+    };
+    if let Err(error) = fetched {
+        landing::remove(&home)?;
+        return Err(updated.err().unwrap_or(error));
+    }
+    keep(&home, "package", folder)
+}
+
+/// Whether the package lists have all of them; nothing is fetched.
+fn knows(home: &Path, packages: &[&str]) -> bool {
+    get("apt-get", home, home)
+        .args(["--print-uris", "download"])
+        .args(packages)
+        .succeeds()
+}
+
 /// Fetches `package` and everything that it needs and this machine lacks into `folder`, and gives
 /// the files' paths.
 ///
@@ -50,13 +92,18 @@ pub fn download_all(package: &str, folder: &Path) -> Result<Vec<PathBuf>> {
             package,
         ],
     )?;
+    keep(&home, "cache/archives", folder)
+}
+
+/// Moves the packages that apt left in `part` of its folders to `folder`, and removes its folders.
+fn keep(home: &Path, part: &str, folder: &Path) -> Result<Vec<PathBuf>> {
     let mut kept = Vec::new();
-    for file in debs(&home.join("cache/archives"))? {
+    for file in debs(&home.join(part))? {
         let place = folder.join(file.file_name().unwrap_or_default());
         fs::rename(&file, &place).with_context(|| format!("moving {}", file.display()))?;
         kept.push(place);
     }
-    landing::remove(&home)?;
+    landing::remove(home)?;
     Ok(kept)
 }
 
@@ -71,20 +118,29 @@ fn home(folder: &Path, status: &str) -> Result<PathBuf> {
     Ok(home)
 }
 
+/// apt-get with its folders in `home`, run in the folder `at`.
+fn get(what: &str, home: &Path, at: &Path) -> Child {
+    Child::new(what, "apt-get", at)
+        .env("LC_ALL", "C")
+        .args(["-q", "-o", "Dpkg::Use-Pty=0", "-c"])
+        .args([&home.join("apt.conf")])
+        .hint(HINT)
+}
+
+/// Reads the package lists.
+fn update(home: &Path) -> Result<()> {
+    get("apt-get update", home, home)
+        .args(["update"])
+        .run_quietly()
+}
+
 /// Reads the package lists, then lets apt-get fetch.
 fn fetch(home: &Path, arguments: &[&str]) -> Result<()> {
-    let apt = |what: &str, at: &Path| {
-        Child::new(what, "apt-get", at)
-            .env("LC_ALL", "C")
-            .args(["-q", "-o", "Dpkg::Use-Pty=0", "-c"])
-            .args([&home.join("apt.conf")])
-            .hint(HINT)
-    };
     // A dead third-party source fails the update though the package's own source was read, so
     // only the download decides.
-    let updated = apt("apt-get update", home).args(["update"]).run_quietly();
+    let updated = update(home);
     let what = format!("apt-get {}", arguments[0]);
-    let fetched = apt(&what, &home.join("package"))
+    let fetched = get(&what, home, &home.join("package"))
         .args(arguments)
         .run_quietly();
     if let Err(error) = fetched {

@@ -7,6 +7,7 @@ mod build_tools;
 mod circles;
 mod faces;
 mod lab;
+mod labelled;
 mod libtorch;
 mod nccl;
 mod needs;
@@ -108,6 +109,8 @@ Examples:
       Chromium for the test of the report's page
   cargo xtask setup --only faces
       400 faces of 40 people, prepared into data/faces/{train,test}
+  cargo xtask setup --only labelled
+      20 labelled photos of ImageNet, to measure on, in data/labelled
   cargo xtask setup --only nccl
       headers of CUDA, for several processes on GPUs
   cargo xtask setup --photos ~/pics

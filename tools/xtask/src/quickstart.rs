@@ -96,7 +96,7 @@ pub fn run(ws: &Workspace, wishes: &Wishes, minutes: Option<f64>) -> Result<()> 
     stages.next("building");
     let programs = Programs::build(ws, &programs::ALL)?;
 
-    stages.next("preparing the photos: 256 px, split into training and held-out photos");
+    stages.next("preparing the photos: 256 px, split by photo");
     prepared::prepare(ws, &programs, &source, plan.prepared, plan.command)?;
 
     stages.next("training (Ctrl-C saves; the same command goes on)");

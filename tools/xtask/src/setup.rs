@@ -10,7 +10,7 @@ use deepsim_tools::lock::Lock;
 use deepsim_tools::programs;
 
 use crate::needs::{self, Need};
-use crate::{browser, build_tools, faces, libtorch, nccl, photos, prepared, weights};
+use crate::{browser, build_tools, faces, labelled, libtorch, nccl, photos, prepared, weights};
 use deepsim_tools::landing;
 use deepsim_tools::programs::Programs;
 use deepsim_tools::stages::{Stages, note};
@@ -31,8 +31,11 @@ pub enum Part {
     Browser,
     /// The AT&T faces, 400 images of 40 people, in data/faces; only when asked for.
     Faces,
-    /// The sample photos prepared into data/sample, as all sample experiments want them; only when asked for.
+    /// The sample photos prepared into data/debian, as all sample experiments want them; only when asked for.
     Sample,
+    /// 20 labelled photos of ImageNet, a second test set, in data/labelled: to measure on, never to show; only when asked
+    /// for.
+    Labelled,
     /// Headers of CUDA that `--features nccl` needs beside the full libtorch, in third_party/cuda-headers; only when asked
     /// for.
     Nccl,
@@ -117,6 +120,7 @@ pub fn run(
     landing::sweep(&ws.downloads())?;
     landing::sweep(&ws.path("data"))?;
     landing::sweep(&ws.faces())?;
+    landing::sweep(&ws.path("data/labelled"))?;
 
     let wish = wishes.torch.clone().map(libtorch::Choice::from);
     let found = libtorch::installed(ws)?;
@@ -146,8 +150,9 @@ pub fn run(
     let mut needs = Vec::new();
     let fetches_torch =
         wants(Part::Torch) && !torch_ready && !matches!(wish, Some(libtorch::Choice::Folder(_)));
-    // Faces and sample photos are prepared with deepsim-data, which is built for that.
-    let tools = if wants(Part::Build) || wants(Part::Faces) || wants(Part::Sample) {
+    // What is prepared is prepared with deepsim-data, which is built for that.
+    let prepares = [Part::Faces, Part::Sample, Part::Labelled];
+    let tools = if wants(Part::Build) || prepares.into_iter().any(wants) {
         build_tools::missing(ws)
     } else {
         Vec::new()
@@ -155,6 +160,7 @@ pub fn run(
     if fetches_torch
         || converts
         || (wants(Part::Faces) && faces::pending(ws)?)
+        || (wants(Part::Labelled) && labelled::pending(ws)?)
         || (wants(Part::Nccl) && nccl::pending(ws)?)
         || tools.iter().any(|tool| !tool.is_debians())
     {
@@ -214,7 +220,9 @@ pub fn run(
         note(format_args!("ready: {}", ws.show(&browser::ensure(ws)?)));
     }
     if wants(Part::Sample) {
-        stages.next("the sample photos, prepared: 256 px, split into training and held-out photos");
+        stages.next(
+            "the sample photos, prepared: 256 px, split into photos to train, to choose settings and to judge by",
+        );
         let source = photos::ensure(ws, &choice)?;
         let programs = Programs::build(ws, &programs::ALL)?;
         prepared::prepare(
@@ -231,6 +239,13 @@ pub fn run(
             build_tools::ensure(ws)?;
         }
         faces::ensure(ws)?;
+    }
+    if wants(Part::Labelled) {
+        stages.next("labelled photos, to measure on");
+        if !build_tools::missing(ws).is_empty() {
+            build_tools::ensure(ws)?;
+        }
+        labelled::ensure(ws)?;
     }
     Ok(Ready {
         choice,

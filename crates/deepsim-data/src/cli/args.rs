@@ -19,6 +19,8 @@ Examples (`deepsim-data` is `cargo run --release -p deepsim-data --`):
   a folder of photos, a tenth of them held out for testing (writes OUT/train and
   OUT/test):
     deepsim-data prepare ~/photos data/mine --holdout 0.1
+  and another tenth by which settings are chosen (writes OUT/val too):
+    deepsim-data prepare ~/photos data/mine --holdout 0.1 --validation 0.1
   ILSVRC-2012 as the paper has it (squashed to 256x256), from the archives as
   downloaded:
     deepsim-data prepare ILSVRC2012_img_train.tar data/ilsvrc-train
@@ -72,6 +74,13 @@ pub(super) struct PrepareArgs {
     /// Hold out this share of the images (between 0 and 1): writes OUT/train and OUT/test
     #[arg(long, value_name = "FRACTION")]
     pub holdout: Option<f64>,
+    /// Also set this share of the images apart for the choice of settings: writes OUT/val too
+    ///
+    /// --holdout and --validation are then met on average: every image's name alone decides its part, so
+    /// that none changes its part when images are added or removed. Choose settings by OUT/val, and
+    /// measure on OUT/test what was chosen.
+    #[arg(long, value_name = "FRACTION", requires = "holdout")]
+    pub validation: Option<f64>,
     /// Seed of the choice of held-out images
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
@@ -133,11 +142,11 @@ pub(super) struct MergeArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples, after `cargo xtask quickstart`:
-  cargo run --release -p deepsim-data -- inspect data/sample
-  cargo run --release -p deepsim-data -- inspect data/sample --format json
+  cargo run --release -p deepsim-data -- inspect data/debian
+  cargo run --release -p deepsim-data -- inspect data/debian --format json
 
 JSON is a list: one object for a dataset, two (train, test) for one prepared
-with --holdout.")]
+with --holdout, three (train, val, test) with --validation as well.")]
 pub(super) struct InspectArgs {
     /// A prepared dataset, the root of a split one, or a folder of images
     pub dataset: PathBuf,
@@ -150,7 +159,7 @@ pub(super) struct InspectArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example, after `cargo xtask quickstart`:
-  cargo run --release -p deepsim-data -- verify data/sample && echo whole
+  cargo run --release -p deepsim-data -- verify data/debian && echo whole
 
 Prints one line for all that is broken and exits 1 if anything is. A plain
 folder of images has no checksums; its photos are decoded strictly, as training

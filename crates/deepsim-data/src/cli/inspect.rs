@@ -118,8 +118,11 @@ fn text(data: &Dataset) -> String {
         lines.push(format!("  shards      {}", prepared.shards));
         if let Some(holdout) = &prepared.holdout {
             let part = holdout.part.name();
+            let validation = holdout
+                .validation
+                .map_or_else(String::new, |share| format!(", validation {share}"));
             lines.push(format!(
-                "  split       {part} (holdout {}, seed {})",
+                "  split       {part} (holdout {}{validation}, seed {})",
                 holdout.fraction, holdout.seed
             ));
         }

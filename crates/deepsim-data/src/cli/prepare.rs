@@ -37,6 +37,7 @@ pub fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
         window: args.window,
         store: args.store.map(Into::into),
         holdout: args.holdout,
+        validation: args.validation,
         seed: args.seed,
         quarantine: args.quarantine,
         existing: if args.force {

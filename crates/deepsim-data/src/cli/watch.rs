@@ -171,6 +171,7 @@ fn summary(outcome: &Outcome, what: &str, orientation: Orientation) -> String {
         }
         Outcome::Written {
             images,
+            val,
             test,
             bytes,
             duplicates,
@@ -181,7 +182,11 @@ fn summary(outcome: &Outcome, what: &str, orientation: Orientation) -> String {
             let mut line = format!("done: {images} images in {what}, {size}");
             // a split without test images is refused; a part of one may be without
             if test > 0 {
-                line += &format!(", {} in train, {test} in test", images - test);
+                line += &format!(", {} in train", images - test - val);
+                if val > 0 {
+                    line += &format!(", {val} in val");
+                }
+                line += &format!(", {test} in test");
             }
             if duplicates > 0 {
                 line += &format!(", {duplicates} duplicates left out");

@@ -86,8 +86,10 @@ pub enum Outcome {
     },
     /// The dataset, or the part, was written.
     Written {
-        /// Images stored (both sides of a split together).
+        /// Images stored (all sides of a split together).
         images: usize,
+        /// Of those, the ones by which settings are chosen.
+        val: usize,
         /// Of those, held out for testing.
         test: usize,
         /// Bytes stored.

@@ -70,6 +70,9 @@ pub struct Prepare {
     /// Share of the images that goes to OUT/test (strictly between 0 and 1), the rest to
     /// OUT/train; `None`: no split.
     pub holdout: Option<f64>,
+    /// Share of the images that goes to OUT/val (0 < share < 1 - holdout), for the choice of settings; `None`: no such
+    /// side. With it every image's name alone decides its side, and the shares are met on average.
+    pub validation: Option<f64>,
     /// Seed of the split.
     pub seed: u64,
     /// Most corrupt photos that may be left out.
@@ -90,6 +93,7 @@ impl Prepare {
             window: None,
             store: None,
             holdout: None,
+            validation: None,
             seed: 0,
             quarantine: 0,
             existing: Existing::Keep,
@@ -151,6 +155,7 @@ fn run(
         }),
         split: request.holdout.map(|fraction| Split {
             fraction,
+            validation: request.validation,
             seed: request.seed,
         }),
         source: SourceInfo {

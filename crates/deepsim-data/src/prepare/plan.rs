@@ -13,6 +13,9 @@ use crate::window::SquareWindow;
 pub(crate) struct Split {
     /// Share of the images that goes to `test`.
     pub fraction: f64,
+    /// Share of the images that goes to `val`; `None`: there is no such side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<f64>,
     /// Seed of the choice.
     pub seed: u64,
 }
@@ -37,7 +40,11 @@ impl Plan {
     pub fn sides(&self) -> Vec<Option<Part>> {
         match self.split {
             None => vec![None],
-            Some(_) => vec![Some(Part::Train), Some(Part::Test)],
+            Some(split) => Part::ALL
+                .into_iter()
+                .filter(|part| *part != Part::Val || split.validation.is_some())
+                .map(Some)
+                .collect(),
         }
     }
 
@@ -50,7 +57,7 @@ impl Plan {
             .find(|(own, others)| own != others)
     }
 
-    fn options(&self) -> [String; 7] {
+    fn options(&self) -> [String; 8] {
         let given = |option: &str, value: Option<String>| match value {
             Some(value) => format!("{option} {value}"),
             None => format!("no {option}"),
@@ -64,6 +71,12 @@ impl Plan {
             format!("--store {}", self.store.name()),
             // the shortest text of a number that is read back as it was: equal texts are equal numbers
             given("--holdout", split.map(|split| split.fraction.to_string())),
+            given(
+                "--validation",
+                split
+                    .and_then(|split| split.validation)
+                    .map(|share| share.to_string()),
+            ),
             given("--seed", split.map(|split| split.seed.to_string())),
         ]
     }

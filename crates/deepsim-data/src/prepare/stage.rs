@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::part::{PART, RECORDS};
-use crate::dataset::{is_split_root, read};
+use crate::dataset::{is_split_root, parts_of, read};
 use crate::error::DataError;
 use crate::manifest::{MANIFEST, Manifest, Part, SKIPPED};
 use crate::source::Skipped;
@@ -92,7 +92,7 @@ impl Replaceable {
 fn directories(out: &Path) -> Vec<PathBuf> {
     let mut directories = vec![out.to_path_buf()];
     if is_split_root(out) {
-        directories.extend([Part::Train, Part::Test].map(|part| out.join(part.name())));
+        directories.extend(parts_of(out).map(|part| out.join(part.name())));
     }
     directories
 }
@@ -151,7 +151,7 @@ pub(crate) fn leftovers(out: &Path) -> Vec<PathBuf> {
 /// Is it a directory with nothing in it but what `prepare` writes?
 fn holds_a_dataset(path: &Path) -> bool {
     let is_directory = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
-    let parts = [Part::Train, Part::Test].map(|part| path.join(part.name()));
+    let parts = Part::ALL.map(|part| path.join(part.name()));
     is_directory
         && std::fs::read_dir(path).is_ok_and(|items| {
             items.flatten().all(|item| {

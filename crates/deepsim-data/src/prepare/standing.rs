@@ -142,10 +142,25 @@ fn difference(
     };
     let same_split = match (&manifest.holdout, plan.split, side) {
         (None, None, None) => true,
-        (Some(holdout), Some(Split { fraction, seed }), Some(side)) => {
+        (
+            Some(holdout),
+            Some(Split {
+                fraction,
+                validation,
+                seed,
+            }),
+            Some(side),
+        ) => {
+            let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
+            let same_validation = match (holdout.validation, validation) {
+                (None, None) => true,
+                (Some(made), Some(asked)) => near(made, asked),
+                _ => false,
+            };
             holdout.part == side
                 && holdout.seed == seed
-                && (holdout.fraction - fraction).abs() < 1e-9
+                && near(holdout.fraction, fraction)
+                && same_validation
         }
         _ => false,
     };

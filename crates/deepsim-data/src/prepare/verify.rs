@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::dataset::{Dataset, DatasetKind, beside, is_split_root, not_a_part};
+use crate::dataset::{Dataset, DatasetKind, beside, is_split_root, not_a_part, parts_of};
 use crate::error::DataError;
-use crate::manifest::{Part, SKIPPED, Shard};
+use crate::manifest::{SKIPPED, Shard};
 
 /// Samples checked between two progress reports.
 const CHUNK: usize = 256;
@@ -21,20 +21,17 @@ pub struct Broken {
     pub reason: String,
 }
 
-/// The places of the datasets at a path: the path itself, or the two parts of a split.
+/// The places of the datasets at a path: the path itself, or the parts of a split.
 #[must_use]
 pub fn parts(path: &Path) -> Vec<PathBuf> {
     if is_split_root(path) {
-        [Part::Train, Part::Test]
-            .iter()
-            .map(|part| path.join(part.name()))
-            .collect()
+        parts_of(path).map(|part| path.join(part.name())).collect()
     } else {
         vec![path.into()]
     }
 }
 
-/// What lies beside the two parts of a split and is no part of it, in words.
+/// What lies beside the parts of a split and is no part of it, in words.
 ///
 /// # Errors
 /// A directory that cannot be read.
@@ -42,7 +39,7 @@ pub fn beside_parts(path: &Path) -> Result<Option<String>, DataError> {
     if !is_split_root(path) {
         return Ok(None);
     }
-    let found = beside(path, [Part::Train, Part::Test].map(Part::name))?;
+    let found = beside(path, parts_of(path).map(|part| part.name()))?;
     Ok(not_a_part(path, &found))
 }
 

@@ -13,7 +13,7 @@ use crate::orientation::Orientation;
 use crate::shards::ShardWriter;
 use crate::source::Skipped;
 
-/// A dataset without a split, or both sides of one with it.
+/// A dataset without a split, or all sides of one with it.
 pub(crate) struct DatasetWriter<'a> {
     plan: &'a Plan,
     sides: Vec<SideWriter>,
@@ -67,19 +67,22 @@ impl<'a> DatasetWriter<'a> {
         if !corrupt.is_empty() && self.sides.iter().all(|side| side.samples.is_empty()) {
             return Err(DataError::NothingWhole { images: corrupt });
         }
-        let (mut images, mut test, mut bytes, mut duplicates) = (0, 0, 0, 0);
+        let (mut images, mut val, mut test, mut bytes, mut duplicates) = (0, 0, 0, 0, 0);
         for writer in self.sides {
             let side = writer.side;
             let manifest = writer.finish(self.plan, self.oriented, skipped)?;
             images += manifest.count;
-            if side == Some(Part::Test) {
-                test += manifest.count;
+            match side {
+                Some(Part::Val) => val += manifest.count,
+                Some(Part::Test) => test += manifest.count,
+                Some(Part::Train) | None => {}
             }
             bytes += manifest.shards.iter().map(|shard| shard.bytes).sum::<u64>();
             duplicates += manifest.duplicates.len();
         }
         Ok(Outcome::Written {
             images,
+            val,
             test,
             bytes,
             duplicates,
@@ -167,8 +170,16 @@ impl SideWriter {
             });
         }
         let holdout = match (self.side, plan.split) {
-            (Some(part), Some(Split { fraction, seed })) => Some(Holdout {
+            (
+                Some(part),
+                Some(Split {
+                    fraction,
+                    validation,
+                    seed,
+                }),
+            ) => Some(Holdout {
                 fraction,
+                validation,
                 seed,
                 part,
             }),

@@ -24,6 +24,7 @@ Examples, after `cargo xtask quickstart`:
   cargo run -p deepsim-eval -- report
   cargo run -p deepsim-eval -- report --runs runs/quickstart --out one.html
   cargo run -p deepsim-eval -- report --photos 12 --images 256 --out pages
+  cargo run -p deepsim-eval -- report --no-images --out numbers.html
 
 Table 2 beside the paper's, loss curves and the gate, photo and reconstruction
 with a slider, players of interpolation and re-encoding, nearest training
@@ -39,6 +40,11 @@ pub struct Report {
     /// Held-out images that errors are means over, at most.
     #[arg(long, default_value_t = 64, value_name = "N")]
     images: usize,
+    /// Numbers alone: tables, curves, the gate, drift, and no image.
+    ///
+    /// Where a run is judged on photos that may not be shown (data/labelled), the page never has images.
+    #[arg(long, conflicts_with = "photos")]
+    no_images: bool,
     /// Folder of the metrics' weights.
     #[arg(long, value_name = "DIR", default_value = "weights")]
     judge_weights: PathBuf,
@@ -64,6 +70,7 @@ impl super::run::Run for Report {
             runs: &folder,
             photos: self.photos,
             images: self.images,
+            shown: !self.no_images,
             consent,
             device,
             metrics: Some(&metrics),
@@ -92,7 +99,12 @@ impl super::run::Run for Report {
         }
         output::write(&file, page.as_bytes())?;
         output::show(format_args!("{}\n", shown(file)))?;
-        if made.groups.iter().all(|group| group.runs.is_empty()) {
+        let none = if made.shown {
+            made.groups.iter().all(|group| group.runs.is_empty())
+        } else {
+            made.table.iter().all(|row| row.run.is_none())
+        };
+        if none {
             Err(EvalError::NoneUsable {
                 path: folder,
                 count: made.runs.len(),

@@ -14,7 +14,7 @@ use deepsim_nets::images::clip_caffe;
 use tch::{Device, Tensor};
 
 use super::closer;
-use super::data::{Group, Headline, Made, Part, Photo, Reconstruction, Report, RunCard};
+use super::data::{Group, Headline, Made, NOT_SHOWN, Part, Photo, Reconstruction, Report, RunCard};
 use super::embedded::embed_all;
 use super::options::{Options, label};
 use super::{again, history, names};
@@ -79,6 +79,17 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
         },
         |n| tell(Progress::Did(n)),
     )?;
+    let mut judged_on = entries
+        .iter()
+        .map(|entry| &entry.experiment.config.data.test);
+    let barred = judged_on.find(|path| names::only_measured(path));
+    if let (true, Some(path)) = (options.shown, barred) {
+        left_out.push(format!(
+            "all images: those of {} may be measured on and not shown (name other runs by --runs)",
+            shown(path)
+        ));
+    }
+    let shows = options.shown && barred.is_none();
     tell(Progress::Begin("reconstructions", entries.len() as u64));
     let mut sets: BTreeMap<String, Vec<&Entry>> = BTreeMap::new();
     for entry in &entries {
@@ -92,7 +103,7 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
         set.sort_by_key(|entry| !chosen.first().is_some_and(|top| std::ptr::eq(*top, *entry)));
     }
     let (mut groups, mut shown) = (Vec::new(), Vec::new());
-    for set in &sets {
+    for set in sets.iter().filter(|_| shows) {
         match group(set, options, &table, &mut left_out, |n| {
             tell(Progress::Did(n));
         }) {
@@ -107,6 +118,7 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
     }
     let headline = match (groups.first(), shown.first()) {
         (Some(group), Some(of)) => headline(group, of),
+        _ if !shows => Err(NOT_SHOWN.to_owned()),
         _ => Err("no run could be opened".to_owned()),
     };
     tell(Progress::Begin("a closer look", chosen.len() as u64 * 3));
@@ -114,7 +126,12 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
         .into_iter()
         .map(|entry| {
             let known = known(&table, entry);
-            closer::look(entry, options, known, |n| tell(Progress::Did(n)))
+            let looked = closer::look(entry, options, known, |n| tell(Progress::Did(n)));
+            if shows {
+                looked
+            } else {
+                looked.without_images()
+            }
         })
         .collect();
     let cards = sets.iter().flatten().map(|entry| card(entry)).collect();
@@ -127,6 +144,7 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
         headline,
         groups,
         closer,
+        shown: shows,
     })
 }
 

@@ -41,7 +41,12 @@ pub struct Report {
     pub groups: Vec<Group>,
     /// Runs that are looked at closely.
     pub closer: Vec<Closer>,
+    /// Whether the page shows images.
+    pub shown: bool,
 }
+
+/// Why an image is not on a page without images.
+pub(super) const NOT_SHOWN: &str = "this page is made without images";
 
 /// When and by what the page was made.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,6 +157,20 @@ pub struct Closer {
     pub reencoding: Part<Reencoding>,
     /// Nearest training images.
     pub neighbors: Part<Neighbors>,
+}
+
+impl Closer {
+    /// Leaves its numbers and no image.
+    pub(super) fn without_images(mut self) -> Self {
+        self.interpolations = self.interpolations.and(Err(NOT_SHOWN.to_owned()));
+        if let Ok(made) = &mut self.reencoding {
+            made.photos.clear();
+        }
+        if let Ok(made) = &mut self.neighbors {
+            made.shown.clear();
+        }
+        self
+    }
 }
 
 /// Frames between two images.

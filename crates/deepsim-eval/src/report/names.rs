@@ -4,14 +4,26 @@ use std::path::Path;
 
 use deepsim_experiment::source::Source;
 
-/// Images: the sample set by its name, others by their folder.
+/// Sets of images that have a name, by where set-up puts them: the sample photos, those of earlier versions, and the
+/// labelled ones.
+const NAMES: [(&str, &str); 3] = [
+    ("data/debian", "Debian photo crops"),
+    ("data/sample", "GCompris photo crops"),
+    ("data/labelled", "labelled photos of ILSVRC-2012"),
+];
+
+/// Images: a set by its name, others by their folder.
 pub(super) fn data(path: &Path) -> String {
     let text = path.display().to_string();
-    if text.contains("data/sample") {
-        format!("GCompris photo crops ({text})")
-    } else {
-        text
+    match NAMES.iter().find(|(place, _)| text.contains(place)) {
+        Some((_, name)) => format!("{name} ({text})"),
+        None => text,
     }
+}
+
+/// Images that may be measured on and never shown: set-up's labelled ones.
+pub(super) fn only_measured(path: &Path) -> bool {
+    path.display().to_string().contains("data/labelled")
 }
 
 /// Weights of an encoder or comparator.
@@ -51,9 +63,13 @@ mod tests {
 
     #[test]
     fn the_sample_images_have_a_name() {
-        let sample = data(Path::new("data/sample/test"));
-        assert_eq!(sample, "GCompris photo crops (data/sample/test)");
+        let sample = data(Path::new("data/debian/test"));
+        assert_eq!(sample, "Debian photo crops (data/debian/test)");
+        let earlier = data(Path::new("data/sample/test"));
+        assert_eq!(earlier, "GCompris photo crops (data/sample/test)");
         assert_eq!(data(Path::new("/mine")), "/mine");
+        assert!(only_measured(Path::new("data/labelled/test")));
+        assert!(!only_measured(Path::new("data/debian/test")));
         assert_eq!(duration(42.0), "42 s");
         assert_eq!(duration(4000.0), "67 min");
         assert_eq!(duration(7200.0), "2.0 h");

@@ -17,6 +17,8 @@ pub struct Options<'a> {
     pub photos: usize,
     /// Held-out images that errors are means over, at most.
     pub images: usize,
+    /// Whether the page shows images. It never shows those that may only be measured on.
+    pub shown: bool,
     /// Which TorchScript modules may be run.
     pub consent: &'a Consent,
     /// Where to compute.

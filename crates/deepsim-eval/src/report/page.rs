@@ -29,6 +29,11 @@ pub fn render(report: &Report) -> String {
             nearest(report),
         ),
     ];
+    let of_images = ["photos", "between"];
+    let sections: Vec<_> = sections
+        .into_iter()
+        .filter(|(id, ..)| report.shown || !of_images.contains(id))
+        .collect();
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -70,7 +75,8 @@ pub fn render(report: &Report) -> String {
                     p {
                         "Evaluated " time { (made.when) } ", "
                         @match &made.commit { Some(commit) => { "commit " code { (commit) } }, None => { "commit unknown" } }
-                        ", deepsim-eval " (made.version) ". Images on this page are JPEGs of quality 90; all numbers are of the images before that."
+                        ", deepsim-eval " (made.version) "."
+                        @if report.shown { " Images on this page are JPEGs of quality 90; all numbers are of the images before that." }
                     }
                     (command(&made.command))
                 }
@@ -94,7 +100,7 @@ fn caution(cards: &[RunCard]) -> Markup {
         p.caution {
             strong { "Read with care. " }
             "Photos: " (all(|c| &c.data)) ". Inverted networks: " (all(|c| &c.weights)) ". "
-            @if cards.iter().any(|c| c.weights.contains("AlexNet") || c.data.contains("GCompris")) {
+            @if cards.iter().any(|c| c.weights.contains("AlexNet") || c.data.contains("photo crops")) {
                 "Neither ImageNet photos nor the paper's CaffeNet: compare rows of this page with each other, and with the paper only in kind."
             }
         }

@@ -304,7 +304,10 @@ impl OnNetwork {
         let network = match network {
             Some(network) if network.net().name == net.name => network,
             Some(other) => {
-                let reason = format!("the discriminator stands on {net}, not on {}", other.net().name);
+                let reason = format!(
+                    "the discriminator stands on {net}, not on {}",
+                    other.net().name
+                );
                 return Err(NetError::Spec(reason));
             }
             None => FeatureNet::random(net, taps.deepest(net)?, seed, device)?,

@@ -58,8 +58,8 @@ const WORKS: [Work; 2] = [
 /// What changes in the experiments: weights and images that every workspace has, a gate that never closes, so that each
 /// step updates both networks, a line of the log for each step, and as few reports as there can be.
 const SETS: [&str; 12] = [
-    "data.train=data/sample/train",
-    "data.test=data/sample/test",
+    "data.train=data/debian/train",
+    "data.test=data/debian/test",
     "encoder.weights=random:1",
     "comparator.weights=random:1",
     "gate.d_off_below=-1.0",

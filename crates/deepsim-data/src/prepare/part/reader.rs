@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{Fate, Head, RECORDS, Record};
 use crate::error::DataError;
-use crate::manifest::Sample;
+use crate::manifest::{Part, Sample};
 use crate::prepare::fault::PartFault;
 use crate::shards::Shards;
 
@@ -110,7 +110,10 @@ impl<'a> Reader<'a> {
         if record.path.is_empty() {
             return Some("it has no path".into());
         }
-        if record.side.is_some() != plan.split.is_some() {
+        let validates = plan.split.is_some_and(|split| split.validation.is_some());
+        if record.side.is_some() != plan.split.is_some()
+            || (record.side == Some(Part::Val) && !validates)
+        {
             return Some("its side does not fit the split".into());
         }
         let Fate::Kept {

@@ -26,6 +26,7 @@ pub(crate) struct PartWriter<'a> {
     /// The path of the image with these pixels.
     kept: HashMap<blake3::Hash, String>,
     images: usize,
+    val: usize,
     test: usize,
     duplicates: usize,
     corrupt: usize,
@@ -42,6 +43,7 @@ impl<'a> PartWriter<'a> {
             records: Records::create(stage.join(RECORDS))?,
             kept: HashMap::new(),
             images: 0,
+            val: 0,
             test: 0,
             duplicates: 0,
             corrupt: 0,
@@ -82,6 +84,7 @@ impl<'a> PartWriter<'a> {
         sync_directory(&self.directory)?;
         Ok(Outcome::Written {
             images: self.images,
+            val: self.val,
             test: self.test,
             bytes: head.bytes(),
             duplicates: self.duplicates,
@@ -103,6 +106,7 @@ impl Sink for PartWriter<'_> {
         let (shard, offset) = self.shards.push(&ready.stored)?;
         self.kept.insert(pixels, image.path.to_owned());
         self.images += 1;
+        self.val += usize::from(image.side == Some(Part::Val));
         self.test += usize::from(image.side == Some(Part::Test));
         let fate = Fate::Kept {
             pixels,
