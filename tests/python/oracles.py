@@ -181,10 +181,19 @@ def inception(w, rgb, taps, mutate=None):
         tap = pools.get(name, name.lower())
         if tap in taps:
             handles.append(module.register_forward_hook(keep(tap)))
+    # Statistics are no weights: torch refuses gradients of them.
+    w = {k: v.detach() if ".running_" in k else v for k, v in w.items()}
     torch.func.functional_call(model, w, (2 * (rgb / 255.0) - 1,))
     for handle in handles:
         handle.remove()
     return {tap: x.flatten(1) if tap == "pooled" else x for tap, x in found.items()}
+
+
+def inception_case(args, draw, feature_net):
+    def weights(shapes):
+        return inception_weights(draw, shapes)
+
+    return feature_net(args, draw, inception, INCEPTION_TAPS, inception_shapes(), weights)
 
 
 def clean_resize(image, side=299):

@@ -16,6 +16,7 @@ float64, tensors of over a million values rounded to float32.
 """
 
 import argparse
+import functools
 import json
 import math
 import shlex
@@ -161,22 +162,10 @@ def efficientnet_lite0(args, draw):
 
 
 def squeezenet(args, draw):
-    def weights(shapes):
-        return draw.weights(shapes, first_scale=1 / 70)  # from the images' scale to 1, where biases matter
-
+    # From the images' scale to 1, where biases matter.
+    weights = functools.partial(draw.weights, first_scale=1 / 70)
     shapes, taps = classifiers.SQUEEZENET_SHAPES, classifiers.SQUEEZENET_TAPS
     return feature_net(args, draw, classifiers.squeezenet, taps, shapes, weights)
-
-
-def inception_fid(args, draw):
-    def weights(shapes):
-        return oracles.inception_weights(draw, shapes)
-
-    return feature_net(args, draw, oracles.inception, oracles.INCEPTION_TAPS, oracles.inception_shapes(), weights)
-
-
-def alexnet(args, draw):
-    return feature_net(args, draw, nets.alexnet, nets.ALEXNET_TAPS, nets.ALEXNET_SHAPES)
 
 
 TAP_FEATURES = {"pool5": (256, 6), "relu6": (4096,), "relu7": (4096,), "fc8": (1000,)}
@@ -505,7 +494,7 @@ RUN = {
     "patchgan": lambda args, draw: adversaries.discriminator_case(args, draw, with_gradients),
     "heads": lambda args, draw: adversaries.head_case(args, draw, with_gradients),
     "modern": lambda args, draw: adversaries.iteration_case(args, draw, generator_weights),
-    "alexnet": alexnet,
+    "alexnet": lambda args, draw: feature_net(args, draw, nets.alexnet, nets.ALEXNET_TAPS, nets.ALEXNET_SHAPES),
     "generator": generator,
     "db-generator": db_generator,
     "discriminator": discriminator,
@@ -515,7 +504,7 @@ RUN = {
     "iteration": iteration,
     "gate": gate_case,
     "error": error,
-    "inception-fid": inception_fid,
+    "inception-fid": lambda args, draw: oracles.inception_case(args, draw, feature_net),
     **oracles.RUN,
     **encoders.CASES,
 }
@@ -543,14 +532,14 @@ def run(arguments):
     parser.add_argument("--judged-at", help="iteration: compare in this layer of D")
     parser.add_argument("--noise", type=int, default=0, help="iteration: channels of noise behind the features")
     parser.add_argument("--diversity", type=float, default=0.0, help="iteration: weight of the diversity")
-    parser.add_argument("--limit", type=float, default=0.0, help="iteration: diversity beyond it counts no further")
+    parser.add_argument("--limit", type=float, default=0.0, help="iteration: diversity counts up to it")
     parser.add_argument("--without-kl", action="store_true", help="vae: leave the KL term out of the loss")
     parser.add_argument("--width", type=float, default=1.0, help="vaegan: times the hidden channels")
     parser.add_argument("--gan", action="store_true", help="vaegan: no encoder, no reconstruction")
     parser.add_argument("--gamma", type=float, default=1e-2, help="vaegan: G's share of the reconstruction")
     parser.add_argument("--real-weight", type=float, default=0.5, help="vaegan: of real images in D's loss")
-    parser.add_argument("--equilibrium", type=float, default=0.68, help="vaegan: the gate's middle")
-    parser.add_argument("--margin", type=float, default=0.35, help="vaegan: from there to the gate's edges")
+    for name, value, text in (("equilibrium", 0.68, "the gate's middle"), ("margin", 0.35, "from there to its edges")):
+        parser.add_argument(f"--{name}", type=float, default=value, help=f"vaegan: {text}")
     parser.add_argument("--img", type=float, default=0.0, help="vaegan: weight of the image loss")
     parser.add_argument("--lr", type=float, default=3e-4, help="vaegan: learning rate")
     adversaries.add_arguments(parser)

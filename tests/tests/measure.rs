@@ -9,11 +9,18 @@ use deepsim_tests::photos;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
+/// Images enough to be compared as distributions.
+const MANY: u32 = 12;
+
 /// Images with the names of the laboratory's held-out ones, each of another scene.
 fn others(lab: &Lab, name: &str) {
+    so_many_others(lab, name, TEST);
+}
+
+fn so_many_others(lab: &Lab, name: &str, count: u32) {
     let folder = lab.at(name);
     std::fs::create_dir_all(&folder).unwrap();
-    for n in TRAIN..TRAIN + TEST {
+    for n in TRAIN..TRAIN + count {
         let ending = if n % 2 == 0 { "jpg" } else { "png" };
         photos::photo(96, 80, n + 40)
             .save(folder.join(format!("{n:02}.{ending}")))
@@ -83,15 +90,16 @@ fn numbers_have_their_protocol_and_what_is_missing_a_reason() {
 }
 
 #[test]
-fn fid_of_eight_images_says_what_it_lacks() {
+fn fid_of_twelve_images_says_what_it_lacks_and_fid_of_five_is_refused() {
     let lab = Lab::new();
-    others(&lab, "other");
+    photos::folder(&lab.at("many"), TRAIN, TRAIN + MANY);
+    so_many_others(&lab, "other", MANY);
     inception(&lab.at("weights"));
     let asked = "--fid --kid --precision-recall --dims 64";
     let ran = lab
-        .eval(&format!("measure test other {asked} --format json"))
+        .eval(&format!("measure many other {asked} --format json"))
         .exits(0)
-        .says(&["singular covariance", "8 and 8 images", "65 images"]);
+        .says(&["singular covariance", "12 and 12 images", "65 images"]);
     let found: Value = serde_json::from_str(&ran.stdout).unwrap();
     let number = |found: &Value, key: &str| found[key].as_f64().unwrap();
     assert!(number(&found, "fid") > 1e-3);
@@ -101,39 +109,43 @@ fn fid_of_eight_images_says_what_it_lacks() {
         assert!((0.0..=1.0).contains(&number(&found, key)));
     }
     // The same images twice, of which nothing is paired.
-    let same = object(&lab, &format!("measure test test --unpaired {asked}"));
+    let same = object(&lab, &format!("measure many many --unpaired {asked}"));
     assert!(number(&same, "fid").abs() < 1e-3 * number(&found, "fid"));
     assert_eq!(
         [number(&same, "precision"), number(&same, "recall")],
         [1.0, 1.0]
     );
     assert!(same["psnr"].is_null());
-    let other = format!("measure test other {asked} --resize clean-fid");
+    let other = format!("measure many other {asked} --resize clean-fid");
     assert_ne!(number(&object(&lab, &other), "fid"), number(&found, "fid"));
-    std::fs::create_dir(lab.at("few")).unwrap();
-    std::fs::copy(lab.at("test/13.png"), lab.at("few/13.png")).unwrap();
-    lab.eval(&format!("measure few few {asked}"))
-        .refuses(&["of 1 images", "at least 4"]);
+    photos::folder(&lab.at("few"), 0, 5);
+    lab.eval(&format!("measure few many --unpaired {asked}"))
+        .refuses(&["of 5 and 12 images", "at least 10"]);
 }
 
 #[test]
 fn a_runs_reconstructions_and_other_images_are_measured() {
-    let lab = Lab::trained(2);
+    let lab = Lab::new();
+    photos::folder(&lab.at("many"), TRAIN, TRAIN + MANY);
+    let many = format!("--steps 2 --set data.test=\"{}\"", lab.text("many"));
+    lab.train(&many).exits(0);
     others(&lab, "other");
     let found = object(&lab, "measure --run run --encoder tiny.toml");
-    assert_eq!(found["n"], TEST);
+    assert_eq!(found["n"], MANY);
     assert!(found["psnr"].as_f64().unwrap() > 3.0);
     // Its encoder and its comparator are AlexNets.
     let reason = found["protocol"]["lpips_alex"]["reason"].as_str().unwrap();
     assert!(reason.starts_with("shared"), "{reason}");
     assert!(found["encoder_frechet"].as_f64().unwrap() > 0.0);
     assert!(found["encoder_kernel"].is_number());
+    let remark = found["protocol"]["encoder_frechet"]["remark"].as_str();
+    assert!(remark.unwrap().contains("trained with this network"));
 
     let row = |arguments: &str| {
         let rows = lab.rows(&format!("table2 --runs run {arguments}"));
         rows.into_iter().find(|row| !row["run"].is_null()).unwrap()
     };
-    let (own, same, other) = (row(""), row("--data test"), row("--data other"));
+    let (own, same, other) = (row(""), row("--data many"), row("--data other"));
     for key in ["image_error", "feature_error", "image_set", "n"] {
         assert_eq!(own[key], same[key], "{key}");
     }

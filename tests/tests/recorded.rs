@@ -134,6 +134,10 @@ fn a_run_on_recorded_features_is_judged_and_used() {
     assert_eq!(rows[0]["feature_error"], Value::Null);
     assert_eq!(rows[0]["paper_image_error"], Value::Null);
     lab.eval("table2 --runs run").exits(0);
+    lab.eval("table2 --runs run --data test").exits(0);
+    lab.eval("table2 --runs run --data train")
+        .exits(1)
+        .says(&["recorded of its own images"]);
     lab.eval("compare run --out sheet.png --images 3").exits(0);
     lab.eval("table1 --experiment tiny.toml").exits(0);
 

@@ -58,6 +58,12 @@ pub enum DataError {
         /// The path as given.
         path: PathBuf,
     },
+    /// Photos that may only be measured on ([`only_measured`](crate::only_measured)), where they would be copied or shown.
+    #[error("{}: {}", shown(path), crate::ONLY_MEASURED)]
+    OnlyMeasured {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// The source holds no image.
     #[error(
         "no image in {} ({skipped}): images are recognised by their extension (jpg, jpeg, png, webp, bmp, ppm, pgm, gif, tif, tiff)",

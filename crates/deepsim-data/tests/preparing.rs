@@ -471,3 +471,17 @@ fn exit_codes_tell_refused_input_from_work_that_failed() {
         .code(2)
         .stderr(contains("(os error").count(1));
 }
+
+#[test]
+fn photos_that_may_only_be_measured_on_are_prepared_beside_themselves_alone() {
+    let root = tempdir().unwrap();
+    let place = root.path().join("data/labelled");
+    fs::create_dir_all(&place).unwrap();
+    folder(&place, 2);
+    let source = "data/labelled/photos";
+    prepare(&root, &format!("{source} mine --size 32"))
+        .code(2)
+        .stderr(contains("only be measured on"));
+    assert!(!root.path().join("mine").exists());
+    prepare(&root, &format!("{source} data/labelled/test --size 32")).success();
+}

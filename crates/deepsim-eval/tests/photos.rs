@@ -61,3 +61,25 @@ fn a_file_is_framed_as_the_dataset_s_images() {
     assert_ne!(seen[0], seen[3]);
     assert_ne!(seen[0], seen[6]);
 }
+
+#[test]
+fn photos_that_may_only_be_measured_on_are_not_reconstructed() {
+    let folder = tempfile::tempdir().unwrap();
+    let photo = folder.path().join("data/labelled/photos/a.png");
+    std::fs::create_dir_all(photo.parent().unwrap()).unwrap();
+    RgbImage::new(64, 64).save(&photo).unwrap();
+    let link = folder.path().join("mine.png");
+    std::os::unix::fs::symlink(&photo, &link).unwrap();
+    let augment = Augment {
+        crop: 48,
+        mirror: Mirror::Off,
+        place: Place::Random,
+        scale: None,
+    };
+    let framing = Dataset::open(photo.parent().unwrap()).unwrap().framing();
+    for file in [photo, link] {
+        let error = from_files(&[file], framing, &augment, Device::Cpu).unwrap_err();
+        assert!(error.to_string().contains("only be measured on"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}

@@ -64,7 +64,7 @@ pub struct Experiment {
 }
 
 impl Experiment {
-    /// Reads and validates an experiment file, with overrides `KEY=VALUE` applied. Touches
+    /// Reads and validates an experiment file, with overrides `KEY=VALUE` applied. Reads
     /// neither data nor weights.
     ///
     /// # Errors

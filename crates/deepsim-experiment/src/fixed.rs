@@ -28,8 +28,9 @@ const FREE: [&str; 14] = [
     "comparator.trust_code",
 ];
 
-/// What a run is called, and where its data and weights lie: stored, but not compared, since digests tell whether they
-/// are the same. Weights that are drawn lie nowhere.
+/// What a run is called, and where its data and weights lie: stored, but not compared. Digests tell whether data and the
+/// weights of encoder and comparators are the same; what generator and discriminator begin with, and what heads stand on, is
+/// in the checkpoints. Weights that are drawn lie nowhere.
 const PLACES: [&str; 8] = [
     "name",
     "data.train",
@@ -169,11 +170,14 @@ impl Fixed {
             let mut all = all.filter(|(key, _)| named(key));
             all.any(|(_, weight)| weight.as_f64() != Some(0.0))
         };
+        // No gate, or only an open one, which means the same.
         let has_vaegan = self.values.keys().any(|key| key.starts_with("vaegan."));
+        let game = self.values.get("adversary.loss").cloned();
+        let gateless = has_vaegan || game.is_some() && game != unwritten("adversary.loss");
         let begins = |section: &str| key.starts_with(section);
         // A stage may weigh what weighs nothing at first.
         if self.values.contains_key("stage") {
-            return begins("gate.") && has_vaegan;
+            return begins("gate.") && gateless;
         }
         let adversarial = [
             "discriminator.",
@@ -182,7 +186,7 @@ impl Fixed {
             "gate.",
         ];
         (adversarial.into_iter().any(begins) && !weighs("loss.adv"))
-            || (begins("gate.") && has_vaegan)
+            || (begins("gate.") && gateless)
             || (begins("comparator.") && !weighs(&feature_term(key)))
     }
 

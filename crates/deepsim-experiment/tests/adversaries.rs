@@ -82,6 +82,11 @@ fn an_adversary_that_says_nothing_is_the_paper_s() {
     let (before, after) = (table[0], table[1].split_once("\n[").unwrap().1);
     let without = parse(&format!("{before}[{after}"), &[]).unwrap();
     assert!(without.config.gate.is_none());
+    assert_eq!(without.differences(&hinge.config), [""; 0]);
+    let stage = "[[stage]]\nfrom = 5\nloss = { img = 1.0 }\n";
+    let staged = |text: &str| parse(&format!("{text}\n{stage}"), &[]).unwrap();
+    let (with, without) = (staged(&kept), staged(&without.to_toml().unwrap()));
+    assert_eq!(without.differences(&with.config), [""; 0]);
 }
 
 #[test]
@@ -130,6 +135,19 @@ fn what_an_adversary_cannot_be_is_refused() {
         (
             &["adversary.adaptive.limit=9", "loss.feat=0", "loss.img=0"],
             "`adversary.adaptive` needs loss.feat or loss.img above 0",
+        ),
+        (
+            &["adversary.generator_from=5", "loss.feat=0", "loss.img=0"],
+            "`adversary.generator_from` must be at most 0",
+        ),
+        (
+            &[
+                HEADS[0],
+                "discriminator.network=resnet50",
+                HEADS[2],
+                HEADS[3],
+            ],
+            "`discriminator.network` cannot be resnet50: its batch normalisation is folded",
         ),
         (
             &["adversary.generator_from=5", "loss.adv=0"],

@@ -75,6 +75,15 @@ fn the_resolved_file_says_the_same() {
 }
 
 #[test]
+fn photos_that_may_only_be_measured_on_are_neither_trained_nor_judged_on() {
+    for key in ["data.train", "data.test"] {
+        let text = message(&quickstart(), &[&format!("{key}=data/labelled/test")]);
+        assert!(text.contains(key), "{text}");
+        assert!(text.contains("table2 --data data/labelled/test"), "{text}");
+    }
+}
+
+#[test]
 fn unknown_and_mistyped_keys_are_located() {
     let unknown = quickstart().replace("crop = 128", "crop = 128\ncropp = 3");
     let text = message(&unknown, &[]);

@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 
 use crate::error::{NetError, Result};
 use crate::images;
-use crate::layers::convolution::Rectifier;
+use crate::layers::geometry::Rectifier;
 use crate::layers::init::{he_deviation, untrained};
 use crate::layers::layer::{self, LAYER_NORM_EPSILON, Layer, Pass, rectifier};
 use crate::layers::mode::Mode;

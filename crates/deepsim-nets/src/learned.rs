@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{NetError, Result};
 use crate::features::FeatureNet;
 use crate::images;
-use crate::layers::convolution::Rectifier;
+use crate::layers::geometry::Rectifier;
 use crate::layers::layer::{self, Layer, Pass};
 use crate::layers::mode::Mode;
 use crate::layers::op::{Op, fc};

@@ -96,7 +96,33 @@ fn obey(ranks: &Ranks, step: u64) -> Result<Option<u8>> {
 mod tests {
     use std::path::Path;
 
+    use deepsim_experiment::Fixed;
+
     use super::*;
+
+    /// The weights that heads stand on come from rank 0, too.
+    #[test]
+    fn where_a_network_s_file_lies_is_no_difference() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/quickstart.toml");
+        let of = |sets: &[&str]| {
+            let heads = [
+                "discriminator.architecture=heads",
+                "discriminator.network=alexnet",
+                "discriminator.taps=[\"relu1\"]",
+            ];
+            let sets: Vec<String> = heads.iter().chain(sets).map(|s| (*s).to_owned()).collect();
+            let experiment = Experiment::load(&file, &sets).unwrap();
+            let manifest = Manifest {
+                experiment: Some(Fixed::of(&experiment.config).unwrap()),
+                ..Manifest::of(experiment.generator.clone(), None)
+            };
+            facts(&experiment, &manifest)
+        };
+        let here = of(&["discriminator.network_weights=here.safetensors"]);
+        let there = "discriminator.network_weights=there.safetensors";
+        assert_eq!(here, of(&[there]));
+        assert_ne!(here, of(&[there, "discriminator.taps=[\"pool2\"]"]));
+    }
 
     #[test]
     fn another_version_of_the_program_is_a_difference() {

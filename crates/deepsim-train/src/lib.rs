@@ -7,6 +7,7 @@
 
 mod at_work;
 mod averages;
+mod batches;
 mod end;
 pub mod error;
 mod follow;

@@ -19,6 +19,7 @@ use deepsim_nets::PixelDistance;
 use deepsim_nets::loss::ssim as structural;
 use tch::Device;
 
+use crate::batches::{batches, trained_at_once};
 use crate::error::Result;
 use crate::method::Slice;
 use crate::observe::metrics_log::{self, Means};
@@ -290,9 +291,12 @@ impl Following {
 
 /// What processes that train together must have in common, by name.
 pub(crate) fn facts(experiment: &Experiment, manifest: &Manifest) -> BTreeMap<String, String> {
-    // Where files lie may differ from host to host: their digests tell whether they are the same.
-    let is_place =
-        |key: &str| matches!(key, "name" | "data.train" | "data.test") || key.ends_with(".weights");
+    // Where files lie may differ from host to host: digests tell whether they are the same, and what networks that train
+    // begin with and stand on comes from rank 0.
+    let is_place = |key: &str| {
+        let names = ["name", "data.train", "data.test"];
+        names.contains(&key) || key.ends_with(".weights") || key.ends_with(".network_weights")
+    };
     let values = manifest.experiment.iter().flat_map(|fixed| &fixed.values);
     let mut facts: BTreeMap<String, String> = values
         .filter(|(key, _)| !is_place(key))
@@ -570,29 +574,6 @@ pub(crate) fn recorded(experiment: &Experiment, request: &Request) -> Result<Opt
     }
     let newest = Checkpoint::newest(&request.out.join("checkpoints"))?;
     Ok(newest.map(|newest| newest.manifest))
-}
-
-/// Sizes of all batches that will go through the networks: of training, of evaluations and of sample sheets.
-fn batches(experiment: &Experiment, test: &Dataset, share: Slice) -> Vec<i64> {
-    let train = &experiment.config.train;
-    let mut sizes = measure::batch_sizes(test.len().min(train.eval_images));
-    sizes.extend(trained_at_once(experiment, share));
-    sizes.push(test.len().min(SHEET) as i64);
-    sizes.sort_unstable();
-    sizes.dedup();
-    sizes
-}
-
-/// Sizes of the micro-batches of a share.
-fn trained_at_once(experiment: &Experiment, share: Slice) -> Vec<i64> {
-    let settings = &experiment.config.train;
-    let parts = match settings.shards() {
-        // They pass side by side.
-        Some(_) if experiment.normalises_batches() => vec![share],
-        Some(shards) => share.shards(shards as i64),
-        None => Slice::split(share.len, settings.accumulate as i64),
-    };
-    parts.iter().map(|part| part.len).collect()
 }
 
 fn crop(experiment: &Experiment) -> i64 {

@@ -141,6 +141,10 @@ impl State {
             params.copy_from(&initial.values, "the discriminator", &initial.origin)?;
             hashes.insert(initial.key.to_owned(), initial.hash);
         }
+        if let (Some(_), Some(source)) = (&self.discriminator, &experiment.discriminator_network) {
+            let key = "discriminator.network_weights";
+            hashes.insert(key.to_owned(), source.source().hash()?);
+        }
         self.begin_averages()?;
         Ok(hashes)
     }

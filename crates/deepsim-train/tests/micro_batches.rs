@@ -317,19 +317,22 @@ fn nothing_of_a_late_adversary_is_computed_before() {
         "adversary.discriminator_from=1",
         "adversary.generator_from=2",
     ];
-    let mut run = Run::paper("conv5.toml", &[&TODAY[..], &late].concat());
-    for it in 0..3 {
-        let (state, x) = (&mut run.state, &run.x);
-        let losses = iterate(state, &run.perception, x, None, &run.plan, SEED + it).unwrap();
-        assert_eq!(losses.discriminator.is_some(), it > 0, "{it}");
-        let of = |kind| losses.terms.of(kind).is_some();
-        assert_eq!(of(TermKind::Adversarial), it > 1, "{it}");
-        assert_eq!(of(TermKind::AdversarialWeight), it > 1, "{it}");
-        assert_eq!(of(TermKind::LeCam), it > 1, "{it}");
-        assert_eq!(of(TermKind::R1), it > 1, "{it}");
+    for micro_batches in [1, 2] {
+        let mut run = Run::paper("conv5.toml", &[&TODAY[..], &late].concat());
+        run.plan.micro_batches = micro_batches;
+        for it in 0..3 {
+            let (state, x) = (&mut run.state, &run.x);
+            let losses = iterate(state, &run.perception, x, None, &run.plan, SEED + it).unwrap();
+            assert_eq!(losses.discriminator.is_some(), it > 0, "{it}");
+            let of = |kind| losses.terms.of(kind).is_some();
+            assert_eq!(of(TermKind::Adversarial), it > 1, "{it}");
+            assert_eq!(of(TermKind::AdversarialWeight), it > 1, "{it}");
+            assert_eq!(of(TermKind::LeCam), it > 1, "{it}");
+            assert_eq!(of(TermKind::R1), it > 1, "{it}");
+        }
+        assert_eq!(run.state.adam_g.count(), 3);
+        assert_eq!(run.state.discriminator_updates(), 2);
     }
-    assert_eq!(run.state.adam_g.count(), 3);
-    assert_eq!(run.state.discriminator_updates(), 2);
 }
 
 /// An encoder that learns, beside a comparator that is another network.

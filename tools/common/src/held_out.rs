@@ -18,6 +18,9 @@ pub const SAMPLE: &str = "data/debian";
 /// on with it.
 pub const EARLIER_SAMPLE: &str = "data/sample";
 
+/// Where set-up puts the labelled photos: they may be measured on, and neither shown nor trained on.
+pub const LABELLED: &str = "data/labelled";
+
 /// Source files of some held-out photos, spread evenly over the set.
 pub fn held_out(ws: &Workspace, source: &Path, prepared: &str) -> Result<Vec<PathBuf>> {
     let manifest = ws.path(prepared).join("test/manifest.json");

@@ -151,4 +151,22 @@ fn reproduce_check_prints_recorded_beside_here_and_writes_nothing() {
         .code(1)
         .stdout(contains("<- beyond"))
         .stderr(contains("further from the record than allowed: quickstart"));
+    // On other photos it may be anything.
+    let hashes = |of: &str| format!(r#"{{"test_data": "{}"}}"#, of.repeat(64));
+    let named = format!(r#""hashes": {}"#, hashes("a"));
+    put(
+        "docs/results/quickstart.json",
+        &record.replace(r#""hashes": {}"#, &named),
+    );
+    put(
+        "runs/quickstart/checkpoints/step-000001950/manifest.json",
+        &hashes("b").replace('{', r#"{"step": 1950, "#),
+    );
+    check(50.0)
+        .success()
+        .stdout(
+            contains("quickstart: not held against the record: other photos\n")
+                .and(contains("beyond").not()),
+        )
+        .stderr(contains("not the record's test data"));
 }

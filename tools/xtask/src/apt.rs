@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 
 use deepsim_tools::child::Child;
+use deepsim_tools::failure::is_interrupted;
 use deepsim_tools::landing;
 
 const HINT: &str = "No Debian archive within reach? Photos can be your own: --photos DIR. A browser \
@@ -30,11 +31,22 @@ pub fn download(package: &str, folder: &Path) -> Result<PathBuf> {
     Ok(kept)
 }
 
-/// Fetches those of `packages` that apt knows into `folder`, in one go, and gives the files' paths.
+/// What [`download_known`] fetched.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Files of packages, each whole.
+    pub files: Vec<PathBuf>,
+    /// Packages that apt knows and could not fetch.
+    pub failed: Vec<String>,
+    /// Whether all package lists were read: else a package that is not known may be in one that was not.
+    pub complete: bool,
+}
+
+/// Fetches those of `packages` that apt knows into `folder`: in one go, or one by one where that fails.
 ///
 /// # Errors
-/// A failed apt-get, or one that knows none of them.
-pub fn download_known(packages: &[&str], folder: &Path) -> Result<Vec<PathBuf>> {
+/// An apt-get that knows none of them, or fetches none.
+pub fn download_known(packages: &[&str], folder: &Path) -> Result<Fetched> {
     let home = home(folder, "")?;
     let updated = update(&home);
     // One question takes a second or two, so that each package is asked for only where one is not known.
@@ -46,22 +58,69 @@ pub fn download_known(packages: &[&str], folder: &Path) -> Result<Vec<PathBuf>> 
             .filter(|package| knows(&home, &[*package]))
             .collect()
     };
-    let fetched = if known.is_empty() {
+    let failed = if known.is_empty() {
         Err(anyhow!(
             "apt knows none of the packages {}",
             packages.join(", ")
         ))
     } else {
-        get("apt-get download", &home, &home.join("package"))
+        fetch_each(&home, &known)
+    };
+    match failed {
+        Ok(failed) => Ok(Fetched {
+            files: keep(&home, "package", folder)?,
+            failed,
+            complete: updated.is_ok(),
+        }),
+        Err(error) => {
+            landing::remove(&home)?;
+            Err(match updated {
+                Err(first) if !is_interrupted(&error) => first,
+                _ => error,
+            })
+        }
+    }
+}
+
+/// Fetches packages and gives the names of those that failed. Of these no file is left.
+fn fetch_each(home: &Path, packages: &[&str]) -> Result<Vec<String>> {
+    let place = home.join("package");
+    let fetch = |packages: &[&str]| {
+        get("apt-get download", home, &place)
             .args(["download"])
-            .args(&known)
+            .args(packages)
             .run_quietly()
     };
-    if let Err(error) = fetched {
-        landing::remove(&home)?;
-        return Err(updated.err().unwrap_or(error));
+    let Err(error) = fetch(packages) else {
+        return Ok(Vec::new());
+    };
+    if is_interrupted(&error) || packages.len() < 2 {
+        return Err(error);
     }
-    keep(&home, "package", folder)
+    let mut failed = Vec::new();
+    for package in packages {
+        let Err(error) = fetch(&[*package]) else {
+            continue;
+        };
+        if is_interrupted(&error) {
+            return Err(error);
+        }
+        for part in debs(&place)?.iter().filter(|deb| is_of(deb, package)) {
+            landing::remove(part)?;
+        }
+        failed.push((*package).to_owned());
+    }
+    if failed.len() == packages.len() {
+        return Err(error);
+    }
+    Ok(failed)
+}
+
+/// Is this a file of the package, by its name?
+pub fn is_of(deb: &Path, package: &str) -> bool {
+    let name = deb.file_name().unwrap_or_default().to_string_lossy();
+    let rest = name.strip_prefix(package);
+    rest.is_some_and(|rest| rest.starts_with('_') && rest.ends_with(".deb"))
 }
 
 /// Whether the package lists have all of them; nothing is fetched.

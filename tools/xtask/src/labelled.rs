@@ -10,6 +10,8 @@ use zip::ZipArchive;
 
 use crate::packages::{Form, Package};
 use crate::photos;
+use deepsim_tools::failure::refuse;
+use deepsim_tools::held_out::LABELLED;
 use deepsim_tools::programs::Programs;
 use deepsim_tools::stages::note;
 use deepsim_tools::workspace::Workspace;
@@ -19,9 +21,6 @@ const MANIFEST: &str = "data/manifests/labelled.toml";
 
 /// Goes on after a failure.
 const AGAIN: &str = "cargo xtask setup --only labelled";
-
-/// Where they are, in the workspace.
-const FOLDER: &str = "data/labelled";
 
 /// The file that lists names and classes.
 const CLASSES: &str = "classes.csv";
@@ -79,7 +78,7 @@ impl Manifest {
 
 /// The photos, and beside them their classes and terms.
 fn folder(ws: &Workspace) -> PathBuf {
-    ws.path(FOLDER).join("photos")
+    ws.path(LABELLED).join("photos")
 }
 
 /// Whether the package still has to be fetched.
@@ -99,6 +98,12 @@ pub fn ensure(ws: &Workspace) -> Result<()> {
     let manifest = Manifest::read(ws)?;
     let place = folder(ws);
     if !manifest.is_whole(&place) {
+        if !photos::is_free(&place) {
+            return Err(refuse(format!(
+                "{} is not as set-up left it: delete it, then run this again: {AGAIN}",
+                ws.show(&place)
+            )));
+        }
         let archive = manifest
             .package()
             .fetch(ws, "fetching the labelled photos", 50)?;
@@ -110,7 +115,7 @@ pub fn ensure(ws: &Workspace) -> Result<()> {
         ws.show(&place)
     ));
     note("building the program that prepares them");
-    let out = Path::new(FOLDER).join("test");
+    let out = Path::new(LABELLED).join("test");
     Programs::build(ws, &["deepsim-data"])?
         .get(ws, "preparing the photos", "deepsim-data")?
         .args(["prepare"])
@@ -119,7 +124,7 @@ pub fn ensure(ws: &Workspace) -> Result<()> {
         .args(["--resize", "short-crop", "--orientation", "ignore"])
         .args(["--store", "raw"])
         .hint(format!(
-            "After mending it ({FOLDER} may be deleted at any time), go on with: {AGAIN}"
+            "After mending it ({LABELLED} may be deleted at any time), go on with: {AGAIN}"
         ))
         .without_stdout()
         .run()?;

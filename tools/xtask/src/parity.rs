@@ -57,7 +57,7 @@ const PROGRAMS: [&str; 5] = ["parity", "vae", "vaegan", "one_pass", "shared_pass
 
 /// Tests of large tensors whose kernels a smaller test runs too (with other sizes, or another network's), and what no
 /// processor's arithmetic can change. They take about half of the time.
-const LARGE: [&str; 15] = [
+const LARGE: [&str; 17] = [
     "alexnet_fully_connected",
     "caffenet_fully_connected",
     "vgg16_fully_connected",
@@ -68,7 +68,9 @@ const LARGE: [&str; 15] = [
     "without_its_weight_the_divergence",
     "lpips_with_trained_weights",
     "dists_with_trained_weights",
+    "encoders::",
     "features_of_fid",
+    "inception_is",
     "distances_of_distributions",
     "at_227",
     "noise_beside_the_features",

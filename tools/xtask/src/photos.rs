@@ -14,13 +14,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use deepsim_tools::failure::{is_interrupted, refuse};
-use deepsim_tools::held_out::SAMPLE;
+use deepsim_tools::held_out::{LABELLED, SAMPLE};
 use deepsim_tools::landing;
 use deepsim_tools::stages::note;
 use deepsim_tools::workspace::Workspace;
 
-pub use look::count;
-use look::is_free;
+pub use look::{count, is_free};
 
 /// Fewer photos than this cannot be split and trained on.
 const MIN_OWN: usize = 20;
@@ -132,6 +131,15 @@ fn own(ws: &Workspace, folder: &Path) -> Result<PathBuf> {
     let folder = folder
         .canonicalize()
         .with_context(|| format!("resolving {shown}"))?;
+    // Canonical, so it fails where there is none.
+    if let Ok(barred) = ws.path(LABELLED).canonicalize()
+        && (folder.starts_with(&barred) || barred.starts_with(&folder))
+    {
+        return Err(refuse(format!(
+            "--photos {shown}: has photos of {LABELLED}, which may only be measured on. Give another folder, or \
+             --photos sample"
+        )));
+    }
     let found = count(&folder);
     if found < MIN_OWN {
         return Err(refuse(format!(

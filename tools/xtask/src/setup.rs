@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use deepsim_tools::failure::refuse;
-use deepsim_tools::held_out::SAMPLE;
+use deepsim_tools::held_out::{LABELLED, SAMPLE};
 use deepsim_tools::lock::Lock;
 use deepsim_tools::programs;
 
@@ -120,7 +120,7 @@ pub fn run(
     landing::sweep(&ws.downloads())?;
     landing::sweep(&ws.path("data"))?;
     landing::sweep(&ws.faces())?;
-    landing::sweep(&ws.path("data/labelled"))?;
+    landing::sweep(&ws.path(LABELLED))?;
 
     let wish = wishes.torch.clone().map(libtorch::Choice::from);
     let found = libtorch::installed(ws)?;

@@ -172,6 +172,50 @@ fn sample_photos_come_of_the_packages_that_there_are() {
 }
 
 #[test]
+fn one_package_that_fails_takes_no_other_with_it_and_is_asked_for_again() {
+    let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
+    let source = tempfile::tempdir().unwrap();
+    let setup = || {
+        let mut command = xtask(ws.path(), bin.path());
+        command.args(["setup", "--only", "photos"]).assert()
+    };
+    let text = || fs::read_to_string(ws.path().join("data/photos/SOURCE.txt")).unwrap();
+    two_packages(ws.path(), 2);
+    apt(bin.path(), source.path(), &["cat", "dog"]);
+    // It knows both, and fetches dog alone; of cat something arrives.
+    let fetch = r#"case "$*" in
+  *update) exit 0 ;;
+  *--print-uris*) exit 0 ;;
+  *" cat"*) echo half > cat_1.0_all.deb; exit 100 ;;
+  *) echo dog > dog_1.0_all.deb ;;
+esac"#;
+    stand_in(bin.path(), "apt-get", fetch);
+    setup().success().stderr(
+        contains("cat: it could not be fetched; left out")
+            .and(contains("2 photos in data/photos of the packages dog")),
+    );
+    assert!(!text().contains("cat"), "{}", text());
+
+    // Its lists could not all be read: what it does not know may be in the others.
+    let update = r#"case "$*" in
+  *update) exit 100 ;;
+  *"--print-uris download dog") exit 0 ;;
+  *--print-uris*) exit 100 ;;
+  *) echo dog > dog_1.0_all.deb ;;
+esac"#;
+    stand_in(bin.path(), "apt-get", update);
+    fs::remove_dir_all(ws.path().join("data/photos")).unwrap();
+    fs::remove_file(ws.path().join("third_party/downloads/dog_1.0_all.deb")).unwrap();
+    setup()
+        .success()
+        .stderr(contains("could not read all of its lists"));
+    assert!(!text().contains("cat"), "{}", text());
+    apt(bin.path(), source.path(), &["cat"]);
+    setup().success();
+    assert!(text().contains("package: cat"), "{}", text());
+}
+
+#[test]
 fn too_few_photos_in_the_packages_are_told_and_leave_nothing() {
     let (ws, bin) = (workspace(), tempfile::tempdir().unwrap());
     let source = tempfile::tempdir().unwrap();
@@ -183,6 +227,23 @@ fn too_few_photos_in_the_packages_are_told_and_leave_nothing() {
         .code(1)
         .stderr(contains("only 4 photos").and(contains("--photos DIR")));
     assert!(!ws.path().join("data/photos").exists());
+}
+
+#[test]
+fn photos_that_may_only_be_measured_on_are_nobodys_own() {
+    let (ws, empty) = (workspace(), tempfile::tempdir().unwrap());
+    let labelled = ws.path().join("data/labelled/photos");
+    photos(&labelled, 25);
+    let link = empty.path().join("mine");
+    std::os::unix::fs::symlink(&labelled, &link).unwrap();
+    for folder in [labelled, link, ws.path().join("data")] {
+        xtask(ws.path(), empty.path())
+            .args(["setup", "--only", "photos", "--photos"])
+            .arg(&folder)
+            .assert()
+            .code(2)
+            .stderr(contains("only be measured on"));
+    }
 }
 
 #[test]

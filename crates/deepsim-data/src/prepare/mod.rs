@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::error::DataError;
+use crate::labelled::only_measured;
 use crate::manifest::{Quarantined, SourceInfo, Store};
 use crate::orientation::{self, Orientation};
 use crate::shards::expected_bytes;
@@ -105,7 +106,7 @@ impl Prepare {
 /// dataset that was there when the work began. Anything that appears there meanwhile is left alone.
 ///
 /// # Errors
-/// Those of listing (missing, unreadable or empty sources, damaged archives), impossible
+/// [`DataError::OnlyMeasured`]; those of listing (missing, unreadable or empty sources, damaged archives), impossible
 /// settings, [`DataError::OtherDataset`], [`DataError::OutputOccupied`],
 /// [`DataError::DiskFull`], [`DataError::CorruptImages`] naming all corrupt photos,
 /// [`DataError::Unwritable`], [`DataError::OutputAppeared`], [`DataError::Interrupted`]. The output is untouched then.
@@ -135,6 +136,11 @@ fn run(
     share: Option<Share>,
     events: &mut dyn FnMut(Event) -> Flow,
 ) -> Result<Outcome, DataError> {
+    // A copy elsewhere would not be known for what it is.
+    if only_measured(&request.source) && !only_measured(&request.out) {
+        let path = request.source.clone();
+        return Err(DataError::OnlyMeasured { path });
+    }
     check_size(request.size)?;
     request.window.map_or(Ok(()), SquareWindow::check)?;
     let listing = Listing::of(&request.source, &mut |found| {

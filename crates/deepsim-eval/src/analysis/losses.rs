@@ -73,7 +73,7 @@ pub fn compares(experiment: &Experiment) -> bool {
 
 /// The training loss by its usual name.
 pub fn trained_with(experiment: &Experiment) -> &'static str {
-    let loss = &experiment.config.loss;
+    let loss = experiment.config.heaviest_loss();
     if loss.weight(TermKind::Feature) > 0.0 || loss.weight(TermKind::Adversarial) > 0.0 {
         return "DeePSiM";
     }

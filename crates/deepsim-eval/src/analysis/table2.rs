@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use deepsim_data::Augment;
 use deepsim_data::terminal::path as shown;
+use deepsim_data::{Augment, Dataset, DatasetKind, Part};
 use deepsim_experiment::config;
 use deepsim_experiment::evaluate::held_out_among;
 use deepsim_experiment::measure::{self, Images, Norm};
@@ -21,6 +21,7 @@ use crate::analysis::mv;
 use crate::analysis::paper;
 use crate::error::{EvalError, Result};
 use crate::measure::metrics::{MetricValues, Metrics, Score};
+use crate::measure::sample::packages;
 use crate::run::catalog::{self, Loss, decoded_name, net_name};
 use crate::run::loaded::Loaded;
 
@@ -39,9 +40,10 @@ pub struct Row {
     pub feature_error: Option<f64>,
     /// Gradient energy relative to the images'.
     pub gradient_energy: Option<f64>,
-    /// Held-out images.
+    /// Held-out images: their path, and of sample photos the packages they are from where some are missing.
     pub data: Option<String>,
-    /// Which part of the data: `test`, or `train` where all of the images are training images too.
+    /// Which part of the data: `train` where all of the images are training images, else the part of a split that a
+    /// prepared dataset says to be (`test`, `val`, `train`), else `test`.
     pub split: Option<String>,
     /// Side of the crops, pixels.
     pub crop: Option<u32>,
@@ -109,15 +111,15 @@ fn printed(e: &Experiment) -> (Option<f64>, Option<f64>) {
 
 /// See [`Row::apart`].
 fn apart(e: &Experiment) -> String {
-    let compared = e.compared_in(net_name);
+    let (compared, loss) = (e.compared_in(net_name), e.config.heaviest_loss());
     let pixels = match e.config.pixels.distance {
-        _ if e.config.loss.weight(TermKind::Image) == 0.0 => "",
+        _ if loss.weight(TermKind::Image) == 0.0 => "",
         PixelDistance::Squared => "",
         PixelDistance::Absolute => "L1",
         PixelDistance::Ssim => "SSIM",
         PixelDistance::MsSsim => "MS-SSIM",
     };
-    let smooth = if e.config.loss.weight(TermKind::TotalVariation) > 0.0 {
+    let smooth = if loss.weight(TermKind::TotalVariation) > 0.0 {
         "TV"
     } else {
         ""
@@ -173,8 +175,8 @@ impl Row {
             image_error: Some(errors.image_error),
             feature_error: errors.feature_error,
             gradient_energy: Some(errors.gradient_energy),
-            data: Some(images.data.path().display().to_string()),
-            split: Some("test".to_owned()),
+            data: Some(named(images.data.path())),
+            split: Some(part(images.data).to_owned()),
             crop: Some(e.config.data.crop),
             weights: Some(e.encoder.origin()),
             n: Some(errors.n),
@@ -186,6 +188,23 @@ impl Row {
             ..self
         }
     }
+}
+
+/// See [`Row::data`].
+fn named(path: &Path) -> String {
+    match packages(path) {
+        Some(packages) => format!("{} (of {packages})", path.display()),
+        None => path.display().to_string(),
+    }
+}
+
+/// See [`Row::split`].
+fn part(data: &Dataset) -> &'static str {
+    let part = match data.kind() {
+        DatasetKind::Prepared(manifest) => manifest.holdout.as_ref().map(|held| held.part),
+        DatasetKind::Folder => None,
+    };
+    part.unwrap_or(Part::Test).name()
 }
 
 /// Digest of which images of which dataset, and how they are cut.
@@ -216,7 +235,8 @@ fn recipe(e: &Experiment) -> &'static str {
 /// are training images too, and only its row says it.
 ///
 /// # Errors
-/// A run that cannot be opened, or whose weights or images changed; those of another process.
+/// A run that cannot be opened, or whose weights or images changed; other images for recorded features; those of another
+/// process.
 pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> Result<Row> {
     let run = Loaded::open(path, options.consent, options.device)?;
     let processes = options.processes;
@@ -226,6 +246,14 @@ pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> 
         Some(path) => run.images_at(path, options.images)?,
         None => run.held_out(options.images)?,
     };
+    // Features of the same names would be those of other images.
+    if let (Source::Recorded(_), Some(path)) = (&e.encoder, options.data)
+        && held.data.digest() != run.checkpoint.manifest.test_data
+    {
+        let reason =
+            "the run's features were recorded of its own images: nothing here can encode others";
+        return Err(EvalError::usage("--data", shown(path), reason));
+    }
     let overlap = if processes.leads() {
         run.overlap(&held, warn)?
     } else {
@@ -259,11 +287,11 @@ pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> 
         step: Some(run.checkpoint.manifest.step),
         paper_image_error,
         paper_feature_error,
-        split: Some(if overlap == Some(held.chosen.len()) {
-            "train".to_owned()
+        split: if overlap == Some(held.chosen.len()) {
+            Some(Part::Train.name().to_owned())
         } else {
-            "test".to_owned()
-        }),
+            row.split
+        },
         held_out_overlap: overlap,
         recipe: Some(recipe(e).to_owned()),
         loss: Some(loss),
@@ -432,6 +460,28 @@ mod tests {
         ] {
             assert_eq!(printed(&experiment(file)), expected, "{file}");
         }
+    }
+
+    #[test]
+    fn a_prepared_set_says_which_part_of_a_split_it_is() {
+        use deepsim_data::{Flow, Prepare, prepare};
+        let folder = tempfile::tempdir().unwrap();
+        let (photos, out) = (folder.path().join("photos"), folder.path().join("out"));
+        std::fs::create_dir(&photos).unwrap();
+        for n in 0..40u8 {
+            let image = image::RgbImage::from_pixel(8, 8, image::Rgb([n; 3]));
+            image.save(photos.join(format!("{n}.png"))).unwrap();
+        }
+        let request = Prepare {
+            holdout: Some(0.3),
+            validation: Some(0.3),
+            ..Prepare::new(&photos, &out, 8)
+        };
+        prepare(&request, &mut |_| Flow::Continue).unwrap();
+        for name in ["train", "val", "test"] {
+            assert_eq!(part(&Dataset::open(&out.join(name)).unwrap()), name);
+        }
+        assert_eq!(part(&Dataset::open(&photos).unwrap()), "test");
     }
 
     #[test]

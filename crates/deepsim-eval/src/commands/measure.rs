@@ -38,7 +38,9 @@ recall need a file that nobody may redistribute here: download
 pt_inception-2015-12-05-6726825d.pth from the releases of pytorch-fid, then
   cargo run -p deepsim-weights -- import torchvision \\
       pt_inception-2015-12-05-6726825d.pth weights/inception-fid.safetensors
-A number whose weights are not there is null, with the reason. Each number is
+A number whose weights are not there is null, with the reason; so is FID of a
+run that was trained with FID's network. An --encoder that it was trained with
+is told. Distributions need at least ten images of each side. Each number is
 printed with how it was measured; numbers compare where that is the same.
 
 Several processes share the batches (torchrun, or RANK and WORLD_SIZE); rank 0
@@ -95,7 +97,7 @@ impl RunAmong for Measure {
         let device = device::choose(&self.device)?;
         processes.check(device)?;
         let mut metrics = measure::metrics(&self.weights, device)?;
-        let spaces = self.spaces(consent, device)?;
+        let mut spaces = self.spaces(consent, device)?;
         let (Some(a), Some(b)) = (&self.a, &self.b) else {
             at_least_two("--images", self.images)?;
             let path = self.run.as_deref().unwrap_or(Path::new("runs/quickstart"));
@@ -106,6 +108,11 @@ impl RunAmong for Measure {
             }
             let networks = used(&run.experiment);
             metrics.iter_mut().for_each(|m| m.silence(&networks));
+            let sources = run.checkpoint.manifest.sources();
+            let digests: Vec<&str> = sources.map(|(_, digest)| digest).collect();
+            spaces
+                .iter_mut()
+                .for_each(|space| space.beside(&networks, &digests));
             return self.reconstructions(processes, &run, &held, &metrics, &spaces);
         };
         let (a, b) = (Dataset::open_and_tell(a)?, Dataset::open_and_tell(b)?);

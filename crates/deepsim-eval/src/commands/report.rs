@@ -42,7 +42,7 @@ pub struct Report {
     images: usize,
     /// Numbers alone: tables, curves, the gate, drift, and no image.
     ///
-    /// Where a run is judged on photos that may not be shown (data/labelled), the page never has images.
+    /// Runs on photos that may not be shown (data/labelled) are refused in any case.
     #[arg(long, conflicts_with = "photos")]
     no_images: bool,
     /// Folder of the metrics' weights.

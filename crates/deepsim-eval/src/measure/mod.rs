@@ -2,4 +2,5 @@
 
 pub mod metrics;
 pub mod photos;
+pub mod sample;
 pub mod scale;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use deepsim_data::{Augment, DataError, Dataset, Framing, eval_batch, eval_image};
+use deepsim_data::{Augment, DataError, Dataset, Framing, eval_batch, eval_image, only_measured};
 use deepsim_experiment::Experiment;
 use deepsim_experiment::measure::BATCH;
 use deepsim_experiment::upload::to_caffe;
@@ -16,13 +16,17 @@ use crate::error::{EvalError, Result};
 /// cuts those of a dataset of this framing.
 ///
 /// # Errors
-/// The first file that is no whole image, or larger than the decoder's limits.
+/// The first file that is no whole image, larger than the decoder's limits, or one that may only be measured on.
 pub fn from_files(
     paths: &[PathBuf],
     framing: Framing,
     augment: &Augment,
     device: Device,
 ) -> Result<Tensor> {
+    if let Some(path) = paths.iter().find(|path| only_measured(path)) {
+        let path = path.clone();
+        return Err(DataError::OnlyMeasured { path }.into());
+    }
     let mut images = Vec::with_capacity(paths.len());
     for path in paths {
         let whole = framing.read(path)?;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use deepsim_data::Dataset;
 use deepsim_data::terminal::path as shown;
+use deepsim_data::{Dataset, only_measured};
 use deepsim_experiment::config::Gate;
 use deepsim_experiment::evaluate::{decode, held_out_features};
 use deepsim_experiment::measure::{self, Images, Norm};
@@ -82,7 +82,7 @@ pub fn collect(options: &Options<'_>, mut tell: impl FnMut(Progress<'_>)) -> Res
     let mut judged_on = entries
         .iter()
         .map(|entry| &entry.experiment.config.data.test);
-    let barred = judged_on.find(|path| names::only_measured(path));
+    let barred = judged_on.find(|path| only_measured(path));
     if let (true, Some(path)) = (options.shown, barred) {
         left_out.push(format!(
             "all images: those of {} may be measured on and not shown (name other runs by --runs)",
@@ -178,10 +178,11 @@ fn card(entry: &Entry) -> RunCard {
                 .ok()
                 .flatten()
                 .map_or(0.0, |c| c.manifest.seconds);
-            let weights = e.weights();
+            let mut stages = vec![(0, e.weights())];
+            stages.extend(e.stages());
             let history = history::read(
                 &entry.path.join("metrics.jsonl"),
-                &weights,
+                &stages,
                 config.gate.unwrap_or(Gate::OPEN),
             );
             (step, seconds, Some(history), again::train(&entry.path, e))

@@ -58,14 +58,15 @@ pub struct History {
     pub adversarial: bool,
 }
 
-/// Reads a run's log. `weights` are those of the terms; a term without weight is left out.
-pub(super) fn read(path: &Path, weights: &Terms<f64>, gate: config::Gate) -> Part<History> {
-    let weighed: Vec<(&Term, f64)> = weights
-        .iter()
-        .map(|(term, weight)| (term, *weight))
-        .filter(|(_, weight)| *weight > 0.0)
+/// Reads a run's log. `stages` are the weights of the terms with the steps after which they begin, in their order; a term
+/// is left out where it has no weight. (A log step in which a stage begins is weighed as that stage weighs.)
+pub(super) fn read(path: &Path, stages: &[(u64, Terms<f64>)], gate: config::Gate) -> Part<History> {
+    let all = stages.iter().flat_map(|(_, weights)| weights.iter());
+    let weighed: BTreeSet<&Term> = all
+        .filter(|(_, weight)| **weight > 0.0)
+        .map(|(term, _)| term)
         .collect();
-    let keys: Vec<String> = weighed.iter().map(|(term, _)| term.log_key()).collect();
+    let keys: Vec<String> = weighed.iter().map(|term| term.log_key()).collect();
     let file = files::open(path).map_err(|e| ExperimentError::io(path)(e).to_string())?;
     let mut reader = BufReader::new(file);
     let mut logs = Held::new(HELD);
@@ -96,8 +97,12 @@ pub(super) fn read(path: &Path, weights: &Terms<f64>, gate: config::Gate) -> Par
             evaluations.add(step, numbers.to_vec(), []);
             continue;
         }
-        let terms = keys.iter().zip(&weighed);
-        let terms = terms.map(|(key, (_, weight))| number(key).map(|v| v * weight));
+        let stage = stages.iter().rev().find(|(from, _)| *from < step);
+        let weighted = |(key, term): (&String, &&Term)| {
+            let weight = stage.and_then(|(_, weights)| weights.get(term));
+            Some(number(key)? * weight.filter(|weight| **weight > 0.0)?)
+        };
+        let terms = keys.iter().zip(&weighed).map(weighted);
         let means = terms.chain([number("gate.ratio")]).collect();
         logs.add(step, means, ["updates.d", "updates.g"].map(number));
     }
@@ -108,7 +113,7 @@ pub(super) fn read(path: &Path, weights: &Terms<f64>, gate: config::Gate) -> Par
             let mut values = p.values();
             let [discriminator, generator] = p.last;
             let terms = weighed.iter().zip(values.by_ref());
-            let terms = terms.filter_map(|((term, _), v)| Some(((*term).clone(), v?)));
+            let terms = terms.filter_map(|(term, v)| Some(((*term).clone(), v?)));
             Logged {
                 step: p.step as f64,
                 terms: terms.collect(),
@@ -138,7 +143,7 @@ pub(super) fn read(path: &Path, weights: &Terms<f64>, gate: config::Gate) -> Par
         logged: thin(&logged),
         evaluated,
         gate,
-        adversarial: weights.weight(TermKind::Adversarial) > 0.0,
+        adversarial: weighed.contains(&Term::from(TermKind::Adversarial)),
     })
 }
 
@@ -298,7 +303,7 @@ mod tests {
         let mut all = weights([1.0, 0.0, 0.0]);
         all.set(TermKind::Kl, 0.5);
         all.set(TermKind::Diversity, 2.0);
-        let made = read(file.path(), &all, GATE).unwrap();
+        let made = read(file.path(), &[(0, all)], GATE).unwrap();
         let terms = made.logged[0].terms.iter();
         let found: Vec<(String, f64)> = terms.map(|(t, v)| (t.log_key(), *v)).collect();
         let wanted = [
@@ -317,7 +322,7 @@ mod tests {
                     {\"step\":30,\"loss.feat\":1.0,\"updates.d\":25,\"updates.g\":20,\"gate.ratio\":0.5}\n\
                     {\"step\":40,\"loss.fe";
         std::fs::write(file.path(), text).unwrap();
-        let made = read(file.path(), &weights([3.0, 1.0, 0.0]), GATE).unwrap();
+        let made = read(file.path(), &[(0, weights([3.0, 1.0, 0.0]))], GATE).unwrap();
         assert_eq!(made.logged.len(), 2);
         assert_eq!(made.logged[0].terms.of(TermKind::Feature), Some(&6.0));
         assert_eq!(made.logged[0].terms.of(TermKind::Adversarial), None);
@@ -361,14 +366,35 @@ mod tests {
             .unwrap();
         }
         drop(text);
-        let made = read(file.path(), &weights([1.0, 0.0, 0.0]), GATE).unwrap();
+        let made = read(file.path(), &[(0, weights([1.0, 0.0, 0.0]))], GATE).unwrap();
         assert_eq!(made.logged.last().map(|l| l.step), Some(f64::from(lines)));
+    }
+
+    /// Step 10 is the last of the first stage.
+    #[test]
+    fn each_stage_weighs_its_own_steps() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let line = |step| format!("{{\"step\":{step},\"loss.img\":2.0,\"loss.adv\":4.0}}\n");
+        std::fs::write(file.path(), [10, 20].map(line).concat()).unwrap();
+        let stages = [
+            (0, weights([0.0, 0.0, 3.0])),
+            (10, weights([0.0, 0.5, 5.0])),
+        ];
+        let made = read(file.path(), &stages, GATE).unwrap();
+        let of = |at: usize, kind| made.logged[at].terms.of(kind).copied();
+        assert_eq!(
+            [of(0, TermKind::Image), of(1, TermKind::Image)],
+            [Some(6.0), Some(10.0)]
+        );
+        assert_eq!(of(0, TermKind::Adversarial), None);
+        assert_eq!(of(1, TermKind::Adversarial), Some(2.0));
+        assert!(made.adversarial);
     }
 
     #[test]
     fn an_empty_log_says_so() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let why = read(file.path(), &weights([1.0; 3]), GATE).unwrap_err();
+        let why = read(file.path(), &[(0, weights([1.0; 3]))], GATE).unwrap_err();
         assert!(why.contains("no log step"), "{why}");
     }
 

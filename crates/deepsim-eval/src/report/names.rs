@@ -4,26 +4,24 @@ use std::path::Path;
 
 use deepsim_experiment::source::Source;
 
+use crate::measure::sample::{PLACE, packages};
+
 /// Sets of images that have a name, by where set-up puts them: the sample photos, those of earlier versions, and the
 /// labelled ones.
 const NAMES: [(&str, &str); 3] = [
-    ("data/debian", "Debian photo crops"),
+    (PLACE, "Debian photo crops"),
     ("data/sample", "GCompris photo crops"),
     ("data/labelled", "labelled photos of ILSVRC-2012"),
 ];
 
-/// Images: a set by its name, others by their folder.
+/// Images: a set by its name, with its packages where some are missing, others by their folder.
 pub(super) fn data(path: &Path) -> String {
     let text = path.display().to_string();
+    let of = packages(path).map_or_else(String::new, |packages| format!(" of {packages}"));
     match NAMES.iter().find(|(place, _)| text.contains(place)) {
-        Some((_, name)) => format!("{name} ({text})"),
+        Some((_, name)) => format!("{name}{of} ({text})"),
         None => text,
     }
-}
-
-/// Images that may be measured on and never shown: set-up's labelled ones.
-pub(super) fn only_measured(path: &Path) -> bool {
-    path.display().to_string().contains("data/labelled")
 }
 
 /// Weights of an encoder or comparator.
@@ -68,8 +66,6 @@ mod tests {
         let earlier = data(Path::new("data/sample/test"));
         assert_eq!(earlier, "GCompris photo crops (data/sample/test)");
         assert_eq!(data(Path::new("/mine")), "/mine");
-        assert!(only_measured(Path::new("data/labelled/test")));
-        assert!(!only_measured(Path::new("data/debian/test")));
         assert_eq!(duration(42.0), "42 s");
         assert_eq!(duration(4000.0), "67 min");
         assert_eq!(duration(7200.0), "2.0 h");

@@ -109,7 +109,7 @@ pub fn sets(rows: &[Row]) -> Vec<Set<'_>> {
         let Some(first) = rows.first() else { continue };
         let data = first.data.as_deref().unwrap_or("-");
         let n = first.n.unwrap_or(0);
-        let all_trained = rows.iter().all(|r| r.split.as_deref() == Some("train"));
+        let all_trained = rows.iter().all(|r| is_trained(r));
         let kind = if all_trained { "training" } else { "held-out" };
         let mut title = format!(
             "{n} {kind} images of {data}, {} px",
@@ -236,12 +236,18 @@ fn runs(ours: &[&Row]) -> String {
     format!("\n{table}\n{}\n", notes.join("\n"))
 }
 
+/// Whether its run was trained on all of its images.
+fn is_trained(r: &Row) -> bool {
+    r.n.is_some() && r.held_out_overlap == r.n
+}
+
 /// What a row's numbers stand on, in words.
 fn note(r: &Row) -> String {
     let n = r.n.unwrap_or(0);
-    let kind = match r.split.as_deref() {
-        Some("train") => "training images",
-        _ => "held-out images",
+    let kind = if is_trained(r) {
+        "training images"
+    } else {
+        "held-out images"
     };
     let pairs = match r.n_pairs_from {
         Some(from) if from < n => format!("distances relative to the pairs of {from} of them"),

@@ -47,7 +47,8 @@ pub struct Manifest {
     pub train_data: String,
     /// Digest of the held-out images.
     pub test_data: String,
-    /// blake3 of the weights that networks began with, by the key that named them (`generator.weights`).
+    /// blake3 of the weights that networks began with, or that a discriminator's heads stand on, by the key that named them
+    /// (`generator.weights`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub initial: BTreeMap<String, String>,
     /// How the held-out images were made square, so that others can be treated alike without them.

@@ -175,14 +175,23 @@ fn adversary(config: &Config, loss: &Loss) -> Checked {
         );
         return complain("gate", reason);
     }
+    let (losses, from) = (config.losses(), config.adversary.generator_from);
     let weighs = |loss: &Loss, kinds: &[TermKind]| kinds.iter().any(|k| loss.weight(*k) > 0.0);
     let alone = |(_, loss): &(u64, Loss)| {
         weighs(loss, &[TermKind::Adversarial])
             && !weighs(loss, &[TermKind::Feature, TermKind::Image])
     };
-    if config.adversary.adaptive.is_some() && config.losses().iter().any(alone) {
+    if config.adversary.adaptive.is_some() && losses.iter().any(alone) {
         let reason = "needs loss.feat or loss.img above 0, in each stage: the adversarial term is weighed against them";
         return complain("adversary.adaptive", reason);
+    }
+    let idle = losses.iter().find(|stage| stage.0 < from && alone(stage));
+    if let Some((begins, _)) = idle {
+        let reason = format!(
+            "must be at most {begins}: from step {begins} on loss.adv is the only one of feat, adv and img above 0, and until \
+             step {from} the generator would have nothing to follow"
+        );
+        return complain("adversary.generator_from", reason);
     }
     if config.adversary.r1.is_some() && discriminator.is_some_and(Discriminator::normalises_batches)
     {

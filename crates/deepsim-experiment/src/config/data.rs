@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use deepsim_data::BadImages;
+use deepsim_data::{BadImages, ONLY_MEASURED, only_measured};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,11 @@ pub struct Data {
 impl Data {
     pub(super) fn check(&self) -> Checked {
         at_least_one(&[("data.crop", u64::from(self.crop))])?;
+        for (key, path) in [("data.train", &self.train), ("data.test", &self.test)] {
+            if only_measured(path) {
+                return complain(key, ONLY_MEASURED);
+            }
+        }
         if let Some([lo, hi]) = self.scale
             && !(lo > 0.0 && lo <= hi && hi <= 1.0)
         {

@@ -100,6 +100,13 @@ impl Discriminator {
                 return complain(key, reason);
             }
         }
+        if let Some(net) = self.network.filter(|net| !net.can_learn()) {
+            let reason = format!(
+                "cannot be {net}: its batch normalisation is folded into its convolutions, so that checkpoints could not hold \
+                 its weights"
+            );
+            return complain("discriminator.network", reason);
+        }
         let patches = self.architecture == DiscriminatorKind::PatchGan;
         for (key, is_there) in [
             ("discriminator.layers", self.layers.is_some()),

@@ -241,7 +241,8 @@ impl Discriminator {
             (FeatureBranch::Off, None) => None,
             (FeatureBranch::Features(length), Some(f)) => {
                 let n = caffe.size().first().copied().unwrap_or_default();
-                let flat = f.f_flatten(1, -1)?;
+                // What is made in bf16 meets weights in fp32 where a pass has no autocast, such as R1's.
+                let flat = widened(&f.f_flatten(1, -1)?)?;
                 if flat.size() != [n, length] {
                     return Err(NetError::InputShape {
                         what: "the discriminator's feature branch".to_owned(),

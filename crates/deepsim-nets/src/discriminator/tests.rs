@@ -97,6 +97,9 @@ fn the_feature_branch_is_needed_exactly_where_it_is() {
         [2, 2]
     );
     assert!(with.forward(&x, None, Mode::Evaluation).is_err());
+    let half = Some(f.to_kind(Kind::BFloat16));
+    let logits = with.forward(&x, half.as_ref(), Mode::Evaluation);
+    assert_eq!(logits.unwrap().kind(), Kind::Float, "outside autocast");
 }
 
 #[test]

@@ -8,7 +8,8 @@
 use tch::{Device, Kind, Tensor};
 
 use super::blocks::{After, Padding, Part};
-use super::convolution::{Geometry, Rectifier, convolution};
+use super::convolution::convolution;
+use super::geometry::{Geometry, Rectifier};
 use crate::error::Result;
 use crate::kinks;
 use crate::precision::at_least_fp32;

@@ -4,8 +4,9 @@ use deepsim_aten::{AutocastGuard, Precision};
 use tch::{Device, Tensor};
 
 use super::batch_norm::Norm;
-use super::convolution::{Geometry, Rectifier, convolution, to_images, window};
+use super::convolution::{convolution, to_images, window};
 use super::folded::{self, Folded};
+use super::geometry::{Geometry, Rectifier};
 use super::linear::linear;
 use super::lrn;
 use super::mode::Mode;

@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use crate::error::Result;
 use crate::kinks::note_rectified;
-use crate::layers::convolution::Rectifier;
+use crate::layers::geometry::Rectifier;
 
 /// `x` `[N,in]` through weights `[out,in]`, and the rectifier behind it.
 pub(crate) fn linear(

@@ -4,6 +4,7 @@ pub mod batch_norm;
 pub mod blocks;
 pub(crate) mod convolution;
 pub(crate) mod folded;
+pub(crate) mod geometry;
 pub mod init;
 pub(crate) mod layer;
 pub(crate) mod linear;

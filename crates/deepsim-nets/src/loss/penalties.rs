@@ -1,4 +1,4 @@
-//! What a discriminator's loss may add to how it tells images apart. Scores are those of [`scores`](super::scores).
+//! What a discriminator's loss may add to how it tells images apart. Scores are those of [`scores`].
 
 use tch::Tensor;
 
@@ -32,7 +32,7 @@ pub fn r1(gradient: &Tensor, reduction: Reduction) -> Result<Tensor> {
 /// real images and f of generated ones, whose averages over earlier batches are a_r and a_f.
 ///
 /// # Errors
-/// Logits of another shape than [`scores`](super::scores) takes.
+/// Logits of another shape than [`scores`] takes.
 pub fn lecam(
     [real, generated]: [&Tensor; 2],
     [of_real, of_generated]: [f64; 2],
@@ -47,7 +47,7 @@ pub fn lecam(
 /// The mean of all scores of logits, without their graph; an average of it is what [`lecam`] takes.
 ///
 /// # Errors
-/// Logits of another shape than [`scores`](super::scores) takes.
+/// Logits of another shape than [`scores`] takes.
 pub fn mean_score(logits: &Tensor) -> Result<Tensor> {
     let scores = scores(&logits.f_detach()?)?;
     reduced(&scores, Reduction::Mean)

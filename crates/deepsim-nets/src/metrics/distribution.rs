@@ -12,7 +12,7 @@ use crate::layers::init::{derive_seed, seeded};
 /// Rows of a block of the kernel's matrix.
 const ROWS: i64 = 512;
 
-/// Mean and covariance of rows that pass batch by batch; fp64. Its size does not grow with the rows.
+/// Mean and covariance of rows that pass batch by batch; fp64. Its size does not grow beyond the covariance's.
 #[derive(Debug, Default)]
 pub struct Moments {
     n: i64,
@@ -24,7 +24,25 @@ pub struct Moments {
 struct Sums {
     shift: Tensor,
     first: Tensor,
-    second: Tensor,
+    second: Second,
+}
+
+/// What covariances are made of.
+#[derive(Debug)]
+enum Second {
+    /// The rows: as long as there are not more of them than values, they are smaller than the matrix, and no root of a
+    /// singular matrix is needed.
+    Rows(Vec<Tensor>),
+    /// The sum of their outer products `[D,D]`.
+    Matrix(Tensor),
+}
+
+/// A covariance.
+enum Covariance {
+    /// FᵀF, of fewer rows than values: `[N,D]`.
+    Factor(Tensor),
+    /// `[D,D]`.
+    Matrix(Tensor),
 }
 
 impl Moments {
@@ -57,14 +75,28 @@ impl Moments {
             none => none.insert(Sums {
                 shift: rows.f_mean_dim(0i64, false, Kind::Double)?,
                 first: Tensor::f_zeros([own], (Kind::Double, rows.device()))?,
-                second: Tensor::f_zeros([own, own], (Kind::Double, rows.device()))?,
+                second: Second::Rows(Vec::new()),
             }),
         };
         let rows = rows.f_sub(&sums.shift)?;
         let first = rows.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Double)?;
         sums.first = sums.first.f_add(&first)?;
-        let _ = sums.second.f_addmm_(&rows.f_transpose(0, 1)?, &rows)?;
         self.n += n;
+        let outer = |matrix: &mut Tensor, rows: &Tensor| -> Result<()> {
+            let _ = matrix.f_addmm_(&rows.f_transpose(0, 1)?, rows)?;
+            Ok(())
+        };
+        match &mut sums.second {
+            Second::Matrix(matrix) => outer(matrix, &rows)?,
+            Second::Rows(kept) if self.n <= own => kept.push(rows),
+            Second::Rows(kept) => {
+                let mut matrix = Tensor::f_zeros([own, own], (Kind::Double, rows.device()))?;
+                for rows in kept.iter().chain([&rows]) {
+                    outer(&mut matrix, rows)?;
+                }
+                sums.second = Second::Matrix(matrix);
+            }
+        }
         Ok(())
     }
 
@@ -83,8 +115,8 @@ impl Moments {
         self.length().is_none_or(|length| self.n <= length)
     }
 
-    /// The mean `[D]` and the covariance with N−1 `[D,D]` of at least two rows.
-    fn finished(&self) -> Result<[Tensor; 2]> {
+    /// The mean `[D]` and the covariance with N−1 of at least two rows.
+    fn finished(&self) -> Result<(Tensor, Covariance)> {
         let Some(Sums {
             shift,
             first,
@@ -96,10 +128,18 @@ impl Moments {
         };
         let n = self.n as f64;
         let mean = first.f_div_scalar(n)?;
-        let covariance = second
-            .f_sub(&first.f_outer(&mean)?)?
-            .f_div_scalar(n - 1.0)?;
-        Ok([mean.f_add(shift)?, covariance])
+        let covariance = match second {
+            Second::Rows(rows) => {
+                let centred = Tensor::f_cat(rows, 0)?.f_sub(&mean)?;
+                Covariance::Factor(centred.f_div_scalar((n - 1.0).sqrt())?)
+            }
+            Second::Matrix(second) => Covariance::Matrix(
+                second
+                    .f_sub(&first.f_outer(&mean)?)?
+                    .f_div_scalar(n - 1.0)?,
+            ),
+        };
+        Ok((mean.f_add(shift)?, covariance))
     }
 }
 
@@ -120,40 +160,68 @@ fn not_rows(length: Option<i64>, got: &Tensor) -> NetError {
 /// Fewer than two rows, or rows of different lengths.
 pub fn frechet_of_moments(a: &Moments, b: &Moments) -> Result<f64> {
     let _guard = tch::no_grad_guard();
-    let ([ma, ca], [mb, cb]) = (a.finished()?, b.finished()?);
+    let ((ma, ca), (mb, cb)) = (a.finished()?, b.finished()?);
     if ma.size() != mb.size() {
         return Err(not_rows(a.length(), &mb));
     }
     let between = ma.f_sub(&mb)?.f_square()?.f_sum(Kind::Double)?;
-    // Both orders have the same trace. The covariance of fewer rows spans fewer directions.
-    let root = if a.n <= b.n {
-        trace_of_root(&ca, &cb)?
-    } else {
-        trace_of_root(&cb, &ca)?
-    };
-    let spread = ca.f_trace()?.f_add(&cb.f_trace()?)?;
-    Ok(between.f_add(&spread)?.f_double_value(&[])? - 2.0 * root)
+    let spread = ca.trace()?.f_add(&cb.trace()?)?;
+    Ok(between.f_add(&spread)?.f_double_value(&[])? - 2.0 * trace_of_root(&ca, &cb)?)
 }
 
-/// The trace of (ΣaΣb)^½. Where Σa = FFᵀ, ΣaΣb has the eigenvalues of FᵀΣbF, which is symmetric. Directions in which Σa
-/// is nothing but rounding are left out of F: no root of a singular matrix is needed.
-fn trace_of_root(a: &Tensor, b: &Tensor) -> Result<f64> {
-    let (values, vectors) = a.f_linalg_eigh("L")?;
+impl Covariance {
+    fn trace(&self) -> Result<Tensor> {
+        Ok(match self {
+            Covariance::Factor(rows) => rows.f_square()?.f_sum(Kind::Double)?,
+            Covariance::Matrix(matrix) => matrix.f_trace()?,
+        })
+    }
+}
+
+/// The trace of (ΣaΣb)^½. Where Σa = FᵀF, ΣaΣb has the eigenvalues of FΣbFᵀ, which is symmetric, and where also Σb = GᵀG the
+/// squared singular values of FGᵀ.
+fn trace_of_root(a: &Covariance, b: &Covariance) -> Result<f64> {
+    let roots = match (a, b) {
+        (Covariance::Factor(f), Covariance::Factor(g)) => {
+            f.f_matmul(&g.f_transpose(0, 1)?)?.f_svd(true, false)?.1
+        }
+        (Covariance::Factor(f), Covariance::Matrix(m))
+        | (Covariance::Matrix(m), Covariance::Factor(f)) => roots_between(f, m)?,
+        (Covariance::Matrix(a), Covariance::Matrix(b)) => roots_between(&factor(a)?, b)?,
+    };
+    Ok(roots.f_sum(Kind::Double)?.f_double_value(&[])?)
+}
+
+/// Roots of the eigenvalues of FMFᵀ.
+fn roots_between(f: &Tensor, m: &Tensor) -> Result<Tensor> {
+    let inner = f.f_matmul(&m.f_matmul(&f.f_transpose(0, 1)?)?)?;
+    let even = inner.f_add(&inner.f_transpose(0, 1)?)?.f_mul_scalar(0.5)?;
+    // Where many eigenvalues are alike LAPACK may give up. The matrix has no negative ones.
+    let values = match even.f_linalg_eigvalsh("L") {
+        Ok(values) => values,
+        Err(_) => even.f_svd(true, false)?.1,
+    };
+    Ok(values.f_clamp_min(0.0)?.f_sqrt()?)
+}
+
+/// F of a covariance FᵀF, without the directions that are nothing but rounding.
+fn factor(covariance: &Tensor) -> Result<Tensor> {
+    let (values, vectors) = match covariance.f_linalg_eigh("L") {
+        Ok(found) => found,
+        Err(_) => {
+            let (vectors, values, _) = covariance.f_svd(true, true)?;
+            (values.f_flip([0])?, vectors.f_flip([1])?)
+        }
+    };
     let length = values.size()[0];
     let largest = values.f_double_value(&[length - 1])?;
     let rounding = largest * length as f64 * f64::EPSILON;
     let above = values.f_gt(rounding.max(0.0))?;
     let kept = above.f_sum(Kind::Int64)?.f_int64_value(&[])?;
-    if kept == 0 {
-        return Ok(0.0);
-    }
     // Eigenvalues ascend.
     let roots = values.f_narrow(0, length - kept, kept)?.f_sqrt()?;
-    let factor = vectors.f_narrow(1, length - kept, kept)?.f_mul(&roots)?;
-    let inner = factor.f_transpose(0, 1)?.f_matmul(&b.f_matmul(&factor)?)?;
-    let even = inner.f_add(&inner.f_transpose(0, 1)?)?.f_mul_scalar(0.5)?;
-    let found = even.f_linalg_eigvalsh("L")?.f_clamp_min(0.0)?.f_sqrt()?;
-    Ok(found.f_sum(Kind::Double)?.f_double_value(&[])?)
+    let columns = vectors.f_narrow(1, length - kept, kept)?.f_mul(&roots)?;
+    Ok(columns.f_transpose(0, 1)?)
 }
 
 /// [`frechet_of_moments`] of rows `a` `[N,D]` and `b` `[M,D]`.
@@ -323,7 +391,10 @@ mod tests {
             parts.add(&all.narrow(0, from, n)).unwrap();
         }
         assert_eq!((parts.count(), parts.is_singular()), (90, false));
-        let [mean, covariance] = parts.finished().unwrap();
+        let (mean, covariance) = parts.finished().unwrap();
+        let Covariance::Matrix(covariance) = covariance else {
+            panic!("more rows than values make a matrix");
+        };
         let far = |a: &Tensor, b: &Tensor| ((a - b).norm() / b.norm()).double_value(&[]);
         assert!(far(&mean, &all.mean_dim(0i64, false, Kind::Double)) < 1e-12);
         assert!(
@@ -332,7 +403,9 @@ mod tests {
                 &all.transpose(0, 1).cov(1, None::<Tensor>, None::<Tensor>)
             ) < 1e-9
         );
-        assert!(Moments::of(&all.narrow(0, 0, 4)).unwrap().is_singular());
+        let few = Moments::of(&all.narrow(0, 0, 4)).unwrap();
+        assert!(few.is_singular());
+        assert!(matches!(few.finished().unwrap().1, Covariance::Factor(_)));
         assert!(parts.add(&draw("b", 3, 5)).is_err());
         let one = Moments::of(&all.narrow(0, 0, 1)).unwrap();
         assert!(frechet_of_moments(&one, &parts).is_err());

@@ -101,7 +101,7 @@ impl Dists {
         let rgb = Tensor::f_cat(&[widened(a)?, widened(b)?], 0)?;
         let mut maps = vec![rgb.f_div_scalar(255.0)?];
         maps.extend(self.net.features(&rgb_to_caffe(&rgb)?, &TAPS)?);
-        let mut similarity = Tensor::f_zeros([n], (kind, a.device()))?;
+        let mut distance = Tensor::f_zeros([n], (kind, a.device()))?;
         let mut from = 0;
         for (x, channels) in maps.iter().zip(CHANNELS) {
             let x = widened(x)?;
@@ -113,9 +113,12 @@ impl Dists {
                 Ok([both.f_narrow(0, 0, n)?, both.f_narrow(0, n, n)?])
             };
             let ([ma, mb], [ca, cb]) = (of(&means)?, of(&centred)?);
-            let texture = ratio(&ma.f_mul(&mb)?, &ma.f_square()?.f_add(&mb.f_square()?)?)?;
-            let structure = ratio(
-                &over(&ca.f_mul(&cb)?)?,
+            let texture = unlike(
+                &ma.f_sub(&mb)?.f_square()?,
+                &ma.f_square()?.f_add(&mb.f_square()?)?,
+            )?;
+            let structure = unlike(
+                &over(&ca.f_sub(&cb)?.f_square()?)?,
                 &over(&ca.f_square()?)?.f_add(&over(&cb.f_square()?)?)?,
             )?;
             for (parts, weights) in [texture, structure].iter().zip(&self.weights) {
@@ -123,18 +126,18 @@ impl Dists {
                     .f_flatten(1, -1)?
                     .f_mul(&weights.f_narrow(0, from, channels)?)?;
                 let sum = weighted.f_sum_dim_intlist([1i64].as_slice(), false, kind)?;
-                similarity = similarity.f_add(&sum)?;
+                distance = distance.f_add(&sum)?;
             }
             from += channels;
         }
-        Ok(similarity.f_neg()?.f_add_scalar(1.0)?)
+        Ok(distance)
     }
 }
 
-/// (2·product + ε) / (squares + ε): 1 where both sides are equal.
-fn ratio(product: &Tensor, squares: &Tensor) -> Result<Tensor> {
-    let above = product.f_mul_scalar(2.0)?.f_add_scalar(STABLE)?;
-    Ok(above.f_div(&squares.f_add_scalar(STABLE)?)?)
+/// 1 − (2xy + ε) / (x² + y² + ε), which is (x − y)² / (x² + y² + ε): nothing cancels where both sides are nearly equal. The
+/// weights sum to 1, so that what is left of all similarities is the sum of these.
+fn unlike(difference: &Tensor, squares: &Tensor) -> Result<Tensor> {
+    Ok(difference.f_div(&squares.f_add_scalar(STABLE)?)?)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! that were found; the one read of the host, on which the gate decides, lies between graphs.
 //!
 //! **What changes from one iteration to the next** is copied into tensors that stay where they are (`Inputs`): images,
-//! recorded features, and everything random, which is drawn before ([`Draws`](super::Draws)). So a graph draws nothing, and
+//! recorded features, and everything random, which is drawn before ([`Draws`]). So a graph draws nothing, and
 //! a resume is exact. Adam's counters are tensors on the GPU, which a graph advances; those on the host are advanced here.
 //!
 //! **What a graph has in it as numbers** is `Setting`: learning rates, weights of terms, and the addresses of all that

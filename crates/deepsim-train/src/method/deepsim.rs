@@ -66,8 +66,9 @@ pub(super) fn compute(
     ranks: &Ranks,
 ) -> Result<Numbers> {
     let together = ranks.together(plan);
+    let plays = plan.discriminator_plays(state.step);
     if state.gate.train_d
-        && plan.discriminator_plays(state.step)
+        && plays
         && let Some(discriminator) = &state.discriminator
     {
         // Once, however many micro-batches pass.
@@ -79,6 +80,10 @@ pub(super) fn compute(
         plan,
         batches,
         |batch| {
+            if !keep && !plays {
+                // Nobody looks at what would be made, and the generator's pass makes it.
+                return Ok((Sums::default(), (Verdict::default(), None)));
+            }
             let forward = forward(state, batch)?;
             let (found, verdict) = discriminator_gradients(state, batch, &forward)?;
             Ok((found, (verdict, keep.then_some(forward))))

@@ -129,6 +129,11 @@ pub(crate) fn backward_with<const N: usize>(
     networks: [&Params; N],
     keep_graph: bool,
 ) -> Result<[Vec<Tensor>; N]> {
+    // libtorch does not check it, and would go back from nothing.
+    if !loss.requires_grad() {
+        let reason = "the loss depends on no weight that trains: nothing can go down it";
+        return Err(NetError::Spec(reason.to_owned()).into());
+    }
     let counts = networks.map(|params| trained(params).len());
     let weights: Vec<&Tensor> = networks.into_iter().flat_map(trained).collect();
     let all = Tensor::f_run_backward(&[loss], &weights, keep_graph, false)?;
@@ -177,6 +182,12 @@ mod tests {
                 assert!(!norm(&grads).unwrap().is_finite(), "{at}: {spoilt}");
             }
         }
+    }
+
+    #[test]
+    fn a_loss_without_a_graph_is_an_error() {
+        let error = backward(&ones(&[]), [&Params::default()]).unwrap_err();
+        assert!(error.to_string().contains("no weight that trains"));
     }
 
     #[test]

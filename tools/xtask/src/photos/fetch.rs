@@ -1,6 +1,6 @@
 //! The sample photos out of Debian packages, and beside them what the packages say of their licences.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,11 @@ use super::look::{image_kind, is_free, is_image};
 use super::manifest::{self, Group, Manifest, Package};
 use super::sift;
 use super::source::{self, Source};
-use crate::apt;
+use crate::apt::{self, is_of};
 use crate::rcc::Archive;
 use deepsim_tools::child::Child;
 use deepsim_tools::failure::is_interrupted;
+use deepsim_tools::held_out::SAMPLE;
 use deepsim_tools::landing;
 use deepsim_tools::stages::{megabytes, note};
 use deepsim_tools::workspace::Workspace;
@@ -46,21 +47,21 @@ pub fn fetch(ws: &Workspace) -> Result<()> {
     let wanted: Vec<&Package> = wanted
         .filter(|package| !source.tells_of(&package.name))
         .collect();
-    let (debs, all_asked_for) = debs(ws, &wanted)?;
+    let Debs { files, unknown } = debs(ws, &wanted)?;
     let staging = landing::sibling(&photos, "staging");
     fs::create_dir_all(staging.join(LICENCES))
         .with_context(|| format!("creating {}", staging.display()))?;
     for package in &wanted {
-        match debs.iter().find(|deb| is_of(deb, &package.name)) {
+        let name = &package.name;
+        match files.iter().find(|deb| is_of(deb, name)) {
             Some(deb) => source.add(unpack(ws, package, deb, &staging)?),
-            None if all_asked_for => {
+            None if unknown.contains(name) => {
                 note(format_args!(
-                    "{}: apt does not know it here; left out",
-                    package.name
+                    "{name}: apt does not know it here; left out. Without its line in data/photos/{} set-up asks again",
+                    source::FILE
                 ));
-                source.miss(&package.name);
+                source.miss(name);
             }
-            // the next set-up asks for it again
             None => {}
         }
     }
@@ -81,20 +82,27 @@ pub fn fetch(ws: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Files of the packages: those that were fetched before, and those that apt can fetch. Also whether apt could be asked
-/// for all that are not among them: without a network, those that were fetched before must do.
-fn debs(ws: &Workspace, wanted: &[&Package]) -> Result<(Vec<PathBuf>, bool)> {
+/// What there is of packages.
+struct Debs {
+    /// Files of those that were fetched before, and of those that apt could fetch.
+    files: Vec<PathBuf>,
+    /// Those that apt does not know. What else is missing is asked for again.
+    unknown: Vec<String>,
+}
+
+/// Looks for packages, and fetches the others. Without a network, those that were fetched before must do.
+fn debs(ws: &Workspace, wanted: &[&Package]) -> Result<Debs> {
     let downloads = ws.downloads();
     fs::create_dir_all(&downloads).with_context(|| format!("creating {}", downloads.display()))?;
-    let (mut debs, mut missing) = (Vec::new(), Vec::new());
+    let (mut files, mut missing, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for package in wanted {
         match earlier(&downloads, &package.name)? {
-            Some(deb) => debs.push(deb),
+            Some(deb) => files.push(deb),
             None => missing.push(*package),
         }
     }
     if missing.is_empty() {
-        return Ok((debs, true));
+        return Ok(Debs { files, unknown });
     }
     landing::require_space(&downloads, 700, "fetching the sample photos")?;
     let names: Vec<&str> = missing.iter().map(|p| p.name.as_str()).collect();
@@ -105,18 +113,34 @@ fn debs(ws: &Workspace, wanted: &[&Package]) -> Result<(Vec<PathBuf>, bool)> {
     ));
     let fetched = match apt::download_known(&names, &downloads) {
         Ok(fetched) => fetched,
-        Err(error) if debs.is_empty() || is_interrupted(&error) => return Err(error),
+        Err(error) if files.is_empty() || is_interrupted(&error) => return Err(error),
         Err(error) => {
             note(format_args!("could not be had ({error:#}): left out"));
-            return Ok((debs, false));
+            return Ok(Debs { files, unknown });
         }
     };
-    for deb in fetched {
-        let sha256 = landing::sha256(&deb)?;
-        landing::write(&checksum_file(&deb), sha256.as_bytes())?;
-        debs.push(deb);
+    for deb in &fetched.files {
+        let sha256 = landing::sha256(deb)?;
+        landing::write(&checksum_file(deb), sha256.as_bytes())?;
     }
-    Ok((debs, true))
+    for name in names {
+        if fetched.files.iter().any(|deb| is_of(deb, name)) {
+            continue;
+        }
+        let why = if fetched.failed.iter().any(|failed| failed == name) {
+            "it could not be fetched"
+        } else if fetched.complete {
+            unknown.push(name.to_owned());
+            continue;
+        } else {
+            "apt does not know it, but could not read all of its lists"
+        };
+        note(format_args!(
+            "{name}: {why}; left out. Set-up asks again, as long as the photos are not prepared ({SAMPLE})"
+        ));
+    }
+    files.extend(fetched.files);
+    Ok(Debs { files, unknown })
 }
 
 /// A package that was fetched whole before, recognised by the checksum written after it.
@@ -136,13 +160,6 @@ fn earlier(downloads: &Path, package: &str) -> Result<Option<PathBuf>> {
         }
     }
     Ok(None)
-}
-
-/// Is this a file of the package, by its name?
-fn is_of(deb: &Path, package: &str) -> bool {
-    let name = deb.file_name().unwrap_or_default().to_string_lossy();
-    let rest = name.strip_prefix(package);
-    rest.is_some_and(|rest| rest.starts_with('_') && rest.ends_with(".deb"))
 }
 
 fn checksum_file(deb: &Path) -> PathBuf {
@@ -335,9 +352,10 @@ fn land(staging: &Path, photos: &Path, packages: &[&Package], text: &str) -> Res
         if !new.is_dir() {
             continue;
         }
-        let names = names_in(&new)?;
+        let contents = contents(&new)?;
         // what an interrupted set-up brought here, and nothing else
-        let ours = |old: &Path| names_in(old).is_ok_and(|old| old.is_subset(&names));
+        let is_new = |(name, sum): (&OsString, &String)| contents.get(name) == Some(sum);
+        let ours = |old: &Path| self::contents(old).is_ok_and(|old| old.iter().all(is_new));
         landing::replace_folder_if(&new, &photos.join(&group.name), &ours)?;
     }
     let licences = photos.join(LICENCES);
@@ -358,6 +376,16 @@ fn land(staging: &Path, photos: &Path, packages: &[&Package], text: &str) -> Res
 fn names_in(folder: &Path) -> Result<HashSet<OsString>> {
     let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     Ok(entries.flatten().map(|entry| entry.file_name()).collect())
+}
+
+/// Names in a folder of files, with their checksums.
+fn contents(folder: &Path) -> Result<HashMap<OsString, String>> {
+    let names = names_in(folder)?.into_iter();
+    let summed = names.map(|name| -> Result<(OsString, String)> {
+        let sum = landing::sha256(&folder.join(&name))?;
+        Ok((name, sum))
+    });
+    summed.collect()
 }
 
 #[cfg(test)]

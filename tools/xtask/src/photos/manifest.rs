@@ -64,7 +64,8 @@ impl Manifest {
         files::toml(&ws.path(FILE))
     }
 
-    /// Groups whose photos must not be in an image that Git holds: their licences are not known one by one.
+    /// Groups whose photos must not be in an image that Git holds: their licences are not known, or not such as to show
+    /// pictures by.
     fn private(&self) -> impl Iterator<Item = &Group> {
         let packages = self.packages.iter().filter(|package| !package.shown);
         packages.flat_map(|package| &package.groups)
@@ -104,7 +105,7 @@ pub fn wrongly_shown(ws: &Workspace) -> Result<Vec<String>> {
     Ok(named
         .map(|group| {
             format!(
-                "{PICTURES}: names a photo of {group}/, whose licences are not known one by one ({FILE}: shown)"
+                "{PICTURES}: names a photo of {group}/, which images in Git may not show ({FILE}: shown)"
             )
         })
         .collect())
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn photos_without_a_licence_each_are_shown_in_no_committed_image() {
+    fn photos_that_may_not_be_shown_are_in_no_committed_image() {
         let manifest = committed();
         assert_eq!(
             manifest.named("| categorization/fish12.webp | plasma/Cat.png | lomiri/x.jpg |"),

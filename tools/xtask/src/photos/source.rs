@@ -6,6 +6,12 @@ use std::path::Path;
 /// Name of the file.
 pub const FILE: &str = "SOURCE.txt";
 
+/// Files that earlier versions named, and where what they held is now.
+const MOVED: [(&str, &str); 2] = [
+    ("data/photos/copyright", "licences/gcompris-qt-data.txt"),
+    ("data/manifests/gcompris.toml", super::manifest::FILE),
+];
+
 /// What it says.
 #[derive(Debug, Default)]
 pub struct Source {
@@ -19,6 +25,8 @@ impl Source {
     }
 
     fn parse(text: &str) -> Self {
+        let moved = MOVED.into_iter();
+        let text = moved.fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
         let mut blocks: Vec<String> = Vec::new();
         for line in text.lines().filter(|line| !line.is_empty()) {
             if ["package: ", "missing: "]
@@ -42,7 +50,9 @@ impl Source {
 
     /// Says that a package could not be had.
     pub fn miss(&mut self, package: &str) {
-        self.blocks.push(format!("missing: {package}\n"));
+        self.blocks.push(format!(
+            "missing: {package} (apt did not know it; without this line set-up asks again)\n"
+        ));
     }
 
     /// Does it say anything of this package, even that it is missing?
@@ -88,7 +98,8 @@ mod tests {
 
     /// As earlier versions wrote it, which knew one package.
     const EARLIER: &str = "name: GCompris photo crops\npackage: gcompris-qt-data 3.1-2 (Debian)\nsha256: e9\n\
-                           verified: by apt\nlicence: per image\nphotos: 254\n";
+                           verified: by the sha256 in data/manifests/gcompris.toml\n\
+                           licence: per image; see data/photos/copyright\nphotos: 254\n";
 
     #[test]
     fn an_earlier_file_goes_on_with_further_packages() {
@@ -100,6 +111,15 @@ mod tests {
         let text = source.text("Debian photo crops");
         assert!(text.starts_with("name: Debian photo crops\n\npackage: gcompris-qt-data 3.1-2"));
         assert!(text.contains("\npackage: scratch"), "{text}");
+        // What it named has moved.
+        assert!(
+            text.contains("see licences/gcompris-qt-data.txt\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("sha256 in data/manifests/photos.toml\n"),
+            "{text}"
+        );
         let again = Source::parse(&text);
         assert_eq!(again.text("Debian photo crops"), text);
         assert_eq!(again.photos(), 304);

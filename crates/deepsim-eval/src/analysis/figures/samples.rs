@@ -18,7 +18,8 @@ const SEED: u64 = 1;
 /// One run for each comparator; the one that compares pixels first.
 pub(super) fn choose(group: &[&Entry]) -> Plan {
     let key = |e: &Entry| {
-        let features = e.experiment.config.loss.weight(TermKind::Feature) > 0.0;
+        let loss = e.experiment.config.heaviest_loss();
+        let features = loss.weight(TermKind::Feature) > 0.0;
         (features, compared_in(&e.experiment))
     };
     let missing = Missing::Others {

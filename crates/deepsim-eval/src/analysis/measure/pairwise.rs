@@ -8,7 +8,7 @@ use deepsim_nets::metrics::{Dists, Lpips, psnr, ssim};
 use deepsim_nets::{NetError, NetKind};
 use tch::{Device, Kind, Tensor};
 
-use super::protocol::{Protocol, Weights};
+use super::protocol::{Protocol, SHARED, Weights};
 use crate::error::Result;
 use crate::measure::metrics::LPIPS;
 
@@ -68,8 +68,7 @@ impl Metric {
         let is_used = |net: NetKind| used.iter().any(|b| net.info().family == b.info().family);
         if self.net.is_some_and(is_used) {
             self.of = None;
-            self.protocol.reason =
-                Some("shared: the run was trained with a network of this family".to_owned());
+            self.protocol.reason = Some(SHARED.to_owned());
         }
     }
 }

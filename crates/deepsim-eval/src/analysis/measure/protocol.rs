@@ -54,7 +54,18 @@ pub struct Value {
 /// Digits of a digest that people see.
 const SHOWN: usize = 16;
 
+/// The reason of a number whose network the run was trained with.
+pub const SHARED: &str = "shared: the run was trained with a network of this family";
+
 impl Protocol {
+    /// Adds what else is to be known of it.
+    pub fn add_remark(&mut self, remark: String) {
+        self.remark = Some(match self.remark.take() {
+            Some(before) => format!("{before}; {remark}"),
+            None => remark,
+        });
+    }
+
     /// In a line.
     pub fn text(&self) -> String {
         let mut parts = vec![self.definition.clone(), format!("equals {}", self.equals)];

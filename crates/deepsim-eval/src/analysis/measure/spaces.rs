@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::ValueEnum;
+use deepsim_data::terminal::path as shown;
 use deepsim_experiment::hash::hash_file;
 use deepsim_experiment::{Consent, Experiment, networks};
 use deepsim_nets::images::rgb_to_caffe;
@@ -13,7 +14,7 @@ use deepsim_nets::metrics::{
 use deepsim_nets::{NetKind, Tap};
 use tch::{Device, Kind, Tensor};
 
-use super::protocol::{Protocol, Value, Weights};
+use super::protocol::{Protocol, SHARED, Value, Weights};
 use crate::error::{EvalError, Result};
 
 /// FID's network in the folder of weights.
@@ -23,6 +24,9 @@ const SUBSETS: u64 = 100;
 const SUBSET: i64 = 1000;
 /// Neighbours of precision and recall.
 const NEIGHBOURS: i64 = 3;
+/// Images of a side with which distributions are compared at all. Of fewer the numbers say nothing; of as few as a small
+/// held-out set has they say little, and that is told.
+const LEAST: usize = 10;
 
 /// Values of FID's features, by pytorch-fid's numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -112,6 +116,8 @@ type Features = Box<dyn Fn(&Tensor) -> Result<Tensor>>;
 /// A network, and what is measured in its features.
 pub struct Space {
     features: Option<Features>,
+    /// The network of ours that they are of, where it is one.
+    net: Option<NetKind>,
     wanted: Vec<Number>,
     /// Of the encoder of an experiment: its numbers have other names.
     encoder: bool,
@@ -124,6 +130,8 @@ pub struct Gathered {
     moments: [Moments; 2],
     /// All rows, where they are needed.
     rows: [Vec<Tensor>; 2],
+    /// Some of them are infinite or not a number.
+    not_finite: bool,
 }
 
 impl Space {
@@ -162,7 +170,7 @@ impl Space {
             Some(of)
         } else {
             let (kind, from) = info.import.unwrap_or_default();
-            let name = deepsim_data::terminal::path(&file);
+            let name = shown(&file);
             protocol.reason = Some(format!(
                 "no {name}: download {from} from the releases of pytorch-fid, then `cargo run -p deepsim-weights -- \
                  import {kind} {from} {name}`"
@@ -171,6 +179,7 @@ impl Space {
         };
         Ok(Some(Space {
             features,
+            net: Some(NetKind::InceptionFid),
             wanted,
             encoder: false,
             protocol,
@@ -180,8 +189,17 @@ impl Space {
     /// The encoder of an experiment, whatever network that is.
     ///
     /// # Errors
-    /// Missing or wrong weights; a TorchScript module without consent; an encoder that is no frozen network.
+    /// Missing or wrong weights; a TorchScript module without consent; an encoder that learns or is no frozen network.
     pub fn encoder(experiment: &Experiment, consent: &Consent, device: Device) -> Result<Space> {
+        if experiment.config.latent.is_some() {
+            let reason = "its encoder learns ([latent]), so the file alone has no features: name an experiment whose \
+                          encoder is a frozen network";
+            return Err(EvalError::usage(
+                "--encoder",
+                shown(&experiment.path),
+                reason,
+            ));
+        }
         let source = &experiment.encoder;
         let permit = consent.at_first(&experiment.path);
         let net = networks::open("encoder", source, &permit, device)?;
@@ -210,6 +228,7 @@ impl Space {
         });
         Ok(Space {
             features: Some(features),
+            net: source.network().map(|network| network.net),
             wanted: vec![Number::Frechet, Number::Kernel],
             encoder: true,
             protocol,
@@ -221,12 +240,20 @@ impl Space {
         self.protocol.weights.iter().map(|w| w.blake3.as_str())
     }
 
-    /// The least number of images that each side must have.
-    pub fn least(&self) -> usize {
-        if self.wanted.contains(&Number::PrecisionAndRecall) {
-            NEIGHBOURS as usize + 1
-        } else {
-            2
+    /// Makes it fair to a run that was trained with these networks of ours, and with weights of these digests. In FID's
+    /// network, or one of its family, nothing is measured then. An encoder that the user names is measured in, and told.
+    pub fn beside(&mut self, used: &[NetKind], digests: &[&str]) {
+        let of_family = |net: NetKind| used.iter().any(|b| net.info().family == b.info().family);
+        if !self.encoder {
+            if self.net.is_some_and(of_family) {
+                self.features = None;
+                self.protocol.reason = Some(SHARED.to_owned());
+            }
+            return;
+        }
+        let is_same = self.net.is_some_and(|net| used.contains(&net));
+        if is_same || self.digests().any(|digest| digests.contains(&digest)) {
+            self.protocol.remark = Some("the run was trained with this network".to_owned());
         }
     }
 
@@ -255,6 +282,7 @@ impl Space {
         let Some((length, values)) = numbers.split_first() else {
             return Ok(());
         };
+        gathered.not_finite |= values.iter().any(|value| !value.is_finite());
         let rows = Tensor::f_from_slice(values)?.f_view([-1, *length as i64])?;
         if self.wanted.contains(&Number::Frechet) {
             gathered.moments[side].add(&rows)?;
@@ -298,6 +326,14 @@ impl Space {
         }
     }
 
+    /// Whether there are features to measure in. Where some are not finite, the values get that as their reason.
+    fn measures(&self, gathered: &Gathered, values: &mut [Value]) -> bool {
+        if gathered.not_finite {
+            values.iter_mut().for_each(not_finite);
+        }
+        self.features.is_some() && !gathered.not_finite
+    }
+
     fn frechet(&self, gathered: &Gathered) -> Result<Value> {
         let (key, label) = if self.encoder {
             ("encoder_frechet", "Fréchet distance (encoder)")
@@ -309,14 +345,14 @@ impl Space {
         if !self.encoder {
             value.protocol.equals = "pytorch-fid 0.3.0, calculate_frechet_distance";
         }
-        if self.features.is_none() {
+        if !self.measures(gathered, std::slice::from_mut(&mut value)) {
             return Ok(value);
         }
         let [a, b] = &gathered.moments;
-        value.value = Some(frechet_of_moments(a, b)?);
+        set(&mut value, frechet_of_moments(a, b)?);
         if a.is_singular() || b.is_singular() {
             let length = a.length().unwrap_or_default();
-            value.protocol.remark = Some(format!(
+            value.protocol.add_remark(format!(
                 "singular covariance: {} and {} images, while {length} features need {} images; few images \
                  make it larger: compare it with numbers of as many images alone",
                 a.count(),
@@ -346,14 +382,14 @@ impl Space {
             value.protocol.equals =
                 "clean-fid's and torch-fidelity's KID, but for the draws of subsets";
         }
-        if self.features.is_none() {
+        if !self.measures(gathered, std::slice::from_mut(&mut value)) {
             return Ok(value);
         }
         let [mean, deviation] = kernel_distance_of_subsets(&a, &b, SUBSETS, size, seed)?;
-        value.value = Some(mean);
-        value.protocol.deviation = Some(deviation);
+        set(&mut value, mean);
+        value.protocol.deviation = Some(deviation).filter(|d| d.is_finite());
         if size < SUBSET {
-            value.protocol.remark = Some(format!(
+            value.protocol.add_remark(format!(
                 "fewer than {SUBSET} images: subsets of {size}; it varies much from sample to sample"
             ));
         }
@@ -375,15 +411,28 @@ impl Space {
         for value in &mut values {
             value.protocol.equals = "Kynkäänniemi et al. 2019 in its k and its <=, in these features as ADM's evaluator";
         }
-        if self.features.is_none() {
+        if !self.measures(gathered, &mut values) {
             return Ok(values);
         }
         let [a, b] = joined(gathered)?;
         let found = precision_recall(&a, &b, NEIGHBOURS)?;
         for (value, found) in values.iter_mut().zip(found) {
-            value.value = Some(found);
+            set(value, found);
         }
         Ok(values)
+    }
+}
+
+fn not_finite(value: &mut Value) {
+    value.protocol.reason = Some("the features are not finite".to_owned());
+}
+
+/// A number, or why it is none.
+fn set(value: &mut Value, number: f64) {
+    if number.is_finite() {
+        value.value = Some(number);
+    } else {
+        not_finite(value);
     }
 }
 
@@ -403,18 +452,25 @@ fn joined(gathered: &Gathered) -> Result<[Tensor; 2]> {
     Ok([all(a)?, all(b)?])
 }
 
-/// Fails where a side has too few images for what is asked.
+/// Fails where a side has too few images for a distance of distributions that can be measured.
 ///
 /// # Errors
 /// [`EvalError::Usage`].
 pub fn check(spaces: &[Space], counts: [usize; 2]) -> Result<()> {
-    let least = spaces.iter().map(Space::least).max().unwrap_or(0);
-    match counts.into_iter().find(|n| *n < least) {
-        Some(n) => Err(EvalError::usage(
-            "distances of distributions",
-            format!("of {n} images"),
-            format!("these need at least {least} images of each side"),
-        )),
-        None => Ok(()),
+    let measures = spaces.iter().any(|space| space.features.is_some());
+    if !measures || counts.into_iter().all(|n| n >= LEAST) {
+        return Ok(());
     }
+    let [n, m] = counts;
+    Err(EvalError::usage(
+        "distances of distributions",
+        format!("of {n} and {m} images"),
+        format!(
+            "they say nothing: at least {LEAST} images of each side are needed, and more than the features have values \
+             (FID: 2048) for covariances with an inverse"
+        ),
+    ))
 }
+
+#[cfg(test)]
+mod tests;

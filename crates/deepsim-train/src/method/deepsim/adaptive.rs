@@ -38,12 +38,16 @@ pub(super) fn weighed(
         .trained()
         .iter()
         .rposition(|param| param.tensor.dim() > 1);
-    let of_last = |all: &[Gradients]| {
+    // In one memory order: a norm adds up along memory, and must not depend on who has added up the gradient.
+    let of_last = |all: &[Gradients]| -> Result<tch::Tensor> {
         let of_generator = all.iter().find(|g| g.player == Player::Generator);
-        let gradient = of_generator.and_then(|g| g.tensors.get(last?));
-        gradient.map(tch::Tensor::shallow_clone).ok_or_else(|| {
-            NetError::Spec("the generator has no last layer to weigh terms by".into())
-        })
+        match of_generator.and_then(|g| g.tensors.get(last?)) {
+            Some(gradient) => Ok(gradient.f_contiguous()?),
+            None => {
+                let reason = "the generator has no last layer to weigh terms by";
+                Err(NetError::Spec(reason.into()).into())
+            }
+        }
     };
     let balance = balance(
         &of_last(&others)?,

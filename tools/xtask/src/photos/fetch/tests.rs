@@ -108,12 +108,18 @@ fn photos_of_an_earlier_version_stay_and_further_groups_come_beside_them() {
     assert_eq!(read("animals/dog.png"), "dog");
     assert_eq!(read("SOURCE.txt"), "name: before");
 
-    // what an interrupted set-up brought is replaced
+    // also those of the same name
     fs::rename(
         photos.join("animals/dog.png"),
         photos.join("animals/cat.png"),
     )
     .unwrap();
+    stage();
+    assert!(land().is_err());
+    assert_eq!(read("animals/cat.png"), "dog");
+
+    // what an interrupted set-up brought is replaced
+    fs::write(photos.join("animals/cat.png"), "cat").unwrap();
     stage();
     land().unwrap();
     assert_eq!(read("animals/cat.png"), "cat");
