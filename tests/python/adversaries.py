@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 import losses
 import nets
+import oracles
 import training
 import vaegan
 from precision import lift
@@ -175,8 +176,10 @@ def augment(x, color, shift, hole):
 # --- Whole iterations ----------------------------------------------------------------------
 
 
-def iterations(comparator, tap, net, g0, d0, plan, images, features, crop, rules):
+def iterations(comparator, tap, net, g0, d0, plan, images, features, crop, rules, judge_by=None):
     """One iteration per batch of `images`, of feature term, L1 and the adversary that `rules` (the arguments) name.
+
+    `judge_by` is a distance of image pairs that stands in for that of features.
 
     After torch.manual_seed(seed + iteration) three augmentations are drawn, where there are any: of D(real), D(fake), and
     of the updated D(fake). One step of the power iteration comes before D's passes.
@@ -242,9 +245,9 @@ def iterations(comparator, tap, net, g0, d0, plan, images, features, crop, rules
         averages = newest
 
         adv = generating(rules.game, judge(to_unit(fake), 2))
-        feat = losses.squared_distance(c(fake), y, "caffe")
+        feat = judge_by(fake, x).mean() if judge_by else losses.squared_distance(c(fake), y, "caffe")
         img = (fake - x).abs().sum() / len(x)
-        others = LAMBDA["feat"] * feat + LAMBDA["img"] * img
+        others = rules.feat * feat + LAMBDA["img"] * img
         weight = 1.0
         if rules.adaptive:
             last = g["deconv0.weight"]
@@ -276,6 +279,8 @@ def add_arguments(parser):
     parser.add_argument("--every", type=int, default=1, help="modern: iterations from one R1 to the next")
     parser.add_argument("--lecam", type=float, default=0.0, help="modern: weight of LeCAM")
     parser.add_argument("--decay", type=float, default=0.99, help="modern: of LeCAM's averages")
+    parser.add_argument("--lpips", action="store_true", help="modern: LPIPS of the package as feature term")
+    parser.add_argument("--feat", type=float, default=LAMBDA["feat"], help="modern: weight of the feature term")
     parser.add_argument("--adaptive", action="store_true", help="modern: weigh the adversarial term by gradient norms")
     parser.add_argument("--augment", action="store_true", help="modern: augment what D sees")
 
@@ -367,9 +372,12 @@ def iteration_case(args, draw, generator_weights):
     g0 = generator_weights(draw, features, args.crop)
     plan = patch_plan(args.layers, args.width, args.norm)
     d0 = patch_weights(draw, plan, args.norm)
+    heads = oracles.lpips_heads(draw, "alexnet") if args.lpips else {}
+    judge_by = oracles.lpips_package("alexnet", lift(comparator), heads) if heads else None
     out = iterations(
-        lift(comparator), args.tap, net, lift(g0), lift(d0), plan, lift(images), features, args.crop, args
+        lift(comparator), args.tap, net, lift(g0), lift(d0), plan, lift(images), features, args.crop, args, judge_by
     )
+    out.update({f"heads/{k}": v for k, v in heads.items()})
     for prefix, weights in (("wC", comparator), ("wG", g0), ("wD", d0)):
         out.update({f"{prefix}/{k}": v for k, v in weights.items()})
     out.update({f"x/{i}": x for i, x in enumerate(images)})

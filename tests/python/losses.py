@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 
 REDUCTIONS = ("caffe", "paper", "mean")
 
@@ -14,6 +15,19 @@ def squared_distance(a, b, reduction):
     """
     total = ((a - b) ** 2).sum()
     return {"caffe": total / (2 * a.shape[0]), "paper": total, "mean": total / a.numel()}[reduction]
+
+
+def feature_distance(a, b, how, reduction):
+    """Of maps' channels: "absolute"; or of each image, "cosine" and "unit" (LPIPS without heads) averaged over positions."""
+    if how == "absolute":
+        total = (a - b).abs().sum()
+        return {"caffe": total / len(a), "paper": total, "mean": total / a.numel()}[reduction]
+    if how == "cosine":
+        each = 1 - F.cosine_similarity(a, b, dim=1)
+    else:
+        each = ((a / a.norm(dim=1, keepdim=True) - b / b.norm(dim=1, keepdim=True)) ** 2).sum(1)
+    each = each.flatten(1).mean(1)
+    return each.sum() if reduction == "paper" else each.mean()
 
 
 def cross_entropy(logits, label, reduction):

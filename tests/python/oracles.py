@@ -99,23 +99,27 @@ LPIPS = {
 }
 
 
+def lpips_heads(draw, net):
+    return {f"lin{i}.weight": draw.normal((1, c, 1, 1)).abs() for i, c in enumerate(LPIPS[net][2])}
+
+
+def lpips_package(net, w, heads):
+    """The package's distance of images in 0-255, one for each pair."""
+    with offline():
+        from lpips import LPIPS as Package
+
+        model = Package(net=LPIPS[net][0], pretrained=False, pnet_rand=True, verbose=False)
+    fill(model.net, w)
+    for i, lin in enumerate(model.lins):
+        lin.model[-1].weight.data = lift(heads[f"lin{i}.weight"])
+    assert not model.training  # or its dropout is live
+    return lambda a, b: model(a / 127.5 - 1, b / 127.5 - 1).flatten()
+
+
 def lpips(args, draw):
-    name, shapes, channels = LPIPS[args.net]
-    w = draw.weights(convolutions(shapes))
-    heads = {f"lin{i}.weight": draw.normal((1, c, 1, 1)).abs() for i, c in enumerate(channels)}
-
-    def build(w):
-        with offline():
-            from lpips import LPIPS
-
-            model = LPIPS(net=name, pretrained=False, pnet_rand=True, verbose=False)
-        fill(model.net, w)
-        for i, lin in enumerate(model.lins):
-            lin.model[-1].weight.data = lift(heads[f"lin{i}.weight"])
-        assert not model.training  # or its dropout is live
-        return lambda a, b: model(a / 127.5 - 1, b / 127.5 - 1).flatten()
-
-    out = distance(args, draw, w, build)
+    w = draw.weights(convolutions(LPIPS[args.net][1]))
+    heads = lpips_heads(draw, args.net)
+    out = distance(args, draw, w, lambda w: lpips_package(args.net, w, heads))
     out |= {f"w/{k}": v for k, v in w.items()} | {f"heads/{k}": v for k, v in heads.items()}
     return out, {}
 

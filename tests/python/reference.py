@@ -261,6 +261,9 @@ def losses_case(args, draw):
     for how in losses.REDUCTIONS:
         for name, (a, b) in pairs.items():
             record(f"{how}/{name}", a, lambda t: losses.squared_distance(t, lift(b), how))
+        a, b = pairs["feat"]
+        for apart in ("absolute", "cosine", "unit"):
+            record(f"{how}/{apart}", a, lambda t: losses.feature_distance(t, lift(b), apart, how))
         record(f"{how}/adv", fake, lambda t: losses.adversarial(t, how))
         record(f"{how}/d_real", real, lambda t: losses.cross_entropy(t, 0, how))
         record(f"{how}/d_fake", fake, lambda t: losses.cross_entropy(t, 1, how))

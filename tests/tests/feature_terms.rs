@@ -110,3 +110,51 @@ fn a_loss_on_pixels_needs_no_comparator_and_no_discriminator() {
             .refuses(&[&format!("has no {net}")]);
     }
 }
+
+/// Heads of LPIPS by AlexNet that weigh all channels the same.
+fn write_heads(lab: &Lab, weight: f64) {
+    let heads: Vec<(String, Tensor)> = [64, 192, 384, 256, 256]
+        .into_iter()
+        .enumerate()
+        .map(|(i, channels)| {
+            let shape = [1, channels, 1, 1];
+            let head = Tensor::full(shape, weight, (Kind::Float, Device::Cpu));
+            (format!("lin{i}.weight"), head)
+        })
+        .collect();
+    Tensor::write_safetensors(&heads, lab.at("heads.safetensors")).unwrap();
+}
+
+#[test]
+fn lpips_trains_beside_several_taps_and_goes_on_exactly() {
+    let lab = Lab::new();
+    write_heads(&lab, 1.0);
+    let comparators = format!(
+        "[comparator.lpips]\nnet = \"lpips-alexnet\"\nweights = \"random:1\"\nheads = \"{}\"\n\n\
+         [comparator.layers]\nnet = \"alexnet\"\nweights = \"random:1\"\ndistance = \"cosine\"\n\
+         taps = {{ relu1 = 1.0, relu3 = 0.5 }}\n",
+        lab.text("heads.safetensors")
+    );
+    let text = lab.toml().replace(SINGLE, &comparators);
+    let text = text.replace("feat = 0.01\n", "feat = { lpips = 1.0, layers = 1.0 }\n");
+    fs::write(lab.experiment(), text).unwrap();
+    lab.train_into("whole", "--steps 4").exits(0);
+    lab.train_into("cut", "--steps 2").exits(0);
+    lab.train_into("cut", "--steps 4 --resume").exits(0);
+    assert_eq!(tensors(&lab.at("cut"), 4), tensors(&lab.at("whole"), 4));
+    for name in ["lpips", "layers"] {
+        let values = column(&lab.at("whole"), &format!("loss.feat.{name}"));
+        assert!(values.iter().all(|v| v.as_f64().unwrap() > 0.0), "{name}");
+    }
+    let rows = lab.rows("table2 --runs whole");
+    assert_eq!(rows[0]["method"], "deepsim");
+    let recipe = "alexnet:relu1,relu3 (random weights) (cosine) + lpips-alexnet (random weights) \
+                  + L2 + cross-entropy deepsim";
+    assert_eq!(rows[0]["recipe"], recipe);
+    assert_eq!(rows[0]["feature_error_trained"], true);
+    // Other heads are another metric.
+    write_heads(&lab, 2.0);
+    let ran = lab.train_into("cut", "--steps 6 --resume");
+    assert_ne!(ran.code, Some(0));
+    assert!(ran.stderr.contains("comparator.lpips"), "{}", ran.stderr);
+}

@@ -12,7 +12,8 @@ use serde_json::Value;
 /// The keys of a row of `table2`, in order: scripts rely on them.
 const KEYS: &str = "method,layer,comparator,image_error,feature_error,gradient_energy,data,split,crop,\
                     weights,n,clipped,run,step,paper_image_error,paper_feature_error,lpips,lpips_net,\
-                    ssim,psnr,label_top1,label_top5,n_pairs_from,held_out_overlap,image_set,recipe";
+                    ssim,psnr,label_top1,label_top5,n_pairs_from,held_out_overlap,image_set,recipe,\
+                    feature_error_trained";
 
 #[track_caller]
 fn assert_keys(row: &Value) {
@@ -154,7 +155,11 @@ fn table_2_over_a_run() {
         ("paper_feature_error", Value::Null),
         ("n_pairs_from", Value::from(TEST)),
         ("held_out_overlap", Value::from(0)),
-        ("recipe", Value::from("paper")),
+        (
+            "recipe",
+            Value::from("alexnet:relu3 (random weights) + L2 + cross-entropy deepsim"),
+        ),
+        ("feature_error_trained", Value::from(true)),
     ] {
         assert_eq!(row[key], value, "{key}");
     }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use deepsim_data::{Augment, Mirror, Place, terminal};
 use deepsim_nets::loss::{Term, TermKind, Terms};
-use deepsim_nets::{DiscriminatorSpec, FeatureShape, GeneratorSpec, LearnedEncoder, NetError};
+use deepsim_nets::{
+    DiscriminatorSpec, FeatureDistance, FeatureShape, GeneratorSpec, LearnedEncoder, NetError,
+};
 
 use crate::config::check::Complaint;
 use crate::config::{self, Config, Loss, agreement, read};
@@ -22,6 +24,19 @@ pub struct ComparatorSource {
     pub term: Term,
     /// The source.
     pub source: Source,
+    /// How features are compared; means nothing for a metric, which has a distance of its own.
+    pub distance: FeatureDistance,
+}
+
+impl ComparatorSource {
+    /// For people: `alexnet:pool5`, with its distance where that is not the paper's.
+    pub fn words(&self, name: impl Fn(&Source) -> String) -> String {
+        let name = name(&self.source);
+        if self.distance.is_paper_s() {
+            return name;
+        }
+        format!("{name} ({})", self.distance.name())
+    }
 }
 
 /// The frozen network that a discriminator's heads stand on; none where it has no heads.
@@ -106,6 +121,7 @@ impl Experiment {
                     Some(name) => Term::named(TermKind::Feature, name),
                 },
                 source: Source::validate(Role::Comparator, &table, &comparator.network)?,
+                distance: comparator.network.distance.unwrap_or_default(),
                 table,
             })
         });
@@ -216,7 +232,7 @@ impl Experiment {
     /// What images are compared in, for people: `alexnet:pool5`, joined by ` + ` where there are several. Empty where no
     /// features are compared.
     pub fn compared_in(&self, name: impl Fn(&Source) -> String) -> String {
-        let names: Vec<String> = self.compared().map(|c| name(&c.source)).collect();
+        let names: Vec<String> = self.compared().map(|c| c.words(&name)).collect();
         names.join(" + ")
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use crate::config::KEYS;
 use crate::error::{ExperimentError, Result};
 
 /// The key.
@@ -76,7 +77,9 @@ pub fn merge(base: &mut Table, own: Table) {
 
 /// Whether a section replaces the other's whole: a network another one, and networks by name a single one.
 fn replaces(there: &Table, here: &Table) -> bool {
-    let by_name = !here.is_empty() && here.values().all(Value::is_table);
+    // A key of a network that holds a table, such as `taps`, is no name.
+    let named = |(key, value): (&String, &Value)| value.is_table() && !KEYS.contains(&key.as_str());
+    let by_name = !here.is_empty() && here.iter().all(named);
     here.contains_key("net") || (by_name && there.contains_key("net"))
 }
 

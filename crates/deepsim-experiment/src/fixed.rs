@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::Config;
+use crate::config::{Config, KEYS};
 
 /// Keys that a resume may change: the length of the run, its reports, its threads and micro-batches, and what it
 /// tolerates. Consent to run
@@ -31,12 +31,13 @@ const FREE: [&str; 14] = [
 /// What a run is called, and where its data and weights lie: stored, but not compared. Digests tell whether data and the
 /// weights of encoder and comparators are the same; what generator and discriminator begin with, and what heads stand on, is
 /// in the checkpoints. Weights that are drawn lie nowhere.
-const PLACES: [&str; 8] = [
+const PLACES: [&str; 9] = [
     "name",
     "data.train",
     "data.test",
     "encoder.weights",
     "comparator.weights",
+    "comparator.heads",
     "generator.weights",
     "discriminator.weights",
     "discriminator.network_weights",
@@ -50,7 +51,7 @@ fn is_drawn(value: Option<&Value>) -> bool {
 
 /// What a key meant while it could be left out, or did not exist yet: a value that an earlier format lacks is this one,
 /// whatever the key's default has become since. A key that is added gets a line here, and no line is ever changed.
-const UNWRITTEN: [(&str, Default); 25] = [
+const UNWRITTEN: [(&str, Default); 26] = [
     ("encoder.normalize", Default::Word("none")),
     ("encoder.width", Default::Number(1.0)),
     ("generator.trunk", Default::Word("deepsim")),
@@ -76,6 +77,7 @@ const UNWRITTEN: [(&str, Default); 25] = [
     ("adversary.loss", Default::Word("cross-entropy")),
     ("adversary.discriminator_from", Default::Count(0)),
     ("adversary.generator_from", Default::Count(0)),
+    ("comparator.distance", Default::Word("squared")),
 ];
 
 /// The same for the optimisers of all networks.
@@ -112,12 +114,15 @@ fn unwritten(key: &str) -> Option<Value> {
     found.or_else(of_optimiser).map(|(_, d)| d.value())
 }
 
+/// NAME and the rest of a key of `[comparator.NAME]`. A key of `[comparator]` with parts, such as `taps.pool5`, is none.
+fn named(key: &str) -> Option<(&str, &str)> {
+    let parts = key.strip_prefix("comparator.")?.split_once('.')?;
+    Some(parts).filter(|(name, _)| !KEYS.contains(name))
+}
+
 /// A key of `[comparator.NAME]` as one of `[comparator]`, which means the same.
 fn without_name(key: &str) -> String {
-    match key
-        .strip_prefix("comparator.")
-        .and_then(|k| k.split_once('.'))
-    {
+    match named(key) {
         Some((_, own)) => format!("comparator.{own}"),
         None => key.to_owned(),
     }
@@ -125,8 +130,7 @@ fn without_name(key: &str) -> String {
 
 /// The weight that a comparator's key takes part by.
 fn feature_term(key: &str) -> String {
-    let named = key.strip_prefix("comparator.");
-    match named.and_then(|key| key.split_once('.')) {
+    match named(key) {
         Some((name, _)) => format!("loss.feat.{name}"),
         None => "loss.feat".to_owned(),
     }

@@ -29,10 +29,10 @@ impl Experiment {
         }
         let mut seen: Vec<&Path> = Vec::new();
         for (table, source) in self.sources() {
-            if let Some((key, path)) = source.file()
-                && !path.exists()
-                && !seen.contains(&path)
-            {
+            for (key, path) in source.files() {
+                if path.exists() || seen.contains(&path) {
+                    continue;
+                }
                 seen.push(path);
                 let help = source.help(path);
                 let key = match table {

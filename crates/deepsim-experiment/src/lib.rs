@@ -2,6 +2,7 @@
 //! held-out errors that training and evaluation both need.
 
 pub mod checkpoint;
+mod comparing;
 pub mod config;
 pub mod consent;
 mod contents;

@@ -7,10 +7,11 @@ use deepsim_data::terminal::path as shown;
 use deepsim_data::{Dataset, Part};
 use deepsim_nets::discriminator::DiscriminatorTap;
 use deepsim_nets::loss::{Term, Terms};
-use deepsim_nets::{FeatureNet, LearnedEncoder, Tap, Tokens};
+use deepsim_nets::{FeatureDistance, FeatureNet, LearnedEncoder, NetError, Reduction, Tap, Tokens};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{Checkpoint, ENCODER_FILE, ModelWeights, by_section};
+use crate::comparing::{Comparator, Comparing};
 use crate::consent::{Allowed, Consent, Permit};
 use crate::error::{ExperimentError, Result};
 use crate::experiment::Experiment;
@@ -46,22 +47,13 @@ enum Encoder {
     Learned(Option<Box<LearnedEncoder>>),
 }
 
-/// What images are compared in, for one term.
-#[derive(Debug)]
-enum Comparator {
-    /// A tap of the network at this place of [`Perception::networks`].
-    Tap(usize, Tap),
-    Frozen(Box<dyn Features>),
-    Discriminator(DiscriminatorTap),
-}
-
 /// Encoder and comparators. Where several are the same network of ours with the same weights, one pass serves them all.
 #[derive(Debug)]
 pub struct Perception {
     /// Each built at least up to the deepest tap that is asked for.
     networks: Vec<FeatureNet>,
     encoder: Encoder,
-    comparators: Terms<Comparator>,
+    comparators: Terms<Comparing>,
     /// blake3 of the encoder's weights, or of those that one that learns begins with (of the file, or of the words
     /// `random:SEED`), or of the recorded features.
     pub encoder_hash: String,
@@ -76,8 +68,8 @@ pub struct Perception {
 pub struct Both {
     /// At the layer to invert.
     pub encoder: Tensor,
-    /// In each comparator that is a network of its own, by its term.
-    pub comparators: Terms<Tensor>,
+    /// What each comparator that is a network of its own compares, by its term.
+    pub comparators: Terms<Vec<Tensor>>,
 }
 
 impl Perception {
@@ -137,25 +129,36 @@ impl Perception {
             let mut hash = None;
             let loaded = match &comparator.source {
                 Source::Discriminator(source) => Comparator::Discriminator(source.tap),
-                Source::Network(source) => {
-                    let place = shared.place(source).unwrap_or_default();
-                    let place = match places[place] {
-                        Some(place) => place,
-                        None => {
-                            perception.networks.push(shared.0[place].load(device)?);
-                            *places[place].insert(perception.networks.len() - 1)
-                        }
-                    };
-                    Comparator::Tap(place, source.tap)
-                }
-                other => {
-                    let net = other.open(module, device)?;
-                    net.probe(crop, Through::Gradients, device)?;
-                    hash = net.own_hash().map(str::to_owned);
-                    Comparator::Frozen(net)
-                }
+                other => match other.network() {
+                    Some(source) => {
+                        let place = shared.place(source).unwrap_or_default();
+                        let place = match places[place] {
+                            Some(place) => place,
+                            None => {
+                                perception.networks.push(shared.0[place].load(device)?);
+                                *places[place].insert(perception.networks.len() - 1)
+                            }
+                        };
+                        let taps = match other {
+                            Source::Taps(several) => several.taps.clone(),
+                            _ => vec![(source.tap, 1.0)],
+                        };
+                        Comparator::Taps(place, taps)
+                    }
+                    None => {
+                        let net = other.open(module, device)?;
+                        net.probe(crop, Through::Gradients, device)?;
+                        hash = net.own_hash().map(str::to_owned);
+                        Comparator::Frozen(net)
+                    }
+                },
             };
-            perception.comparators.set(comparator.term.clone(), loaded);
+            let comparing = Comparing {
+                comparator: loaded,
+                distance: comparator.distance,
+            };
+            let term = comparator.term.clone();
+            perception.comparators.set(term, comparing);
             let hash = hash.map_or_else(|| comparator.source.hash(), Ok)?;
             match comparator.term.name() {
                 None => perception.comparator_hash = hash,
@@ -242,8 +245,8 @@ impl Perception {
         if let Encoder::Frozen(net) = &self.encoder {
             net.try_batches(sizes, crop, Through::Values, device)?;
         }
-        for (_, comparator) in self.comparators.iter() {
-            if let Comparator::Frozen(net) = comparator {
+        for (_, comparing) in self.comparators.iter() {
+            if let Comparator::Frozen(net) = &comparing.comparator {
                 net.try_batches(sizes, crop, Through::Gradients, device)?;
             }
         }
@@ -317,9 +320,9 @@ impl Perception {
             Encoder::Learned(Some(encoder)) => encoder.params().widen()?,
             Encoder::Tap(..) | Encoder::Learned(None) | Encoder::Recorded(..) => {}
         }
-        for (_, comparator) in self.comparators.iter() {
-            if let Comparator::Frozen(comparator) = comparator {
-                comparator.widen()?;
+        for (_, comparing) in self.comparators.iter() {
+            if let Comparator::Frozen(net) = &comparing.comparator {
+                net.widen()?;
             }
         }
         Ok(())
@@ -357,17 +360,45 @@ impl Perception {
     /// The feature terms whose comparator is the discriminator that trains along, and their layers.
     pub fn discriminator_taps(&self) -> Vec<(Term, DiscriminatorTap)> {
         let all = self.comparators.iter();
-        all.filter_map(|(term, comparator)| match comparator {
+        all.filter_map(|(term, comparing)| match &comparing.comparator {
             Comparator::Discriminator(tap) => Some((term.clone(), *tap)),
-            Comparator::Tap(..) | Comparator::Frozen(_) => None,
+            Comparator::Taps(..) | Comparator::Frozen(_) => None,
         })
         .collect()
+    }
+
+    /// How a term's comparator compares.
+    pub fn distance_of(&self, term: &Term) -> FeatureDistance {
+        let comparing = self.comparators.get(term);
+        comparing.map_or(FeatureDistance::default(), |c| c.distance)
+    }
+
+    /// The distance, in a term's comparator, of generated images from real ones, of which [`Perception::compare`] has found
+    /// these. With several taps the sum of theirs by their weights.
+    ///
+    /// # Errors
+    /// Features of other taps or shapes.
+    pub fn distance(
+        &self,
+        term: &Term,
+        found: &[Tensor],
+        target: &[Tensor],
+        reduction: Reduction,
+    ) -> Result<Tensor> {
+        let found = self
+            .comparators
+            .get(term)
+            .map(|c| c.distance(found, target, reduction));
+        found.unwrap_or_else(|| {
+            let reason = format!("no features for the term `{}`", term.key());
+            Err(NetError::Spec(reason).into())
+        })
     }
 
     /// Whether any comparator is a network of its own, and not the discriminator that trains along.
     pub fn compares(&self) -> bool {
         let mut all = self.comparators.iter();
-        all.any(|(_, comparator)| !matches!(comparator, Comparator::Discriminator(_)))
+        all.any(|(_, c)| !matches!(c.comparator, Comparator::Discriminator(_)))
     }
 
     /// Both kinds of features of images in Caffe units, in one pass where they share a network.
@@ -395,35 +426,39 @@ impl Perception {
         place: usize,
         encoder: Option<Tap>,
         caffe: &Tensor,
-        compared: &mut Terms<Tensor>,
+        compared: &mut Terms<Vec<Tensor>>,
     ) -> Result<Option<Tensor>> {
-        let mine = |(term, comparator): (&Term, &Comparator)| match comparator {
-            Comparator::Tap(at, tap) if *at == place => Some((term.clone(), *tap)),
+        let mine = |(term, comparing): (&Term, &Comparing)| match &comparing.comparator {
+            Comparator::Taps(at, taps) if *at == place => {
+                let taps = taps.iter().map(|(tap, _)| *tap);
+                Some((term.clone(), taps.collect()))
+            }
             _ => None,
         };
-        let mine: Vec<(Term, Tap)> = self.comparators.iter().filter_map(mine).collect();
-        let taps = encoder.into_iter().chain(mine.iter().map(|(_, tap)| *tap));
+        let mine: Vec<(Term, Vec<Tap>)> = self.comparators.iter().filter_map(mine).collect();
+        let all = mine.iter().flat_map(|(_, taps)| taps.iter().copied());
+        let taps = encoder.into_iter().chain(all);
         let taps: Vec<Tap> = taps.collect();
         let mut found = self.networks[place].features(caffe, &taps)?.into_iter();
         let encoder = match encoder.and_then(|tap| Some((tap, found.next()?))) {
             Some((tap, features)) => Some(entering(tap, features)?),
             None => None,
         };
-        for ((term, _), features) in mine.into_iter().zip(found) {
-            compared.set(term, features);
+        for (term, taps) in mine {
+            compared.set(term, found.by_ref().take(taps.len()).collect());
         }
         Ok(encoder)
     }
 
     /// Adds the features of the comparators that are not there yet.
-    fn compare_further(&self, caffe: &Tensor, compared: &mut Terms<Tensor>) -> Result<()> {
-        for (term, comparator) in self.comparators.iter() {
-            match comparator {
-                Comparator::Tap(place, _) if compared.get(term).is_none() => {
+    fn compare_further(&self, caffe: &Tensor, compared: &mut Terms<Vec<Tensor>>) -> Result<()> {
+        for (term, comparing) in self.comparators.iter() {
+            match &comparing.comparator {
+                Comparator::Taps(place, _) if compared.get(term).is_none() => {
                     self.pass(*place, None, caffe, compared)?;
                 }
-                Comparator::Frozen(net) => compared.set(term.clone(), net.features(caffe)?),
-                Comparator::Tap(..) | Comparator::Discriminator(_) => {}
+                Comparator::Frozen(net) => compared.set(term.clone(), net.compared(caffe)?),
+                Comparator::Taps(..) | Comparator::Discriminator(_) => {}
             }
         }
         Ok(())
@@ -443,23 +478,24 @@ impl Perception {
         }
     }
 
-    /// Features of images in the comparator of one term; none where it is the discriminator that trains along.
+    /// Features of images in the comparator of one term, those of several taps in a row; none where it is the discriminator
+    /// that trains along.
     ///
     /// # Errors
     /// Images of an illegal size.
     pub fn compare_at(&self, term: &Term, caffe: &Tensor) -> Result<Option<Tensor>> {
-        Ok(match self.comparators.get(term) {
-            Some(Comparator::Tap(place, tap)) => Some(one(&self.networks[*place], *tap, caffe)?),
-            Some(Comparator::Frozen(net)) => Some(net.features(caffe)?),
-            Some(Comparator::Discriminator(_)) | None => None,
-        })
+        match self.comparators.get(term) {
+            Some(comparing) => comparing.features(&self.networks, caffe),
+            None => Ok(None),
+        }
     }
 
-    /// Features of images in each comparator that is a network of its own, by its term. Gradients pass to the images.
+    /// What each comparator that is a network of its own compares of images, by its term: features at its taps, for
+    /// [`Perception::distance`]. Gradients pass to the images.
     ///
     /// # Errors
     /// Images of an illegal size.
-    pub fn compare(&self, caffe: &Tensor) -> Result<Terms<Tensor>> {
+    pub fn compare(&self, caffe: &Tensor) -> Result<Terms<Vec<Tensor>>> {
         let mut compared = Terms::default();
         self.compare_further(caffe, &mut compared)?;
         Ok(compared)

@@ -6,8 +6,10 @@
 use std::path::Path;
 
 use deepsim_experiment::fixed::Fixed;
-use deepsim_experiment::{Experiment, ExperimentError};
+use deepsim_experiment::{Experiment, ExperimentError, Perception};
+use deepsim_nets::init::normal;
 use deepsim_nets::loss::{Term, TermKind};
+use tch::Device;
 
 const NAMED: &str = "\
 [comparator.deep]
@@ -284,4 +286,108 @@ fn sections_that_take_no_part_are_no_difference() {
     let moved = of(&named(), &["comparator.deep.weights=a.safetensors"]);
     let there = of(&named(), &["comparator.deep.weights=b.safetensors"]);
     assert_eq!(moved.differences(&there), [""; 0]);
+}
+
+const TAPS: &str = "\
+[comparator]
+net = \"alexnet\"
+weights = \"random:1\"
+distance = \"unit\"
+taps = { relu1 = 0.5, pool2 = 2.0 }
+
+";
+
+/// The quickstart with another `[comparator]`.
+fn with(section: &str) -> String {
+    let text = without(&quickstart(), "comparator");
+    let at = text.find("[generator]").unwrap();
+    format!("{}{section}{}", &text[..at], &text[at..])
+}
+
+#[test]
+fn several_taps_have_weights_and_a_distance() {
+    let e = parse(&with(TAPS), &[]).unwrap();
+    let name = e.compared_in(ToString::to_string);
+    assert_eq!(name, "alexnet:pool2,relu1 (unit)");
+    let kept = e.to_toml().unwrap();
+    assert_eq!(parse(&kept, &[]).unwrap().config, e.config, "{kept}");
+    for (set, words) in [
+        ("comparator.taps.relu1=0", ["taps.relu1", "above 0"]),
+        ("comparator.taps.relu9=1", ["taps.relu9", "relu9"]),
+        ("comparator.tap=relu1", ["comparator.taps", "beside tap"]),
+        ("comparator.distance=cubic", ["distance", "cubic"]),
+        ("comparator.heads=x", ["comparator.heads", "means nothing"]),
+        (
+            "encoder.distance=unit",
+            ["encoder.distance", "means nothing"],
+        ),
+    ] {
+        refused(&with(TAPS), &[set], &words);
+    }
+    let empty = TAPS.replace("relu1 = 0.5, pool2 = 2.0", "");
+    refused(&with(&empty), &[], &["comparator.taps", "no layer"]);
+    // Each weight is what a run keeps; a file without a distance has the paper's.
+    let of = |text: &str, sets: &[&str]| Fixed::of(&parse(text, sets).unwrap().config).unwrap();
+    let other = of(&with(TAPS), &["comparator.taps.relu1=0.25"]);
+    assert_eq!(
+        other.differences(&of(&with(TAPS), &[])),
+        ["comparator.taps.relu1: there 0.5, here 0.25"]
+    );
+    let squared = of(&quickstart(), &["comparator.distance=squared"]);
+    assert_eq!(squared.differences(&of(&quickstart(), &[])), [""; 0]);
+    let idle = ["loss.feat=0", "comparator.taps.relu1=0.25"];
+    let before = of(&with(TAPS), &["loss.feat=0"]);
+    assert_eq!(of(&with(TAPS), &idle).differences(&before), [""; 0]);
+}
+
+#[test]
+fn the_distance_of_several_taps_is_the_sum_of_theirs() {
+    let sum = distance_in(TAPS);
+    let one = |tap: &str| {
+        let taps = "taps = { relu1 = 0.5, pool2 = 2.0 }";
+        distance_in(&TAPS.replace(taps, &format!("tap = \"{tap}\"")))
+    };
+    let expected = 0.5 * one("relu1") + 2.0 * one("pool2");
+    assert!(expected > 0.0);
+    assert!((sum - expected).abs() < 1e-5 * expected, "{sum} {expected}");
+}
+
+/// How far two images of noise are apart in a comparator.
+fn distance_in(section: &str) -> f64 {
+    let e = parse(&with(section), &["encoder.weights=random:1"]).unwrap();
+    let perception = Perception::load(&e, Device::Cpu).unwrap();
+    let noise = |seed| normal("x", &[2, 3, 128, 128], 60.0, seed).unwrap();
+    let found = perception.compare(&noise(1)).unwrap();
+    let target = perception.compare(&noise(2)).unwrap();
+    let term = Term::from(TermKind::Feature);
+    let (found, target) = (found.get(&term).unwrap(), target.get(&term).unwrap());
+    let apart = perception.distance(&term, found, target, e.config.loss.reduction);
+    apart.unwrap().double_value(&[])
+}
+
+#[test]
+fn metrics_are_comparators_with_two_files() {
+    let dists =
+        "[comparator]\nnet = \"dists\"\nweights = \"w.safetensors\"\nheads = \"h.safetensors\"\n\n";
+    let e = parse(&with(dists), &[]).unwrap();
+    assert_eq!(e.compared_in(ToString::to_string), "dists");
+    let source = &e.compared().next().unwrap().source;
+    assert!(source.network().is_none());
+    assert_eq!(source.trunk().unwrap().net.to_string(), "vgg16");
+    let message = e.check_inputs().unwrap_err().to_string();
+    for word in [
+        "comparator.weights",
+        "w.safetensors",
+        "comparator.heads",
+        "h.safetensors",
+        "--only judges",
+    ] {
+        assert!(message.contains(word), "`{word}` is not in: {message}");
+    }
+    let set = "comparator.tap=pool1";
+    refused(&with(dists), &[set], &["comparator.tap", "means nothing"]);
+    let bare = dists.replace("heads = \"h.safetensors\"\n", "");
+    refused(&with(&bare), &[], &["comparator.heads", "is missing"]);
+    let encoder = "encoder={net=\"dists\",weights=\"random:1\"}";
+    refused(&quickstart(), &[encoder], &["encoder.net", "a metric"]);
 }

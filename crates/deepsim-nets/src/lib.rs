@@ -25,6 +25,7 @@ pub mod optim;
 pub mod params;
 pub mod precision;
 pub mod sides;
+mod unit;
 pub mod zoo;
 
 pub use augment::{AugmentDraws, DiffAugment};
@@ -46,7 +47,7 @@ pub use layers::mode::Mode;
 pub use layers::shape::FeatureShape;
 pub use layers::tap::{Tap, Tokens};
 pub use learned::{Code, LatentSpec, LearnedEncoder, Posterior};
-pub use loss::{AdversarialLoss, PixelDistance, Reduction};
+pub use loss::{AdversarialLoss, FeatureDistance, PixelDistance, Reduction};
 pub use optim::{Adam, AdamOptions, Rule};
 pub use params::{Param, Params};
 pub use zoo::{NETS, Net, NetKind};

@@ -23,7 +23,10 @@ use common::{
 use deepsim_nets::images::{caffe_to_rgb, clip_caffe, rgb_to_caffe};
 use deepsim_nets::loss::penalties;
 use deepsim_nets::loss::terms::total_variation;
-use deepsim_nets::loss::{AdversarialLoss, Label, cross_entropy, diversity, squared_distance};
+use deepsim_nets::loss::{
+    AdversarialLoss, FeatureDistance, Label, cross_entropy, diversity, feature_distance,
+    squared_distance,
+};
 use deepsim_nets::metrics::normalised_error;
 use deepsim_nets::{
     Adam, AdamOptions, Architecture, Discriminator, DiscriminatorSpec, FeatureBranch, FeatureShape,
@@ -384,6 +387,16 @@ fn loss_terms_under_every_reduction() {
             check(&format!("{name}/{term}"), &format!("{term}_a"), &|a| {
                 let b = r.get(&format!("{term}_b")).to_kind(a.kind());
                 squared_distance(a, &b, how).unwrap()
+            });
+        }
+        for distance in [
+            FeatureDistance::Absolute,
+            FeatureDistance::Cosine,
+            FeatureDistance::Unit,
+        ] {
+            check(&format!("{name}/{}", distance.name()), "feat_a", &|a| {
+                let b = r.get("feat_b").to_kind(a.kind());
+                feature_distance(distance, a, &b, how).unwrap()
             });
         }
         for (term, input, label) in [

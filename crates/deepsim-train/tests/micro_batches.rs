@@ -312,6 +312,18 @@ fn today_s_penalties_and_both_gradients_of_the_generator_add_up() {
 }
 
 #[test]
+fn distances_of_features_at_several_taps_add_up() {
+    for distance in ["absolute", "unit"] {
+        let comparator = format!(
+            "comparator={{ net = \"alexnet\", weights = \"random:1\", distance = \"{distance}\", \
+             taps = {{ relu2 = 0.5, pool5 = 2.0 }} }}"
+        );
+        let mut run = Run::paper("conv5.toml", &[&comparator, "loss.feat=10"]);
+        adds_up(distance, &mut run, &PAPER);
+    }
+}
+
+#[test]
 fn nothing_of_a_late_adversary_is_computed_before() {
     let late = [
         "adversary.discriminator_from=1",

@@ -217,6 +217,37 @@ fn two_iterations_of_today_s_recipe() {
     assert!(losses.iter().all(|l| l.ratio.is_nan()), "no gate looks");
 }
 
+/// LPIPS as the feature term, on the encoder's own weights; the package says what it is.
+#[test]
+fn an_iteration_compared_by_lpips_and_a_fault_in_it() {
+    let (r, folder, with) = modern_case(
+        "--game hinge --norm spectral --layers 2 --batch 2 --iterations 1 --lpips --feat 100",
+        "adversary.loss=hinge discriminator.norm=spectral discriminator.layers=2 loss.feat=100",
+    );
+    let weights = folder.path().join("comparator.safetensors");
+    let heads = folder.path().join("heads.safetensors");
+    write_weights(&r.group("heads/"), &heads);
+    let judged = |weight: f64| {
+        let mut experiment = with.clone();
+        let lpips =
+            serde_json::json!({ "net": "lpips-alexnet", "weights": weights, "heads": heads });
+        experiment.config.comparator = serde_json::from_value(lpips).unwrap();
+        experiment.config.loss.set_weight(TermKind::Feature, weight);
+        let path = folder.path().join("judged.toml");
+        std::fs::write(&path, experiment.to_toml().unwrap()).unwrap();
+        Experiment::load(&path, &[]).unwrap()
+    };
+    let right = judged(100.0);
+    Case::new("LPIPS", &r, &right).check();
+    let gradients = |e: &Experiment| Case::new("a fault", &r, e).run(Kind::Double).0.gradients;
+    let (own, wrong) = (gradients(&right), gradients(&judged(102.0)));
+    let (name, error) = worst(&wrong[0].1, &own[0].1);
+    assert!(
+        error > FAULT,
+        "2 % of LPIPS go unnoticed: {name} {error:.1e}"
+    );
+}
+
 #[test]
 fn an_iteration_of_least_squares_weighed_by_gradients_with_batch_normalisation() {
     let (r, _folder, experiment) = modern_case(

@@ -322,6 +322,14 @@ fn with_weights(source: &Source, weights: Option<&PathBuf>) -> Source {
             weights: Weights::File(path.clone()),
             ..n
         }),
+        (Source::Taps(mut s), Some(path)) => {
+            s.net.weights = Weights::File(path.clone());
+            Source::Taps(s)
+        }
+        (Source::Perceptual(mut s), Some(path)) => {
+            s.trunk.weights = Weights::File(path.clone());
+            Source::Perceptual(s)
+        }
         (Source::Script(mut s), Some(path)) => {
             s.file.clone_from(path);
             Source::Script(s)

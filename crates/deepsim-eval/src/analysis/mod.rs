@@ -13,6 +13,7 @@ pub mod mv;
 pub mod neighbors;
 pub mod paper;
 pub mod preimages;
+mod recipe;
 pub mod reencode;
 pub mod runs;
 pub mod sample;

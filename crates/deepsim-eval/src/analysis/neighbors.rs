@@ -137,8 +137,8 @@ fn spaces(run: &Loaded) -> Result<Vec<Space<'_>>> {
         ..
     } in run.experiment.compared()
     {
-        // The one that trains along is there while a run trains.
-        if matches!(comparator, Source::Discriminator(_)) {
+        // The one that trains along is there while a run trains, and a metric is a distance and no space.
+        if matches!(comparator, Source::Discriminator(_) | Source::Perceptual(_)) {
             continue;
         }
         // The same layer of a network with other weights is another space.

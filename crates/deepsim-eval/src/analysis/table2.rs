@@ -5,24 +5,22 @@ use std::path::{Path, PathBuf};
 
 use deepsim_data::terminal::path as shown;
 use deepsim_data::{Augment, Dataset, DatasetKind, Part};
-use deepsim_experiment::config;
 use deepsim_experiment::evaluate::held_out_among;
 use deepsim_experiment::measure::{self, Images, Norm};
 use deepsim_experiment::run_dir::find_runs;
 use deepsim_experiment::source::Source;
 use deepsim_experiment::{Clip, Consent, Experiment, HeldOut, Processes};
-use deepsim_nets::PixelDistance;
 use deepsim_nets::images::clip_caffe;
-use deepsim_nets::loss::TermKind;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
 use crate::analysis::mv;
 use crate::analysis::paper;
+use crate::analysis::recipe::{apart, printed, recipe, trained_on};
 use crate::error::{EvalError, Result};
 use crate::measure::metrics::{MetricValues, Metrics, Score};
 use crate::measure::sample::packages;
-use crate::run::catalog::{self, Loss, decoded_name, net_name};
+use crate::run::catalog::{self, Loss, decoded_name};
 use crate::run::loaded::Loaded;
 
 /// One method at one layer. Errors are percent on held-out images; null where not run.
@@ -80,9 +78,12 @@ pub struct Row {
     pub held_out_overlap: Option<usize>,
     /// Digest of which images, and how they are cut: rows are comparable where it is the same.
     pub image_set: Option<String>,
-    /// How the generator was trained: `paper` (the paper's iteration), `one-pass` (one pass of the discriminator an
-    /// iteration), `vaegan`; null where none was.
+    /// What the generator was trained by: the terms of its loss and its adversary, joined by ` + `, and how it was where
+    /// that is not the paper's iteration (`one-pass`, `vaegan`); null where none was.
     pub recipe: Option<String>,
+    /// Whether the inverted features' own network is a comparator of the run: then the feature error is of what was trained
+    /// on. Null where no generator was trained.
+    pub feature_error_trained: Option<bool>,
     /// What errors are relative to.
     #[serde(skip)]
     pub norm: Option<Norm>,
@@ -96,37 +97,6 @@ pub struct Row {
     /// are compared otherwise than in the paper are told.
     #[serde(skip)]
     pub apart: String,
-}
-
-/// The paper's numbers for a run: image and feature error. They are of trained weights and of the losses that it
-/// prints; others are other experiments.
-fn printed(e: &Experiment) -> (Option<f64>, Option<f64>) {
-    let loss = Loss::of(e);
-    let trained = e.encoder.learned() && e.compared().all(|c| c.source.learned());
-    let comparator = e.compared_in(ToString::to_string);
-    paper::errors(loss.method(e), &comparator, &decoded_name(e))
-        .filter(|_| trained && loss != Loss::FeatureAdversarial)
-        .unwrap_or((None, None))
-}
-
-/// See [`Row::apart`].
-fn apart(e: &Experiment) -> String {
-    let (compared, loss) = (e.compared_in(net_name), e.config.heaviest_loss());
-    let pixels = match e.config.pixels.distance {
-        _ if loss.weight(TermKind::Image) == 0.0 => "",
-        PixelDistance::Squared => "",
-        PixelDistance::Absolute => "L1",
-        PixelDistance::Ssim => "SSIM",
-        PixelDistance::MsSsim => "MS-SSIM",
-    };
-    let smooth = if loss.weight(TermKind::TotalVariation) > 0.0 {
-        "TV"
-    } else {
-        ""
-    };
-    let all = [compared.as_str(), pixels, smooth];
-    let told: Vec<&str> = all.into_iter().filter(|t| !t.is_empty()).collect();
-    told.join(", ")
 }
 
 /// What to evaluate on.
@@ -219,18 +189,6 @@ fn image_set(images: Images<'_>) -> String {
     hash.finalize().to_hex().as_str()[..16].to_owned()
 }
 
-/// See [`Row::recipe`].
-fn recipe(e: &Experiment) -> &'static str {
-    match (
-        e.config.vaegan.is_some(),
-        e.config.train.discriminator_passes,
-    ) {
-        (true, _) => "vaegan",
-        (false, config::DiscriminatorPasses::One) => "one-pass",
-        (false, config::DiscriminatorPasses::Paper) => "paper",
-    }
-}
-
 /// Evaluates one run, in one pass over its held-out images. Of several processes the first one alone tells how many of them
 /// are training images too, and only its row says it.
 ///
@@ -293,7 +251,8 @@ pub fn evaluate(path: &Path, options: Options<'_>, warn: impl FnMut(String)) -> 
             row.split
         },
         held_out_overlap: overlap,
-        recipe: Some(recipe(e).to_owned()),
+        recipe: Some(recipe(e)),
+        feature_error_trained: Some(trained_on(e)),
         loss: Some(loss),
         apart: apart(e),
         ..row
@@ -442,26 +401,6 @@ mod tests {
     use crate::show::format::{Format, render};
     use crate::show::table2_text::text;
 
-    fn experiment(name: &str) -> Experiment {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
-        Experiment::load(&root.join(name), &[]).unwrap()
-    }
-
-    #[test]
-    fn the_papers_numbers_stand_beside_the_papers_experiments_alone() {
-        for (file, expected) in [
-            ("fc6.toml", (Some(55.0), Some(48.0))),
-            ("comparators/fc6-videonet.toml", (Some(51.0), Some(57.0))),
-            ("image-loss/fc6.toml", (Some(46.0), Some(79.0))),
-            ("db/fc6.toml", (Some(51.0), None)),
-            ("comparators/fc6-random.toml", (None, None)),
-            ("ablations/fc6-feat-adv.toml", (None, None)),
-            ("sample/pool5.toml", (None, None)),
-        ] {
-            assert_eq!(printed(&experiment(file)), expected, "{file}");
-        }
-    }
-
     #[test]
     fn a_prepared_set_says_which_part_of_a_split_it_is() {
         use deepsim_data::{Flow, Prepare, prepare};
@@ -482,23 +421,6 @@ mod tests {
             assert_eq!(part(&Dataset::open(&out.join(name)).unwrap()), name);
         }
         assert_eq!(part(&Dataset::open(&photos).unwrap()), "test");
-    }
-
-    #[test]
-    fn lines_of_the_table_tell_comparators_and_distances_apart() {
-        for (file, expected) in [
-            ("fc6.toml", "caffenet:pool5"),
-            (
-                "comparators/fc6-random.toml",
-                "caffenet:pool5 (random weights)",
-            ),
-            ("image-loss/fc6.toml", ""),
-            ("sample/ae-l1.toml", "L1"),
-            ("sample/ae-l2.toml", ""),
-            ("sample/ae-ms-ssim.toml", "MS-SSIM"),
-        ] {
-            assert_eq!(apart(&experiment(file)), expected, "{file}");
-        }
     }
 
     fn options<'a>(consent: &'a Consent, processes: &'a Processes) -> Options<'a> {

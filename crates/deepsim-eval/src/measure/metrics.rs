@@ -201,9 +201,9 @@ pub fn used(experiment: &Experiment) -> Vec<NetKind> {
     experiment.sources().filter_map(|(_, s)| kind(s)).collect()
 }
 
-/// The network of ours that a source is, if it is one: only those are networks of metrics.
+/// The network of ours that a source is or stands on, if it is one: only those are networks of metrics.
 fn kind(source: &Source) -> Option<NetKind> {
-    source.network().map(|n| n.net)
+    source.trunk().map(|n| n.net)
 }
 
 /// The metrics of a run, batch by batch.
@@ -330,6 +330,16 @@ mod tests {
         assert_eq!(lpips_for(&[CaffeNet]), Some(Vgg16));
         assert_eq!(lpips_for(&[EfficientNetLite0, Vgg16]), Some(AlexNet));
         assert_eq!(lpips_for(&[AlexNet, Vgg16]), None);
+        assert_eq!(lpips_for(&[NetKind::VideoNet]), Some(Vgg16));
+        let by_file = |name: &str| {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+            let experiment = Experiment::load(&root.join(name), &[]).unwrap();
+            lpips_for(&used(&experiment))
+        };
+        // LPIPS as a loss silences its own network alone.
+        assert_eq!(by_file("sample/modern.toml"), Some(Vgg16));
+        assert_eq!(by_file("modern/conv5.toml"), None);
+        assert_eq!(by_file("rae/dinov2-b.toml"), Some(AlexNet));
         let text = |s: Score| serde_json::to_string(&s).unwrap();
         assert_eq!(
             [

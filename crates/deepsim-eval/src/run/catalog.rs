@@ -66,12 +66,11 @@ impl Loss {
 
     /// The method's name in Table 2: `db` is the image loss alone with the generator of Dosovitskiy &
     /// Brox, CVPR 2016.
+    /// `deepsim` is every inversion by feature and adversarial terms, whatever distances and adversary they have.
     pub fn method(self, experiment: &Experiment) -> &'static str {
-        if !inverts(experiment) {
-            return "other";
-        }
         match self {
-            Loss::Full | Loss::FeatureAdversarial => "deepsim",
+            Loss::Full | Loss::FeatureAdversarial if inverts_features(experiment) => "deepsim",
+            _ if !inverts(experiment) => "other",
             Loss::Image if !experiment.generator.trunk.is_deepsim() => "db",
             Loss::Image => "image-loss",
             _ => "other",
@@ -90,16 +89,18 @@ pub fn layer_name(source: &Source) -> String {
     }
 }
 
+/// Whether an experiment inverts features, by whatever terms: no autoencoder, and no super-resolution.
+pub fn inverts_features(experiment: &Experiment) -> bool {
+    experiment.config.latent.is_none() && !matches!(experiment.encoder, Source::Downsampled(_))
+}
+
 /// Whether an experiment inverts features by the paper's terms: autoencoders, super-resolution and other
 /// image losses have figures and tables of their own.
 pub fn inverts(experiment: &Experiment) -> bool {
     let config = &experiment.config;
     let loss = config.heaviest_loss();
     let paper_s = loss.weight(TermKind::Image) == 0.0 || config.pixels == config::Pixels::default();
-    config.latent.is_none()
-        && paper_s
-        && loss.weight(TermKind::TotalVariation) == 0.0
-        && !matches!(experiment.encoder, Source::Downsampled(_))
+    inverts_features(experiment) && paper_s && loss.weight(TermKind::TotalVariation) == 0.0
 }
 
 /// What an experiment decodes: [`layer_name`], and for an autoencoder the length of its codes.

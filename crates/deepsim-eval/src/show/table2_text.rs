@@ -53,7 +53,8 @@ pub fn text(rows: &[Row]) -> String {
     }
     if !sets.is_empty() {
         out.push_str(
-            "\nenergy: gradient energy relative to the images (1 = as sharp, less = blur)\n",
+            "\nenergy: gradient energy relative to the images (1 = as sharp, less = blur)\n\
+             trained: the features' own network is a comparator of the run\n",
         );
     }
     if sets.len() > 1 {
@@ -210,7 +211,10 @@ fn runs(ours: &[&Row]) -> String {
             ("method", &|r| r.method.clone()),
             ("layer", &|r| r.layer.clone()),
             ("image", &|r| percent(r.image_error)),
-            ("feature", &|r| percent(r.feature_error)),
+            ("feature", &|r| match r.feature_error_trained {
+                Some(true) => format!("{} trained", percent(r.feature_error)),
+                _ => percent(r.feature_error),
+            }),
             ("energy", &|r| number(r.gradient_energy, 2)),
             ("step", &|r| {
                 r.step.map_or("-".to_owned(), |s| s.to_string())

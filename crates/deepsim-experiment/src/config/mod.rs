@@ -32,7 +32,7 @@ pub use gate::Gate;
 pub use generator::Generator;
 pub use loss::{Loss, Pixels};
 pub(crate) use network::KEYS;
-pub use network::{Network, Normalize, OutputTap, SourceKind, SourceTap, Units};
+pub use network::{Network, Normalize, OutputTap, Perceptual, SourceKind, SourceTap, Units};
 pub use optimizer::Optimizers;
 pub use schedule::{Decay, Schedule};
 pub use stage::{Stage, StageWeight};

@@ -1,11 +1,12 @@
 //! `[encoder]` and `[comparator]`: the keys of all sources of features, as a file gives them.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use deepsim_nets::discriminator::DiscriminatorTap;
 use deepsim_nets::zoo::NETS;
-use deepsim_nets::{NetKind, Tap, Tokens};
+use deepsim_nets::{FeatureDistance, NetKind, Tap, Tokens};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -19,7 +20,8 @@ pub struct Network {
     /// the generator learns super-resolution; "larsen" (encoder only, with `[latent]`): that of Larsen et al., which
     /// begins at random; "discriminator" (comparator only): the one that trains along,
     /// as it is after its update of the same iteration (with `[vaegan]`: before), or a frozen one of an earlier
-    /// run. Each has its own of the keys below.
+    /// run; "lpips-alexnet", "lpips-vgg16", "dists" (comparator only): the published metrics, as losses.
+    /// Each has its own of the keys below.
     pub net: SourceKind,
     /// Layer whose output is taken. Several of one shape: "block3+block7" is their sum, "mean(block3+block7)" their
     /// mean; "layernorm(block3)", alone or in either, is a layer whose channels are normalised at each position,
@@ -28,6 +30,19 @@ pub struct Network {
     /// rectifiers; of that of Larsen et al. "Dconv1" to "Dconv4", before normalisation) or "Dpool5".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<SourceTap>,
+    /// A comparator that is a network of ours: several layers instead of one `tap`, each with the weight of its distance, such
+    /// as `taps = { relu1 = 1.0, pool5 = 0.5 }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taps: Option<BTreeMap<String, f64>>,
+    /// Comparators: "squared" (the paper's; if left out), "absolute", "cosine" (1 − cosine of the channels, averaged over
+    /// positions) or "unit" (squared differences of the channels divided by their length, averaged over positions). The
+    /// last two are numbers of an image, as those of LPIPS and DISTS are: averaged over the batch, with reduction = "paper"
+    /// summed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distance: Option<FeatureDistance>,
+    /// LPIPS and DISTS: the file of what was learnt for the metric, beside the network's `weights`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heads: Option<PathBuf>,
     /// A safetensors file, or `random:SEED`. TorchScript: the module's file. Discriminator: the directory of a run whose
     /// newest checkpoint's discriminator compares, frozen (while that run still trains its newest checkpoint changes: name a copy
     /// of one of its `checkpoints/step-…` then); without it, the one that trains along.
@@ -75,9 +90,12 @@ impl Network {
 }
 
 /// The keys of the section, as they are written.
-pub(crate) const KEYS: [&str; 11] = [
+pub(crate) const KEYS: [&str; 14] = [
     "net",
     "tap",
+    "taps",
+    "distance",
+    "heads",
     "weights",
     "tokens",
     "features",
@@ -104,14 +122,47 @@ pub enum SourceKind {
     VaeGan,
     /// The discriminator that trains along, or one of an earlier run.
     Discriminator,
+    /// A metric that was learnt, as a loss.
+    Perceptual(Perceptual),
 }
 
-const OTHERS: [(&str, SourceKind); 5] = [
+/// Metrics that were learnt of people's judgements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Perceptual {
+    /// LPIPS by AlexNet.
+    LpipsAlexNet,
+    /// LPIPS by VGG16.
+    LpipsVgg16,
+    /// DISTS, by VGG16.
+    Dists,
+}
+
+impl Perceptual {
+    /// The network that it stands on, and the deepest layer that it looks at.
+    #[must_use]
+    pub fn network(self) -> (NetKind, Tap) {
+        match self {
+            Perceptual::LpipsAlexNet => (NetKind::AlexNet, Tap::Relu5),
+            Perceptual::LpipsVgg16 | Perceptual::Dists => (NetKind::Vgg16, Tap::Relu5_3),
+        }
+    }
+}
+
+const OTHERS: [(&str, SourceKind); 8] = [
     ("torchscript", SourceKind::TorchScript),
     ("recorded", SourceKind::Recorded),
     ("downsampled", SourceKind::Downsampled),
     ("larsen", SourceKind::VaeGan),
     ("discriminator", SourceKind::Discriminator),
+    (
+        "lpips-alexnet",
+        SourceKind::Perceptual(Perceptual::LpipsAlexNet),
+    ),
+    (
+        "lpips-vgg16",
+        SourceKind::Perceptual(Perceptual::LpipsVgg16),
+    ),
+    ("dists", SourceKind::Perceptual(Perceptual::Dists)),
 ];
 
 impl std::fmt::Display for SourceKind {

@@ -20,7 +20,7 @@ pub(super) const INFO: KindInfo = KindInfo {
         "cannot be the discriminator: it changes with every step, and the features to invert would \
          change with it; make it the comparator",
     ),
-    comparator: Ok(&["tap", "weights"]),
+    comparator: Ok(&["tap", "weights", "distance"]),
 };
 
 /// The discriminator as it is after its update of the same iteration.

@@ -38,6 +38,11 @@ pub trait FeatureSource: fmt::Display {
         None
     }
 
+    /// All files that must be there, each with its key.
+    fn files(&self) -> Vec<(&'static str, &Path)> {
+        self.file().into_iter().collect()
+    }
+
     /// How to get the file, for people.
     fn help(&self, _file: &Path) -> String {
         "  docs/guide/your-own-representation.md shows how to record features".to_owned()
@@ -102,6 +107,23 @@ pub trait Features: fmt::Debug {
     /// # Errors
     /// Images of an illegal size.
     fn features(&self, caffe: &Tensor) -> Result<Tensor>;
+
+    /// What is compared of images, where this is a comparator: [`Features::features`], or several of them.
+    ///
+    /// # Errors
+    /// Images of an illegal size.
+    fn compared(&self, caffe: &Tensor) -> Result<Vec<Tensor>> {
+        Ok(vec![self.features(caffe)?])
+    }
+
+    /// The distances `[N]` of images of which [`Features::compared`] has found these, for a comparator with a distance of
+    /// its own.
+    ///
+    /// # Errors
+    /// Other features than those.
+    fn own_distance(&self, _found: &[Tensor], _target: &[Tensor]) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
 
     /// blake3 of what was loaded, where it is other than what [`FeatureSource::hash`] says of the source.
     fn own_hash(&self) -> Option<&str> {
@@ -178,6 +200,9 @@ impl Given<'_> {
         let section = self.section;
         let given = |key: &str| match key {
             "tap" => section.tap.is_some(),
+            "taps" => section.taps.is_some(),
+            "distance" => section.distance.is_some(),
+            "heads" => section.heads.is_some(),
             "weights" => section.weights.is_some(),
             "tokens" => section.tokens.is_some(),
             "features" => section.features.is_some(),

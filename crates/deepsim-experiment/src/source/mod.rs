@@ -5,7 +5,9 @@ mod discriminator;
 mod downsampled;
 mod kind;
 pub(crate) mod network;
+mod perceptual;
 mod recorded;
+pub(crate) mod taps;
 mod torchscript;
 mod vaegan;
 
@@ -16,7 +18,9 @@ pub use discriminator::{DiscriminatorSource, FrozenDiscriminatorSource};
 pub use downsampled::DownsampledSource;
 pub use kind::{FeatureSource, Features, Role};
 pub use network::{NetSource, Weights};
+pub use perceptual::PerceptualSource;
 pub use recorded::RecordedSource;
+pub use taps::TapsSource;
 pub use vaegan::VaeGanSource;
 
 pub use crate::script::source::ScriptSource;
@@ -30,6 +34,10 @@ use kind::Given;
 pub enum Source {
     /// A network of ours.
     Network(NetSource),
+    /// A network of ours at several taps (comparators only).
+    Taps(TapsSource),
+    /// A metric that was learnt (comparators only).
+    Perceptual(PerceptualSource),
     /// A TorchScript module.
     Script(ScriptSource),
     /// Recorded features (encoders only).
@@ -62,9 +70,16 @@ impl Source {
             SourceKind::Downsampled => downsampled::INFO,
             SourceKind::VaeGan => vaegan::INFO,
             SourceKind::Discriminator => discriminator::INFO,
+            SourceKind::Perceptual(_) => perceptual::INFO,
         })?;
         Ok(match section.net {
-            SourceKind::Network(net) => Source::Network(network::parse(&given, net)?),
+            SourceKind::Network(net) => match &section.taps {
+                None => Source::Network(network::parse(&given, net)?),
+                Some(taps) => Source::Taps(taps::parse(&given, net, taps)?),
+            },
+            SourceKind::Perceptual(metric) => {
+                Source::Perceptual(perceptual::parse(&given, metric)?)
+            }
             SourceKind::TorchScript => Source::Script(torchscript::parse(&given)?),
             SourceKind::Recorded => Source::Recorded(recorded::parse(&given)?),
             SourceKind::Downsampled => Source::Downsampled(downsampled::parse(&given)?),
@@ -82,6 +97,8 @@ impl Source {
     pub fn source(&self) -> &(dyn FeatureSource + 'static) {
         match self {
             Source::Network(source) => source,
+            Source::Taps(source) => source,
+            Source::Perceptual(source) => source,
             Source::Script(source) => source,
             Source::Recorded(source) => source,
             Source::Downsampled(source) => source,
@@ -91,11 +108,20 @@ impl Source {
         }
     }
 
-    /// The network of ours, where it is one.
+    /// The network of ours, where it is one; of several taps at the deepest.
     pub fn network(&self) -> Option<&NetSource> {
         match self {
             Source::Network(source) => Some(source),
+            Source::Taps(source) => Some(&source.net),
             _ => None,
+        }
+    }
+
+    /// The network of ours that it is or stands on, with its weights.
+    pub fn trunk(&self) -> Option<&NetSource> {
+        match self {
+            Source::Perceptual(source) => Some(&source.trunk),
+            other => other.network(),
         }
     }
 

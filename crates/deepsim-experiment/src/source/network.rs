@@ -15,7 +15,7 @@ use crate::error::Result;
 
 pub(super) const INFO: KindInfo = KindInfo {
     encoder: Ok(&["tap", "weights", "tokens"]),
-    comparator: Ok(&["tap", "weights", "tokens"]),
+    comparator: Ok(&["tap", "taps", "weights", "tokens", "distance"]),
 };
 
 /// Where weights come from.
@@ -44,6 +44,15 @@ pub(super) fn parse(given: &Given<'_>, net: NetKind) -> std::result::Result<NetS
         Some(other) => return Err(given.bad("tap", format!("`{other}` is no layer of {net}"))),
         None => return Err(given.missing("tap", "the layer whose output is taken")),
     };
+    at(given, net, tap)
+}
+
+/// The network of a section at a tap.
+pub(super) fn at(
+    given: &Given<'_>,
+    net: NetKind,
+    tap: Tap,
+) -> std::result::Result<NetSource, Complaint> {
     let tokens = given.section.tokens.unwrap_or_default();
     if given.section.tokens.is_some() && !net.has_tokens() {
         return Err(given.bad("tokens", format!("means nothing for {net}: it has none")));

@@ -16,7 +16,7 @@ use crate::script::{Script, Through};
 
 pub(super) const INFO: KindInfo = KindInfo {
     encoder: Ok(&["tap", "weights", "units", "trust_code", "shape"]),
-    comparator: Ok(&["tap", "weights", "units", "trust_code"]),
+    comparator: Ok(&["tap", "weights", "units", "trust_code", "distance"]),
 };
 
 pub(super) fn parse(given: &Given<'_>) -> std::result::Result<ScriptSource, Complaint> {

@@ -2,6 +2,7 @@
 //! that the terms use.
 
 pub mod adversarial;
+mod compared;
 pub mod distances;
 mod diversity;
 pub mod penalties;
@@ -12,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use adversarial::{AdversarialLoss, Label, SharedPass, cross_entropy, scores};
+pub use compared::{FeatureDistance, feature_distance, over_images};
 pub use distances::{PixelDistance, pixel_distance, squared_distance};
 pub use diversity::diversity;
 pub use terms::{KINDS, KindInfo, Term, TermKind, Terms, WeightKey};

@@ -7,9 +7,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{NetError, Result};
 use crate::features::FeatureNet;
-use crate::images::rgb_to_caffe;
+use crate::images::{caffe_to_rgb, rgb_to_caffe};
 use crate::layers::tap::Tap;
-use crate::params::{NamedTensors, check_exact, read_safetensors};
+use crate::metrics::{check_alike, halves};
+use crate::params::{NamedTensors, check_exact, read_safetensors, widen};
 use crate::precision::{at_least_fp32, widened};
 use crate::zoo::NetKind;
 
@@ -97,22 +98,44 @@ impl Dists {
     /// Tensors that are not images of one shape, or images below 16 pixels.
     pub fn distance(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         super::check_same_images("DISTS", a, b)?;
-        let (n, kind) = (a.size()[0], at_least_fp32(a));
         let rgb = Tensor::f_cat(&[widened(a)?, widened(b)?], 0)?;
+        let [a, b] = halves(&self.maps(&rgb, &rgb_to_caffe(&rgb)?)?)?;
+        self.between(&a, &b)
+    }
+
+    /// What is compared of images `[N,3,H,W]` in Caffe units: the images themselves, and the layers' activations.
+    ///
+    /// # Errors
+    /// Images below 16 pixels.
+    pub fn features(&self, caffe: &Tensor) -> Result<Vec<Tensor>> {
+        let caffe = widened(caffe)?;
+        self.maps(&caffe_to_rgb(&caffe)?, &caffe)
+    }
+
+    /// The same of images in both units.
+    fn maps(&self, rgb: &Tensor, caffe: &Tensor) -> Result<Vec<Tensor>> {
         let mut maps = vec![rgb.f_div_scalar(255.0)?];
-        maps.extend(self.net.features(&rgb_to_caffe(&rgb)?, &TAPS)?);
-        let mut distance = Tensor::f_zeros([n], (kind, a.device()))?;
-        let mut from = 0;
-        for (x, channels) in maps.iter().zip(CHANNELS) {
-            let x = widened(x)?;
-            let over = |x: &Tensor| x.f_mean_dim([2i64, 3].as_slice(), true, kind);
-            let means = over(&x)?;
+        maps.extend(self.net.features(caffe, &TAPS)?);
+        maps.iter().map(widened).collect()
+    }
+
+    /// [`Dists::distance`] of what [`Dists::features`] has found of images of one number and size.
+    ///
+    /// # Errors
+    /// Features of other layers or shapes.
+    pub fn between(&self, a: &[Tensor], b: &[Tensor]) -> Result<Tensor> {
+        check_alike("DISTS", a, b, CHANNELS.len())?;
+        let kind = at_least_fp32(&a[0]);
+        let over = |x: &Tensor| x.f_mean_dim([2i64, 3].as_slice(), true, kind);
+        let centred = |x: &Tensor| -> Result<[Tensor; 2]> {
+            let means = over(x)?;
             let centred = x.f_sub(&means)?;
-            // The first images, then the second ones.
-            let of = |both: &Tensor| -> Result<[Tensor; 2]> {
-                Ok([both.f_narrow(0, 0, n)?, both.f_narrow(0, n, n)?])
-            };
-            let ([ma, mb], [ca, cb]) = (of(&means)?, of(&centred)?);
+            Ok([means, centred])
+        };
+        let mut distance = Tensor::f_zeros([a[0].size()[0]], (kind, a[0].device()))?;
+        let mut from = 0;
+        for ((x, y), channels) in a.iter().zip(b).zip(CHANNELS) {
+            let ([ma, ca], [mb, cb]) = (centred(x)?, centred(y)?);
             let texture = unlike(
                 &ma.f_sub(&mb)?.f_square()?,
                 &ma.f_square()?.f_add(&mb.f_square()?)?,
@@ -132,6 +155,15 @@ impl Dists {
         }
         Ok(distance)
     }
+
+    /// Takes its weights to fp64, in place.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn widen(&self) -> Result<()> {
+        self.net.widen()?;
+        self.weights.iter().try_for_each(widen)
+    }
 }
 
 /// 1 − (2xy + ε) / (x² + y² + ε), which is (x − y)² / (x² + y² + ε): nothing cancels where both sides are nearly equal. The
@@ -143,6 +175,7 @@ fn unlike(difference: &Tensor, squares: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::init::normal;
 
     fn values(alpha: f64) -> NamedTensors {
         let shape = [1, 1475, 1, 1];
@@ -177,6 +210,14 @@ mod tests {
         assert!(d.double_value(&[0]) > 1e-3);
         let same = dists.distance(&b, &b).unwrap().double_value(&[0]);
         assert!(same.abs() < 1e-5, "{same}");
+        // As a comparator: what is compared of each image by itself, in Caffe units.
+        let c = normal("c", &[1, 3, 32, 33], 60.0, 1).unwrap() + 128.0;
+        let of = |x: &Tensor| dists.features(&rgb_to_caffe(x).unwrap()).unwrap();
+        let apart = dists.between(&of(&c), &of(&b)).unwrap();
+        let d = dists.distance(&c, &b).unwrap();
+        let (apart, d) = (apart.double_value(&[0]), d.double_value(&[0]));
+        assert!((apart - d).abs() < 1e-4 * d, "{apart} {d}");
+        assert!(dists.between(&of(&c), &of(&b)[..5]).is_err());
         let small = Tensor::zeros([1, 3, 15, 40], (Kind::Float, Device::Cpu));
         assert!(matches!(
             dists.distance(&small, &small),

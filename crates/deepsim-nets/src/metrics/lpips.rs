@@ -10,12 +10,11 @@ use crate::error::{NetError, Result};
 use crate::features::FeatureNet;
 use crate::images::rgb_to_caffe;
 use crate::layers::tap::Tap;
-use crate::params::{NamedTensors, check_exact, read_safetensors};
+use crate::metrics::{check_alike, halves};
+use crate::params::{NamedTensors, check_exact, read_safetensors, widen};
 use crate::precision::{at_least_fp32, widened};
+use crate::unit::unit_lengths;
 use crate::zoo::{Net, NetKind};
-
-/// Added to the length of each position's activations before they are divided by it.
-const EPSILON: f64 = 1e-10;
 
 const ALEXNET: [(Tap, i64); 5] = [
     (Tap::Relu1, 64),
@@ -116,17 +115,30 @@ impl Lpips {
     pub fn distance(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         super::check_same_images("LPIPS", a, b)?;
         let both = Tensor::f_cat(&[rgb_to_caffe(a)?, rgb_to_caffe(b)?], 0)?;
-        let n = a.size()[0];
-        let kind = at_least_fp32(a);
-        let mut total = Tensor::f_zeros([n], (kind, a.device()))?;
-        for (x, head) in self
-            .net
-            .features(&both, &self.taps)?
-            .iter()
-            .zip(&self.heads)
-        {
-            let unit = unit_lengths(&widened(x)?)?;
-            let apart = unit.f_narrow(0, 0, n)?.f_sub(&unit.f_narrow(0, n, n)?)?;
+        let [a, b] = halves(&self.features(&both)?)?;
+        self.between(&a, &b)
+    }
+
+    /// What is compared of images `[N,3,H,W]` in Caffe units: each layer's activations, divided at each position by
+    /// their length.
+    ///
+    /// # Errors
+    /// Images too small for the network.
+    pub fn features(&self, caffe: &Tensor) -> Result<Vec<Tensor>> {
+        let found = self.net.features(caffe, &self.taps)?;
+        found.iter().map(|x| unit_lengths(&widened(x)?)).collect()
+    }
+
+    /// [`Lpips::distance`] of what [`Lpips::features`] has found of images of one number and size.
+    ///
+    /// # Errors
+    /// Features of other layers or shapes.
+    pub fn between(&self, a: &[Tensor], b: &[Tensor]) -> Result<Tensor> {
+        check_alike("LPIPS", a, b, self.heads.len())?;
+        let kind = at_least_fp32(&a[0]);
+        let mut total = Tensor::f_zeros([a[0].size()[0]], (kind, a[0].device()))?;
+        for ((x, y), head) in a.iter().zip(b).zip(&self.heads) {
+            let apart = x.f_sub(y)?;
             // A 1×1 convolution to one channel is a weighted sum over channels.
             let weighted =
                 apart
@@ -138,21 +150,21 @@ impl Lpips {
         }
         Ok(total)
     }
-}
 
-/// Each position's channels divided by their length (plus [`EPSILON`]).
-fn unit_lengths(x: &Tensor) -> Result<Tensor> {
-    let squares = x
-        .f_square()?
-        .f_sum_dim_intlist([1i64].as_slice(), true, x.kind())?;
-    // The root's slope is infinite where all channels are 0; no value changes by this.
-    let length = squares.f_clamp_min(EPSILON * EPSILON)?.f_sqrt()?;
-    Ok(x.f_div(&length.f_add_scalar(EPSILON)?)?)
+    /// Takes its weights to fp64, in place.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn widen(&self) -> Result<()> {
+        self.net.widen()?;
+        self.heads.iter().try_for_each(widen)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::init::normal;
     use tch::Kind;
 
     fn lpips() -> Lpips {
@@ -175,11 +187,20 @@ mod tests {
         let a = mean.view([1, 3, 1, 1]).repeat([1, 1, 64, 64]);
         let a = a.set_requires_grad(true);
         let b = Tensor::zeros([1, 3, 64, 64], (Kind::Float, Device::Cpu));
-        let d = lpips().distance(&a, &b).unwrap();
+        let lpips = lpips();
+        let d = lpips.distance(&a, &b).unwrap();
         d.sum(Kind::Float).backward();
         let finite = a.grad().isfinite().all().int64_value(&[]);
         assert_eq!(finite, 1);
         assert!(d.double_value(&[0]) > 0.0);
+        // As a comparator: what is compared of each image by itself, in Caffe units.
+        let c = normal("c", &[1, 3, 64, 64], 60.0, 1).unwrap() + 128.0;
+        let of = |x: &Tensor| lpips.features(&rgb_to_caffe(x).unwrap()).unwrap();
+        let apart = lpips.between(&of(&c), &of(&b)).unwrap();
+        let d = lpips.distance(&c, &b).unwrap();
+        let (apart, d) = (apart.double_value(&[0]), d.double_value(&[0]));
+        assert!((apart - d).abs() < 1e-4 * d, "{apart} {d}");
+        assert!(lpips.between(&of(&c), &of(&b)[..4]).is_err());
     }
 
     #[test]

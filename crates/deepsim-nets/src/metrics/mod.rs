@@ -1,4 +1,5 @@
-//! Metrics of reconstructions. Only [`Lpips`] and [`Dists`] keep a graph, if their images require gradients.
+//! Metrics of reconstructions. Only [`Lpips`] and [`Dists`] keep a graph, if their images require gradients: they are
+//! comparators, too.
 
 mod classes;
 mod distribution;
@@ -37,6 +38,30 @@ pub(crate) fn check_same_images(what: &str, a: &Tensor, b: &Tensor) -> Result<()
         expected: format!("two tensors of one shape; the first has {:?}", a.size()),
         got: b.size(),
     })
+}
+
+/// The first and the second half of each tensor's samples: of one pass over two batches.
+fn halves(both: &[Tensor]) -> Result<[Vec<Tensor>; 2]> {
+    let half = |second: i64| -> Result<Vec<Tensor>> {
+        let part = |x: &Tensor| -> Result<Tensor> {
+            let n = x.size()[0] / 2;
+            Ok(x.f_narrow(0, second * n, n)?)
+        };
+        both.iter().map(part).collect()
+    };
+    Ok([half(0)?, half(1)?])
+}
+
+/// Fails unless `a` and `b` are `count` features each, of the same shapes.
+fn check_alike(what: &str, a: &[Tensor], b: &[Tensor], count: usize) -> Result<()> {
+    let sizes = |all: &[Tensor]| all.iter().map(Tensor::size).collect::<Vec<_>>();
+    let (a, b) = (sizes(a), sizes(b));
+    if a.len() == count && a == b {
+        return Ok(());
+    }
+    Err(NetError::Spec(format!(
+        "{what} compares {count} features of the same shapes, not {a:?} and {b:?}"
+    )))
 }
 
 fn check_rows(what: &str, x: &Tensor) -> Result<i64> {

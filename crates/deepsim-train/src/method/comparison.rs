@@ -1,7 +1,6 @@
 //! The feature terms whose comparators are networks of their own.
 
 use deepsim_experiment::Perception;
-use deepsim_nets::loss::terms::feature_loss;
 use deepsim_nets::loss::{TermKind, Terms};
 use deepsim_nets::{NetError, Reduction};
 use tch::Tensor;
@@ -20,8 +19,9 @@ pub(super) fn in_networks(perception: &Perception, weights: &Terms<f64>) -> bool
 /// A target without features, or of another shape.
 pub(super) fn feature_terms(
     terms: &mut Terms<Tensor>,
-    found: &Terms<Tensor>,
-    targets: &Terms<Tensor>,
+    perception: &Perception,
+    found: &Terms<Vec<Tensor>>,
+    targets: &Terms<Vec<Tensor>>,
     weights: &Terms<f64>,
     reduction: Reduction,
 ) -> Result<()> {
@@ -29,7 +29,8 @@ pub(super) fn feature_terms(
         let found = found
             .get(term)
             .ok_or_else(|| NetError::Spec(format!("no features for the term `{}`", term.key())))?;
-        terms.set(term.clone(), feature_loss(found, target, reduction)?);
+        let distance = perception.distance(term, found, target, reduction)?;
+        terms.set(term.clone(), distance);
     }
     Ok(())
 }

@@ -156,8 +156,11 @@ pub(super) fn methods(group: &[&Entry]) -> Plan {
                 Some(Missing::MahendranVedaldi(layer.clone())),
             ),
         ] {
-            let fits =
-                |e: &&&Entry| e.method() == method && e.loss() != Some(Loss::FeatureAdversarial);
+            // The paper's terms: other distances of pixels are other losses.
+            let fits = |e: &&&Entry| {
+                let paper_s = method == "mv" || inverts(&e.experiment);
+                e.method() == method && paper_s && e.loss() != Some(Loss::FeatureAdversarial)
+            };
             match best(here.iter().filter(fits).copied()) {
                 Some(entry) => plan.panels.push(Panel {
                     heading: heading.take(),

@@ -20,7 +20,7 @@ pub(super) struct Features {
     pub(super) inverted: Tensor,
     /// Their features in comparators that are networks of their own, by feature term. The discriminator, where it is a
     /// comparator, is asked when it has been updated.
-    pub(super) targets: Terms<Tensor>,
+    pub(super) targets: Terms<Vec<Tensor>>,
 }
 
 /// The features of a micro-batch's images. The codes of an encoder that learns are those of the draws.

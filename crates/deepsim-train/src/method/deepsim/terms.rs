@@ -1,8 +1,8 @@
 //! What the generator follows: the terms of its loss, and their sum.
 
 use deepsim_nets::Mode;
-use deepsim_nets::loss::terms::{adversarial_loss, feature_loss, image_terms, kl_loss};
-use deepsim_nets::loss::{TermKind, Terms};
+use deepsim_nets::loss::terms::{adversarial_loss, image_terms, kl_loss};
+use deepsim_nets::loss::{TermKind, Terms, feature_distance};
 use tch::{Device, Tensor};
 use tracing::trace_span;
 
@@ -90,8 +90,9 @@ pub(super) fn followed(
         {
             let _phase = trace_span!("feature_term").entered();
             if !features.targets.is_empty() {
-                let found = batch.perception.compare(&images)?;
-                feature_terms(&mut terms, &found, &features.targets, weights, reduction)?;
+                let (perception, targets) = (batch.perception, &features.targets);
+                let found = perception.compare(&images)?;
+                feature_terms(&mut terms, perception, &found, targets, weights, reduction)?;
             }
             in_discriminator(&mut terms, state, batch, &images)?;
         }
@@ -161,7 +162,9 @@ fn in_discriminator(
         let d = discriminator_of(state)?;
         let target = with_grad(false, || Ok(d.features(&batch.x, tap, mode)?))?;
         let found = d.features(generated, tap, mode)?;
-        terms.set(term, feature_loss(&found, &target, plan.reduction)?);
+        let how = batch.perception.distance_of(&term);
+        let distance = feature_distance(how, &found, &target, plan.reduction)?;
+        terms.set(term, distance);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What the decoder makes: reconstructions, and the images that the discriminator is to call generated.
 
-use deepsim_nets::loss::terms::{feature_loss, image_terms, kl_loss};
-use deepsim_nets::loss::{TermKind, Terms};
+use deepsim_nets::loss::terms::{image_terms, kl_loss};
+use deepsim_nets::loss::{TermKind, Terms, feature_distance};
 use deepsim_nets::precision::at_least_fp32;
 use deepsim_nets::{Discriminator, LearnedEncoder, Mode, NetError};
 use tch::Tensor;
@@ -42,7 +42,7 @@ pub(super) fn reconstruct(
             perception.compare(x)?
         };
         let found = perception.compare(&made)?;
-        feature_terms(&mut terms, &found, &targets, w, reduction)?;
+        feature_terms(&mut terms, perception, &found, &targets, w, reduction)?;
     }
     for (term, tap) in perception.discriminator_taps() {
         if !w.counts(&term) {
@@ -55,7 +55,8 @@ pub(super) fn reconstruct(
             features.f_narrow(0, 0, half)?,
             features.f_narrow(0, half, half)?,
         );
-        terms.set(term, feature_loss(&made, &real, reduction)?);
+        let how = perception.distance_of(&term);
+        terms.set(term, feature_distance(how, &made, &real, reduction)?);
     }
     image_terms(&mut terms, w, plan.pixels, &made, x, reduction)?;
     terms.set_some(TermKind::Kl, kl_loss(&posterior, reduction)?);
