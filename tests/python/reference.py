@@ -34,6 +34,7 @@ import db
 import encoders
 import gate
 import losses
+import mae
 import metrics
 import nets
 import oracles
@@ -45,7 +46,7 @@ from precision import lift
 
 CASES = (
     "caffenet videonet alexnet vgg16 efficientnet-lite0 squeezenet generator db-generator discriminator "
-    "losses adam schedule iteration gate error lpips ssim ms-ssim vae vaegan patchgan heads modern inception-fid"
+    "losses adam schedule iteration gate error lpips ssim ms-ssim vae vaegan patchgan heads modern inception-fid mae-decoder"
 ).split() + [*oracles.RUN, *encoders.CASES]
 
 
@@ -497,6 +498,7 @@ RUN = {
     "patchgan": lambda args, draw: adversaries.discriminator_case(args, draw, with_gradients),
     "heads": lambda args, draw: adversaries.head_case(args, draw, with_gradients),
     "modern": lambda args, draw: adversaries.iteration_case(args, draw, generator_weights),
+    "mae-decoder": lambda args, draw: mae.case(args, draw, with_gradients),
     "alexnet": lambda args, draw: feature_net(args, draw, nets.alexnet, nets.ALEXNET_TAPS, nets.ALEXNET_SHAPES),
     "generator": generator,
     "db-generator": db_generator,

@@ -231,6 +231,15 @@ fn sizes_that_no_network_can_have() {
             "--set encoder.tap=relu1 --set generator.width=9",
             &["`generator`", "width", "9"],
         ),
+        (
+            "--set generator.width=1 --set generator.trunk={vit={channels=32,blocks=2,heads=4,mlp=64}}",
+            &[
+                "`generator`",
+                "`vit`",
+                "64 pixels are not 3 whole patches",
+                "192x3x3",
+            ],
+        ),
     ] {
         lab.train(sets).refuses(words);
     }

@@ -20,6 +20,10 @@ const NERVOUS: &str = "--set train.keep_checkpoints=4 --set gate.d_off_below=1.9
                        --set gate.d_on_above=1.99 --set gate.g_off_above=2.02 \
                        --set gate.g_on_below=2.01";
 
+/// A decoder of patches, at a crop of which the features' map of 2×2 makes whole ones.
+const PATCHES: &str = "--set data.crop=48 --set generator.width=1 --set generator.feature_noise=0.5 \
+                       --set generator.trunk={vit={channels=32,blocks=2,heads=4,mlp=64}}";
+
 fn cut_and_continued_equals_uncut(precision: &str, passes: &str) {
     let lab = Lab::new();
     let sets = format!(
@@ -103,6 +107,43 @@ fn cut_and_continued_equals_uncut_with_today_s_adversary() {
         }
         assert!(bits(&cut).1 == bits(&whole).1, "{precision}");
     }
+}
+
+/// A decoder of patches: its positions are in the checkpoint and never change, its last layer weighs the terms, and what is
+/// averaged is too.
+#[test]
+fn cut_and_continued_equals_uncut_with_a_decoder_of_patches() {
+    let lab = Lab::new();
+    for (precision, accumulate) in [("fp32", 2), ("bf16", 1)] {
+        let at = |name: &str| format!("{name}-{precision}");
+        let sets = format!(
+            "{TODAY} {PATCHES} --set train.precision={precision} --set train.accumulate={accumulate} \
+             --set ema.decay=0.9 --set train.checkpoint_every=2"
+        );
+        let train = |out: &str, rest: &str| {
+            lab.train_into(&at(out), &format!("{sets} {rest}")).exits(0);
+        };
+        train("whole", "--steps 4");
+        train("cut", "--steps 2");
+        train("cut", "--steps 4 --resume");
+        let (whole, cut) = (lab.at(&at("whole")), lab.at(&at("cut")));
+        assert_eq!(tensors(&cut, 4), tensors(&whole, 4), "{precision}");
+        assert_eq!(losses(&cut).pop(), losses(&whole).pop(), "{precision}");
+        let weighed = column(&whole, "loss.adv_weight");
+        assert!(weighed.iter().any(|v| v.as_f64().is_some()), "{weighed:?}");
+    }
+    // Another run begins with its weights, and one with another trunk does not.
+    let from = format!("--set generator.weights={}", lab.text("whole-fp32"));
+    lab.train_into("from", &format!("{PATCHES} {from} --steps 1"))
+        .exits(0);
+    // Noise on the features shows from the first step on.
+    let still = PATCHES.replace("feature_noise=0.5", "feature_noise=0.0");
+    lab.train_into("still", &format!("{still} {from} --steps 1"))
+        .exits(0);
+    let image = |out: &str| column(&lab.at(out), "loss.img")[0].as_f64().unwrap();
+    assert!(image("from") != image("still"));
+    lab.train_into("other", &format!("{from} --steps 1"))
+        .refuses(&["generator.weights", "whose generator has the trunk"]);
 }
 
 /// A run may go on with another number of micro-batches. Its losses are the whole batch's but for rounding, and with one

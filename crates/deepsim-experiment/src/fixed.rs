@@ -51,11 +51,12 @@ fn is_drawn(value: Option<&Value>) -> bool {
 
 /// What a key meant while it could be left out, or did not exist yet: a value that an earlier format lacks is this one,
 /// whatever the key's default has become since. A key that is added gets a line here, and no line is ever changed.
-const UNWRITTEN: [(&str, Default); 26] = [
+const UNWRITTEN: [(&str, Default); 27] = [
     ("encoder.normalize", Default::Word("none")),
     ("encoder.width", Default::Number(1.0)),
     ("generator.trunk", Default::Word("deepsim")),
     ("generator.noise", Default::Count(0)),
+    ("generator.feature_noise", Default::Number(0.0)),
     ("discriminator.architecture", Default::Word("deepsim")),
     ("discriminator.width", Default::Number(1.0)),
     ("pixels.distance", Default::Word("squared")),

@@ -122,6 +122,28 @@ pub fn caffe_to_torchvision(caffe: &Tensor) -> Result<Tensor> {
     reversed("a network of torchvision", caffe, scale, shift)
 }
 
+/// torchvision's units (RGB, 0–1, ImageNet mean and deviation) → Caffe units.
+///
+/// # Errors
+/// A tensor that is not `[N,3,H,W]`.
+pub fn torchvision_to_caffe(images: &Tensor) -> Result<Tensor> {
+    let (mut scale, mut shift) = (Channels::from([0.0; 3]), Channels::from([0.0; 3]));
+    // Of blue, green and red, which stand in reversed order in `images`.
+    for (i, mean) in MEAN_BGR.into_iter().enumerate() {
+        let rgb = 2 - i;
+        scale.double[i] = 255.0 * TORCHVISION_STD_64[rgb];
+        shift.double[i] = 255.0 * TORCHVISION_MEAN_64[rgb] - f64::from(mean);
+        scale.single[i] = scale.double[i] as f32;
+        shift.single[i] = shift.double[i] as f32;
+    }
+    reversed(
+        "the conversion from torchvision's units",
+        images,
+        scale,
+        shift,
+    )
+}
+
 /// Caffe units → EfficientNet-Lite's units: RGB as (x − 127)/128.
 ///
 /// # Errors
@@ -246,6 +268,10 @@ mod tests {
             let expected = (v / 255.0 - TORCHVISION_MEAN[i]) / TORCHVISION_STD[i];
             assert!((got[i] - expected).abs() < 1e-5);
         }
+        let there = caffe_to_torchvision(&rgb_to_caffe(&rgb).unwrap()).unwrap();
+        let back = caffe_to_rgb(&torchvision_to_caffe(&there).unwrap()).unwrap();
+        let far = (back - &rgb).abs().max().double_value(&[]);
+        assert!(far < 1e-3, "{far}");
     }
 
     #[test]

@@ -205,6 +205,36 @@ fn transformers_in_bf16_are_near_fp32() {
     }
 }
 
+/// The same of the decoder of patches: tokens and images stay in fp32, and gradients of its weights, taken together, are near.
+#[test]
+fn decoder_of_patches_in_bf16_is_near_fp32() {
+    let input = FeatureShape::Map {
+        channels: 24,
+        size: 4,
+    };
+    let trunk = Trunk::Vit {
+        channels: 64,
+        blocks: 3,
+        heads: 4,
+        mlp: 128,
+    };
+    let g = generator(input, 32, 1.0, trunk);
+    let x = seeded(10, || Tensor::randn([3, 24, 4, 4], FP32));
+    let forward = |x: &Tensor| g.forward(x).unwrap();
+    let run = |precision| {
+        let mut found = run(precision, &x, Some(g.params()), &forward);
+        let weights: Vec<Tensor> = found.drain(2..).map(|t| t.flatten(0, -1)).collect();
+        found.push(Tensor::cat(&weights, 0));
+        found
+    };
+    let (exact, coarse) = (run(Precision::Fp32), run(Precision::Bf16));
+    assert_eq!(coarse[0].kind(), Kind::Float);
+    for (i, bound) in [3e-2, 8e-2, 8e-2].into_iter().enumerate() {
+        let off = error(&coarse[i], &exact[i]);
+        assert!(off > 0.0 && off < bound, "tensor {i}: {off:.1e}");
+    }
+}
+
 /// One test, because the chosen code is the process's.
 #[test]
 fn no_network_loses_more_than_by_libtorch_s_autocast() {

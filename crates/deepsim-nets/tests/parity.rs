@@ -5,6 +5,8 @@
 
 #[allow(dead_code, reason = "the training crate's tests need the rest")]
 mod common;
+#[path = "parity/decoder.rs"]
+mod decoder;
 #[path = "parity/encoders.rs"]
 mod encoders;
 #[path = "parity/feature_nets.rs"]

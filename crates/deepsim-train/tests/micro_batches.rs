@@ -4,8 +4,7 @@
 //! With batch normalisation parts do not add up: they have statistics of their own. Then a part is a fixed share of what the
 //! same images, with the same draws, give as a batch of their own.
 
-// The leave that clippy.toml gives tests ends at their helper functions.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers beside the tests
 
 use std::path::Path;
 use std::time::Duration;
@@ -271,8 +270,9 @@ fn a_generator_s_noise_and_its_diversity_add_up() {
     adds_up("noise", &mut run, &kinds);
 }
 
-const NOISE: [&str; 3] = [
+const NOISE: [&str; 4] = [
     "generator.noise=5",
+    "generator.feature_noise=0.8",
     "diversity.weight=300.0",
     "diversity.limit=1000.0",
 ];

@@ -2,14 +2,17 @@
 //!
 //! Only convolutions and matrix products count, two operations per multiplication with addition,
 //! and only those that an iteration cannot do without: one pass of the frozen network over the
-//! images, no weight gradients of frozen networks, no data gradients that nothing uses.
+//! images, no weight gradients of frozen networks, no data gradients that nothing uses. Of a frozen transformer's attention,
+//! whose products are of two activations, the second gradient is left out: a few percent at usual sizes.
 
 use anyhow::{Context, Result, bail};
 use deepsim_experiment::Experiment;
 use deepsim_experiment::config;
 use deepsim_experiment::source::NetSource;
+use deepsim_nets::layers::decoder::{Decoder, DecoderPart};
 use deepsim_nets::layers::op::Op;
 use deepsim_nets::layers::shape::Extent;
+use deepsim_nets::layers::vit::{Vit, VitPart, VitPool};
 use deepsim_nets::{Code, LatentSpec, NetKind, Tap};
 
 use crate::networks::network;
@@ -162,11 +165,48 @@ fn count(op: &Op, x: Extent, layers: &mut Forward) -> Result<Extent> {
         Op::ConvNorm(_) | Op::MbConv(_) | Op::Bottleneck(_) | Op::BatchNorm { .. } => {
             bail!("the benchmark does not know convolutions with batch normalisation")
         }
-        Op::ConvNext(_) | Op::LayerNorm { .. } | Op::Vit(..) => {
-            bail!("the benchmark does not know networks with layer normalisation")
+        // A depthwise 7×7 convolution, and two layers of four times the channels between.
+        Op::ConvNext(block) => {
+            let each = product(&[49 + 8 * block.channels, block.channels]);
+            layers.push(2.0 * each * product(&[y.height, y.width]));
         }
+        Op::LayerNorm { .. } => {}
+        Op::Vit(vit, part) => layers.push(transformer(vit, part, x, y)),
+        Op::Decoder(decoder, part) => layers.push(patches(&decoder, part, x)),
     }
     Ok(y)
+}
+
+/// Products of a transformer's part, whose input is `x` and whose output is `y`.
+fn transformer(vit: &Vit, part: VitPart, x: Extent, y: Extent) -> f64 {
+    let tokens = vit.leading() + x.height * x.width;
+    let (c, mlp) = (vit.width, vit.mlp);
+    match (part, vit.pool) {
+        (VitPart::Embed, _) => 2.0 * product(&[y.height, y.width, c, 3, vit.patch, vit.patch]),
+        (VitPart::Block(_), _) => block(vit, tokens),
+        // A query, its output and its perceptron; keys and values of all tokens; the query with these.
+        (VitPart::Pool, VitPool::Attention) => {
+            2.0 * product(&[2 * c + 2 * mlp, c]) + 2.0 * product(&[2 * c + 2, tokens, c])
+        }
+        (VitPart::Pool, VitPool::Class | VitPool::NormalisedClass) | (VitPart::Norm, _) => 0.0,
+    }
+}
+
+/// Query, key, value and output, the perceptron, and attention between all tokens.
+fn block(vit: &Vit, tokens: i64) -> f64 {
+    let (c, mlp) = (vit.width, vit.mlp);
+    2.0 * product(&[tokens, c]) * (4.0 * c as f64 + 2.0 * mlp as f64)
+        + 2.0 * product(&[2, tokens, tokens, c])
+}
+
+/// Products of a part of a decoder of patches, from a map `x` of its tokens.
+fn patches(decoder: &Decoder, part: DecoderPart, x: Extent) -> f64 {
+    let (vit, positions) = (&decoder.vit, x.height * x.width);
+    match part {
+        DecoderPart::Embed => 2.0 * product(&[positions, decoder.input, vit.width]),
+        DecoderPart::Block(_) => block(vit, vit.leading() + positions),
+        DecoderPart::Predict => 2.0 * product(&[positions, vit.width, 3, vit.patch, vit.patch]),
+    }
 }
 
 /// All operations of a network that learns, in the order of its weights.
@@ -181,6 +221,8 @@ fn learned(ops: &[Op], mut x: Extent) -> Result<Forward> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use deepsim_nets::{FeatureShape, GeneratorSpec, Trunk};
 
     use super::*;
     use crate::work::Training;
@@ -218,6 +260,44 @@ mod tests {
         assert!((conv - 665.8).abs() < 1.0, "{conv}");
         let fc6 = total(&frozen(net, Tap::Fc6, 227).unwrap()) / 2e6 - conv;
         assert!((fc6 - 37.75).abs() < 0.1, "{fc6}");
+    }
+
+    /// GMACs in the model cards of timm for `vit_base_patch14_dinov2` at 518 pixels and `convnext_tiny` at 224.
+    #[test]
+    fn transformers_and_convnext_count_as_published() {
+        for (net, tap, crop, published) in [
+            (NetKind::Dinov2Base, Tap::Block11, 518, 151.7),
+            (NetKind::ConvNextTiny, Tap::Pooled, 224, 4.5),
+        ] {
+            let found = total(&frozen(net, tap, crop).unwrap()) / 2e9;
+            assert!((found / published - 1.0).abs() < 0.02, "{net}: {found}");
+        }
+    }
+
+    /// A decoder has the published transformer's blocks: RAE's of size B on 256 tokens beside its class token.
+    #[test]
+    fn a_decoder_of_patches_is_counted_by_its_blocks() {
+        let spec = GeneratorSpec {
+            input: FeatureShape::Map {
+                channels: 768,
+                size: 16,
+            },
+            crop: 224,
+            width: 1.0,
+            trunk: Trunk::Vit {
+                channels: 768,
+                blocks: 12,
+                heads: 12,
+                mlp: 3072,
+            },
+            noise: 0,
+        };
+        let found = learned(&spec.layers().unwrap(), Extent::of(spec.entering())).unwrap();
+        assert_eq!(found.len(), 14);
+        let encoder = frozen(NetKind::Dinov2Base, Tap::Block11, 224).unwrap();
+        assert_eq!(found[1..13], encoder[1..13]);
+        assert_eq!(found[0], 2.0 * 256.0 * 768.0 * 768.0);
+        assert_eq!(found[13], 2.0 * 256.0 * 768.0 * 588.0);
     }
 
     #[test]

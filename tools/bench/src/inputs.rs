@@ -154,6 +154,7 @@ fn settings(experiment: &Experiment, state: &State) -> Result<Value> {
             | Op::ConvNext(_)
             | Op::LayerNorm { .. }
             | Op::Vit(..)
+            | Op::Decoder(..)
             | Op::GlobalAverage
             | Op::Branches(_)
             | Op::SpectralConv { .. }

@@ -1,5 +1,6 @@
 //! Table 1 of the paper: the generator, layer by layer.
 
+use deepsim_nets::layers::decoder::DecoderPart;
 use deepsim_nets::layers::op::Op;
 use deepsim_nets::layers::shape::Extent;
 use deepsim_nets::{FeatureShape, GeneratorSpec, NetError, Trunk};
@@ -13,7 +14,7 @@ use crate::show::format::{self, Format, columns};
 pub struct Row {
     /// Prefix of the tensors' names.
     pub name: String,
-    /// `fc`, `conv` or `uconv` (as the paper writes), or `reshape`.
+    /// `fc`, `conv` or `uconv` (as the paper writes), or `reshape`; of a decoder of patches `embed`, `block` or `predict`.
     pub r#type: &'static str,
     /// Side of the map that goes in; null for vectors.
     pub in_size: Option<i64>,
@@ -58,6 +59,7 @@ pub fn rows(spec: &GeneratorSpec) -> Result<Vec<Row>> {
             Op::Conv { input, kernel, .. } => ("conv", input, Some(kernel), "1"),
             Op::Keep { input, .. } => ("conv", input, Some(3), "1"),
             Op::Double { input, kernel, .. } => ("uconv", input, Some(kernel), "↑2"),
+            Op::Decoder(_, part) => (kind(part), x.channels, None, ""),
             // What follows a layer is no row of its own; batch normalisation counts as the layer's.
             _ => {
                 if let Some(row) = out.last_mut() {
@@ -84,7 +86,10 @@ pub fn rows(spec: &GeneratorSpec) -> Result<Vec<Row>> {
             });
         }
         out.push(Row {
-            name: op.key().unwrap_or_default().to_owned(),
+            name: match op {
+                Op::Decoder(_, part) => part.name(),
+                _ => op.key().unwrap_or_default().to_owned(),
+            },
             r#type,
             in_size: side(from),
             out_size: side(y),
@@ -97,6 +102,14 @@ pub fn rows(spec: &GeneratorSpec) -> Result<Vec<Row>> {
         x = y;
     }
     Ok(out)
+}
+
+fn kind(part: DecoderPart) -> &'static str {
+    match part {
+        DecoderPart::Embed => "embed",
+        DecoderPart::Block(_) => "block",
+        DecoderPart::Predict => "predict",
+    }
 }
 
 /// The table in a format.
@@ -143,7 +156,7 @@ fn text(rows: &[Row], spec: &GeneratorSpec) -> String {
     let total: i64 = rows.iter().map(|r| r.parameters).sum();
     let crop = spec.crop;
     let images = match spec.trunk {
-        Trunk::VaeGan => format!("images of {crop}x{crop}"),
+        Trunk::VaeGan | Trunk::Vit { .. } => format!("images of {crop}x{crop}"),
         Trunk::DeePSiM | Trunk::Db { .. } => {
             format!("the last map is cropped at its centre to {crop}x{crop}")
         }
@@ -210,5 +223,43 @@ mod tests {
         );
         assert_eq!(rows[0].parameters, 128 * 16384 + 2 * 16384);
         assert_eq!(rows[5].parameters, 25 * 32 * 3 + 3);
+    }
+
+    #[test]
+    fn decoder_of_patches_has_a_row_for_each_part() {
+        let input = FeatureShape::Map {
+            channels: 768,
+            size: 16,
+        };
+        let trunk = Trunk::Vit {
+            channels: 1152,
+            blocks: 28,
+            heads: 16,
+            mlp: 4096,
+        };
+        let rows = rows(&GeneratorSpec {
+            input,
+            crop: 224,
+            trunk,
+            ..paper_spec()
+        })
+        .unwrap();
+        assert_eq!(rows.len(), 30);
+        let ends = [&rows[0], &rows[29]].map(|r| (r.name.as_str(), r.in_size, r.out_size));
+        assert_eq!(
+            ends,
+            [
+                ("decoder_embed", Some(16), Some(16)),
+                ("decoder_pred", Some(16), Some(224))
+            ]
+        );
+        assert_eq!(rows[28].name, "decoder_layers.27");
+        // Positions do not learn; four square matrices, two of the perceptron, biases, two normalisations.
+        assert_eq!(rows[0].parameters, (768 + 1) * 1152 + 1152);
+        assert_eq!(
+            rows[1].parameters,
+            4 * 1153 * 1152 + 2 * 1152 * 4096 + 4096 + 1152 + 4 * 1152
+        );
+        assert_eq!(rows[29].parameters, 2 * 1152 + 1153 * 3 * 14 * 14);
     }
 }

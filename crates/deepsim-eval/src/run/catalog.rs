@@ -9,7 +9,7 @@ use deepsim_experiment::run_dir::{self, find_runs};
 use deepsim_experiment::source::Source;
 use deepsim_experiment::{Checkpoint, Consent, Experiment, suggest};
 use deepsim_nets::loss::TermKind;
-use deepsim_nets::{NetKind, Tap};
+use deepsim_nets::{NetKind, Tap, Trunk};
 
 use crate::analysis::mv;
 use crate::error::{EvalError, Result};
@@ -71,7 +71,7 @@ impl Loss {
         match self {
             Loss::Full | Loss::FeatureAdversarial if inverts_features(experiment) => "deepsim",
             _ if !inverts(experiment) => "other",
-            Loss::Image if !experiment.generator.trunk.is_deepsim() => "db",
+            Loss::Image if matches!(experiment.generator.trunk, Trunk::Db { .. }) => "db",
             Loss::Image => "image-loss",
             _ => "other",
         }

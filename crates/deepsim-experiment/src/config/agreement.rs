@@ -3,7 +3,7 @@
 use deepsim_nets::Code;
 use deepsim_nets::loss::TermKind;
 
-use super::check::{Checked, complain};
+use super::check::{Checked, at_least_zero, complain};
 use super::discriminator::{Discriminator, DiscriminatorKind};
 use super::file::Config;
 use super::gate::Gate;
@@ -220,11 +220,17 @@ fn begins_with(config: &Config) -> Checked {
     Ok(())
 }
 
-/// What noise and its diversity ask of the rest.
+/// What noise beside and in the features, and diversity, ask of the rest.
 fn noise(config: &Config) -> Checked {
     if config.generator.noise != 0 && config.latent.is_some() {
         let reason = "must be 0 with [latent]: codes have noise of their own";
         return complain("generator.noise", reason);
+    }
+    let feature_noise = config.generator.feature_noise;
+    at_least_zero(&[("generator.feature_noise", feature_noise)])?;
+    if feature_noise > 0.0 && config.vaegan.is_some() {
+        let reason = "must be 0 with [vaegan], whose iteration adds none to its codes";
+        return complain("generator.feature_noise", reason);
     }
     if config.diversity.is_some() && config.generator.noise == 0 {
         let reason =

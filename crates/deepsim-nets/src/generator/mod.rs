@@ -131,6 +131,10 @@ impl Generator {
                 let unit = layer::forward(&self.layers, &x, Pass::with_libtorch_fc(mode))?;
                 images::unit_to_caffe(&unit)
             }
+            Trunk::Vit { .. } => {
+                let made = layer::forward(&self.layers, &x, Pass::of(mode))?;
+                images::torchvision_to_caffe(&made)
+            }
             Trunk::DeePSiM | Trunk::Db { .. } => layer::forward(&self.layers, &x, Pass::of(mode)),
         }
     }

@@ -7,7 +7,7 @@ use crate::error::{NetError, Result};
 use crate::layers::op::Op;
 use crate::layers::shape::{FeatureShape, MAX_CROP, MAX_FEATURES};
 use crate::layers::trained::{self, Initial};
-use crate::zoo::{deepsim, vaegan};
+use crate::zoo::{deepsim, mae, vaegan};
 
 /// Slope of the leaky ReLUs in the paper's generators.
 pub const SLOPE: f64 = 0.3;
@@ -60,6 +60,19 @@ pub enum Trunk {
     /// normalisation, and a last one that ends in a hyperbolic tangent. It takes codes.
     #[serde(rename = "larsen")]
     VaeGan,
+    /// That of representation autoencoders (Zheng et al. 2025): the decoder of a masked autoencoder, a vision transformer that
+    /// makes one patch of the image of each position of a map of features. The side of the map divides the crop. `width`
+    /// multiplies `channels` and `mlp`. RAE's sizes: 768, 12, 12, 3072 (B); 1024, 24, 16, 4096 (L); 1152, 28, 16, 4096 (XL).
+    Vit {
+        /// Channels of a token.
+        channels: i64,
+        /// Blocks.
+        blocks: i64,
+        /// Heads of attention; they divide `channels`.
+        heads: i64,
+        /// Channels inside a block's perceptron.
+        mlp: i64,
+    },
 }
 
 impl Trunk {
@@ -110,6 +123,29 @@ impl GeneratorSpec {
         }
     }
 
+    /// Whether crop, noise, width and features are those that a generator is made for.
+    fn in_range(&self) -> Result<()> {
+        if !(8..=MAX_CROP).contains(&self.crop) {
+            return Err(NetError::Spec(format!(
+                "a generator makes crops of 8 to {MAX_CROP} pixels, not {}",
+                self.crop
+            )));
+        }
+        if !(0..=MAX_NOISE).contains(&self.noise) {
+            return Err(NetError::Spec(format!(
+                "a generator takes 0 to {MAX_NOISE} random numbers, not {}",
+                self.noise
+            )));
+        }
+        if !(self.width > 0.0 && self.width <= 4.0) {
+            return Err(NetError::Spec(format!(
+                "generator width must be above 0 and at most 4, not {}",
+                self.width
+            )));
+        }
+        self.bounded()
+    }
+
     /// Names and shapes of its weights, running statistics among them, without building it.
     ///
     /// # Errors
@@ -132,6 +168,24 @@ impl GeneratorSpec {
     /// [`NetError::Spec`] for sizes that no generator can be built for.
     pub fn layers(&self) -> Result<Vec<Op>> {
         let trunk = match (self.trunk, self.input) {
+            (
+                Trunk::Vit {
+                    channels,
+                    blocks,
+                    heads,
+                    mlp,
+                },
+                _,
+            ) => {
+                self.in_range()?;
+                let sizes = mae::Sizes {
+                    channels,
+                    blocks,
+                    heads,
+                    mlp,
+                };
+                return mae::decoder(self.entering(), self.crop, self.width, sizes);
+            }
             (Trunk::VaeGan, _) if self.noise != 0 => {
                 return Err(NetError::Spec(
                     "the trunk `larsen` takes no noise beside its codes".into(),
@@ -157,31 +211,13 @@ impl GeneratorSpec {
                 keeps: false,
             },
         };
-        if !(8..=MAX_CROP).contains(&self.crop) {
-            return Err(NetError::Spec(format!(
-                "a generator makes crops of 8 to {MAX_CROP} pixels, not {}",
-                self.crop
-            )));
-        }
-        if !(0..=MAX_NOISE).contains(&self.noise) {
-            return Err(NetError::Spec(format!(
-                "a generator takes 0 to {MAX_NOISE} random numbers, not {}",
-                self.noise
-            )));
-        }
-        if !(self.width > 0.0 && self.width <= 4.0) {
-            return Err(NetError::Spec(format!(
-                "generator width must be above 0 and at most 4, not {}",
-                self.width
-            )));
-        }
+        self.in_range()?;
         let deepsim::Trunk { kernel, slope, .. } = trunk;
         if !(matches!(kernel, 4 | 5) && (0.0..1.0).contains(&slope)) {
             return Err(NetError::Spec(format!(
                 "the trunk `db` takes a kernel of 4 or 5 and a slope from 0 to below 1, not {kernel} and {slope}"
             )));
         }
-        self.bounded()?;
         deepsim::generator(self.input, self.noise, self.crop, self.width, trunk)
     }
 
@@ -189,6 +225,7 @@ impl GeneratorSpec {
     pub(super) fn initial(&self, op: &Op) -> Initial {
         match self.trunk {
             Trunk::VaeGan => vaegan::initial(op),
+            Trunk::Vit { .. } => mae::initial(),
             Trunk::DeePSiM => deepsim::generator_initial(op, false),
             Trunk::Db { .. } => deepsim::generator_initial(op, true),
         }

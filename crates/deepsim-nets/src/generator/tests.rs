@@ -14,6 +14,14 @@ fn spec(input: FeatureShape, crop: i64) -> GeneratorSpec {
     }
 }
 
+/// A small decoder of patches.
+const VIT: Trunk = Trunk::Vit {
+    channels: 32,
+    blocks: 2,
+    heads: 4,
+    mlp: 64,
+};
+
 fn millions(spec: &GeneratorSpec) -> f64 {
     let shapes = spec.shapes().unwrap();
     let n: i64 = shapes
@@ -162,6 +170,7 @@ fn shapes_are_known_without_building() {
         (map(6), Trunk::DeePSiM, 0),
         (map(13), db, 2),
         (FeatureShape::Vector(12), Trunk::VaeGan, 0),
+        (map(4), VIT, 3),
     ];
     for (input, trunk, noise) in cases {
         let spec = GeneratorSpec {
@@ -194,7 +203,7 @@ fn impossible_features_are_refused_before_anything_is_calculated_with_them() {
         map(1 << 20, 8),
         map(i64::MAX, 0),
     ] {
-        for trunk in [Trunk::DeePSiM, Trunk::VaeGan] {
+        for trunk in [Trunk::DeePSiM, Trunk::VaeGan, VIT] {
             let spec = GeneratorSpec {
                 trunk,
                 noise: i64::from(trunk.is_deepsim()),
@@ -218,4 +227,62 @@ fn vaegan_decoder_takes_no_noise() {
     let made = |noise| g.forward_in(Mode::Evaluation, &x, noise);
     assert_eq!(made(None).unwrap().size(), [2, 3, 32, 32]);
     assert!(made(Some(&x)).is_err());
+}
+
+#[test]
+fn decoder_of_patches_makes_images_and_all_but_its_positions_learn() {
+    let input = FeatureShape::Map {
+        channels: 5,
+        size: 4,
+    };
+    let spec = GeneratorSpec {
+        trunk: VIT,
+        noise: 2,
+        ..spec(input, 32)
+    };
+    let g = Generator::new(spec, 1, Device::Cpu).unwrap();
+    let x = Tensor::ones([3, 5, 4, 4], (tch::Kind::Float, Device::Cpu));
+    let noise = g.draw_noise(3, Device::Cpu).unwrap().unwrap();
+    let images = g.forward_in(Mode::Training, &x, Some(&noise)).unwrap();
+    assert_eq!(images.size(), [3, 3, 32, 32]);
+    assert_ne!(images, g.forward(&x).unwrap());
+    for p in g.params().iter() {
+        assert_eq!(p.trains, p.name != "decoder_pos_embed", "{}", p.name);
+        let matrix = p.tensor.dim() == 2;
+        assert_eq!(p.decays, matrix, "{}", p.name);
+    }
+    // By whose gradients terms are weighed against each other.
+    let trained = g.params().trained();
+    let last = trained.iter().rfind(|p| p.tensor.dim() > 1).unwrap();
+    assert_eq!(last.name, "decoder_pred.weight");
+}
+
+#[test]
+fn decoder_of_patches_refuses_what_it_cannot_be_made_for() {
+    let map = |size| FeatureShape::Map { channels: 5, size };
+    let vit = |blocks, heads, mlp| Trunk::Vit {
+        channels: 32,
+        blocks,
+        heads,
+        mlp,
+    };
+    for (input, trunk, width, words) in [
+        (FeatureShape::Vector(12), VIT, 1.0, "takes maps"),
+        (map(3), VIT, 1.0, "32 pixels are not 3 whole patches"),
+        (map(64), VIT, 1.0, "32 pixels are not 64 whole patches"),
+        (map(4), vit(0, 4, 64), 1.0, "1 to 64 blocks"),
+        (map(4), vit(i64::MAX, 4, 64), 1.0, "1 to 64 blocks"),
+        (map(4), vit(2, 5, 64), 1.0, "divides the 32 channels"),
+        (map(4), vit(2, 0, 64), 1.0, "divides the 32 channels"),
+        (map(4), vit(2, 4, i64::MAX), 1.0, "`mlp` of 1 to"),
+        (map(4), VIT, f64::NAN, "width"),
+    ] {
+        let spec = GeneratorSpec {
+            trunk,
+            width,
+            ..spec(input, 32)
+        };
+        let error = spec.validate().unwrap_err().to_string();
+        assert!(error.contains(words), "no {words} in {error}");
+    }
 }

@@ -43,6 +43,19 @@ pub fn normal(name: &str, shape: &[i64], deviation: f64, seed: u64) -> Result<Te
     Ok(t.f_mul_scalar(deviation)?)
 }
 
+/// Draws uniformly from −`bound` to `bound` for the tensor `name`; the same for a seed and name whatever else was drawn
+/// before.
+///
+/// # Errors
+/// What libtorch refuses (out of memory).
+pub(crate) fn uniform(name: &str, shape: &[i64], bound: f64, seed: u64) -> Result<Tensor> {
+    let options = (Kind::Float, Device::Cpu);
+    let t = seeded(derive_seed(seed, name, 0), || {
+        Tensor::f_rand(shape, options)
+    })?;
+    Ok(t.f_mul_scalar(2.0 * bound)?.f_add_scalar(-bound)?)
+}
+
 /// Zeros of a shape.
 ///
 /// # Errors

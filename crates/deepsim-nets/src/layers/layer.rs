@@ -220,7 +220,7 @@ impl Layer {
             Op::ConvNorm(_) | Op::MbConv(_) | Op::Bottleneck(_) => {
                 Weights::Folded(folded::fold(op.parts(), &get, device)?)
             }
-            Op::ConvNext(_) | Op::LayerNorm { .. } | Op::Vit(..) => Weights::Listed(
+            Op::ConvNext(_) | Op::LayerNorm { .. } | Op::Vit(..) | Op::Decoder(..) => Weights::Listed(
                 op.tensors()
                     .iter()
                     .map(|(name, shape)| stored(&get(name, shape)?, device))
@@ -347,6 +347,9 @@ impl Layer {
             }
             (Op::Vit(vit, part), Weights::Listed(tensors)) => {
                 transformer::forward(vit, part, tensors, x)?
+            }
+            (Op::Decoder(decoder, part), Weights::Listed(tensors)) => {
+                transformer::decode(&decoder, part, tensors, x)?
             }
             // fp32 whatever the map's precision, so that a mean of hundreds of values is not
             // rounded to bf16.

@@ -3,6 +3,8 @@
 pub mod batch_norm;
 pub mod blocks;
 pub(crate) mod convolution;
+pub mod decoder;
+mod decoder_init;
 pub(crate) mod folded;
 pub(crate) mod geometry;
 pub mod init;

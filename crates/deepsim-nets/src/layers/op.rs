@@ -4,6 +4,7 @@
 use super::blocks::{
     After, Bottleneck, ConvNext, ConvNorm, MbConv, Padding, Part, TENSORFLOW_EPSILON,
 };
+use super::decoder::{Decoder, DecoderPart, POSITIONS};
 use super::shape::Extent;
 use super::tap::Tap;
 use super::vit::{Vit, VitPart};
@@ -175,6 +176,8 @@ pub enum Op {
     /// A part of a vision transformer. From `Embed` on, what passes is tokens `[N,T,C]`; as an extent it is the map of
     /// the patches' tokens.
     Vit(&'static Vit, VitPart),
+    /// A part of a decoder of patches. Between `Embed` and `Predict`, what passes is tokens, as with [`Op::Vit`].
+    Decoder(Decoder, DecoderPart),
     /// Mean over all positions: a map becomes a vector.
     GlobalAverage,
     /// Branches that all take the operation's input; their outputs, maps of one size, are concatenated along
@@ -192,9 +195,10 @@ pub(crate) struct Affine {
     pub bias: Option<i64>,
 }
 
-/// Whether a tensor of this name can learn: running statistics and the vectors of power iterations cannot.
+/// Whether a tensor of this name can learn: running statistics, the vectors of power iterations and the positions of decoders
+/// cannot.
 pub(crate) fn learns(name: &str) -> bool {
-    !(name.contains(".running_") || iterates(name))
+    !(name.contains(".running_") || iterates(name) || name.ends_with(POSITIONS))
 }
 
 /// Whether a tensor of this name is a vector of a power iteration.
@@ -315,6 +319,7 @@ impl Op {
                 .map(|part| (format!("{key}.{part}"), vec![channels]))
                 .into(),
             Op::Vit(vit, part) => vit.tensors(part),
+            Op::Decoder(decoder, part) => decoder.tensors(part),
             // The others of these were asked above.
             Op::Conv { .. }
             | Op::Double { .. }
@@ -352,6 +357,8 @@ impl Op {
             Op::MbConv(block) => block.output,
             Op::Bottleneck(block) => block.output(),
             Op::Vit(vit, _) => vit.width,
+            Op::Decoder(_, DecoderPart::Predict) => 3,
+            Op::Decoder(decoder, _) => decoder.vit.width,
             Op::Branches(branches) => {
                 let end = |branch: &&[Op]| branch.iter().fold(input, |c, op| op.channels(c));
                 branches.iter().map(end).sum()
@@ -440,6 +447,14 @@ impl Op {
                 let [rows, columns] = vit.patches(height, width)?;
                 Some(map(vit.width, rows, columns))
             }
+            Op::Decoder(decoder, DecoderPart::Embed) => {
+                let fits = [height, width] == [decoder.vit.grid; 2];
+                fits.then(|| map(decoder.vit.width, height, width))
+            }
+            Op::Decoder(decoder, DecoderPart::Predict) => {
+                let patch = decoder.vit.patch;
+                Some(map(3, patch * height, patch * width))
+            }
             Op::Vit(vit, VitPart::Pool) => Some(Extent {
                 flat: true,
                 ..map(vit.width, 1, 1)
@@ -467,6 +482,7 @@ impl Op {
             | Op::ConvNext(_)
             | Op::LayerNorm { .. }
             | Op::Vit(_, VitPart::Block(_) | VitPart::Norm)
+            | Op::Decoder(_, DecoderPart::Block(_))
             | Op::Lrn => Some(input),
         }
     }

@@ -2,6 +2,7 @@
 
 use tch::Device;
 
+use super::decoder_init;
 use super::init::untrained;
 use super::layer::Layer;
 use super::op::{Op, learns};
@@ -19,7 +20,7 @@ pub(crate) struct Initial {
     pub decays: Decays,
 }
 
-/// What weight decay applies to. It never applies to batch normalisation.
+/// What weight decay applies to. It never applies to normalisations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decays {
     Nothing,
@@ -45,7 +46,12 @@ pub(crate) fn build(
     for op in ops {
         let affine = op.affine().is_some() || matches!(op, Op::SpectralConv { .. });
         let tensors = op.tensors();
-        if !(affine || matches!(op, Op::BatchNorm { .. }) || tensors.is_empty()) {
+        let decoder = match op {
+            Op::Decoder(decoder, _) => Some(decoder),
+            _ => None,
+        };
+        let learnt = affine || decoder.is_some() || matches!(op, Op::BatchNorm { .. });
+        if !(learnt || tensors.is_empty()) {
             return Err(NetError::Spec(format!("no network that learns has {op:?}")));
         }
         let Initial {
@@ -53,8 +59,13 @@ pub(crate) fn build(
             bias_learns,
             decays,
         } = initial(op);
-        let draw =
-            |name: &str, shape: &[i64]| untrained(&format!("{net}.{name}"), shape, deviation, seed);
+        let draw = |name: &str, shape: &[i64]| {
+            let name = format!("{net}.{name}");
+            match decoder {
+                Some(decoder) => decoder_init::initial(decoder, &name, shape, seed),
+                None => untrained(&name, shape, deviation, seed),
+            }
+        };
         let layer = Layer::new(*op, channels, &draw, device)?;
         channels = op.channels(channels);
         let names = tensors.into_iter().map(|(name, _)| name);
@@ -62,7 +73,10 @@ pub(crate) fn build(
             let (trains, decays) = match (affine && learns(&name), is_weight(&name)) {
                 (true, true) => (true, decays != Decays::Nothing),
                 (true, false) => (bias_learns, decays == Decays::WeightAndBias),
-                (false, _) => (learns(&name), false),
+                (false, _) => {
+                    let matrix = decoder.is_some() && tensor.dim() == 2;
+                    (learns(&name), matrix && decays != Decays::Nothing)
+                }
             };
             params.push(Param {
                 tensor: tensor.f_set_requires_grad(trains)?,

@@ -1,8 +1,10 @@
 //! How a vision transformer's parts are computed: by libtorch's operations alone, so that whoever differentiates
 //! gradients once more can. Tokens stay in fp32 at least; products are in the precision that is chosen.
 
+use deepsim_aten::{AutocastGuard, Precision};
 use tch::Tensor;
 
+use super::decoder::{Decoder, DecoderPart};
 use super::norm::layer_norm;
 use super::vit::{Activation, Vit, VitPart, VitPool};
 use crate::error::{NetError, Result};
@@ -42,6 +44,47 @@ pub(crate) fn forward(vit: &Vit, part: VitPart, tensors: &[Tensor], x: &Tensor) 
             VitPool::Attention => attention_pool(vit, w, x),
         },
     }
+}
+
+/// A part's output of a decoder: for maps `[N,C,H,W]` or tokens `[N,1+T,width]`, tokens or images `[N,3,H·patch,W·patch]`, red,
+/// green, blue.
+///
+/// # Errors
+/// What libtorch refuses.
+pub(crate) fn decode(
+    decoder: &Decoder,
+    part: DecoderPart,
+    tensors: &[Tensor],
+    x: &Tensor,
+) -> Result<Tensor> {
+    let mut weights = Weights(tensors.iter());
+    let w = &mut weights;
+    let vit = &decoder.vit;
+    match part {
+        DecoderPart::Embed => {
+            let tokens = x.f_flatten(2, 3)?.f_transpose(1, 2)?;
+            let tokens = widened(&linear(&tokens, w.affine()?)?)?;
+            let class = w.tensor()?.f_expand([x.size()[0], 1, vit.width], false)?;
+            Ok(Tensor::f_cat(&[class, tokens], 1)?.f_add(w.tensor()?)?)
+        }
+        DecoderPart::Block(_) => block(vit, w, x),
+        DecoderPart::Predict => {
+            // An image's grey levels need more than bf16's eight bits.
+            let _exact = AutocastGuard::new(x.device(), Precision::Fp32)?;
+            let patches = x.f_narrow(1, 1, vit.grid * vit.grid)?;
+            let patches = linear(&normalised(vit, w, &patches)?, w.affine()?)?;
+            images(vit, &patches)
+        }
+    }
+}
+
+/// Patches `[N,grid²,patch·patch·3]`, each row by row and its three channels together, put where they belong.
+fn images(vit: &Vit, patches: &Tensor) -> Result<Tensor> {
+    let (grid, patch) = (vit.grid, vit.patch);
+    let side = grid * patch;
+    let pixels = patches.f_reshape([-1, grid, grid, patch, patch, 3])?;
+    let pixels = pixels.f_permute([0, 5, 1, 3, 2, 4])?;
+    Ok(pixels.f_reshape([-1, 3, side, side])?)
 }
 
 fn normalised(vit: &Vit, w: &mut Weights<'_>, x: &Tensor) -> Result<Tensor> {

@@ -10,6 +10,8 @@ pub enum VitNames {
     Clip,
     /// The image tower of SigLIP.
     Siglip,
+    /// The decoder of a masked autoencoder, which takes no images: [`super::decoder`].
+    Mae,
 }
 
 /// What follows the first layer of a block's perceptron.
@@ -83,7 +85,7 @@ pub enum VitPart {
 }
 
 /// Names and shapes of tensors.
-type Shapes = Vec<(String, Vec<i64>)>;
+pub(crate) type Shapes = Vec<(String, Vec<i64>)>;
 
 impl Vit {
     /// Tokens in front of those of patches.
@@ -92,7 +94,7 @@ impl Vit {
     }
 
     /// Positions, the class token's among them.
-    fn positions(&self) -> i64 {
+    pub(super) fn positions(&self) -> i64 {
         i64::from(self.class_token) + self.grid * self.grid
     }
 
@@ -136,6 +138,7 @@ impl Vit {
                     vec![self.positions(), c],
                 ),
             ),
+            VitNames::Mae => return Shapes::new(),
         };
         let mut out = vec![(format!("{patches}.weight"), vec![c, 3, p, p])];
         if self.patch_bias {
@@ -159,7 +162,7 @@ impl Vit {
     /// Norm, query, key, value, output, scale; norm, two layers of the perceptron, scale.
     fn block(&self, at: usize) -> Shapes {
         let c = self.width;
-        let (key, norms, attention) = match self.names {
+        let (key, norms, attention, perceptron) = match self.names {
             VitNames::Dinov2 => (
                 format!("encoder.layer.{at}"),
                 ["norm1", "norm2"],
@@ -169,6 +172,18 @@ impl Vit {
                     "attention.attention.value",
                     "attention.output.dense",
                 ],
+                ["mlp.fc1", "mlp.fc2"],
+            ),
+            VitNames::Mae => (
+                format!("decoder_layers.{at}"),
+                ["layernorm_before", "layernorm_after"],
+                [
+                    "attention.attention.query",
+                    "attention.attention.key",
+                    "attention.attention.value",
+                    "attention.output.dense",
+                ],
+                ["intermediate.dense", "output.dense"],
             ),
             VitNames::Clip | VitNames::Siglip => (
                 format!("vision_model.encoder.layers.{at}"),
@@ -179,6 +194,7 @@ impl Vit {
                     "self_attn.v_proj",
                     "self_attn.out_proj",
                 ],
+                ["mlp.fc1", "mlp.fc2"],
             ),
         };
         let scale = |n: i64| {
@@ -191,8 +207,8 @@ impl Vit {
         }
         out.extend(scale(1));
         out.extend(affine(&format!("{key}.{}", norms[1]), &[c]));
-        out.extend(affine(&format!("{key}.mlp.fc1"), &[self.mlp, c]));
-        out.extend(affine(&format!("{key}.mlp.fc2"), &[c, self.mlp]));
+        out.extend(affine(&format!("{key}.{}", perceptron[0]), &[self.mlp, c]));
+        out.extend(affine(&format!("{key}.{}", perceptron[1]), &[c, self.mlp]));
         out.extend(scale(2));
         out
     }
@@ -201,6 +217,7 @@ impl Vit {
         let key = match self.names {
             VitNames::Dinov2 => "layernorm",
             VitNames::Clip | VitNames::Siglip => "vision_model.post_layernorm",
+            VitNames::Mae => "decoder_norm",
         };
         affine(key, &[self.width])
     }
@@ -223,7 +240,7 @@ impl Vit {
 }
 
 /// `KEY.weight` of a shape and `KEY.bias`, which has its first size.
-fn affine(key: &str, shape: &[i64]) -> Shapes {
+pub(super) fn affine(key: &str, shape: &[i64]) -> Shapes {
     vec![
         (format!("{key}.weight"), shape.to_vec()),
         (format!("{key}.bias"), shape[..1].to_vec()),

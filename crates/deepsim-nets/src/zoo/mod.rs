@@ -10,6 +10,7 @@ pub(crate) mod deepsim;
 mod dinov2;
 mod efficientnet;
 mod inception;
+pub(crate) mod mae;
 mod net;
 pub(crate) mod patchgan;
 mod resnet50;

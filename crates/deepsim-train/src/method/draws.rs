@@ -35,6 +35,8 @@ pub struct Draws {
     pub updated: Vec<Tensor>,
     /// How the images of these three passes are augmented, in their order.
     pub augmented: [AugmentDraws; 3],
+    /// What is added to the features in front of the generator, of their shape.
+    pub disturbed: Option<Tensor>,
     /// Sets of images that the pass of `on_real` takes.
     sets: i64,
 }
@@ -77,6 +79,7 @@ impl Draws {
                 DiscriminatorPasses::One => Vec::new(),
             },
             augmented: augmented(state, plan, images, device)?,
+            disturbed: disturbed(state, plan, images, device)?,
             sets: 1,
         })
     }
@@ -133,6 +136,7 @@ impl Draws {
             on_generated: all(&self.on_generated)?,
             updated: all(&self.updated)?,
             augmented: [real.map(&part)?, generated.map(&part)?, updated.map(&part)?],
+            disturbed: some(&self.disturbed)?,
             sets: self.sets,
         })
     }
@@ -148,12 +152,14 @@ impl Draws {
             on_generated,
             updated,
             augmented,
+            disturbed,
             sets: _,
         } = self;
         let drawn = [codes, noise, other_noise, prior].into_iter().flatten();
         let masks = [on_real, on_generated, updated].into_iter().flatten();
         let augmented = augmented.iter().flat_map(AugmentDraws::tensors);
-        drawn.chain(masks).chain(augmented).collect()
+        let all = drawn.chain(masks).chain(augmented);
+        all.chain(disturbed.as_ref()).collect()
     }
 }
 
@@ -191,6 +197,25 @@ fn augmented(state: &State, plan: &Plan, images: i64, device: Device) -> Result<
     Ok([draw()?, draw()?, draw()?])
 }
 
+/// Noise for the features, where there is some: N(0, σ²), with σ uniform from 0 to its largest value for each image, as
+/// representation autoencoders have it (`bytetriper/RAE`).
+fn disturbed(state: &State, plan: &Plan, images: i64, device: Device) -> Result<Option<Tensor>> {
+    if plan.feature_noise <= 0.0 {
+        return Ok(None);
+    }
+    let sizes = state.generator.spec().input.sizes();
+    feature_noise(images, &sizes, plan.feature_noise, device).map(Some)
+}
+
+fn feature_noise(images: i64, sizes: &[i64], largest: f64, device: Device) -> Result<Tensor> {
+    let options = (Kind::Float, device);
+    let shape = [&[images][..], sizes].concat();
+    let mut each = vec![images];
+    each.resize(shape.len(), 1);
+    let deviations = Tensor::f_rand(each, options)?.f_mul_scalar(largest)?;
+    Ok(Tensor::f_randn(shape, options)?.f_mul(&deviations)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,5 +241,22 @@ mod tests {
         assert_eq!(values(&part.on_real[0]), [1.0, 2.0, 5.0, 6.0, 9.0, 10.0]);
         assert_eq!(values(&part.on_generated[0]), [1.0, 2.0]);
         assert!(part.noise.is_none());
+    }
+
+    #[test]
+    fn each_image_s_features_have_noise_of_a_deviation_of_their_own() {
+        let draw = || feature_noise(16, &[50, 4, 4], 0.8, Device::Cpu);
+        let noise = seeded(1, draw).unwrap();
+        assert_eq!(noise.size(), [16, 50, 4, 4]);
+        let found = noise
+            .flatten(1, -1)
+            .square()
+            .mean_dim([1i64].as_slice(), false, Kind::Float);
+        let found = Vec::<f32>::try_from(found.sqrt()).unwrap();
+        let (least, most) = (
+            found.iter().copied().fold(1.0, f32::min),
+            found.iter().copied().fold(0.0, f32::max),
+        );
+        assert!(least < 0.3 && (0.5..0.85).contains(&most), "{found:?}");
     }
 }

@@ -29,6 +29,8 @@ pub struct Plan {
     pub passes: config::DiscriminatorPasses,
     /// The iteration of VAE/GAN instead of the paper's.
     pub vaegan: Option<config::VaeGan>,
+    /// Largest deviation of the noise that is added to features in front of the generator; 0 for none.
+    pub feature_noise: f64,
     /// Reward for images of the same features that differ.
     pub diversity: Option<config::Diversity>,
     /// Micro-batches that an iteration's images are split into, where there are no shards.
@@ -57,6 +59,7 @@ impl Plan {
             },
             passes: config.train.discriminator_passes,
             vaegan: config.vaegan,
+            feature_noise: config.generator.feature_noise,
             diversity: config.diversity,
             micro_batches: config.train.accumulate as i64,
             shards: config.train.shards().map(|shards| shards as i64),

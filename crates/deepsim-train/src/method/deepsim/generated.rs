@@ -19,7 +19,7 @@ pub(super) struct Generated {
     pub(super) diversity: Option<Tensor>,
 }
 
-/// Images of the features `inverted` `[len,…]`. With diversity the generator makes a second image of each, of other
+/// Images of the features `inverted` `[len,…]`, disturbed by noise where the plan says so. With diversity the generator makes a second image of each, of other
 /// noise.
 ///
 /// # Errors
@@ -38,6 +38,10 @@ pub(super) fn generate(
     };
     with_grad(state.gate.train_g, || {
         let _autocast = plan.region(device)?;
+        let inverted = &match &draws.disturbed {
+            Some(noise) => inverted.f_add(&noise.f_to_kind(inverted.kind())?)?,
+            None => inverted.shallow_clone(),
+        };
         let make = |features: &Tensor, noise: Option<&Tensor>| {
             state.generator.forward_in(Mode::Training, features, noise)
         };
