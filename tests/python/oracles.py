@@ -282,7 +282,42 @@ def distributions(args, draw):
     return out, {}
 
 
+def identification(args, draw):
+    """Correlations of images and features, grey SSIM and two-way identification, from their definitions in numpy.
+
+    scikit-image's structural_similarity with gaussian_weights, sigma 1.5 and population covariances: a Gaussian filter
+    cut at 3.5 deviations, the mean without a border of five pixels."""
+    from scipy.ndimage import gaussian_filter
+
+    def grey_ssim(a, b):
+        a, b = (np.tensordot([0.2125, 0.7154, 0.0721], x / 255, 1) for x in (a, b))
+        mean = lambda x: gaussian_filter(x, 1.5, truncate=3.5)  # noqa: E731
+        ma, mb = mean(a), mean(b)
+        va, vb, cov = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
+        value = (2 * ma * mb + 0.01**2) * (2 * cov + 0.03**2) / ((ma**2 + mb**2 + 0.01**2) * (va + vb + 0.03**2))
+        return value[5:-5, 5:-5].mean()
+
+    a = draw.images(3, 57)
+    b = (a + draw.normal(tuple(a.shape), 60.0)).clamp(0, 255)
+    out = {"a": a, "b": b}
+    for name, side in (("down", 24), ("up", 80)):
+        out[name] = torch.nn.functional.interpolate(a, size=(side, side), mode="bilinear", antialias=True)
+    x, y = (t.double().numpy() for t in (a, b))
+    out["pixels"] = torch.tensor([np.corrcoef(p.ravel(), q.ravel())[0, 1] for p, q in zip(x, y)])
+    out["ssim"] = torch.tensor([grey_ssim(p, q) for p, q in zip(x, y)])
+    # More values than one part has.
+    real = draw.normal((9, 20000))
+    made = real + draw.normal((9, 20000), 2.0) + 80 * draw.normal((1, 20000))
+    r, m = (t.double().numpy() for t in (real, made))
+    table = np.corrcoef(r, m)[: len(r), len(r) :]
+    won = [sum(table[i, j] < table[j, j] for i in range(len(r)) if i != j) for j in range(len(r))]
+    out |= {"real": real, "made": made, "two-way": torch.tensor(np.mean(won) / (len(r) - 1))}
+    out["distance"] = torch.tensor(np.mean([1 - table[j, j] for j in range(len(r))]))
+    return out, {}
+
+
 RUN = {
+    "identification": identification,
     "dists": dists,
     "lpips-package": lpips,
     "resize": resize,

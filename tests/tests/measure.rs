@@ -85,6 +85,36 @@ fn numbers_have_their_protocol_and_what_is_missing_a_reason() {
     assert!(found.get("kid").is_none());
     assert_eq!(found["protocol"]["a"]["n"], TEST);
     assert_eq!(found["protocol"]["b"]["digest"].as_str().unwrap().len(), 64);
+    // Brain decoding's eight: those without weights say so, and all have a definition.
+    let found = object(&lab, "measure test other --brain");
+    for key in [
+        "alexnet_2",
+        "alexnet_5",
+        "inception",
+        "clip",
+        "efficientnet",
+        "swav",
+    ] {
+        assert!(found[key].is_null(), "{key}");
+        assert!(found["protocol"][key]["reason"].is_string(), "{key}");
+        assert!(found["protocol"][key]["definition"].is_string(), "{key}");
+    }
+    for key in ["pixel_correlation", "grey_ssim"] {
+        assert!(found[key].as_f64().unwrap() < 0.9, "{key}");
+    }
+    photos::folder(&lab.at("many"), TRAIN, TRAIN + MANY);
+    let found = object(&lab, "measure many many --brain --encoder tiny.toml");
+    for key in ["pixel_correlation", "grey_ssim", "encoder_two_way"] {
+        assert!((found[key].as_f64().unwrap() - 1.0).abs() < 1e-6, "{key}");
+    }
+    assert!(
+        found["encoder_correlation_distance"]
+            .as_f64()
+            .unwrap()
+            .abs()
+            < 1e-6
+    );
+    lab.eval("measure test other --brain --unpaired").exits(2);
     let text = lab.eval("measure test test").prints();
     assert!(text.contains("some pairs are equal"), "{text}");
 }

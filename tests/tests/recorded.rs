@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use deepsim_experiment::features_file::FeaturesFile;
+use deepsim_nets::{FeatureNet, NetKind, Tap};
 use deepsim_tests::files::{self, column, losses, tensors};
 use deepsim_tests::lab::{Lab, TEST, TRAIN};
-use deepsim_tests::process::{python, run};
+use deepsim_tests::process::{python, python_file, run};
 use deepsim_tests::ranks::same_bits;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -438,4 +440,117 @@ fn the_discriminator_can_be_the_comparator_of_a_run() {
     .exits(0)
     .says(&["y [1, 128, "]);
     lab.eval("table2 --runs one-whole").exits(0);
+}
+
+/// scipy and h5py write what is read here: values in their places, whichever version the file is of.
+#[test]
+fn folders_of_matlab_s_files_say_the_same() {
+    let lab = lab("");
+    let folder_of = |source: &str, folder: &str| {
+        let mut write = python_file("matfiles.py");
+        run(write.args([lab.text(source), lab.text(folder)])).exits(0);
+    };
+    // Maps whose sides all differ: an exchange of dimensions is another array.
+    let maps: Vec<(String, Tensor)> = (0..5)
+        .map(|n| {
+            let values = Tensor::arange(24, (Kind::Float, Device::Cpu)) + f64::from(n) * 0.25;
+            (format!("map {n}"), values.view([2, 3, 4]))
+        })
+        .collect();
+    Tensor::write_safetensors(&maps, lab.at("maps.safetensors")).unwrap();
+    folder_of("maps.safetensors", "maps");
+    let read = FeaturesFile::read(&lab.at("maps")).unwrap();
+    assert_eq!(read.sizes, [2, 3, 4]);
+    assert_eq!(read.entries.len(), maps.len());
+    for (name, map) in &maps {
+        assert_eq!(&read.entries[name], map, "{name}");
+    }
+    // A training sees the same features, image by image.
+    lab.train_into("one", "--steps 2").exits(0);
+    folder_of("responses.safetensors", "fc7");
+    let set = format!("--set encoder.features={}", lab.text("fc7"));
+    lab.train_into("two", &format!("--steps 2 {set}"))
+        .exits(0)
+        .says(&["recorded:fc7"]);
+    assert_eq!(tensors(&lab.at("one"), 2), tensors(&lab.at("two"), 2));
+    // What is wrong with a file is told by its label; other features are other features.
+    let (first, second) = (lab.at("fc7/00.mat"), lab.at("fc7/01.mat"));
+    let kept = fs::read(&first).unwrap();
+    fs::copy(&second, &first).unwrap();
+    lab.train_into("two", &format!("--steps 3 --resume {set}"))
+        .refuses(&["encoder.weights", "changed"]);
+    fs::write(&first, &kept[..kept.len() - 3]).unwrap();
+    lab.train_into("three", &set)
+        .refuses(&["fc7", "00: ", "damaged"]);
+    fs::remove_file(&first).unwrap();
+    lab.train_into("three", &set)
+        .refuses(&["1 images have no features", "train/00.jpg"]);
+    let above = format!("--set encoder.features={}", lab.text(""));
+    lab.train_into("three", &above)
+        .refuses(&["no .mat files", "fc7", "name one of them"]);
+}
+
+/// From files of features in two layers back to images: targets of images and of their recorded features are the same.
+#[test]
+fn a_generator_s_input_is_optimised_until_layers_match() {
+    let lab = Lab::trained(1);
+    let net = FeatureNet::random(NetKind::AlexNet, Tap::Relu3, 1, Device::Cpu).unwrap();
+    let of_images = "baseline icnn test/12.jpg test/13.png --run run --frame 64 --net alexnet \
+                     --net-weights random:1 --steps 12 --batch 1";
+    let rows = |arguments: &str| -> Vec<(String, f64, f64)> {
+        let rows = lab.rows(arguments);
+        let row = |row: &Value| {
+            let number = |key: &str| row[key].as_f64().unwrap();
+            let label = row["label"].as_str().unwrap().to_owned();
+            (label, number("start"), number("best"))
+        };
+        rows.iter().map(row).collect()
+    };
+    let found = rows(&format!("{of_images} --layers relu1,relu3 --out images"));
+    let labels: Vec<&str> = found.iter().map(|(label, ..)| label.as_str()).collect();
+    assert_eq!(labels, ["12", "13"]);
+    for (label, start, best) in &found {
+        assert!(best < start, "{label}: {start} -> {best}");
+    }
+    assert!(lab.at("images/12.png").is_file() && lab.at("images/13.png").is_file());
+    // Any features of the right shapes, layer by layer, as bdpy has them.
+    for (tap, shape) in [(Tap::Relu1, [64, 15, 15]), (Tap::Relu3, [384, 3, 3])] {
+        let image = |n: u32| {
+            let x = Tensor::full([1, 3, 64, 64], f64::from(n), (Kind::Float, Device::Cpu));
+            let features = net.features(&x, &[tap]).unwrap().remove(0).squeeze_dim(0);
+            assert_eq!(features.size(), shape);
+            (format!("stimulus {n}"), features)
+        };
+        let features: Vec<_> = [10, 40, 90].map(image).into_iter().collect();
+        let file = format!("{tap}.safetensors");
+        Tensor::write_safetensors(&features, lab.at(&file)).unwrap();
+        fs::create_dir_all(lab.at(&format!("features/{tap}/S1"))).unwrap();
+        let folder = lab.text(&format!("features/{tap}/S1/VC"));
+        run(python_file("matfiles.py").args([lab.text(&file), folder])).exits(0);
+    }
+    let of_features = "baseline icnn --run run --net alexnet --net-weights random:1 --steps 12 --features features";
+    let found = rows(&format!(
+        "{of_features} --within S1/VC --out features-out --noise 3"
+    ));
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[0].0, "stimulus 10");
+    assert!(found.iter().all(|(_, start, best)| best < start));
+    // The order of a batch is no matter: noise belongs to the stimulus.
+    let one = rows(&format!(
+        "{of_features} --within S1/VC --out one --noise 3 --batch 1"
+    ));
+    for ((_, start, _), (_, alone, _)) in found.iter().zip(&one) {
+        assert!((start - alone).abs() < 1e-4 * start, "{start} {alone}");
+    }
+    lab.eval(&format!("{of_features} --out x"))
+        .refuses(&["relu1", "no .mat files", "S1"]);
+    lab.eval(&format!("{of_features} --within S1/VC --side 48 --out x"))
+        .refuses(&["relu1", "48 px", "--side"]);
+    fs::rename(
+        lab.at("features/relu3/S1/VC/stimulus 40.mat"),
+        lab.at("features/relu3/S1/VC/other.mat"),
+    )
+    .unwrap();
+    lab.eval(&format!("{of_features} --within S1/VC --out x"))
+        .refuses(&["other labels", "stimulus 40"]);
 }

@@ -2,7 +2,7 @@
 
     python3 tools/fuzz/seeds.py PATH/TO/deepsim-data
 
-Needs what the tests need (PyTorch, Pillow, safetensors: third_party/py). The seeds are committed; this is how
+Needs what the tests need (PyTorch, Pillow, safetensors, scipy, h5py: third_party/py). The seeds are committed; this is how
 they came about. A checkpoint's manifest and the tables of attributes are not made here but kept by hand.
 """
 
@@ -15,8 +15,10 @@ import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+import h5py
 import numpy as np
 import safetensors.torch
+import scipy.io
 import torch
 from PIL import Image
 
@@ -101,6 +103,27 @@ def arrays():
     keep("safetensors", "empty.safetensors", safetensors.torch.save({"none": torch.zeros(0, 3), "scalar": torch.tensor(1.0)}))
 
 
+def matlab():
+    """As scipy writes version 5, and as hdf5storage writes 7.3; and plain HDF5."""
+    feat = rng.standard_normal((1, 2, 3), np.float32)
+    for name, how in [("plain", {}), ("zipped", {"do_compression": True})]:
+        out = io.BytesIO()
+        scipy.io.savemat(out, {"label": "a", "feat": feat}, **how)
+        keep("mat", f"v5-{name}.mat", out.getvalue())
+    for name, how in [("plain", {}), ("chunked", {"chunks": (3, 2, 1), "compression": "gzip", "shuffle": True})]:
+        out = io.BytesIO()
+        with h5py.File(out, "w", userblock_size=512) as file:
+            data = file.create_dataset("feat", data=feat.T, **how)
+            data.attrs["MATLAB_class"] = np.bytes_("single")
+            data.attrs["Python.Shape"] = np.array(feat.shape, np.uint64)
+        text = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
+        keep("mat", f"v73-{name}.mat", text.ljust(512, b"\0") + out.getvalue()[512:])
+    out = io.BytesIO()
+    with h5py.File(out, "w", libver="latest") as file:
+        file["feat"] = feat
+    keep("mat", "hdf5.mat", out.getvalue())
+
+
 def photo(side=12):
     y, x = np.mgrid[0:side, 0:side] / side
     pixels = np.stack([255 * x, 255 * y, 127 + 127 * np.sin(9 * x * y)], 2) + rng.normal(0, 9, (side, side, 3))
@@ -180,6 +203,7 @@ if __name__ == "__main__":
     state_dicts()
     flax()
     arrays()
+    matlab()
     images()
     datasets(Path(sys.argv[1]).resolve())
     print(sum(1 for path in seeds.rglob("*") if path.is_file()), "seeds in", seeds)

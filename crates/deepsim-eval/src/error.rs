@@ -256,7 +256,7 @@ pub enum EvalError {
         allowed: usize,
     },
     /// An optimisation whose images became infinite.
-    #[error("the optimisation left all bounds: lower --tv, whose steps grow with it")]
+    #[error("the optimisation left all bounds: lower --tv, whose steps grow with it, or --rate")]
     Diverged,
     /// Images are to be treated as those of a run, which does not say how, and whose own are gone.
     #[error(

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use deepsim_data::names::visible;
 use deepsim_data::terminal::{one_line, path as shown};
 
 /// A broken invariant of an experiment file, a run directory or a checkpoint.
@@ -379,3 +380,25 @@ pub struct Refused {
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, ExperimentError>;
+
+/// How many names an error lists of each kind.
+pub(crate) const FEW: usize = 3;
+
+/// `n things: a, b, c, …`, names so that those that look alike are seen to differ.
+pub(crate) fn few(what: &str, names: &[String]) -> String {
+    let shown = names
+        .iter()
+        .take(FEW)
+        .map(|name| visible(name))
+        .collect::<Vec<_>>();
+    let more = if names.len() > FEW { ", …" } else { "" };
+    format!("{} {what}: {}{more}", names.len(), shown.join(", "))
+}
+
+/// Recorded features that cannot be used, with what is wrong with them.
+pub(crate) fn unusable(path: &Path, problems: Vec<String>) -> ExperimentError {
+    ExperimentError::Recorded {
+        path: path.to_owned(),
+        problems,
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! Either a `.safetensors` file with a tensor for each name; or a matrix, the only tensor of a
 //! `.safetensors` file or a `.npy` file, whose rows belong to the names, one a line, in
-//! `FILE.names.txt` beside it (`responses.npy`, `responses.names.txt`).
+//! `FILE.names.txt` beside it (`responses.npy`, `responses.names.txt`). Or a folder of bdpy's `.mat` files, one for each
+//! name ([`crate::feature_folder`]).
 //!
 //! Values of every number format become f32: whole numbers, truth values, halves and doubles alike. Names are compared
 //! as [`canonical`] has them: a byte-order mark, a leading `./` or accents stored apart make no other name.
@@ -16,7 +17,8 @@ use deepsim_weights::{FileError, ImportError, NpyError, read_npy};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
-use crate::error::{ExperimentError, Result};
+use crate::error::{ExperimentError, FEW, Result, few, unusable};
+use crate::feature_folder;
 use crate::files;
 use crate::hash::hash_file;
 
@@ -29,20 +31,6 @@ pub struct FeaturesFile {
     pub sizes: Vec<i64>,
     /// The tensors, by [`canonical`] name.
     pub entries: BTreeMap<String, Tensor>,
-}
-
-/// How many names an error lists of each kind.
-const FEW: usize = 3;
-
-/// `n things: a, b, c, …`, names so that those that look alike are seen to differ.
-pub(crate) fn few(what: &str, names: &[String]) -> String {
-    let shown = names
-        .iter()
-        .take(FEW)
-        .map(|name| visible(name))
-        .collect::<Vec<_>>();
-    let more = if names.len() > FEW { ", …" } else { "" };
-    format!("{} {what}: {}{more}", names.len(), shown.join(", "))
 }
 
 /// Where a path that is not there was looked for, and what to do about it.
@@ -109,12 +97,15 @@ pub fn names_file(path: &Path) -> PathBuf {
     path.with_extension("names.txt")
 }
 
-/// blake3 of the file, or of the hashes of the file and of its names.
+/// blake3 of the file, or of the hashes of the file and of its names, or of those of a folder's files.
 ///
 /// # Errors
 /// An unreadable file.
 pub fn hash(path: &Path) -> Result<String> {
     present(path)?;
+    if path.is_dir() {
+        return feature_folder::hash(path);
+    }
     let own = hash_file(path)?;
     let names = names_file(path);
     if !names.exists() {
@@ -124,15 +115,8 @@ pub fn hash(path: &Path) -> Result<String> {
     Ok(blake3::hash(both.as_bytes()).to_hex().to_string())
 }
 
-fn unusable(path: &Path, problems: Vec<String>) -> ExperimentError {
-    ExperimentError::Recorded {
-        path: path.to_owned(),
-        problems,
-    }
-}
-
 impl FeaturesFile {
-    /// Reads a file whole.
+    /// Reads a file or folder whole.
     ///
     /// # Errors
     /// [`ExperimentError::Recorded`] with everything that is wrong with it: damage, values that are
@@ -182,6 +166,7 @@ impl FeaturesFile {
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("");
         let beside = names_file(path);
         let entries = match ending {
+            _ if path.is_dir() => feature_folder::read(path)?,
             "npy" if !beside.exists() => {
                 let reason = format!(
                     "the names of its rows are missing: write them, one a line, to {}",
@@ -208,7 +193,10 @@ impl FeaturesFile {
                 }
             }
             _ => {
-                let reason = "features are read from .safetensors and .npy files".to_owned();
+                let reason =
+                    "features are read from .safetensors and .npy files, and from folders of \
+                              .mat files"
+                        .to_owned();
                 return Err(unusable(path, vec![reason]));
             }
         };

@@ -12,6 +12,7 @@ pub mod evaluate;
 pub mod exchange;
 pub mod experiment;
 mod extends;
+pub mod feature_folder;
 pub mod features_file;
 pub use deepsim_files as files;
 pub mod fixed;

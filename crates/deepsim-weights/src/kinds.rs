@@ -18,6 +18,7 @@ pub mod squeezenet;
 mod torchvision;
 
 use crate::arrays::ArraysError;
+use crate::mat::MatError;
 use crate::npy::NpyError;
 use crate::tensor::NamedTensor;
 use crate::torch::{self, TorchError};
@@ -65,6 +66,9 @@ pub enum FileError {
     /// Not a usable array.
     #[error(transparent)]
     Npy(#[from] NpyError),
+    /// Not a usable array of MATLAB.
+    #[error(transparent)]
+    Mat(#[from] MatError),
 }
 
 /// What a file holds.

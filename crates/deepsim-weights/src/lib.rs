@@ -6,7 +6,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | none | [`digests`] |
-//! | `import` | readers of caffemodels, PyTorch's state dicts, flax's pickles and `.npy` |
+//! | `import` | readers of caffemodels, PyTorch's state dicts, flax's pickles, `.npy` and `.mat` |
 //! | `cli` (default) | the program `deepsim-weights`, and `import` with it |
 
 pub mod digests;
@@ -19,6 +19,8 @@ mod error;
 mod import;
 #[cfg(feature = "import")]
 pub mod kinds;
+#[cfg(feature = "import")]
+pub mod mat;
 #[cfg(feature = "import")]
 pub mod npy;
 #[cfg(feature = "import")]
@@ -39,9 +41,11 @@ pub use arrays::ArraysError;
 #[cfg(feature = "import")]
 pub use error::ImportError;
 #[cfg(feature = "import")]
-pub use import::{Imported, import_file, import_lpips_heads, read_npy};
+pub use import::{Imported, import_file, import_lpips_heads, read_mat, read_npy};
 #[cfg(feature = "import")]
 pub use kinds::{FileError, ImportKind};
+#[cfg(feature = "import")]
+pub use mat::MatError;
 #[cfg(feature = "import")]
 pub use npy::NpyError;
 #[cfg(feature = "import")]

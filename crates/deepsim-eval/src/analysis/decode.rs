@@ -113,7 +113,7 @@ pub fn decode(ready: &Ready, file: &Path, out: &Path, device: Device) -> Result<
 
 /// A plain file name for a name of features, which may be a path or anything else: nothing is
 /// written outside the folder, and nothing twice.
-fn file_name(name: &str, taken: &mut BTreeSet<String>) -> String {
+pub(crate) fn file_name(name: &str, taken: &mut BTreeSet<String>) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     let mapped: String = name
         .chars()

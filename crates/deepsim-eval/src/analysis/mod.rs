@@ -5,6 +5,7 @@ pub mod compare;
 pub mod decode;
 pub mod figures;
 pub mod forward;
+pub mod icnn;
 pub mod interpolate;
 pub mod invert;
 pub mod losses;

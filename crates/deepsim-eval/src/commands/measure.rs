@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use deepsim_data::Dataset;
 use deepsim_eval::EvalError;
 use deepsim_eval::analysis::measure::{
-    self, Asked, Compared, Length, Metric, Reconstructions, Resize, Sets, Space,
+    self, Asked, Compared, Length, Metric, Purpose, Reconstructions, Resize, Sets, Space,
 };
 use deepsim_eval::error::WhileRunning as _;
 use deepsim_eval::measure::metrics::used;
@@ -27,6 +27,7 @@ Examples:
   cargo run -p deepsim-eval -- measure originals samples --unpaired \\
       --fid --kid --precision-recall --format json
   cargo run -p deepsim-eval -- measure --run runs/quickstart --fid
+  cargo run -p deepsim-eval -- measure originals reconstructions --brain
 
 A and B are folders or prepared datasets; A is the reference. Images of the same
 name and size belong together. A folder's images are taken at their own size.
@@ -42,6 +43,9 @@ A number whose weights are not there is null, with the reason; so is FID of a
 run that was trained with FID's network. An --encoder that it was trained with
 is told. Distributions need at least ten images of each side. Each number is
 printed with how it was measured; numbers compare where that is the same.
+
+--brain adds the eight metrics that brain decoding reports. They keep the
+features of all images in memory.
 
 Several processes share the batches (torchrun, or RANK and WORLD_SIZE); rank 0
 prints the numbers of one process.")]
@@ -79,6 +83,10 @@ pub struct Measure {
     /// Fréchet and kernel distance in the encoder of this experiment too, whatever network that is.
     #[arg(long, value_name = "EXPERIMENT.toml")]
     encoder: Option<PathBuf>,
+    /// Brain decoding's metrics: pixel correlation, grey SSIM, two-way identification and correlation distance in the
+    /// customary networks, and in --encoder's.
+    #[arg(long, conflicts_with = "unpaired")]
+    brain: bool,
     /// Seed of the subsets of kernel distances.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -97,6 +105,9 @@ impl RunAmong for Measure {
         let device = device::choose(&self.device)?;
         processes.check(device)?;
         let mut metrics = measure::metrics(&self.weights, device)?;
+        if self.brain {
+            metrics.extend(measure::of_brain_decoding());
+        }
         let mut spaces = self.spaces(consent, device)?;
         let (Some(a), Some(b)) = (&self.a, &self.b) else {
             at_least_two("--images", self.images)?;
@@ -136,21 +147,25 @@ impl Measure {
             resize: self.resize,
         };
         let inception = Space::inception(asked, &self.weights, device)?;
-        let encoder = match &self.encoder {
-            Some(file) => {
-                let experiment = Experiment::load(file, &[])?;
-                Some(Space::encoder(&experiment, consent, device)?)
+        let mut spaces: Vec<Space> = inception.into_iter().collect();
+        let purposes = [Purpose::Distributions, Purpose::Pairs];
+        if let Some(file) = &self.encoder {
+            let experiment = Experiment::load(file, &[])?;
+            for purpose in &purposes[..1 + usize::from(self.brain)] {
+                spaces.push(Space::encoder(&experiment, *purpose, consent, device)?);
             }
-            None => None,
-        };
-        if self.unpaired && inception.is_none() && encoder.is_none() {
+        }
+        if self.brain {
+            spaces.extend(Space::of_brain_decoding(&self.weights, device)?);
+        }
+        if self.unpaired && spaces.is_empty() {
             return Err(EvalError::usage(
                 "--unpaired",
                 "alone",
                 "leaves nothing to measure: add --fid, --kid, --precision-recall or --encoder",
             ));
         }
-        Ok(inception.into_iter().chain(encoder).collect())
+        Ok(spaces)
     }
 
     fn reconstructions(
@@ -189,6 +204,7 @@ impl Measure {
                 ("--fid", self.fid.to_string()),
                 ("--kid", self.kid.to_string()),
                 ("--precision-recall", self.precision_recall.to_string()),
+                ("--brain", self.brain.to_string()),
                 ("--resize", format!("{:?}", self.resize)),
                 ("--dims", format!("{:?}", self.dims)),
                 ("--seed", self.seed.to_string()),

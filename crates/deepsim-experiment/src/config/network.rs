@@ -53,7 +53,8 @@ pub struct Network {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Tokens>,
     /// Recorded: the file of features, one safetensors tensor for each image under its name; or
-    /// a matrix (.safetensors or .npy) with the names beside it (`m.names.txt` for `m.npy`).
+    /// a matrix (.safetensors or .npy) with the names beside it (`m.names.txt` for `m.npy`); or
+    /// a folder of bdpy's `.mat` files, one for each image under its name, with the variable `feat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<PathBuf>,
     /// Recorded, and a TorchScript encoder: shape of one image's features.

@@ -24,7 +24,7 @@ pub(super) const INFO: KindInfo = KindInfo {
 /// Recorded features.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedSource {
-    /// The file.
+    /// The file, or the folder of `.mat` files.
     pub file: PathBuf,
     /// Shape of one image's features.
     pub shape: FeatureShape,
@@ -37,7 +37,7 @@ pub(super) fn parse(given: &Given<'_>) -> std::result::Result<RecordedSource, Co
     let file = section.features.clone();
     let file = file
         .filter(|f| !f.as_os_str().is_empty())
-        .ok_or_else(|| given.missing("features", "the file of recorded features"))?;
+        .ok_or_else(|| given.missing("features", "the file or folder of recorded features"))?;
     Ok(RecordedSource {
         file,
         shape: shape(section).map_err(|reason| given.bad("shape", reason))?,

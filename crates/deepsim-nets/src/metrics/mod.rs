@@ -4,6 +4,7 @@
 mod classes;
 mod distribution;
 mod dists;
+mod identification;
 mod inception;
 mod lpips;
 mod neighbourhoods;
@@ -17,6 +18,7 @@ pub use distribution::{
     Moments, frechet_distance, frechet_of_moments, kernel_distance, kernel_distance_of_subsets,
 };
 pub use dists::Dists;
+pub use identification::{bilinear_antialiased, correlations, grey, two_way_identification};
 pub use inception::{Inception, Resizing, bicubic, bilinear, rows_of};
 pub use lpips::Lpips;
 pub use neighbourhoods::precision_recall;

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use deepsim_nets::metrics::{
-    Dists, Inception, Lpips, Moments, Resizing, bicubic, bilinear, frechet_distance,
-    kernel_distance, precision_recall, psnr, ssim,
+    Dists, Inception, Lpips, Moments, Resizing, bicubic, bilinear, bilinear_antialiased,
+    correlations, frechet_distance, grey, kernel_distance, precision_recall, psnr, ssim,
+    two_way_identification,
 };
 use deepsim_nets::{FeatureNet, NetError, NetKind, Tap};
 use tch::{Device, Kind, Tensor};
@@ -232,5 +233,35 @@ fn structural_similarities_are_pytorch_msssim_s() {
         if both {
             check("ms_ssim", &|a, b| ms_ssim(a, b).unwrap().similarity);
         }
+    }
+}
+
+/// What brain decoding reports, against numpy, scipy and PyTorch.
+#[test]
+fn correlations_and_identification_follow_their_definitions() {
+    let r = Reference::run("identification");
+    let (a, b) = (r.get("a"), r.get("b"));
+    for (name, side) in [("down", 24), ("up", 80)] {
+        let found = bilinear_antialiased(a, side).unwrap();
+        assert_close(name, &found, r.get(name), 1e-5);
+    }
+    // Where images become smaller, the filter is another.
+    let apart = relative(&bilinear(a, 24).unwrap(), r.get("down"));
+    assert!(apart > MISTAKE, "antialiasing changes nothing: {apart:.2e}");
+    let (real, made) = (r.get("real"), r.get("made"));
+    let distances = correlations(real, made).unwrap();
+    let distance = distances.iter().map(|r| 1.0 - r).sum::<f64>() / distances.len() as f64;
+    let identified = two_way_identification(real, made).unwrap();
+    assert!(identified > 0.5, "{identified}");
+    for (name, found) in [
+        ("pixels", Tensor::from_slice(&correlations(a, b).unwrap())),
+        (
+            "ssim",
+            Tensor::from_slice(&ssim(&grey(a).unwrap(), &grey(b).unwrap()).unwrap()),
+        ),
+        ("two-way", Tensor::from_slice(&[identified]).get(0)),
+        ("distance", Tensor::from_slice(&[distance]).get(0)),
+    ] {
+        assert_close(name, &found, r.get(name), 1e-9);
     }
 }

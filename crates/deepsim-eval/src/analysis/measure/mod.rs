@@ -4,6 +4,7 @@
 //! features of all images are kept for KID and for precision and recall alone. Several processes share the batches; the
 //! numbers of each batch are added up in the batches' order, so that they are those of one process bit for bit.
 
+mod brain;
 mod images;
 mod pairwise;
 mod protocol;
@@ -15,9 +16,9 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 pub use images::{Compared, Group, Reconstructions, Sets, Side};
-pub use pairwise::{Metric, metrics};
+pub use pairwise::{Metric, metrics, of_brain_decoding};
 pub use protocol::{Protocol, Value, Weights};
-pub use spaces::{Asked, Length, Resize, Space, check};
+pub use spaces::{Asked, Length, Purpose, Resize, Space, check};
 
 use crate::error::Result;
 use crate::show::format::table;

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use deepsim_experiment::hash::hash_file;
 use deepsim_nets::loss::ssim::ms_ssim;
-use deepsim_nets::metrics::{Dists, Lpips, psnr, ssim};
+use deepsim_nets::metrics::{Dists, Lpips, bilinear_antialiased, correlations, grey, psnr, ssim};
 use deepsim_nets::{NetError, NetKind};
 use tch::{Device, Kind, Tensor};
 
+use super::brain::FIRST_SIDE;
 use super::protocol::{Protocol, SHARED, Weights};
 use crate::error::Result;
 use crate::measure::metrics::LPIPS;
@@ -57,7 +58,7 @@ impl Metric {
     /// Why a mean is no number.
     pub fn reason(&self, mean: f64) -> String {
         if mean.is_nan() {
-            format!("some images are too small: it takes {}", self.needs)
+            format!("not all images do: it takes {}", self.needs)
         } else {
             "some pairs are equal: it is infinite".to_owned()
         }
@@ -142,6 +143,47 @@ pub fn metrics(folder: &Path, device: Device) -> Result<Vec<Metric>> {
     let equals = "DISTS-pytorch 0.1, without its resizing";
     all.push(loaded.metric("dists", "DISTS", NetKind::Vgg16, how, equals));
     Ok(all)
+}
+
+/// Side at which brain decoding compares pixels.
+const PIXELS_SIDE: i64 = 425;
+
+/// Brain decoding's metrics of pairs without a network.
+pub fn of_brain_decoding() -> Vec<Metric> {
+    let resized = |x: &Tensor| -> std::result::Result<Tensor, NetError> {
+        bilinear_antialiased(&bilinear_antialiased(x, FIRST_SIDE)?, PIXELS_SIDE)
+    };
+    let all = [
+        plain(
+            "pixel_correlation",
+            "pixel correlation",
+            "Pearson's r of all values of each pair; mean over pairs; higher is better",
+            "MindEye2's PixCorr",
+            "images of more than one colour",
+            Box::new(move |a: &Tensor, b: &Tensor| correlations(&resized(a)?, &resized(b)?)),
+        ),
+        plain(
+            "grey_ssim",
+            "SSIM (grey)",
+            "of grey images (0.2125 R + 0.7154 G + 0.0721 B), 11x11 Gaussian windows of deviation 1.5, population \
+             covariances; mean over positions and pairs; higher is better",
+            "MindEye2's SSIM; scikit-image 0.22, structural_similarity(gaussian_weights=True, sigma=1.5, \
+             use_sample_covariance=False, data_range=1)",
+            "any",
+            Box::new(move |a: &Tensor, b: &Tensor| {
+                ssim(&grey(&resized(a)?)?, &grey(&resized(b)?)?)
+            }),
+        ),
+    ];
+    let how = format!(
+        "to {FIRST_SIDE}x{FIRST_SIDE}, then {PIXELS_SIDE}x{PIXELS_SIDE}: bilinear, antialiased where smaller"
+    );
+    all.into_iter()
+        .map(|mut metric| {
+            metric.protocol.resize = Some(how.clone());
+            metric
+        })
+        .collect()
 }
 
 /// A metric without a network.

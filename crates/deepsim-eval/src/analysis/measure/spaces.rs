@@ -14,6 +14,7 @@ use deepsim_nets::metrics::{
 use deepsim_nets::{NetKind, Tap};
 use tch::{Device, Kind, Tensor};
 
+use super::brain::{self, Features, OfPairs};
 use super::protocol::{Protocol, SHARED, Value, Weights};
 use crate::error::{EvalError, Result};
 
@@ -93,6 +94,16 @@ enum Number {
     Frechet,
     Kernel,
     PrecisionAndRecall,
+    OfPairs(OfPairs),
+}
+
+/// What the features of an experiment's encoder are taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Fréchet and kernel distance; maps are averaged over positions.
+    Distributions,
+    /// Two-way identification and correlation distance of pairs, in all values.
+    Pairs,
 }
 
 /// What of it is asked for.
@@ -109,9 +120,6 @@ pub struct Asked {
     /// Resizing in front of it.
     pub resize: Resize,
 }
-
-/// Features `[N,D]` of RGB images `[N,3,H,W]` in 0–255.
-type Features = Box<dyn Fn(&Tensor) -> Result<Tensor>>;
 
 /// A network, and what is measured in its features.
 pub struct Space {
@@ -190,7 +198,12 @@ impl Space {
     ///
     /// # Errors
     /// Missing or wrong weights; a TorchScript module without consent; an encoder that learns or is no frozen network.
-    pub fn encoder(experiment: &Experiment, consent: &Consent, device: Device) -> Result<Space> {
+    pub fn encoder(
+        experiment: &Experiment,
+        purpose: Purpose,
+        consent: &Consent,
+        device: Device,
+    ) -> Result<Space> {
         if experiment.config.latent.is_some() {
             let reason = "its encoder learns ([latent]), so the file alone has no features: name an experiment whose \
                           encoder is a frozen network";
@@ -206,6 +219,16 @@ impl Space {
         let blake3 = net.own_hash().map(str::to_owned);
         let blake3 = blake3.map_or_else(|| source.hash(), Ok)?;
         let crop = i64::from(experiment.config.data.crop);
+        let (wanted, maps) = match purpose {
+            Purpose::Distributions => (
+                vec![Number::Frechet, Number::Kernel],
+                "averaged over positions",
+            ),
+            Purpose::Pairs => (
+                brain::OF_ENCODER.map(Number::OfPairs).to_vec(),
+                "with all their values",
+            ),
+        };
         let protocol = Protocol {
             network: Some(source.to_string()),
             weights: vec![Weights {
@@ -213,7 +236,7 @@ impl Space {
                 blake3,
             }],
             resize: Some(format!(
-                "images of another size: Pillow's bicubic to {crop}x{crop} in floating point; maps averaged over positions"
+                "images of another size: Pillow's bicubic to {crop}x{crop} in floating point; maps {maps}"
             )),
             ..Protocol::default()
         };
@@ -224,15 +247,35 @@ impl Space {
             } else {
                 bicubic(rgb, crop)?
             };
-            Ok(rows_of(&net.features(&rgb_to_caffe(&resized)?)?)?)
+            let found = net.features(&rgb_to_caffe(&resized)?)?;
+            match purpose {
+                Purpose::Distributions => Ok(rows_of(&found)?),
+                Purpose::Pairs => Ok(found.f_flatten(1, -1)?),
+            }
         });
         Ok(Space {
             features: Some(features),
             net: source.network().map(|network| network.net),
-            wanted: vec![Number::Frechet, Number::Kernel],
+            wanted,
             encoder: true,
             protocol,
         })
+    }
+
+    /// The networks of brain decoding's customary metrics; what is not in `folder` cannot be measured, and says why.
+    ///
+    /// # Errors
+    /// Weights that are there and damaged.
+    pub fn of_brain_decoding(folder: &Path, device: Device) -> Result<Vec<Space>> {
+        let all = brain::customary(folder, device)?.into_iter();
+        let space = |customary: brain::Customary| Space {
+            features: customary.features,
+            net: customary.net,
+            wanted: vec![Number::OfPairs(customary.of)],
+            encoder: false,
+            protocol: customary.protocol,
+        };
+        Ok(all.map(space).collect())
     }
 
     /// Digests of its weights.
@@ -304,6 +347,7 @@ impl Space {
                 Number::Frechet => vec![self.frechet(gathered)?],
                 Number::Kernel => vec![self.kernel(gathered, seed)?],
                 Number::PrecisionAndRecall => self.precision_recall(gathered)?,
+                Number::OfPairs(of) => vec![self.of_pairs(gathered, *of)?],
             });
         }
         Ok(values)
@@ -396,6 +440,25 @@ impl Space {
         Ok(value)
     }
 
+    fn of_pairs(&self, gathered: &Gathered, of: OfPairs) -> Result<Value> {
+        let mut value = self.value(of.key, of.label, of.definition().to_owned());
+        if !self.encoder {
+            value.protocol.equals = "MindEye2's evaluation, but for the rounding of its pictures";
+        }
+        if !self.measures(gathered, std::slice::from_mut(&mut value)) {
+            return Ok(value);
+        }
+        let [a, b] = joined(gathered)?;
+        let number = of.number(&a, &b)?;
+        if number.is_finite() {
+            value.value = Some(number);
+        } else {
+            let reason = "it takes two images at least, and features that are not all equal";
+            value.protocol.reason = Some(reason.to_owned());
+        }
+        Ok(value)
+    }
+
     fn precision_recall(&self, gathered: &Gathered) -> Result<Vec<Value>> {
         let definition = |of: &str, set: &str| {
             format!(
@@ -457,7 +520,10 @@ fn joined(gathered: &Gathered) -> Result<[Tensor; 2]> {
 /// # Errors
 /// [`EvalError::Usage`].
 pub fn check(spaces: &[Space], counts: [usize; 2]) -> Result<()> {
-    let measures = spaces.iter().any(|space| space.features.is_some());
+    let of_pairs = |number: &Number| matches!(number, Number::OfPairs(_));
+    let measures = spaces
+        .iter()
+        .any(|space| space.features.is_some() && !space.wanted.iter().all(of_pairs));
     if !measures || counts.into_iter().all(|n| n >= LEAST) {
         return Ok(());
     }

@@ -94,8 +94,10 @@ fn few_images_are_refused() {
 fn an_encoder_that_learns_is_refused() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/sample/ae-l1.toml");
     let experiment = Experiment::load(&file, &[]).unwrap();
-    let error = Space::encoder(&experiment, &Consent::none(), Device::Cpu);
-    let error = error.err().unwrap();
-    assert_eq!(error.exit_code(), 2);
-    assert!(error.to_string().contains("[latent]"), "{error}");
+    for purpose in [Purpose::Distributions, Purpose::Pairs] {
+        let error = Space::encoder(&experiment, purpose, &Consent::none(), Device::Cpu);
+        let error = error.err().unwrap();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("[latent]"), "{error}");
+    }
 }

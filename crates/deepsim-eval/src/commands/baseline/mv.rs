@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
 use deepsim_data::Dataset;
 use deepsim_data::terminal::{path as shown, quote};
 use deepsim_eval::EvalError;
@@ -11,22 +10,9 @@ use deepsim_eval::error::WhileRunning as _;
 use deepsim_eval::show::output;
 use deepsim_experiment::{Consent, Experiment, Perception, device, run_dir};
 
-use super::print::{Result, at_least_one, at_least_two};
+use crate::commands::print::{Result, at_least_one, at_least_two};
+use crate::commands::run::Run;
 use crate::progress::bar;
-
-/// The methods.
-#[derive(Subcommand)]
-pub enum Baseline {
-    Mv(Mv),
-}
-
-impl super::run::Run for Baseline {
-    fn run(self, consent: &Consent) -> Result<()> {
-        match self {
-            Baseline::Mv(asked) => asked.run(consent),
-        }
-    }
-}
 
 /// Mahendran & Vedaldi: gradient descent from noise until the features are met.
 #[derive(clap::Args)]
@@ -68,7 +54,7 @@ pub struct Mv {
     device: String,
 }
 
-impl Mv {
+impl Run for Mv {
     fn run(self, consent: &Consent) -> Result<()> {
         at_least_one("--batch", self.batch)?;
         at_least_two("--images", self.images)?;
