@@ -110,7 +110,12 @@ fn every_loss_is_judged_by_every_metric() {
         "net = \"alexnet\"\ntap = \"pool2\"\nweights = \"random:1\"",
         "net = \"downsampled\"\nfactor = 4",
     );
-    for (name, distance, img) in [("sq", "squared", "1e-5"), ("ms", "ms-ssim", "500.0")] {
+    let runs = [
+        ("ms", "ms-ssim", "500.0", 1),
+        ("sq-1", "squared", "1e-5", 1),
+        ("sq-2", "squared", "1e-5", 2),
+    ];
+    for (name, distance, img, seed) in runs {
         let toml = small
             .replace("feat = 0.01", "feat = 0.0")
             .replace("adv = 100.0", "adv = 0.0")
@@ -121,7 +126,10 @@ fn every_loss_is_judged_by_every_metric() {
             );
         fs::write(lab.experiment(), toml).unwrap();
         let ran = lab
-            .train_into(&format!("runs/{name}"), "--steps 2")
+            .train_into(
+                &format!("runs/{name}"),
+                &format!("--steps 2 --set train.seed={seed}"),
+            )
             .exits(0);
         // 64 pixels are too few for five.
         let remark = "MS-SSIM compares images of 64 pixels at 3 scales instead of 5";
@@ -134,19 +142,38 @@ fn every_loss_is_judged_by_every_metric() {
         .iter()
         .map(|r| r["trained_with"].as_str().unwrap())
         .collect();
-    assert_eq!(with, ["L2", "MS-SSIM"]);
+    assert_eq!(with, ["L2", "L2", "MS-SSIM"]);
+    let seeds: Vec<u64> = said.iter().map(|r| r["seed"].as_u64().unwrap()).collect();
+    assert_eq!(seeds, [1, 2, 1]);
     for row in &said {
         assert_eq!(row["task"], "downsampled:4");
         assert_eq!(row["n"], TEST);
         // 64 pixels allow three scales.
         assert_eq!(row["scales"], 3);
-        for key in ["l1", "l2", "ssim", "ms_ssim", "gradient_energy", "lpips"] {
+        let numbers = [
+            "l1",
+            "l2",
+            "ssim",
+            "ms_ssim",
+            "gradient_energy",
+            "lpips",
+            "lpips_alex",
+            "lpips_vgg16",
+            "dists",
+            "kernel_distance",
+        ];
+        for key in numbers {
             assert!(row[key].is_f64(), "{key}: {row}");
         }
+        // Nothing is inverted.
+        assert!(row["feature_error"].is_null(), "{row}");
         assert!(row["l1"].as_f64() < row["l2"].as_f64());
     }
     let (sheet, n) = colours(&lab, "l/losses-downsampled-4.png");
-    assert!(n > 200 && sheet.height() > 3 * 64, "{n} colours");
+    // The photos, and one run of each objective.
+    let rows = 3 * 64..4 * 64 + 100;
+    assert!(n > 200 && rows.contains(&sheet.height()), "{n} colours");
+    assert!(colours(&lab, "l/distortion-perception-downsampled-4.png").1 > 2);
 
     // The loss that was trained with is in the metrics.
     let img = column(&lab.at("runs/ms"), "loss.img");

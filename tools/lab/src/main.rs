@@ -11,6 +11,7 @@ mod experiment_file;
 mod goldens;
 mod grow;
 mod harden;
+mod losses;
 mod memory;
 mod numbers;
 mod precision;
@@ -69,6 +70,13 @@ enum Command {
     /// stays within what the seed alone changes in fp32.
     #[command(after_help = precision::EXAMPLES)]
     Precision(precision::Args),
+
+    /// Train one task for several objectives, each for the same time, and measure all by all metrics
+    ///
+    /// Pixels, similarities, LPIPS, DISTS, features and the DeePSiM loss, without and with an adversary. Prints
+    /// objectives by metrics with the ranges over seeds, and draws distortion against perception.
+    #[command(after_help = losses::EXAMPLES)]
+    Losses(losses::Args),
 
     /// Train for an hour and see whether memory, file handles, threads and speed stay flat
     #[command(after_help = endure::SOAK_EXAMPLES)]
@@ -133,6 +141,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Goldens(args) => goldens::run(&ws, &args),
         Command::Reproduce(args) => reproduce::run(&ws, &args),
         Command::Precision(args) => precision::run(&ws, &args),
+        Command::Losses(args) => losses::run(&ws, &args),
         Command::Soak(args) => endure::soak(&ws, &args),
         Command::Kills(args) => endure::kills(&ws, &args),
         Command::RankKills(args) => endure::rank_kills(&ws, &args),

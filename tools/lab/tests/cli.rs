@@ -52,6 +52,16 @@ fn wrong_words_are_refused() {
         "cannot be used with",
     );
     refused(&["dist", "--only", "links"], "invalid value 'links'");
+    refused(&["losses", "outpainting"], "no such task");
+    refused(
+        &["losses", "inversion", "--only", "l1,l3"],
+        "--only l3: no such objective",
+    );
+    // Weights are tried on the validation photos alone.
+    refused(
+        &["losses", "inversion", "--set", "loss.img=1"],
+        "--validation",
+    );
 }
 
 #[test]
@@ -60,6 +70,7 @@ fn help_is_not_wrapped_at_80_columns() {
         "goldens",
         "reproduce",
         "precision",
+        "losses",
         "soak",
         "kills",
         "rank-kills",
@@ -72,6 +83,21 @@ fn help_is_not_wrapped_at_80_columns() {
         "dist",
     ];
     help_fits(env!("CARGO_BIN_EXE_deepsim-lab"), &commands);
+}
+
+#[test]
+fn runs_of_objectives_are_listed_as_commands_and_nothing_is_made() {
+    let ((ws, _), empty) = (workspace(), tempfile::tempdir().unwrap());
+    let list = "losses inversion --list --seeds 2 --only l1-hinge --minutes-each 2";
+    lab(ws.path(), empty.path())
+        .args(list.split(' '))
+        .assert()
+        .success()
+        .stdout(
+            contains("--out runs/losses-inversion-120s/l1-hinge-seed2")
+                .and(contains("--set adversary.loss=hinge").count(2)),
+        );
+    assert!(!ws.path().join("runs").exists());
 }
 
 /// Every file below a folder with its bytes.

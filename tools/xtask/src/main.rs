@@ -157,6 +157,10 @@ Examples:
     #[command(disable_help_flag = true)]
     Precision(Lab),
 
+    /// Train one task for several objectives, each for the same time, and measure all by all metrics
+    #[command(disable_help_flag = true)]
+    Losses(Lab),
+
     /// Train for an hour and see whether memory, file handles, threads and speed stay flat
     #[command(disable_help_flag = true)]
     Soak(Lab),
@@ -224,6 +228,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Tidy => tidy::run(&ws),
         Command::Reproduce(lab) => lab.run(&ws, "reproduce"),
         Command::Precision(lab) => lab.run(&ws, "precision"),
+        Command::Losses(lab) => lab.run(&ws, "losses"),
         Command::Memory(lab) => lab.run(&ws, "memory"),
         Command::Bench(lab) => lab.run(&ws, "bench"),
         Command::Grow(lab) => lab.run(&ws, "grow"),

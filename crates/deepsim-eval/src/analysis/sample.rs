@@ -22,7 +22,8 @@ use crate::show::format::{columns, number};
 
 /// The network in whose features samples and images are set against each other.
 pub const REFERENCE_NET: NetKind = NetKind::EfficientNetLite0;
-const REFERENCE_TAP: Tap = Tap::Pooled;
+/// Where its features are taken.
+pub const REFERENCE_TAP: Tap = Tap::Pooled;
 /// Its weights in the folder of the metrics' weights.
 pub const REFERENCE_FILE: &str = "efficientnet-lite0.safetensors";
 

@@ -12,7 +12,9 @@ use super::print::{Result, at_least_one};
 /// A blind page that asks people which of two runs' images is more like the photo.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Example, after `cargo xtask reproduce --only sample-ae` (trains, minutes each):
+Examples, after `cargo xtask losses inversion` (trains several objectives):
+  cargo run -p deepsim-eval -- ask runs/losses-inversion-90s/*-seed1
+and after `cargo xtask reproduce --only sample-ae`:
   cargo run -p deepsim-eval -- ask runs/sample-ae-l2 runs/sample-ae-ms-ssim
 
 Show the page to people (it works from disk and sends nothing), collect the

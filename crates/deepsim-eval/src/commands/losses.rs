@@ -1,4 +1,4 @@
-//! `losses`: training losses against metrics.
+//! `losses`: training objectives against metrics.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,24 +6,28 @@ use std::path::PathBuf;
 
 use deepsim_eval::analysis::losses;
 use deepsim_eval::error::WhileRunning as _;
-use deepsim_eval::measure::metrics::Metrics;
 use deepsim_eval::measure::photos::spread;
-use deepsim_eval::show::format::Format;
+use deepsim_eval::show::format::{Format, json};
 use deepsim_eval::show::sheet::{Sheet, images};
 use deepsim_experiment::Consent;
 
 use super::args::Runs;
 use super::print::{Result, at_least_one, at_least_two, file_name, put, warn, wrote};
 
-/// Training losses against metrics: autoencoders and super-resolution.
+/// Training objectives against metrics: inversions, autoencoders and super-resolution.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Example, after `cargo xtask reproduce --only sample-sr` (trains, minutes each):
+Examples, after `cargo xtask losses inversion` (trains several objectives, each
+for the same time) or `cargo xtask reproduce --only sample-sr`:
+  cargo run -p deepsim-eval -- losses --runs runs/losses-inversion-90s
   cargo run -p deepsim-eval -- losses --out losses
 
-Measures every autoencoder with plain codes and every super-resolution run
-(encoder \"downsampled\") by all metrics, and puts their images on one sheet
-for each task: experiments/sample/ae-*.toml and sr-*.toml.")]
+Measures every inversion, every autoencoder with plain codes and every
+super-resolution run (encoder \"downsampled\") by all metrics: a line for each
+objective with the ranges over its runs. A metric whose network had a part in
+the training is silent (`shared`). For each task, one sheet shows the images of
+one run of each objective, and one plot sets distortion against perception.
+The numbers of all runs are in losses.json.")]
 pub struct Losses {
     #[command(flatten)]
     runs: Runs,
@@ -52,9 +56,13 @@ impl super::run::Run for Losses {
         at_least_two("--images", self.images)?;
         at_least_one("--show", self.show)?;
         let device = self.runs.device()?;
-        let metrics = Metrics::load(&self.judge_weights, device)?;
+        let judges = losses::Judges::load(&self.judge_weights, device)?;
+        for missing in &judges.missing {
+            tracing::info!("hint: {missing}");
+        }
         let mut all = Vec::new();
         let mut sheets: BTreeMap<(String, String), (Vec<usize>, Sheet)> = BTreeMap::new();
+        let mut shown = BTreeSet::new();
         self.runs.each(consent, device, |run| {
             if !losses::compares(&run.experiment) {
                 return Ok(());
@@ -62,9 +70,13 @@ impl super::run::Run for Losses {
             let held = run.held_out(self.images)?;
             run.train_data()?;
             run.overlap(&held, warn)?;
-            let row = losses::measure(run, &held, &metrics).while_running()?;
-            // Images stand under the original images that they were made of.
+            let row = losses::measure(run, &held, &judges).while_running()?;
+            // Images stand under the original images that they were made of, one run of each objective.
             let key = (row.task.clone(), row.photos.clone());
+            if !shown.insert((key.clone(), row.trained_with.clone())) {
+                all.push(row);
+                return Ok(());
+            }
             let fresh = !sheets.contains_key(&key);
             let (chosen, sheet) = match sheets.entry(key) {
                 Entry::Occupied(there) => there.into_mut(),
@@ -85,7 +97,7 @@ impl super::run::Run for Losses {
         })?;
         if all.is_empty() {
             tracing::info!(
-                "hint: no autoencoder or super-resolution run; experiments/sample/ae-*.toml and sr-*.toml make them"
+                "hint: no inversion, autoencoder or super-resolution run; `cargo xtask losses` makes them"
             );
         }
         let mut taken = BTreeSet::new();
@@ -94,6 +106,19 @@ impl super::run::Run for Losses {
             wrote(&self.out.join(format!("losses-{name}.png")), &sheet.png()?)?;
         }
         losses::sort(&mut all);
-        put(&all, losses::text, "losses", self.format, &self.out)
+        let mut taken = BTreeSet::new();
+        for (task, plane) in losses::planes(&all) {
+            let name = file_name(&task, &mut taken);
+            if !plane.points.is_empty() {
+                let file = format!("distortion-perception-{name}.png");
+                wrote(&self.out.join(file), &plane.png()?)?;
+            }
+        }
+        put(&all, losses::text, "losses", self.format, &self.out)?;
+        if self.format != Format::Json {
+            // The tables have ranges: here is each run.
+            wrote(&self.out.join("losses.json"), json(&all)?.as_bytes())?;
+        }
+        Ok(())
     }
 }

@@ -5,5 +5,6 @@ pub mod format;
 pub mod label;
 pub mod neighbors_table;
 pub mod output;
+pub mod plane;
 pub mod sheet;
 pub mod table2_text;

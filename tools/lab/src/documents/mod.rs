@@ -2,8 +2,8 @@
 //!
 //! Three marks, invisible where Markdown is shown:
 //!
-//! - `<!-- begin generated: TABLE ARGUMENTS -->` … `<!-- end generated -->`: a table, see [`tables`], [`studies`], [`speed`] and
-//!   [`processors`];
+//! - `<!-- begin generated: TABLE ARGUMENTS -->` … `<!-- end generated -->`: a table, see [`tables`], [`studies`],
+//!   [`objectives`], [`speed`] and [`processors`];
 //! - `<!--= RECORD KEY [FORMAT] -->57.1<!--/-->`: one number within a sentence, see [`Records::text`];
 //! - `<!--? RECORD KEY < RECORD KEY -->`: what the words beside it say; a record that says otherwise is an error.
 //!
@@ -12,6 +12,7 @@
 
 mod loose;
 pub mod markdown;
+mod objectives;
 mod processors;
 mod records;
 mod speed;

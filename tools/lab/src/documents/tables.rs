@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::markdown::{cell, markdown, metrics, percent};
 use super::records::Records;
-use super::{speed, studies};
+use super::{objectives, speed, studies};
 use crate::numbers::thousands;
 use crate::reproduce::{EXPERIMENTS, reconstructs};
 use crate::samples::RECORDS;
@@ -26,6 +26,7 @@ pub fn table(records: &Records, what: &str) -> Result<String> {
     match name {
         "runs" => Ok(runs(records)),
         "compare" => compare(records, &of),
+        "objectives" => objectives::table(records, &of),
         _ => match studies::table(records, name, &of)? {
             Some(table) => Ok(table),
             None => match speed::table(records, name, &of)? {
