@@ -465,6 +465,15 @@ fn folders_of_matlab_s_files_say_the_same() {
     for (name, map) in &maps {
         assert_eq!(&read.entries[name], map, "{name}");
     }
+    // What MATLAB keeps as numbers that are none, and h5py's truth values, which are.
+    run(python_file("matfiles.py").arg(lab.text("special"))).exits(0);
+    for (folder, words) in [("text", "is text"), ("empty", "shape [0]")] {
+        let error = FeaturesFile::read(&lab.at(&format!("special/{folder}"))).unwrap_err();
+        let told = format!("{error:#}");
+        assert!(told.contains(words), "{words} is not in: {told}");
+    }
+    let truth = FeaturesFile::read(&lab.at("special/truth")).unwrap();
+    assert_eq!(truth.entries["00"], Tensor::from_slice(&[1f32, 0.0, 1.0]));
     // A training sees the same features, image by image.
     lab.train_into("one", "--steps 2").exits(0);
     folder_of("responses.safetensors", "fc7");
@@ -513,11 +522,32 @@ fn a_generator_s_input_is_optimised_until_layers_match() {
         assert!(best < start, "{label}: {start} -> {best}");
     }
     assert!(lab.at("images/12.png").is_file() && lab.at("images/13.png").is_file());
+    let photo = fs::read(lab.at("test/13.png")).unwrap();
+    lab.eval(&format!("{of_images} --layers relu1 --out test"))
+        .refuses(&["13.png", "is there already"]);
+    assert_eq!(fs::read(lab.at("test/13.png")).unwrap(), photo);
+    for (bounds, words) in [
+        (vec![1f32, -1.0], "below 0"),
+        (vec![f32::NAN], "NaN"),
+        (vec![1.0, 2.0], "2 numbers"),
+    ] {
+        let bounds = [("upper", Tensor::from_slice(&bounds))];
+        Tensor::write_safetensors(&bounds, lab.at("upper.safetensors")).unwrap();
+        lab.eval(&format!(
+            "{of_images} --layers relu1 --upper upper.safetensors --out x"
+        ))
+        .refuses(&["--upper", words]);
+    }
     // Any features of the right shapes, layer by layer, as bdpy has them.
     for (tap, shape) in [(Tap::Relu1, [64, 15, 15]), (Tap::Relu3, [384, 3, 3])] {
         let image = |n: u32| {
             let x = Tensor::full([1, 3, 64, 64], f64::from(n), (Kind::Float, Device::Cpu));
-            let features = net.features(&x, &[tap]).unwrap().remove(0).squeeze_dim(0);
+            let features = net
+                .features(&x, &[tap])
+                .unwrap()
+                .remove(0)
+                .squeeze_dim(0)
+                .contiguous();
             assert_eq!(features.size(), shape);
             (format!("stimulus {n}"), features)
         };

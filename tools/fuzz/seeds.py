@@ -104,7 +104,7 @@ def arrays():
 
 
 def matlab():
-    """As scipy writes version 5, and as hdf5storage writes 7.3; and plain HDF5."""
+    """Version 5 by scipy; 7.3 by h5py with the attributes of hdf5storage; and plain HDF5."""
     feat = rng.standard_normal((1, 2, 3), np.float32)
     for name, how in [("plain", {}), ("zipped", {"do_compression": True})]:
         out = io.BytesIO()

@@ -66,6 +66,12 @@ pub fn merge(base: &mut Table, own: Table) {
     for (key, value) in own {
         match (base.get_mut(&key), value) {
             (Some(Value::Table(there)), Value::Table(here)) if !replaces(there, &here) => {
+                // A network has one layer or several: those of the file itself.
+                for (given, other) in [("taps", "tap"), ("tap", "taps")] {
+                    if here.contains_key(given) && there.contains_key("net") {
+                        there.remove(other);
+                    }
+                }
                 merge(there, here);
             }
             (_, value) => {
@@ -158,6 +164,21 @@ mod tests {
         merge(&mut base, table("[encoder.deep]\ntap = 'pool5'"));
         assert_eq!(base["encoder"]["deep"]["tap"].as_str(), Some("pool5"));
         assert_eq!(base["encoder"]["early"]["net"].as_str(), Some("vgg16"));
+        // One layer and several replace each other.
+        merge(&mut base, table("[encoder.deep.taps]\npool2 = 1.0"));
+        assert!(
+            !base["encoder"]["deep"]
+                .as_table()
+                .unwrap()
+                .contains_key("tap")
+        );
+        merge(&mut base, table("[encoder.deep]\ntap = 'pool5'"));
+        assert!(
+            !base["encoder"]["deep"]
+                .as_table()
+                .unwrap()
+                .contains_key("taps")
+        );
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub fn hint<'a>(asked: &str, names: impl IntoIterator<Item = &'a str>) -> String
 }
 
 /// Names that a message lists at most.
-const LISTED: usize = 24;
+const LISTED: usize = 32;
 
 /// A parser's message about an unknown name, with the name that was probably meant, and without a list that nobody reads.
 pub fn shortened(message: &str) -> String {

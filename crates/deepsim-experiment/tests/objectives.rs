@@ -26,16 +26,12 @@ fn every_objective_is_an_experiment_of_every_task_and_another_one() {
         .parse()
         .unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let whole = file["lpips_and_dists"].as_bool().unwrap();
     let (common, hinge) = (words(&file, "common"), words(&file, "hinge"));
     for task in tables(&file, "task") {
         let path = root.join(task["experiment"].as_str().unwrap());
         let mut losses: Vec<String> = Vec::new();
         for objective in tables(&file, "objective") {
             let is = |key: &str| objective.get(key).and_then(Value::as_bool) == Some(true);
-            if is("needs_lpips_and_dists") && !whole {
-                continue;
-            }
             let adversaries = [Vec::new(), hinge.clone()];
             let count = if is("adversary") { 1 } else { 2 };
             for adversary in adversaries.into_iter().take(count) {

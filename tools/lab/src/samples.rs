@@ -134,12 +134,17 @@ pub fn ready(ws: &Workspace, stages: &mut Stages, faces: bool) -> Result<(Progra
     Ok((Programs::build(ws, &programs::ALL)?, ws.photos()))
 }
 
+/// Where a record is: `docs/results/NAME.json`.
+pub fn place(ws: &Workspace, name: &str) -> PathBuf {
+    ws.path(RECORDS).join(format!("{name}.json"))
+}
+
 /// Writes a record as `docs/results/NAME.json`.
 ///
 /// # Errors
 /// A full or unwritable disk.
 pub fn write(ws: &Workspace, name: &str, record: &impl Serialize) -> Result<()> {
-    files::write_json(&ws.path(RECORDS).join(format!("{name}.json")), record)?;
+    files::write_json(&place(ws, name), record)?;
     note(format_args!("written: {RECORDS}/{name}.json"));
     Ok(())
 }

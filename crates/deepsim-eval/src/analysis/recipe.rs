@@ -1,5 +1,6 @@
 //! What table 2 says of how a run was trained, and which of the paper's numbers are of the same training.
 
+use deepsim_experiment::source::Source;
 use deepsim_experiment::{Experiment, config};
 use deepsim_nets::PixelDistance;
 use deepsim_nets::loss::TermKind;
@@ -19,11 +20,14 @@ pub(super) fn printed(e: &Experiment) -> (Option<f64>, Option<f64>) {
 }
 
 /// Whether it has the paper's adversary and its distance of features.
-fn is_paper_s(e: &Experiment) -> bool {
+pub(super) fn is_paper_s(e: &Experiment) -> bool {
     let architecture = e.config.discriminator.as_ref().map(|d| d.architecture);
     e.config.adversary.is_paper_s()
         && architecture.is_none_or(|a| a == config::DiscriminatorKind::DeePSiM)
-        && e.compared().all(|c| c.distance.is_paper_s())
+        && e.compared().all(|c| {
+            let several = matches!(c.source, Source::Perceptual(_) | Source::Taps(_));
+            c.distance.is_paper_s() && !several
+        })
 }
 
 /// How pixels are compared where that is not the paper's way.
@@ -114,13 +118,18 @@ fn adversary(e: &Experiment) -> Vec<String> {
     parts
 }
 
-/// See `Row::feature_error_trained`.
+/// Whether the encoder's network, at whatever layer, is in the loss: as a comparator, or below a discriminator's heads.
 pub(super) fn trained_on(e: &Experiment) -> bool {
-    let Some(encoder) = e.encoder.trunk() else {
-        return e.compared().any(|c| c.source == e.encoder);
-    };
-    let mut trunks = e.compared().filter_map(|c| c.source.trunk());
-    trunks.any(|trunk| trunk.is_same_network(encoder))
+    let mut others = e.sources().skip(1).map(|(_, source)| source);
+    if let Some(encoder) = e.encoder.trunk() {
+        let mut trunks = others.filter_map(Source::trunk);
+        return trunks.any(|trunk| trunk.is_same_network(encoder));
+    }
+    if let Some(encoder) = e.encoder.script() {
+        let mut scripts = others.filter_map(Source::script);
+        return scripts.any(|script| script.file == encoder.file);
+    }
+    others.any(|source| *source == e.encoder)
 }
 
 #[cfg(test)]

@@ -196,9 +196,33 @@ pub fn features_at(net: &FeatureNet, tap: Tap, caffe: &Tensor) -> Result<Tensor>
     found.ok_or_else(|| EvalError::Format(format!("no features at {tap}")))
 }
 
-/// The networks of ours that a run was trained with.
+/// Runs that began with each other's weights, further back than anybody goes.
+const GENERATIONS: usize = 16;
+
+/// The networks of ours that a run was trained with, and the runs whose weights it began with, where these still are. The
+/// encoder's comes first, if it is one of ours.
 pub fn used(experiment: &Experiment) -> Vec<NetKind> {
-    experiment.sources().filter_map(|(_, s)| kind(s)).collect()
+    let own =
+        |e: &Experiment| -> Vec<NetKind> { e.sources().filter_map(|(_, s)| kind(s)).collect() };
+    let mut all = own(experiment);
+    let mut began = experiment.config.generator.weights.clone();
+    for _ in 0..GENERATIONS {
+        let earlier = began.as_deref().and_then(run_of);
+        let Some(Ok(earlier)) = earlier.map(|file| Experiment::load(&file, &[])) else {
+            break;
+        };
+        all.extend(own(&earlier));
+        began.clone_from(&earlier.config.generator.weights);
+    }
+    all
+}
+
+/// The experiment of the run that these weights are of: they are its directory, a checkpoint's, or a file of one.
+fn run_of(weights: &Path) -> Option<PathBuf> {
+    const TO_A_FILE: usize = 4; // RUN/checkpoints/STEP/FILE
+    let folders = weights.ancestors().take(TO_A_FILE);
+    let mut files = folders.map(|folder| folder.join("experiment.toml"));
+    files.find(|file| file.is_file())
 }
 
 /// The network of ours that a source is or stands on, if it is one: only those are networks of metrics.

@@ -20,7 +20,7 @@ pub enum FeatureDistance {
     /// Absolute differences.
     Absolute,
     /// 1 − the cosine of the angle between the channels of two images, averaged over positions. A position at which both
-    /// have no activation counts 0.
+    /// have no activation counts 0, one at which one image alone has none ½.
     Cosine,
     /// The squared difference of the channels after these are divided by their length, averaged over positions: LPIPS without
     /// its heads (Zhang et al. 2018). Twice [`FeatureDistance::Cosine`].
@@ -164,6 +164,17 @@ mod tests {
             let found = value(FeatureDistance::Unit, &a.neg(), reduction);
             assert!((found - 2.0 * expected).abs() < 1e-4, "{found}");
         }
+    }
+
+    #[test]
+    fn without_activations_of_one_image_the_cosine_counts_a_half() {
+        let a = Tensor::zeros([2, 3, 4, 4], (Kind::Float, Device::Cpu));
+        let value = |b: &Tensor| {
+            let found = feature_distance(FeatureDistance::Cosine, &a, b, Reduction::Mean);
+            found.unwrap().double_value(&[])
+        };
+        assert!((value(&a.ones_like()) - 0.5).abs() < 1e-4);
+        assert_eq!(value(&a), 0.0);
     }
 
     #[test]

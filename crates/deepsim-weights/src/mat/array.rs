@@ -7,7 +7,7 @@ pub(super) const MAX_VALUES: usize = 1 << 25;
 /// As numpy's.
 const MAX_RANK: usize = 32;
 /// Variables that an error lists.
-const FEW: usize = 5;
+pub(super) const FEW: usize = 5;
 
 /// Why bytes were not read as an array.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub enum MatError {
     NoVariable {
         /// The name.
         wanted: String,
-        /// Some of those that it has.
+        /// Some of those that it has; none for HDF5, in which nothing else is looked at.
         found: Vec<String>,
     },
     /// A variable that is no array of real numbers.
@@ -70,7 +70,7 @@ pub enum MatError {
 
 fn has(found: &[String]) -> String {
     if found.is_empty() {
-        return String::new();
+        return "; save the features under this name".to_owned();
     }
     let more = if found.len() > FEW { ", …" } else { "" };
     let few: Vec<&str> = found.iter().take(FEW).map(String::as_str).collect();
@@ -79,6 +79,8 @@ fn has(found: &[String]) -> String {
 
 /// A name from a file, for an error.
 pub(super) fn name(bytes: &[u8]) -> String {
+    // No character has more than four bytes, and a name may have as many as the file.
+    let bytes = &bytes[..bytes.len().min(40 * 4)];
     let text: String = String::from_utf8_lossy(bytes).chars().take(40).collect();
     text.escape_debug().to_string()
 }

@@ -6,6 +6,7 @@
 
 mod array;
 mod hdf;
+mod limits;
 mod v5;
 
 use array::Array;
@@ -16,7 +17,7 @@ pub(crate) const MAX_BYTES: u64 = 1 << 30;
 
 /// The array `variable` of a `.mat` file: its shape and values, last dimension fastest, as f32.
 ///
-/// Whole numbers, truth values and halves, singles and doubles are read. Dimensions are as MATLAB and Python show them;
+/// Whole numbers, truth values (MATLAB's, and h5py's enumeration of them) and halves, singles and doubles are read. Dimensions are as MATLAB and Python show them;
 /// those of HDF5 are turned where MATLAB's class is noted beside them, and `Python.Shape`, which hdf5storage writes,
 /// decides where it is there.
 ///

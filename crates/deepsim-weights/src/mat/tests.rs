@@ -8,6 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod hdf;
+
 fn header(big_endian: bool) -> Vec<u8> {
     let mut out = b"MATLAB 5.0 MAT-file, by hand".to_vec();
     out.resize(124, b' ');
@@ -106,6 +108,19 @@ fn what_is_no_array_of_numbers_is_told() {
         "compressed",
     );
     refused(b"\x89HDF\r\n\x1a\nnot much of it", "HDF5 and not readable");
+}
+
+#[test]
+fn names_in_an_error_are_few_and_short() {
+    let one = doubles(&[1.0]);
+    let long = "名".repeat(1000);
+    let others: Vec<_> = (0..100)
+        .map(|_| variable(6, &[1, 1], &long, 9, &one))
+        .collect();
+    let Err(MatError::NoVariable { found, .. }) = parse(&file(&others), "feat") else {
+        unreachable!("none is called so");
+    };
+    assert_eq!(found, vec!["名".repeat(40); 6]);
 }
 
 proptest! {

@@ -6,7 +6,7 @@ use std::io::Read;
 
 use flate2::read::ZlibDecoder;
 
-use super::array::{Array, MAX_VALUES, MatError, Number, count, last_fastest, name};
+use super::array::{Array, FEW, MAX_VALUES, MatError, Number, count, last_fastest, name};
 
 const HEADER: usize = 128;
 /// Types of elements.
@@ -151,7 +151,10 @@ fn matrix(
     let (dimensions, rest) = next(rest)?;
     let (named, rest) = next(rest)?;
     if named.data != variable.as_bytes() {
-        found.push(name(named.data));
+        // One more than is shown says that there are more.
+        if found.len() <= FEW {
+            found.push(name(named.data));
+        }
         return Ok(None);
     }
     let flags = flags.data.first_chunk();

@@ -64,7 +64,7 @@ pub struct Args {
 pub const EXAMPLES: &str = "\
 Examples:
   cargo xtask losses inversion
-      all objectives, three seeds, 90 seconds each: about an hour
+      all objectives, three seeds, 90 seconds each: about an hour and a half
   cargo xtask losses inversion --only l1,ms-ssim,deepsim --seeds 1
       three of them once, five minutes, printed only
   cargo xtask losses super-resolution --minutes-each 10 --out ~/losses
@@ -218,7 +218,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
             objective.name, one.seed, objective.shows
         ));
         let training = plan.training(one);
-        if timed::is_done(timed::seconds(ws, &training)?, plan.seconds()) {
+        if timed::is_done(&training, timed::seconds(ws, &training)?, plan.seconds())? {
             note("has had its time: not trained again");
             continue;
         }
@@ -249,8 +249,15 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         ));
         return Ok(());
     }
+    let name = format!("losses-{}", task.name);
+    if let Some(other) = left_out(&samples::place(ws, &name), &objectives)? {
+        note(format_args!(
+            "no record: the one that is there has the objective {other}, which --only leaves out; delete it to begin anew"
+        ));
+        return Ok(());
+    }
     let evidence = Evidence {
-        name: format!("losses-{}", task.name),
+        name,
         command: command(args),
         experiment: &task.experiment,
         seconds_each: plan.seconds(),
@@ -261,7 +268,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         runs: of(rows, &runs),
     };
     samples::write(ws, &evidence.name, &evidence)?;
-    if let Some(plot) = plot(&ws.path(&results)) {
+    if let Some(plot) = plot(&ws.path(&results))? {
         let to = format!("docs/pictures/distortion-perception-{}.png", task.name);
         let bytes = fs::read(&plot).with_context(|| format!("reading {}", plot.display()))?;
         landing::write(&ws.path(&to), &bytes)?;
@@ -328,6 +335,19 @@ fn measure(
     files::json(&ws.path(results).join("losses.json"))
 }
 
+/// An objective of the record that is there and none of these: a part of a comparison does not replace the whole.
+fn left_out(record: &Path, objectives: &[Objective]) -> Result<Option<String>> {
+    if !record.exists() {
+        return Ok(None);
+    }
+    let there: Value = files::json(record)?;
+    let names = there["objectives"].as_array().into_iter().flatten();
+    let mut names = names.filter_map(|one| one["name"].as_str());
+    Ok(names
+        .find(|name| objectives.iter().all(|one| one.name != *name))
+        .map(str::to_owned))
+}
+
 /// The rows of these runs: the folder may hold others.
 fn of(rows: Vec<Map<String, Value>>, runs: &[One]) -> Vec<Map<String, Value>> {
     let labels: Vec<String> = runs.iter().map(One::label).collect();
@@ -345,13 +365,28 @@ fn of(rows: Vec<Map<String, Value>>, runs: &[One]) -> Vec<Map<String, Value>> {
     own
 }
 
-fn plot(results: &Path) -> Option<PathBuf> {
-    let entries = fs::read_dir(results).ok()?.flatten();
-    let mut paths = entries.map(|entry| entry.path());
-    paths.find(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with(PLOT)
-    })
+/// The plot of the runs, if there is one.
+///
+/// # Errors
+/// Plots of several tasks, whose runs lie in one folder.
+fn plot(results: &Path) -> Result<Option<PathBuf>> {
+    let entries =
+        fs::read_dir(results).with_context(|| format!("reading {}", results.display()))?;
+    let mut plots = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(PLOT)
+        })
+        .collect::<Vec<_>>();
+    if plots.len() > 1 {
+        bail!(
+            "{} has plots of several tasks: give the runs of each a folder of their own by --out",
+            results.display()
+        );
+    }
+    Ok(plots.pop())
 }
 
 #[cfg(test)]
@@ -433,6 +468,24 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_comparison_replaces_no_larger_one() {
+        let (folder, _) = workspace();
+        let record = folder.path().join("losses.json");
+        let one = |name: &str| Objective {
+            name: name.to_owned(),
+            shows: String::new(),
+            set: Vec::new(),
+        };
+        let (l1, l2) = (one("l1"), one("l2"));
+        assert_eq!(left_out(&record, std::slice::from_ref(&l1)).unwrap(), None);
+        let there = json!({ "objectives": [{ "name": "l1" }, { "name": "l2" }] });
+        fs::write(&record, there.to_string()).unwrap();
+        let lost = left_out(&record, std::slice::from_ref(&l1)).unwrap();
+        assert_eq!(lost.as_deref(), Some("l2"));
+        assert_eq!(left_out(&record, &[l1, l2, one("dists")]).unwrap(), None);
+    }
+
+    #[test]
     fn a_record_has_its_own_runs_by_their_names() {
         let row = |run: &str| {
             json!({ "run": run, "l1": 1.0 })
@@ -449,7 +502,10 @@ mod tests {
             objective: &objective,
             seed: 2,
         };
-        let rows = of(vec![row("/home/x/l1-seed2"), row("runs/l2-seed2")], &[one]);
+        let rows = of(
+            vec![row("/elsewhere/l1-seed2"), row("runs/l2-seed2")],
+            &[one],
+        );
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0]["run"], "l1-seed2");
     }

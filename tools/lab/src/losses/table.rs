@@ -10,8 +10,6 @@ const FILE: &str = include_str!("objectives.toml");
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// Whether LPIPS and DISTS can be terms of the loss.
-    lpips_and_dists: bool,
     common: Vec<String>,
     hinge: Vec<String>,
     task: Vec<Task>,
@@ -36,8 +34,6 @@ struct Row {
     name: String,
     shows: String,
     set: Vec<String>,
-    #[serde(default)]
-    needs_lpips_and_dists: bool,
     /// It has one of its own, and so no second form.
     #[serde(default)]
     adversary: bool,
@@ -83,13 +79,12 @@ impl Table {
     /// All objectives that can be trained: each without and with the hinge adversary.
     pub fn objectives(&self) -> Vec<Objective> {
         let rows = self.objective.iter();
-        rows.filter(|row| self.lpips_and_dists || !row.needs_lpips_and_dists)
-            .flat_map(|row| {
-                let plain = self.objective(row, "", "", &[]);
-                let hinge = self.objective(row, "-hinge", ", hinge PatchGAN", &self.hinge);
-                std::iter::once(plain).chain((!row.adversary).then_some(hinge))
-            })
-            .collect()
+        rows.flat_map(|row| {
+            let plain = self.objective(row, "", "", &[]);
+            let hinge = self.objective(row, "-hinge", ", hinge PatchGAN", &self.hinge);
+            std::iter::once(plain).chain((!row.adversary).then_some(hinge))
+        })
+        .collect()
     }
 
     fn objective(&self, row: &Row, name: &str, shows: &str, adversary: &[String]) -> Objective {
@@ -126,18 +121,13 @@ mod tests {
 
     #[test]
     fn every_objective_has_its_own_name_and_settings() {
-        let mut table = Table::read().unwrap();
-        for with in [false, true] {
-            table.lpips_and_dists = with;
-            let all = table.objectives();
-            let names: BTreeSet<&str> = all.iter().map(|o| o.name.as_str()).collect();
-            let sets: BTreeSet<&[String]> = all.iter().map(|o| o.set.as_slice()).collect();
-            assert_eq!((names.len(), sets.len()), (all.len(), all.len()));
-            assert_eq!(names.contains("lpips-hinge"), with);
-            assert_eq!(names.contains("dists"), with);
-            assert!(names.contains("deepsim") && !names.contains("deepsim-hinge"));
-            assert!(all.len() >= 12, "{names:?}");
-        }
+        let all = Table::read().unwrap().objectives();
+        let names: BTreeSet<&str> = all.iter().map(|o| o.name.as_str()).collect();
+        let sets: BTreeSet<&[String]> = all.iter().map(|o| o.set.as_slice()).collect();
+        assert_eq!((names.len(), sets.len()), (all.len(), all.len()));
+        assert!(names.contains("lpips-hinge") && names.contains("dists"));
+        assert!(names.contains("deepsim") && !names.contains("deepsim-hinge"));
+        assert!(all.len() >= 12, "{names:?}");
     }
 
     #[test]

@@ -8,15 +8,18 @@ use deepsim_tools::programs::Programs;
 use deepsim_tools::training::{self, Outcome, Training};
 use deepsim_tools::workspace::Workspace;
 
-/// A run that lacks no more than this share of its time is done.
-const SHORT: f64 = 0.02;
+/// A run whose time differs from its own by no more than this share has had it.
+const TOLERANCE: f64 = 0.02;
+/// The share of a lone first start's seconds that is given to a training: what is read for the first time takes longer than
+/// ever again, and a training that had too much time cannot be used.
+const COLD: f64 = 0.5;
 /// How often a training is started for the time that it lacks.
 const STARTS: usize = 6;
 
 /// Stops trainings when their time is over.
 #[derive(Debug, Default)]
 pub struct Clock {
-    /// The shortest that a start took, seconds: no training gets more time than its own by it.
+    /// The shortest that a start took, seconds; of the first one, the share [`COLD`].
     start: Option<f64>,
 }
 
@@ -30,15 +33,25 @@ pub fn seconds(ws: &Workspace, training: &Training) -> Result<f64> {
 }
 
 /// Whether a run has had its time.
-pub fn is_done(had: f64, budget: f64) -> bool {
-    had >= (1.0 - SHORT) * budget
+///
+/// # Errors
+/// A run that has had more.
+pub fn is_done(training: &Training, had: f64, budget: f64) -> Result<bool> {
+    if had > (1.0 + TOLERANCE) * budget {
+        bail!(
+            "{} has been trained for {had:.1} s of {budget:.1}: delete it, and it is trained again",
+            training.run.display()
+        );
+    }
+    Ok(had >= (1.0 - TOLERANCE) * budget)
 }
 
 impl Clock {
     /// Trains until the run has had `budget` seconds. One that has had them is left alone.
     ///
     /// # Errors
-    /// A failed or interrupted training; one whose steps are done before its time is over, or that gains no time.
+    /// A failed or interrupted training; one whose steps are done before its time is over, that gains no time, or that had
+    /// more than its own.
     pub fn train(
         &mut self,
         ws: &Workspace,
@@ -46,14 +59,13 @@ impl Clock {
         training: &Training,
         budget: f64,
     ) -> Result<()> {
-        let mut start = self.start;
         for _ in 0..STARTS {
             let before = seconds(ws, training)?;
-            if is_done(before, budget) {
+            if is_done(training, before, budget)? {
                 return Ok(());
             }
             let begun = Instant::now();
-            let room = budget - before + start.unwrap_or(0.0);
+            let room = budget - before + self.start.unwrap_or(0.0);
             let deadline = begun + Duration::from_secs_f64(room);
             if training.run(ws, programs, Some(deadline))? == Outcome::Finished {
                 bail!(
@@ -63,11 +75,10 @@ impl Clock {
             }
             let gained = seconds(ws, training)? - before;
             let took = (begun.elapsed().as_secs_f64() - gained).max(0.0);
-            start = Some(took);
-            self.start = Some(self.start.map_or(took, |least| least.min(took)));
+            self.start = Some(self.start.map_or(COLD * took, |least| least.min(took)));
         }
         let had = seconds(ws, training)?;
-        if is_done(had, budget) {
+        if is_done(training, had, budget)? {
             return Ok(());
         }
         bail!(
@@ -123,7 +134,18 @@ while true; do sleep 0.01; done"#
         clock.train(&ws, &programs, &training(), 0.4).unwrap();
         assert_eq!(starts(&ws), needed);
         assert!(clock.start.is_some());
-        assert!(is_done(0.4, 0.4) && is_done(0.395, 0.4) && !is_done(0.3, 0.4));
+    }
+
+    #[test]
+    fn a_run_that_had_more_than_its_time_is_none_of_the_comparison() {
+        let done = |had| is_done(&training(), had, 0.4);
+        assert!(done(0.4).unwrap() && done(0.395).unwrap() && done(0.405).unwrap());
+        assert!(!done(0.3).unwrap());
+        let error = done(0.5).unwrap_err().to_string();
+        assert!(
+            error.contains("runs/x") && error.contains("delete it"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod optimise;
 mod targets;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use deepsim_data::terminal::path as shown;
 use deepsim_experiment::features_file::FeaturesFile;
@@ -24,7 +24,7 @@ use crate::analysis::decode::file_name;
 use crate::error::{EvalError, Result, WhileRunning as _};
 use crate::run::ready::Ready;
 use crate::show::format::table;
-use crate::show::output::write;
+use crate::show::output;
 
 /// What was made of one stimulus.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -80,6 +80,11 @@ pub fn upper_bounds(file: &Path, ready: &Ready, device: Device) -> Result<Tensor
     let [bounds] = all.as_slice() else {
         return Err(wrong(format!("holds {} arrays, not one", all.len())));
     };
+    let bounds = bounds.f_to_kind(Kind::Float)?;
+    let least = bounds.f_nan_to_num(-1.0, -1.0, -1.0)?.f_min()?;
+    if bounds.numel() > 0 && least.f_double_value(&[])? < 0.0 {
+        return Err(wrong("holds numbers below 0, NaN or infinity".to_owned()));
+    }
     let mut shape = ready.generator.spec().input.sizes();
     let (values, channels) = (shape.iter().product::<i64>(), shape[0]);
     let count = i64::try_from(bounds.numel()).unwrap_or(i64::MAX);
@@ -116,7 +121,14 @@ pub fn compute(
         Ok(request.net.features(&seen, request.taps)?)
     };
     let sizes = ready.generator.spec().input.sizes();
-    let (mut rows, mut taken) = (Vec::new(), BTreeSet::new());
+    let mut taken = BTreeSet::new();
+    let pictures: Vec<PathBuf> = (targets.labels.iter())
+        .map(|label| out.join(format!("{}.png", file_name(label, &mut taken))))
+        .collect();
+    for picture in &pictures {
+        output::check("--out", picture, output::Kind::Image)?;
+    }
+    let mut rows = Vec::new();
     for (labels, from) in targets
         .labels
         .chunks(request.batch)
@@ -137,8 +149,8 @@ pub fn compute(
         };
         let images = evaluate::decode(&ready.generator, &scaled, Clip::Displayable)?;
         for (at, label) in labels.iter().enumerate() {
-            let picture = out.join(format!("{}.png", file_name(label, &mut taken)));
-            write(&picture, &sheet::single(&images.f_get(at as i64)?)?.bytes)?;
+            let picture = &pictures[rows.len()];
+            output::write(picture, &sheet::single(&images.f_get(at as i64)?)?.bytes)?;
             rows.push(Row {
                 label: label.clone(),
                 start: found.start[at],

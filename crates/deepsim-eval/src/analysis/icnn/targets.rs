@@ -6,7 +6,7 @@ use std::path::Path;
 use deepsim_data::terminal::path as shown;
 use deepsim_experiment::features_file::FeaturesFile;
 use deepsim_nets::{FeatureNet, Tap};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{EvalError, Result};
 
@@ -84,6 +84,11 @@ pub fn of_folder(
         let mut rows: Vec<Tensor> = found.into_values().collect();
         if let Some(like) = like {
             let wanted = mean_deviation(&like.read(tap)?)?;
+            if !wanted.is_finite() {
+                let layer = shown(like.root.join(tap.name()));
+                let reason = "holds features without a deviation: NaN, infinity or a single number";
+                return Err(EvalError::usage("--scale-to", layer, reason));
+            }
             for row in &mut rows {
                 let own = deviation(row)?.max(f64::from(f32::MIN_POSITIVE));
                 *row = row.f_mul_scalar(wanted / own)?;
@@ -97,7 +102,7 @@ pub fn of_folder(
     })
 }
 
-/// Features of images `[N,3,S,S]` in Caffe units, which are called `labels`.
+/// Features of images `[N,3,S,S]` in Caffe units, which are called `labels`; the network is shown `batch` of them at once.
 ///
 /// # Errors
 /// What the network refuses.
@@ -107,9 +112,18 @@ pub fn of_images(
     net: &FeatureNet,
     taps: &[Tap],
     side: i64,
+    batch: usize,
 ) -> Result<Targets> {
     let _guard = tch::no_grad_guard();
-    let layers = net.features(&centre(caffe, side)?, taps)?;
+    let mut parts: Vec<Vec<Tensor>> = taps.iter().map(|_| Vec::new()).collect();
+    for images in caffe.f_split(batch as i64, 0)? {
+        let layers = net.features(&centre(&images, side)?, taps)?;
+        for (all, part) in parts.iter_mut().zip(layers) {
+            all.push(part.f_to_device(Device::Cpu)?);
+        }
+    }
+    let layers = parts.iter().map(|parts| Ok(Tensor::f_cat(parts, 0)?));
+    let layers = layers.collect::<Result<_>>()?;
     Ok(Targets { labels, layers })
 }
 
@@ -126,13 +140,14 @@ pub fn centre(images: &Tensor, side: i64) -> Result<Tensor> {
     Ok(out)
 }
 
-/// Deviation of the features `[…]` of one stimulus.
+/// Deviation of the features `[…]` of one stimulus. Maps of one position have none of their channels: all values count.
 fn deviation(features: &Tensor) -> Result<f64> {
     let x = features.f_to_kind(Kind::Double)?;
     let each = match x.dim() {
-        3 => x
-            .f_flatten(1, -1)?
-            .f_std_dim([1i64].as_slice(), true, false)?,
+        3 if x.size()[1] * x.size()[2] > 1 => {
+            x.f_flatten(1, -1)?
+                .f_std_dim([1i64].as_slice(), true, false)?
+        }
         _ => x.f_std(true)?,
     };
     Ok(each.f_mean(Kind::Double)?.f_double_value(&[])?)
@@ -149,7 +164,6 @@ fn mean_deviation(all: &BTreeMap<String, Tensor>) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
 
     #[test]
     fn the_centre_of_227_pixels_begins_at_the_second() {
@@ -168,5 +182,7 @@ mod tests {
         assert!((deviation(&x.view([2, 1, 2])).unwrap() - of_channels).abs() < 1e-9);
         let of_all = (x.var(true).double_value(&[])).sqrt();
         assert!((deviation(&x).unwrap() - of_all).abs() < 1e-5);
+        let of_one_position = deviation(&x.view([4, 1, 1])).unwrap();
+        assert!((of_one_position - of_all).abs() < 1e-5);
     }
 }

@@ -22,15 +22,15 @@ use deepsim_nets::{FeatureNet, NetKind};
 use tch::{Device, Kind, Tensor};
 
 use crate::analysis::measure::{Metric, metrics};
+use crate::analysis::recipe::trained_on;
 use crate::analysis::sample::{self, REFERENCE_FILE, REFERENCE_NET, REFERENCE_TAP};
 use crate::error::{EvalError, Result};
 use crate::measure::metrics::{Score, features_at, used};
 use crate::measure::photos::{LeftOut, categories, category, encoded, from_data, narrowed, some};
 use crate::measure::scale::mean;
-use crate::run::catalog::decoded_name;
 use crate::run::loaded::{HeldOutImages, Loaded};
 
-pub use objective::{compares, trained_with};
+pub use objective::{compares, task, trained_with};
 pub use row::Row;
 pub use summary::{planes, sort, text};
 
@@ -260,16 +260,10 @@ pub fn measure(run: &Loaded, of: &HeldOutImages, judges: &Judges) -> Result<Row>
     };
     let lpips_vgg16 = hearing.pairs("lpips_vgg16");
     let lpips_alex = hearing.pairs("lpips_alex");
-    // The encoder's network comes first, where it is one of ours.
-    let taken = used(e);
-    let feature_trained = e.encoder.network().is_some()
-        && taken
-            .split_first()
-            .is_some_and(|(own, others)| is_related(*own, others));
     let manifest = &run.checkpoint.manifest;
     Ok(Row {
         run: run.path.display().to_string(),
-        task: decoded_name(e),
+        task: task(e),
         trained_with: trained_with(e),
         adversary: objective::has_adversary(e),
         seed: e.config.train.seed,
@@ -295,7 +289,7 @@ pub fn measure(run: &Loaded, of: &HeldOutImages, judges: &Judges) -> Result<Row>
         kernel_distance: hearing.kernel_distance()?,
         image_error: held.image_error,
         feature_error: held.feature_error,
-        feature_trained,
+        feature_trained: trained_on(e),
         gradient_energy: held.gradient_energy,
         classified,
         classified_by_chance,

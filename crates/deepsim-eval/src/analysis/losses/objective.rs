@@ -4,8 +4,9 @@ use deepsim_experiment::Experiment;
 use deepsim_nets::PixelDistance;
 use deepsim_nets::loss::TermKind;
 
+use crate::analysis::recipe::is_paper_s;
 use crate::analysis::sample::has_prior;
-use crate::run::catalog::net_name;
+use crate::run::catalog::{decoded_name, net_name};
 
 /// Whether a run belongs to the comparison: an inversion, an autoencoder with plain codes, or super-resolution.
 pub fn compares(experiment: &Experiment) -> bool {
@@ -28,7 +29,7 @@ pub fn trained_with(experiment: &Experiment) -> String {
     let compared = experiment.compared_in(net_name);
     let [image, features, adversary] =
         [TermKind::Image, TermKind::Feature, TermKind::Adversarial].map(has);
-    let paper_s = image && features && adversary && game.is_paper_s();
+    let paper_s = image && features && adversary && is_paper_s(experiment);
     if paper_s && config.pixels.distance == PixelDistance::Squared {
         return format!("DeePSiM ({compared})");
     }
@@ -46,7 +47,23 @@ pub fn trained_with(experiment: &Experiment) -> String {
             game.name().to_owned()
         });
     }
+    if has(TermKind::TotalVariation) {
+        terms.push("TV".to_owned());
+    }
+    if config.diversity.is_some() {
+        terms.push("diversity".to_owned());
+    }
     terms.join(" + ")
+}
+
+/// What is decoded: only reconstructions from the same features can be compared.
+pub fn task(experiment: &Experiment) -> String {
+    let name = decoded_name(experiment);
+    if experiment.encoder.learned() || experiment.config.latent.is_some() {
+        name
+    } else {
+        format!("{name} (random weights)")
+    }
 }
 
 /// Whether a run has an adversary.

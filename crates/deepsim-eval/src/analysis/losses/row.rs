@@ -51,7 +51,7 @@ pub struct Row {
     pub image_error: f64,
     /// Normalised error of the inverted features, percent; none where nothing is inverted.
     pub feature_error: Option<f64>,
-    /// Whether a network of the encoder's family is also in the losses: then `feature_error` was trained for.
+    /// Whether the encoder's own network is also in the loss: then `feature_error` was trained for.
     pub feature_trained: bool,
     /// Gradient energy relative to the images'.
     pub gradient_energy: f64,

@@ -58,7 +58,7 @@ impl Metric {
     /// Why a mean is no number.
     pub fn reason(&self, mean: f64) -> String {
         if mean.is_nan() {
-            format!("not all images do: it takes {}", self.needs)
+            format!("some images do not suit it: it takes {}", self.needs)
         } else {
             "some pairs are equal: it is infinite".to_owned()
         }

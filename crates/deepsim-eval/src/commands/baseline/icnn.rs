@@ -88,7 +88,7 @@ pub struct Icnn {
     /// Begin with noise of this seed [default: begin with zeros].
     #[arg(long, value_name = "SEED")]
     noise: Option<u64>,
-    /// The most that each value of the input may be: .safetensors or .npy with a number for each value or channel.
+    /// The most that each value of the input may be: a safetensors file with one array, a number for each value or channel.
     #[arg(long, value_name = "FILE")]
     upper: Option<PathBuf>,
     /// The input may be negative: for features that are not rectified.
@@ -233,6 +233,6 @@ impl Icnn {
             stem.to_string_lossy().into_owned()
         };
         let labels = self.images.iter().map(label).collect();
-        icnn::of_images(labels, &images, net, taps, side)
+        icnn::of_images(labels, &images, net, taps, side, self.batch)
     }
 }

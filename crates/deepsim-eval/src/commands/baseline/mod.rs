@@ -13,7 +13,7 @@ use crate::commands::run::Run;
 #[derive(Subcommand)]
 pub enum Baseline {
     Mv(mv::Mv),
-    Icnn(icnn::Icnn),
+    Icnn(Box<icnn::Icnn>),
 }
 
 impl Run for Baseline {
