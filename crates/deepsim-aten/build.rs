@@ -254,6 +254,13 @@ fn watched() -> bool {
 fn base() -> cc::Build {
     let mut build = cc::Build::new();
     build.cpp(true).std("c++20").pic(true).warnings(false);
+    // Line tables alone, as Cargo.toml asks of Rust: whole debug information of libtorch's headers makes every test
+    // program 60 MB larger.
+    let debug = std::env::var("DEBUG").is_ok_and(|debug| debug != "false");
+    build.debug(false);
+    if debug {
+        build.flag("-g1");
+    }
     if watched() {
         build
             .flag("-fsanitize=address")

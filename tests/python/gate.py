@@ -1,6 +1,9 @@
 """The switching gate between discriminator and generator, as a function over a whole sequence."""
 
+import json
 import math
+
+import torch
 
 THRESHOLDS = {"d_off": 0.1, "d_on": 0.5, "g_off": 10.0}
 
@@ -45,3 +48,14 @@ def scripted(rng, steps=200):
         share = rng.uniform()
         sequence.append((share * total, (1 - share) * total, adv))
     return sequence
+
+
+def case(_args, draw):
+    sequence = scripted(draw.rng)
+    trace = gate(sequence, **THRESHOLDS)
+    out = {
+        "losses": torch.tensor(sequence, dtype=torch.float64),
+        "ratio": torch.tensor([ratio(*s) for s in sequence], dtype=torch.float64),
+        "trace": torch.tensor(trace, dtype=torch.uint8),
+    }
+    return out, {"thresholds": json.dumps(THRESHOLDS)}

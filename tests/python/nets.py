@@ -204,6 +204,12 @@ TRUNK = (
     ("deconv0", 32, 3, 4, 2, 128),
 )
 FRONT_WIDTH = {4: 512, 8: 512, 16: 256, 32: 128, 64: 64}
+# Times the generator's hidden channels: each case sets its own.
+WIDTH = 1.0
+
+
+def hidden(channels):
+    return max(8, math.floor(channels * WIDTH / 8 + 0.5) * 8)
 
 
 def generator_plan(features, crop):
@@ -214,12 +220,13 @@ def generator_plan(features, crop):
     stages = math.ceil(math.log2(crop / 4))
     out = 4 * 2**stages
     if len(features) == 1:
-        entry, width = 4, 256
-        front = [("defc7", features[0], 4096), ("defc6", 4096, 4096), ("defc5", 4096, 4096)]
+        entry, width = 4, hidden(256)
+        fc = 16 * width
+        front = [("defc7", features[0], fc), ("defc6", fc, fc), ("defc5", fc, fc)]
     else:
         channels, size = features
         entry = 4 if size <= 6 else 2 ** math.ceil(math.log2(size))
-        width = FRONT_WIDTH[entry]
+        width = hidden(FRONT_WIDTH[entry])
         kernel = next(
             k for k in range(2, 99) if (entry - size + k - 1) % 2 == 0 and entry - size + k - 1 >= 0
         )
@@ -236,6 +243,7 @@ def generator_plan(features, crop):
     for name, inputs, outputs, kernel, stride, takes in TRUNK:
         if takes < entry or (takes == entry and not trunk and stride == 1):
             continue
+        inputs, outputs = hidden(inputs), hidden(outputs)
         if not trunk:
             inputs = width
         if stride == 2 and takes * 2 == out:
@@ -272,7 +280,7 @@ def generator(w, y, features, crop, mutate=None):
         else:
             x = lrelu(F.conv2d(x, weight, bias, padding=layer[5]))
     if len(features) == 1:
-        x = x.view(-1, 256, 4, 4)
+        x = x.view(x.shape[0], -1, 4, 4)
     for name, _, _, _, stride, padding in trunk:
         # A trunk bias is stored but never learns: no gradient reaches it.
         x = F.conv_transpose2d(x, w[name + ".weight"], w[name + ".bias"].detach(), stride, padding)

@@ -342,17 +342,6 @@ def iteration(args, draw):
     return out, settings
 
 
-def gate_case(args, draw):
-    sequence = gate.scripted(draw.rng)
-    trace = gate.gate(sequence, **gate.THRESHOLDS)
-    out = {
-        "losses": torch.tensor(sequence, dtype=torch.float64),
-        "ratio": torch.tensor([gate.ratio(*s) for s in sequence], dtype=torch.float64),
-        "trace": torch.tensor(trace, dtype=torch.uint8),
-    }
-    return out, {"thresholds": json.dumps(gate.THRESHOLDS)}
-
-
 def error(args, draw):
     n = 12
     truth = draw.images(n, 16)
@@ -507,7 +496,7 @@ RUN = {
     "adam": adam,
     "schedule": schedule,
     "iteration": iteration,
-    "gate": gate_case,
+    "gate": gate.case,
     "error": error,
     "inception-fid": lambda args, draw: oracles.inception_case(args, draw, feature_net),
     **oracles.RUN,
@@ -540,6 +529,7 @@ def run(arguments):
     parser.add_argument("--limit", type=float, default=0.0, help="iteration: diversity counts up to it")
     parser.add_argument("--without-kl", action="store_true", help="vae: leave the KL term out of the loss")
     parser.add_argument("--width", type=float, default=1.0, help="vaegan: times the hidden channels")
+    parser.add_argument("--generator-width", type=float, default=1.0, help="times the hidden channels of DeePSiM's generator")
     parser.add_argument("--gan", action="store_true", help="vaegan: no encoder, no reconstruction")
     parser.add_argument("--gamma", type=float, default=1e-2, help="vaegan: G's share of the reconstruction")
     parser.add_argument("--real-weight", type=float, default=0.5, help="vaegan: of real images in D's loss")
@@ -558,6 +548,7 @@ def run(arguments):
     if args.case is None or args.out is None:
         parser.error("give a CASE and --out FILE, --selftest, or --serve")
     precision.choose(args.single)
+    nets.WIDTH = args.generator_width
     tensors, extra = RUN[args.case](args, Draw(args.seed))
     metadata = {
         "case": args.case,
@@ -565,6 +556,7 @@ def run(arguments):
         "crop": args.crop,
         "batch": args.batch,
         "tap": args.tap,
+        "generator_width": args.generator_width,
         "mutate": ",".join(args.mutate),
         "torch": torch.__version__,
         **extra,

@@ -107,7 +107,7 @@ fn vaegan_and_its_relatives_have_the_same_bits() {
 #[test]
 fn batch_normalisation_in_the_paper_s_iteration_has_the_same_bits() {
     let lab = Lab::new();
-    let in_d = "--set discriminator.architecture=larsen";
+    let in_d = "--set discriminator.architecture=larsen --set discriminator.width=0.25";
     let diverse = "--set generator.noise=5 --set diversity.weight=300 --set diversity.limit=1000";
     let in_g = "--set generator.trunk=larsen --set train.discriminator_passes=one --set latent.size=6 \
          --set latent.code=plain --set optimizer.encoder.lr=1e-3 --set optimizer.encoder.beta1=0.9 \

@@ -40,8 +40,9 @@ fn experiment(r: &Reference, net: NetKind, options: &str, weights: &Path) -> Exp
     let weights = weights.display();
     let mut sets = format!(
         "train.discriminator_passes={passes} data.crop={} encoder.net={net} encoder.weights={weights} \
-         comparator.net={net} comparator.weights={weights}",
-        r.meta("crop")
+         comparator.net={net} comparator.weights={weights} generator.width={}",
+        r.meta("crop"),
+        r.meta("generator_width")
     );
     let (lr, decay) = (r.meta("lr"), r.meta("weight_decay"));
     for net in ["generator", "discriminator"] {
@@ -84,8 +85,20 @@ fn schedule<'a>(of: impl Fn(&str) -> &'a str) -> String {
     )
 }
 
+/// The reference's iterations, of the whole generator where its images are large.
+fn reference(net: NetKind, options: &str) -> Reference {
+    let width = if options.contains("--crop 227") {
+        1.0
+    } else {
+        0.25
+    };
+    Reference::run(&format!(
+        "iteration --net {net} --generator-width {width} {options}"
+    ))
+}
+
 fn check(net: NetKind, options: &str) {
-    let r = Reference::run(&format!("iteration --net {net} {options}"));
+    let r = reference(net, options);
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("comparator.safetensors");
     write_weights(&r.group("wC/"), &weights);
@@ -119,7 +132,7 @@ fn two_iterations_of_one_pass_with_alexnet_at_64() {
 fn four_iterations_as_newer_trainings_do_them() {
     let net = NetKind::AlexNet;
     let options = "--crop 64 --batch 2 --weight-decay 1 --iterations 4 --recipe";
-    let r = Reference::run(&format!("iteration --net {net} {options}"));
+    let r = reference(net, options);
     let clip: f64 = r.meta("recipe.clip").parse().unwrap();
     for it in 0..4 {
         for network in ["G", "D"] {
@@ -179,7 +192,7 @@ fn modern(r: &Reference, sets: &str, weights: &Path) -> Experiment {
         "data.crop={} encoder.net=alexnet encoder.weights={weights} comparator.net=alexnet \
          comparator.weights={weights} pixels.distance=absolute loss.feat=0.01 loss.adv=3 loss.img=1e-4 \
          gate.d_off_below=0 gate.d_on_above=0 gate.g_off_above=inf gate.g_on_below=inf \
-         discriminator.architecture=patchgan discriminator.width=0.25 {sets}",
+         discriminator.architecture=patchgan discriminator.width=0.25 generator.width=0.25 {sets}",
         r.meta("crop")
     );
     for net in ["generator", "discriminator"] {
@@ -190,7 +203,9 @@ fn modern(r: &Reference, sets: &str, weights: &Path) -> Experiment {
 
 /// The reference's answer, its comparator's weights in a file, and the experiment of these settings.
 fn modern_case(options: &str, sets: &str) -> (Reference, tempfile::TempDir, Experiment) {
-    let r = Reference::run(&format!("modern --crop 64 --width 0.25 {options}"));
+    let r = Reference::run(&format!(
+        "modern --crop 64 --width 0.25 --generator-width 0.25 {options}"
+    ));
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("comparator.safetensors");
     write_weights(&r.group("wC/"), &weights);
@@ -282,7 +297,7 @@ fn faults_in_today_s_recipe_are_noticed() {
 fn faults_in_an_iteration_are_noticed() {
     let net = NetKind::AlexNet;
     let options = "--crop 64 --batch 2 --weight-decay 1 --iterations 1";
-    let r = Reference::run(&format!("iteration --net {net} {options}"));
+    let r = reference(net, options);
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("comparator.safetensors");
     write_weights(&r.group("wC/"), &weights);

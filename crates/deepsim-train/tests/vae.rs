@@ -27,14 +27,17 @@ fn experiment(sets: &str) -> Experiment {
 }
 
 fn check(options: &str) -> Vec<Losses> {
-    let case = format!("vae --crop 64 --batch 4 --features 24 --weight-decay 1 {options}");
+    let case = format!(
+        "vae --crop 64 --batch 4 --features 24 --weight-decay 1 --generator-width 0.25 {options}"
+    );
     let r = Reference::run(&case);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("comparator.safetensors");
     write_weights(&r.group("wC/"), &file);
     let weights = file.display();
     let mut sets = format!(
-        "encoder.weights={weights} comparator.weights={weights} data.crop=64 latent.size=24"
+        "encoder.weights={weights} comparator.weights={weights} data.crop=64 latent.size=24 \
+         generator.width=0.25"
     );
     if options.contains("--without-kl") {
         sets += " loss.kl=0";

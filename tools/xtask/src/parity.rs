@@ -34,6 +34,8 @@ Settings, by the variables that libtorch, oneDNN, MKL and our own kernels read:
   mkl      MKL_CBWR=COMPATIBLE DEEPSIM_CPU_CAPABILITY=default
   sse41    ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41
            DEEPSIM_CPU_CAPABILITY=default
+  oldest   all variables of mkl and sse41: with avx2 what `cargo xtask test`
+           runs, and only run if it is named
 
 One test by hand with another seed:
   DEEPSIM_PARITY_SEED=7 cargo test -p deepsim-train --test parity
@@ -57,7 +59,7 @@ const PROGRAMS: [&str; 5] = ["parity", "vae", "vaegan", "one_pass", "shared_pass
 
 /// Tests of large tensors whose kernels a smaller test runs too (with other sizes, or another network's), and what no
 /// processor's arithmetic can change. They take about half of the time.
-const LARGE: [&str; 17] = [
+const LARGE: [&str; 18] = [
     "alexnet_fully_connected",
     "caffenet_fully_connected",
     "vgg16_fully_connected",
@@ -69,6 +71,7 @@ const LARGE: [&str; 17] = [
     "lpips_with_trained_weights",
     "dists_with_trained_weights",
     "encoders::",
+    "decoder::",
     "features_of_fid",
     "inception_is",
     "distances_of_distributions",
@@ -88,7 +91,7 @@ pub struct Setting {
 }
 
 /// All settings, the machine's own first.
-pub const SETTINGS: [Setting; 4] = [
+pub static SETTINGS: [Setting; 4] = [
     Setting {
         name: "native",
         variables: &[],
@@ -121,6 +124,23 @@ pub const SETTINGS: [Setting; 4] = [
         needs: None,
     },
 ];
+
+/// What `mkl` and `sse41` force, at once: the suite has no time for each of them.
+static OLDEST: Setting = Setting {
+    name: "oldest",
+    variables: &[
+        ("MKL_CBWR", "COMPATIBLE"),
+        ("ATEN_CPU_CAPABILITY", "default"),
+        ("ONEDNN_MAX_CPU_ISA", "SSE41"),
+        ("DEEPSIM_CPU_CAPABILITY", "default"),
+    ],
+    needs: None,
+};
+
+/// The settings of `cargo xtask test` beside the machine's own.
+pub fn of_the_suite() -> [&'static Setting; 2] {
+    [&SETTINGS[1], &OLDEST]
+}
 
 impl Setting {
     /// Whether this processor can run it.
@@ -452,9 +472,10 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Setting>> {
         return Ok(all.filter(|s| s.left_out().is_none()).collect());
     }
     let find = |name: &String| {
-        let known = SETTINGS.map(|s| s.name).join(", ");
-        let setting = SETTINGS
-            .iter()
+        let all = || SETTINGS.iter().chain([&OLDEST]);
+        let known: Vec<&str> = all().map(|s| s.name).collect();
+        let known = known.join(", ");
+        let setting = all()
             .find(|s| s.name == name)
             .ok_or_else(|| refuse(format!("there is no setting `{name}`; there are {known}")))?;
         if setting.runs_here() {
@@ -514,5 +535,8 @@ mod tests {
             ours.into_iter()
                 .all(|v| v.iter().any(|(k, _)| *k == "DEEPSIM_CPU_CAPABILITY"))
         );
+        let oldest = chosen(&["oldest".to_owned()]).unwrap()[0].variables;
+        let forced = SETTINGS[2..].iter().flat_map(|s| s.variables);
+        assert!(forced.into_iter().all(|one| oldest.contains(one)));
     }
 }

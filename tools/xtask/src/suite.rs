@@ -1,5 +1,7 @@
 //! `cargo xtask test`: set-up with the full libtorch, the whole test suite, then tidy.
 
+use std::ffi::OsString;
+use std::num::NonZero;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
@@ -39,8 +41,8 @@ type Failed = Vec<(&'static str, Failure)>;
 /// # Errors
 /// What set-up refuses, failed tests with cargo's exit code, broken invariants.
 pub fn run(ws: &Workspace) -> Result<()> {
-    let others: Vec<&Setting> = SETTINGS[1..]
-        .iter()
+    let others: Vec<&Setting> = parity::of_the_suite()
+        .into_iter()
         .filter(|s| s.left_out().is_none())
         .collect();
     let mut stages = Stages::new(setup::TESTS.len() + 3 + others.len().div_ceil(AT_ONCE));
@@ -76,6 +78,7 @@ pub fn run(ws: &Workspace) -> Result<()> {
     // With the variable set the page's test may not say that there is no browser.
     let all = Child::cargo("cargo test", ws.root())
         .args(["test", "--workspace", "--no-fail-fast"])
+        .env("RUST_TEST_THREADS", threads())
         .env("PYTHONPATH", ws.python())
         .env(parity::CACHE, answers.path())
         .env(browser::VARIABLE, browser::ensure(ws)?);
@@ -118,7 +121,7 @@ pub fn run(ws: &Workspace) -> Result<()> {
 
     stages.next("tidy");
     let tidied = tidy::run(ws);
-    for setting in &SETTINGS[1..] {
+    for setting in parity::of_the_suite() {
         let Some(why) = setting.left_out() else {
             continue;
         };
@@ -140,6 +143,15 @@ pub fn run(ws: &Workspace) -> Result<()> {
     tidied?;
     note(format_args!("all passed in {}", seconds(stages.elapsed())));
     Ok(())
+}
+
+/// Tests that run at the same time: one more than there are processors, since many wait for processes of theirs, or for
+/// Python, and do nothing meanwhile. Whoever sets the variable decides.
+fn threads() -> OsString {
+    std::env::var_os("RUST_TEST_THREADS").unwrap_or_else(|| {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        (processors + 1).to_string().into()
+    })
 }
 
 /// Compares the first losses of short trainings with their record, with the programs that the tests have built.

@@ -40,6 +40,16 @@ be read.";
 /// Where cases are trained; a case's folder is removed before it is trained anew.
 const FOLDER: &str = "target/goldens";
 
+/// The groups of photos that the record is of: those of the one package that every set-up has.
+const GROUPS: [&str; 6] = [
+    "categorization",
+    "erase",
+    "explore_farm_animals",
+    "explore_monuments",
+    "explore_world_animals",
+    "explore_world_music",
+];
+
 /// What every case has in common: small, in one thread, and every step told. Epsilon is far above rounding, so that Adam
 /// makes no full step of what is nearly nothing, and the first losses are those of any processor.
 const COMMON: [&str; 14] = [
@@ -200,6 +210,7 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         is_comparable(before, &cases, args.portable)?;
     }
     let (programs, photos, mut stages) = ready(ws, args, &cases)?;
+    let photos = of_groups(ws, &photos)?;
     let mut record = Record {
         processor: machine::processor().unwrap_or_default(),
         portable: args.portable,
@@ -246,6 +257,26 @@ pub fn run(ws: &Workspace, args: &Args) -> Result<()> {
         text.push_str(&format!("\n… and {} more", differences.len() - SHOWN));
     }
     bail!("not what was recorded:\n{text}")
+}
+
+/// Copies the photos of [`GROUPS`]: what other packages are installed must not change what is recorded.
+fn of_groups(ws: &Workspace, photos: &Path) -> Result<PathBuf> {
+    let folder = ws.path(FOLDER).join("photos");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    for group in GROUPS {
+        let (from, to) = (photos.join(group), folder.join(group));
+        fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
+        let found = fs::read_dir(&from)
+            .with_context(|| format!("reading {}: cargo xtask setup brings it", from.display()))?;
+        for photo in found {
+            let photo = photo.with_context(|| format!("reading {}", from.display()))?;
+            fs::copy(photo.path(), to.join(photo.file_name()))
+                .with_context(|| format!("copying {}", photo.path().display()))?;
+        }
+    }
+    Ok(folder)
 }
 
 /// Set-up and programs. Where the programs are given, so is what they need: nothing is fetched or built then.
